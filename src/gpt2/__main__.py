@@ -1,0 +1,6 @@
+"""`python -m gpt2`: the command line, as torchrun and machines without a scripts folder start it."""
+
+from gpt2.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The seam between what is asked of a GPT-2 and what computes it.
+
+A backend holds weights and key-value slots and does one thing: `step` appends tokens to slots and returns,
+for the last rows of each, what was wanted. Decode (one token), chunked prefill (many), verification of a
+draft, scoring (targets) and looking inside (trace) are all this one call.
+
+Axes: T tokens of one piece of work, R its last `rows`, V vocabulary, K best tokens, D embedding, S tokens in the slot.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.config import ModelConfig
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """Which inner values a step is to return, for its wanted rows.
+
+    Attributes:
+        residual: depths of the residual stream: 0 is the embedding, i the output of block i.
+        attention: (layer, head) pairs, layers counted from 0.
+    """
+
+    residual: tuple[int, ...] = ()
+    attention: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """What is wanted of the last `rows` tokens of a piece of work; the tokens before them only fill the slot.
+
+    Attributes:
+        rows: how many of the last tokens; 0 asks for nothing.
+        logits: the logits of the next token.
+        best: the log-probabilities of this many most likely next tokens.
+        targets: the true next token of each row: its log-probability and rank, and the row's entropy,
+            are returned, and no [R, V] array leaves the backend.
+        trace: inner values.
+    """
+
+    rows: int = 1
+    logits: bool = False
+    best: int = 0
+    targets: Sequence[int] | None = None
+    trace: Trace | None = None
+
+
+NOTHING = Want(rows=0)
+NEXT_LOGITS = Want(rows=1, logits=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """Tokens to append to a slot, and what is wanted of the last of them."""
+
+    slot: int
+    tokens: Sequence[int]
+    want: Want = NOTHING
+
+
+@dataclass(kw_only=True, slots=True)
+class Result:
+    """What a `Want` asked for; everything else is None or empty. Log-probabilities are natural logarithms."""
+
+    logits_RV: Floats | None = None
+    best_ids_RK: Ints | None = None  # most likely first; equal logits: lower id first
+    best_logprobs_RK: Floats | None = None
+    target_logprobs_R: Floats | None = None
+    target_ranks_R: Ints | None = None  # 0: no token has a larger logit, and no lower id an equal one
+    entropies_R: Floats | None = None  # of the next-token distribution, in nats
+    residual: dict[int, Floats] = field(default_factory=dict[int, Floats])  # depth -> [R, D]
+    attention: dict[tuple[int, int], Floats] = field(default_factory=dict[tuple[int, int], Floats])  # -> [R, S]
+
+
+class Backend(Protocol):
+    """What every backend offers. Not thread-safe: one caller at a time.
+
+    A slot holds the keys and values of one sequence. It never holds more than `config.n_positions` tokens;
+    who calls decides what happens then.
+    """
+
+    name: str  # "reference", "torch" or "native"
+    device: str  # "cpu", "cuda:0", "mps"
+    weights: str  # "fp32", "bf16", "int8" or "int4"
+    config: ModelConfig
+
+    def new(self) -> int:
+        """A new, empty slot."""
+        ...
+
+    def length(self, slot: int) -> int:
+        """Tokens in the slot."""
+        ...
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget all tokens from `length` on."""
+        ...
+
+    def fork(self, slot: int) -> int:
+        """A new slot that holds the same tokens."""
+        ...
+
+    def free(self, slot: int) -> None:
+        """Give the slot back; its number may be used again."""
+        ...
+
+    def bytes(self) -> int:
+        """Memory that the slots hold at present."""
+        ...
+
+    def step(self, work: Sequence[Work]) -> list[Result]:
+        """Append every work's tokens to its slot and return what each wanted, in order.
+
+        Slots are distinct; tokens are not empty and fit the context (`ContextError` otherwise, before
+        anything changed); ids lie in the vocabulary (`GenerationError`).
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the operating system would not: threads, device memory."""
+        ...

@@ -1,0 +1,81 @@
+"""Every error this package raises on purpose.
+
+    Gpt2Error
+    ├── ConfigError          (ValueError)    a model or training setting that cannot be
+    ├── TokenizerError       (ValueError)    a vocabulary or text that cannot be read or written
+    ├── DataError            (ValueError)    a document or corpus that cannot be used
+    │   └── ShardError                       a token shard that is not what its manifest says
+    ├── CheckpointError      (ValueError)    weights that cannot be read or written
+    │   ├── FormatError                      the file breaks its own format
+    │   └── MismatchError                    sound, but not a GPT-2 or not this GPT-2
+    ├── ModelNotFoundError   (LookupError)   no model of that name here
+    ├── BackendError         (RuntimeError)  a device, backend or weight form that cannot be had
+    ├── GenerationError      (ValueError)    a request that cannot be generated or scored
+    │   └── ContextError                     longer than the model's context
+    ├── TrainingError        (RuntimeError)  a run that cannot start or go on
+    ├── FolderInUseError     (RuntimeError)  another process holds the folder's lock
+    └── MissingExtraError    (ImportError)   an optional dependency is not installed
+
+A message reads: what was asked cannot be done: what was seen. What to do.
+Mistakes of our own are assertions, never these.
+"""
+
+
+class Gpt2Error(Exception):
+    """The root: `except gpt2.Gpt2Error` catches everything raised on purpose."""
+
+
+class ConfigError(Gpt2Error, ValueError):
+    """A model or training setting that cannot be."""
+
+
+class TokenizerError(Gpt2Error, ValueError):
+    """A vocabulary or text that cannot be read or written."""
+
+
+class DataError(Gpt2Error, ValueError):
+    """A document or corpus that cannot be used."""
+
+
+class ShardError(DataError):
+    """A token shard that is not what its header or manifest says."""
+
+
+class CheckpointError(Gpt2Error, ValueError):
+    """Weights that cannot be read or written."""
+
+
+class FormatError(CheckpointError):
+    """A weight or configuration file that breaks its own format."""
+
+
+class MismatchError(CheckpointError):
+    """A sound file that is not a GPT-2, or not the GPT-2 its configuration describes."""
+
+
+class ModelNotFoundError(Gpt2Error, LookupError):
+    """No model of that name on this machine."""
+
+
+class BackendError(Gpt2Error, RuntimeError):
+    """A device, backend or weight form that cannot be had here."""
+
+
+class GenerationError(Gpt2Error, ValueError):
+    """A request that cannot be generated or scored."""
+
+
+class ContextError(GenerationError):
+    """A text longer than the model's context, where sliding was not asked for."""
+
+
+class TrainingError(Gpt2Error, RuntimeError):
+    """A training run that cannot start or go on."""
+
+
+class FolderInUseError(Gpt2Error, RuntimeError):
+    """Another process holds the lock of this folder."""
+
+
+class MissingExtraError(Gpt2Error, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
