@@ -1,0 +1,48 @@
+# make demo    stream a continuation by the embedded model      (PROMPT="…" changes the text)
+# make test    lint, types and tests                            make test-all   the long ones
+# make bench   measure this machine, rewriting benchmarks/results
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PROMPT ?= Once upon a time
+BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt2/native/*.cpp src/gpt2/native/*.h)
+
+.PHONY: demo test test-all lint types bench clean
+
+demo: $(VENV)/installed
+	@$(BIN)/gpt2 generate "$(PROMPT)"
+
+test: $(VENV)/completed lint types
+	$(BIN)/pytest -m "not long"
+
+test-all: $(VENV)/completed
+	$(BIN)/pytest -m long
+
+lint: $(VENV)/completed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/completed
+	$(BIN)/basedpyright
+
+bench: $(VENV)/completed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+# What running needs: no PyTorch.
+$(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# What the tests need, in the same environment.
+$(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,dev]'
+	@touch $@ $(VENV)/installed
