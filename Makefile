@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROMPT ?= Once upon a time
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt2/native/*.cpp src/gpt2/native/*.h)
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all test-install lint types bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
@@ -19,6 +19,13 @@ test: $(VENV)/completed lint types
 
 test-all: $(VENV)/completed
 	$(BIN)/pytest -m long
+	$(MAKE) test-install
+
+# What a user gets from `pip install .` alone, in an environment of its own.
+test-install:
+	rm -rf build/alone && $(PYTHON) -m venv build/alone
+	build/alone/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt .
+	cd build && alone/bin/python ../tests/install_check.py
 
 lint: $(VENV)/completed
 	$(BIN)/ruff format --check .

@@ -1,0 +1,38 @@
+"""Run by `make test-all` with the Python of an environment that holds only `pip install .`: no PyTorch, no extras."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gpt2
+
+GPT2 = str(Path(sys.executable).with_name("gpt2"))
+
+
+def run(*arguments: str, text: str = "") -> str:
+    done = subprocess.run([GPT2, *arguments], input=text, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, f"gpt2 {' '.join(arguments)} exited {done.returncode}:\n{done.stderr}"
+    return done.stdout
+
+
+def main() -> None:
+    for absent in ("torch", "transformers", "tokenizers"):
+        assert importlib.util.find_spec(absent) is None, f"{absent} is installed: this proves nothing"
+    assert Path(gpt2.__file__).is_relative_to(sys.prefix), "the checkout is imported, not the installed package"
+
+    told = run("generate", "Once upon a time", "--max-tokens", "20", "--seed", "1")
+    assert told.startswith("Once upon a time") and len(told) > len("Once upon a time") + 20, told
+    assert run("generate", "Once upon a time", "--max-tokens", "20", "--seed", "1") == told
+    scored = json.loads(run("score", "--json", text="The cat sat on the mat."))
+    assert 1.0 < scored["perplexity"] < 10_000.0, scored
+    assert run("tokenize", "Hello world").split() == ["15496", "995"]
+
+    model = gpt2.load()
+    assert told == "Once upon a time" + model.generate("Once upon a time", max_tokens=20, seed=1).text + "\n"
+    print("installed alone: generate, score, tokenize and gpt2.load work")
+
+
+if __name__ == "__main__":
+    main()
