@@ -1,0 +1,67 @@
+"""GPT-2, whole: use, train, score and look inside it, on the hardware you have.
+
+    import gpt2
+    model = gpt2.load("gpt2-mini")
+    print(model.generate("Once upon a time", max_tokens=50, seed=1).text)
+
+The names below are the public ones. Each is imported when it is first used, so that `import gpt2` costs a few
+milliseconds, and PyTorch is imported only by what trains.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt2.config import ModelConfig as ModelConfig
+    from gpt2.errors import BackendError as BackendError
+    from gpt2.errors import CheckpointError as CheckpointError
+    from gpt2.errors import ConfigError as ConfigError
+    from gpt2.errors import ContextError as ContextError
+    from gpt2.errors import GenerationError as GenerationError
+    from gpt2.errors import Gpt2Error as Gpt2Error
+    from gpt2.errors import ModelNotFoundError as ModelNotFoundError
+    from gpt2.generation import Sampling as Sampling
+    from gpt2.language_model import LanguageModel as LanguageModel
+    from gpt2.language_model import load as load
+    from gpt2.tokenizer import Tokenizer as Tokenizer
+    from gpt2.train import pretrain as pretrain
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "ContextError",
+    "GenerationError",
+    "Gpt2Error",
+    "LanguageModel",
+    "ModelConfig",
+    "ModelNotFoundError",
+    "Sampling",
+    "Tokenizer",
+    "load",
+    "pretrain",
+]
+
+_HOMES = {
+    "LanguageModel": "gpt2.language_model",
+    "ModelConfig": "gpt2.config",
+    "Sampling": "gpt2.generation",
+    "Tokenizer": "gpt2.tokenizer",
+    "load": "gpt2.language_model",
+    "pretrain": "gpt2.train",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'gpt2' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES.get(name, "gpt2.errors")), name)
+    globals()[name] = value  # found once
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,168 @@
+"""`gpt2 VERB`: the table of verbs, and the one place where an error becomes a message and an exit code.
+
+A verb's module is imported only when the verb is called, so that `gpt2 --help` reads this file and click alone.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its state saved, 130 interrupted.
+"""
+
+import difflib
+import errno
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from gpt2 import __version__
+from gpt2.cli import output
+from gpt2.cli.options import message_options
+from gpt2.errors import Gpt2Error
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+# Section -> verb -> what it does. The module is gpt2.cli.VERB, its command bears the verb's name.
+VERBS = {
+    "Use a model": {
+        "generate": "Continue a text.",
+        "score": "How likely a text is, token by token.",
+    },
+    "Text and tokens": {
+        "tokenize": "Text to token ids.",
+        "detokenize": "Token ids to text.",
+        "tokenizer": "Learn a new vocabulary.",
+    },
+    "Make a model": {
+        "prepare": "Text to token shards, ready for training.",
+        "train": "Train a model from a recipe.",
+    },
+    "Models here": {
+        "models": "List the models on this machine.",
+        "convert": "Rewrite a model in another format.",
+    },
+    "This machine": {
+        "doctor": "What this machine offers and what will be used.",
+        "bench": "How fast models run here.",
+    },
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module when the verb is asked for, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb, in the order of the table."""
+        return [verb for verbs in VERBS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, or None where there is no such verb."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return getattr(import_module(f"gpt2.cli.{cmd_name}"), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown verb is answered with the nearest ones."""
+        if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            advice = f"Did you mean {' or '.join(near)}?" if near else "`gpt2 --help` lists the verbs."
+            raise click.UsageError(f"there is no verb {args[0]!r}. {advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs, then the options; click has them the other way round."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs by section, from the table alone."""
+        width = max(map(len, self.list_commands(ctx)))
+        for section, verbs in VERBS.items():
+            with formatter.section(section):
+                formatter.write_dl([(verb.ljust(width), does) for verb, does in verbs.items()])
+
+
+@click.group(
+    cls=Verbs,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`gpt2 VERB --help` says what a verb takes. Without --model, the small model inside the package is used.",
+)
+@click.version_option(__version__, message="gpt2 %(version)s")
+@message_options
+def program() -> None:
+    """GPT-2: write with it, score with it, train it, on the hardware you have."""
+
+
+def main() -> None:
+    """Run the command line of this process and end it with the exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run `gpt2 ARGUMENTS` and return its exit code; every failure becomes a message on standard error."""
+    output.prepare_streams()
+    if "_GPT2_COMPLETE" in os.environ:  # the shell asks what could come next
+        program.main(arguments, prog_name="gpt2")
+    messages = output.Messages()
+    try:
+        with messages.shown():
+            try:
+                code = _invoke(arguments, messages)
+                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be answered
+                return code
+            except KeyboardInterrupt:
+                output.complain("interrupted")
+                return INTERRUPTED
+            except Exception as error:
+                return _failed(error, messages)
+    finally:
+        output.settle_streams()
+
+
+def _invoke(arguments: list[str], messages: output.Messages) -> int:
+    try:
+        with program.make_context("gpt2", arguments or ["--help"], obj=messages) as context:
+            program.invoke(context)
+            return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.exceptions.NoArgsIsHelpError as asked:
+        click.echo(asked.format_message(), err=True)
+        return WRONG_USAGE
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+        output.complain(f"error: {_sentence(error.format_message())}", usage)
+        return WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
+
+
+def _failed(error: Exception, messages: output.Messages) -> int:
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return FAILED  # the reader has gone (`gpt2 … | head`): nobody is left to be told
+    if messages.debug:
+        output.complain("".join(traceback.format_exception(error)).rstrip())
+    elif isinstance(error, Gpt2Error):
+        output.complain(f"error: {error}")
+    elif isinstance(error, OSError) and error.strerror:
+        place = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
+        output.complain(f"error: {place}{error.strerror}.")
+    elif isinstance(error, MemoryError):
+        output.complain("error: there is not enough memory. Choose a smaller model, or --weights int8.")
+    else:
+        output.complain(
+            f"error: a fault in gpt2 itself: {type(error).__name__}: {error}. "
+            f"Run again with --debug for the traceback, and report it."
+        )
+    return FAILED
+
+
+def _sentence(text: str) -> str:
+    """Click's messages begin with a capital; ours follow a colon."""
+    return text[:1].lower() + text[1:]

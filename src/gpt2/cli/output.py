@@ -1,0 +1,143 @@
+"""The way to a terminal and to a pipe: text made safe for the one, untouched for the other; messages by level.
+
+A model can write escape sequences, and a terminal would obey them (change its title, its colours, its keyboard).
+So on a terminal every control character is shown instead of sent. In a pipe or a file text goes as it is.
+Text goes to standard output; messages, tables of speed and errors go to standard error.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from typing import TextIO
+
+import click
+
+_BIDI = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {
+    # C0 and DEL as their pictures, ␛ for escape; newline and tab are harmless and stay
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\u2421",
+    # C1 (8-bit escapes) and what reorders the line have no picture: their code
+    **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+    **{code: f"\\u{code:04x}" for code in _BIDI},
+}
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f" + "".join(map(chr, _BIDI)) + "]")
+
+
+def prepare_streams() -> None:
+    """Make the standard streams write UTF-8 on any locale; half a surrogate pair is written as its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def settle_streams() -> None:
+    """Flush the standard streams; where a reader has gone, keep the interpreter from complaining at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def visible(text: str) -> str:
+    """`text` with control and text-direction characters shown instead of obeyed; newline and tab stay."""
+    return text.translate(_SHOWN)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person's terminal is at the other end."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def colour_wanted(stream: TextIO) -> bool:
+    """Colour and progress bars: only on a terminal that can, and where NO_COLOR is not set (no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write(text: str, *, end: str = "") -> None:
+    """Write a model's text to standard output at once: safe on a terminal, as it is elsewhere."""
+    sys.stdout.write((visible(text) if is_terminal(sys.stdout) else text) + end)
+    sys.stdout.flush()
+
+
+def write_json(value: object, *, indent: int | None = None) -> None:
+    """Write `value` as JSON with a newline; what a terminal might obey is escaped as JSON allows."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows as lines of aligned columns, the first row a heading; columns named in `right` end at their right edge."""
+    cells = [[visible(cell).replace("\n", "\u240a").replace("\t", "\u2409") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def complain(message: str, usage: str = "") -> None:
+    """Write an error to standard error, with the usage line before it where usage was wrong."""
+    with contextlib.suppress(OSError):
+        if usage:
+            sys.stderr.write(visible(usage) + "\n")
+        head, colon, rest = visible(message).partition(": ")
+        if colon and head == "error" and colour_wanted(sys.stderr):
+            head = click.style(head, fg="red", bold=True)
+        sys.stderr.write(f"{head}{colon}{rest}\n")
+        sys.stderr.flush()
+
+
+class Messages(logging.Handler):
+    """Shows what the rooms log, on standard error: all but debugging by default, warnings with --quiet.
+
+    Attributes:
+        debug: --debug was given: show everything, and tracebacks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.debug = False
+
+    def choose(self, *, quiet: bool = False, debug: bool = False) -> None:
+        """Take over --quiet or --debug."""
+        self.debug = self.debug or debug
+        level = logging.DEBUG if self.debug else logging.WARNING if quiet else None
+        if level is not None:
+            logging.getLogger("gpt2").setLevel(level)
+
+    @contextlib.contextmanager
+    def shown(self) -> Generator[None]:
+        """Show messages while the block runs."""
+        log = logging.getLogger("gpt2")
+        before = log.level, log.propagate
+        log.addHandler(self)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.removeHandler(self)
+            log.setLevel(before[0])
+            log.propagate = before[1]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message; a warning says that it is one."""
+        mark = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        complain(mark + record.getMessage())
