@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -129,7 +128,8 @@ class GPT(nn.Module):
             if tuple(arrays[name].shape) != shape:
                 raise MismatchError(f"{name} must have the shape {shape}: got {tuple(arrays[name].shape)}.")
         for name, parameter in parameters.items():
-            array = torch.as_tensor(arrays[name])
+            array = arrays[name]
+            array = array if isinstance(array, Tensor) else torch.tensor(array)  # a copy: files are mapped read-only
             parameter.copy_(array.T if _is_matrix(name) else array)
 
     def named_arrays(self) -> Iterator[tuple[str, Tensor]]:
