@@ -1,0 +1,186 @@
+"""The frame of the command line: help, wrong usage, errors, exit codes, and what is imported when."""
+
+import errno
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from gpt2.cli import main as frame
+from gpt2.errors import ModelNotFoundError
+
+SOURCE = Path(frame.__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
+VERBS = [verb for verbs in frame.VERBS.values() for verb in verbs]
+
+
+def gpt2(*arguments: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "gpt2", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=60, check=False, **settings)
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch):
+    """Make `gpt2 score` do what the test wants."""
+
+    def install(action) -> None:
+        command = click.Command("score", callback=action)
+        monkeypatch.setattr(frame.Verbs, "get_command", lambda self, ctx, name: command)
+
+    return install
+
+
+def test_help_lists_every_verb_in_its_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for section, verbs in frame.VERBS.items():
+        assert f"{section}:" in shown
+        for name, does in verbs.items():
+            assert f"  {name.ljust(10)}  {does}" in shown
+
+
+def test_no_arguments_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run([]) == 0
+    assert "Usage: gpt2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_its_module_and_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = getattr(import_module(f"gpt2.cli.{name}"), name)
+    assert command.name == name
+    assert frame.run([name, "--help"]) == 0
+    assert f"Usage: gpt2 {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_option_says_what_it_does(name: str) -> None:
+    commands = [getattr(import_module(f"gpt2.cli.{name}"), name)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        silent = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+        assert not silent, f"{command.name} has options without help"
+
+
+def test_help_imports_no_verb_and_no_numpy() -> None:
+    program = (
+        "import sys; from gpt2.cli.main import run; code = run(['--help']);"
+        "heavy = {'numpy', 'rich', 'tiktoken', 'torch'} & set(sys.modules);"
+        "rooms = [m for m in sys.modules if m.startswith('gpt2.')];"
+        "print(code, sorted(heavy), sorted(rooms), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, check=True)
+    rooms = ["gpt2.cli", "gpt2.cli.main", "gpt2.cli.options", "gpt2.cli.output", "gpt2.errors"]
+    assert done.stderr.decode().strip() == f"0 [] {rooms}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["genrate"], "there is no verb 'genrate'. Did you mean generate?"),
+        (["zzz"], "there is no verb 'zzz'. `gpt2 --help` lists the verbs."),
+        (["--vresion"], "--version"),
+        (["generate", "--temprature", "1"], "--temperature"),
+        (["generate", "--threads", "0"], "0 is not in the range"),
+        (["score", "--weights", "fp8"], "'fp8' is not one of"),
+    ],
+)
+def test_wrong_usage_is_2_and_offers_the_nearest(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.run(arguments) == frame.WRONG_USAGE
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.startswith("Usage: gpt2")
+    assert not captured.out
+
+
+def test_an_error_of_ours_is_one_line(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ModelNotFoundError("there is no model 'x'.")
+
+    verb(fail)
+    assert frame.run(["score"]) == frame.FAILED
+    assert capsys.readouterr().err == "error: there is no model 'x'.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/model"), "error: out/model: No space left on device.\n"),
+        (MemoryError(), "error: there is not enough memory. Choose a smaller model, or --weights int8.\n"),
+        (KeyError("x"), "error: a fault in gpt2 itself: KeyError: 'x'. Run again with --debug"),
+    ],
+)
+def test_other_errors_show_no_traceback(
+    verb, error: Exception, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    verb(fail)
+    assert frame.run(["score"]) == frame.FAILED
+    captured = capsys.readouterr().err
+    assert captured.startswith(expected)
+    assert "Traceback" not in captured
+
+
+def test_debug_shows_the_traceback(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ModelNotFoundError("no model")
+
+    verb(fail)
+    assert frame.run(["--debug", "score"]) == frame.FAILED
+    captured = capsys.readouterr().err
+    assert captured.startswith("Traceback")
+    assert "ModelNotFoundError: no model" in captured
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, click.Abort])
+def test_an_interrupt_is_130_and_a_clean_line(
+    verb, interruption: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        raise interruption
+
+    verb(stop)
+    assert frame.run(["score"]) == frame.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_verb_may_choose_its_exit_code(verb, code: int) -> None:
+    verb(lambda: sys.exit(code))
+    assert frame.run(["score"]) == code
+    verb(lambda: click.get_current_context().exit(code))
+    assert frame.run(["score"]) == code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+def test_a_reader_that_leaves_is_no_complaint() -> None:
+    command = [sys.executable, "-m", "gpt2", "--help"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(command, env=ENVIRONMENT, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    os.close(write_end)
+    assert done.stderr == b""
+    assert done.returncode == frame.FAILED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "gpt2", "--help"], env=ENVIRONMENT, stdout=full, stderr=-1)
+    assert done.stderr == b"error: No space left on device.\n"
+    assert done.returncode == frame.FAILED
+
+
+def test_output_is_utf_8_on_any_locale() -> None:
+    program = "from gpt2.cli import output; output.prepare_streams(); output.write('étoile 😀')"
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert done.stdout == "étoile 😀".encode()
