@@ -1,0 +1,103 @@
+"""Reading a source's bytes: plain or decompressed, in bounded memory, and never silently short.
+
+The libraries' own file objects will do for sound files; here a cut-off archive is an error rather than an end,
+and how much of the file has been read can be asked, which is what an estimate of the time left goes by.
+"""
+
+import io
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpt2.errors import DataError, MissingExtraError
+
+STDIN = "-"
+SUFFIXES = (".gz", ".zst")
+# Fed in small bites, for a bite of zstd may swell by a factor of 32,768: at most 128 MiB are held.
+_BITE_BYTES = 4096
+
+
+class _Inflater(Protocol):
+    """What zlib and zstandard have in common."""
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+def open_source(name: str, on_read: Callable[[int], None] | None = None) -> io.BufferedReader:
+    """Open a file by its name, or standard input (`-`), as the bytes it stands for.
+
+    `on_read` is told the bytes of the file itself, as they are read.
+
+    Raises:
+        DataError: while reading, an archive that is broken or cut off.
+        MissingExtraError: the library for this compression is not installed.
+        OSError: the file cannot be read.
+    """
+    return io.BufferedReader(_Source(name, _inflater(name), on_read), 1 << 20)
+
+
+def _inflater(name: str) -> Callable[[], _Inflater] | None:
+    if name.endswith(".gz"):
+        return lambda: zlib.decompressobj(wbits=31)
+    if name.endswith(".zst"):
+        try:
+            import zstandard
+        except ImportError as error:
+            raise MissingExtraError(f"{name} cannot be read: this needs the extra `data` (zstandard).") from error
+        return lambda: zstandard.ZstdDecompressor().decompressobj()
+    return None
+
+
+class _Source(io.RawIOBase):
+    def __init__(self, name: str, new: Callable[[], _Inflater] | None, on_read: Callable[[int], None] | None) -> None:
+        self._name = name
+        self._file = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115  # closed by close()
+        self._new = new
+        self._inflater: _Inflater | None = None
+        self._on_read = on_read
+        self._ready = memoryview(b"")
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if self._name != STDIN:
+            self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            bite = self._left or self._file.read(_BITE_BYTES if self._new else len(buffer))
+            if not bite:
+                if self._inflater is not None:
+                    raise DataError(f"{self._name} is cut off: the archive ends in its middle. Fetch it again.")
+                return 0
+            if self._on_read and not self._left:
+                self._on_read(len(bite))
+            self._ready = memoryview(self._inflate(bite))
+        n_bytes = min(len(buffer), len(self._ready))
+        buffer[:n_bytes] = self._ready[:n_bytes]
+        self._ready = self._ready[n_bytes:]
+        return n_bytes
+
+    def _inflate(self, bite: bytes) -> bytes:
+        if self._new is None:
+            return bite
+        self._inflater = self._inflater or self._new()
+        try:
+            data = self._inflater.decompress(bite)
+        except Exception as error:  # zlib.error or zstandard.ZstdError, which may not be there to name
+            raise DataError(
+                f"{self._name} is broken after {self._file.tell():,} bytes: {error}. Fetch it again."
+            ) from error
+        self._left = b""
+        if self._inflater.eof:  # one archive may follow another
+            self._left, self._inflater = self._inflater.unused_data, None
+        return data

@@ -1,0 +1,247 @@
+"""Sources to documents: plain text, JSON Lines and Parquet, compressed or not, as a stream in constant memory.
+
+Text is kept as it is: line ends are not changed (CRLF stays CRLF), nothing is stripped; only a byte order mark
+at the beginning of a file is dropped.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt2.data.compressed import STDIN, SUFFIXES, open_source
+from gpt2.errors import DataError, MissingExtraError
+
+_PIECE_BYTES = 4 << 20
+_TEXT = (".txt", ".text", ".md")
+_JSONL = (".jsonl", ".ndjson")
+OnRead = Callable[[int], None] | None
+KNOWN = (*(kind + packed for kind in (*_TEXT, *_JSONL) for packed in ("", *SUFFIXES)), ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """One document, or one piece of a plain text too large to be held at once.
+
+    Attributes:
+        text: what it says.
+        where: file and line, for messages.
+        begins: False for a piece that goes on where the one before stopped.
+        ends: False for a piece that another follows.
+    """
+
+    text: str
+    where: str
+    begins: bool = True
+    ends: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadOptions:
+    """How sources are read.
+
+    Attributes:
+        errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD for them.
+        field: the field of a JSON line, or the Parquet column, that holds the text.
+        split_on: what stands between two documents of a plain text; None: a file is one document.
+        max_document_bytes: a JSON line above this is refused by name, so that a broken file cannot fill the memory.
+    """
+
+    errors: Literal["strict", "replace"] = "strict"
+    field: str = "text"
+    split_on: str | None = None
+    max_document_bytes: int = 64 << 20
+
+
+def find_sources(names: Sequence[str | Path]) -> list[str]:
+    """The files that these names mean, in order: a folder gives its files, recursively and sorted.
+
+    Inside a folder, hidden files and files of unknown kinds are passed over. `-` is standard input.
+
+    Raises:
+        DataError: a name that is not there, a file of unknown kind, or a folder with nothing to read.
+    """
+    found: list[str] = []
+    for name in map(str, names):
+        path = Path(name)
+        if name == STDIN:
+            found.append(name)
+        elif path.is_dir():
+            inside = [
+                str(file)
+                for file in sorted(path.rglob("*"))
+                if file.is_file()
+                and file.name.endswith(KNOWN)
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            ]
+            if not inside:
+                raise DataError(f"{name} holds no file that can be read. Known are {', '.join(KNOWN)}.")
+            found += inside
+        elif not path.exists():
+            raise DataError(f"{name} cannot be read: there is no such file or folder.")
+        elif not path.name.endswith(KNOWN):
+            raise DataError(f"{name} cannot be read: its kind is not known. Known are {', '.join(KNOWN)}.")
+        else:
+            found.append(name)
+    return found
+
+
+def read_documents(
+    source: str | Path, options: ReadOptions | None = None, *, on_read: OnRead = None
+) -> Iterator[Document]:
+    """The documents of one file, or of standard input (`-`, read as plain text), in order.
+
+    `on_read` is told how many bytes of the file itself have been read since it was last told.
+
+    Raises:
+        DataError: bytes that are not UTF-8 (named by offset), a broken line (named by number), a broken archive.
+        MissingExtraError: the library for this compression or for Parquet is not installed.
+    """
+    options = options or ReadOptions()
+    name = str(source)
+    if name.endswith(".parquet"):
+        return _parquet(name, options)
+    packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    read = _jsonl if name.removesuffix(packed).endswith(_JSONL) else _text
+    return read(name, options, on_read)
+
+
+def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[int, int, bytes]]:
+    """Number (from 1), byte offset and bytes of every line."""
+    offset = 0
+    limit = options.max_document_bytes
+    with open_source(name, on_read) as file:
+        number = 0
+        while line := file.readline(limit + 1):
+            number += 1
+            if len(line) > limit:
+                raise DataError(
+                    f"{name}, line {number}, is longer than {limit:,} bytes. Cut it, or raise the limit for a document."
+                )
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                line, offset = line[3:], 3
+            yield number, offset, line
+            offset += len(line)
+
+
+def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:
+    for number, offset, line in _lines(name, options, on_read):
+        if line.isspace():
+            continue
+        where = f"{name}, line {number}"
+        text = _decode(line, name, offset, options)
+        try:
+            value: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}, is not JSON: {error}. Mend or remove the line.") from error
+        text = value.get(options.field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            seen = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
+            raise DataError(
+                f"{where}, has no text in a field {options.field!r}: it holds {seen}. Name the field of the text."
+            )
+        if b"\\ud" in line or b"\\uD" in line:  # only an escape can bring half a surrogate pair
+            text = _whole_characters(text, where, options)
+        yield Document(text=text, where=where)
+
+
+def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
+    try:
+        return data.decode("utf-8", options.errors)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(name, offset + error.start, data[error.start]) from error
+
+
+def _not_utf8(name: str, offset: int, byte: int) -> DataError:
+    return DataError(
+        f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
+        f"Convert the file, or read it with errors=replace."
+    )
+
+
+def _whole_characters(text: str, where: str, options: ReadOptions) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        if options.errors == "strict":
+            raise DataError(
+                f"{where}, holds half a surrogate pair at character {error.start}. "
+                f"Mend it, or read it with errors=replace."
+            ) from error
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:
+    separator = options.split_on
+    number, begins, held = 1, True, ""
+    for text in _decoded(name, options, on_read):
+        held += text
+        if separator:
+            *whole, held = held.split(separator)
+            for part in whole:
+                yield Document(text=part, where=f"{name}, document {number}", begins=begins)
+                number, begins = number + 1, True
+        if len(held) > _PIECE_BYTES:
+            cut = safe_cut(held, keep=len(separator or ""))
+            yield Document(text=held[:cut], where=f"{name}, document {number}", begins=begins, ends=False)
+            held, begins = held[cut:], False
+    if held or not begins:
+        yield Document(text=held, where=f"{name}, document {number}", begins=begins)
+
+
+def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
+    offset, pending = 0, b""
+    with open_source(name, on_read) as file:
+        while True:
+            block = file.read(_PIECE_BYTES)
+            data = pending + block
+            if offset == 0 and data.startswith(codecs.BOM_UTF8):
+                data, offset = data[3:], 3
+            try:
+                text, n_bytes = codecs.utf_8_decode(data, options.errors, not block)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(name, offset + error.start, data[error.start]) from error
+            pending = data[n_bytes:]
+            offset += n_bytes
+            if text:
+                yield text
+            if not block:
+                return
+
+
+def safe_cut(text: str, *, keep: int = 0) -> int:
+    """Where `text` may be cut so that its two parts, encoded alone, give the tokens of the whole.
+
+    GPT-2's pattern never puts a space or line end after another character into one piece with it, so between
+    a visible character and the white space behind it there is always the end of a piece. The last `keep`
+    characters stay in the second part. Without such a place the cut is made at the end.
+    """
+    end = len(text) - keep
+    places = [match.end() for match in _CUT.finditer(text, max(0, end - (1 << 16)), end)]
+    return places[-1] if places else end
+
+
+_CUT = re.compile(r"[^\s\x1c-\x1f](?=[ \n])")
+
+
+def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
+    try:
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingExtraError(f"Reading {name} needs the extra `data` (the package pyarrow).") from error
+    with parquet.ParquetFile(name) as file:
+        columns: list[str] = file.schema_arrow.names
+        if options.field not in columns:
+            raise DataError(
+                f"{name} has no column {options.field!r}: it has {', '.join(columns)}. Name the column of the text."
+            )
+        row = 0
+        for batch in file.iter_batches(batch_size=1024, columns=[options.field]):
+            for text in batch.column(0).to_pylist():
+                row += 1
+                if text is not None:
+                    yield Document(text=str(text), where=f"{name}, row {row}")
