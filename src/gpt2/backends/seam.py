@@ -7,7 +7,9 @@ draft, scoring (targets) and looking inside (trace) are all this one call.
 Axes: T tokens of one piece of work, R its last `rows`, V vocabulary, K best tokens, D embedding, S tokens in the slot.
 """
 
-from collections.abc import Sequence
+# ruff: noqa: N815 (tensors end in their axes, as fields too)
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.config import ModelConfig
+from gpt2.errors import ContextError, GenerationError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -89,8 +92,9 @@ class Backend(Protocol):
 
     name: str  # "reference", "torch" or "native"
     device: str  # "cpu", "cuda:0", "mps"
-    weights: str  # "fp32", "bf16", "int8" or "int4"
+    weights: str  # "fp32", "bf16", "fp16", "int8" or "int4"
     config: ModelConfig
+    reason: str  # what was chosen and why, one sentence for people
 
     def new(self) -> int:
         """A new, empty slot."""
@@ -127,3 +131,48 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back what the operating system would not: threads, device memory."""
         ...
+
+
+class Source(Protocol):
+    """What a backend reads its weights from; `checkpoint.Weights` is one."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the model."""
+        ...
+
+    def float32(self, name: str) -> Floats:
+        """The array of OpenAI's name, matrices as [in, out]; it may be read-only."""
+        ...
+
+
+def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work]) -> None:
+    """Refuse what no backend can do, before anything changes: every `step` begins with this.
+
+    Raises:
+        ContextError: a slot would hold more than `n_positions` tokens.
+        GenerationError: a token or target is not in the vocabulary.
+    """
+    assert len({piece.slot for piece in work}) == len(work), "two pieces of work for one slot in one step"
+    for piece in work:
+        want, new, held = piece.want, len(piece.tokens), length(piece.slot)
+        assert new > 0, "work without tokens"
+        assert 0 <= want.rows <= new, f"{want.rows} rows wanted of {new} tokens"
+        assert want.best >= 0, f"the best {want.best} tokens wanted"
+        assert want.targets is None or len(want.targets) == want.rows, "one target a wanted row"
+        if want.trace is not None:
+            assert all(0 <= depth <= config.n_layer for depth in want.trace.residual), "no such depth"
+            assert all(
+                0 <= layer < config.n_layer and 0 <= head < config.n_head for layer, head in want.trace.attention
+            ), "no such head"
+        if held + new > config.n_positions:
+            raise ContextError(
+                f"{new:,} more tokens do not fit: the slot holds {held:,} and the model's context is "
+                f"{config.n_positions:,}. Give fewer tokens, or let the window slide."
+            )
+        for token in (*piece.tokens, *(want.targets or ())):
+            if not 0 <= token < config.vocab_size:
+                raise GenerationError(
+                    f"there is no token {token}: the vocabulary holds ids 0 to {config.vocab_size - 1:,}. "
+                    f"Use the tokenizer that belongs to the model."
+                )

@@ -1,0 +1,81 @@
+"""Which backend computes, and why."""
+
+import logging
+from importlib import import_module
+
+from gpt2.backends.seam import Backend, Source
+from gpt2.errors import BackendError
+
+BACKENDS = ("auto", "native", "torch", "reference")
+DEVICES = ("auto", "cpu", "cuda", "mps")  # or one of several: "cuda:1"
+FORMS = ("auto", "fp32", "bf16", "fp16", "int8", "int4")
+
+_log = logging.getLogger("gpt2")
+
+
+def open(
+    weights: Source, *, backend: str = "auto", device: str = "auto", form: str = "auto", threads: int | None = None
+) -> Backend:
+    """A backend that runs `weights`; what was chosen and why is logged and stays in its `reason`.
+
+    Args:
+        weights: what to run, usually a `checkpoint.Weights`.
+        backend: one of `BACKENDS`. `auto` is PyTorch for `cuda` and `mps`, else the native engine, and where
+            that cannot be had, the reference.
+        device: one of `DEVICES`. `auto` is the CPU.
+        form: one of `FORMS`, how weights are held; `auto` leaves it to the backend.
+        threads: CPU threads; None leaves the number to the backend.
+
+    Raises:
+        BackendError: there is no such backend, device or form, or not together.
+        MissingExtraError: the backend was asked for and needs a package that is not installed.
+    """
+    _check("backend", backend, BACKENDS)
+    _check("device", device.partition(":")[0], DEVICES)
+    _check("form of weights", form, FORMS)
+    if threads is not None and threads < 1:
+        raise BackendError(f"{threads} threads cannot compute anything. Give 1 or more.")
+    if device == "auto":
+        device = "cpu"
+
+    if backend != "auto":
+        opened, why = _load(backend, weights, device=device, form=form, threads=threads), "asked for"
+    elif device != "cpu":
+        opened = _load("torch", weights, device=device, form=form, threads=threads)
+        why = f"PyTorch is what runs on {device}"
+    else:
+        try:
+            opened = _load("native", weights, device=device, form=form, threads=threads)
+            why = "the fastest on a CPU"
+        except BackendError as error:
+            if form not in ("auto", "fp32"):
+                raise  # a smaller form was asked for, and only the native engine and PyTorch have those
+            opened = _load("reference", weights, device=device, form=form, threads=threads)
+            why = f"the native engine cannot be had ({error})"
+    opened.reason = f"{opened.name} backend on {opened.device} in {opened.weights}: {why}; {opened.reason}"
+    _log.info(opened.reason)
+    return opened
+
+
+def _load(name: str, weights: Source, *, device: str, form: str, threads: int | None) -> Backend:
+    """Import the backend's module, now and not before, and open it."""
+    if name == "torch":
+        from gpt2.backends.torch import TorchBackend
+
+        return TorchBackend(weights, device=device, form=form, threads=threads)
+    if device != "cpu":
+        raise BackendError(f"the {name} backend cannot run on {device}: it knows the CPU only. Take the torch backend.")
+    if name == "reference":
+        from gpt2.backends.reference import ReferenceBackend
+
+        return ReferenceBackend(weights, form=form, threads=threads)
+    try:
+        native = import_module("gpt2.backends.native")
+    except ImportError as error:
+        raise BackendError(f"the native engine is not part of this installation: {error}.") from error
+    return native.NativeBackend(weights, form=form, threads=threads)
+
+
+def _check(what: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise BackendError(f"there is no {what} {given!r}. Choose {', '.join(known[:-1])} or {known[-1]}.")
