@@ -1,0 +1,33 @@
+"""Decoding a stream of ids: text as soon as it is whole, never half a character."""
+
+import codecs
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer.tokenizer import Tokenizer
+
+
+class IncrementalDecoder:
+    """Turns ids into text one at a time.
+
+    What `push` and `finish` return, joined, is what `Tokenizer.decode` returns for all ids at once: bytes that may
+    still become a character wait; bytes that cannot are U+FFFD, exactly as `bytes.decode(errors="replace")` has it.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """The text that became whole with this id; often a word, sometimes nothing.
+
+        Raises:
+            TokenizerError: the vocabulary has no such id.
+        """
+        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+
+    def finish(self) -> str:
+        """What is left: nothing, or U+FFFD for a character that was never completed. The decoder starts anew."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest

@@ -1,0 +1,167 @@
+"""The tokenizer: text to ids and ids to text, for the published vocabulary or another of its kind."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+from gpt2.errors import TokenizerError
+from gpt2.tokenizer.core import Core, build_core
+from gpt2.tokenizer.cuts import blocks
+from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Longer texts go to the core in blocks: its pattern engine fails on a run of about a million spaces.
+_BLOCK_CHARACTERS = 1 << 16
+
+
+class Tokenizer:
+    """GPT-2's byte-level BPE over one vocabulary. Immutable, safe to share between threads, and picklable.
+
+    Every text has ids and they decode to the same text; every byte string can be decoded to.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    @staticmethod
+    def published() -> "Tokenizer":
+        """The tokenizer of every published GPT-2: 50,257 ids, `<|endoftext|>` is 50256."""
+        return Tokenizer(published_vocabulary())
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; they run from 0."""
+        return len(self.vocabulary.tokens)
+
+    @property
+    def eot(self) -> int | None:
+        """The id of `<|endoftext|>`, None in a vocabulary without it."""
+        return self.vocabulary.special.get(END_OF_TEXT)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the vocabulary: equal for tokenizers that give equal ids."""
+        return self.vocabulary.hash
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of a text.
+
+        Args:
+            text: any text; the empty text has no ids.
+            allow_special: read `<|endoftext|>` as the special token. Otherwise it is text like any other, so that
+                nobody's input can end a document.
+
+        Raises:
+            TokenizerError: the text holds a surrogate, which is no character; its position is named.
+        """
+        ids: list[int] = []
+        for part, special_id in self._parts(text, allow_special=allow_special):
+            try:
+                for block in blocks(part, _BLOCK_CHARACTERS):
+                    ids += self._core.encode_ordinary(block)
+            except UnicodeEncodeError:
+                raise _surrogate_error(text) from None
+            if special_id is not None:
+                ids.append(special_id)
+        return ids
+
+    def encode_array(self, text: str, *, allow_special: bool = False) -> "NDArray[np.uint32]":
+        """The same ids as an array, which for long texts is faster and smaller than a list."""
+        import numpy as np
+
+        buffers: list[bytes] = []
+        for part, special_id in self._parts(text, allow_special=allow_special):
+            try:
+                buffers += (self._core.encode_to_tiktoken_buffer(b, set()) for b in blocks(part, _BLOCK_CHARACTERS))
+            except UnicodeEncodeError:
+                raise _surrogate_error(text) from None
+            if special_id is not None:
+                buffers.append(np.uint32(special_id).tobytes())
+        return np.frombuffer(b"".join(buffers), dtype=np.uint32)
+
+    def encode_batch(self, texts: Iterable[str], *, allow_special: bool = False) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.encode(text, allow_special=allow_special) for text in texts]
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text of ids.
+
+        Args:
+            ids: token ids; special tokens decode to their names.
+            errors: what to do where the bytes are not UTF-8, as in `bytes.decode`. A token may be part of a
+                character, so ids cut anywhere may begin or end with such bytes.
+
+        Raises:
+            TokenizerError: the vocabulary has no such id.
+            UnicodeDecodeError: the bytes are not UTF-8 and `errors` is "strict".
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors=errors)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids, joined. Raises as `pieces` does."""
+        return b"".join(self.pieces(ids))
+
+    def pieces(self, ids: Iterable[int]) -> list[bytes]:
+        """The bytes of each id.
+
+        Raises:
+            TokenizerError: the vocabulary has no such id.
+        """
+        ids = list(ids)
+        tokens = self.vocabulary.tokens
+        try:
+            if ids and min(ids) < 0:
+                raise IndexError
+            return [tokens[i] for i in ids]
+        except (IndexError, TypeError):
+            position = next(n for n, i in enumerate(ids) if not _is_index(i) or not 0 <= i < len(tokens))
+            raise TokenizerError(
+                f"The ids cannot be decoded: {ids[position]!r} at position {position} is not an id of this "
+                f"vocabulary, whose ids are 0 to {len(tokens) - 1}."
+            ) from None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one id. Raises as `pieces` does."""
+        return self.pieces((token_id,))[0]
+
+    def offsets(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where each id begins and ends in `decode_bytes(ids)`, in bytes. Raises as `pieces` does."""
+        ends = list(accumulate(map(len, self.pieces(ids)), initial=0))
+        return list(pairwise(ends))
+
+    def __getstate__(self) -> dict[str, Vocabulary]:
+        return {"vocabulary": self.vocabulary}  # the compiled core is built again where it is needed
+
+    @cached_property
+    def _core(self) -> Core:
+        return build_core(self.vocabulary)
+
+    def _parts(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
+        """Ordinary text and the special token that ends it, until the text ends."""
+        special = self.vocabulary.special
+        if not allow_special or not special:
+            yield text, None
+            return
+        names = "|".join(re.escape(name) for name in sorted(special, key=len, reverse=True))
+        parts = [*re.split(f"({names})", text), None]
+        for part, name in zip(parts[::2], parts[1::2], strict=True):
+            assert part is not None
+            yield part, None if name is None else special[name]
+
+
+def _is_index(value: object) -> bool:
+    return hasattr(value, "__index__")
+
+
+def _surrogate_error(text: str) -> TokenizerError:
+    position = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return TokenizerError(
+        f"The text cannot be encoded: the character at position {position} is the surrogate "
+        f"U+{ord(text[position]):04X}, which no UTF-8 text holds. "
+        f"Read the text anew with errors='replace', or remove it."
+    )

@@ -1,0 +1,72 @@
+"""A byte-level BPE vocabulary: the bytes of every token, the merges that make them, the special tokens.
+
+GPT-2's vocabulary (Radford et al. 2019, section 2.2) starts from the 256 bytes, so that any text has ids, and
+adds one token per merge, in the order in which the merges were learned: that order is also their priority.
+
+The published vocabulary is stored beside this file in the form that loads fastest: for each of the 50,000 merges
+one byte, the length of its left part; then the bytes of the merged tokens, parted by 0xFF, a byte that no UTF-8
+text and so no learned token contains. `published/README.md` states its source and licence.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+END_OF_TEXT = "<|endoftext|>"
+
+_PUBLISHED_FILE = Path(__file__).parent / "published" / "merges.bin"
+_PUBLISHED_N_MERGES = 50000
+
+# The published order of the 256 byte tokens: first those that Latin-1 prints, then the rest.
+_PRINTED = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
+BYTE_ORDER = _PRINTED + bytes(byte for byte in range(256) if byte not in _PRINTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Tokens by id.
+
+    Attributes:
+        tokens: the bytes of each id; of a special token, its name in UTF-8.
+        lefts: of each token of two bytes or more that is not special, by id, the bytes of the left part of its merge.
+        special: name to id of the tokens that no merge makes and that text means only when asked.
+    """
+
+    tokens: Sequence[bytes]
+    lefts: Sequence[int]
+    special: Mapping[str, int]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what decides ids: every token's length and bytes, and the special tokens."""
+        digest = hashlib.sha256(struct.pack(f"<{len(self.tokens)}I", *map(len, self.tokens)))
+        digest.update(b"".join(self.tokens))
+        for name, special_id in sorted(self.special.items()):
+            digest.update(struct.pack("<I", special_id) + name.encode("utf-8"))
+        return digest.hexdigest()
+
+    def ranks(self) -> dict[bytes, int]:
+        """Bytes to id of all but the special tokens; among merged tokens a lower id is merged first."""
+        ranks = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        for name in self.special:
+            del ranks[name.encode("utf-8")]
+        return ranks
+
+    def merges(self) -> Iterator[tuple[bytes, bytes]]:
+        """The merges, first learned first, each as its left and right part."""
+        special_ids = set(self.special.values())
+        merged = (token for i, token in enumerate(self.tokens) if len(token) > 1 and i not in special_ids)
+        for token, left in zip(merged, self.lefts, strict=True):
+            yield token[:left], token[left:]
+
+
+def published_vocabulary() -> Vocabulary:
+    """The vocabulary of every published GPT-2: 256 bytes, 50,000 merges, `<|endoftext|>`."""
+    data = _PUBLISHED_FILE.read_bytes()
+    tokens = [bytes((byte,)) for byte in BYTE_ORDER]
+    tokens += data[_PUBLISHED_N_MERGES:].split(b"\xff")
+    tokens.append(END_OF_TEXT.encode("utf-8"))
+    return Vocabulary(tokens=tokens, lefts=data[:_PUBLISHED_N_MERGES], special={END_OF_TEXT: len(tokens) - 1})
