@@ -1,18 +1,49 @@
-"""Options that several verbs share, so that each is spelt, explained and checked in one place."""
+"""Options that several verbs share, so that each is spelt, explained and checked in one place.
+
+Each `…_options` is a decorator. Their help is shown in sections by a command of class `Sectioned`.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from gpt2.cli.output import Messages
+from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
 
 Verb = Callable[..., object]
+
+_SINGULAR = {"stop_ids": "--stop-id"}  # fields that hold several are given one by one
+_METAVARS = {"stop": "TEXT", "stop_ids": "ID", "logit_bias": "ID=BIAS"}
+
+
+class Option(click.Option):
+    """An option that names the section of the help it is shown in."""
+
+    def __init__(self, *args: Any, section: str = "Options", **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.section = section
+
+
+class Sectioned(click.Command):
+    """A command whose help shows its own options first, then the shared ones by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by section, in the order in which sections first appear."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for section, records in sections.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,23 +71,22 @@ class ModelChoice:
 def model_options(verb: Verb) -> Verb:
     """Add --model --device --backend --weights --threads; the verb gets them as one `choice: ModelChoice`."""
 
-    @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="The model.")
+    @_shared("Model", "--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model.")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where it computes.")
     @click.option(
         "--backend",
         type=click.Choice(["auto", "native", "torch", "reference"]),
         default="auto",
-        show_default=True,
         help="What computes it.",
     )
-    @click.option(
+    @_shared(
+        "Model",
         "--weights",
         type=click.Choice(["auto", "fp32", "bf16", "int8", "int4"]),
         default="auto",
-        show_default=True,
         help="The form its weights are held in.",
     )
-    @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores]")
+    @_shared("Model", "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores]")
     @functools.wraps(verb)
     def with_choice(*, model: str, device: str, backend: str, weights: str, threads: int | None, **rest: Any) -> object:
         choice = ModelChoice(model=model, device=device, backend=backend, weights=weights, threads=threads)
@@ -65,14 +95,77 @@ def model_options(verb: Verb) -> Verb:
     return with_choice
 
 
+def sampling_options(**defaults: Any) -> Callable[[Verb], Verb]:
+    """Add an option for every setting of `Sampling`; the verb gets them as one `sampling: Sampling`.
+
+    Args:
+        defaults: where the verb's defaults are other than `Sampling`'s; the help shows them.
+    """
+    from gpt2.generation.settings import Sampling
+
+    settings = dataclasses.fields(Sampling)
+
+    def decorate(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def with_sampling(**values: Any) -> object:
+            chosen = {setting.name: values.pop(setting.name) for setting in settings}
+            try:
+                sampling = Sampling(**chosen)
+            except GenerationError as error:
+                raise click.UsageError(str(error)) from error
+            return verb(sampling=sampling, **values)
+
+        decorated: Verb = with_sampling
+        for setting in reversed(settings):
+            decorated = _sampling_option(setting, defaults)(decorated)
+        return decorated
+
+    return decorate
+
+
+def _sampling_option(setting: "dataclasses.Field[Any]", defaults: Mapping[str, Any]) -> Callable[[Verb], Verb]:
+    name = _SINGULAR.get(setting.name, "--" + setting.name.replace("_", "-"))
+    help_text: str = setting.metadata["help"]
+    shared: dict[str, Any] = {
+        "help": f"{help_text[:1].upper()}{help_text[1:]}.",
+        "metavar": _METAVARS.get(setting.name),
+    }
+    if setting.default is not dataclasses.MISSING:
+        shared["default"] = defaults.get(setting.name, setting.default)
+        shared["show_default"] = shared["default"] not in (None, (), False)
+    kinds = get_args(setting.type) or (setting.type,)
+    if setting.name == "logit_bias":
+        shared |= {"multiple": True, "callback": _logit_bias, "default": ()}
+    elif setting.type is bool:
+        shared |= {"is_flag": True}
+    elif setting.name in ("stop", "stop_ids"):
+        shared |= {"multiple": True, "type": kinds[0]}
+    elif isinstance(kinds[0], str):  # a Literal
+        shared |= {"type": click.Choice(kinds)}
+    else:
+        limits, whole = setting.metadata, int in kinds
+        least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
+        kind = click.IntRange if whole else click.FloatRange
+        shared["type"] = kind(least if above is None else above, most, min_open=above is not None)
+        shared["metavar"] = "N" if whole else "X"
+    return _shared("Sampling", name, setting.name, **shared)
+
+
+def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, float]:
+    try:
+        return {int(token): float(bias) for token, bias in (value.split("=") for value in values)}
+    except ValueError:
+        raise click.BadParameter(f"got {values[-1]!r}; a token id and its bias look like 50256=-100.") from None
+
+
 def seed_option(verb: Verb) -> Verb:
-    """Add --seed; None when it was not given."""
-    return click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="Makes the result repeatable.")(verb)
+    """Add --seed for verbs without sampling; None when it was not given."""
+    return click.option("--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="Makes it repeatable.")(verb)
 
 
 def json_option(verb: Verb) -> Verb:
     """Add --json; the verb gets `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")(verb)
+    return _shared("Output", "--json", "as_json", is_flag=True, help="Write JSON to standard output.")(verb)
 
 
 def message_options(verb: Verb) -> Verb:
@@ -83,15 +176,18 @@ def message_options(verb: Verb) -> Verb:
         if value and isinstance(messages, Messages):
             messages.choose(**{param.name or "": True})
 
-    quiet = click.option(
-        "--quiet", is_flag=True, expose_value=False, callback=choose, help="Only warnings and errors on standard error."
-    )
-    debug = click.option(
-        "--debug", is_flag=True, expose_value=False, callback=choose, help="Everything, and tracebacks."
-    )
+    def flag(name: str, help_text: str) -> Callable[[Verb], Verb]:
+        return _shared("Output", name, is_flag=True, expose_value=False, callback=choose, help=help_text)
+
+    quiet = flag("--quiet", "Only warnings and errors on standard error.")
+    debug = flag("--debug", "Every message, and tracebacks.")
     return quiet(debug(verb))
 
 
 def output_options(verb: Verb) -> Verb:
     """Add what every verb has: --json (as `as_json`), --quiet and --debug."""
     return json_option(message_options(verb))
+
+
+def _shared(section: str, *names: str, **settings: Any) -> Callable[[Verb], Verb]:
+    return click.option(*names, cls=Option, section=section, **settings)
