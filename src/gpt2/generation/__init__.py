@@ -1,0 +1,7 @@
+"""Making and scoring text: settings, filters, keyed draws, and the scheduler that runs requests over a backend."""
+
+from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob
+from gpt2.generation.scheduler import Scheduler
+from gpt2.generation.settings import Sampling
+
+__all__ = ["Event", "FinishReason", "Request", "Sampling", "Scheduler", "TokenLogprob"]

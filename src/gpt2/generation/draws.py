@@ -1,0 +1,99 @@
+"""Draws that depend on nothing but their key: (seed, sample, position, token id).
+
+A token is drawn by the Gumbel-max method: the argmax of log-probability plus independent Gumbel noise is a
+sample of the distribution. The noise of a token is a pure function of its key, so a draw is the same alone,
+in a batch, after a restart and when a draft is verified, and is computed only for the tokens that matter.
+
+The construction, in unsigned 64-bit arithmetic that wraps around:
+
+    absorb(state, word) = mix(state + GAMMA * (word + 1))        mix: SplitMix64's finaliser
+    bits   = absorb(absorb(absorb(absorb(0, seed), sample), position), token)
+    u      = (bits >> 12 + 1/2) / 2^52                           in (0, 1), exact in float64, never 0 or 1
+    noise  = -log(-log(u))
+
+So the bits of one position over the token ids are SplitMix64's output stream, started at the key of that
+position. SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014;
+finaliser constants: Stafford's variant 13. Gumbel-max: Maddison, Tarlow, Minka, "A* sampling", 2014.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+
+
+def key(seed: int, sample: int, position: int) -> int:
+    """The state from which the noise of every token at one position follows."""
+    state = 0
+    for word in (seed, sample, position):
+        state = _mix((state + GAMMA * (word + 1)) & _MASK)
+    return state
+
+
+def bits(key: int, ids: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """64 random bits for each token id."""
+    state = ids.astype(np.uint64)
+    state *= np.uint64(GAMMA)
+    state += np.uint64((key + GAMMA) & _MASK)
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(_MIX_1)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(_MIX_2)
+    state ^= state >> np.uint64(31)
+    return state
+
+
+def uniforms(key: int, ids: NDArray[np.integer]) -> NDArray[np.float64]:
+    """A number in the open interval (0, 1) for each token id."""
+    # 52 bits, not 53: with 53 the largest value and a half would round to 2^53, and u to 1.
+    u = (bits(key, ids) >> np.uint64(12)).astype(np.float64)
+    u += 0.5
+    u *= 2.0**-52
+    return u
+
+
+def gumbel(key: int, ids: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Standard Gumbel noise for each token id."""
+    return -np.log(-np.log(uniforms(key, ids)))
+
+
+def draw(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> int:
+    """The id whose logit plus noise is largest; of equal ones, the first in `ids`.
+
+    Args:
+        key: of the position.
+        ids: the tokens that survived the filters, ascending.
+        logits: theirs, up to a common constant; at least one is finite.
+    """
+    if len(ids) > _FEW:
+        contenders = _contenders(key, ids, logits)
+        ids, logits = ids[contenders], logits[contenders]
+    return int(ids[np.argmax(logits.astype(np.float64) + gumbel(key, ids))])
+
+
+_FEW = 1024  # below, two logarithms for every token cost less than finding out which tokens can win
+
+
+def _contenders(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Indices of the tokens that can still win, found without a logarithm for each.
+
+    Let M be the score of any one token. Another wins only if logit - log(-log u) > M, that is
+    u > exp(-x) with x = exp(logit - M); since 1 - exp(-x) <= x, only if 1 - u < x. The sum of x over the
+    vocabulary, so the expected number of contenders, is exp(logsumexp - M): a handful.
+    """
+    u = uniforms(key, ids)
+    likely = np.flatnonzero(logits > logits.max() - 3)
+    best = np.max(logits[likely].astype(np.float64) - np.log(-np.log(u[likely])))
+    x = np.exp(logits - logits.dtype.type(best))
+    x *= logits.dtype.type(1.001)  # room for the rounding of float32
+    np.subtract(1.0, u, out=u)
+    return np.flatnonzero(u <= x)
+
+
+def _mix(state: int) -> int:
+    state = ((state ^ (state >> 30)) * _MIX_1) & _MASK
+    state = ((state ^ (state >> 27)) * _MIX_2) & _MASK
+    return state ^ (state >> 31)

@@ -1,0 +1,160 @@
+"""Logit filters as pure functions of one row: what each is, and the order in which they apply.
+
+The order, equal to Hugging Face's `generate` where both have the filter:
+
+    1. logit bias               5. minimum length (banned ids)      9. top-p
+    2. repetition penalty       6. temperature                     10. min-p
+    3. presence and frequency   7. (top-k and what follows see     11. typical-p
+    4. no-repeat n-gram         8.  only what is left) top-k
+
+The first five change logits and keep the row whole: logits_V -> logits_V. Those after the temperature keep
+fewer tokens: (ids_N, logits_N) -> (ids_M, logits_M), ids ascending, M >= 1, each renormalising what it gets.
+They partition, and sort only the few that are kept. Of equal logits the lower id counts as the more likely.
+
+Axes: V vocabulary, N and M tokens still in the race.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Row = tuple[Ids, Logits]
+
+
+def bias(logits_V: Logits, ids: Ids, values: Logits) -> Logits:
+    """Add `values` to the logits of `ids`."""
+    logits_V = logits_V.copy()
+    logits_V[ids] += values
+    return logits_V
+
+
+def repetition(logits_V: Logits, penalty: float, seen: Ids) -> Logits:
+    """Divide positive logits of the tokens seen, in prompt or continuation, and multiply negative ones.
+
+    Keskar et al. 2019, "CTRL", section 4.1, in the form of Hugging Face.
+    """
+    logits_V = logits_V.copy()
+    logits = logits_V[seen]
+    factor = np.float32(penalty)
+    logits_V[seen] = np.where(logits < 0, logits * factor, logits / factor)  # a token seen twice is scaled once
+    return logits_V
+
+
+def presence_and_frequency(logits_V: Logits, presence: float, frequency: float, generated: Ids) -> Logits:
+    """Subtract `presence + frequency * count` from tokens generated before; the prompt does not count.
+
+    OpenAI's definition.
+    """
+    ids, counts = np.unique(generated, return_counts=True)
+    logits_V = logits_V.copy()
+    logits_V[ids] -= (presence + frequency * counts).astype(np.float32)
+    return logits_V
+
+
+def no_repeat_ngram(logits_V: Logits, size: int, seen: Ids) -> Logits:
+    """Ban each token that would complete a sequence of `size` tokens which prompt or continuation already has."""
+    if len(seen) < size:
+        return logits_V
+    windows = np.lib.stride_tricks.sliding_window_view(seen, size)
+    prefix = seen[len(seen) - size + 1 :]
+    return ban(logits_V, windows[(windows[:, :-1] == prefix).all(axis=1), -1])
+
+
+def ban(logits_V: Logits, ids: Ids | Sequence[int]) -> Logits:
+    """Make `ids` impossible."""
+    logits_V = logits_V.copy()
+    logits_V[ids] = -np.inf
+    return logits_V
+
+
+def temperature(logits: Logits, temperature: float) -> Logits:
+    """Divide by the temperature, which is above 0."""
+    return logits / np.float32(temperature)
+
+
+def top_k(row: Row, k: int) -> Row:
+    """Keep the `k` most likely. (Hugging Face keeps all that equal the last of them as well.)"""
+    _, logits = row
+    return row if len(logits) <= k else _keep(row, np.sort(_largest(logits, k)))
+
+
+def top_p(row: Row, p: float) -> Row:
+    """Keep the fewest most likely tokens whose probability together is at least `p`.
+
+    Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1.
+    """
+    _, logits = row
+    return _keep(row, _first_to_reach(logits, _probabilities(logits), p))
+
+
+def min_p(row: Row, p: float) -> Row:
+    """Keep tokens whose probability is at least `p` times that of the most likely.
+
+    Nguyen et al. 2024, "Min-p sampling".
+    """
+    _, logits = row
+    return row if p == 0 else _keep(row, np.flatnonzero(logits >= logits.max() + np.float32(math.log(p))))
+
+
+def typical_p(row: Row, p: float) -> Row:
+    """Keep the fewest tokens whose probability together is at least `p`, nearest first.
+
+    Near means: information content close to the entropy of the row. Meister et al. 2022, "Locally typical
+    sampling". (Hugging Face keeps all that are as near as the last of them as well.)
+    """
+    _, logits = row
+    probabilities = _probabilities(logits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = -np.log(probabilities)
+        entropy = np.nansum(probabilities * information)  # 0 log 0 counts as 0
+    return _keep(row, _first_to_reach(-np.abs(information - entropy), probabilities, p))
+
+
+def log_normaliser(logits: Logits) -> float:
+    """The logarithm of the sum of exponentials: a logit less this is a log-probability."""
+    largest = logits.max()
+    return float(largest) + math.log(float(np.exp(logits - largest).sum(dtype=np.float64)))
+
+
+def _probabilities(logits: Logits) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max()).astype(np.float64)
+    return powers / powers.sum()
+
+
+def _keep(row: Row, indices: NDArray[np.intp]) -> Row:
+    return row[0][indices], row[1][indices]
+
+
+def _largest(scores: NDArray[np.floating], k: int) -> NDArray[np.intp]:
+    """Indices of the k largest, in no order; of equals the lower index."""
+    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    above = np.flatnonzero(scores > threshold)
+    equal = np.flatnonzero(scores == threshold)
+    return np.concatenate([above, equal[: k - len(above)]])
+
+
+_FIRST_GUESS = 64
+
+
+def _first_to_reach(scores: NDArray[np.floating], weights: NDArray[np.float64], total: float) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest largest scores whose weights reach `total`: at least one.
+
+    The plain definition sorts every score; this one sorts the few that a growing guess says suffice.
+    """
+    if total >= 1:
+        return np.arange(len(scores))
+    k = _FIRST_GUESS
+    while True:
+        k = min(k, len(scores))
+        largest = np.sort(_largest(scores, k))
+        reached = float(weights[largest].sum())
+        if reached >= total or k == len(scores):
+            break
+        k *= 8
+    ordered = largest[np.argsort(-scores[largest], kind="stable")]
+    before = np.cumsum(weights[ordered]) - weights[ordered]
+    return np.sort(ordered[: max(1, int(np.count_nonzero(before < total)))])

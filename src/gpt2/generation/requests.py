@@ -1,0 +1,61 @@
+"""What is asked of the scheduler, and what it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpt2.generation.settings import Sampling
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A prompt, as text or as ids, and how to continue it. An empty prompt starts from the end-of-text token."""
+
+    prompt: str | Sequence[int]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its log-probability under the model: natural, before any filter or temperature.
+
+    Attributes:
+        token: its id.
+        logprob: None for the first token of a prompt, which nothing predicts.
+        top: the most likely tokens there with their log-probabilities, likeliest first.
+    """
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One token of one sample; or, without a token, an end, an error, or the log-probabilities of the prompt.
+
+    Attributes:
+        request: what `submit` returned.
+        sample: 0 to n - 1.
+        text: the text that became certain; the pieces of a sample join to its text.
+        token: the id generated. End-of-text and stop ids are reported as tokens but add no text.
+        logprob: of the token, where `Sampling.logprobs` or `best_of` asked for it.
+        top: the most likely tokens with their log-probabilities, likeliest first.
+        finish_reason: set once per sample, on its last event: "stop", "length" or "error".
+        stop_reason: the stop string, or the token id, that ended the sample.
+        error: what ended the whole request, all samples of it; nothing of it follows.
+        prompt: one for each token of the prompt, where `Sampling.prompt_logprobs` asked for them.
+    """
+
+    request: int
+    sample: int = 0
+    text: str = ""
+    token: int | None = None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    error: Exception | None = None
+    prompt: tuple[TokenLogprob, ...] | None = None

@@ -1,0 +1,149 @@
+"""From what a backend returns for one row to the next token.
+
+A sampler belongs to one request. It says what to ask of the backend (the few best tokens where they decide,
+else the logits) and applies the filters and the draw. It holds nothing that changes, so rows may be chosen in
+any order: several samples of one prompt, or the rows of a draft.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt2.backends.seam import Result, Want
+from gpt2.errors import GenerationError
+from gpt2.generation import draws, filters
+from gpt2.generation.settings import Sampling
+
+# Up to here the backend's own best-k costs less than moving and partitioning a whole row.
+MAX_BEST = 256
+
+
+class Choice(NamedTuple):
+    """A token, its log-probability before filters (None unless asked for), and the most likely tokens."""
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...]
+
+
+class Sampler:
+    """The filters and draws of one request.
+
+    Args:
+        sampling: its settings.
+        seed: of its draws.
+        n_prompt: tokens of its prompt, which presence and frequency penalties do not count.
+        n_ids: ids that may be generated: 0 to n_ids - 1. A model may have more, as padding.
+        vocab_size: of the model.
+        end_ids: what may not come before the minimum length.
+    """
+
+    def __init__(
+        self, sampling: Sampling, *, seed: int, n_prompt: int, n_ids: int, vocab_size: int, end_ids: Sequence[int]
+    ) -> None:
+        self._sampling = sampling
+        self._seed = seed
+        self._n_prompt = n_prompt
+        self._all_ids = np.arange(n_ids, dtype=np.int64)
+        self._end_ids = np.array([token for token in end_ids if token < n_ids], dtype=np.int64)
+        self._bias_ids = np.array(list(sampling.logit_bias), dtype=np.int64)
+        self._bias = np.array(list(sampling.logit_bias.values()), dtype=np.float32)
+        self._wants_logprob = sampling.logprobs is not None or sampling.candidates > sampling.n
+        self._n_top = sampling.logprobs or 0
+        deciding = 1 if sampling.is_greedy else sampling.top_k
+        best = max(deciding, self._n_top)
+        changes_logits = (
+            sampling.logit_bias
+            or sampling.repetition_penalty != 1
+            or sampling.presence_penalty
+            or sampling.frequency_penalty
+            or sampling.no_repeat_ngram
+        )
+        best_decides = deciding > 0 and best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
+        self._best = best if best_decides else 0
+
+    def want(self, n_seen: int) -> Want:
+        """What to ask of the row after `n_seen` tokens of prompt and continuation."""
+        if self._best and not self._may_not_end(n_seen):
+            return Want(rows=1, best=self._best)
+        return Want(rows=1, logits=True)
+
+    def choose(self, result: Result, row: int, seen: Sequence[int], sample: int) -> Choice:
+        """The token that follows `seen` (prompt and continuation), from a row of the backend's result.
+
+        Raises:
+            GenerationError: the filters left no token.
+        """
+        key = draws.key(self._seed, sample, len(seen))
+        if result.logits_RV is None:
+            assert result.best_ids_RK is not None
+            assert result.best_logprobs_RK is not None
+            return self._choose_from_best(result.best_ids_RK[row], result.best_logprobs_RK[row], key)
+        logits_V = result.logits_RV[row, : len(self._all_ids)]
+        filtered_V = self._change(logits_V, seen)
+        greedy = self._sampling.is_greedy
+        token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
+        if not np.isfinite(filtered_V[token]):
+            raise GenerationError(
+                "The text cannot be continued: no token is left that the settings allow. "
+                "Loosen no_repeat_ngram or min_tokens."
+            )
+        return self._report(token, logits_V)
+
+    def _may_not_end(self, n_seen: int) -> bool:
+        return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens
+
+    def _change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
+        """The filters that change logits, in their order."""
+        sampling = self._sampling
+        if len(self._bias_ids):
+            logits_V = filters.bias(logits_V, self._bias_ids, self._bias)
+        if sampling.repetition_penalty != 1:
+            logits_V = filters.repetition(logits_V, sampling.repetition_penalty, np.array(seen))
+        if (sampling.presence_penalty or sampling.frequency_penalty) and len(seen) > self._n_prompt:
+            generated = np.array(seen[self._n_prompt :])
+            logits_V = filters.presence_and_frequency(
+                logits_V, sampling.presence_penalty, sampling.frequency_penalty, generated
+            )
+        if sampling.no_repeat_ngram:
+            logits_V = filters.no_repeat_ngram(logits_V, sampling.no_repeat_ngram, np.array(seen))
+        if self._may_not_end(len(seen)):
+            logits_V = filters.ban(logits_V, self._end_ids)
+        return logits_V
+
+    def _draw(self, row: filters.Row, key: int) -> int:
+        """The filters that keep fewer tokens, in their order; then the draw."""
+        sampling = self._sampling
+        ids, logits = row
+        if sampling.temperature != 1:
+            logits = filters.temperature(logits, sampling.temperature)
+        row = (ids, logits)
+        if sampling.top_k:
+            row = filters.top_k(row, sampling.top_k)
+        if sampling.top_p < 1:
+            row = filters.top_p(row, sampling.top_p)
+        if sampling.min_p > 0:
+            row = filters.min_p(row, sampling.min_p)
+        if sampling.typical_p < 1:
+            row = filters.typical_p(row, sampling.typical_p)
+        return draws.draw(key, *row)
+
+    def _choose_from_best(self, ids_K: filters.Ids, logprobs_K: filters.Logits, key: int) -> Choice:
+        if self._sampling.is_greedy:
+            token = int(ids_K[0])
+        else:
+            k = self._sampling.top_k
+            ascending = np.argsort(ids_K[:k])
+            token = self._draw((ids_K[:k][ascending].astype(np.int64), logprobs_K[:k][ascending]), key)
+        logprob = float(logprobs_K[ids_K == token][0]) if self._wants_logprob else None
+        return Choice(token, logprob, tuple(zip(ids_K[: self._n_top].tolist(), logprobs_K.tolist(), strict=False)))
+
+    def _report(self, token: int, logits_V: filters.Logits) -> Choice:
+        if not self._wants_logprob:
+            return Choice(token, None, ())
+        normaliser = filters.log_normaliser(logits_V)
+        ids, logits = filters.top_k((self._all_ids, logits_V), self._n_top) if self._n_top else (self._all_ids[:0],) * 2
+        order = np.argsort(-logits, kind="stable")
+        top = tuple((int(ids[i]), float(logits[i]) - normaliser) for i in order)
+        return Choice(token, float(logits_V[token]) - normaliser, top)

@@ -1,0 +1,61 @@
+"""A text in ids and the backend's slot that holds its keys and values, with the window that slides over it."""
+
+from collections.abc import Sequence
+
+from gpt2.backends.seam import Backend
+
+
+class SlotSequence:
+    """Ids, of which a window of at most `n_positions` is what the model sees.
+
+    When the ids outgrow the window, it starts anew at the last `n_positions // 2` of them (at least one), which
+    are computed again. Where it starts depends on the number of ids alone, never on how they were computed.
+    """
+
+    def __init__(self, backend: Backend, ids: Sequence[int], slot: int | None = None) -> None:
+        self.ids = list(ids)
+        self._backend = backend
+        self._slot = backend.new() if slot is None else slot
+        self._start = 0  # of the window, in ids
+        self._computed = 0  # ids from there that the slot holds
+
+    @property
+    def slot(self) -> int:
+        """The backend's number for it."""
+        return self._slot
+
+    @property
+    def pending(self) -> int:
+        """How many ids the slot does not hold yet, after sliding where that is due."""
+        n_positions = self._backend.config.n_positions
+        if len(self.ids) - self._start > n_positions:
+            self._backend.truncate(self._slot, 0)
+            self._start = len(self.ids) - max(1, n_positions // 2)
+            self._computed = 0
+        return len(self.ids) - self._start - self._computed
+
+    def next_ids(self, n: int) -> list[int]:
+        """The first `n` pending ids."""
+        first = self._start + self._computed
+        return self.ids[first : first + n]
+
+    def advance(self, n: int) -> None:
+        """The backend has appended `n` of the pending ids to the slot."""
+        self._computed += n
+
+    def restore(self) -> None:
+        """Bring the slot back to what it held before a step that failed half-way."""
+        if self._backend.length(self._slot) != self._computed:
+            self._backend.truncate(self._slot, self._computed)
+
+    def fork(self) -> "SlotSequence":
+        """The same text in a slot of its own."""
+        twin = SlotSequence(self._backend, self.ids, self._backend.fork(self._slot))
+        twin._start, twin._computed = self._start, self._computed
+        return twin
+
+    def free(self) -> None:
+        """Give the slot back; afterwards only `ids` has a meaning. May be called again."""
+        if self._slot >= 0:
+            self._backend.free(self._slot)
+            self._slot = -1

@@ -1,0 +1,152 @@
+"""Every sampling setting, with its range and one line of help.
+
+The ranges in the metadata are the only ones: they are checked here, and the command line, the HTTP schema
+and the documentation are built from them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from gpt2.errors import GenerationError
+
+Overflow = Literal["slide", "refuse"]
+
+MAX_SAMPLES = 1024
+MAX_SEED = (1 << 64) - 1
+MAX_BIAS = 100.0  # OpenAI's range: 100 all but forces a token, -100 all but bans it
+
+
+def _setting(help: str, **limits: float) -> dict[str, Any]:
+    """Metadata of a setting: `help`, and of `least`, `above` (exclusive) and `most` those that hold."""
+    return {"help": help, **limits}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a text is continued. The defaults sample from the model's own distribution.
+
+    The filters' order and definitions are those of `generation.filters`.
+
+    Raises:
+        GenerationError: a value outside its range, or two that exclude each other; the message names both.
+    """
+
+    max_tokens: int = field(default=128, metadata=_setting("generate at most this many tokens", least=0))
+    min_tokens: int = field(default=0, metadata=_setting("do not stop before this many tokens", least=0))
+    temperature: float = field(default=1.0, metadata=_setting("divide the logits by this; 0 is greedy", least=0))
+    top_k: int = field(default=0, metadata=_setting("keep the k most likely tokens; 0 keeps all", least=0))
+    top_p: float = field(
+        default=1.0,
+        metadata=_setting("keep the fewest most likely tokens that reach this probability", above=0, most=1),
+    )
+    min_p: float = field(
+        default=0.0, metadata=_setting("keep tokens at least this fraction as likely as the likeliest", least=0, most=1)
+    )
+    typical_p: float = field(
+        default=1.0,
+        metadata=_setting("keep the fewest tokens nearest the entropy that reach this probability", above=0, most=1),
+    )
+    repetition_penalty: float = field(
+        default=1.0, metadata=_setting("scale down tokens that the prompt or the continuation has; 1 is off", above=0)
+    )
+    presence_penalty: float = field(
+        default=0.0, metadata=_setting("subtract from the logits of tokens generated before", least=-2, most=2)
+    )
+    frequency_penalty: float = field(
+        default=0.0, metadata=_setting("subtract for each time a token was generated before", least=-2, most=2)
+    )
+    no_repeat_ngram: int = field(
+        default=0, metadata=_setting("never repeat a sequence of this many tokens; 0 is off", least=0)
+    )
+    logit_bias: Mapping[int, float] = field(
+        default_factory=dict[int, float], metadata=_setting("add to the logit of a token id, -100 to 100 each")
+    )
+    stop: tuple[str, ...] = field(default=(), metadata=_setting("stop before this text; it is not returned"))
+    stop_ids: tuple[int, ...] = field(default=(), metadata=_setting("stop at this token id; its text is not returned"))
+    ignore_eot: bool = field(default=False, metadata=_setting("go on after the end-of-text token"))
+    n: int = field(default=1, metadata=_setting("number of continuations", least=1, most=MAX_SAMPLES))
+    best_of: int | None = field(
+        default=None,
+        metadata=_setting(
+            "generate this many and return the n with the highest mean log-probability per token",
+            least=1,
+            most=MAX_SAMPLES,
+        ),
+    )
+    logprobs: int | None = field(
+        default=None,
+        metadata=_setting("log-probability of each generated token, and of this many most likely ones", least=0),
+    )
+    prompt_logprobs: int | None = field(
+        default=None, metadata=_setting("the same for the tokens of the prompt", least=0)
+    )
+    seed: int | None = field(
+        default=None, metadata=_setting("the same seed gives the same text; none chooses one", least=0, most=MAX_SEED)
+    )
+    overflow: Overflow = field(
+        default="slide",
+        metadata=_setting("at the end of the context: slide keeps its last half and goes on, refuse stops there"),
+    )
+    truncate_prompt: bool = field(
+        default=False, metadata=_setting("keep the last tokens of a prompt that is longer than the context")
+    )
+
+    def __post_init__(self) -> None:
+        # One stop given bare is the likeliest slip, and a string would pass as a sequence of characters.
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.type in (int, float) or (setting.type == int | None and value is not None):
+                _check_number(setting.name, value, whole=setting.type is not float, limits=setting.metadata)
+        self._check_stops()
+        self._check_bias()
+        if self.overflow not in ("slide", "refuse"):
+            raise GenerationError(f"overflow must be 'slide' or 'refuse': got {self.overflow!r}.")
+        if self.min_tokens > self.max_tokens:
+            raise GenerationError(
+                f"min_tokens may not exceed max_tokens: got min_tokens={self.min_tokens}, max_tokens={self.max_tokens}."
+            )
+        if self.best_of is not None and self.best_of < self.n:
+            raise GenerationError(
+                f"best_of must be at least n, which are chosen from it: got best_of={self.best_of}, n={self.n}."
+            )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
+
+    @property
+    def candidates(self) -> int:
+        """How many continuations are generated. Greedy ones are all the same, so there `best_of` adds none."""
+        return self.n if self.best_of is None or self.is_greedy else self.best_of
+
+    def _check_stops(self) -> None:
+        for stop in self.stop:
+            if not isinstance(stop, str) or not stop:  # pyright: ignore[reportUnnecessaryIsInstance] -- users' values
+                raise GenerationError(f"stop must be strings of at least one character: got {stop!r}.")
+        for token in self.stop_ids:
+            _check_number("stop_ids", token, whole=True, limits={"least": 0})
+
+    def _check_bias(self) -> None:
+        for token, bias in self.logit_bias.items():
+            _check_number("a token id of logit_bias", token, whole=True, limits={"least": 0})
+            _check_number(
+                f"logit_bias of token {token}", bias, whole=False, limits={"least": -MAX_BIAS, "most": MAX_BIAS}
+            )
+
+
+def _check_number(name: str, value: object, *, whole: bool, limits: Mapping[str, Any]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise GenerationError(f"{name} must be a {'whole ' if whole else ''}number: got {value!r}.")
+    if not math.isfinite(value):
+        raise GenerationError(f"{name} must be finite: got {value}.")
+    if "least" in limits and value < limits["least"]:
+        raise GenerationError(f"{name} must be at least {limits['least']:g}: got {value}.")
+    if "above" in limits and value <= limits["above"]:
+        raise GenerationError(f"{name} must be above {limits['above']:g}: got {value}.")
+    if "most" in limits and value > limits["most"]:
+        raise GenerationError(f"{name} must be at most {limits['most']}: got {value}.")
