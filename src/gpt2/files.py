@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ _TEMPORARY_PREFIX = ".partial-"
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open `path` for writing bytes; it takes its name only if the block ends well.
 
     Raises:
@@ -42,7 +42,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Generator[Path]:
     """Yield an empty folder to fill; it takes the name `path` only if the block ends well.
 
     A folder already at `path` is replaced as a whole, and stays if anything fails.
@@ -104,19 +104,27 @@ def read_json(path: Path, limit_bytes: int = 1 << 20) -> Any:
     Raises:
         FormatError: too large, not UTF-8, not JSON, nested too deeply, or a key given twice.
     """
-    data = read_bounded(path, limit_bytes)
+    return parse_json(read_bounded(path, limit_bytes), str(path))
+
+
+def parse_json(data: bytes, source: str) -> Any:
+    """Parse JSON that came from `source` (named in the error), refusing duplicate keys.
+
+    Raises:
+        FormatError: not UTF-8, not JSON, nested too deeply, or a key given twice.
+    """
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not readable JSON: {error}.") from error
+        raise FormatError(f"{source} is not readable JSON: {error}.") from error
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is given twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key[:80]!r} is given twice")
+        result[key] = value
     return result
 
 
@@ -158,7 +166,7 @@ def broken_files(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Generator[None]:
     """Hold `folder` for this process; the operating system lets go when the process ends, however it ends.
 
     Raises:

@@ -1,0 +1,26 @@
+"""Files <-> named arrays: one module for each format, one table of names, and never a pickle.
+
+`read` opens a model in any format into `Weights`, mapped into memory; `write_folder` writes a Hugging Face folder.
+"""
+
+from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.checkpoint.folder import write_folder
+from gpt2.checkpoint.formats import read
+from gpt2.checkpoint.forms import FORMS
+from gpt2.checkpoint.names import shapes
+from gpt2.checkpoint.safetensors import LazyArray, read_metadata, read_safetensors, write_safetensors
+from gpt2.checkpoint.weights import StoredArray, Weights
+
+__all__ = [
+    "FORMS",
+    "Checkpoint",
+    "LazyArray",
+    "StoredArray",
+    "Weights",
+    "read",
+    "read_metadata",
+    "read_safetensors",
+    "shapes",
+    "write_folder",
+    "write_safetensors",
+]

@@ -1,0 +1,72 @@
+"""What reading a model gives, whichever format it was in."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2.checkpoint.weights import Weights
+from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
+from gpt2.errors import MismatchError
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer import Tokenizer
+
+VOCABULARY_FILES = ("vocab.json", "encoder.json", "tokenizer.json")
+
+log = logging.getLogger("gpt2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model as it was found.
+
+    Attributes:
+        weights: its arrays, mapped, and its configuration.
+        path: the folder or file that was read.
+        format: the name of the format, as `gpt2 convert` calls it.
+        notes: what reading changed or left out, one line each: padding cut, masks dropped.
+    """
+
+    weights: Weights
+    path: Path
+    format: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self.weights.config
+
+    def tokenizer(self) -> "Tokenizer":
+        """The vocabulary beside the weights, or the published one for a model of its size without files of its own.
+
+        Raises:
+            MismatchError: the vocabulary has more ids than the model, or there is none.
+            TokenizerError: the files cannot be read.
+        """
+        from gpt2.tokenizer import Tokenizer
+
+        folder = self.path if self.path.is_dir() else self.path.parent
+        if has_vocabulary(folder):
+            tokenizer = Tokenizer.from_folder(folder)
+        elif self.config.vocab_size == PUBLISHED_VOCAB_SIZE:
+            log.debug("%s has no vocabulary files: the published vocabulary is used", folder)
+            tokenizer = Tokenizer.published()
+        else:
+            raise MismatchError(
+                f"{folder} has no vocabulary: the model has {self.config.vocab_size:,} tokens, so the published "
+                f"vocabulary of {PUBLISHED_VOCAB_SIZE:,} is not its own. Put vocab.json and merges.txt, or "
+                f"tokenizer.json, beside the weights."
+            )
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise MismatchError(
+                f"The vocabulary in {folder} is not this model's: it has {tokenizer.vocab_size:,} ids, the model "
+                f"{self.config.vocab_size:,}. Put the model's own vocabulary files there."
+            )
+        return tokenizer
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds vocabulary files of any form we read."""
+    return any((folder / name).is_file() for name in VOCABULARY_FILES)

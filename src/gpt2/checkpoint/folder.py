@@ -1,0 +1,183 @@
+"""Writing a model as a Hugging Face folder, whole or not at all.
+
+One array is fetched, rounded and written at a time, in pieces of a few megabytes, so writing needs hardly more
+memory than the arrays already take.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.checkpoint.forms import FORMS, Floats, dtype_in_form, encode, int8_round, int8_scale, int8_scale_shape
+from gpt2.checkpoint.hf_config import config_to_json
+from gpt2.checkpoint.huggingface import CONFIG, FORM_KEY, INDEX, INT8, PREFIX, SCALE_SUFFIX, WHOLE
+from gpt2.checkpoint.names import huggingface_names, shapes
+from gpt2.checkpoint.safetensors import LazyArray, write_safetensors
+from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
+from gpt2.errors import CheckpointError, MismatchError
+from gpt2.files import atomic_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer import Tokenizer
+
+_PUBLISHED_EOT = 50256
+
+# What a model folder may hold; a folder with anything else in it is not replaced.
+_KNOWN_FILES = {
+    CONFIG,
+    WHOLE,
+    INDEX,
+    INT8,
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "README.md",
+    "LICENSE",
+    ".gitattributes",
+}
+
+log = logging.getLogger("gpt2")
+
+Arrays = Weights | Mapping[str, NDArray[Any]]
+
+
+def write_folder(
+    folder: Path,
+    weights: Arrays,
+    config: ModelConfig,
+    tokenizer: "Tokenizer | None",
+    *,
+    form: str = "fp32",
+    card: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder that Hugging Face's `AutoModelForCausalLM` and `AutoTokenizer` load.
+
+    Args:
+        folder: takes its name only when complete; parents are made.
+        weights: `Weights`, or float arrays by OpenAI's names, of which one at a time is asked for.
+        config: the model's shape.
+        tokenizer: its vocabulary; None writes no vocabulary files, which fits a model of the published vocabulary.
+        form: fp32, fp16, bf16; or int8, our own compact form, which only this package reads.
+        card: the text of its model card, README.md.
+        overwrite: replace a model folder that is there. A folder with anything else in it is never replaced.
+
+    Raises:
+        CheckpointError: the folder is there already, or cannot be written; what was there before stays.
+        MismatchError: the arrays are not those of `config`, or do not fit `form`.
+    """
+    if form not in FORMS:
+        raise CheckpointError(f"Weights cannot be stored as {form!r}: choose one of {', '.join(FORMS)}.")
+    folder = Path(folder)
+    try:
+        _check_goal(folder, overwrite=overwrite)
+        with atomic_folder(folder) as partial:
+            _write_into(partial, weights, config, tokenizer, form)
+            if card is not None:
+                write_text(partial / "README.md", card)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written: {error.strerror or error}. What was there before is as it was."
+        ) from error
+
+
+def _check_goal(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} cannot be written: there is a file of that name. Choose another name.")
+    if not overwrite:
+        raise CheckpointError(f"{folder} is there already. Choose another name, or ask to overwrite it.")
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_file() or (entry.name not in _KNOWN_FILES and entry.suffix != ".safetensors"):
+            raise CheckpointError(
+                f"{folder} is not overwritten: it holds {entry.name!r}, which is no part of a model. "
+                f"Move that away, or choose another name."
+            )
+
+
+def _write_into(folder: Path, weights: Arrays, config: ModelConfig, tokenizer: "Tokenizer | None", form: str) -> None:
+    if tokenizer is not None:
+        eot = tokenizer.eot
+        tokenizer.save(folder)
+    else:
+        eot = _PUBLISHED_EOT if config.vocab_size == PUBLISHED_VOCAB_SIZE else None
+    write_json(folder / CONFIG, config_to_json(config, form=form, eot=eot))
+    write_json(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
+    theirs = huggingface_names(config.n_layer)
+    arrays: dict[str, LazyArray] = {}
+    for name, shape in shapes(config).items():
+        fetch = _fetcher(weights, name, shape)
+        dtype = dtype_in_form(form, shape)
+        if dtype == "I8":
+            arrays |= _int8_pair(PREFIX + theirs[name], name, shape, fetch)
+        else:
+            arrays[PREFIX + theirs[name]] = LazyArray(
+                dtype=dtype,
+                shape=shape,
+                pieces=lambda fetch=fetch, dtype=dtype, name=name: _pieces(fetch(), dtype, name),
+            )
+    if form == "int8":
+        write_safetensors(folder / INT8, arrays, metadata={FORM_KEY: "int8"})
+    else:
+        write_safetensors(folder / WHOLE, arrays)
+
+
+def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[], StoredArray]:
+    """Asks for one array when it is its turn, and checks that it is what the configuration says."""
+
+    def fetch() -> StoredArray:
+        if isinstance(weights, Weights):
+            array = weights.stored(name)
+        elif name in weights:
+            values = np.asarray(weights[name])
+            array = StoredArray(data=np.ascontiguousarray(values, dtype=np.float32), dtype="F32")
+        else:
+            raise MismatchError(f"The weights are not complete: {name} is missing.")
+        if array.shape != shape:
+            raise MismatchError(f"{name} must have shape {list(shape)}, by the configuration: got {list(array.shape)}.")
+        return array
+
+    return fetch
+
+
+def _pieces(array: StoredArray, dtype: str, name: str) -> Iterator[NDArray[Any]]:
+    for block in array.blocks():
+        yield block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
+
+
+def _int8_pair(
+    stored_name: str, name: str, shape: tuple[int, ...], fetch: Callable[[], StoredArray]
+) -> dict[str, LazyArray]:
+    """The integers of a matrix and their scales; an array that is int8 already is copied."""
+
+    def scale_of(array: StoredArray) -> Floats:
+        return int8_scale((block.float32() for block in array.blocks()), name) if array.scale is None else array.scale
+
+    def integers() -> Iterable[NDArray[Any]]:
+        array = fetch()
+        if array.scale is not None:
+            yield array.data
+            return
+        scale = scale_of(array)
+        begin = 0
+        for block in array.blocks():
+            end = begin + block.shape[0]
+            yield int8_round(block.float32(), scale if scale.shape[0] == 1 else scale[begin:end])
+            begin = end
+
+    return {
+        stored_name: LazyArray(dtype="I8", shape=shape, pieces=integers),
+        stored_name + SCALE_SUFFIX: LazyArray(
+            dtype="F32", shape=int8_scale_shape(name, shape), pieces=lambda: [scale_of(fetch())]
+        ),
+    }

@@ -1,0 +1,103 @@
+"""The forms in which weights are stored, and rounding into them.
+
+`fp32`, `fp16` and `bf16` are one number type for every array. `int8` keeps vectors in fp32 and stores a matrix
+as whole numbers from -127 to 127 with one fp32 scale for every output: for each row of the embeddings `wte` and
+`wpe` (a row of `wte` is an output of the tied head), for each column of an [in, out] matrix.
+
+NumPy has no bfloat16: its values are held as the uint16 that are the upper half of a float32.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.errors import MismatchError
+
+Floats = NDArray[np.float32]
+
+FORMS = ("fp32", "fp16", "bf16", "int8")
+DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8"}
+FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()}
+
+EMBEDDINGS = ("wte", "wpe")
+_INT8_LARGEST = 127
+
+
+def dtype_in_form(form: str, shape: tuple[int, ...]) -> str:
+    """The stored dtype of an array of this shape in this form: int8 leaves vectors in fp32."""
+    return "F32" if form == "int8" and len(shape) == 1 else DTYPE_OF_FORM[form]
+
+
+def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Floats:
+    """The float32 values of stored data; `data` itself where it holds them already."""
+    match dtype:
+        case "F32":
+            return data
+        case "F16":
+            return data.astype(np.float32)
+        case "BF16":
+            return (data.astype(np.uint32) << 16).view(np.float32)
+        case "I8":
+            assert scale is not None
+            return data.astype(np.float32) * scale
+        case _:
+            raise AssertionError(f"{dtype} is no form of weights")
+
+
+def encode(values: Floats, dtype: str, name: str) -> NDArray[Any]:
+    """Round float32 values to F32, F16 or BF16: to the nearest, halves to even.
+
+    Raises:
+        MismatchError: a finite value lies beyond the largest fp16.
+    """
+    match dtype:
+        case "F32":
+            return values
+        case "F16":
+            with np.errstate(over="ignore"):
+                halves = values.astype(np.float16)
+            if np.any(np.isinf(halves) & np.isfinite(values)):
+                raise MismatchError(
+                    f"{name} cannot be stored as fp16: it holds {np.abs(values).max():.4g}, and fp16 ends at 65504. "
+                    f"Choose bf16 or fp32."
+                )
+            return halves
+        case "BF16":
+            bits = np.ascontiguousarray(values).view(np.uint32)
+            rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+            quiet_nan = ((bits >> 16) | 0x40).astype(np.uint16)  # a NaN stays one: rounding could carry it to infinity
+            return np.where(np.isnan(values), quiet_nan, rounded)
+        case _:
+            raise AssertionError(f"{dtype} is not a type to round to")
+
+
+def int8_scale(blocks: Iterable[Floats], name: str) -> Floats:
+    """The int8 scales of a matrix given in blocks of rows: its largest magnitude per output, / 127.
+
+    Returns:
+        [rows, 1] for `wte` and `wpe`, [1, columns] for the matrices of a block, so that
+        `values = int8 * scale`. An output that is all zeros (or too small for fp32 to divide) has scale 1.
+
+    Raises:
+        MismatchError: a value is infinite or not a number.
+    """
+    if name in EMBEDDINGS:
+        largest = np.concatenate([np.abs(block).max(axis=1, keepdims=True) for block in blocks])
+    else:
+        largest = np.max([np.abs(block).max(axis=0, keepdims=True) for block in blocks], axis=0)
+    if not np.isfinite(largest).all():
+        raise MismatchError(f"{name} cannot be stored as int8: it holds values that are not finite.")
+    scale = largest / np.float32(_INT8_LARGEST)
+    return np.where(scale > 0, scale, np.float32(1))
+
+
+def int8_scale_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The shape of a matrix's int8 scales: one for each row of an embedding, for each column of another matrix."""
+    return (shape[0], 1) if name in EMBEDDINGS else (1, shape[1])
+
+
+def int8_round(block: Floats, scale: Floats) -> NDArray[np.int8]:
+    """Divide by the scale and round to the nearest whole number, halves to even."""
+    return np.clip(np.rint(block / scale), -_INT8_LARGEST, _INT8_LARGEST).astype(np.int8)

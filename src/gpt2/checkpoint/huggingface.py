@@ -1,0 +1,202 @@
+"""Hugging Face GPT-2 folders: `config.json` and safetensors, whole or in shards; and our compact int8 form.
+
+Accepted: names with and without `transformer.`, a redundant `lm_head.weight` if it equals `wte`, the mask buffers of
+old releases, vocabularies padded for speed. Nothing is ever unpickled.
+"""
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
+from gpt2.checkpoint.hf_config import config_from_json
+from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, huggingface_names
+from gpt2.checkpoint.safetensors import read_metadata, read_safetensors
+from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
+from gpt2.errors import FormatError, MismatchError
+from gpt2.files import read_json
+
+NAME = "hf"
+CONFIG = "config.json"
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+INT8 = "model.int8.safetensors"  # not WHOLE: transformers would take the integers for weights
+FORM_KEY = "gpt2kit_form"
+SCALE_SUFFIX = ".scale"
+PREFIX = "transformer."
+
+_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+_PADDING_MULTIPLE = 64
+
+log = logging.getLogger("gpt2")
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is a folder of this format, or a safetensors file beside its `config.json`."""
+    if path.is_file():
+        return path.suffix == ".safetensors"
+    return any((path / name).is_file() for name in (WHOLE, INDEX, INT8))
+
+
+def read(path: Path) -> Checkpoint:
+    """Open a folder, or one of several safetensors files in it.
+
+    Raises:
+        FormatError: a file is damaged, hostile or missing.
+        MismatchError: sound files that are not a GPT-2.
+        OSError: a file cannot be opened.
+    """
+    folder = path.parent if path.is_file() else path
+    if not (folder / CONFIG).is_file():
+        raise FormatError(
+            f"{path} cannot be read: there is no {CONFIG} in {folder}, and the number of heads stands nowhere else. "
+            f"Put the model's {CONFIG} there."
+        )
+    config = config_from_json(read_json(_inside(folder, CONFIG)), str(folder / CONFIG))
+    arrays = _join_scales(_read_arrays(path), path)
+    arrays = {name.removeprefix(PREFIX): array for name, array in arrays.items()}
+    if config.n_layer * ARRAYS_PER_BLOCK > len(arrays):  # before any list of that length is made
+        raise MismatchError(
+            f"{path} holds {len(arrays)} arrays, too few for the {config.n_layer:,} layers of its {CONFIG}."
+        )
+    notes: list[str] = []
+    _drop_masks(arrays, notes)
+    head = arrays.pop("lm_head.weight", None)
+    if head is not None:
+        _check_tied(head, arrays.get("wte.weight"), path)
+        notes.append("lm_head.weight left out: it repeats wte, as GPT-2's tied head must")
+    config = _cut_padding(arrays, config, folder, notes)
+    for note in notes:
+        log.debug("%s: %s", path, note)
+    ours = {huggingface: openai for openai, huggingface in huggingface_names(config.n_layer).items()}
+    try:
+        weights = Weights(config, {ours.get(name, name): array for name, array in arrays.items()})
+    except MismatchError as error:
+        raise MismatchError(f"{path} is not the GPT-2 of its {CONFIG}: {error}") from error
+    return Checkpoint(weights=weights, path=path, format=NAME, notes=tuple(notes))
+
+
+def _read_arrays(path: Path) -> dict[str, StoredArray]:
+    if path.is_file():
+        return read_safetensors(_inside(path.parent, path.name))
+    for name in (WHOLE, INT8):
+        if (path / name).is_file():
+            return read_safetensors(_inside(path, name))
+    return _read_shards(path)
+
+
+def _read_shards(folder: Path) -> dict[str, StoredArray]:
+    """Every array of a sharded model; the index and the shards must say the same."""
+    raw: Any = read_json(folder / INDEX, limit_bytes=4 << 20)
+    shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise FormatError(f"{folder / INDEX} has no weight_map from names to files.")
+    arrays: dict[str, StoredArray] = {}
+    for shard in sorted(set(cast("dict[str, str]", shard_of).values())):
+        if not shard.endswith(".safetensors"):
+            raise FormatError(f"{folder / INDEX} names {shard[:80]!r}, which is not a safetensors file.")
+        for name, array in read_safetensors(_inside(folder, shard)).items():
+            if shard_of.get(name) != shard:
+                raise FormatError(f"{shard} holds {name[:80]!r}, and {INDEX} does not say so.")
+            arrays[name] = array
+    if missing := [name for name in shard_of if name not in arrays]:
+        raise FormatError(f"{folder / INDEX} names {missing[0][:80]!r}, which is not in its shard.")
+    return arrays
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file that a folder names, which must lie in that folder.
+
+    The one link that may lead out is that of Hugging Face's cache: from snapshots/REVISION/ to blobs/.
+    """
+    if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
+        raise FormatError(f"{folder} names the file {name[:80]!r}; only names of files in the folder itself are read.")
+    path = folder / name
+    if not path.is_file():
+        raise FormatError(f"{folder} is not complete: there is no file {name[:80]!r}. Download or copy it again.")
+    root, target = folder.resolve(), path.resolve()
+    in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
+    if target.parent != root and not in_cache:
+        raise FormatError(f"{path} is a link that leads out of its folder, to {target}. Copy the file there instead.")
+    return path
+
+
+def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, StoredArray]:
+    """Put the scales of the int8 form beside their matrices; refuse integers in a file that does not declare them."""
+    if not any(array.dtype == "I8" for array in arrays.values()):
+        return arrays
+    file = path / INT8 if path.is_dir() else path
+    if not file.is_file() or read_metadata(file).get(FORM_KEY) != "int8":
+        raise FormatError(f"{path} holds int8 arrays and does not say how they are scaled ({FORM_KEY} is not int8).")
+    joined: dict[str, StoredArray] = {}
+    for name, array in arrays.items():
+        if array.dtype == "I8":
+            scale = arrays.get(name + SCALE_SUFFIX)
+            if scale is None or scale.dtype != "F32":
+                raise FormatError(f"{path}: {name[:80]!r} is int8 and has no float32 scales.")
+            joined[name] = StoredArray(data=array.data, dtype="I8", scale=scale.data)
+        elif arrays.get(name.removesuffix(SCALE_SUFFIX), array).dtype != "I8":
+            joined[name] = array
+    return joined
+
+
+def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:
+    """Old releases store the causal mask as if it were a weight."""
+    masks = [name for name in arrays if _MASK.fullmatch(name)]
+    for name in masks:
+        del arrays[name]
+    if masks:
+        notes.append(f"{len(masks)} attention masks left out: attn.bias and attn.masked_bias are constants")
+
+
+def _check_tied(head: StoredArray, wte: StoredArray | None, path: Path) -> None:
+    """A head of its own would be silently replaced by `wte`: that is another model."""
+    same = (
+        wte is not None
+        and head.shape == wte.shape
+        and head.dtype == wte.dtype
+        and all(_same_bytes(a, b) for a, b in zip(head.blocks(), wte.blocks(), strict=True))
+    )
+    if not same:
+        raise MismatchError(
+            f"{path} has an lm_head.weight that differs from wte: its head is not tied to the embedding, so it is "
+            f"not GPT-2's. Such a model cannot be run here."
+        )
+
+
+def _same_bytes(a: StoredArray, b: StoredArray) -> bool:
+    return np.array_equal(a.data.view(np.uint8), b.data.view(np.uint8))
+
+
+def _cut_padding(arrays: dict[str, StoredArray], config: ModelConfig, folder: Path, notes: list[str]) -> ModelConfig:
+    """Cut the rows of `wte` that only round the vocabulary up; return the configuration with the true size."""
+    wte = arrays.get("wte.weight")
+    if wte is None or len(wte.shape) != 2:
+        return config  # `Weights` says what is wrong
+    vocab_size = _true_vocab_size(config.vocab_size, folder)
+    if wte.shape[0] > vocab_size:
+        notes.append(f"vocabulary cut from {wte.shape[0]:,} rows to the {vocab_size:,} that are tokens")
+        log.info("%s: %s", folder, notes[-1])
+        arrays["wte.weight"] = wte.rows(0, vocab_size)
+    return replace(config, vocab_size=vocab_size)
+
+
+def _true_vocab_size(declared: int, folder: Path) -> int:
+    """The declared size, or that of the vocabulary where the declared one only rounds it up.
+
+    nanoGPT rounds 50,257 up to a multiple of 64, llm.c of 128. Any other difference is the model's own affair.
+    """
+    if declared == PUBLISHED_VOCAB_SIZE or declared % _PADDING_MULTIPLE:
+        return declared
+    if has_vocabulary(folder):
+        from gpt2.tokenizer import Tokenizer
+
+        actual = Tokenizer.from_folder(folder).vocab_size
+    else:
+        actual = PUBLISHED_VOCAB_SIZE
+    return actual if 0 < declared - actual < 2 * _PADDING_MULTIPLE else declared

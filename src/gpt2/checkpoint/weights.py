@@ -1,0 +1,155 @@
+"""The weights of one GPT-2: named arrays as they are stored, usually still in the file.
+
+`Weights` is what every format is read into and what every backend is built from. Reading maps the file into
+memory, so opening a model costs neither time nor memory until its values are touched.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.checkpoint.forms import FORM_OF_DTYPE, Floats, decode, int8_scale_shape
+from gpt2.checkpoint.names import shapes
+from gpt2.config import ModelConfig
+from gpt2.errors import MismatchError
+
+BLOCK_BYTES = 8 << 20  # large enough for full speed, small beside any model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoredArray:
+    """One array as it is stored, usually a read-only view into a mapped file.
+
+    Attributes:
+        data: the stored numbers; BF16 as uint16, since NumPy has no such type.
+        dtype: the name safetensors gives the type: F32, F16, BF16, I8 and so on.
+        scale: for weights in I8: float32, [rows, 1] or [1, columns], so that `values = data * scale`.
+    """
+
+    data: NDArray[Any]
+    dtype: str
+    scale: Floats | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the data."""
+        return self.data.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data and its scales."""
+        return self.data.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def float32(self) -> Floats:
+        """The values in float32: the data itself where it is F32 (and then read-only if mapped), else a new array."""
+        return decode(self.data, self.dtype, self.scale)
+
+    def rows(self, begin: int, end: int) -> "StoredArray":
+        """The part from `begin` to `end` of the first axis, without copying."""
+        by_row = self.scale is not None and self.scale.shape[0] == self.data.shape[0] > 1
+        scale = self.scale[begin:end] if self.scale is not None and by_row else self.scale
+        return StoredArray(data=self.data[begin:end], dtype=self.dtype, scale=scale)
+
+    def blocks(self) -> Iterator["StoredArray"]:
+        """The whole in pieces of a few megabytes; the memory behind a mapped piece is given back after it."""
+        if self.data.ndim == 0 or self.data.size == 0:
+            yield self
+            return
+        step = max(1, BLOCK_BYTES // (self.data.nbytes // self.data.shape[0]))
+        for begin in range(0, self.data.shape[0], step):
+            block = self.rows(begin, begin + step)
+            yield block
+            block.release()
+
+    def release(self) -> None:
+        """Let the system forget the mapped pages behind the data; when touched again they come from the file."""
+        base: Any = self.data
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapping: object = base.obj if isinstance(base, memoryview) else base
+        if not isinstance(mapping, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = _address(self.data) - _address(np.frombuffer(mapping, np.uint8))
+        start_of_page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_DONTNEED, start_of_page, start + self.data.nbytes - start_of_page)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return array.__array_interface__["data"][0]
+
+
+class Weights:
+    """A configuration and every array it asks for, by OpenAI's names; the head is `wte`, tied.
+
+    Raises:
+        MismatchError: an array is missing, unknown, of another shape, or of a type weights cannot have.
+    """
+
+    def __init__(self, config: ModelConfig, arrays: Mapping[str, StoredArray]) -> None:
+        wanted = shapes(config)
+        if missing := [name for name in wanted if name not in arrays]:
+            raise MismatchError(f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.")
+        if unknown := [name for name in arrays if name not in wanted]:
+            raise MismatchError(f"The weights hold what this GPT-2 has no place for: {_listed(unknown)}.")
+        for name, shape in wanted.items():
+            _check_array(name, arrays[name], shape)
+        self.config = config
+        self._arrays = {name: arrays[name] for name in wanted}
+
+    @classmethod
+    def from_arrays(cls, config: ModelConfig, arrays: Mapping[str, NDArray[Any]]) -> "Weights":
+        """Weights of arrays in memory: float32, float16, or any other float, which is rounded to float32."""
+        return cls(config, {name: _stored(np.asarray(array)) for name, array in arrays.items()})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """OpenAI's names, in the order of the computation."""
+        return tuple(self._arrays)
+
+    @property
+    def form(self) -> str:
+        """The form the embedding is stored in: fp32, fp16, bf16 or int8."""
+        return FORM_OF_DTYPE[self._arrays["wte"].dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays as they are stored."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def stored(self, name: str) -> StoredArray:
+        """One array as it is stored."""
+        return self._arrays[name]
+
+    def float32(self, name: str) -> Floats:
+        """One array in float32: a view of the file where that holds float32, else a new array."""
+        return self._arrays[name].float32()
+
+    def __repr__(self) -> str:
+        return f"Weights({self.form}, {self.nbytes:,} bytes, {self.config})"
+
+
+def _stored(array: NDArray[Any]) -> StoredArray:
+    if array.dtype == np.float16:
+        return StoredArray(data=np.ascontiguousarray(array), dtype="F16")
+    return StoredArray(data=np.ascontiguousarray(array, dtype=np.float32), dtype="F32")
+
+
+def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise MismatchError(
+            f"{name} must have shape {list(shape)}, by the configuration: the weights hold {list(array.shape)}."
+        )
+    if array.dtype not in FORM_OF_DTYPE:
+        raise MismatchError(f"{name} is stored as {array.dtype}; weights are F32, F16, BF16, or I8 with scales.")
+    if array.dtype != "I8":
+        return
+    if len(shape) != 2 or array.scale is None or array.scale.shape != int8_scale_shape(name, shape):
+        raise MismatchError(f"{name} is stored as int8 without one scale for each of its outputs.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
