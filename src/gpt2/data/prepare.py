@@ -1,55 +1,46 @@
 """Documents to a folder of token shards: streaming, parallel, resumable, and the same bytes however it was run.
 
-One process reads the documents in order and cuts them into blocks; worker processes encode blocks; the results
-are written in order. So neither the number of workers nor an interruption changes a byte. A shard ends with the
-first block that brings it to `shard_tokens`. What is finished is recorded in `progress.json`; a later run reads
-the same documents again, checks that they are the same, and encodes only those that are missing.
+Blocks of documents are encoded by workers and written in order. A shard ends with the first block that brings
+it to `shard_tokens`. What is safely on the disk is recorded in `progress.json`; a later run reads the documents
+again, checks that they are the same, and encodes only the blocks that are missing. The manifest comes last.
 """
 
-import hashlib
 import itertools
 import json
 import logging
-import multiprocessing
 import os
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpt2 import files
 from gpt2.data import shards
+from gpt2.data.blocks import SPLITS, Block, Encoded, cut_blocks, encode_blocks, open_tokenizer
 from gpt2.data.compressed import STDIN
-from gpt2.data.documents import ReadOptions, find_sources, read_documents
+from gpt2.data.documents import ReadOptions, find_sources
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
 
 PROGRESS_NAME = "progress.json"
-SPLITS: tuple[str, str] = ("train", "validation")
-_BLOCK_CHARACTERS = 1 << 20
-_BLOCK_DOCUMENTS = 4096
 _RECORD_SECONDS = 15.0
 _log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareConfig:
-    """What decides the bytes that `prepare` writes.
+    """What decides the bytes that `prepare` writes, beside the sources and the vocabulary.
 
     Attributes:
         validation: share of the documents kept for validation, from 0 to 1. A document goes there if the
-            BLAKE2b hash of its text, read as a fraction of 2^64, lies below it: so the same text always goes
-            the same way, wherever it stands.
+            64-bit BLAKE2b hash of its text lies below this share of 2^64: so the same text always goes the
+            same way, wherever it stands.
         shard_tokens: a shard is closed by the block that brings it to this many.
         read: how sources are read.
+
+    Raises:
+        DataError: a value that cannot be.
     """
 
     validation: float = 0.0
@@ -65,27 +56,25 @@ class PrepareConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is; rates are of this run alone.
+    """How far a run is.
 
     Attributes:
         documents: encoded so far, those of earlier runs included.
         tokens: likewise.
         text_bytes: likewise, as UTF-8.
-        seconds: since this run began to encode.
         new_documents: encoded by this run.
-        new_bytes: likewise.
-        fraction: of the bytes of the source files that have been read, 0 to 1; None for standard input.
-        seconds_left: estimated from it.
-        source: what is being read.
+        new_text_bytes: likewise.
+        seconds: since this run encoded its first block.
+        seconds_left: estimated from the part of the source files that has been read; None where that is unknown.
+        source: the file being read.
     """
 
     documents: int
     tokens: int
     text_bytes: int
-    seconds: float
     new_documents: int
-    new_bytes: int
-    fraction: float | None
+    new_text_bytes: int
+    seconds: float
     seconds_left: float | None
     source: str
 
@@ -110,7 +99,7 @@ def prepare(
         config: what decides the bytes.
         tokenizer: a folder with vocabulary files; None is the published vocabulary.
         workers: processes that encode; 1 encodes in this one.
-        progress: called after every block, from this process.
+        progress: called after every block, in this process.
 
     Returns:
         The manifest.
@@ -123,34 +112,35 @@ def prepare(
     """
     config = config or PrepareConfig()
     out = Path(out)
+    folder = None if tokenizer is None else str(tokenizer)
+    vocabulary = open_tokenizer(folder)
     found = find_sources(sources)
-    vocabulary = _tokenizer(tokenizer)
-    settings = _settings(found, config, vocabulary)
+    named = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
+    settings = {"sources": named, "tokenizer_hash": vocabulary.hash, **asdict(config)}
     with files.lock(out):
-        done = _finished(out, settings)
-        if done is not None:
-            return done
-        run = _Run(out, settings, config, vocabulary, progress)
+        if (out / files.MANIFEST_NAME).is_file():
+            manifest = shards.read_manifest(out)
+            _refuse_other(out, manifest["settings"], settings)
+            (out / PROGRESS_NAME).unlink(missing_ok=True)
+            return manifest
+        run = _Run(out, settings, config, vocabulary)
         run.resume()
-        with _Encoder(tokenizer, vocabulary, workers) as encoder:
-            run.encode(found, encoder)
+        meter = _Meter(found, progress)
+        blocks = cut_blocks(found, config.read, validation=config.validation, on_read=meter.on_read)
+        missing = run.missing(blocks)
+        for block, ids in run.kept(encode_blocks(missing, tokenizer=vocabulary, folder=folder, workers=workers)):
+            run.append(block, ids)
+            meter.report(block, run)
         return run.finish()
 
 
-def _tokenizer(folder: Path | str | None) -> Tokenizer:
-    return Tokenizer.published() if folder is None else Tokenizer.from_folder(Path(folder))
-
-
-def _settings(found: Sequence[str], config: PrepareConfig, vocabulary: Tokenizer) -> dict[str, Any]:
-    """All that decides the output, as the manifest and `progress.json` keep it."""
-    sources = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
-    return {"sources": sources, "tokenizer_hash": vocabulary.hash, **asdict(config)}
-
-
 def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    different = [key for key in now if before.get(key) != now[key]]
-    if different:
-        changes = "; ".join(f"{key} was {_short(before.get(key))} and is now {_short(now[key])}" for key in different)
+    changes = "; ".join(
+        f"{key} was {_short(before.get(key))} and is now {_short(now[key])}"
+        for key in now
+        if before.get(key) != now[key]
+    )
+    if changes:
         raise DataError(
             f"{out} holds the output of another configuration: {changes}. Choose another folder, or remove this one."
         )
@@ -158,305 +148,225 @@ def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 
 def _short(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    if not (out / files.MANIFEST_NAME).is_file():
-        return None
-    manifest = shards.read_manifest(out)
-    _refuse_other(out, manifest["settings"], settings)
-    return manifest
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """What has been written; replaced as a whole, so that an interruption finds it before or after, never between.
 
+    Attributes:
+        blocks: how many.
+        chain: the hash of all their documents.
+        empty: documents passed over.
+        text_bytes: of all their documents.
+        closed: finished shards by name, as the manifest lists them.
+        open: tokens and documents in the shard that each split is filling.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Some documents in a row, as a worker takes them."""
+    blocks: int = 0
+    chain: str = ""
+    empty: int = 0
+    text_bytes: int = 0
+    closed: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    open: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {split: {"tokens": 0, "documents": 0} for split in SPLITS}
+    )
 
-    texts: list[tuple[str, bool, str]]  # text, whether a document begins, split
-    documents: dict[str, int]
-    empty: int
-    text_bytes: int
-    chain: str  # hash of every document up to here
-    source: str
+    def total(self, what: str, split: str) -> int:
+        """Tokens or documents of one split."""
+        return self.open[split][what] + sum(facts[what] for facts in self.closed.values() if facts["split"] == split)
 
-
-def _blocks(found: Sequence[str], config: PrepareConfig) -> Iterator[_Block]:
-    """Cut the documents of all sources into blocks, always at the same places."""
-    chain, split = b"", SPLITS[0]
-    texts: list[tuple[str, bool, str]] = []
-    documents, empty, text_bytes, characters = dict.fromkeys(SPLITS, 0), 0, 0, 0
-    limit = config.validation * 2.0**64
-    source = ""
-    for source in found:
-        for document in read_documents(source, config.read):
-            if document.begins and document.ends and not document.text.strip():
-                empty += 1
-                continue
-            data = document.text.encode("utf-8")
-            digest = hashlib.blake2b(data, digest_size=8).digest()
-            chain = hashlib.blake2b(chain + digest, digest_size=16).digest()
-            if document.begins:
-                split = SPLITS[int.from_bytes(digest, "little") < limit]
-                documents[split] += 1
-            texts.append((document.text, document.begins, split))
-            text_bytes += len(data)
-            characters += len(document.text)
-            if characters >= _BLOCK_CHARACTERS or len(texts) >= _BLOCK_DOCUMENTS:
-                yield _Block(texts, documents, empty, text_bytes, chain.hex(), source)
-                texts, documents, empty, text_bytes, characters = [], dict.fromkeys(SPLITS, 0), 0, 0, 0
-    if texts or empty:
-        yield _Block(texts, documents, empty, text_bytes, chain.hex(), source)
-
-
-class _Encoder:
-    """Blocks in, ids out, in the same order; in this process or in several others."""
-
-    def __init__(self, folder: Path | str | None, vocabulary: Tokenizer, workers: int) -> None:
-        self._vocabulary = vocabulary
-        self._workers = max(1, workers)
-        self._pool: ProcessPoolExecutor | None = None
-        if self._workers > 1:
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(None if folder is None else str(folder),),
-            )
-
-    def __enter__(self) -> "_Encoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def encode(self, blocks: Iterator[_Block]) -> Iterator[tuple[_Block, dict[str, NDArray[Any]]]]:
-        if self._pool is None:
-            for block in blocks:
-                yield block, _encode(block.texts, self._vocabulary)
-            return
-        waiting: deque[tuple[_Block, Future[dict[str, NDArray[Any]]]]] = deque()
-        try:
-            for block in blocks:
-                waiting.append((block, self._pool.submit(_encode_in_worker, block.texts)))
-                if len(waiting) > 2 * self._workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A worker process died, perhaps for lack of memory. What was recorded is kept: "
-                "run again to go on, with fewer workers if it happens again."
-            ) from error
-
-
-_worker_vocabulary: list[Tokenizer] = []  # of a worker process, set once as it starts
-
-
-def _start_worker(folder: str | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds the workers down
-    _worker_vocabulary[:] = [_tokenizer(folder)]
-
-
-def _encode_in_worker(texts: list[tuple[str, bool, str]]) -> dict[str, NDArray[Any]]:
-    return _encode(texts, _worker_vocabulary[0])
-
-
-def _encode(texts: list[tuple[str, bool, str]], vocabulary: Tokenizer) -> dict[str, NDArray[Any]]:
-    """The ids of a block by split, every document begun by <|endoftext|>."""
-    dtype = shards.dtype_of(shards.version_for(vocabulary.vocab_size))
-    before = [] if vocabulary.eot is None else [vocabulary.eot]
-    ids: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for text, begins, split in texts:
-        if begins:
-            ids[split] += before
-        ids[split] += vocabulary.encode(text)
-    return {split: np.array(found, dtype=dtype) for split, found in ids.items()}
+    def filling(self, split: str) -> str:
+        """The name of the shard that a split is filling."""
+        return f"{split}-{sum(facts['split'] == split for facts in self.closed.values()):05d}.bin"
 
 
 class _Run:
-    """The folder being written: its open shards, and the record of what is safely on the disk."""
+    """The folder being written, and the record of what is safely there."""
 
-    def __init__(
-        self,
-        out: Path,
-        settings: dict[str, Any],
-        config: PrepareConfig,
-        vocabulary: Tokenizer,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def __init__(self, out: Path, settings: dict[str, Any], config: PrepareConfig, tokenizer: Tokenizer) -> None:
         self.out = out
         self.settings = settings
         self.config = config
-        self.vocabulary = vocabulary
-        self.version = shards.version_for(vocabulary.vocab_size)
-        self.progress = progress
-        self.blocks = 0
-        self.chain = ""
-        self.empty = 0
-        self.text_bytes = 0
-        self.closed: dict[str, dict[str, Any]] = {}
-        self.open = {split: {"tokens": 0, "documents": 0} for split in SPLITS}
-
-    def _path(self, split: str) -> Path:
-        number = sum(facts["split"] == split for facts in self.closed.values())
-        return self.out / f"{split}-{number:05d}.bin"
-
-    def record(self) -> None:
-        """Make what has been written safe, then say so."""
-        for split in SPLITS:
-            if self._path(split).is_file():
-                with self._path(split).open("rb+") as file:
-                    os.fsync(file.fileno())
-        state = {
-            "blocks": self.blocks,
-            "chain": self.chain,
-            "empty": self.empty,
-            "text_bytes": self.text_bytes,
-            "files": self.closed,
-            "open": self.open,
-        }
-        files.write_json(self.out / PROGRESS_NAME, {"settings": self.settings, **state})
+        self.tokenizer = tokenizer
+        self.version = shards.version_for(tokenizer.vocab_size)
+        self.state = _State()
 
     def resume(self) -> None:
         """Take up the record of a former run, and cut the shards back to what it says."""
         path = self.out / PROGRESS_NAME
         if not path.is_file():
-            strangers = [file.name for file in sorted(self.out.glob("*")) if not file.name.startswith(".")]
+            strangers = [file.name for file in sorted(self.out.iterdir()) if not file.name.startswith(".")]
             if strangers:
                 raise DataError(
-                    f"{self.out} cannot be filled: it holds {strangers[0]}, not from here. Choose another folder."
+                    f"{self.out} cannot be filled: it holds {strangers[0]}, which no unfinished run left. "
+                    f"Choose another folder."
                 )
-            self.record()
+            self._record()
             return
-        state = files.read_json(path, shards.MANIFEST_LIMIT_BYTES)
-        _refuse_other(self.out, state["settings"], self.settings)
-        self.blocks, self.chain, self.empty = state["blocks"], state["chain"], state["empty"]
-        self.text_bytes, self.closed, self.open = state["text_bytes"], state["files"], state["open"]
-        keep = set(self.closed)
-        for split in SPLITS:
-            open_path = self._path(split)
-            if self.open[split]["tokens"]:
-                keep.add(open_path.name)
-                size = shards.HEADER_BYTES + self.open[split]["tokens"] * shards.dtype_of(self.version).itemsize
-                with open_path.open("rb+") as file:
-                    file.truncate(size)
-        for file in self.out.glob("*.bin"):
-            if file.name not in keep:
+        before = files.read_json(path, shards.MANIFEST_LIMIT_BYTES)
+        _refuse_other(self.out, before["settings"], self.settings)
+        self.state = _State(**before["state"])
+        open_bytes = {
+            self.state.filling(split): shards.size_bytes(facts["tokens"], self.version)
+            for split, facts in self.state.open.items()
+            if facts["tokens"]
+        }
+        for file in sorted(self.out.glob("*.bin")):
+            if file.name in open_bytes and file.stat().st_size >= open_bytes[file.name]:
+                os.truncate(file, open_bytes.pop(file.name))
+            elif file.name not in self.state.closed:
                 file.unlink()
-        if self.blocks:
-            _log.info("%s: going on after %s blocks that an earlier run finished", self.out, self.blocks)
+        if open_bytes:
+            raise DataError(f"{self.out} cannot be finished: {', '.join(open_bytes)} is lost. Remove the folder.")
+        if self.state.blocks:
+            documents = sum(self.state.total("documents", split) for split in SPLITS)
+            _log.info("%s: going on after %s documents that an earlier run finished", self.out, f"{documents:,}")
 
-    def encode(self, found: Sequence[str], encoder: _Encoder) -> None:
-        """Encode every block that is not yet recorded."""
-        began = recorded = time.monotonic()
-        new_documents = new_bytes = 0
-        try:
-            for block, ids in encoder.encode(self._missing(_blocks(found, self.config))):
-                self._append(block, ids)
-                new_documents += sum(block.documents.values())
-                new_bytes += block.text_bytes
-                now = time.monotonic()
-                if now - recorded > _RECORD_SECONDS:
-                    self.record()
-                    recorded = now
-                if self.progress:
-                    self.progress(self._report(block, now - began, new_documents, new_bytes))
-        except KeyboardInterrupt:
-            self.record()
-            raise
-
-    def _missing(self, blocks: Iterator[_Block]) -> Iterator[_Block]:
+    def missing(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The blocks that are not yet written, after checking that those before them are the ones that were."""
         seen = ""
-        for block in itertools.islice(blocks, self.blocks):
+        for block in itertools.islice(blocks, self.state.blocks):
             seen = block.chain
-        if seen != self.chain:
+        if seen != self.state.chain:
             raise DataError(
                 f"{self.out} cannot be finished: the sources no longer give the documents that the run began with. "
                 f"Choose another folder, or remove this one."
             )
         yield from blocks
 
-    def _append(self, block: _Block, ids: dict[str, NDArray[Any]]) -> None:
-        for split in SPLITS:
-            if not ids[split].size:
-                continue
-            with self._path(split).open("ab") as file:
-                if file.tell() == 0:
-                    file.write(shards.header(0, self.version))
-                file.write(ids[split].tobytes())
-            self.open[split]["tokens"] += int(ids[split].size)
-            self.open[split]["documents"] += block.documents[split]
-        self.blocks += 1
-        self.chain = block.chain
-        self.empty += block.empty
-        self.text_bytes += block.text_bytes
-        for split in SPLITS:
-            if self.open[split]["tokens"] >= self.config.shard_tokens:
-                self._close(split)
-                self.record()
+    def kept(self, encoded: Iterator[tuple[Block, Encoded]]) -> Iterator[tuple[Block, Encoded]]:
+        """Hand the blocks on, and record from time to time and at any end but a failing disk's."""
+        recorded = time.monotonic()
+        try:
+            for each in encoded:
+                yield each
+                if time.monotonic() - recorded > _RECORD_SECONDS:
+                    self._record()
+                    recorded = time.monotonic()
+        except OSError:
+            raise
+        except BaseException:
+            self._record()
+            raise
 
-    def _close(self, split: str) -> None:
-        path, facts = self._path(split), self.open[split]
-        with path.open("rb+") as file:
-            file.write(shards.header(facts["tokens"], self.version))
-            file.flush()
-            os.fsync(file.fileno())
-        self.closed[path.name] = {
-            "split": split,
-            **facts,
-            "bytes": path.stat().st_size,
-            "sha256": files.sha256_file(path),
-        }
-        self.open[split] = {"tokens": 0, "documents": 0}
-
-    def _total(self, what: str, split: str) -> int:
-        return self.open[split][what] + sum(f[what] for f in self.closed.values() if f["split"] == split)
-
-    def _report(self, block: _Block, seconds: float, new_documents: int, new_bytes: int) -> Progress:
-        return Progress(
-            documents=sum(self._total("documents", split) for split in SPLITS),
-            tokens=sum(self._total("tokens", split) for split in SPLITS),
-            text_bytes=self.text_bytes,
-            seconds=seconds,
-            new_documents=new_documents,
-            new_bytes=new_bytes,
-            fraction=None,
-            seconds_left=None,
-            source=block.source,
+    def append(self, block: Block, ids: Encoded) -> None:
+        """Write one block to the shards that are being filled."""
+        state = self.state
+        filled: dict[str, dict[str, int]] = {}
+        for split, facts in state.open.items():
+            if ids[split].size:
+                with (self.out / state.filling(split)).open("ab") as file:
+                    if not facts["tokens"]:
+                        file.write(shards.header(0, self.version))
+                    file.write(ids[split].tobytes())
+            filled[split] = {
+                "tokens": facts["tokens"] + int(ids[split].size),
+                "documents": facts["documents"] + block.documents[split],
+            }
+        self.state = replace(
+            state,
+            blocks=state.blocks + 1,
+            chain=block.chain,
+            empty=state.empty + block.empty,
+            text_bytes=state.text_bytes + block.text_bytes,
+            open=filled,
         )
+        self._close(self.config.shard_tokens)
 
     def finish(self) -> dict[str, Any]:
-        """Close the open shards and write the manifest, which makes the folder whole."""
-        for split in SPLITS:
-            if self.open[split]["tokens"]:
-                self._close(split)
-        if not self.closed:
+        """Close the last shards and write the manifest, which makes the folder whole."""
+        self._close(1)
+        state = self.state
+        if not state.closed:
             raise DataError("No token shards can be made: the sources hold no document that is not empty.")
+        totals = {split: {what: state.total(what, split) for what in ("documents", "tokens")} for split in SPLITS}
         manifest = {
             "format": "token shards",
             "version": self.version,
             "dtype": shards.dtype_of(self.version).name,
-            "layout": "every document begins with eot" if self.vocabulary.eot is not None else "no marks",
-            "eot": self.vocabulary.eot,
-            "vocab_size": self.vocabulary.vocab_size,
-            "tokenizer_hash": self.vocabulary.hash,
-            "documents": sum(facts["documents"] for facts in self.closed.values()),
-            "tokens": sum(facts["tokens"] for facts in self.closed.values()),
-            "text_bytes": self.text_bytes,
-            "empty_documents": self.empty,
-            "splits": {
-                split: {what: self._total(what, split) for what in ("documents", "tokens")}
-                for split in SPLITS
-                if self._total("tokens", split)
-            },
-            "documents_hash": self.chain,
+            "layout": "documents begin with eot" if self.tokenizer.eot is not None else "documents are not marked",
+            "eot": self.tokenizer.eot,
+            "vocab_size": self.tokenizer.vocab_size,
+            "tokenizer_hash": self.tokenizer.hash,
+            "documents": sum(total["documents"] for total in totals.values()),
+            "tokens": sum(total["tokens"] for total in totals.values()),
+            "text_bytes": state.text_bytes,
+            "empty_documents": state.empty,
+            "splits": {split: total for split, total in totals.items() if total["tokens"]},
+            "documents_hash": state.chain,
             "settings": self.settings,
-            "files": dict(sorted(self.closed.items())),
+            "files": dict(sorted(state.closed.items())),
         }
         files.write_json(self.out / files.MANIFEST_NAME, manifest)
         (self.out / PROGRESS_NAME).unlink(missing_ok=True)
         return manifest
+
+    def _close(self, least_tokens: int) -> None:
+        """Finish the shards that hold at least so many tokens."""
+        full = [split for split, facts in self.state.open.items() if facts["tokens"] >= least_tokens]
+        for split in full:
+            facts = self.state.open[split]
+            path = self.out / self.state.filling(split)
+            with path.open("rb+") as file:
+                file.write(shards.header(facts["tokens"], self.version))
+                file.flush()
+                os.fsync(file.fileno())
+            listed = {"split": split, **facts, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+            self.state = replace(
+                self.state,
+                closed={**self.state.closed, path.name: listed},
+                open={**self.state.open, split: {"tokens": 0, "documents": 0}},
+            )
+        if full:
+            self._record()
+
+    def _record(self) -> None:
+        """Make what has been written safe, then say so."""
+        for split, facts in self.state.open.items():
+            if facts["tokens"]:
+                with (self.out / self.state.filling(split)).open("rb+") as file:
+                    os.fsync(file.fileno())
+        files.write_json(self.out / PROGRESS_NAME, {"settings": self.settings, "state": asdict(self.state)})
+
+
+class _Meter:
+    """Rates and the time left, from the bytes of the source files read so far."""
+
+    def __init__(self, found: Sequence[str], tell: Callable[[Progress], None] | None) -> None:
+        self.tell = tell
+        self.total_bytes = None if STDIN in found else sum(Path(name).stat().st_size for name in found)
+        self.read_bytes = 0
+        self.began: tuple[float, int] | None = None  # seconds and bytes read, when the first block came
+        self.documents = 0
+        self.text_bytes = 0
+
+    def on_read(self, n_bytes: int) -> None:
+        """Count bytes of the source files."""
+        self.read_bytes += n_bytes
+
+    def report(self, block: Block, run: _Run) -> None:
+        """Tell how far the run is, after one more block."""
+        if self.tell is None:
+            return
+        now = time.monotonic()
+        self.began = self.began or (now, self.read_bytes)
+        self.documents += sum(block.documents.values())
+        self.text_bytes += block.text_bytes
+        seconds, new_bytes = now - self.began[0], self.read_bytes - self.began[1]
+        left = None
+        if self.total_bytes is not None and new_bytes:
+            left = seconds / new_bytes * max(0, self.total_bytes - self.read_bytes)
+        self.tell(
+            Progress(
+                documents=sum(run.state.total("documents", split) for split in SPLITS),
+                tokens=sum(run.state.total("tokens", split) for split in SPLITS),
+                text_bytes=run.state.text_bytes,
+                new_documents=self.documents,
+                new_text_bytes=self.text_bytes,
+                seconds=seconds,
+                seconds_left=left,
+                source=block.source,
+            )
+        )

@@ -35,6 +35,11 @@ def dtype_of(version: int) -> np.dtype[Any]:
     return _VERSIONS[version]
 
 
+def size_bytes(n_tokens: int, version: int) -> int:
+    """Size of a shard's file."""
+    return HEADER_BYTES + n_tokens * _VERSIONS[version].itemsize
+
+
 def header(n_tokens: int, version: int) -> bytes:
     """The 1,024 bytes before the ids.
 
@@ -75,7 +80,7 @@ def read_shard(path: Path) -> Ids:
     try:
         with path.open("rb") as file:
             fields = np.frombuffer(file.read(HEADER_BYTES), dtype="<i4")
-        size_bytes = path.stat().st_size
+        found_bytes = path.stat().st_size
     except (OSError, ValueError) as error:
         raise ShardError(f"{path} cannot be read as a token shard: {error}.") from error
     if fields.size < 256 or fields[0] != MAGIC:
@@ -84,11 +89,11 @@ def read_shard(path: Path) -> Ids:
     if version not in _VERSIONS:
         raise ShardError(f"{path} is a token shard of version {version}; known are 1 (uint16) and 2 (uint32).")
     dtype = _VERSIONS[version]
-    wanted_bytes = HEADER_BYTES + n_tokens * dtype.itemsize
-    if n_tokens < 0 or size_bytes != wanted_bytes:
+    wanted_bytes = size_bytes(n_tokens, version)
+    if n_tokens < 0 or found_bytes != wanted_bytes:
         raise ShardError(
             f"{path} is broken: its header says {n_tokens:,} tokens, so {wanted_bytes:,} bytes, "
-            f"and it has {size_bytes:,}. Prepare it again."
+            f"and it has {found_bytes:,}. Prepare it again."
         )
     if n_tokens == 0:
         return np.empty(0, dtype=dtype)

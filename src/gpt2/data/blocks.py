@@ -1,0 +1,180 @@
+"""Documents to blocks to ids, in order: the parallel half of `prepare`.
+
+This process reads documents and cuts them into blocks, always at the same places; worker processes encode them;
+the ids come back in the order of the blocks. So the number of workers cannot change what is written.
+"""
+
+import hashlib
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.data.documents import ReadOptions, read_documents, safe_cut
+from gpt2.data.shards import dtype_of, version_for
+from gpt2.errors import DataError
+from gpt2.tokenizer import Tokenizer
+
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
+BLOCK_CHARACTERS = 1 << 20
+BLOCK_DOCUMENTS = 4096
+
+Encoded = dict[str, NDArray[Any]]
+"""Ids by split."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """What is encoded at once: a document, or part of a very long one."""
+
+    text: str
+    begins: bool
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Some documents in a row: one task of a worker.
+
+    Attributes:
+        pieces: what to encode.
+        documents: how many begin here, by split.
+        empty: documents passed over since the last block because they hold nothing but white space.
+        text_bytes: of the pieces, as UTF-8.
+        chain: a hash of every document up to here, in order; equal chains mean equal documents.
+        source: the file that the last piece came from.
+    """
+
+    pieces: list[Piece]
+    documents: dict[str, int]
+    empty: int
+    text_bytes: int
+    chain: str
+    source: str
+
+
+def cut_blocks(
+    sources: Sequence[str],
+    options: ReadOptions,
+    *,
+    validation: float,
+    on_read: Callable[[int], None] | None = None,
+) -> Iterator[Block]:
+    """The documents of all sources, in blocks; a share of about `validation` of them is marked for that split."""
+    limit = validation * 2.0**64
+    chain, split, source = b"", TRAIN, ""
+    pieces: list[Piece] = []
+    documents, empty, text_bytes, characters = _none(), 0, 0, 0
+
+    def block() -> Block:
+        return Block(
+            pieces=pieces, documents=documents, empty=empty, text_bytes=text_bytes, chain=chain.hex(), source=source
+        )
+
+    for source in sources:
+        for document in read_documents(source, options, on_read=on_read):
+            if document.begins and document.ends and not document.text.strip():
+                empty += 1
+                continue
+            data = document.text.encode("utf-8")
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            chain = hashlib.blake2b(chain + digest, digest_size=16).digest()
+            if document.begins:
+                split = VALIDATION if int.from_bytes(digest, "little") < limit else TRAIN
+                documents[split] += 1
+            for at, text in enumerate(_bounded(document.text)):
+                pieces.append(Piece(text=text, begins=document.begins and at == 0, split=split))
+                characters += len(text)
+            text_bytes += len(data)
+            if characters >= BLOCK_CHARACTERS or len(pieces) >= BLOCK_DOCUMENTS:
+                yield block()
+                pieces = []
+                documents, empty, text_bytes, characters = _none(), 0, 0, 0
+    if pieces or empty:
+        yield block()
+
+
+def _none() -> dict[str, int]:
+    return dict.fromkeys(SPLITS, 0)
+
+
+def _bounded(text: str) -> Iterator[str]:
+    """Cut a long text where its tokens are cut anyway: encoding takes many times the memory of the text."""
+    while len(text) > BLOCK_CHARACTERS:
+        cut = safe_cut(text[:BLOCK_CHARACTERS])
+        yield text[:cut]
+        text = text[cut:]
+    yield text
+
+
+def open_tokenizer(folder: str | None) -> Tokenizer:
+    """The vocabulary of a folder, or the published one."""
+    return Tokenizer.published() if folder is None else Tokenizer.from_folder(Path(folder))
+
+
+def encode_block(block: list[Piece], tokenizer: Tokenizer) -> Encoded:
+    """The ids of a block by split; every document is begun by <|endoftext|>, where the vocabulary has it."""
+    dtype = dtype_of(version_for(tokenizer.vocab_size))
+    mark = [] if tokenizer.eot is None else [tokenizer.eot]
+    ids: dict[str, list[NDArray[Any]]] = {split: [np.empty(0, dtype)] for split in SPLITS}
+    for piece in block:
+        ids[piece.split].append(np.array([*(mark if piece.begins else ()), *tokenizer.encode(piece.text)], dtype))
+    return {split: np.concatenate(parts) for split, parts in ids.items()}
+
+
+def encode_blocks(
+    blocks: Iterator[Block], *, tokenizer: Tokenizer, folder: str | None, workers: int
+) -> Iterator[tuple[Block, Encoded]]:
+    """Every block with its ids, in order.
+
+    Args:
+        blocks: what to encode; read only a little ahead of what has been encoded.
+        tokenizer: for this process, which encodes by itself where there is one worker.
+        folder: from which the workers open the same vocabulary; None is the published one.
+        workers: processes, started anew ("spawn").
+
+    Raises:
+        DataError: a worker died.
+    """
+    if workers <= 1:
+        for block in blocks:
+            yield block, encode_block(block.pieces, tokenizer)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(folder,))
+    waiting: deque[tuple[Block, Future[Encoded]]] = deque()
+    try:
+        for block in blocks:
+            waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
+            if len(waiting) > 2 * workers:
+                first, ids = waiting.popleft()
+                yield first, ids.result()
+        for first, ids in waiting:
+            yield first, ids.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "The sources cannot be encoded: a worker process died, perhaps for lack of memory. "
+            "What was finished is kept; run again to go on, with fewer workers if it happens again."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts
+
+
+def _start_worker(folder: str | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
+    _tokenizer_here[:] = [open_tokenizer(folder)]
+
+
+def _encode_in_worker(block: list[Piece]) -> Encoded:
+    return encode_block(block, _tokenizer_here[0])
