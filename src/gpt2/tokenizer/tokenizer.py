@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2.errors import TokenizerError
@@ -32,6 +33,29 @@ class Tokenizer:
     def published() -> "Tokenizer":
         """The tokenizer of every published GPT-2: 50,257 ids, `<|endoftext|>` is 50256."""
         return Tokenizer(published_vocabulary())
+
+    @staticmethod
+    def from_folder(folder: str | Path) -> "Tokenizer":
+        """The tokenizer of a model folder: `vocab.json` with `merges.txt`, `encoder.json` with `vocab.bpe`, or
+        `tokenizer.json`.
+
+        Raises:
+            TokenizerError: the folder has no vocabulary, or one that is damaged or of another kind.
+            OSError: a file cannot be read.
+        """
+        from gpt2.tokenizer.folder import read_folder  # the published vocabulary needs none of it
+
+        return Tokenizer(read_folder(Path(folder)))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for any GPT-2 reader.
+
+        Raises:
+            OSError: the folder cannot be written; no file is left half written.
+        """
+        from gpt2.tokenizer.folder import write_folder
+
+        write_folder(Path(folder), self.vocabulary)
 
     @property
     def vocab_size(self) -> int:

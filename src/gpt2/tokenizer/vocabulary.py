@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gpt2.tokenizer.alphabet import BYTE_ORDER
+
 END_OF_TEXT = "<|endoftext|>"
 
 _PUBLISHED_FILE = Path(__file__).parent / "published" / "merges.bin"
 _PUBLISHED_N_MERGES = 50000
-
-# The published order of the 256 byte tokens: first those that Latin-1 prints, then the rest.
-_PRINTED = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
-BYTE_ORDER = _PRINTED + bytes(byte for byte in range(256) if byte not in _PRINTED)
 
 
 @dataclass(frozen=True, kw_only=True)

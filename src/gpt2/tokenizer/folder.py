@@ -1,0 +1,196 @@
+"""Vocabulary files in a model folder: reading each of the three usual forms, writing all that others expect.
+
+| form | files |
+|---|---|
+| Hugging Face | `vocab.json`, `merges.txt`, perhaps `added_tokens.json` |
+| OpenAI 2019 | `encoder.json`, `vocab.bpe`: the same content under other names |
+| Hugging Face, one file | `tokenizer.json` |
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2 import files
+from gpt2.errors import FormatError, TokenizerError
+from gpt2.tokenizer.alphabet import letters
+from gpt2.tokenizer.assembly import assemble
+from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
+
+PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+WHOLE = "tokenizer.json"
+_HEADER = "#version: 0.2"
+_LIMIT_BYTES = 8 << 20  # of any one file; the published vocabulary takes 1 MB, and 1.4 to 3.6 MB as tokenizer.json
+
+_PUBLISHED_SHA256 = (
+    "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",  # encoder.json, vocab.json
+    "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",  # vocab.bpe, merges.txt
+)
+
+
+def read_folder(folder: Path) -> Vocabulary:
+    """The vocabulary of a model folder, from the first form that is there.
+
+    Raises:
+        TokenizerError: there is none, or its files are damaged, hostile or of another kind of tokenizer.
+        OSError: a file cannot be read.
+    """
+    pair = next(((folder / a, folder / b) for a, b in PAIRS if (folder / a).is_file() and (folder / b).is_file()), None)
+    try:
+        if pair is not None:
+            return _read_pair(*pair)
+        if (folder / WHOLE).is_file():
+            return _read_whole(folder / WHOLE)
+    except (TokenizerError, FormatError) as error:
+        raise TokenizerError(f"The vocabulary in {folder} cannot be read: {str(error).rstrip('.')}.") from error
+    expected = ", ".join(f"{a} with {b}" for a, b in PAIRS)
+    raise TokenizerError(f"{folder} holds no vocabulary. A folder with one has {expected}, or {WHOLE}.")
+
+
+def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
+    """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`; each is whole or absent.
+
+    The published vocabulary's first two are, byte for byte, the published files.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    names = _names(vocabulary)
+    ids = {name: i for i, name in enumerate(names)}
+    merges = [f"{letters(left)} {letters(right)}" for left, right in vocabulary.merges()]
+    files.write_text(folder / PAIRS[0][0], json.dumps(ids))
+    files.write_text(folder / PAIRS[0][1], "\n".join([_HEADER, *merges, ""]))
+    files.write_text(folder / WHOLE, json.dumps(_whole(ids, merges, vocabulary.special), ensure_ascii=False))
+    files.write_json(folder / "tokenizer_config.json", _config(vocabulary.special))
+
+
+def _read_pair(ids_path: Path, merges_path: Path) -> Vocabulary:
+    contents = [files.read_bounded(path, _LIMIT_BYTES) for path in (ids_path, merges_path)]
+    added_path = ids_path.with_name("added_tokens.json")
+    added = _ids_in(files.read_json(added_path), added_path) if added_path.is_file() else {}
+    if tuple(hashlib.sha256(content).hexdigest() for content in contents) == _PUBLISHED_SHA256 and not added:
+        return published_vocabulary()
+    ids = _ids_in(files.read_json(ids_path, _LIMIT_BYTES), ids_path)
+    return assemble(ids, _merges_in(contents[1], merges_path), added)
+
+
+def _merges_in(content: bytes, path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = content.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path.name} is not UTF-8: {error}") from None
+    if lines[0].startswith("#version"):
+        del lines[0]
+    if lines and not lines[-1]:
+        lines.pop()
+    return [_merge(line.split(" "), path) for line in lines]
+
+
+def _merge(parts: object, path: Path) -> tuple[str, str]:
+    match parts:
+        case [str(left), str(right)] if left and right:
+            return left, right
+        case _:
+            raise TokenizerError(f"{path.name} has {parts!r} where a merge of two tokens was to come")
+
+
+def _read_whole(path: Path) -> Vocabulary:
+    whole = files.read_json(path, _LIMIT_BYTES)
+    _check_kind(whole)
+    added: dict[str, int] = {}
+    for token in whole.get("added_tokens") or ():
+        match token:
+            case {"content": str(name), "id": int(token_id)}:
+                added[name] = token_id
+            case _:
+                raise TokenizerError(f"{path.name} has {token!r} where an added token was to come")
+    model = whole["model"]
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise TokenizerError(f"{path.name} has no list of merges")
+    pairs = [_merge(merge.split(" ") if isinstance(merge, str) else merge, path) for merge in merges]
+    return assemble(_ids_in(model.get("vocab"), path), pairs, added)
+
+
+def _check_kind(whole: Any) -> None:
+    """Refuse what is not GPT-2's way of splitting and merging, by name, rather than give wrong ids."""
+    match whole:
+        case {"model": {"type": "BPE"} as model}:
+            pass
+        case {"model": {"type": kind}}:
+            raise TokenizerError(f"its model is {kind!r}, not BPE")
+        case _:
+            raise TokenizerError(f"{WHOLE} describes no model")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise TokenizerError(f"its model sets {name} to {model[name]!r}, which GPT-2's has not")
+    if whole.get("normalizer"):
+        raise TokenizerError(f"it changes text before encoding ({whole['normalizer']!r}), which GPT-2's does not")
+    match whole.get("pre_tokenizer"):
+        case {"type": "ByteLevel", "add_prefix_space": False, **options} if options.get("use_regex", True):
+            pass
+        case other:
+            raise TokenizerError(f"it splits text by {other!r}, not by GPT-2's pattern")
+
+
+def _ids_in(value: Any, path: Path) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path.name} holds no table from token to id")
+    return value
+
+
+def _names(vocabulary: Vocabulary) -> list[str]:
+    names = [letters(token) for token in vocabulary.tokens]
+    for name, special_id in vocabulary.special.items():
+        names[special_id] = name
+    return names
+
+
+def _whole(ids: Mapping[str, int], merges: list[str], special: Mapping[str, int]) -> dict[str, Any]:
+    """The content of `tokenizer.json`, in the form that the `tokenizers` library reads."""
+    bytes_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": special_id,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for name, special_id in sorted(special.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": bytes_level,
+        "post_processor": {**bytes_level, "trim_offsets": False},
+        "decoder": bytes_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": ids,
+            "merges": merges,
+        },
+    }
+
+
+def _config(special: Mapping[str, int]) -> dict[str, Any]:
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) if END_OF_TEXT in special else {}
+    return {
+        "tokenizer_class": "GPT2Tokenizer",
+        "model_max_length": 1024,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        **ends,
+    }
