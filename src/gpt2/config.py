@@ -56,6 +56,16 @@ class ModelConfig:
         """Width of one attention head, `n_embd / n_head`."""
         return self.n_embd // self.n_head
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained; the head is the embedding again and counts once."""
+        d, f = self.n_embd, self.n_inner
+        attention = d * 3 * d + 3 * d + d * d + d
+        mlp = d * f + f + f * d + d
+        layer_norm = 2 * d
+        blocks = self.n_layer * (attention + mlp + 2 * layer_norm)
+        return (self.vocab_size + self.n_positions) * d + blocks + layer_norm
+
 
 def _check_count(name: str, value: object, *, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):

@@ -4,7 +4,7 @@
 """
 
 from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.folder import write_folder
+from gpt2.checkpoint.folder import fill_folder, write_folder
 from gpt2.checkpoint.formats import read
 from gpt2.checkpoint.forms import FORMS
 from gpt2.checkpoint.names import shapes
@@ -17,6 +17,7 @@ __all__ = [
     "LazyArray",
     "StoredArray",
     "Weights",
+    "fill_folder",
     "read",
     "read_metadata",
     "read_safetensors",

@@ -81,7 +81,7 @@ def write_folder(
     try:
         _check_goal(folder, overwrite=overwrite)
         with atomic_folder(folder) as partial:
-            _write_into(partial, weights, config, tokenizer, form)
+            fill_folder(partial, weights, config, tokenizer, form=form)
             if card is not None:
                 write_text(partial / "README.md", card)
     except OSError as error:
@@ -105,7 +105,15 @@ def _check_goal(folder: Path, *, overwrite: bool) -> None:
             )
 
 
-def _write_into(folder: Path, weights: Arrays, config: ModelConfig, tokenizer: "Tokenizer | None", form: str) -> None:
+def fill_folder(
+    folder: Path, weights: Arrays, config: ModelConfig, tokenizer: "Tokenizer | None", *, form: str = "fp32"
+) -> None:
+    """Write the files of a model into a folder that is there, for a caller who makes the whole folder atomic.
+
+    Raises:
+        MismatchError: the arrays are not those of `config`, or do not fit `form`.
+        OSError: the disk is full or the folder cannot be written.
+    """
     if tokenizer is not None:
         eot = tokenizer.eot
         tokenizer.save(folder)

@@ -1,0 +1,68 @@
+"""Where models lie on this machine, by name.
+
+- inside the package: `gpt2/models/NAME`
+- our cache: `CACHE/gpt2/models/NAME`, a hub id with `--` for its slash
+- Hugging Face's cache: `models--ORG--NAME/snapshots/REVISION`, the revision read from `refs/main`
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+EMBEDDED_FOLDER = (
+    Path(__file__).resolve().parent.parent / "models"
+)  # importlib.resources would cost 30 ms at each start
+
+_REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
+
+
+def cache_folder() -> Path:
+    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "gpt2"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gpt2"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
+    return Path.home() / ".cache" / "gpt2"
+
+
+def huggingface_cache() -> Path:
+    """The folder in which Hugging Face's libraries keep repositories (HF_HUB_CACHE, HF_HOME, or their default)."""
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+
+
+def in_our_cache(name: str) -> Path:
+    """Where our cache keeps the model of this name or hub id."""
+    return cache_folder() / "models" / name.replace("/", "--")
+
+
+def in_huggingface_cache(hub_id: str) -> Path | None:
+    """The snapshot of a repository's main revision, where there is one."""
+    return snapshot(huggingface_cache() / f"models--{hub_id.replace('/', '--')}")
+
+
+def snapshot(repository: Path) -> Path | None:
+    """The main revision of one repository in Hugging Face's cache."""
+    try:
+        revision = (repository / "refs" / "main").read_bytes()[:100].decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not _REVISION.fullmatch(revision) or revision in (".", ".."):
+        return None
+    return repository / "snapshots" / revision
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder has a configuration and weights; whether they are sound is for reading to say."""
+    try:
+        return (folder / "config.json").is_file() and any(
+            file.suffix in (".safetensors", ".bin") for file in folder.iterdir()
+        )
+    except OSError:
+        return False
