@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.data.documents import ReadOptions, read_documents, safe_cut
+from gpt2.data.documents import ReadOptions, read_documents
 from gpt2.data.shards import dtype_of, version_for
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
@@ -90,9 +89,8 @@ def cut_blocks(
             if document.begins:
                 split = VALIDATION if int.from_bytes(digest, "little") < limit else TRAIN
                 documents[split] += 1
-            for at, text in enumerate(_bounded(document.text)):
-                pieces.append(Piece(text=text, begins=document.begins and at == 0, split=split))
-                characters += len(text)
+            pieces.append(Piece(text=document.text, begins=document.begins, split=split))
+            characters += len(document.text)
             text_bytes += len(data)
             if characters >= BLOCK_CHARACTERS or len(pieces) >= BLOCK_DOCUMENTS:
                 yield block()
@@ -106,40 +104,20 @@ def _none() -> dict[str, int]:
     return dict.fromkeys(SPLITS, 0)
 
 
-def _bounded(text: str) -> Iterator[str]:
-    """Cut a long text where its tokens are cut anyway: encoding takes many times the memory of the text."""
-    while len(text) > BLOCK_CHARACTERS:
-        cut = safe_cut(text[:BLOCK_CHARACTERS])
-        yield text[:cut]
-        text = text[cut:]
-    yield text
-
-
-def open_tokenizer(folder: str | None) -> Tokenizer:
-    """The vocabulary of a folder, or the published one."""
-    return Tokenizer.published() if folder is None else Tokenizer.from_folder(Path(folder))
-
-
 def encode_block(block: list[Piece], tokenizer: Tokenizer) -> Encoded:
     """The ids of a block by split; every document is begun by <|endoftext|>, where the vocabulary has it."""
     dtype = dtype_of(version_for(tokenizer.vocab_size))
-    mark = [] if tokenizer.eot is None else [tokenizer.eot]
-    ids: dict[str, list[NDArray[Any]]] = {split: [np.empty(0, dtype)] for split in SPLITS}
+    mark = np.array([] if tokenizer.eot is None else [tokenizer.eot], dtype)
+    ids: dict[str, list[NDArray[Any]]] = {split: [mark[:0]] for split in SPLITS}
     for piece in block:
-        ids[piece.split].append(np.array([*(mark if piece.begins else ()), *tokenizer.encode(piece.text)], dtype))
+        ids[piece.split] += [mark] * piece.begins + [tokenizer.encode_array(piece.text).astype(dtype)]
     return {split: np.concatenate(parts) for split, parts in ids.items()}
 
 
-def encode_blocks(
-    blocks: Iterator[Block], *, tokenizer: Tokenizer, folder: str | None, workers: int
-) -> Iterator[tuple[Block, Encoded]]:
-    """Every block with its ids, in order.
+def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Block, Encoded]]:
+    """Every block with its ids, in order; blocks are read only a little ahead of what has been encoded.
 
-    Args:
-        blocks: what to encode; read only a little ahead of what has been encoded.
-        tokenizer: for this process, which encodes by itself where there is one worker.
-        folder: from which the workers open the same vocabulary; None is the published one.
-        workers: processes, started anew ("spawn").
+    One worker is this process itself; several are started anew ("spawn").
 
     Raises:
         DataError: a worker died.
@@ -149,7 +127,7 @@ def encode_blocks(
             yield block, encode_block(block.pieces, tokenizer)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(folder,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tokenizer,))
     waiting: deque[tuple[Block, Future[Encoded]]] = deque()
     try:
         for block in blocks:
@@ -171,9 +149,9 @@ def encode_blocks(
 _tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts
 
 
-def _start_worker(folder: str | None) -> None:
+def _start_worker(tokenizer: Tokenizer) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
-    _tokenizer_here[:] = [open_tokenizer(folder)]
+    _tokenizer_here[:] = [tokenizer]
 
 
 def _encode_in_worker(block: list[Piece]) -> Encoded:

@@ -6,7 +6,6 @@ at the beginning of a file is dropped.
 
 import codecs
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, Literal
 
 from gpt2.data.compressed import STDIN, SUFFIXES, open_source
 from gpt2.errors import DataError, MissingExtraError
+from gpt2.tokenizer.cuts import last_cut
 
-_PIECE_BYTES = 4 << 20
+_PIECE = 4 << 20  # characters of a document, bytes of a file
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
 OnRead = Callable[[int], None] | None
@@ -44,22 +44,25 @@ class ReadOptions:
     """How sources are read.
 
     Attributes:
+        kind: "text" or "jsonl" whatever the name; "auto" goes by the name, and takes standard input for text.
         errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD for them.
         field: the field of a JSON line, or the Parquet column, that holds the text.
         split_on: what stands between two documents of a plain text; None: a file is one document.
         max_document_bytes: a JSON line above this is refused by name, so that a broken file cannot fill the memory.
     """
 
+    kind: Literal["auto", "text", "jsonl"] = "auto"
     errors: Literal["strict", "replace"] = "strict"
     field: str = "text"
     split_on: str | None = None
     max_document_bytes: int = 64 << 20
 
 
-def find_sources(names: Sequence[str | Path]) -> list[str]:
+def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
     """The files that these names mean, in order: a folder gives its files, recursively and sorted.
 
-    Inside a folder, hidden files and files of unknown kinds are passed over. `-` is standard input.
+    Inside a folder, hidden files and files of unknown kinds are passed over. `-` is standard input. A file named
+    itself may be called anything if its `kind` is told.
 
     Raises:
         DataError: a name that is not there, a file of unknown kind, or a folder with nothing to read.
@@ -82,8 +85,10 @@ def find_sources(names: Sequence[str | Path]) -> list[str]:
             found += inside
         elif not path.exists():
             raise DataError(f"{name} cannot be read: there is no such file or folder.")
-        elif not path.name.endswith(KNOWN):
-            raise DataError(f"{name} cannot be read: its kind is not known. Known are {', '.join(KNOWN)}.")
+        elif kind == "auto" and not path.name.endswith(KNOWN):
+            raise DataError(
+                f"{name} cannot be read: its kind is not known. Known are {', '.join(KNOWN)}; or name the format."
+            )
         else:
             found.append(name)
     return found
@@ -102,11 +107,11 @@ def read_documents(
     """
     options = options or ReadOptions()
     name = str(source)
-    if name.endswith(".parquet"):
+    if name.endswith(".parquet") and options.kind == "auto":
         return _parquet(name, options)
     packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    read = _jsonl if name.removesuffix(packed).endswith(_JSONL) else _text
-    return read(name, options, on_read)
+    is_jsonl = name.removesuffix(packed).endswith(_JSONL) if options.kind == "auto" else options.kind == "jsonl"
+    return (_jsonl if is_jsonl else _text)(name, options, on_read)
 
 
 def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[int, int, bytes]]:
@@ -185,10 +190,12 @@ def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document
             for part in whole:
                 yield Document(text=part, where=f"{name}, document {number}", begins=begins)
                 number, begins = number + 1, True
-        if len(held) > _PIECE_BYTES:
-            cut = safe_cut(held, keep=len(separator or ""))
-            yield Document(text=held[:cut], where=f"{name}, document {number}", begins=begins, ends=False)
-            held, begins = held[cut:], False
+        if len(held) > _PIECE:
+            stop = len(held) - len(separator or "")
+            cut = last_cut(held, 0, stop) or (stop if len(held) > options.max_document_bytes else 0)
+            if cut:
+                yield Document(text=held[:cut], where=f"{name}, document {number}", begins=begins, ends=False)
+                held, begins = held[cut:], False
     if held or not begins:
         yield Document(text=held, where=f"{name}, document {number}", begins=begins)
 
@@ -197,7 +204,7 @@ def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
     offset, pending = 0, b""
     with open_source(name, on_read) as file:
         while True:
-            block = file.read(_PIECE_BYTES)
+            block = file.read(_PIECE)
             data = pending + block
             if offset == 0 and data.startswith(codecs.BOM_UTF8):
                 data, offset = data[3:], 3
@@ -211,21 +218,6 @@ def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
                 yield text
             if not block:
                 return
-
-
-def safe_cut(text: str, *, keep: int = 0) -> int:
-    """Where `text` may be cut so that its two parts, encoded alone, give the tokens of the whole.
-
-    GPT-2's pattern never puts a space or line end after another character into one piece with it, so between
-    a visible character and the white space behind it there is always the end of a piece. The last `keep`
-    characters stay in the second part. Without such a place the cut is made at the end.
-    """
-    end = len(text) - keep
-    places = [match.end() for match in _CUT.finditer(text, max(0, end - (1 << 16)), end)]
-    return places[-1] if places else end
-
-
-_CUT = re.compile(r"[^\s\x1c-\x1f](?=[ \n])")
 
 
 def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt2 import files
 from gpt2.data import shards
-from gpt2.data.blocks import SPLITS, Block, Encoded, cut_blocks, encode_blocks, open_tokenizer
+from gpt2.data.blocks import SPLITS, Block, Encoded, cut_blocks, encode_blocks
 from gpt2.data.compressed import STDIN
 from gpt2.data.documents import ReadOptions, find_sources
 from gpt2.errors import DataError
@@ -84,7 +84,7 @@ def prepare(
     out: Path | str,
     *,
     config: PrepareConfig | None = None,
-    tokenizer: Path | str | None = None,
+    tokenizer: Tokenizer | None = None,
     workers: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def prepare(
         sources: files, folders, or "-" for standard input.
         out: the folder of shards.
         config: what decides the bytes.
-        tokenizer: a folder with vocabulary files; None is the published vocabulary.
+        tokenizer: None is GPT-2's own.
         workers: processes that encode; 1 encodes in this one.
         progress: called after every block, in this process.
 
@@ -112,23 +112,21 @@ def prepare(
     """
     config = config or PrepareConfig()
     out = Path(out)
-    folder = None if tokenizer is None else str(tokenizer)
-    vocabulary = open_tokenizer(folder)
-    found = find_sources(sources)
+    tokenizer = tokenizer or Tokenizer.published()
+    found = find_sources(sources, config.read.kind)
     named = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
-    settings = {"sources": named, "tokenizer_hash": vocabulary.hash, **asdict(config)}
+    settings = {"sources": named, "tokenizer_hash": tokenizer.hash, **asdict(config)}
     with files.lock(out):
         if (out / files.MANIFEST_NAME).is_file():
             manifest = shards.read_manifest(out)
             _refuse_other(out, manifest["settings"], settings)
             (out / PROGRESS_NAME).unlink(missing_ok=True)
             return manifest
-        run = _Run(out, settings, config, vocabulary)
+        run = _Run(out, settings, config, tokenizer)
         run.resume()
         meter = _Meter(found, progress)
         blocks = cut_blocks(found, config.read, validation=config.validation, on_read=meter.on_read)
-        missing = run.missing(blocks)
-        for block, ids in run.kept(encode_blocks(missing, tokenizer=vocabulary, folder=folder, workers=workers)):
+        for block, ids in run.kept(encode_blocks(run.missing(blocks), tokenizer, workers)):
             run.append(block, ids)
             meter.report(block, run)
         return run.finish()

@@ -1,0 +1,172 @@
+"""`gpt2 prepare`: text to token shards, ready for training."""
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.status_line import StatusLine, duration
+
+if TYPE_CHECKING:
+    from gpt2.data import Progress
+
+SAVED = 75  # a signal stopped it, and the same command goes on
+_log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of shards.")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="X",
+    help="Share of the documents kept for validation, e.g. 0.005.",
+)
+@click.option(
+    "--split-on",
+    metavar="TEXT",
+    help=r"What parts the documents of a plain text, e.g. '<|endoftext|>' or '\n\n\n'.  [default: a file is one]",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["auto", "text", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help="What the sources are; auto goes by the name, and takes - for text.",
+)
+@click.option(
+    "--field", default="text", show_default=True, metavar="NAME", help="The field or column that holds the text."
+)
+@click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace"]),
+    default="strict",
+    show_default=True,
+    help="Bytes that are not UTF-8: refuse them, or put U+FFFD.",
+)
+@click.option(
+    "--max-document-mb",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Refuse a JSON line above this.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder with a vocabulary.  [default: GPT-2's]",
+)
+@click.option(
+    "--shard-tokens",
+    type=click.IntRange(min=1, max=1 << 30),
+    default=100_000_000,
+    show_default=True,
+    metavar="N",
+    help="About how many tokens a shard holds.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that encode; the result is the same.  [default: the usable cores]",
+)
+@output_options
+def prepare(
+    sources: tuple[str, ...],
+    out: Path,
+    validation: float,
+    split_on: str | None,
+    kind: Literal["auto", "text", "jsonl"],
+    field: str,
+    errors: Literal["strict", "replace"],
+    max_document_mb: int,
+    tokenizer: Path | None,
+    shard_tokens: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    r"""Turn text into token shards, ready for training.
+
+    A SOURCE is a file (.txt, .md, .jsonl, .ndjson, plain or with .gz or .zst; .parquet), a folder of such files,
+    or - for standard input. Stopped by Ctrl-C, a signal or a full disk, the same command goes on where it was.
+    """
+    from gpt2.data import PrepareConfig, ReadOptions
+    from gpt2.data import prepare as write_shards
+    from gpt2.machine import usable_cores
+    from gpt2.tokenizer import Tokenizer
+
+    config = PrepareConfig(
+        validation=validation,
+        shard_tokens=shard_tokens,
+        read=ReadOptions(
+            kind=kind,
+            errors=errors,
+            field=field,
+            split_on=None if split_on is None else split_on.replace(r"\n", "\n").replace(r"\t", "\t"),
+            max_document_bytes=max_document_mb << 20,
+        ),
+    )
+    workers = workers or usable_cores()
+    with _stopped_like_ctrl_c() as signals, StatusLine() as line:
+        try:
+            manifest = write_shards(
+                sources,
+                out,
+                config=config,
+                tokenizer=Tokenizer.from_folder(tokenizer) if tokenizer else None,
+                workers=workers,
+                progress=lambda progress: line.show(lambda: _status(progress)),
+            )
+        except KeyboardInterrupt:
+            line.clear()
+            output.complain(f"{out} keeps what is done; the same command goes on from there.")
+            if signals:
+                sys.exit(SAVED)
+            raise
+    if validation and "validation" not in manifest["splits"]:
+        _log.warning(
+            "no document fell to validation: %s in all. Cut a long text with --split-on, or raise --validation.",
+            f"{manifest['documents']:,}",
+        )
+    for split, total in manifest["splits"].items():
+        _log.info("%s: %s tokens in %s documents", split, f"{total['tokens']:,}", f"{total['documents']:,}")
+    if manifest["empty_documents"]:
+        _log.info("passed over %s empty documents", f"{manifest['empty_documents']:,}")
+    if as_json:
+        output.write_json({"out": str(out), **manifest})
+
+
+@contextlib.contextmanager
+def _stopped_like_ctrl_c() -> Generator[list[int]]:
+    """While the block runs, SIGTERM stops it as Ctrl-C does; the list then names the signal."""
+    seen: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _status(progress: "Progress") -> str:
+    seconds = max(progress.seconds, 1e-3)
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+    rates = f"{progress.new_documents / seconds:,.0f} documents/s, {progress.new_text_bytes / seconds / 1e6:,.1f} MB/s"
+    return f"{progress.documents:,} documents, {progress.tokens / 1e6:,.1f} M tokens, {rates}{left}"

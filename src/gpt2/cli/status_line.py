@@ -1,0 +1,54 @@
+"""One line on standard error that says how far a long verb is."""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+from gpt2.cli import output
+
+_LIVE_SECONDS = 0.2
+_LOGGED_SECONDS = 30.0
+_log = logging.getLogger("gpt2")
+
+
+class StatusLine:
+    """Rewritten in place on a terminal, added now and then elsewhere, not shown with --quiet."""
+
+    def __init__(self) -> None:
+        self._live = output.is_terminal(sys.stderr)
+        self._wanted = _log.isEnabledFor(logging.INFO)
+        self._next = time.monotonic() + (0.0 if self._live else _LOGGED_SECONDS)
+
+    def __enter__(self) -> "StatusLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._live and self._wanted:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def show(self, status: Callable[[], str]) -> None:
+        """Show what `status` gives, unless a line was shown a moment ago."""
+        now = time.monotonic()
+        if not self._wanted or now < self._next:
+            return
+        self._next = now + (_LIVE_SECONDS if self._live else _LOGGED_SECONDS)
+        if self._live:
+            line = output.visible(status())[: shutil.get_terminal_size().columns - 1]
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+        else:
+            _log.info("%s", status())
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
