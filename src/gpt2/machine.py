@@ -159,15 +159,14 @@ def device_peaks(name: str) -> float | None:
 
 
 def cache_folder() -> Path:
-    """Where packed weights and fetched files of this user are kept: `$GPT2_CACHE`, else the system's custom."""
-    chosen = os.environ.get("GPT2_CACHE")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2" / "cache"
+    """Where this user's packed weights and fetched files are kept: XDG_CACHE_HOME, else the system's custom."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "gpt2"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "gpt2"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt2"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
+    return Path.home() / ".cache" / "gpt2"
 
 
 def _contains(words: list[str], part: list[str]) -> bool:

@@ -29,6 +29,13 @@ class Option(click.Option):
         super().__init__(*args, **rest)
         self.section = section
 
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """As click does, but without a range that only says "not negative"."""
+        extra = super().get_help_extra(ctx)
+        if not (getattr(self.type, "max", None) or 1 << 64) < 1 << 32:
+            extra.pop("range", None)
+        return extra
+
 
 class Sectioned(click.Command):
     """A command whose help shows its own options first, then the shared ones by section."""
@@ -38,7 +45,7 @@ class Sectioned(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):
                 sections.setdefault(getattr(param, "section", "Options"), []).append(record)
         for section, records in sections.items():
             if records:
@@ -72,8 +79,9 @@ def model_options(verb: Verb) -> Verb:
     """Add --model --device --backend --weights --threads; the verb gets them as one `choice: ModelChoice`."""
 
     @_shared("Model", "--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model.")
-    @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where it computes.")
-    @click.option(
+    @_shared("Model", "--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+    @_shared(
+        "Model",
         "--backend",
         type=click.Choice(["auto", "native", "torch", "reference"]),
         default="auto",
@@ -86,7 +94,13 @@ def model_options(verb: Verb) -> Verb:
         default="auto",
         help="The form its weights are held in.",
     )
-    @_shared("Model", "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the physical cores]")
+    @_shared(
+        "Model",
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="CPU threads; without it, the backend's choice.",
+    )
     @functools.wraps(verb)
     def with_choice(*, model: str, device: str, backend: str, weights: str, threads: int | None, **rest: Any) -> object:
         choice = ModelChoice(model=model, device=device, backend=backend, weights=weights, threads=threads)
@@ -132,7 +146,7 @@ def _sampling_option(setting: "dataclasses.Field[Any]", defaults: Mapping[str, A
     }
     if setting.default is not dataclasses.MISSING:
         shared["default"] = defaults.get(setting.name, setting.default)
-        shared["show_default"] = shared["default"] not in (None, (), False)
+        shared["show_default"] = isinstance(shared["default"], int | float | str) and shared["default"] is not False
     kinds = get_args(setting.type) or (setting.type,)
     if setting.name == "logit_bias":
         shared |= {"multiple": True, "callback": _logit_bias, "default": ()}

@@ -70,6 +70,14 @@ def write(text: str, *, end: str = "") -> None:
     sys.stdout.flush()
 
 
+def echo_prompt(prompt: str) -> None:
+    """Show on a terminal what is being continued, ahead of its continuation; it is not part of the output."""
+    if is_terminal(sys.stderr):
+        shown = visible(prompt)
+        sys.stderr.write(click.style(shown, bold=True) if colour_wanted(sys.stderr) else shown)
+        sys.stderr.flush()
+
+
 def write_json(value: object, *, indent: int | None = None) -> None:
     """Write `value` as JSON with a newline; what a terminal might obey is escaped as JSON allows."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)

@@ -1,0 +1,37 @@
+"""What a figure needs beside it to mean something: the machine, the software, the command."""
+
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gpt2 import machine
+
+_PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch", "transformers")
+
+
+def facts() -> dict[str, Any]:
+    """The processor, cores, memory, operating system and versions, and the command of this process."""
+    return {
+        "command": shlex.join(sys.argv),
+        "cpu": machine.cpu_name(),
+        "physical_cores": machine.physical_cores(),
+        "usable_cores": machine.usable_cores(),
+        "memory_bytes": machine.memory_bytes(),
+        "instruction_sets": list(machine.instruction_sets()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions(_PACKAGES),
+    }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """The installed ones of `packages` with their versions."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,96 @@
+"""Writing continuations, as text or as JSON, and what they cost."""
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from gpt2.cli import output
+
+if TYPE_CHECKING:
+    from gpt2.generation import Sampling, TokenLogprob
+    from gpt2.language_model import Completion, LanguageModel
+
+PROMPTS_AT_ONCE = 32  # of a file: enough to fill the batch, few enough to see results soon
+
+log = logging.getLogger("gpt2")
+
+
+class Writer:
+    """Writes continuations and counts their tokens."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._tokens = 0
+        self._written = 0
+        self._begin = time.perf_counter()
+
+    def stream(self, model: "LanguageModel", prompt: str, sampling: "Sampling") -> str:
+        """Write one continuation as it comes; what is on the screen stays there when it is interrupted."""
+        pieces: list[str] = []
+        try:
+            for event in model.stream(prompt, sampling):
+                self._tokens += event.token is not None
+                pieces.append(event.text)
+                output.write(event.text)
+        finally:
+            output.write("\n")
+        return "".join(pieces)
+
+    def many(self, model: "LanguageModel", prompts: Iterable[str], sampling: "Sampling") -> None:
+        """Write the continuations of all prompts, in order."""
+        rest = iter(prompts)
+        while batch := list(islice(rest, PROMPTS_AT_ONCE)):
+            for completion in model.generate(batch, sampling):
+                self._tokens += sum(len(sample.tokens) for sample in completion.samples)
+                self._write(model, completion)
+
+    def _write(self, model: "LanguageModel", completion: "Completion") -> None:
+        if self._as_json:
+            output.write_json(_described(model, completion))
+            return
+        for sample in completion.samples:
+            output.write(f"---\n{sample.text}\n" if self._written else f"{sample.text}\n")
+            self._written += 1
+            if sample.logprobs is not None:
+                rows = [(model.tokenizer.decode([each.token]), f"{each.logprob:.3f}") for each in sample.logprobs]
+                output.write(output.table([("piece", "logprob"), *rows], right=[1]) + "\n")
+
+    def summarise(self, sampling: "Sampling", *, seed_given: bool) -> None:
+        """Say how much was generated, how fast, and how to have it again."""
+        seconds = time.perf_counter() - self._begin
+        log.info("%d tokens in %.2f s, %.1f tokens/s", self._tokens, seconds, self._tokens / seconds)
+        if not seed_given and not sampling.is_greedy:
+            log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(sampling.seed)]))
+
+
+def _described(model: "LanguageModel", completion: "Completion") -> dict[str, Any]:
+    def listed(logprobs: "Iterable[TokenLogprob]") -> list[dict[str, Any]]:
+        return [
+            {
+                "token": each.token,
+                "piece": model.tokenizer.decode([each.token]),
+                "logprob": each.logprob,
+                "top": [{"token": token, "logprob": logprob} for token, logprob in each.top],
+            }
+            for each in logprobs
+        ]
+
+    samples: list[dict[str, Any]] = []
+    for sample in completion.samples:
+        found: dict[str, Any] = {
+            "text": sample.text,
+            "tokens": sample.tokens,
+            "finish_reason": sample.finish_reason,
+            "stop_reason": sample.stop_reason,
+        }
+        if sample.logprobs is not None:
+            found["logprobs"] = listed(sample.logprobs)
+        samples.append(found)
+    described: dict[str, Any] = {"prompt": completion.prompt, "samples": samples, "seed": completion.seed}
+    if completion.prompt_logprobs is not None:
+        described["prompt_logprobs"] = listed(completion.prompt_logprobs)
+    return described

@@ -1,0 +1,74 @@
+"""`gpt2 generate`: continue a text, a file of texts, or whatever is typed."""
+
+import dataclasses
+import logging
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output, reading
+from gpt2.cli.continuations import Writer
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options, sampling_options
+
+if TYPE_CHECKING:
+    from gpt2.generation.settings import Sampling
+
+log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.argument("prompt", required=False)
+@click.option("--interactive", is_flag=True, help="Continue what is typed, line after line; :help there says more.")
+@click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='Continue each line of a file, or each {"prompt": …} of a .jsonl file; results in order.',
+)
+@reading.errors_option
+@sampling_options(temperature=0.8, top_k=40)
+@model_options
+@output_options
+def generate(
+    *,
+    prompt: str | None,
+    interactive: bool,
+    file: Path | None,
+    errors: str,
+    sampling: "Sampling",
+    choice: ModelChoice,
+    as_json: bool,
+) -> None:
+    """Continue PROMPT.
+
+    Without PROMPT, or with -, standard input is continued. The continuation goes to standard output; everything
+    else to standard error. Of several continuations each but the first follows a line of ---.
+    """
+    if (prompt is not None) + interactive + (file is not None) > 1:
+        raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
+    seed_given = sampling.seed is not None
+    if not seed_given:
+        sampling = dataclasses.replace(sampling, seed=secrets.randbits(31))
+    if file is None and not interactive:
+        prompt = reading.read_text(prompt, errors=errors)
+        if not prompt:
+            log.info("no prompt: starting from the end-of-text token")
+    with choice.load() as model:
+        writer = Writer(as_json=as_json)
+        try:
+            if interactive:
+                from gpt2.cli.interactive import converse
+
+                converse(lambda text, settings: writer.stream(model, text, settings), sampling)
+            elif file is not None:
+                writer.many(model, reading.read_prompts(file, errors=errors), sampling)
+            elif as_json or sampling.candidates > 1 or sampling.logprobs is not None:
+                writer.many(model, [prompt or ""], sampling)
+            else:
+                if prompt and output.is_terminal(sys.stdout):
+                    output.echo_prompt(prompt)
+                writer.stream(model, prompt or "", sampling)
+        finally:
+            writer.summarise(sampling, seed_given=seed_given)

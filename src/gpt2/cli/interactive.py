@@ -1,0 +1,56 @@
+"""The prompt loop of `gpt2 generate --interactive`."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gpt2.cli import output
+
+if TYPE_CHECKING:
+    from gpt2.generation import Sampling
+
+HELP = """Type a text and press return: it is continued. An empty line goes on with the last text.
+:seed N   draw from seed N on; each continuation takes the next
+:help     this
+:quit     leave, as Ctrl-D does; Ctrl-C stops a continuation"""
+
+log = logging.getLogger("gpt2")
+
+
+def converse(stream: "Callable[[str, Sampling], str]", sampling: "Sampling") -> None:
+    """Continue each line typed until the input ends.
+
+    Args:
+        stream: writes the continuation of a text as it comes, and returns it.
+        sampling: how, with a seed; each turn takes the next seed, so that a repeated line brings another text.
+    """
+    with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
+        import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] -- importing it gives input() line editing
+    assert sampling.seed is not None
+    seed, text = sampling.seed, ""
+    log.info("%s", HELP)
+    while True:
+        try:
+            line = input("> " if output.is_terminal(sys.stdin) else "")
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            output.write("\n")
+            continue
+        command, _, argument = line.strip().partition(" ")
+        if command in (":quit", ":q"):
+            return
+        if command == ":seed" and argument.isdigit():
+            seed = int(argument)
+        elif command.startswith(":"):
+            log.info("%s", HELP)
+        else:
+            text = line or text
+            try:
+                text += stream(text, dataclasses.replace(sampling, seed=seed, truncate_prompt=True))
+            except KeyboardInterrupt:
+                continue
+            seed += 1

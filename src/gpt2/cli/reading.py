@@ -1,0 +1,93 @@
+"""Text from an argument, a file or standard input, with an answer to bytes that are not UTF-8."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpt2.cli.output import is_terminal
+from gpt2.errors import DataError
+
+Verb = Callable[..., object]
+
+
+def errors_option(verb: Verb) -> Verb:
+    """Add --errors, for text that is read."""
+    return click.option(
+        "--errors",
+        type=click.Choice(["strict", "replace"]),
+        default="strict",
+        show_default=True,
+        help="What to do with input that is not UTF-8: stop, or read U+FFFD in its place.",
+    )(verb)
+
+
+def read_text(argument: str | None, *, errors: str) -> str | None:
+    """The text of `argument`, or standard input for `-` and for None; None where that is an idle terminal.
+
+    One newline at the end of standard input is taken as the end of the line, not as part of the text.
+
+    Raises:
+        DataError: the input is not UTF-8; the message names the offset.
+    """
+    if argument is not None and argument != "-":
+        return argument
+    if argument is None and is_terminal(sys.stdin):
+        return None
+    return _without_newline(decode(sys.stdin.buffer.read(), "standard input", errors=errors))
+
+
+def read_file(path: Path, *, errors: str) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it is not UTF-8; the message names the offset.
+        OSError: it cannot be read.
+    """
+    return decode(path.read_bytes(), str(path), errors=errors)
+
+
+def read_prompts(path: Path, *, errors: str) -> Iterator[str]:
+    """The prompts of a file, one by one: its lines, or `prompt` of each object where the name ends in .jsonl.
+
+    Raises:
+        DataError: a line is not UTF-8, or not an object with a prompt; the message names the line.
+        OSError: it cannot be read.
+    """
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = _without_newline(decode(line, str(path), errors=errors, offset=offset))
+            offset += len(line)
+            if path.suffix != ".jsonl":
+                yield text
+            elif text.strip():
+                yield _prompt_of(text, f"{path}, line {number}")
+
+
+def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
+    """`data` from UTF-8; `offset` is that of its first byte in `source`."""
+    try:
+        return data.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source} cannot be read as UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,} "
+            f"({error.reason}). Give --errors replace to read it all the same."
+        ) from None
+
+
+def _prompt_of(line: str, place: str) -> str:
+    try:
+        found: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place} is not JSON: {error}.") from None
+    if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
+        raise DataError(f'{place} has no prompt: each line must look like {{"prompt": "Once upon a time"}}.')
+    return found["prompt"]
+
+
+def _without_newline(text: str) -> str:
+    return text.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,293 @@
+"""What `gpt2.load` returns: a model with its tokenizer, ready to continue, score and be saved.
+
+Each method is a few lines over the room that does the work; here they meet, and only here.
+"""
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2 import backends, checkpoint, hub
+from gpt2.backends import Backend, Want, Work
+from gpt2.checkpoint import Checkpoint
+from gpt2.config import ModelConfig
+from gpt2.errors import CheckpointError
+from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
+from gpt2.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt2.generation.scoring import Score
+
+Prompt = str | Sequence[int]
+
+_LARGEST_CHOSEN_SEED = (1 << 32) - 1  # a seed that nobody gave stays short enough to type
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One continuation of a prompt.
+
+    Attributes:
+        text: without the prompt, up to what stopped it.
+        tokens: the ids generated, the end-of-text or stop id included.
+        finish_reason: "stop" at end-of-text or a stop; "length" at `max_tokens`, or at the context's end if refused.
+        stop_reason: the stop string or the token id it stopped at.
+        logprobs: one for each token, where `Sampling.logprobs` asked for them.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What one prompt was continued with.
+
+    Attributes:
+        prompt: as it was given.
+        samples: `Sampling.n` of them.
+        seed: what repeats them, given or chosen.
+        prompt_logprobs: one for each token of the prompt, where asked for.
+    """
+
+    prompt: Prompt
+    samples: tuple[Sample, ...]
+    seed: int
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the first sample."""
+        return self.samples[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the first sample."""
+        return self.samples[0].tokens
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first sample ended."""
+        return self.samples[0].finish_reason
+
+
+class LanguageModel:
+    """A GPT-2 with its tokenizer, on a backend. Not thread-safe; models are independent of each other.
+
+    Attributes:
+        checkpoint: the files it was read from.
+        backend: what computes it.
+        tokenizer: its text to ids and back.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, name: str) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self.backend = backend
+        self.tokenizer: Tokenizer = checkpoint.tokenizer()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the network."""
+        return self.backend.config
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", "cuda:0", "mps"."""
+        return self.backend.device
+
+    @overload
+    def generate(self, prompt: str, sampling: Sampling | None = None, **settings: Any) -> Completion: ...
+    @overload
+    def generate(self, prompt: list[str], sampling: Sampling | None = None, **settings: Any) -> list[Completion]: ...
+    def generate(
+        self, prompt: str | list[str], sampling: Sampling | None = None, **settings: Any
+    ) -> Completion | list[Completion]:
+        """Continue a text, or each of a list of texts as it would be continued alone.
+
+        Args:
+            prompt: a text or several; an empty one starts from the end-of-text token.
+            sampling: how; the model's own distribution by default.
+            settings: fields of `Sampling` by name, over those of `sampling`: `max_tokens=50, top_k=40, seed=1`.
+
+        Raises:
+            ContextError: a prompt is longer than the context.
+            GenerationError: a setting out of range.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        sampling = _with_seed(sampling, settings)
+        scheduler = Scheduler(self.backend, self.tokenizer)
+        numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
+        drafts = {number: _Draft(sampling.n) for number in numbers}
+        for event in _events(scheduler):
+            drafts[event.request].add(event)
+        completions = [drafts[number].completion(text, sampling) for number, text in zip(numbers, prompts, strict=True)]
+        return completions[0] if isinstance(prompt, str) else completions
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None = None, **settings: Any) -> Iterator[Event]:
+        """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
+
+        Args:
+            prompt: a text, or token ids.
+            sampling: as for `generate`.
+            settings: as for `generate`.
+
+        Raises:
+            ContextError: the prompt is longer than the context; at once, before the first piece.
+            GenerationError: a setting out of range.
+        """
+        scheduler = Scheduler(self.backend, self.tokenizer)
+        scheduler.submit(Request(prompt=prompt, sampling=_with_seed(sampling, settings)))
+        return _events(scheduler)
+
+    def score(self, text: str, *, stride: int | None = None) -> "Score":
+        """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
+
+        Args:
+            text: of any length; past the context a window slides over it.
+            stride: tokens by which it slides.
+        """
+        from gpt2.generation.scoring import score
+
+        return score(self.backend, self.tokenizer, text, stride=stride)
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The logits of the token after each of `ids`: [T, V].
+
+        Raises:
+            ContextError: more ids than the context.
+            GenerationError: an id outside the vocabulary, or none at all.
+        """
+        slot = self.backend.new()
+        try:
+            [result] = self.backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
+        finally:
+            self.backend.free(slot)
+        assert result.logits_RV is not None
+        return result.logits_RV
+
+    def save(
+        self, folder: str | os.PathLike[str], *, format: str = "hf", weights: str = "fp32", overwrite: bool = False
+    ) -> None:
+        """Write the model to a folder, atomically.
+
+        Args:
+            folder: takes its name when it is complete.
+            format: "hf", a Hugging Face folder.
+            weights: the form they are stored in: fp32, fp16, bf16 or int8.
+            overwrite: replace a model that is there.
+
+        Raises:
+            CheckpointError: there is no such format or form, or the folder is there or cannot be written; what was
+                there before stays.
+        """
+        if format != "hf":
+            raise CheckpointError(f"the model cannot be saved as {format!r}: the format here is 'hf'.")
+        source = self.checkpoint
+        checkpoint.write_folder(
+            Path(folder), source.weights, source.config, self.tokenizer, form=weights, overwrite=overwrite
+        )
+
+    def close(self) -> None:
+        """Give back memory and threads of the backend; `with gpt2.load(…) as model:` does."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.backend.weights} by {self.backend.name} on {self.device})"
+
+
+def load(
+    model: str | os.PathLike[str] = "gpt2-mini",
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    weights: str = "auto",
+    threads: int | None = None,
+) -> LanguageModel:
+    """Open a model.
+
+    Args:
+        model: an embedded or published name, a folder, a file, or a hub id whose files are here.
+        device: "auto", "cpu", "cuda" or "mps".
+        backend: "auto", "native", "torch" or "reference".
+        weights: the form they are held in: "auto", "fp32", "bf16", "int8" or "int4".
+        threads: CPU threads; by default the physical cores.
+
+    Raises:
+        ModelNotFoundError: there is no such model here; the message lists those there are.
+        CheckpointError: its files are broken, or not a GPT-2.
+        BackendError: the device, backend or form cannot be had here.
+    """
+    files = checkpoint.read(hub.locate(os.fspath(model)))
+    opened = backends.open(files.weights, device=device, backend=backend, form=weights, threads=threads)
+    return LanguageModel(files, opened, name=os.fspath(model))
+
+
+def _with_seed(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:
+    sampling = Sampling(**settings) if sampling is None else dataclasses.replace(sampling, **settings)
+    if sampling.seed is not None:
+        return sampling
+    return dataclasses.replace(sampling, seed=secrets.randbelow(_LARGEST_CHOSEN_SEED))
+
+
+def _events(scheduler: Scheduler) -> Generator[Event]:
+    try:
+        while scheduler.busy:
+            for event in scheduler.step():
+                if event.error is not None:
+                    raise event.error
+                yield event
+    finally:
+        scheduler.close()  # a caller may leave in the middle
+
+
+class _Draft:
+    """The events of one request, gathered."""
+
+    def __init__(self, n: int) -> None:
+        self._events: list[list[Event]] = [[] for _ in range(n)]
+        self._prompt: tuple[TokenLogprob, ...] | None = None
+
+    def add(self, event: Event) -> None:
+        if event.prompt is not None:
+            self._prompt = event.prompt
+        else:
+            self._events[event.sample].append(event)
+
+    def completion(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        assert sampling.seed is not None
+        samples = tuple(_sample(events, sampling) for events in self._events)
+        return Completion(prompt=prompt, samples=samples, seed=sampling.seed, prompt_logprobs=self._prompt)
+
+
+def _sample(events: Sequence[Event], sampling: Sampling) -> Sample:
+    last = events[-1]
+    assert last.finish_reason is not None
+    tokens = [event for event in events if event.token is not None]
+    logprobs = tuple(TokenLogprob(event.token, event.logprob, event.top) for event in tokens if event.token is not None)
+    return Sample(
+        text="".join(event.text for event in events),
+        tokens=tuple(event.token for event in tokens if event.token is not None),
+        finish_reason=last.finish_reason,
+        stop_reason=last.stop_reason,
+        logprobs=None if sampling.logprobs is None else logprobs,
+    )

@@ -1,0 +1,32 @@
+"""A model small enough for every test: random weights, the published vocabulary, a context of 64 tokens."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2 import checkpoint
+from gpt2.checkpoint import Weights, shapes
+from gpt2.config import ModelConfig
+from gpt2.tokenizer import Tokenizer
+
+TINY = ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Weights:
+    """Random weights in the shape `TINY`, large enough that some tokens are clearly likelier than others."""
+    draw = np.random.default_rng(0)
+    arrays = {
+        name: (0.3 * draw.standard_normal(shape)).astype(np.float32) + name.endswith(".g")
+        for name, shape in shapes(TINY).items()
+    }
+    return Weights.from_arrays(TINY, arrays)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a Hugging Face folder; read it, never write to it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    checkpoint.write_folder(folder, tiny_weights, TINY, Tokenizer.published())
+    return folder
