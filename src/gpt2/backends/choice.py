@@ -2,9 +2,10 @@
 
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 
 from gpt2.backends.seam import Backend, Source
-from gpt2.errors import BackendError
+from gpt2.errors import BackendError, MissingExtraError
 
 BACKENDS = ("auto", "native", "torch", "reference")
 DEVICES = ("auto", "cpu", "cuda", "mps")  # or one of several: "cuda:1"
@@ -60,6 +61,8 @@ def open(
 def _load(name: str, weights: Source, *, device: str, form: str, threads: int | None) -> Backend:
     """Import the backend's module, now and not before, and open it."""
     if name == "torch":
+        if find_spec("torch") is None:
+            raise MissingExtraError("the torch backend needs PyTorch, which is not installed. Install the extra gpu.")
         from gpt2.backends.torch import TorchBackend
 
         return TorchBackend(weights, device=device, form=form, threads=threads)
