@@ -16,6 +16,8 @@ position. SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number g
 finaliser constants: Stafford's variant 13. Gumbel-max: Maddison, Tarlow, Minka, "A* sampling", 2014.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,29 +70,30 @@ def draw(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> in
         ids: the tokens that survived the filters, ascending.
         logits: theirs, up to a common constant; at least one is finite.
     """
-    if len(ids) > _FEW:
+    if len(ids) > _BLOCK:
         contenders = _contenders(key, ids, logits)
         ids, logits = ids[contenders], logits[contenders]
     return int(ids[np.argmax(logits.astype(np.float64) + gumbel(key, ids))])
 
 
-_FEW = 1024  # below, two logarithms for every token cost less than finding out which tokens can win
+_BLOCK = 8192  # ids at a time, so that what is computed for them stays in the processor's cache
+_RARE = 1 / 256
 
 
 def _contenders(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> NDArray[np.intp]:
     """Indices of the tokens that can still win, found without a logarithm for each.
 
     Let M be the score of any one token. Another wins only if logit - log(-log u) > M, that is
-    u > exp(-x) with x = exp(logit - M); since 1 - exp(-x) <= x, only if 1 - u < x. The sum of x over the
-    vocabulary, so the expected number of contenders, is exp(logsumexp - M): a handful.
+    u > exp(-x) with x = exp(logit - M); since 1 - exp(-x) <= x, only if 1 - u < x. So it has a large logit,
+    x > RARE, or a rare draw, 1 - u <= RARE. The sum of x, exp(logsumexp - M), is about 1: few are large.
     """
-    u = uniforms(key, ids)
-    likely = np.flatnonzero(logits > logits.max() - 3)
-    best = np.max(logits[likely].astype(np.float64) - np.log(-np.log(u[likely])))
-    x = np.exp(logits - logits.dtype.type(best))
-    x *= logits.dtype.type(1.001)  # room for the rounding of float32
-    np.subtract(1.0, u, out=u)
-    return np.flatnonzero(u <= x)
+    likely = np.flatnonzero(logits > logits.max() - 3)[:64]
+    M = float(np.max(logits[likely].astype(np.float64) + gumbel(key, ids[likely])))
+    large = logits > M + math.log(_RARE)
+    least = np.uint64(round((1 - _RARE) * 2.0**64))  # u is 1 - RARE or more when the bits are this or more
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK)]
+    contends = [large[block] | (bits(key, ids[block]) >= least) for block in blocks]
+    return np.flatnonzero(np.concatenate(contends))
 
 
 def _mix(state: int) -> int:

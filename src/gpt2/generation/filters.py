@@ -88,7 +88,7 @@ def top_p(row: Row, p: float) -> Row:
     Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1.
     """
     _, logits = row
-    return _keep(row, _first_to_reach(logits, _probabilities(logits), p))
+    return _keep(row, _first_to_reach(logits, np.exp(logits - logits.max()), p))
 
 
 def min_p(row: Row, p: float) -> Row:
@@ -107,22 +107,17 @@ def typical_p(row: Row, p: float) -> Row:
     sampling". (Hugging Face keeps all that are as near as the last of them as well.)
     """
     _, logits = row
-    probabilities = _probabilities(logits)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        information = -np.log(probabilities)
-        entropy = np.nansum(probabilities * information)  # 0 log 0 counts as 0
-    return _keep(row, _first_to_reach(-np.abs(information - entropy), probabilities, p))
+    information = np.float32(log_normaliser(logits)) - logits
+    probabilities = np.exp(-information)
+    possible = probabilities > 0  # for 0 times infinity counts as 0
+    entropy = (probabilities[possible] * information[possible]).sum(dtype=np.float64)
+    return _keep(row, _first_to_reach(-np.abs(information - np.float32(entropy)), probabilities, p))
 
 
 def log_normaliser(logits: Logits) -> float:
     """The logarithm of the sum of exponentials: a logit less this is a log-probability."""
     largest = logits.max()
     return float(largest) + math.log(float(np.exp(logits - largest).sum(dtype=np.float64)))
-
-
-def _probabilities(logits: Logits) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max()).astype(np.float64)
-    return powers / powers.sum()
 
 
 def _keep(row: Row, indices: NDArray[np.intp]) -> Row:
@@ -137,24 +132,24 @@ def _largest(scores: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     return np.concatenate([above, equal[: k - len(above)]])
 
 
-_FIRST_GUESS = 64
+_BINS = 4096
+_BINS_PER_UNIT = 128  # scores are logarithms: the bins reach 32 below the largest, and the last takes the rest
 
 
-def _first_to_reach(scores: NDArray[np.floating], weights: NDArray[np.float64], total: float) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest largest scores whose weights reach `total`: at least one.
+def _first_to_reach(scores: Logits, weights: Logits, fraction: float) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest largest scores with this fraction of the weights: at least one.
 
-    The plain definition sorts every score; this one sorts the few that a growing guess says suffice.
+    The plain definition sorts every score. This one counts their weights into bins by score, and sorts only
+    the bin in which the fraction is reached.
     """
-    if total >= 1:
-        return np.arange(len(scores))
-    k = _FIRST_GUESS
-    while True:
-        k = min(k, len(scores))
-        largest = np.sort(_largest(scores, k))
-        reached = float(weights[largest].sum())
-        if reached >= total or k == len(scores):
-            break
-        k *= 8
-    ordered = largest[np.argsort(-scores[largest], kind="stable")]
-    before = np.cumsum(weights[ordered]) - weights[ordered]
-    return np.sort(ordered[: max(1, int(np.count_nonzero(before < total)))])
+    below = (scores.max() - scores) * np.float32(_BINS_PER_UNIT)
+    bins = np.minimum(below, _BINS - 1).astype(np.int64)
+    reached = np.cumsum(np.bincount(bins, weights, _BINS))
+    enough = fraction * reached[-1]
+    last = int(np.searchsorted(reached, enough))
+    keep = bins < last
+    part = np.flatnonzero(bins == last)
+    part = part[np.argsort(-scores[part], kind="stable")]
+    before = np.cumsum(weights[part], dtype=np.float64) - weights[part] + (reached[last - 1] if last else 0.0)
+    keep[part[: max(1, np.count_nonzero(before < enough))]] = True
+    return np.flatnonzero(keep)

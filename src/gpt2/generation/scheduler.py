@@ -18,6 +18,7 @@ from gpt2.backends.seam import NOTHING, Backend, Result, Want, Work
 from gpt2.errors import ContextError, GenerationError
 from gpt2.generation.requests import Event, Request, TokenLogprob
 from gpt2.generation.sampler import Sampler
+from gpt2.generation.scoring import best_of_rows
 from gpt2.generation.sequence import SlotSequence
 from gpt2.generation.settings import MAX_SEED, Sampling
 from gpt2.generation.text import TextStream
@@ -371,11 +372,5 @@ class _Piece:
 
 def _scored(targets: Sequence[int], result: Result) -> list[TokenLogprob]:
     assert result.target_logprobs_R is not None
-    top: list[tuple[tuple[int, float], ...]] = [()] * len(targets)
-    if result.best_ids_RK is not None and result.best_logprobs_RK is not None:
-        rows = zip(result.best_ids_RK.tolist(), result.best_logprobs_RK.tolist(), strict=True)
-        top = [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in rows]
-    return [
-        TokenLogprob(token, logprob, best)
-        for token, logprob, best in zip(targets, result.target_logprobs_R.tolist(), top, strict=True)
-    ]
+    top = best_of_rows(result) or [()] * len(targets)
+    return [TokenLogprob(*entry) for entry in zip(targets, result.target_logprobs_R.tolist(), top, strict=True)]

@@ -1,0 +1,179 @@
+"""How likely a text is under the model: token by token, of any length.
+
+Text beyond the context is scored by a window that slides: each token exactly once, and each after the first
+window with at least `n_positions - stride` tokens of context before it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gpt2.backends.seam import Backend, Result, Want, Work
+from gpt2.errors import GenerationError
+from gpt2.tokenizer import Tokenizer
+
+_CHUNK_TOKENS = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """A text's tokens and what the model made of each.
+
+    Every tuple has one entry per token. The first token's are None where it was left unscored.
+
+    Attributes:
+        text: that was scored.
+        ids: its tokens.
+        pieces: the text of each token by itself; a part of a character is U+FFFD.
+        logprobs: natural logarithm of the probability of each token after those before it.
+        ranks: how many tokens were more likely; 0 is the model's first guess.
+        entropies: of the distribution the token was drawn from, in nats.
+        best: the most likely tokens there and their log-probabilities, likeliest first, if asked for.
+        n_bytes: UTF-8 bytes of the tokens that were scored.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    logprobs: tuple[float | None, ...]
+    ranks: tuple[int | None, ...]
+    entropies: tuple[float | None, ...]
+    best: tuple[tuple[tuple[int, float], ...], ...]
+    n_bytes: int
+
+    @property
+    def n_scored(self) -> int:
+        """Tokens that were scored."""
+        return sum(logprob is not None for logprob in self.logprobs)
+
+    @property
+    def logprob(self) -> float:
+        """Of the whole text: the sum over its scored tokens."""
+        return math.fsum(logprob for logprob in self.logprobs if logprob is not None)
+
+    @property
+    def perplexity(self) -> float:
+        """Per token."""
+        return _exp(-self.logprob / self.n_scored)
+
+    @property
+    def perplexity_per_word(self) -> float:
+        """Per word, words being what white space separates; a text of white space counts as one."""
+        return _exp(-self.logprob / max(1, len(self.text.split())))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits to encode one byte of UTF-8 text."""
+        return -self.logprob / math.log(2) / self.n_bytes
+
+
+def score(
+    backend: Backend,
+    tokenizer: Tokenizer,
+    text: str | Sequence[int],
+    *,
+    stride: int | None = None,
+    score_first: bool = True,
+    best: int = 0,
+) -> Scores:
+    """Score a text, or ids.
+
+    Args:
+        backend: computes it; the slot used is given back.
+        tokenizer: of the model.
+        text: at least one token; two where the first is left unscored.
+        stride: by how many tokens the window moves on, 1 to `n_positions`; half the context by default. Less
+            gives each token more context, and takes longer.
+        score_first: put the end-of-text token before the text, so that its first token is scored as a beginning.
+        best: how many of the most likely tokens to report at each place.
+
+    Raises:
+        GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
+            end-of-text token to score the first token by.
+    """
+    n_positions = backend.config.n_positions
+    stride = max(1, n_positions // 2) if stride is None else stride
+    if not 1 <= stride <= n_positions:
+        raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+    ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
+    context: list[int] = []
+    if score_first:
+        if tokenizer.eot is None:
+            raise GenerationError(
+                "The first token cannot be scored: this tokenizer has no end-of-text token to put before it. "
+                "Leave it unscored (score_first=False)."
+            )
+        context = [tokenizer.eot]
+    if len(ids) + len(context) < 2:
+        least = 2 - len(context)
+        raise GenerationError(f"The text cannot be scored: it has {len(ids)} tokens. Give at least {least}.")
+
+    sums = _Columns()
+    for result in _slide(backend, context + ids, stride, best):
+        sums.add(result)
+    unscored = 0 if score_first else 1
+    return Scores(
+        text=text if isinstance(text, str) else tokenizer.decode(ids),
+        ids=tuple(ids),
+        pieces=tuple(tokenizer.decode([token]) for token in ids),
+        logprobs=(*[None] * unscored, *sums.logprobs),
+        ranks=(*[None] * unscored, *sums.ranks),
+        entropies=(*[None] * unscored, *sums.entropies),
+        best=(*[()] * unscored, *sums.best) if best else ((),) * len(ids),
+        n_bytes=sum(len(tokenizer.token_bytes(token)) for token in ids[unscored:]),
+    )
+
+
+def _slide(backend: Backend, ids: Sequence[int], stride: int, best: int) -> Iterator[Result]:
+    """Results whose rows, one after another, score ids[1:]."""
+    n_positions, n_rows = backend.config.n_positions, len(ids) - 1
+    done = 0  # rows scored; row i is the prediction of ids[i + 1]
+    slot = backend.new()
+    try:
+        for start in range(0, n_rows, stride):
+            end = min(start + n_positions, n_rows)
+            backend.truncate(slot, 0)
+            for first in range(start, end, _CHUNK_TOKENS):
+                after = min(first + _CHUNK_TOKENS, end)
+                rows = max(0, after - max(first, done))
+                want = Want(rows=rows, targets=ids[after - rows + 1 : after + 1], best=best) if rows else Want(rows=0)
+                (result,) = backend.step([Work(slot=slot, tokens=ids[first:after], want=want)])
+                if rows:
+                    yield result
+            done = end
+            if done == n_rows:
+                break
+    finally:
+        backend.free(slot)
+
+
+@dataclass(slots=True)
+class _Columns:
+    logprobs: list[float] = field(default_factory=list[float])
+    ranks: list[int] = field(default_factory=list[int])
+    entropies: list[float] = field(default_factory=list[float])
+    best: list[tuple[tuple[int, float], ...]] = field(default_factory=list[tuple[tuple[int, float], ...]])
+
+    def add(self, result: Result) -> None:
+        assert result.target_logprobs_R is not None
+        assert result.target_ranks_R is not None
+        assert result.entropies_R is not None
+        self.logprobs += result.target_logprobs_R.tolist()
+        self.ranks += result.target_ranks_R.tolist()
+        self.entropies += result.entropies_R.tolist()
+        self.best += best_of_rows(result)
+
+
+def best_of_rows(result: Result) -> list[tuple[tuple[int, float], ...]]:
+    """The best tokens of each row with their log-probabilities; nothing where none were asked for."""
+    if result.best_ids_RK is None or result.best_logprobs_RK is None:
+        return []
+    rows = zip(result.best_ids_RK.tolist(), result.best_logprobs_RK.tolist(), strict=True)
+    return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in rows]
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
