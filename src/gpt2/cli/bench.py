@@ -1,0 +1,94 @@
+"""`gpt2 bench`: how fast models run here, alone or beside other software on the same weights."""
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options
+
+if TYPE_CHECKING:
+    from gpt2.bench import Figures
+
+log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.option("--compare", "peers", multiple=True, metavar="PEER", help="Measure this beside it: transformers.")
+@click.option("--prompt-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Read, then decoded.")
+@click.option("--decode-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Decoded and timed.")
+@click.option("--prefill-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="Read and timed.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Texts decoded together.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="The median counts.")
+@click.option("--starts", type=click.IntRange(min=0), default=3, show_default=True, help="Cold starts timed; 0: none.")
+@model_options
+@output_options
+def bench(
+    *,
+    peers: tuple[str, ...],
+    prompt_tokens: int,
+    decode_tokens: int,
+    prefill_tokens: int,
+    batch: int,
+    rounds: int,
+    starts: int,
+    choice: ModelChoice,
+    as_json: bool,
+) -> None:
+    """Measure tokens per second: decoding one text, reading a prompt, decoding a batch; and the cold start.
+
+    Each engine runs in its own process, in turns with the others, on the same weights.
+    """
+    from gpt2.bench import Workload, compare, facts
+
+    workload = Workload(
+        prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, prefill_tokens=prefill_tokens, batch=batch
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        found = compare(
+            _folder(choice.model, Path(scratch) / "model", rewrite=bool(peers)),
+            peers=peers,
+            backend=choice.backend,
+            weights=choice.weights,
+            device=choice.device,
+            threads=choice.threads,
+            workload=workload,
+            rounds=rounds,
+            starts=starts,
+        )
+    if as_json:
+        result = {"model": choice.model, "workload": dataclasses.asdict(workload), **facts()}
+        output.write_json(result | {"engines": [dataclasses.asdict(each) for each in found]}, indent=2)
+    else:
+        output.write(_as_table(found) + "\n")
+
+
+def _folder(model: str, scratch: Path, *, rewrite: bool) -> Path:
+    """The model's own files; or a copy that every engine can read, in fp32, where there are others."""
+    from gpt2 import checkpoint, hub
+
+    path = hub.locate(model)
+    if not rewrite:
+        return path
+    found = checkpoint.read(path)
+    checkpoint.write_folder(scratch, found.weights, found.config, found.tokenizer())
+    return scratch
+
+
+def _as_table(found: "Sequence[Figures]") -> str:
+    heading = ("tokens/s", "decode", "prefill", "batch", "start, s", "peak MB")
+    rows = [
+        (
+            each.engine,
+            *(f"{each.tokens_per_second[figure]:,.0f}" for figure in ("decode", "prefill", "batch")),
+            "" if each.start_seconds is None else f"{each.start_seconds:.2f}",
+            f"{each.peak_bytes / 1e6:,.0f}",
+        )
+        for each in found
+    ]
+    return output.table([heading, *rows], right=(1, 2, 3, 4, 5))

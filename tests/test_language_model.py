@@ -1,0 +1,152 @@
+"""The model as a user holds it, on random weights and the backend that defines all others."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpt2
+from gpt2.config import ModelConfig
+from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError
+from gpt2.language_model import LanguageModel
+
+PROMPTS = ["Once upon a time", "", "The", "étoile 😀 and much more text than the others have"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> LanguageModel:
+    return gpt2.load(tiny_folder, backend="reference")
+
+
+def test_what_was_loaded(model: LanguageModel, tiny_folder: Path) -> None:
+    assert model.config == ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=64)
+    assert model.device == "cpu"
+    assert model.backend.name == "reference"
+    assert model.checkpoint.path == tiny_folder
+    assert model.tokenizer.encode("Hello world") == [15496, 995]
+    assert model.tokenizer.decode([15496, 995]) == "Hello world"
+
+
+def test_the_text_is_that_of_the_tokens(model: LanguageModel) -> None:
+    completion = model.generate("Once", max_tokens=12, seed=1)
+    assert completion.text == model.tokenizer.decode(completion.tokens)
+    assert len(completion.tokens) == 12
+    assert (completion.prompt, completion.seed, completion.finish_reason) == ("Once", 1, "length")
+    assert completion.samples[0].logprobs is None
+
+
+def test_greedy_takes_the_largest_logit(model: LanguageModel) -> None:
+    ids = model.tokenizer.encode("Once upon")
+    for _ in range(5):
+        ids.append(int(model.logits(ids)[-1].argmax()))
+    assert model.generate("Once upon", max_tokens=5, temperature=0).tokens == tuple(ids[-5:])
+
+
+def test_a_list_equals_each_alone(model: LanguageModel) -> None:
+    settings = {"max_tokens": 10, "temperature": 0.9, "top_k": 50, "seed": 7}
+    together = model.generate(PROMPTS, **settings)
+    assert together == [model.generate(prompt, **settings) for prompt in PROMPTS]
+    assert len({completion.text for completion in together}) == len(PROMPTS)
+
+
+def test_an_empty_list_is_no_work(model: LanguageModel) -> None:
+    assert model.generate([]) == []
+
+
+def test_the_stream_joins_to_the_text(model: LanguageModel) -> None:
+    settings = {"max_tokens": 20, "seed": 3}
+    events = list(model.stream("Once", **settings))
+    completion = model.generate("Once", **settings)
+    assert "".join(event.text for event in events) == completion.text
+    assert tuple(event.token for event in events if event.token is not None) == completion.tokens
+    assert [event.finish_reason for event in events if event.finish_reason] == [completion.finish_reason]
+
+
+def test_a_stream_left_in_the_middle_gives_its_memory_back(model: LanguageModel) -> None:
+    stream = model.stream("Once", max_tokens=20, seed=3)
+    next(stream)
+    assert model.backend.bytes() > 0
+    stream.close()
+    assert model.backend.bytes() == 0
+
+
+def test_a_prompt_may_be_ids_in_a_stream(model: LanguageModel) -> None:
+    text = [event.text for event in model.stream("Hello world", max_tokens=5, seed=1)]
+    assert text == [event.text for event in model.stream([15496, 995], max_tokens=5, seed=1)]
+
+
+def test_a_seed_that_was_chosen_repeats_the_text(model: LanguageModel) -> None:
+    first = model.generate("Once", max_tokens=8)
+    assert model.generate("Once", max_tokens=8, seed=first.seed).text == first.text
+
+
+def test_samples_and_log_probabilities(model: LanguageModel) -> None:
+    completion = model.generate("Once", max_tokens=4, n=3, logprobs=2, prompt_logprobs=0, seed=5)
+    assert len({sample.text for sample in completion.samples}) == 3
+    first = completion.samples[0]
+    assert first.logprobs is not None
+    assert [each.token for each in first.logprobs] == list(first.tokens)
+    row = model.logits(model.tokenizer.encode("Once"))[-1].astype(np.float64)
+    expected = row[first.tokens[0]] - np.log(np.exp(row - row.max()).sum()) - row.max()
+    assert first.logprobs[0].logprob == pytest.approx(expected, abs=1e-4)
+    assert completion.prompt_logprobs is not None
+    assert [each.token for each in completion.prompt_logprobs] == model.tokenizer.encode("Once")
+
+
+def test_settings_may_come_as_a_sampling_and_be_changed_by_name(model: LanguageModel) -> None:
+    sampling = gpt2.Sampling(max_tokens=4, seed=2)
+    assert len(model.generate("a", sampling).tokens) == 4
+    assert len(model.generate("a", sampling, max_tokens=2).tokens) == 2
+
+
+def test_logits_have_a_row_for_each_token(model: LanguageModel) -> None:
+    logits = model.logits([464, 3797])
+    assert logits.shape == (2, 50257)
+    assert logits.dtype == np.float32
+    assert model.backend.bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda model: model.logits([1] * 65), ContextError),
+        (lambda model: model.logits([50257]), GenerationError),
+        (lambda model: model.generate("word " * 100), ContextError),
+        (lambda model: model.stream("word " * 100), ContextError),
+        (lambda model: model.generate("a", temperature=-1), GenerationError),
+        (lambda model: model.generate("a", temprature=1), TypeError),
+        (lambda model: model.save("x", format="gguf"), CheckpointError),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(model: LanguageModel, call, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        call(model)
+    assert model.backend.bytes() == 0
+
+
+def test_saving_and_loading_keeps_every_logit(model: LanguageModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "copy")
+    again = gpt2.load(tmp_path / "copy", backend="reference")
+    assert (again.logits([464, 3797]) == model.logits([464, 3797])).all()
+    with pytest.raises(CheckpointError):
+        model.save(tmp_path / "copy")
+    model.save(tmp_path / "copy", overwrite=True)
+
+
+def test_two_models_do_not_know_of_each_other(model: LanguageModel, tiny_folder: Path) -> None:
+    expected = model.generate("Once", max_tokens=10, seed=1).text
+    with gpt2.load(str(tiny_folder), backend="reference") as other:
+        mine, theirs = (each.stream("Once", max_tokens=10, seed=1) for each in (model, other))
+        pairs = list(zip(mine, theirs, strict=True))
+    for side in (0, 1):
+        assert "".join(pair[side].text for pair in pairs) == expected
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        gpt2.load(str(tmp_path / "nowhere"))
+
+
+def test_a_backend_that_is_not_there(tiny_folder: Path) -> None:
+    with pytest.raises(BackendError):
+        gpt2.load(tiny_folder, backend="abacus")
