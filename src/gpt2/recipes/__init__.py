@@ -1,0 +1,1 @@
+"""Complete training configurations, as TOML: what `gpt2 train NAME` reads."""

@@ -1,0 +1,127 @@
+"""The loop: while there are tokens left, one step, then the callbacks. It writes no file and says nothing but warnings."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from gpt2.errors import TrainingError
+from gpt2.train import state as states
+from gpt2.train.config import TrainConfig, as_tree
+from gpt2.train.feed import Feed
+from gpt2.train.state import Progress, TrainState
+from gpt2.train.step import Learner, StepReport
+
+_log = logging.getLogger("gpt2")
+_BAD_STEPS_IN_A_ROW = 3
+_MOST_RETURNS = 5
+
+
+class Run:
+    """A training run between two steps.
+
+    Attributes:
+        config: its settings.
+        learner: model and optimizers.
+        feed: its data.
+        folder: what it leaves behind.
+        progress: how far it is.
+        stop: set it, and the loop ends after the step at hand.
+    """
+
+    def __init__(self, config: TrainConfig, learner: Learner, feed: Feed, folder: Path) -> None:
+        self.config = config
+        self.learner = learner
+        self.feed = feed
+        self.folder = folder
+        self.progress = Progress(cursor=feed.start())
+        self.stop = False
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run's tokens that is done."""
+        return self.progress.tokens / self.config.schedule.tokens
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all tokens are done."""
+        return self.fraction >= 1.0
+
+    def advance(self) -> StepReport:
+        """Take one step.
+
+        Raises:
+            TrainingError: it goes on failing, and going back did not help.
+        """
+        progress = self.progress
+        batch = self.feed.batch(progress.cursor, self.fraction)
+        report = self.learner.step(batch.inputs, batch.targets, step=progress.step + 1, tokens=progress.tokens)
+        progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
+        progress.seconds += report.seconds
+        if report.skipped:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+            _log.warning(
+                "step %d skipped: loss %s, gradient norm %s, on the batch that ends at %s",
+                report.step,
+                report.loss,
+                report.grad_norm,
+                batch.cursor.to_json(),
+            )
+            if progress.skipped_in_a_row == _BAD_STEPS_IN_A_ROW:
+                self._return_to_last_good()
+        else:
+            progress.skipped_in_a_row = 0
+        return report
+
+    def capture(self) -> TrainState:
+        """What must survive; its arrays are those that the next step changes."""
+        return TrainState(
+            weights={name: p.detach() for name, p in self.learner.model.named_parameters()},
+            optimizer=states.optimizer_arrays(self.learner),
+            rng=torch.get_rng_state(),
+            progress=self.progress,
+            config=as_tree(self.config),
+            tokenizer_hash=self.feed.tokenizer_hash,
+        )
+
+    def resume(self, state: TrainState) -> None:
+        """Go on from what was saved."""
+        states.restore(self.learner, state)
+        torch.set_rng_state(state.rng)
+        self.progress = state.progress
+
+    def _return_to_last_good(self) -> None:
+        """Weights and optimizer as last saved; the data go on, so that the same batches do not come again."""
+        folder = states.latest(self.folder)
+        if folder is None or self.progress.returns == _MOST_RETURNS:
+            raise TrainingError(
+                f"The run cannot go on: {_BAD_STEPS_IN_A_ROW} steps in a row had no finite loss or gradient, "
+                f"{'and there is no earlier state' if folder is None else f'after {_MOST_RETURNS} returns'}. "
+                f"Lower optim.lr (and optim.muon_lr), or look at the batches named above."
+            )
+        states.restore(self.learner, states.load(folder))
+        self.progress.returns += 1
+        self.progress.skipped_in_a_row = 0
+        _log.warning("%d bad steps in a row: back to the weights of %s", _BAD_STEPS_IN_A_ROW, folder.name)
+
+
+class Callback:
+    """Something that is done between steps. Every method does nothing unless a subclass says otherwise."""
+
+    def after_step(self, run: Run, report: StepReport) -> None:
+        """Called after every step, in the order of the callbacks."""
+
+    def at_end(self, run: Run) -> None:
+        """Called once, when the run is finished or was told to stop."""
+
+
+def loop(run: Run, callbacks: Sequence[Callback]) -> None:
+    """Train until the run is finished or told to stop."""
+    while not (run.is_finished or run.stop):
+        report = run.advance()
+        for callback in callbacks:
+            callback.after_step(run, report)
+    for callback in callbacks:
+        callback.at_end(run)

@@ -1,0 +1,73 @@
+"""Where and in what numbers a run computes, and why: chosen once, said aloud."""
+
+from dataclasses import dataclass
+
+import torch
+
+from gpt2 import machine
+from gpt2.errors import BackendError
+from gpt2.train.config import RunConfig
+
+# Without one of these a CPU computes bf16 products element by element, hundreds of times slower than fp32.
+_FAST_BF16 = ("avx512-bf16", "amx-bf16", "neon-bf16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Precision:
+    """What was chosen.
+
+    Attributes:
+        device: where parameters and batches lie.
+        dtype: of the matrix products; parameters and optimizer state are float32 (or what the model has).
+        reason: of the choice, for the user.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the forward pass runs its products in `dtype`."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = None) -> Precision:
+    """The device and the dtype for a run.
+
+    Args:
+        run: asks for them, or leaves them to `auto`.
+        instruction_sets: the processor's; None looks.
+
+    Raises:
+        BackendError: a device that is not here.
+    """
+    device = _device(run.device)
+    if run.dtype != "auto":
+        dtype = torch.bfloat16 if run.dtype == "bf16" else torch.float32
+        return Precision(device=device, dtype=dtype, reason="as asked")
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        reason = "this GPU has bf16 units" if fast else "this GPU has no bf16 units"
+    elif device.type == "cpu":
+        sets = machine.instruction_sets() if instruction_sets is None else instruction_sets
+        found = [name for name in _FAST_BF16 if name in sets]
+        fast = bool(found)
+        reason = f"this processor has {found[-1]}" if found else f"this processor has none of {', '.join(_FAST_BF16)}"
+    else:
+        fast, reason = False, f"bf16 is not relied on with {device.type}"
+    return Precision(device=device, dtype=torch.bfloat16 if fast else torch.float32, reason=reason)
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise BackendError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(device.type, False):
+        raise BackendError(f"The device {asked!r} cannot be used: PyTorch sees none here. Say cpu or auto.")
+    return device

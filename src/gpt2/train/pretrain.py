@@ -1,0 +1,191 @@
+"""A whole run from its configuration: what `gpt2 train` and `gpt2.pretrain` call."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt2 import files, machine
+from gpt2.errors import ConfigError
+from gpt2.model.gpt import GPT
+from gpt2.model.init import initialize
+from gpt2.train import plan as plans
+from gpt2.train import state as states
+from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Samples, Validation
+from gpt2.train.config import TrainConfig, as_tree, to_toml
+from gpt2.train.feed import Feed
+from gpt2.train.loop import Run, loop
+from gpt2.train.plan import Plan
+from gpt2.train.precision import choose_precision
+from gpt2.train.step import Learner, micro_batch_tokens
+
+_log = logging.getLogger("gpt2")
+
+# What may differ between two starts of one run: it does not touch what is learned, or only from now on.
+_FREE = {
+    "schedule": {"tokens"},
+    "data": {"folder"},
+    "loss": {"full_fraction"},
+    "run": {
+        "folder",
+        "compile",
+        "device",
+        "micro_batch_tokens",
+        "threads",
+        "validate_every_steps",
+        "validation_tokens",
+        "sample_every_steps",
+        "checkpoint_every_steps",
+        "keep",
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        finished: all its tokens are done; otherwise it was stopped, and starting it again goes on.
+        checkpoint: its newest saved state, which is a model folder too.
+        step: the last one.
+        tokens: trained on.
+        best_loss: lowest validation loss, if any was measured.
+    """
+
+    finished: bool
+    checkpoint: Path
+    step: int
+    tokens: int
+    best_loss: float | None
+
+
+def pretrain(
+    config: TrainConfig,
+    *,
+    say: Callable[[str], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_sample: Callable[[GPT, int], None] | None = None,
+) -> Outcome:
+    """Train a model from scratch, or go on where the run in `config.run.folder` was interrupted.
+
+    SIGTERM and Ctrl-C save the state after the step at hand, and end the run without an error.
+
+    Args:
+        config: the run; `data.folder` and `run.folder` must be set.
+        say: given a line now and then; by default it goes to the log.
+        on_plan: given what the run will be, before the first step.
+        on_sample: given the model every `run.sample_every_steps`.
+
+    Raises:
+        ConfigError: settings that cannot be, or a folder that holds another run.
+        DataError: shards that cannot be used.
+        FolderInUseError: another process trains in this folder.
+        TrainingError: the run diverges or its state cannot be saved.
+    """
+    if not config.run.folder:
+        raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
+    folder = Path(config.run.folder)
+    with files.lock(folder):
+        run, plan = _prepare(config, folder)
+        speak = say or _log.info
+        metrics = Metrics(
+            folder / "metrics.jsonl",
+            from_step=run.progress.step,
+            flops_per_token=_flops_per_token,
+            peak_flops=plans.measured_peak_flops(run.learner.precision),
+        )
+        if on_plan is not None:
+            on_plan(plan)
+        files.write_text(folder / "config.toml", to_toml(config))
+        callbacks = [
+            metrics,
+            ProgressLine(speak),
+            Validation(metrics, speak),
+            Checkpoints(),
+            *([Samples(on_sample)] if on_sample else []),
+        ]
+        with _stopped_by_signals(run):
+            loop(run, callbacks)
+        newest = states.latest(folder)
+        assert newest is not None, "the loop saves at its end"
+        progress = run.progress
+        return Outcome(
+            finished=run.is_finished,
+            checkpoint=newest,
+            step=progress.step,
+            tokens=progress.tokens,
+            best_loss=progress.best_loss,
+        )
+
+
+def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
+    precision = choose_precision(config.run)
+    threads = config.run.threads or machine.physical_cores()
+    torch.set_num_threads(threads)
+    feed = Feed(config)
+    newest = states.latest(folder)
+    state = None if newest is None else states.load(newest)
+    if state is not None:
+        _check_same_run(state.config, as_tree(config), folder)
+        if state.tokenizer_hash != feed.tokenizer_hash:
+            raise ConfigError(f"The run in {folder} cannot go on: its data were written with another vocabulary.")
+    model = GPT(config.model)
+    if state is None:
+        generator = torch.Generator().manual_seed(config.run.seed)
+        initialize(model, generator, zero_projections=config.optim.zero_projections)
+    torch.manual_seed(config.run.seed)
+    learner = Learner(model.to(precision.device), config, precision, feed.frequencies() if config.loss.rows else None)
+    run = Run(config, learner, feed, folder)
+    if state is not None:
+        run.resume(state)
+    plan = Plan(
+        parameters=plans.parameter_count(config.model),
+        tokens=config.schedule.tokens,
+        steps=config.total_steps,
+        memory_bytes=plans.memory_estimate_bytes(config, micro_batch_tokens(config.run, precision)),
+        device=f"{precision.device.type} in {str(precision.dtype).removeprefix('torch.')} ({precision.reason})",
+        threads=threads,
+        resumed_step=run.progress.step,
+    )
+    return run, plan
+
+
+def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+    for section, values in asked.items():
+        for key, value in values.items():
+            before = saved.get(section, {}).get(key, value)
+            if before != value and key not in _FREE.get(section, set()):
+                raise ConfigError(
+                    f"The run in {folder} cannot go on with {section}.{key} = {value!r}: it began with {before!r}. "
+                    f"Keep that, or choose a new folder."
+                )
+
+
+def _flops_per_token(run: Run) -> float:
+    rows = run.config.model.vocab_size if run.learner.uses_all_rows(run.fraction) else run.config.loss.rows
+    return plans.flops_per_token(run.config.model, seq_tokens=run.feed.sequence_tokens(run.fraction), rows=rows)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(run: Run) -> Iterator[None]:
+    """SIGTERM and Ctrl-C ask the loop to stop; what handled them before handles them afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        run.stop = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,198 @@
+"""What must survive a crash, and how it is kept: one `TrainState`, one folder for each that is saved.
+
+`checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...) with `training_state.safetensors`
+(the optimizer's arrays and the random state), `training_state.json` (all that is not an array) and a manifest of
+SHA-256. It is written beside its place, flushed and renamed; `latest` is written last. So whatever
+moment the process dies at, the newest folder that `latest` names is whole.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gpt2 import files
+from gpt2.data import Cursor
+from gpt2.errors import CheckpointError, FormatError, TrainingError
+from gpt2.model.gpt import GPT
+from gpt2.train import weights as weight_files
+from gpt2.train.step import Learner
+
+_log = logging.getLogger("gpt2")
+_ARRAYS, _FACTS = "training_state.safetensors", "training_state.json"
+_RNG = "rng"
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """How far a run is: everything that changes from step to step beside weights, moments and random state.
+
+    Attributes:
+        step: optimizer steps done, skipped ones included.
+        tokens: read so far.
+        seconds: spent in steps, over all starts of the run.
+        cursor: where the data go on.
+        best_loss: the lowest validation loss so far.
+        best_step: where it was measured.
+        skipped: steps skipped because loss or gradient was not finite.
+        skipped_in_a_row: of these, the last ones without a good step between.
+        returns: how often the run went back to a saved state since its last good step.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    cursor: Cursor
+    best_loss: float | None = None
+    best_step: int | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    returns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainState:
+    """Exactly what must survive a crash.
+
+    Attributes:
+        weights: every parameter by its name in the model.
+        optimizer: every array of every optimizer, as `parameter name/array name`.
+        rng: PyTorch's random state on the CPU, uint8. (Data order and sampled rows are functions of the seed and
+            of the cursor or step, so they have no state.)
+        progress: all else that changes.
+        config: the resolved configuration, as a tree.
+        tokenizer_hash: of the vocabulary that the data were written with.
+    """
+
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    rng: Tensor
+    progress: Progress
+    config: Mapping[str, Any]
+    tokenizer_hash: str
+
+
+def optimizer_arrays(learner: Learner) -> dict[str, Tensor]:
+    """The optimizers' arrays, by parameter."""
+    names = {p: name for name, p in learner.model.named_parameters()}
+    return {
+        f"{names[p]}/{key}": value
+        for optimizer in learner.optimizers
+        for p, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+
+def restore(learner: Learner, state: TrainState) -> None:
+    """Put weights and optimizers back to what was saved.
+
+    Raises:
+        CheckpointError: the arrays are not those of this model and its optimizers.
+    """
+    parameters = dict(learner.model.named_parameters())
+    if parameters.keys() != state.weights.keys():
+        raise CheckpointError("The saved weights are those of another model. Start the run in a new folder.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.weights[name])
+    owner = {p: optimizer for optimizer in learner.optimizers for g in optimizer.param_groups for p in g["params"]}
+    for optimizer in learner.optimizers:
+        optimizer.state.clear()
+    for name, value in state.optimizer.items():
+        parameter_name, _, key = name.rpartition("/")
+        parameter = parameters.get(parameter_name)
+        if parameter is None or parameter not in owner:
+            raise CheckpointError(f"The saved state has {name!r}, which no optimizer here has.")
+        device = "cpu" if value.ndim == 0 else parameter.device  # AdamW counts its steps on the CPU
+        owner[parameter].state[parameter][key] = value.to(device, copy=True)
+
+
+def save(run_folder: Path, model: GPT, state: TrainState, *, keep: int) -> Path:
+    """Write a checkpoint, then `latest`, then remove what is no longer kept.
+
+    Raises:
+        TrainingError: the weights are not finite.
+        OSError: the disk is full or cannot be written; what was there before stays.
+    """
+    for name, weight in state.weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise TrainingError(f"The weights at step {state.progress.step} cannot be saved: {name} is not finite.")
+    folder = run_folder / "checkpoints" / f"step-{state.progress.step:08d}"
+    with files.atomic_folder(folder) as partial:
+        weight_files.write(partial, model)
+        save_file({**state.optimizer, _RNG: state.rng}, partial / _ARRAYS)
+        progress = state.progress
+        files.write_json(
+            partial / _FACTS,
+            {
+                "progress": {
+                    **{name: getattr(progress, name) for name in Progress.__slots__ if name != "cursor"},
+                    "cursor": progress.cursor.to_json(),
+                },
+                "config": state.config,
+                "tokenizer_hash": state.tokenizer_hash,
+            },
+        )
+        files.write_manifest(partial, {"format": "training state", "version": 1})
+    files.write_text(run_folder / "latest", folder.name + "\n")
+    _remove_old(run_folder, keep=keep, best_step=state.progress.best_step)
+    return folder
+
+
+def load(folder: Path) -> TrainState:
+    """Read a checkpoint whose manifest was checked.
+
+    Raises:
+        CheckpointError: it cannot be read as one.
+    """
+    facts = files.read_json(folder / _FACTS)
+    arrays = load_file(folder / _ARRAYS)
+    try:
+        progress = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
+        return TrainState(
+            weights=weight_files.read(folder),
+            rng=arrays.pop(_RNG),
+            optimizer=arrays,
+            progress=Progress(**progress),
+            config=facts["config"],
+            tokenizer_hash=facts["tokenizer_hash"],
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} cannot be read as a training checkpoint: {error!r} is amiss.") from error
+
+
+def latest(run_folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None. A broken one is named in a warning and passed over."""
+    marker = run_folder / "latest"
+    if not marker.is_file():
+        return None
+    named = run_folder / "checkpoints" / marker.read_text(encoding="utf-8").strip()
+    for folder in [named, *(f for f in reversed(checkpoints(run_folder)) if f.name < named.name)]:
+        try:
+            problems = files.broken_files(folder)
+        except FormatError as error:
+            problems = [str(error)]
+        if not problems:
+            return folder
+        _log.warning("%s is broken (%s); going back to the one before it", folder, problems[0])
+    raise TrainingError(f"{run_folder} has no whole checkpoint left. Remove the folder to start again.")
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    return sorted((run_folder / "checkpoints").glob("step-*"))
+
+
+def _remove_old(run_folder: Path, *, keep: int, best_step: int | None) -> None:
+    folders: Iterable[Path] = checkpoints(run_folder)[:-keep]
+    for folder in folders:
+        if folder.name != f"step-{best_step or 0:08d}":
+            shutil.rmtree(folder, ignore_errors=True)
+    for left in (run_folder / "checkpoints").glob(".partial-*"):  # of a process that was killed while saving
+        shutil.rmtree(left, ignore_errors=True)
