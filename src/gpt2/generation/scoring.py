@@ -16,7 +16,7 @@ _CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
+class Score:
     """A text's tokens and what the model made of each.
 
     Every tuple has one entry per token. The first token's are None where it was left unscored.
@@ -40,6 +40,11 @@ class Scores:
     entropies: tuple[float | None, ...]
     best: tuple[tuple[tuple[int, float], ...], ...]
     n_bytes: int
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids, by the name that samples have for them."""
+        return self.ids
 
     @property
     def n_scored(self) -> int:
@@ -75,7 +80,7 @@ def score(
     stride: int | None = None,
     score_first: bool = True,
     best: int = 0,
-) -> Scores:
+) -> Score:
     """Score a text, or ids.
 
     Args:
@@ -112,7 +117,7 @@ def score(
     for result in _slide(backend, context + ids, stride, best):
         sums.add(result)
     unscored = 0 if score_first else 1
-    return Scores(
+    return Score(
         text=text if isinstance(text, str) else tokenizer.decode(ids),
         ids=tuple(ids),
         pieces=tuple(tokenizer.decode([token]) for token in ids),
