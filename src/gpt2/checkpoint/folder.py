@@ -20,12 +20,13 @@ from gpt2.checkpoint.safetensors import LazyArray, write_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import CheckpointError, MismatchError
-from gpt2.files import atomic_folder, write_json, write_text
+from gpt2.files import atomic_folder, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
 
 _PUBLISHED_EOT = 50256
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 # What a model folder may hold; a folder with anything else in it is not replaced.
 _KNOWN_FILES = {
@@ -37,7 +38,7 @@ _KNOWN_FILES = {
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
-    "tokenizer_config.json",
+    _TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "README.md",
@@ -114,9 +115,14 @@ def fill_folder(
         MismatchError: the arrays are not those of `config`, or do not fit `form`.
         OSError: the disk is full or the folder cannot be written.
     """
+    given = weights.names if isinstance(weights, Weights) else weights
+    if unknown := sorted(set(given) - shapes(config).keys()):
+        raise MismatchError(f"The weights hold what this GPT-2 has no place for: {', '.join(unknown[:3])}.")
     if tokenizer is not None:
         eot = tokenizer.eot
         tokenizer.save(folder)
+        settings = read_json(folder / _TOKENIZER_CONFIG)
+        write_json(folder / _TOKENIZER_CONFIG, settings | {"model_max_length": config.n_positions})
     else:
         eot = _PUBLISHED_EOT if config.vocab_size == PUBLISHED_VOCAB_SIZE else None
     write_json(folder / CONFIG, config_to_json(config, form=form, eot=eot))

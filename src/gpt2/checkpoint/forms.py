@@ -41,7 +41,8 @@ def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Float
             return (data.astype(np.uint32) << 16).view(np.float32)
         case "I8":
             assert scale is not None
-            return data.astype(np.float32) * scale
+            with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
+                return data.astype(np.float32) * scale
         case _:
             raise AssertionError(f"{dtype} is no form of weights")
 

@@ -10,6 +10,7 @@ of which belongs to exactly one array (https://huggingface.co/docs/safetensors).
 
 import json
 import mmap
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -92,7 +93,7 @@ def _mapped(entry: _Entry, mapping: mmap.mmap, data_start: int) -> StoredArray:
 
 
 def _read_header(file: IO[bytes], path: Path) -> _Header:
-    file_bytes = path.stat().st_size
+    file_bytes = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if file_bytes < 8 + 2 or length > file_bytes - 8:
         raise FormatError(
