@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpt2.errors import TokenizerError
 from gpt2.tokenizer.alphabet import bytes_of
-from gpt2.tokenizer.vocabulary import Vocabulary
+from gpt2.tokenizer.vocabulary import Vocabulary, published_vocabulary
 
-_BYTE_RANK = -1  # of a token that no merge makes
+_UNMADE, _BYTE = -2, -1  # ranks of a token that no merge has made yet, and of one that needs none
 
 
 def assemble(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Mapping[str, int]) -> Vocabulary:
@@ -25,41 +25,55 @@ def assemble(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], special:
     Raises:
         TokenizerError: it is no such vocabulary; the message says why.
     """
-    names = _names_by_id({**ids, **special})
-    made = {left + right for left, right in merges}
-    special_ids = {
-        name: i for i, name in enumerate(names) if name in special or (_looks_special(name) and name not in made)
-    }
+    ids = {**ids, **special}
+    names = _names_by_id(ids)
+    products = [left + right for left, right in merges]
+    made = set(products)
+    special_ids = {name: ids[name] for name in names if name in special or (_looks_special(name) and name not in made)}
     ordinary = [name for name in names if name not in special_ids]
     token_of = dict(zip(ordinary, bytes_of(ordinary), strict=True))
-    _check_bytes(token_of.values())
-    lefts = _check_merges({name: i for i, name in enumerate(names) if name in token_of}, merges)
-    return Vocabulary(
-        tokens=[token_of[name] if name in token_of else name.encode("utf-8") for name in names],
-        lefts=lefts,
+    special_tokens = {name: _utf8(name) for name in special_ids}
+    vocabulary = Vocabulary(
+        tokens=[*map((token_of | special_tokens).__getitem__, names)],
+        lefts=[len(left) for left, _ in merges],
         special=special_ids,
     )
+    if not _is_published(vocabulary) or products != ordinary[256:]:
+        _check_bytes(token_of.values())
+        _check_merges({name: ids[name] for name in ordinary}, merges)
+    return vocabulary
 
 
 def _names_by_id(ids: Mapping[str, int]) -> list[str]:
-    for name, i in ids.items():
-        if type(i) is not int:
-            raise TokenizerError(f"the id of {name!r} is {i!r}, which is not a whole number")
+    if set(map(type, ids.values())) != {int}:
+        name = next((name for name, i in ids.items() if type(i) is not int), "")
+        raise TokenizerError(f"the id of {name!r} is not a whole number" if ids else "it holds no tokens")
     names = sorted(ids, key=ids.__getitem__)
-    for position, name in enumerate(names):
-        if ids[name] != position:
-            raise TokenizerError(
-                f"{len(names)} tokens must have the ids 0 to {len(names) - 1}, each once; "
-                f"{name!r} has {ids[name]} where {position} was to come"
-            )
-    for name in names:
-        if not name or any("\ud800" <= character <= "\udfff" for character in name):
-            raise TokenizerError(f"{name!r} is the name of a token")
+    if [ids[name] for name in names] != list(range(len(names))):
+        position, name = next((n, name) for n, name in enumerate(names) if ids[name] != n)
+        raise TokenizerError(
+            f"{len(names)} tokens must have the ids 0 to {len(names) - 1}, each once; "
+            f"{name!r} has {ids[name]} where {position} was to come"
+        )
+    if "" in ids:
+        raise TokenizerError("the name of a token is empty")
     return names
 
 
 def _looks_special(name: str) -> bool:
     return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
+
+
+def _utf8(name: str) -> bytes:
+    try:
+        return name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise TokenizerError(f"the name {name!r} of a special token holds a surrogate") from None
+
+
+def _is_published(vocabulary: Vocabulary) -> bool:
+    published = published_vocabulary()
+    return vocabulary.tokens == published.tokens and vocabulary.lefts == list(published.lefts)
 
 
 def _check_bytes(tokens: Iterable[bytes]) -> None:
@@ -69,39 +83,42 @@ def _check_bytes(tokens: Iterable[bytes]) -> None:
             raise TokenizerError(f"no token stands for the byte 0x{byte:02X}, so not every text would have ids")
 
 
-def _check_merges(id_of: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> list[int]:
-    """The length of every left part, if the merges make every token of more than one byte, in the order of ids."""
-    rank_of = {i: _BYTE_RANK for name, i in id_of.items() if len(name) == 1}
+def _check_merges(id_of: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    """Refuse merges that do not make every token of two bytes or more, in the order of ids, or that cannot happen."""
+    ranks = [_UNMADE] * (max(id_of.values()) + 1)
+    for name, i in id_of.items():
+        if len(name) == 1:
+            ranks[i] = _BYTE
     parts_of: dict[int, tuple[int, int]] = {}
     made_of: dict[tuple[int, int], int] = {}
-    last = _BYTE_RANK
+    last = -1
     for number, (left, right) in enumerate(merges, 1):
-        parts = id_of.get(left, _BYTE_RANK), id_of.get(right, _BYTE_RANK)
-        product = id_of.get(left + right)
-        for name, part in zip((left, right), parts, strict=True):
-            if part not in rank_of:
-                raise TokenizerError(f"merge {number} uses {name!r}, which no earlier merge makes")
+        left_id, right_id, product = id_of.get(left), id_of.get(right), id_of.get(left + right)
+        if left_id is None or ranks[left_id] == _UNMADE:
+            raise TokenizerError(f"merge {number} uses {left!r}, which no earlier merge makes")
+        if right_id is None or ranks[right_id] == _UNMADE:
+            raise TokenizerError(f"merge {number} uses {right!r}, which no earlier merge makes")
         if product is None:
             raise TokenizerError(f"merge {number} makes {left + right!r}, which has no id")
         if product <= last:
             raise TokenizerError(f"merge {number} makes id {product} after id {last}: the merges are out of order")
-        if not _stay_apart(parts, product, rank_of, parts_of, made_of):
+        if not _stay_apart(left_id, right_id, product, ranks, parts_of, made_of):
             raise TokenizerError(
                 f"merge {number}, {left!r} with {right!r}, can never happen: an earlier one prevents it"
             )
-        rank_of[product] = last = product
-        parts_of[product] = parts
-        made_of[parts] = product
-    for name, i in id_of.items():
-        if i not in rank_of:
-            raise TokenizerError(f"no merge makes the token {name!r}: merges are missing, or of another vocabulary")
-    return [len(left) for left, _ in merges]
+        ranks[product] = last = product
+        parts_of[product] = left_id, right_id
+        made_of[left_id, right_id] = product
+    if len(merges) + 256 != len(id_of):
+        name = next(name for name, i in id_of.items() if ranks[i] == _UNMADE)
+        raise TokenizerError(f"no merge makes the token {name!r}: merges are missing, or of another vocabulary")
 
 
 def _stay_apart(
-    parts: tuple[int, int],
+    left: int,
+    right: int,
     product: int,
-    rank_of: Mapping[int, int],
+    ranks: Sequence[int],
     parts_of: Mapping[int, tuple[int, int]],
     made_of: Mapping[tuple[int, int], int],
 ) -> bool:
@@ -110,13 +127,12 @@ def _stay_apart(
     Each part alone is known to come about. So take the merges back, latest first, and look at the two tokens that
     then touch at the border of the parts: no merge of those two may have had its turn while they touched.
     """
-    left, right = parts
     limit = product  # the merges below it have had their turn
     while made_of.get((left, right), limit) >= limit:
-        if rank_of[left] == rank_of[right] == _BYTE_RANK:
+        if ranks[left] == ranks[right] == _BYTE:
             return True
-        if rank_of[left] > rank_of[right]:
+        if ranks[left] > ranks[right]:
             limit, left = left, parts_of[left][1]
-        else:  # of two equal tokens the left one is made first; so the border saw even that merge have its turn
+        else:  # of two equal tokens the left one is made first, so at the border that merge, too, has had its turn
             limit, right = right + 1, parts_of[right][0]
     return False

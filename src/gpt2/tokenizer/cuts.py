@@ -18,7 +18,7 @@ listed here; characters that Python's tables leave unassigned count as unknown, 
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # The White_Space property of Unicode, which is \s in the pattern. str.isspace() also counts U+001C to U+001F.
 WHITE_SPACE = frozenset(
@@ -33,16 +33,22 @@ def is_cut(text: str, i: int) -> bool:
     before, after = text[i - 1], text[i]
     if after in WHITE_SPACE:
         return before not in WHITE_SPACE or (i + 1 < len(text) and text[i + 1] not in WHITE_SPACE)
-    if before in WHITE_SPACE:
+    if before == after or before in WHITE_SPACE:
         return False
     left, right = _character_class(before), _character_class(after)
-    return bool(left and right) and left != right and not (before == "'" and right == "L")
+    return left != "" and right != "" and left != right and not (before == "'" and right == "L")
 
 
-def last_cut(text: str, start: int, stop: int) -> int:
-    """The last safe cut i with start < i <= stop, or `start` when there is none."""
+def last_cut(text: str, start: int, stop: int, keep: Iterable[str] = ()) -> int:
+    """The last place i with start < i <= stop where `text` may be cut, or `start` when there is none.
+
+    Args:
+        keep: names of special tokens that are read as such. No cut is made in one or beside one, where what ends
+            at the special token would be mistaken for what goes on.
+    """
+    reach = max(map(len, keep), default=0)
     for i in range(min(stop, len(text) - 1), start, -1):
-        if is_cut(text, i):
+        if is_cut(text, i) and not any(name in text[max(0, i - reach) : i + reach + 1] for name in keep):
             return i
     return start
 
@@ -59,6 +65,29 @@ def blocks(text: str, block_characters: int) -> Iterator[str]:
         start = cut
     if start < len(text):
         yield text[start:]
+
+
+def regroup(texts: Iterable[str], block_characters: int, keep: Iterable[str] = ()) -> Iterator[str]:
+    """A text that comes in arbitrary parts, in parts of about `block_characters` or more cut where it is safe.
+
+    Holds one part in memory; `keep` as in `last_cut`.
+    """
+    reach = max(map(len, keep), default=0)
+    pending, seen = "", 0
+    for text in texts:
+        pending += text
+        if len(pending) < block_characters:
+            continue
+        stop = len(pending) - reach - 2  # so that what follows the cut, and a special token there, is in sight
+        cut = last_cut(pending, seen, stop, keep)
+        if cut > seen:
+            yield pending[:cut]
+            pending = pending[cut:]
+            seen = stop - cut
+        else:
+            seen = max(seen, stop)
+    if pending:
+        yield pending
 
 
 def _character_class(character: str) -> str:

@@ -85,15 +85,20 @@ def _merges_in(content: bytes, path: Path) -> list[tuple[str, str]]:
         del lines[0]
     if lines and not lines[-1]:
         lines.pop()
-    return [_merge(line.split(" "), path) for line in lines]
+    return _pairs([line.split(" ") for line in lines], path)
 
 
-def _merge(parts: object, path: Path) -> tuple[str, str]:
-    match parts:
-        case [str(left), str(right)] if left and right:
-            return left, right
-        case _:
-            raise TokenizerError(f"{path.name} has {parts!r} where a merge of two tokens was to come")
+def _pairs(merges: list[Any], path: Path) -> list[tuple[str, str]]:
+    def is_pair(merge: Any) -> bool:
+        if type(merge) is not list or len(merge) != 2:
+            return False
+        left, right = merge
+        return type(left) is str and type(right) is str and left != "" and right != ""
+
+    for merge in merges:
+        if not is_pair(merge):
+            raise TokenizerError(f"{path.name} has {merge!r:.100} where a merge of two tokens was to come")
+    return [(left, right) for left, right in merges]
 
 
 def _read_whole(path: Path) -> Vocabulary:
@@ -105,13 +110,13 @@ def _read_whole(path: Path) -> Vocabulary:
             case {"content": str(name), "id": int(token_id)}:
                 added[name] = token_id
             case _:
-                raise TokenizerError(f"{path.name} has {token!r} where an added token was to come")
+                raise TokenizerError(f"{path.name} has {token!r:.100} where an added token was to come")
     model = whole["model"]
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise TokenizerError(f"{path.name} has no list of merges")
-    pairs = [_merge(merge.split(" ") if isinstance(merge, str) else merge, path) for merge in merges]
-    return assemble(_ids_in(model.get("vocab"), path), pairs, added)
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    return assemble(_ids_in(model.get("vocab"), path), _pairs(pairs, path), added)
 
 
 def _check_kind(whole: Any) -> None:
@@ -120,19 +125,19 @@ def _check_kind(whole: Any) -> None:
         case {"model": {"type": "BPE"} as model}:
             pass
         case {"model": {"type": kind}}:
-            raise TokenizerError(f"its model is {kind!r}, not BPE")
+            raise TokenizerError(f"its model is {kind!r:.100}, not BPE")
         case _:
             raise TokenizerError(f"{WHOLE} describes no model")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
-            raise TokenizerError(f"its model sets {name} to {model[name]!r}, which GPT-2's has not")
+            raise TokenizerError(f"its model sets {name} to {model[name]!r:.100}, which GPT-2's has not")
     if whole.get("normalizer"):
-        raise TokenizerError(f"it changes text before encoding ({whole['normalizer']!r}), which GPT-2's does not")
+        raise TokenizerError(f"it changes text before encoding ({whole['normalizer']!r:.100}), which GPT-2's does not")
     match whole.get("pre_tokenizer"):
         case {"type": "ByteLevel", "add_prefix_space": False, **options} if options.get("use_regex", True):
             pass
         case other:
-            raise TokenizerError(f"it splits text by {other!r}, not by GPT-2's pattern")
+            raise TokenizerError(f"it splits text by {other!r:.100}, not by GPT-2's pattern")
 
 
 def _ids_in(value: Any, path: Path) -> dict[str, int]:

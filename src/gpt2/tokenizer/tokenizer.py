@@ -1,6 +1,7 @@
 """The tokenizer: text to ids and ids to text, for the published vocabulary or another of its kind."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -98,6 +99,10 @@ class Tokenizer:
         """The same ids as an array, which for long texts is faster and smaller than a list."""
         import numpy as np
 
+        return np.frombuffer(self.encode_buffer(text, allow_special=allow_special), dtype=np.uint32)
+
+    def encode_buffer(self, text: str, *, allow_special: bool = False) -> bytes:
+        """The same ids as unsigned 32-bit numbers of the machine's byte order."""
         buffers: list[bytes] = []
         for part, special_id in self._parts(text, allow_special=allow_special):
             try:
@@ -105,8 +110,8 @@ class Tokenizer:
             except UnicodeEncodeError:
                 raise _surrogate_error(text) from None
             if special_id is not None:
-                buffers.append(np.uint32(special_id).tobytes())
-        return np.frombuffer(b"".join(buffers), dtype=np.uint32)
+                buffers.append(special_id.to_bytes(4, sys.byteorder))
+        return b"".join(buffers)
 
     def encode_batch(self, texts: Iterable[str], *, allow_special: bool = False) -> list[list[int]]:
         """The ids of each text."""

@@ -1,0 +1,75 @@
+"""Learning a new vocabulary from text: byte-level byte-pair encoding, as GPT-2's was learned."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from gpt2.errors import MissingExtraError, TokenizerError
+from gpt2.tokenizer.assembly import assemble
+from gpt2.tokenizer.cuts import regroup
+from gpt2.tokenizer.tokenizer import Tokenizer
+from gpt2.tokenizer.vocabulary import END_OF_TEXT
+
+SMALLEST_VOCABULARY = 257  # the bytes and <|endoftext|>
+_PART_CHARACTERS = 1 << 16
+
+
+def learn(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer whose merges are the most frequent of `texts`.
+
+    The ids are in GPT-2's order: the 256 bytes, the merges as they were learned, `<|endoftext|>` last. A merge must
+    occur at least twice, so a small text gives fewer tokens than `vocab_size`: look at the result's. The same texts
+    give the same vocabulary.
+
+    Args:
+        texts: one text, in parts; `<|endoftext|>` in it parts documents and is not learned from.
+        vocab_size: the number of ids wanted, at least 257.
+
+    Raises:
+        TokenizerError: the size is too small, or the text is empty or holds a surrogate.
+        MissingExtraError: the `tokenizers` library is not installed.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise TokenizerError(
+            f"A vocabulary of {vocab_size} ids cannot be learned: the 256 bytes and {END_OF_TEXT} alone "
+            f"need {SMALLEST_VOCABULARY}. Ask for more."
+        )
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise MissingExtraError(
+            "A vocabulary cannot be learned: the tokenizers library is not installed. "
+            "Install the extra that brings it: pip install 'gpt2kit[train]'."
+        ) from error
+
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learner.pre_tokenizer = byte_level
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        initial_alphabet=byte_level.alphabet(),
+        show_progress=False,
+    )
+    learner.train_from_iterator(_documents(texts), trainer)
+    model = json.loads(learner.to_str())["model"]
+    ids: dict[str, int] = model["vocab"]
+    merges = [(left, right) for left, right in model["merges"]]
+    return Tokenizer(assemble({**ids, END_OF_TEXT: len(ids)}, merges, {END_OF_TEXT: len(ids)}))
+
+
+def _documents(texts: Iterable[str]) -> Iterator[str]:
+    empty = True
+    for part in regroup(texts, _PART_CHARACTERS, (END_OF_TEXT,)):
+        try:
+            part.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"A vocabulary cannot be learned from this text: it holds the surrogate {error.object[error.start]!r}, "
+                f"which is no character. Read the text anew with errors='replace'."
+            ) from None
+        empty = empty and not part
+        yield from part.split(END_OF_TEXT)
+    if empty:
+        raise TokenizerError(
+            "A vocabulary cannot be learned: there is no text. Give at least one file that is not empty."
+        )
