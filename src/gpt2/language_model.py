@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,8 @@ from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError
-from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
+from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, Score, TokenLogprob, score
 from gpt2.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gpt2.generation.scoring import Score
 
 Prompt = str | Sequence[int]
 
@@ -151,16 +148,18 @@ class LanguageModel:
         scheduler.submit(Request(prompt=prompt, sampling=_with_seed(sampling, settings)))
         return _events(scheduler)
 
-    def score(self, text: str, *, stride: int | None = None) -> "Score":
+    def score(self, text: str, *, stride: int | None = None, best: int = 0) -> Score:
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
         Args:
-            text: of any length; past the context a window slides over it.
-            stride: tokens by which it slides.
-        """
-        from gpt2.generation.scoring import score
+            text: at least one token, and any length: past the context a window slides over it.
+            stride: tokens by which it slides; half the context by default.
+            best: how many of the most likely tokens to report at each place.
 
-        return score(self.backend, self.tokenizer, text, stride=stride)
+        Raises:
+            GenerationError: an empty text, or a stride outside the context.
+        """
+        return score(self.backend, self.tokenizer, text, stride=stride, best=best)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits of the token after each of `ids`: [T, V].

@@ -1,0 +1,89 @@
+"""`gpt2 score`: how likely a text is, token by token."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output, reading
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options
+
+if TYPE_CHECKING:
+    from gpt2.generation import Score
+
+
+@click.command(cls=Sectioned)
+@click.argument("text", required=False)
+@click.option(
+    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Score the whole text of this file."
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Past the context a window slides on by N tokens; fewer give each token more context.  [default: half of it]",
+)
+@click.option("--totals", is_flag=True, help="Leave out the table of tokens.")
+@reading.errors_option
+@model_options
+@output_options
+def score(
+    *,
+    text: str | None,
+    file: Path | None,
+    stride: int | None,
+    totals: bool,
+    errors: str,
+    choice: ModelChoice,
+    as_json: bool,
+) -> None:
+    """Say how likely TEXT is: the log-probability, rank and entropy of each token, and the perplexity.
+
+    Without TEXT, or with -, standard input is scored, whole. Weights are fp32 unless --weights says otherwise.
+    Logarithms are natural; rank 0 is the model's first guess.
+    """
+    if text is not None and file is not None:
+        raise click.UsageError("TEXT and --file exclude each other: give one.")
+    given = reading.read_text(text, errors=errors) if file is None else reading.read_file(file, errors=errors)
+    if given is None:
+        raise click.UsageError("there is nothing to score. Give TEXT, --file, or standard input.")
+    with choice.load(auto_weights="fp32") as model:
+        found = model.score(given, stride=stride)
+    if as_json:
+        output.write_json(_totals(found) | ({} if totals else {"tokens": _tokens(found)}))
+        return
+    if not totals:
+        output.write(_table(found) + "\n\n")
+    rows = [(name.replace("_", " "), _shown(value)) for name, value in _totals(found).items()]
+    output.write(output.table(rows, right=[1]) + "\n")
+
+
+def _totals(found: "Score") -> dict[str, float | int | None]:
+    totals = {
+        "tokens_scored": found.n_scored,
+        "logprob": found.logprob,
+        "perplexity": found.perplexity,
+        "perplexity_per_word": found.perplexity_per_word,
+        "bits_per_byte": found.bits_per_byte,
+    }
+    # the perplexity of one long unlikely word is beyond any float, and JSON has no infinity
+    return {name: value if math.isfinite(value) else None for name, value in totals.items()}
+
+
+def _shown(value: float | int | None) -> str:
+    if value is None:
+        return "beyond measure"
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _tokens(found: "Score") -> list[dict[str, object]]:
+    columns = zip(found.ids, found.pieces, found.logprobs, found.ranks, found.entropies, strict=True)
+    names = ("token", "piece", "logprob", "rank", "entropy")
+    return [dict(zip(names, row, strict=True)) for row in columns]
+
+
+def _table(found: "Score") -> str:
+    columns = zip(found.pieces, found.logprobs, found.ranks, found.entropies, strict=True)
+    rows = [(piece, f"{logprob:.3f}", f"{rank:,}", f"{entropy:.3f}") for piece, logprob, rank, entropy in columns]
+    return output.table([("piece", "logprob", "rank", "entropy"), *rows], right=(1, 2, 3))

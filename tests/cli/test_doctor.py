@@ -1,0 +1,23 @@
+"""`gpt2 doctor` says the same to people and to programs."""
+
+import json
+
+from gpt2 import machine
+
+
+def test_json_names_what_is_here(gpt2) -> None:
+    found = json.loads(gpt2("doctor", "--json").out)
+    assert set(found) == {"gpt2", "machine", "backends", "devices", "models", "caches", "versions"}
+    assert found["machine"]["physical_cores"] == machine.physical_cores()
+    assert found["backends"]["reference"].startswith("NumPy")
+    assert set(found["backends"]) == {"native", "torch", "reference"}
+    assert found["devices"]["cpu"] == "always"
+
+
+def test_every_fact_has_a_line(gpt2) -> None:
+    ran = gpt2("doctor")
+    assert ran.code == 0
+    for section, facts in json.loads(gpt2("doctor", "--json").out).items():
+        assert f"{section}\n" in ran.out
+        for name in facts:
+            assert f"  {name.removesuffix('_bytes').replace('_', ' ')}" in ran.out

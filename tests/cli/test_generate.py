@@ -1,0 +1,199 @@
+"""`gpt2 generate`: what goes where, from every source of prompts, and how it ends."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpt2 as package
+from gpt2.cli import continuations, output
+from gpt2.language_model import LanguageModel
+
+QUICK = ("--max-tokens", "8", "--seed", "3", "--backend", "reference")
+SETTINGS = {"max_tokens": 8, "seed": 3, "temperature": 0.8, "top_k": 40}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> LanguageModel:
+    return package.load(tiny_folder, backend="reference")
+
+
+@pytest.fixture
+def generate(gpt2, tiny_folder: Path):
+    def run(*arguments: str, stdin: bytes = b""):
+        return gpt2("generate", "--model", str(tiny_folder), *QUICK, *arguments, stdin=stdin)
+
+    return run
+
+
+def test_the_continuation_alone_goes_to_standard_output(generate, model: LanguageModel) -> None:
+    ran = generate("Once upon")
+    assert ran.code == 0
+    assert ran.out == model.generate("Once upon", **SETTINGS).text + "\n"
+    assert "reference backend" in ran.err
+    assert "8 tokens in " in ran.err
+
+
+def test_quiet_leaves_only_the_text(generate) -> None:
+    assert generate("Once upon", "--quiet").err == ""
+
+
+@pytest.mark.parametrize("arguments", [("-",), ()])
+def test_standard_input_is_a_prompt_without_its_last_newline(generate, arguments: tuple[str, ...]) -> None:
+    expected = generate("Once\nupon").out
+    assert generate(*arguments, stdin=b"Once\nupon\n").out == expected
+    assert generate(*arguments, stdin=b"Once\r\nupon\r\n").out == generate("Once\r\nupon").out
+
+
+@pytest.mark.parametrize("arguments", [("",), ("-",)])
+def test_an_empty_prompt_starts_from_end_of_text_and_says_so(
+    generate, model: LanguageModel, arguments: tuple[str, ...]
+) -> None:
+    ran = generate(*arguments)
+    assert ran.out == model.generate("", **SETTINGS).text + "\n"
+    assert "starting from the end-of-text token" in ran.err
+
+
+def test_bytes_that_are_not_utf_8_are_named_and_the_way_on_offered(generate) -> None:
+    ran = generate("-", stdin="étoile ".encode() + b"\xff more")
+    assert (ran.code, ran.out) == (1, "")
+    assert "byte 0xff at offset 8" in ran.err
+    assert "--errors replace" in ran.err
+    ran = generate("-", "--errors", "replace", stdin="étoile ".encode() + b"\xff more")
+    assert ran.code == 0
+
+
+def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path) -> None:
+    ran = gpt2("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5", "--backend", "reference")
+    [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
+    assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
+    assert "again:" not in generate("Once").err
+
+
+def test_json_holds_everything(generate, model: LanguageModel) -> None:
+    ran = generate("Once", "--json", "--n", "2", "--logprobs", "1", "--prompt-logprobs", "0")
+    found = json.loads(ran.out)
+    expected = model.generate("Once", **SETTINGS, n=2, logprobs=1, prompt_logprobs=0)
+    assert found["prompt"] == "Once"
+    assert found["seed"] == 3
+    assert [sample["text"] for sample in found["samples"]] == [sample.text for sample in expected.samples]
+    first = found["samples"][0]
+    assert first["finish_reason"] == "length"
+    assert [each["token"] for each in first["logprobs"]] == first["tokens"]
+    assert all(len(each["top"]) == 1 for each in first["logprobs"])
+    assert [each["token"] for each in found["prompt_logprobs"]] == model.tokenizer.encode("Once")
+
+
+def test_several_continuations_are_told_apart(generate, model: LanguageModel) -> None:
+    expected = model.generate("Once", **SETTINGS, n=3).samples
+    assert generate("Once", "--n", "3").out == "\n---\n".join(sample.text for sample in expected) + "\n"
+
+
+def test_log_probabilities_as_a_table(generate) -> None:
+    lines = generate("Once", "--logprobs", "0").out.splitlines()
+    assert any(line.split() == ["piece", "logprob"] for line in lines)
+
+
+def test_a_file_of_prompts_gives_results_in_order(
+    generate, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuations, "PROMPTS_AT_ONCE", 2)
+    prompts = [f"number {i}" for i in range(5)]
+    expected = [model.generate(prompt, **SETTINGS, top_p=0.9).text for prompt in prompts]
+    plain, lines = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    plain.write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
+    lines.write_text("".join(json.dumps({"prompt": prompt}) + "\n\n" for prompt in prompts), encoding="utf-8")
+    assert generate("--file", str(plain), "--top-p", "0.9").out == "\n---\n".join(expected) + "\n"
+    found = [json.loads(line) for line in generate("--file", str(lines), "--top-p", "0.9", "--json").out.splitlines()]
+    assert [each["prompt"] for each in found] == prompts
+    assert [each["samples"][0]["text"] for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"prompt": "a"}\n{"text": "b"}\n', "line 2 has no prompt"),
+        (b"not json\n", "line 1 is not JSON"),
+        (b'{"prompt": "a"}\n"\xff"\n', "byte 0xff at offset 17"),
+        (b"[" * 100_000, "line 1 is not JSON"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_by_line(generate, tmp_path: Path, content: bytes, expected: str) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(content)
+    ran = generate("--file", str(file))
+    assert ran.code == 1
+    assert expected in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("Once", "--interactive"), ("Once", "--file", __file__), ("--file", "nowhere"), ("--min-tokens", "9", "Once")],
+)
+def test_wrong_usage(generate, arguments: tuple[str, ...]) -> None:
+    ran = generate(*arguments)
+    assert ran.code == 2
+    assert "error: " in ran.err
+
+
+def test_a_prompt_beyond_the_context_names_limit_length_and_ways_on(generate) -> None:
+    ran = generate("word " * 100)
+    assert ran.code == 1
+    assert "100 tokens" in ran.err or "101 tokens" in ran.err
+    assert "64" in ran.err
+    assert generate("word " * 100, "--truncate-prompt").code == 0
+
+
+def test_a_generation_longer_than_the_context_goes_on(generate) -> None:
+    assert "100 tokens in" in generate("Once", "--max-tokens", "100", "--ignore-eot").err
+
+
+def test_an_unknown_model_lists_what_is_here(gpt2) -> None:
+    ran = gpt2("generate", "Once", "--model", "gpt5")
+    assert ran.code == 1
+    assert "gpt2-xl" in ran.err
+
+
+def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageModel) -> None:
+    turns = b"Once\n\n:seed 3\nOnce\n:help\n:quit\nnever\n"
+    ran = generate("--interactive", stdin=turns)
+    first = model.generate("Once", **SETTINGS).text
+    second = model.generate("Once" + first, **(SETTINGS | {"seed": 4})).text
+    assert ran.out == f"{first}\n{second}\n{first}\n"
+    assert ran.code == 0
+    assert ran.err.count(":quit") == 2  # at the beginning, and when asked
+
+
+def test_escape_sequences_of_a_model_are_shown_on_a_terminal(generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hostile(self, prompt, sampling=None, **settings):
+        yield package.generation.Event(request=0, text="\x1b]0;gotcha\x07")
+
+    monkeypatch.setattr(LanguageModel, "stream", hostile)
+    assert generate("Once").out == "\x1b]0;gotcha\x07\n"
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    assert generate("Once").out == "␛]0;gotcha␇\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
+def test_ctrl_c_keeps_what_was_written_and_ends_with_130(tiny_folder: Path) -> None:
+    command = [sys.executable, "-m", "gpt2", "generate", "Once", "--model", str(tiny_folder), "--ignore-eot"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    running = subprocess.Popen(
+        [*command, "--max-tokens", "1000000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    first = running.stdout.read(20)
+    running.send_signal(signal.SIGINT)
+    rest, messages = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert len(first) == 20
+    assert rest.endswith(b"\n")
+    lines = messages.decode().splitlines()
+    assert lines[-1] == "interrupted"
+    assert any(" tokens in " in line for line in lines)
+    assert "Traceback" not in messages.decode()

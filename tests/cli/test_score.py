@@ -1,0 +1,85 @@
+"""`gpt2 score`: the table, the totals, and every source of text."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import gpt2 as package
+from gpt2.language_model import LanguageModel
+
+TEXT = "The cat sat on the mat, étoile 😀."
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> LanguageModel:
+    return package.load(tiny_folder, backend="reference")
+
+
+@pytest.fixture
+def score(gpt2, tiny_folder: Path):
+    def run(*arguments: str, stdin: bytes = b""):
+        return gpt2("score", "--model", str(tiny_folder), "--backend", "reference", *arguments, stdin=stdin)
+
+    return run
+
+
+def test_json_is_what_the_model_says(score, model: LanguageModel) -> None:
+    found = json.loads(score(TEXT, "--json").out)
+    expected = model.score(TEXT)
+    assert [each["token"] for each in found["tokens"]] == model.tokenizer.encode(TEXT)
+    assert [each["logprob"] for each in found["tokens"]] == list(expected.logprobs)
+    assert found["perplexity"] == expected.perplexity
+    assert found["bits_per_byte"] == pytest.approx(-found["logprob"] / math.log(2) / len(TEXT.encode()))
+    assert found["perplexity_per_word"] == pytest.approx(math.exp(-found["logprob"] / len(TEXT.split())))
+
+
+def test_the_table_has_a_line_for_each_token_and_the_totals(score, model: LanguageModel) -> None:
+    lines = score(TEXT).out.splitlines()
+    n_tokens = len(model.tokenizer.encode(TEXT))
+    assert lines[0].split() == ["piece", "logprob", "rank", "entropy"]
+    assert lines[n_tokens + 1] == ""
+    assert lines[n_tokens + 2].split() == ["tokens", "scored", str(n_tokens)]
+    assert score(TEXT, "--totals").out.splitlines() == lines[n_tokens + 2 :]
+
+
+def test_a_newline_does_not_break_the_table(score) -> None:
+    assert "␊" in score("a\nb").out
+
+
+def test_text_may_come_from_anywhere(score, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT, encoding="utf-8")
+    expected = score(TEXT, "--json").out
+    assert score("--file", str(file), "--json").out == expected
+    assert score("-", "--json", stdin=TEXT.encode()).out == expected
+    assert score("--json", stdin=f"{TEXT}\n".encode()).out == expected
+
+
+def test_a_text_beyond_the_context_slides(score, model: LanguageModel) -> None:
+    text = "word " * 200
+    found = json.loads(score(text, "--json", "--totals", "--stride", "16").out)
+    assert found["tokens_scored"] == len(model.tokenizer.encode(text))
+    assert found["perplexity"] == model.score(text, stride=16).perplexity
+    assert found["perplexity"] != model.score(text, stride=64).perplexity
+
+
+def test_an_infinite_perplexity_is_still_json(score) -> None:
+    found = json.loads(score("unbroken" * 60, "--json", "--totals").out)
+    assert found["perplexity_per_word"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "expected"),
+    [
+        (("",), b"", 1, "cannot be scored"),
+        (("a", "--stride", "65"), b"", 1, "got 65"),
+        (("a", "--file", __file__), b"", 2, "exclude each other"),
+        (("-",), b"ab\xff", 1, "byte 0xff at offset 2"),
+    ],
+)
+def test_what_cannot_be_scored(score, arguments: tuple[str, ...], stdin: bytes, code: int, expected: str) -> None:
+    ran = score(*arguments, stdin=stdin)
+    assert (ran.code, ran.out) == (code, "")
+    assert expected in ran.err
