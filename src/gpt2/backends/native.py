@@ -1,0 +1,179 @@
+"""The backend that is the C++ engine: the fastest on a CPU, in fp32, bf16, int8 and int4.
+
+A sequence gives the same bytes alone or among others, however its prompt is cut into pieces, with a prefix kept
+or computed again, and on any number of threads: for one machine, form and instruction level.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from gpt2.backends.seam import Result, Source, Work, check
+from gpt2.config import ModelConfig
+from gpt2.errors import BackendError
+from gpt2.machine import physical_cores, usable_cores
+from gpt2.native.library import (
+    FORMS,
+    Engine,
+    Library,
+    Wanted,
+    choose_level,
+    source_of_codes,
+    source_of_floats,
+)
+
+
+class NativeBackend:
+    """The engine behind the seam; see `seam.Backend` for what its methods promise.
+
+    Args:
+        weights: what to run; every array is packed at once and not needed afterwards.
+        form: one of "auto", "fp32", "bf16", "int8", "int4". "auto" is int8 for weights that are stored as int8,
+            else fp32.
+        threads: as many as the physical cores that this process may use, unless given.
+
+    Raises:
+        BackendError: the engine was not built, or cannot hold the weights in that form.
+    """
+
+    def __init__(self, weights: Source, *, form: str = "auto", threads: int | None = None) -> None:
+        library = Library.load()
+        level = choose_level(library)
+        stored_int8 = _stored(weights, "wte") is not None
+        if form == "auto":
+            form = "int8" if stored_int8 else "fp32"
+        if form not in FORMS:
+            raise BackendError(
+                f"the native engine cannot compute in {form}: it knows {', '.join(FORMS)}. Take one of these."
+            )
+        threads = threads or min(physical_cores(), usable_cores())
+        self.name = "native"
+        self.device = "cpu"
+        self.weights = form
+        self.level = level
+        self.config: ModelConfig = weights.config
+        self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}"
+        self._lengths: dict[int, int] = {}
+        self._engine = Engine(library, shape=_shape(weights.config), form=form, level=level, threads=threads)
+        try:
+            _load(self._engine, weights, form)
+        except BaseException:
+            self._engine.close()
+            raise
+
+    def new(self) -> int:
+        """A new, empty slot."""
+        slot = self._engine.new_slot()
+        self._lengths[slot] = 0
+        return slot
+
+    def length(self, slot: int) -> int:
+        """Tokens in the slot."""
+        return self._lengths[slot]
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget all tokens from `length` on."""
+        assert 0 <= length <= self._lengths[slot], "a slot can only be cut shorter"
+        self._engine.truncate(slot, length)
+        self._lengths[slot] = length
+
+    def fork(self, slot: int) -> int:
+        """A new slot that holds the same tokens; memory is shared until one of them goes on."""
+        other = self._engine.fork(slot)
+        self._lengths[other] = self._lengths[slot]
+        return other
+
+    def free(self, slot: int) -> None:
+        """Give the slot back."""
+        del self._lengths[slot]
+        self._engine.free_slot(slot)
+
+    def bytes(self) -> int:
+        """Memory that the slots hold at present."""
+        return self._engine.slots_bytes()
+
+    def step(self, work: Sequence[Work]) -> list[Result]:
+        """Append every work's tokens to its slot and return what each wanted, in order."""
+        check(self.config, self.length, work)
+        wanted = [self._wanted(piece) for piece in work]
+        self._engine.step(wanted)
+        for piece in work:
+            self._lengths[piece.slot] += len(piece.tokens)
+        return [_result(piece, arrays) for piece, arrays in zip(work, wanted, strict=True)]
+
+    def close(self) -> None:
+        """Give back memory and threads; the backend cannot be used afterwards."""
+        self._lengths.clear()
+        self._engine.close()
+
+    def _wanted(self, piece: Work) -> Wanted:
+        """Arrays for what the piece wants."""
+        want, R, V = piece.want, piece.want.rows, self.config.vocab_size
+        wanted = Wanted(slot=piece.slot, tokens=np.ascontiguousarray(piece.tokens, np.int32), rows=R)
+        if want.logits:
+            wanted.logits = np.empty((R, V), np.float32)
+        if K := min(want.best, V):
+            wanted.best_ids, wanted.best_logprobs = np.empty((R, K), np.int32), np.empty((R, K), np.float32)
+        if want.targets is not None:
+            wanted.targets = np.ascontiguousarray(want.targets, np.int32)
+            wanted.target_logprobs, wanted.entropies = np.empty(R, np.float32), np.empty(R, np.float32)
+            wanted.target_ranks = np.empty(R, np.int32)
+        if want.trace and want.trace.residual:
+            wanted.residual_depths = np.array(want.trace.residual, np.int32)
+            wanted.residual = np.empty((len(want.trace.residual), R, self.config.n_embd), np.float32)
+        if want.trace and want.trace.attention:
+            S = self._lengths[piece.slot] + len(piece.tokens)
+            wanted.attention_heads = np.array(want.trace.attention, np.int32)
+            wanted.attention = np.empty((len(want.trace.attention), R, S), np.float32)
+        return wanted
+
+
+def _result(piece: Work, arrays: Wanted) -> Result:
+    result = Result(
+        logits_RV=arrays.logits,
+        best_ids_RK=arrays.best_ids,
+        best_logprobs_RK=arrays.best_logprobs,
+        target_logprobs_R=arrays.target_logprobs,
+        target_ranks_R=arrays.target_ranks,
+        entropies_R=arrays.entropies,
+    )
+    if piece.want.trace and arrays.residual is not None:
+        result.residual = dict(zip(piece.want.trace.residual, arrays.residual, strict=True))
+    if piece.want.trace and arrays.attention is not None:
+        result.attention = dict(zip(piece.want.trace.attention, arrays.attention, strict=True))
+    return result
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def _load(engine: Engine, weights: Source, form: str) -> None:
+    """Give the engine every array: stored int8 codes as they are where the form is int8, else floats."""
+    names = ["wte", "wpe", "ln_f.g", "ln_f.b"]
+    for layer in range(weights.config.n_layer):
+        names += [f"h.{layer}.{part}.{kind}" for part in ("ln_1", "ln_2") for kind in "gb"]
+        names += [
+            f"h.{layer}.{part}.{kind}"
+            for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+            for kind in "wb"
+        ]
+    for name in names:
+        embedding = name == "wte"
+        matrix = embedding or name.endswith(".w")
+        stored = _stored(weights, name) if matrix and (form == "int8" or (embedding and form == "int4")) else None
+        if stored is not None:
+            codes, scales = np.ascontiguousarray(stored.data), np.ascontiguousarray(stored.scale, np.float32)
+            engine.load(name, source_of_codes(codes, scales, by_output=embedding))
+        else:
+            values = np.ascontiguousarray(weights.float32(name))
+            engine.load(name, source_of_floats(values, by_output=embedding))
+
+
+def _stored(weights: Source, name: str) -> Any:
+    """The array as it is stored, if that is int8; a source may not say."""
+    stored = getattr(weights, "stored", None)
+    array = stored(name) if stored else None
+    return array if array is not None and array.dtype == "I8" else None

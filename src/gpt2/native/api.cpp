@@ -1,0 +1,162 @@
+// The C interface: checks what it is given, and turns exceptions into codes and messages.
+
+#include "gpt2_native.h"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "engine.h"
+
+struct gpt2_engine { gpt2::Engine engine; };
+
+struct gpt2_matrix {
+  gpt2::Matrix matrix;
+  const gpt2::Kernels* kernels;
+};
+
+namespace {
+
+using namespace gpt2;
+
+thread_local std::string last_error;
+
+// What f returns; or, if it throws, the code for that, with the message kept.
+template <class F>
+int32_t guarded(const F& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    last_error = "not enough memory";
+    return GPT2_NO_MEMORY;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return GPT2_FAILED;
+  }
+}
+
+int32_t fail(const std::string& message) {
+  last_error = message;
+  return GPT2_FAILED;
+}
+
+const Kernels* level_called(const char* name) {
+  const Kernels* kernels = find_level(name);
+  if (!kernels) last_error = std::string("no level called ") + name;
+  return kernels;
+}
+
+bool is_form(int32_t form) { return form >= GPT2_FP32 && form <= GPT2_INT4; }
+
+// Sums of products of int8 stay within 32 bits up to here: 2^31 / (127 * 128), and in int4 / (8 * 127 * 127).
+bool fits_whole_sums(int32_t form, int32_t inputs) {
+  if (form == GPT2_INT8) return inputs <= 131072;
+  if (form == GPT2_INT4) return inputs <= 16384;
+  return true;
+}
+
+bool is_slot(const gpt2_engine* engine, int32_t slot) {
+  if (engine->engine.slots().exists(slot)) return true;
+  last_error = "no slot " + std::to_string(slot);
+  return false;
+}
+
+Source source_of(const gpt2_source& s) { return {s.values, s.codes, s.scales, s.input_stride, s.output_stride}; }
+
+}  // namespace
+
+int32_t gpt2_abi(void) { return GPT2_ABI; }
+
+const char* gpt2_last_error(void) { return last_error.c_str(); }
+
+const char* gpt2_levels(void) {
+  static const std::string names = [] {
+    std::string all;
+    for (const Kernels* const* level = levels(); *level; ++level) all += (all.empty() ? "" : ",") + std::string((*level)->name);
+    return all;
+  }();
+  return names.c_str();
+}
+
+gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* level, int32_t threads) {
+  gpt2_engine* made = nullptr;
+  guarded([&] {
+    const Kernels* kernels = level_called(level);
+    if (!kernels) return int32_t{GPT2_FAILED};
+    if (!is_form(form) || threads < 1 || threads > 1024) return fail("no such form or number of threads");
+    if (!fits_whole_sums(form, std::max(shape->n_embd, shape->n_inner))) return fail("too wide for sums of this form in 32 bits");
+    made = new gpt2_engine{Engine(*shape, static_cast<Form>(form), *kernels, threads)};
+    return int32_t{0};
+  });
+  return made;
+}
+
+int32_t gpt2_engine_load(gpt2_engine* engine, const char* name, const gpt2_source* source) {
+  return guarded([&] { engine->engine.load(name, source_of(*source)); return int32_t{0}; });
+}
+
+void gpt2_engine_free(gpt2_engine* engine) { delete engine; }
+
+int32_t gpt2_slot_new(gpt2_engine* engine) {
+  return guarded([&] { return static_cast<int32_t>(engine->engine.slots().add()); });
+}
+
+int32_t gpt2_slot_truncate(gpt2_engine* engine, int32_t slot, int32_t length) {
+  if (!is_slot(engine, slot)) return GPT2_FAILED;
+  if (length < 0 || length > engine->engine.slots().length(slot)) return fail("a slot can only be cut shorter");
+  return guarded([&] { engine->engine.slots().truncate(slot, length); return int32_t{0}; });
+}
+
+int32_t gpt2_slot_fork(gpt2_engine* engine, int32_t slot) {
+  if (!is_slot(engine, slot)) return GPT2_FAILED;
+  return guarded([&] { return static_cast<int32_t>(engine->engine.slots().fork(slot)); });
+}
+
+int32_t gpt2_slot_free(gpt2_engine* engine, int32_t slot) {
+  if (!is_slot(engine, slot)) return GPT2_FAILED;
+  return guarded([&] { engine->engine.slots().free(slot); return int32_t{0}; });
+}
+
+int64_t gpt2_slots_bytes(const gpt2_engine* engine) { return engine->engine.slots().bytes(); }
+
+int32_t gpt2_step(gpt2_engine* engine, const gpt2_work* work, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) if (!is_slot(engine, work[i].slot)) return GPT2_FAILED;
+  return guarded([&] {
+    if (const char* refused = engine->engine.refusal(work, count)) return fail(refused);
+    return engine->engine.step(work, count) ? int32_t{0} : int32_t{GPT2_NOT_FINITE};
+  });
+}
+
+gpt2_matrix* gpt2_matrix_new(const char* level, int32_t form, int32_t inputs, int32_t outputs, const gpt2_source* source, const float* bias) {
+  gpt2_matrix* made = nullptr;
+  guarded([&] {
+    const Kernels* kernels = level_called(level);
+    if (!kernels) return int32_t{GPT2_FAILED};
+    if (!is_form(form) || !fits_whole_sums(form, inputs)) return fail("no such form, or too wide for it");
+    Matrix matrix(static_cast<Form>(form), inputs, outputs);
+    matrix.pack(*kernels, *Pool::shared(), 1, source_of(*source));
+    if (bias) matrix.set_bias(bias);
+    made = new gpt2_matrix{std::move(matrix), kernels};
+    return int32_t{0};
+  });
+  return made;
+}
+
+void gpt2_matrix_read(const gpt2_matrix* matrix, int32_t output, float* weights) { matrix->matrix.read_output(output, weights); }
+
+int32_t gpt2_matrix_apply(const gpt2_matrix* matrix, const float* x, int32_t rows, float* y) {
+  return guarded([&] {
+    const MatrixView& m = matrix->matrix.view();
+    Quantised q(rows, m.inputs);
+    for (int32_t r = 0; r < rows; ++r) {
+      matrix->kernels->quantise_row(x + static_cast<int64_t>(r) * m.inputs, m.inputs, static_cast<int>(q.code_stride), q.codes.data() + r * q.code_stride,
+                                    &q.scales[static_cast<size_t>(r)], q.group_offsets.data() + r * q.group_stride);
+    }
+    const Activations in = {x, m.inputs, q.codes.data(), q.code_stride, q.scales.data(), q.group_offsets.data(), q.group_stride};
+    matrix->kernels->dense(m, in, {y, m.outputs, Finish::store}, 0, rows, 0, m.panels);
+    return int32_t{0};
+  });
+}
+
+void gpt2_matrix_free(gpt2_matrix* matrix) { delete matrix; }

@@ -1,0 +1,134 @@
+// Attention of one head over its pages of keys and values, and writing into those pages.
+//
+//   a page holds 64 positions; for one layer and head, D = head width, D' = D rounded up to 16:
+//     keys    [D][64]     one load = the same component of 16 keys: scores of 16 keys grow side by side
+//     values  [64][D']    one load = 16 components of one value; the padding holds zeros
+//
+// A score is a sum over components in order; an output is a sum over keys in order, divided by the sum of the
+// exponentials, which runs over 16 lanes by key position. None of it depends on how many rows are taken at once,
+// so prefill and decode give the same bits. Keys and values are read as they are stored.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+constexpr int kBlocks = kPage / kPanel;   // of 16 keys in a page
+
+// Scores of R rows against B blocks of 16 keys.
+template <int R, int B, class Stored>
+inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores) {
+  Lanes sums[R][B];
+  for (int r = 0; r < R; ++r) for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
+  for (int d = 0; d < a.head_width; ++d) {
+    for (int b = 0; b < B; ++b) {
+      const Lanes key = load(keys + d * kPage + b * kPanel);
+      for (int r = 0; r < R; ++r) sums[r][b] = multiply_add(key, broadcast(a.q[(row + r) * a.q_stride + d]), sums[r][b]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int b = 0; b < B; ++b) store(scores + (row + r) * a.scores_stride + b * kPanel, mul(sums[r][b], broadcast(a.scale)));
+  }
+}
+
+template <int R, class Stored>
+void score_keys(const Attend& a, int row) {
+  const int keys = a.first_position + row + R;   // up to the last of the rows; the softmax stops each at its own
+  for (int page = 0; page * kPage < keys; ++page) {
+    const Stored* stored = reinterpret_cast<const Stored*>(a.pages[page] + a.k_offset);
+    float* scores = a.scores + page * kPage;
+    const int left = keys - page * kPage;
+    if (R == 1 && left > kPage - kPanel) {
+      score_blocks<R, R == 1 ? kBlocks : 1>(a, row, stored, scores);
+      continue;
+    }
+    for (int b = 0; b < kBlocks && b * kPanel < left; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel);
+  }
+}
+
+// exp(score - max) in place, zero past the last key; returns their sum.
+inline float exponentiate(float* scores, int keys) {
+  constexpr float lowest = -3.402823466e38f;
+  Lanes top = broadcast(lowest);
+  for (int s = 0; s < keys; s += kPanel) top = max(top, load_first(scores + s, keys - s, lowest));
+  const Lanes largest = broadcast(max_across(top));
+  Lanes sum = broadcast(0.0f);
+  for (int s = 0; s < keys; s += kPanel) {
+    store(scores + s, exponential(sub(load(scores + s), largest)));
+    const Lanes e = load_first(scores + s, keys - s, 0.0f);
+    store(scores + s, e);
+    sum = add(sum, e);
+  }
+  return sum_across(sum);
+}
+
+// Values of R rows for B vectors of 16 components starting at component d. Keys that all rows see are read once
+// for all; then each row goes on alone to its own position.
+template <int R, int B, class Stored>
+inline void mix_components(const Attend& a, int row, int d) {
+  const int width = padded_width(a.head_width), shared = a.first_position + row + 1;
+  Lanes sums[R][B];
+  for (int r = 0; r < R; ++r) for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
+  for (int page = 0; page * kPage < shared; ++page) {
+    const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset) + d;
+    const float* weights = a.scores + row * a.scores_stride + page * kPage;
+    const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
+    for (int s = 0; s < keys; ++s) {
+      for (int b = 0; b < B; ++b) {
+        const Lanes value = load(values + s * width + b * kPanel);
+        for (int r = 0; r < R; ++r) sums[r][b] = multiply_add(value, broadcast(weights[r * a.scores_stride + s]), sums[r][b]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int s = shared; s < shared + r; ++s) {
+      const Stored* value = reinterpret_cast<const Stored*>(a.pages[s / kPage] + a.v_offset) + (s % kPage) * width + d;
+      const Lanes weight = broadcast(a.scores[(row + r) * a.scores_stride + s]);
+      for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(load(value + b * kPanel), weight, sums[r][b]);
+    }
+    for (int b = 0; b < B; ++b) {
+      const int component = d + b * kPanel;
+      store_first(a.out + (row + r) * a.out_stride + component, div(sums[r][b], broadcast(a.sums[row + r])), a.head_width - component);
+    }
+  }
+}
+
+template <int R, class Stored>
+void attend_rows(const Attend& a, int row) {
+  score_keys<R, Stored>(a, row);
+  for (int r = row; r < row + R; ++r) a.sums[r] = exponentiate(a.scores + r * a.scores_stride, a.first_position + r + 1);
+  int d = 0;
+  if (R == 1) for (; d + 4 * kPanel <= a.head_width; d += 4 * kPanel) mix_components<R, R == 1 ? 4 : 1, Stored>(a, row, d);
+  for (; d < a.head_width; d += kPanel) mix_components<R, 1, Stored>(a, row, d);
+}
+
+template <int R, class Stored>
+void attend_up_to(const Attend& a, int row) {
+  if constexpr (R > 1) {
+    if (a.rows - row < R) return attend_up_to<R - 1, Stored>(a, row);
+  }
+  attend_rows<R, Stored>(a, row);
+}
+
+template <class Stored>
+void attend(const Attend& a) {
+  for (int row = 0; row < a.rows; row += kRowsAttend) attend_up_to<kRowsAttend, Stored>(a, row);
+}
+
+inline void convert(float* to, const Lanes& x) { store(to, x); }
+inline void convert(Half* to, const Lanes& x) { store(to, x); }
+
+template <class Stored>
+void store_position(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
+  Stored* keys = reinterpret_cast<Stored*>(k_page) + key;
+  Stored* values = reinterpret_cast<Stored*>(v_page) + key * padded_width(head_width);
+  for (int d = 0; d < head_width; d += kPanel) {
+    Stored buffer[kPanel];
+    convert(buffer, load_first(k + d, head_width - d, 0.0f));
+    for (int i = 0; i < kPanel && d + i < head_width; ++i) keys[(d + i) * kPage] = buffer[i];
+    convert(values + d, load_first(v + d, head_width - d, 0.0f));
+  }
+}
+
+}  // namespace
+}  // namespace gpt2

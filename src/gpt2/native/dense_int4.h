@@ -1,0 +1,58 @@
+// Matrices in int4: groups of 32 inputs with a whole scale of 1..127 each, under one float scale for each output.
+//
+//   weight = row scale * group scale * code, code in -8..7, stored as 0..15
+//
+//   panel p, group g: 256 bytes                  one load = 16 outputs x 8 inputs, 64 bytes
+//     inputs 0..7   | o0: k0 k1 k2 k3 | o1: k0 k1 k2 k3 | ... | o15 |   in the lower nibbles
+//                   | o0: k4 k5 k6 k7 | o1: k4 k5 k6 k7 | ... | o15 |   in the upper nibbles
+//     inputs 8..15, 16..23, 24..31 likewise
+//   group scales: [panel][group][16], one byte each
+//
+// Because the scales of the groups are whole numbers, a row sums exactly in 32 bits: no float until its end.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+struct Int4Tile {
+  static constexpr int kRows = kRowsInt4;
+
+  template <int R, int P>
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
+    const int groups = m.padded_inputs / kGroup;
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel / 2;
+    const int64_t group_size = kGroup * kPanel / 2;
+    const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
+    const uint8_t* scales = m.group_scales + static_cast<int64_t>(panel) * groups * kPanel;
+    const int8_t* rows = x.codes + row * x.code_stride;
+    const int32_t* offsets = x.group_offsets + row * x.group_stride;
+
+    Sums sums[R][P];
+    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = zero_sums();
+    for (int g = 0; g < groups; ++g) {
+      for (int p = 0; p < P; ++p) {
+        const int8_t* packed = w + p * panel_size + g * group_size;
+        GroupSums group[R];
+        for (int r = 0; r < R; ++r) group[r] = start_group(offsets[r * x.group_stride + g]);
+        for (int k = 0; k < kGroup; k += 8) {
+          const Codes both = load_codes(packed + k * (kPanel / 2));
+          const Codes lower = low_nibbles(both), upper = high_nibbles(both);
+          for (int r = 0; r < R; ++r) {
+            const int8_t* four = rows + r * x.code_stride + g * kGroup + k;
+            group[r] = group_dot4(group[r], lower, four);
+            group[r] = group_dot4(group[r], upper, four + 4);
+          }
+        }
+        const uint8_t* scale = scales + (static_cast<int64_t>(p) * groups + g) * kPanel;
+        for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r], scale);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int p = 0; p < P; ++p) Int8Tile::finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace gpt2

@@ -1,0 +1,45 @@
+// Matrices in int8: a scale for each output, a scale for each row of activations, whole sums in 32 bits.
+//
+//   panel p, inputs four by four                 one load = 16 outputs x 4 inputs, 64 bytes
+//     inputs 0..3 | o0: k0 k1 k2 k3 | o1: k0 k1 k2 k3 | ... | o15: k0 k1 k2 k3 |
+//     inputs 4..7 | o0: k4 k5 k6 k7 | ...
+//
+// Four neighbouring inputs of an output are what every dot-product instruction adds into one 32-bit sum
+// (VNNI, AMX, NEON), so this is the layout for all of them. y = sum * (row scale * activation scale) + bias.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+struct Int8Tile {
+  static constexpr int kRows = kRowsInt8;
+
+  template <int R, int P>
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel;
+    const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
+    const int8_t* rows = x.codes + row * x.code_stride;
+
+    Sums sums[R][P];
+    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = zero_sums();
+    for (int k = 0; k < m.padded_inputs; k += 4) {
+      for (int p = 0; p < P; ++p) {
+        const Codes weights = load_codes(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+        for (int r = 0; r < R; ++r) sums[r][p] = dot4(sums[r][p], weights, rows + r * x.code_stride + k);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int p = 0; p < P; ++p) finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+    }
+  }
+
+  static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, const Sums& sums) {
+    const Lanes scale = mul(load(m.row_scales + panel * kPanel), broadcast(x.scales[row]));
+    const Lanes scaled = mul(to_lanes(sums), scale);
+    finish(out, row, panel, m.outputs, add(scaled, load(m.bias + panel * kPanel)));
+  }
+};
+
+}  // namespace
+}  // namespace gpt2

@@ -1,0 +1,369 @@
+// One forward step, phase by phase; the members of the team share out each phase's rows, panels or heads.
+//
+//            x ──┬─ ln_1 ─ attn ─ store k, v ─ attend ─ attn_proj ─(+)─┬─ ln_2 ─ fc ─ gelu ─ mlp_proj ─(+)── x
+//                └──────────────────────────────────────────────────┘ └─────────────────────────────────┘
+//
+// Rows of all pieces of work go through the matrices together; only attention knows which sequence a row is of.
+
+#include "engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace gpt2 {
+namespace {
+
+bool is_whole(Form form) { return form == Form::int8 || form == Form::int4; }
+
+Form head_form(Form form) { return form == Form::int4 ? Form::int8 : form; }   // int4 costs the head too much
+
+bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets; }
+
+Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride, finish}; }
+
+}  // namespace
+
+Quantised::Quantised(int rows, int width)
+    : codes(static_cast<size_t>(rows) * static_cast<size_t>(round_up(width, kGroup))),
+      scales(static_cast<size_t>(rows)),
+      group_offsets(static_cast<size_t>(rows) * static_cast<size_t>(round_up(width, kGroup) / kGroup)),
+      code_stride(round_up(width, kGroup)),
+      group_stride(round_up(width, kGroup) / kGroup) {}
+
+Engine::Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads)
+    : shape_(shape), form_(form), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
+      head_width_(shape.n_embd / shape.n_head) {
+  const int D = shape.n_embd, F = shape.n_inner;
+  const auto floats = [](int64_t count) { return Buffer<float>(static_cast<size_t>(count)); };
+  wte_ = Matrix(head_form(form), D, shape.vocab_size);
+  wpe_ = floats(static_cast<int64_t>(shape.n_positions) * D);
+  ln_f_g_ = floats(D);
+  ln_f_b_ = floats(D);
+  for (int i = 0; i < shape.n_layer; ++i) {
+    layers_.push_back({floats(D), floats(D), floats(D), floats(D), Matrix(form, D, 3 * D), Matrix(form, D, D),
+                       Matrix(form, D, F), Matrix(form, F, D)});
+  }
+
+  pages_ = {shape.n_head, head_width_, form == Form::fp32 ? sizeof(float) : sizeof(Half)};
+  slots_ = Slots(pages_.page_bytes(shape.n_layer), shape.n_positions);
+
+  rows_.reserve(kChunkRows);
+  tiles_.reserve(kChunkRows);
+  head_rows_.reserve(kChunkRows);
+  x_ = Activity(kChunkRows, D);
+  normed_ = Activity(kChunkRows, D);
+  qkv_ = Activity(kChunkRows, 3 * D);
+  mixed_ = Activity(kChunkRows, D);
+  inner_ = Activity(kChunkRows, F);
+  final_ = Activity(kHeadRows, D);
+  logits_ = Activity(kHeadRows, shape.vocab_size);
+  if (is_whole(form)) quantised_ = Quantised(kChunkRows, std::max(D, F));
+  for (int i = 0; i < threads; ++i) {
+    scores_.push_back(floats(kMaxAttendRows * round_up(shape.n_positions, kPage)));
+  }
+  best_.resize(static_cast<size_t>(threads));
+  pool_->grow(threads);
+}
+
+// ---- weights by name ----
+
+Matrix* Engine::find_matrix(const std::string& name) {
+  if (name == "wte") return &wte_;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::string prefix = "h." + std::to_string(i) + ".";
+    if (name == prefix + "attn.c_attn") return &layers_[i].attn;
+    if (name == prefix + "attn.c_proj") return &layers_[i].attn_proj;
+    if (name == prefix + "mlp.c_fc") return &layers_[i].fc;
+    if (name == prefix + "mlp.c_proj") return &layers_[i].mlp_proj;
+  }
+  return nullptr;
+}
+
+Buffer<float>* Engine::find_vector(const std::string& name) {
+  if (name == "wpe") return &wpe_;
+  if (name == "ln_f.g") return &ln_f_g_;
+  if (name == "ln_f.b") return &ln_f_b_;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::string prefix = "h." + std::to_string(i) + ".";
+    if (name == prefix + "ln_1.g") return &layers_[i].ln_1_g;
+    if (name == prefix + "ln_1.b") return &layers_[i].ln_1_b;
+    if (name == prefix + "ln_2.g") return &layers_[i].ln_2_g;
+    if (name == prefix + "ln_2.b") return &layers_[i].ln_2_b;
+  }
+  return nullptr;
+}
+
+void Engine::load(const std::string& name, const Source& source) {
+  const bool named_part = name.size() > 2 && name[name.size() - 2] == '.';
+  const std::string stem = named_part ? name.substr(0, name.size() - 2) : name;
+  if (Buffer<float>* vector = find_vector(name)) {
+    std::copy(source.values, source.values + vector->size(), vector->data());
+  } else if (Matrix* matrix = find_matrix(stem); matrix && name.back() == 'b') {
+    matrix->set_bias(source.values);
+  } else if (matrix) {
+    matrix->pack(kernels_, *pool_, threads_, source);
+  } else {
+    throw std::invalid_argument("no array of this GPT-2 is called " + name);
+  }
+}
+
+// ---- one step ----
+
+const char* Engine::refusal(const gpt2_work* work, int count) const {
+  const auto in_vocabulary = [&](const int32_t* ids, int n) {
+    return std::all_of(ids, ids + n, [&](int32_t id) { return id >= 0 && id < shape_.vocab_size; });
+  };
+  for (int i = 0; i < count; ++i) {
+    const gpt2_work& piece = work[i];
+    if (piece.token_count < 1 || piece.rows < 0 || piece.rows > piece.token_count) return "rows wanted of too few tokens";
+    if (piece.token_count > shape_.n_positions - slots_.length(piece.slot)) return "the tokens do not fit the context";
+    if (piece.best < 0 || piece.best > shape_.vocab_size) return "more best tokens wanted than there are";
+    if (!in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
+    if (piece.targets && !in_vocabulary(piece.targets, piece.rows)) return "a target is not in the vocabulary";
+    for (int other = 0; other < i; ++other) if (work[other].slot == piece.slot) return "two pieces of work for one slot";
+  }
+  return nullptr;
+}
+
+bool Engine::step(const gpt2_work* work, int count) {
+  int most = 0;
+  for (int i = 0; i < count; ++i) {
+    slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
+    most = std::max(most, work[i].best);
+  }
+  for (auto& heap : best_) heap.reserve(static_cast<size_t>(most));
+
+  finite_.store(true);
+  begin_chunks();
+  pool_->run(threads_, [&](Team& team, int member) {
+    for (;;) {
+      if (member == 0) next_chunk(work, count);
+      team.meet();
+      if (rows_.empty()) return;
+      forward(team, member, work);
+    }
+  });
+  for (int i = 0; i < count; ++i) {
+    const int length = slots_.length(work[i].slot);
+    finite_.load() ? slots_.set_length(work[i].slot, length + work[i].token_count) : slots_.truncate(work[i].slot, length);
+  }
+  return finite_.load();
+}
+
+// The next kChunkRows tokens of the batch, whatever work they belong to; no rows when all is done.
+void Engine::next_chunk(const gpt2_work* work, int count) {
+  rows_.clear();
+  tiles_.clear();
+  head_rows_.clear();
+  while (work_cursor_ < count && static_cast<int>(rows_.size()) < kChunkRows) {
+    const gpt2_work& piece = work[work_cursor_];
+    const int first = static_cast<int>(rows_.size()), held = slots_.length(piece.slot);
+    for (; token_cursor_ < piece.token_count && static_cast<int>(rows_.size()) < kChunkRows; ++token_cursor_) {
+      const int wanted = std::max(-1, token_cursor_ - (piece.token_count - piece.rows));
+      if (wanted >= 0 && wants_logits(piece)) head_rows_.push_back(static_cast<int>(rows_.size()));
+      rows_.push_back({work_cursor_, held + token_cursor_, piece.tokens[token_cursor_], wanted});
+    }
+    add_tiles(first);
+    if (token_cursor_ == piece.token_count) {
+      ++work_cursor_;
+      token_cursor_ = 0;
+    }
+  }
+}
+
+void Engine::add_tiles(int first_row) {
+  const int end = static_cast<int>(rows_.size());
+  for (int row = first_row; row < end; row += kTileRows) tiles_.push_back({row, std::min(kTileRows, end - row)});
+}
+
+void Engine::forward(Team& team, int member, const gpt2_work* work) {
+  embed(team);
+  for (int layer = 0; layer < shape_.n_layer; ++layer) block(team, member, work, layer);
+  if (member == 0) {
+    for (size_t row = 0; row < rows_.size(); ++row) keep_residual(work, shape_.n_layer, static_cast<int>(row));
+  }
+  read_out(team, member, work);
+}
+
+void Engine::embed(Team& team) {
+  team.for_each(static_cast<int>(rows_.size()), 4, [&](int row, int end) {
+    for (; row < end; ++row) {
+      float* x = x_.row(row);
+      const float* position = wpe_.data() + static_cast<int64_t>(rows_[static_cast<size_t>(row)].position) * shape_.n_embd;
+      wte_.read_output(rows_[static_cast<size_t>(row)].token, x);
+      for (int d = 0; d < shape_.n_embd; ++d) x[d] += position[d];
+    }
+  });
+}
+
+void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
+  const Layer& w = layers_[static_cast<size_t>(layer)];
+  const int rows = static_cast<int>(rows_.size());
+  const auto norm = [&](const Buffer<float>& gain, const Buffer<float>& bias, int row, int end) {
+    for (; row < end; ++row) {
+      kernels_.layer_norm(x_.row(row), gain.data(), bias.data(), shape_.n_embd, shape_.layer_norm_epsilon, normed_.row(row));
+    }
+  };
+  team.for_each(rows, 4, [&](int row, int end) {
+    for (int r = row; r < end; ++r) keep_residual(work, layer, r);
+    norm(w.ln_1_g, w.ln_1_b, row, end);
+  });
+  apply(team, w.attn, normed_, rows, output(qkv_, Finish::store));
+  attention(team, member, work, layer);
+  apply(team, w.attn_proj, mixed_, rows, output(x_, Finish::add));
+  team.for_each(rows, 4, [&](int row, int end) { norm(w.ln_2_g, w.ln_2_b, row, end); });
+  apply(team, w.fc, normed_, rows, output(inner_, Finish::gelu));
+  apply(team, w.mlp_proj, inner_, rows, output(x_, Finish::add));
+}
+
+void Engine::quantise(Team& team, const Matrix& matrix, Activity& input, int rows) {
+  const bool groups = matrix.view().form == Form::int4;
+  team.for_each(rows, 4, [&](int row, int end) {
+    for (; row < end; ++row) {
+      kernels_.quantise_row(input.row(row), matrix.view().inputs, static_cast<int>(round_up(matrix.view().inputs, kGroup)),
+                            quantised_.codes.data() + row * quantised_.code_stride, &quantised_.scales[static_cast<size_t>(row)],
+                            groups ? quantised_.group_offsets.data() + row * quantised_.group_stride : nullptr);
+    }
+  });
+}
+
+void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, const Output& output) {
+  if (is_whole(matrix.view().form)) quantise(team, matrix, input, rows);
+  const Activations x = {input.values.data(), input.stride, quantised_.codes.data(), quantised_.code_stride,
+                         quantised_.scales.data(), quantised_.group_offsets.data(), quantised_.group_stride};
+  // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
+  const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / 4 * 4, 4, 64);
+  team.for_each(matrix.view().panels, piece, [&](int panel, int end) { kernels_.dense(matrix.view(), x, output, 0, rows, panel, end); });
+}
+
+// ---- attention ----
+
+void Engine::attention(Team& team, int member, const gpt2_work* work, int layer) {
+  const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
+  const int D = shape_.n_embd, n_head = shape_.n_head;
+  team.for_each(static_cast<int>(rows_.size()), 4, [&](int r, int end) {
+    for (; r < end; ++r) {
+      const Row& row = rows_[static_cast<size_t>(r)];
+      unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
+      for (int head = 0; head < n_head; ++head) {
+        const float* k = qkv_.row(r) + D + head * head_width_;
+        store(k, k + D, head_width_, row.position % kPage, page + pages_.keys(layer, head), page + pages_.values(layer, head));
+      }
+    }
+  });
+  team.for_each(static_cast<int>(tiles_.size()) * n_head, 1, [&](int item, int end) {
+    for (; item < end; ++item) attend_tile(member, work, layer, tiles_[static_cast<size_t>(item / n_head)], item % n_head);
+  });
+}
+
+void Engine::attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head) {
+  const auto attend = form_ == Form::fp32 ? kernels_.attend_fp32 : kernels_.attend_fp16;
+  Buffer<float>& scores = scores_[static_cast<size_t>(member)];
+  for (int r = tile.row; r < tile.row + tile.rows; r += kMaxAttendRows) {
+    const Row& row = rows_[static_cast<size_t>(r)];
+    const gpt2_work& piece = work[row.work];
+    float sums[kMaxAttendRows];
+    Attend a{};
+    a.rows = std::min(kMaxAttendRows, tile.row + tile.rows - r);
+    a.first_position = row.position;
+    a.head_width = head_width_;
+    a.scale = 1.0f / std::sqrt(static_cast<float>(head_width_));
+    a.q = qkv_.row(r) + head * head_width_;
+    a.q_stride = qkv_.stride;
+    a.pages = slots_.pages(piece.slot);
+    a.k_offset = pages_.keys(layer, head);
+    a.v_offset = pages_.values(layer, head);
+    a.scores = scores.data();
+    a.scores_stride = round_up(shape_.n_positions, kPage);
+    a.sums = sums;
+    a.out = mixed_.row(r) + head * head_width_;
+    a.out_stride = mixed_.stride;
+    attend(a);
+    for (int i = 0; i < a.rows && piece.attention_count > 0; ++i) {
+      keep_attention(piece, rows_[static_cast<size_t>(r + i)], layer, head, a.scores + i * a.scores_stride, sums[i]);
+    }
+  }
+}
+
+// ---- what was wanted ----
+
+void Engine::keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum) {
+  if (row.wanted < 0) return;
+  const int64_t width = slots_.length(work.slot) + work.token_count;
+  for (int i = 0; i < work.attention_count; ++i) {
+    if (work.attention_heads[2 * i] != layer || work.attention_heads[2 * i + 1] != head) continue;
+    float* to = work.attention + (static_cast<int64_t>(i) * work.rows + row.wanted) * width;
+    for (int64_t s = 0; s < width; ++s) to[s] = s <= row.position ? scores[s] / sum : 0.0f;
+  }
+}
+
+void Engine::keep_residual(const gpt2_work* work, int depth, int r) {
+  const Row& row = rows_[static_cast<size_t>(r)];
+  const gpt2_work& piece = work[row.work];
+  if (row.wanted < 0) return;
+  for (int i = 0; i < piece.residual_count; ++i) {
+    if (piece.residual_depths[i] != depth) continue;
+    float* to = piece.residual + (static_cast<int64_t>(i) * piece.rows + row.wanted) * shape_.n_embd;
+    std::copy(x_.row(r), x_.row(r) + shape_.n_embd, to);
+  }
+}
+
+void Engine::read_out(Team& team, int member, const gpt2_work* work) {
+  const int total = static_cast<int>(head_rows_.size());
+  for (int first = 0; first < total; first += kHeadRows) {
+    const int rows = std::min(kHeadRows, total - first);
+    team.for_each(rows, 4, [&](int row, int end) {
+      for (; row < end; ++row) {
+        const float* x = x_.row(head_rows_[static_cast<size_t>(first + row)]);
+        kernels_.layer_norm(x, ln_f_g_.data(), ln_f_b_.data(), shape_.n_embd, shape_.layer_norm_epsilon, final_.row(row));
+      }
+    });
+    apply(team, wte_, final_, rows, output(logits_, Finish::store));
+    team.for_each(rows, 1, [&](int i, int) {
+      const Row& row = rows_[static_cast<size_t>(head_rows_[static_cast<size_t>(first + i)])];
+      read_row(member, work[row.work], row.wanted, logits_.row(i));
+    });
+  }
+}
+
+void Engine::read_row(int member, const gpt2_work& work, int wanted, const float* logits) {
+  const int V = shape_.vocab_size;
+  const RowStatistics s = kernels_.row_statistics(logits, V);
+  if (!std::isfinite(s.weighted)) return finite_.store(false);   // one infinity or NaN among the logits is enough
+  if (work.logits) std::copy(logits, logits + V, work.logits + static_cast<int64_t>(wanted) * V);
+  const float log_total = s.largest + std::log(s.sum);
+  if (work.best > 0) keep_best(member, work, wanted, logits, log_total);
+  if (!work.targets) return;
+  const int target = work.targets[wanted];
+  const float level = logits[target];
+  int before = 0;
+  for (int i = 0; i < V; ++i) before += logits[i] > level || (logits[i] == level && i < target);
+  work.target_ranks[wanted] = before;
+  work.target_logprobs[wanted] = (level - s.largest) - std::log(s.sum);
+  work.entropies[wanted] = std::log(s.sum) - s.weighted / s.sum;
+}
+
+// The largest `best` logits in a heap whose front is the one to go next: the least; of equal ones the later id.
+void Engine::keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total) {
+  using Item = std::pair<float, int32_t>;
+  const auto comes_first = [](const Item& a, const Item& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
+  std::vector<Item>& heap = best_[static_cast<size_t>(member)];
+  heap.clear();
+  for (int i = 0; i < work.best; ++i) heap.emplace_back(logits[i], i);
+  std::make_heap(heap.begin(), heap.end(), comes_first);
+  for (int i = work.best; i < shape_.vocab_size; ++i) {
+    if (!(logits[i] > heap.front().first)) continue;
+    std::pop_heap(heap.begin(), heap.end(), comes_first);
+    heap.back() = {logits[i], i};
+    std::push_heap(heap.begin(), heap.end(), comes_first);
+  }
+  std::sort(heap.begin(), heap.end(), comes_first);
+  for (int i = 0; i < work.best; ++i) {
+    const int64_t at = static_cast<int64_t>(wanted) * work.best + i;
+    work.best_ids[at] = heap[static_cast<size_t>(i)].second;
+    work.best_logprobs[at] = heap[static_cast<size_t>(i)].first - log_total;
+  }
+}
+
+}  // namespace gpt2

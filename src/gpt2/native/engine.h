@@ -1,0 +1,113 @@
+// The engine: a GPT-2's packed weights, its slots, and the forward step over a batch of work.
+
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "gpt2_native.h"
+#include "matrix.h"
+#include "pool.h"
+#include "slots.h"
+
+namespace gpt2 {
+
+constexpr int kChunkRows = 256;   // rows that go through the layers together; longer prompts go in several chunks
+constexpr int kHeadRows = 32;     // rows whose logits are held at once: 6.4 MB at GPT-2's vocabulary
+constexpr int kTileRows = 16;     // neighbouring rows of one sequence that one thread attends for, head by head
+
+struct Layer {
+  Buffer<float> ln_1_g, ln_1_b, ln_2_g, ln_2_b;
+  Matrix attn, attn_proj, fc, mlp_proj;
+};
+
+// Rows of numbers, each as wide as the buffer's stride.
+struct Activity {
+  Buffer<float> values;
+  int64_t stride = 0;
+
+  Activity() = default;
+  Activity(int rows, int width) : values(static_cast<size_t>(rows) * round_up(width, kPanel)), stride(round_up(width, kPanel)) {}
+  float* row(int i) { return values.data() + i * stride; }
+};
+
+// The same rows as int8 codes, for the integer forms.
+struct Quantised {
+  Buffer<int8_t> codes;
+  Buffer<float> scales;
+  Buffer<int32_t> group_offsets;
+  int64_t code_stride = 0, group_stride = 0;
+
+  Quantised() = default;
+  Quantised(int rows, int width);
+};
+
+class Engine {
+ public:
+  Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads);
+
+  void load(const std::string& name, const Source& source);
+
+  Slots& slots() { return slots_; }
+  const Slots& slots() const { return slots_; }
+
+  // Why a step cannot be done with these slots, tokens and targets; null if it can.
+  const char* refusal(const gpt2_work* work, int count) const;
+
+  // False if a logit was not a finite number. Throws std::bad_alloc before anything has changed.
+  bool step(const gpt2_work* work, int count);
+
+ private:
+  struct Row { int work, position, token, wanted; };   // wanted: which of its work's wanted rows it is, or -1
+  struct Tile { int row, rows; };                      // neighbouring rows of one piece of work
+
+  Matrix* find_matrix(const std::string& name);
+  Buffer<float>* find_vector(const std::string& name);
+
+  void begin_chunks() { work_cursor_ = token_cursor_ = 0; }
+  void next_chunk(const gpt2_work* work, int count);
+  void add_tiles(int first_row);
+  void forward(Team& team, int member, const gpt2_work* work);
+  void embed(Team& team);
+  void block(Team& team, int member, const gpt2_work* work, int layer);
+  void attention(Team& team, int member, const gpt2_work* work, int layer);
+  void attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head);
+  void keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum);
+  void keep_residual(const gpt2_work* work, int depth, int row);
+  void quantise(Team& team, const Matrix& matrix, Activity& input, int rows);
+  void apply(Team& team, const Matrix& matrix, Activity& input, int rows, const Output& output);
+  void read_out(Team& team, int member, const gpt2_work* work);
+  void read_row(int member, const gpt2_work& work, int wanted, const float* logits);
+  void keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total);
+
+  gpt2_shape shape_;
+  Form form_;
+  const Kernels& kernels_;
+  std::shared_ptr<Pool> pool_;
+  int threads_;
+  int head_width_;
+
+  // weights
+  Matrix wte_;                  // the head, and by its outputs the token embedding
+  Buffer<float> wpe_, ln_f_g_, ln_f_b_;
+  std::vector<Layer> layers_;
+
+  // slots
+  PageLayout pages_;
+  Slots slots_;
+
+  // one chunk at a time
+  int work_cursor_ = 0, token_cursor_ = 0;
+  std::vector<Row> rows_;
+  std::vector<Tile> tiles_;
+  std::vector<int> head_rows_;          // rows whose logits are wanted
+  Activity x_, normed_, qkv_, mixed_, inner_, final_, logits_;
+  Quantised quantised_;
+  std::vector<Buffer<float>> scores_;   // for each thread: [kMaxAttendRows][positions]
+  std::vector<std::vector<std::pair<float, int32_t>>> best_;   // for each thread: a heap of (logit, id)
+  std::atomic<bool> finite_{true};
+};
+
+}  // namespace gpt2

@@ -1,0 +1,94 @@
+/* The C interface of the CPU engine: everything Python, or any other language, may call.
+
+   Handles are made and freed by the caller. A function that can fail returns a negative number (or a null
+   handle); gpt2_last_error then says why, for the calling thread. An engine is not thread-safe: one caller at a
+   time. Calls hold no lock of the caller's language: they may be long. */
+
+#ifndef GPT2_NATIVE_H
+#define GPT2_NATIVE_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define GPT2_API __declspec(dllexport)
+#else
+#define GPT2_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GPT2_ABI 1
+
+enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3 };
+
+enum { GPT2_FAILED = -1, GPT2_NO_MEMORY = -2, GPT2_NOT_FINITE = -3 };
+
+typedef struct gpt2_engine gpt2_engine;
+typedef struct gpt2_matrix gpt2_matrix;
+
+typedef struct {
+  int32_t n_layer, n_head, n_embd, n_positions, vocab_size, n_inner;
+  float layer_norm_epsilon;
+} gpt2_shape;
+
+/* Numbers to pack: floats, or int8 codes with one scale for each output. weight(k, o) is at
+   k * input_stride + o * output_stride. */
+typedef struct {
+  const float *values;
+  const int8_t *codes;
+  const float *scales;
+  int64_t input_stride, output_stride;
+} gpt2_source;
+
+/* One piece of work: tokens to append to a slot, and where to write what is wanted of the last `rows` of them.
+   R = rows, V = vocab_size, D = n_embd, S = tokens in the slot afterwards. Null pointers: not wanted. */
+typedef struct {
+  int32_t slot, token_count;
+  const int32_t *tokens;
+  int32_t rows, best;               /* best = K, at most V */
+  float *logits;                    /* [R][V] */
+  int32_t *best_ids;                /* [R][K] */
+  float *best_logprobs;             /* [R][K] */
+  const int32_t *targets;           /* [R] */
+  float *target_logprobs;           /* [R] */
+  int32_t *target_ranks;            /* [R] */
+  float *entropies;                 /* [R] */
+  int32_t residual_count;
+  const int32_t *residual_depths;   /* [residual_count] */
+  float *residual;                  /* [residual_count][R][D] */
+  int32_t attention_count;
+  const int32_t *attention_heads;   /* [attention_count][2]: layer, head */
+  float *attention;                 /* [attention_count][R][S] */
+} gpt2_work;
+
+GPT2_API int32_t gpt2_abi(void);
+GPT2_API const char *gpt2_last_error(void);
+GPT2_API const char *gpt2_levels(void);   /* "avx2,portable": what this build has and this machine runs, best first */
+
+/* An engine without weights. form is that of the matrices; the token embedding is int8 where form is int4. */
+GPT2_API gpt2_engine *gpt2_engine_new(const gpt2_shape *shape, int32_t form, const char *level, int32_t threads);
+/* Gives one array by OpenAI's name ("h.0.attn.c_attn.w"); it is packed or copied before the call returns. */
+GPT2_API int32_t gpt2_engine_load(gpt2_engine *engine, const char *name, const gpt2_source *source);
+GPT2_API void gpt2_engine_free(gpt2_engine *engine);
+
+GPT2_API int32_t gpt2_slot_new(gpt2_engine *engine);
+GPT2_API int32_t gpt2_slot_truncate(gpt2_engine *engine, int32_t slot, int32_t length);
+GPT2_API int32_t gpt2_slot_fork(gpt2_engine *engine, int32_t slot);
+GPT2_API int32_t gpt2_slot_free(gpt2_engine *engine, int32_t slot);
+GPT2_API int64_t gpt2_slots_bytes(const gpt2_engine *engine);
+
+/* One forward step. On failure no slot has changed its length. */
+GPT2_API int32_t gpt2_step(gpt2_engine *engine, const gpt2_work *work, int32_t count);
+
+/* A single matrix, for tests: y[n][outputs] = x[n][inputs] times the packed weights, plus bias. */
+GPT2_API gpt2_matrix *gpt2_matrix_new(const char *level, int32_t form, int32_t inputs, int32_t outputs, const gpt2_source *source, const float *bias);
+GPT2_API void gpt2_matrix_read(const gpt2_matrix *matrix, int32_t output, float *weights);
+GPT2_API int32_t gpt2_matrix_apply(const gpt2_matrix *matrix, const float *x, int32_t rows, float *y);
+GPT2_API void gpt2_matrix_free(gpt2_matrix *matrix);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,112 @@
+// What a level (an instruction set) offers: one table of functions, the same for every level.
+//
+// Plain pointers and numbers only. A level's file is compiled with its own instruction flags, so nothing in
+// here may pull in code of the standard library: the linker would keep one copy for everybody, and the copy
+// built with AVX2 would then run on a machine without it.
+//
+// Axes: N rows (tokens), K inputs and O outputs of a matrix, D width of a head, S keys.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gpt2 {
+
+constexpr int kPanel = 16;   // outputs that are computed side by side; every packed layout is made of panels
+constexpr int kGroup = 32;   // inputs that share an integer scale in int4
+constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
+constexpr int kMaxAttendRows = 4;
+
+enum class Form : int32_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
+
+struct Half { uint16_t bits; };   // IEEE binary16
+struct Bf16 { uint16_t bits; };   // the upper half of a float
+
+// A packed matrix: y[n][o] = sum over k of x[n][k] * w[k][o], plus bias[o]. Layouts are drawn in dense_*.h.
+struct MatrixView {
+  Form form;
+  int32_t inputs, outputs;
+  int32_t padded_inputs;          // inputs, rounded up to what the form reads at once; the padding holds zeros
+  int32_t panels;                 // ceil(outputs / 16)
+  const void* weights;
+  const uint8_t* group_scales;    // int4 only: [panel][group][16]
+  const float* row_scales;        // int8, int4: [panels * 16]
+  const float* bias;              // [panels * 16]
+};
+
+// The rows a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4.
+struct Activations {
+  const float* values;            // [N][stride]
+  int64_t stride;
+  const int8_t* codes;            // [N][code_stride], within -127..127
+  int64_t code_stride;
+  const float* scales;            // [N]: value = code * scale
+  const int32_t* group_offsets;   // [N][group_stride], see quantise_row
+  int64_t group_stride;
+};
+
+enum class Finish { store, add, gelu };   // y = r; y += r; y = gelu(r)
+
+struct Output {
+  float* values;                  // [N][stride]
+  int64_t stride;
+  Finish finish;
+};
+
+// Attention of up to kMaxAttendRows rows at neighbouring positions, for one head.
+struct Attend {
+  int32_t rows, first_position, head_width;
+  float scale;                    // 1 / sqrt(head_width)
+  const float* q;                 // [rows][q_stride]
+  int64_t q_stride;
+  const unsigned char* const* pages;
+  size_t k_offset, v_offset;      // of this layer and head within a page, in bytes
+  float* scores;                  // [rows][scores_stride]; afterwards exp(score - max)
+  int64_t scores_stride;          // a multiple of kPage
+  float* sums;                    // [rows]: what the scores must be divided by
+  float* out;                     // [rows][out_stride]
+  int64_t out_stride;
+};
+
+struct RowStatistics {
+  float largest;
+  float sum;                      // of exp(x - largest)
+  float weighted;                 // of exp(x - largest) * (x - largest)
+};
+
+struct Kernels {
+  const char* name;
+
+  // Rows [row, row_end) times panels [panel, panel_end). The bits of an output depend on its row alone.
+  void (*dense)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int panel_end);
+
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
+
+  // codes = round(x * 127 / max|x|), zero up to padded; *scale = max|x| / 127. group_offsets may be null.
+  void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* group_offsets);
+
+  void (*attend_fp32)(const Attend&);
+  void (*attend_fp16)(const Attend&);
+
+  // Writes one position's key and value of one head into its page.
+  void (*store_fp32)(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  void (*store_fp16)(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+
+  RowStatistics (*row_statistics)(const float* x, int count);
+
+  // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
+  void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
+                     float* row_scales);
+};
+
+// The levels of this build that this machine can run, fastest first; ends with a null pointer.
+const Kernels* const* levels();
+const Kernels* find_level(const char* name);   // null if there is none of that name
+
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Elements of one head's values in a page: rows are padded so that whole vectors can be read.
+inline int padded_width(int head_width) { return static_cast<int>(round_up(head_width, kPanel)); }
+
+}  // namespace gpt2

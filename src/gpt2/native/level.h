@@ -1,0 +1,39 @@
+// Puts the kernel families together for one level. A level's file includes its lanes_*.h, then this, and
+// returns `kernel_table`. Everything is in an unnamed namespace: each level has its own copy of each kernel.
+
+#pragma once
+
+#include "pointwise.h"
+#include "dense_float.h"
+#include "dense_int8.h"
+#include "dense_int4.h"
+#include "attention.h"
+#include "packing.h"
+
+namespace gpt2 {
+namespace {
+
+void dense(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  switch (m.form) {
+    case Form::fp32: return walk_tiles<FloatTile<float>>(m, x, out, row, row_end, panel, panel_end);
+    case Form::bf16: return walk_tiles<FloatTile<Bf16>>(m, x, out, row, row_end, panel, panel_end);
+    case Form::int8: return walk_tiles<Int8Tile>(m, x, out, row, row_end, panel, panel_end);
+    case Form::int4: return walk_tiles<Int4Tile>(m, x, out, row, row_end, panel, panel_end);
+  }
+}
+
+constexpr Kernels kernel_table(const char* name) {
+  return {name,
+          dense,
+          layer_norm,
+          quantise_row,
+          attend<float>,
+          attend<Half>,
+          store_position<float>,
+          store_position<Half>,
+          row_statistics,
+          pack_panel};
+}
+
+}  // namespace
+}  // namespace gpt2

@@ -1,0 +1,86 @@
+// Which levels this build has and this machine can run.
+
+#include <cstring>
+
+#include "kernels.h"
+
+#if defined(GPT2_LEVEL_AVX2)
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace gpt2 {
+
+extern const Kernels portable_kernels;
+#if defined(GPT2_LEVEL_AVX2)
+extern const Kernels avx2_kernels;
+#endif
+
+namespace {
+
+#if defined(GPT2_LEVEL_AVX2)
+struct CpuidLeaf { uint32_t eax, ebx, ecx, edx; };
+
+CpuidLeaf cpuid(uint32_t leaf, uint32_t subleaf) {
+  CpuidLeaf r = {0, 0, 0, 0};
+#if defined(_MSC_VER)
+  int out[4];
+  __cpuidex(out, static_cast<int>(leaf), static_cast<int>(subleaf));
+  std::memcpy(&r, out, sizeof r);
+#else
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
+#endif
+  return r;
+}
+
+// The parts of the register file that the operating system saves (Intel SDM volume 1, 13.3).
+uint64_t saved_state() {
+#if defined(_MSC_VER)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<uint64_t>(high) << 32) | low;
+#endif
+}
+
+bool has_bit(uint32_t word, int bit) { return (word >> bit) & 1u; }
+
+bool has_avx2() {
+  const CpuidLeaf basic = cpuid(1, 0), extended = cpuid(7, 0);
+  const bool xgetbv = has_bit(basic.ecx, 27), avx = has_bit(basic.ecx, 28);
+  const bool fma = has_bit(basic.ecx, 12), f16c = has_bit(basic.ecx, 29), avx2 = has_bit(extended.ebx, 5);
+  return xgetbv && avx && fma && f16c && avx2 && (saved_state() & 6) == 6;   // xmm and ymm
+}
+#endif
+
+struct LevelList {
+  const Kernels* items[8] = {};
+
+  LevelList() {
+    int count = 0;
+#if defined(GPT2_LEVEL_AVX2)
+    if (has_avx2()) items[count++] = &avx2_kernels;
+#endif
+    items[count++] = &portable_kernels;
+  }
+};
+
+}  // namespace
+
+const Kernels* const* levels() {
+  static const LevelList list;
+  return list.items;
+}
+
+const Kernels* find_level(const char* name) {
+  for (const Kernels* const* level = levels(); *level; ++level) {
+    if (std::strcmp((*level)->name, name) == 0) return *level;
+  }
+  return nullptr;
+}
+
+}  // namespace gpt2

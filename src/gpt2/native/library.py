@@ -1,0 +1,329 @@
+"""The C interface in Python: finding the library, its structures, and engines and matrices as objects.
+
+Everything here mirrors `gpt2_native.h`, which says what each call means. ctypes releases the interpreter's lock
+for the length of a call, and needs no header of Python: one library serves every version.
+
+Axes: R wanted rows, V vocabulary, K best tokens, D embedding, S tokens in the slot, N rows, I inputs, O outputs.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.errors import BackendError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
+ABI = 1
+
+_HOW_TO_GET_IT = (
+    "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
+    "build tools) and install the package again; until then NumPy computes, which is slower"
+)
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "n_inner")),
+        ("layer_norm_epsilon", ctypes.c_float),
+    ]
+
+
+class _Source(ctypes.Structure):
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("input_stride", ctypes.c_int64),
+        ("output_stride", ctypes.c_int64),
+    ]
+
+
+class _Work(ctypes.Structure):
+    _fields_ = [
+        ("slot", ctypes.c_int32),
+        ("token_count", ctypes.c_int32),
+        ("tokens", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("best", ctypes.c_int32),
+        ("logits", ctypes.c_void_p),
+        ("best_ids", ctypes.c_void_p),
+        ("best_logprobs", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p),
+        ("target_logprobs", ctypes.c_void_p),
+        ("target_ranks", ctypes.c_void_p),
+        ("entropies", ctypes.c_void_p),
+        ("residual_count", ctypes.c_int32),
+        ("residual_depths", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("attention_count", ctypes.c_int32),
+        ("attention_heads", ctypes.c_void_p),
+        ("attention", ctypes.c_void_p),
+    ]
+
+
+@dataclass(kw_only=True, slots=True)
+class Wanted:
+    """One piece of work, with the arrays its results are written to; those that are None are not computed."""
+
+    slot: int
+    tokens: Ints
+    rows: int = 0
+    logits: Floats | None = None  # [R, V]
+    best_ids: Ints | None = None  # [R, K]
+    best_logprobs: Floats | None = None  # [R, K]
+    targets: Ints | None = None  # [R]
+    target_logprobs: Floats | None = None  # [R]
+    target_ranks: Ints | None = None  # [R]
+    entropies: Floats | None = None  # [R]
+    residual_depths: Ints | None = None
+    residual: Floats | None = None  # [depths, R, D]
+    attention_heads: Ints | None = None  # [heads, 2]: layer, head
+    attention: Floats | None = None  # [heads, R, S]
+
+
+class Library:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._calls: Any = ctypes.CDLL(str(path))
+            abi = self._calls.gpt2_abi()
+        except (OSError, AttributeError) as error:
+            raise BackendError(f"the native engine at {path} cannot be loaded: {error}. {_HOW_TO_GET_IT}.") from error
+        if abi != ABI:
+            raise BackendError(
+                f"the native engine at {path} has interface {abi}, not {ABI}. Install the package again."
+            )
+        self.path = path
+        _declare(self._calls)
+
+    @staticmethod
+    @cache
+    def load() -> "Library":
+        """The library of this installation, or the one that the environment's GPT2_NATIVE_LIBRARY names.
+
+        Raises:
+            BackendError: there is none, or it cannot be loaded.
+        """
+        return Library(_find())
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The instruction levels that this build has and this machine can run, fastest first."""
+        return tuple(self._calls.gpt2_levels().decode().split(","))
+
+    def error(self) -> str:
+        """What went wrong in the last call of this thread that failed."""
+        return self._calls.gpt2_last_error().decode(errors="replace")
+
+    @property
+    def calls(self) -> Any:
+        """The C functions."""
+        return self._calls
+
+
+def choose_level(library: Library, wanted: str | None = None) -> str:
+    """The level to run: `wanted`, or the environment's GPT2_ISA, or the fastest.
+
+    Raises:
+        BackendError: this build or machine does not have it.
+    """
+    wanted = wanted or os.environ.get("GPT2_ISA") or library.levels[0]
+    if wanted not in library.levels:
+        raise BackendError(
+            f"the instruction level {wanted!r} cannot be had: this build and machine have {', '.join(library.levels)}. "
+            f"Choose one of these, or leave GPT2_ISA unset."
+        )
+    return wanted
+
+
+class Engine:
+    """The weights of one GPT-2, packed, and its slots. One caller at a time."""
+
+    def __init__(self, library: Library, *, shape: dict[str, Any], form: str, level: str, threads: int) -> None:
+        self._library, self._calls = library, library.calls
+        self._handle: int | None = self._calls.gpt2_engine_new(
+            ctypes.byref(_Shape(**shape)), FORMS.index(form), level.encode(), threads
+        )
+        if not self._handle:
+            raise BackendError(f"the native engine cannot hold this model in {form}: {library.error()}.")
+
+    def load(self, name: str, source: "_Source") -> None:
+        """Pack or copy one array."""
+        self._check(self._calls.gpt2_engine_load(self._handle, name.encode(), ctypes.byref(source)))
+
+    def new_slot(self) -> int:
+        """A new, empty slot."""
+        return self._check(self._calls.gpt2_slot_new(self._handle))
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Cut a slot shorter."""
+        self._check(self._calls.gpt2_slot_truncate(self._handle, slot, length))
+
+    def fork(self, slot: int) -> int:
+        """A new slot with the same tokens; pages are shared until one of them writes."""
+        return self._check(self._calls.gpt2_slot_fork(self._handle, slot))
+
+    def free_slot(self, slot: int) -> None:
+        """Give a slot back."""
+        self._check(self._calls.gpt2_slot_free(self._handle, slot))
+
+    def slots_bytes(self) -> int:
+        """Bytes of the pages that slots hold; shared pages count once."""
+        return self._calls.gpt2_slots_bytes(self._handle)
+
+    def step(self, wanted: Sequence[Wanted]) -> None:
+        """One forward step; results go to the arrays of `wanted`.
+
+        Raises:
+            BackendError: memory ran out, or the weights are damaged.
+        """
+        work = (_Work * len(wanted))(*(_work(piece) for piece in wanted))
+        self._check(self._calls.gpt2_step(self._handle, work, len(wanted)))
+
+    def close(self) -> None:
+        """Free everything; safe to repeat."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._calls.gpt2_engine_free(handle)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self.close()
+
+    def _check(self, code: int) -> int:
+        if code >= 0:
+            return code
+        if code == -3:
+            raise BackendError(
+                "the logits are not finite numbers: the weights are damaged. Fetch or convert them anew."
+            )
+        raise BackendError(f"the native engine failed: {self._library.error()}.")
+
+
+class Matrix:
+    """One packed matrix, to look at a weight form by itself."""
+
+    def __init__(
+        self, library: Library, source: "_Source", *, level: str, form: str, inputs: int, outputs: int
+    ) -> None:
+        self._calls, self._inputs, self._outputs = library.calls, inputs, outputs
+        self._handle: int | None = self._calls.gpt2_matrix_new(
+            level.encode(), FORMS.index(form), inputs, outputs, ctypes.byref(source), None
+        )
+        if not self._handle:
+            raise BackendError(f"a matrix of {inputs} x {outputs} cannot be packed as {form}: {library.error()}.")
+
+    def weights(self) -> Floats:
+        """What the packed weights mean: [I, O]."""
+        weights_OI = np.empty((self._outputs, self._inputs), np.float32)
+        for o in range(self._outputs):
+            self._calls.gpt2_matrix_read(self._handle, o, weights_OI[o].ctypes.data)
+        return weights_OI.T
+
+    def apply(self, x_NI: Floats) -> Floats:
+        """[N, I] -> [N, O]."""
+        x_NI = np.ascontiguousarray(x_NI, np.float32)
+        y_NO = np.empty((len(x_NI), self._outputs), np.float32)
+        assert self._calls.gpt2_matrix_apply(self._handle, x_NI.ctypes.data, len(x_NI), y_NO.ctypes.data) == 0
+        return y_NO
+
+    def __del__(self) -> None:
+        if handle := getattr(self, "_handle", None):
+            self._calls.gpt2_matrix_free(handle)
+
+
+def source_of_floats(array: Floats, *, by_output: bool = False) -> _Source:
+    """A vector, or a matrix [in, out] (`by_output`: [out, in]). The array must outlive the source."""
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    width = array.shape[-1]
+    return _Source(
+        values=array.ctypes.data, input_stride=1 if by_output else width, output_stride=width if by_output else 1
+    )
+
+
+def source_of_codes(codes: NDArray[np.int8], scales: Floats, *, by_output: bool = False) -> _Source:
+    """Stored int8 codes of a matrix, and one scale for each output. The arrays must outlive the source."""
+    assert codes.dtype == np.int8
+    assert codes.flags.c_contiguous
+    assert scales.size == codes.shape[0 if by_output else 1]
+    width = codes.shape[-1]
+    return _Source(
+        codes=codes.ctypes.data,
+        scales=scales.ctypes.data,
+        input_stride=1 if by_output else width,
+        output_stride=width if by_output else 1,
+    )
+
+
+def _work(piece: Wanted) -> _Work:
+    return _Work(
+        slot=piece.slot,
+        token_count=len(piece.tokens),
+        tokens=piece.tokens.ctypes.data,
+        rows=piece.rows,
+        best=0 if piece.best_ids is None else piece.best_ids.shape[1],
+        logits=_address(piece.logits),
+        best_ids=_address(piece.best_ids),
+        best_logprobs=_address(piece.best_logprobs),
+        targets=_address(piece.targets),
+        target_logprobs=_address(piece.target_logprobs),
+        target_ranks=_address(piece.target_ranks),
+        entropies=_address(piece.entropies),
+        residual_count=0 if piece.residual_depths is None else len(piece.residual_depths),
+        residual_depths=_address(piece.residual_depths),
+        residual=_address(piece.residual),
+        attention_count=0 if piece.attention_heads is None else len(piece.attention_heads),
+        attention_heads=_address(piece.attention_heads),
+        attention=_address(piece.attention),
+    )
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _find() -> Path:
+    if named := os.environ.get("GPT2_NATIVE_LIBRARY"):
+        return Path(named)
+    name = {"win32": "libgpt2_native.dll", "darwin": "libgpt2_native.dylib"}.get(sys.platform, "libgpt2_native.so")
+    path = Path(__file__).with_name(name)
+    if not path.is_file():
+        raise BackendError(f"the native engine was not built with this installation. {_HOW_TO_GET_IT}.")
+    return path
+
+
+def _declare(calls: Any) -> None:
+    """Types of arguments and results: ctypes takes everything for an int otherwise, and cuts pointers short."""
+    pointer, integer, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p
+    for name, result, arguments in (
+        ("gpt2_last_error", text, []),
+        ("gpt2_levels", text, []),
+        ("gpt2_engine_new", pointer, [pointer, integer, text, integer]),
+        ("gpt2_engine_load", integer, [pointer, text, pointer]),
+        ("gpt2_engine_free", None, [pointer]),
+        ("gpt2_slot_new", integer, [pointer]),
+        ("gpt2_slot_truncate", integer, [pointer, integer, integer]),
+        ("gpt2_slot_fork", integer, [pointer, integer]),
+        ("gpt2_slot_free", integer, [pointer, integer]),
+        ("gpt2_slots_bytes", ctypes.c_int64, [pointer]),
+        ("gpt2_step", integer, [pointer, pointer, integer]),
+        ("gpt2_matrix_new", pointer, [text, integer, integer, integer, pointer, pointer]),
+        ("gpt2_matrix_read", None, [pointer, integer, pointer]),
+        ("gpt2_matrix_apply", integer, [pointer, pointer, integer, pointer]),
+        ("gpt2_matrix_free", None, [pointer]),
+    ):
+        function = getattr(calls, name)
+        function.restype, function.argtypes = result, arguments

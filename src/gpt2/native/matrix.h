@@ -1,0 +1,45 @@
+// A weight matrix in the form its kernels read, packed once from floats or from stored int8 codes.
+
+#pragma once
+
+#include "buffer.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace gpt2 {
+
+// Where the numbers come from: weight (input k, output o) is at k * input_stride + o * output_stride.
+struct Source {
+  const float* values;        // either these
+  const int8_t* codes;        // or these, with
+  const float* scales;        //   weight = code * scales[o]
+  int64_t input_stride, output_stride;
+};
+
+class Matrix {
+ public:
+  Matrix() = default;
+  // Codes can only become an int8 matrix. `bias` may be null.
+  Matrix(Form form, int inputs, int outputs);
+
+  void pack(const Kernels& kernels, Pool& pool, int threads, const Source& source);
+  void set_bias(const float* bias);
+
+  const MatrixView& view() const { return view_; }
+  // The weights of one output as the kernels mean them, [inputs]: what an embedding looks up.
+  void read_output(int output, float* weights) const;
+  size_t bytes() const;
+
+ private:
+  void pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch);
+  void pack_codes(const Source& source, int panel);
+  void* panel_weights(int panel);
+
+  MatrixView view_{};
+  size_t panel_bytes_ = 0;
+  Buffer<unsigned char> weights_;
+  Buffer<uint8_t> group_scales_;
+  Buffer<float> row_scales_, bias_;
+};
+
+}  // namespace gpt2

@@ -1,0 +1,139 @@
+// What is done to one row of numbers: exp and gelu, layer norm, quantising, the sums of a softmax.
+//
+// Every sum runs over sixteen lanes in a fixed order and ends in the same tree, so a row's bits depend on the
+// row alone. Rows may have any width: the last, partial vector goes through a small buffer.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+// The first `count` of sixteen numbers; `fill` in the place of the others.
+inline Lanes load_first(const float* p, int count, float fill) {
+  if (count >= kPanel) return load(p);
+  float buffer[kPanel];
+  for (int i = 0; i < kPanel; ++i) buffer[i] = i < count ? p[i] : fill;
+  return load(buffer);
+}
+
+inline void store_first(float* p, const Lanes& x, int count) {
+  if (count >= kPanel) return store(p, x);
+  float buffer[kPanel];
+  store(buffer, x);
+  for (int i = 0; i < count; ++i) p[i] = buffer[i];
+}
+
+// e^x for x in -87..88, clamped outside: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
+// Coefficients: Cephes expf; the error is below 2 units in the last place.
+inline Lanes exponential(Lanes x) {
+  x = min(max(x, broadcast(-87.0f)), broadcast(88.0f));
+  const Lanes n = round_even(mul(x, broadcast(1.44269504f)));
+  Lanes r = multiply_add(n, broadcast(-0.693359375f), x);   // ln 2 in two parts, the first exact in few bits
+  r = multiply_add(n, broadcast(2.12194440e-4f), r);
+  Lanes p = broadcast(1.9875691500e-4f);
+  p = multiply_add(p, r, broadcast(1.3981999507e-3f));
+  p = multiply_add(p, r, broadcast(8.3334519073e-3f));
+  p = multiply_add(p, r, broadcast(4.1665795894e-2f));
+  p = multiply_add(p, r, broadcast(1.6666665459e-1f));
+  p = multiply_add(p, r, broadcast(5.0000001201e-1f));
+  p = multiply_add(p, mul(r, r), add(r, broadcast(1.0f)));
+  return mul(p, power_of_two(n));
+}
+
+// x (1 + tanh u) / 2 = x / (1 + e^-2u), with u = sqrt(2 / pi) (x + 0.044715 x^3): GPT-2's gelu.
+inline Lanes gelu(const Lanes& x) {
+  const Lanes cubic = multiply_add(mul(mul(x, x), x), broadcast(0.044715f), x);
+  const Lanes power = mul(cubic, broadcast(-2.0f * 0.7978845608f));
+  return div(x, add(broadcast(1.0f), exponential(power)));
+}
+
+inline float square_root(float x) {
+  // Newton's method is exact enough, but the compiler's instruction is exact: this is it, without <cmath>.
+#if defined(__GNUC__) || defined(__clang__)
+  return __builtin_sqrtf(x);
+#else
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+#endif
+}
+
+void layer_norm(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y) {
+  Lanes sum = broadcast(0.0f);
+  for (int d = 0; d < width; d += kPanel) sum = add(sum, load_first(x + d, width - d, 0.0f));
+  const float mean = sum_across(sum) / static_cast<float>(width);
+
+  Lanes squares = broadcast(0.0f);
+  for (int d = 0; d < width; d += kPanel) {
+    const Lanes centred = sub(load_first(x + d, width - d, mean), broadcast(mean));
+    squares = multiply_add(centred, centred, squares);
+  }
+  const float variance = sum_across(squares) / static_cast<float>(width);
+  const float scale = 1.0f / square_root(variance + epsilon);
+
+  for (int d = 0; d < width; d += kPanel) {
+    const Lanes centred = sub(load_first(x + d, width - d, mean), broadcast(mean));
+    const Lanes scaled = mul(centred, broadcast(scale));
+    const Lanes g = load_first(gain + d, width - d, 0.0f), b = load_first(bias + d, width - d, 0.0f);
+    store_first(y + d, multiply_add(scaled, g, b), width - d);
+  }
+}
+
+// The largest magnitude below which a row counts as all zeros: 127 / magnitude must stay finite.
+constexpr float kSmallestMagnitude = 1e-30f;
+
+// Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127).
+//
+// int4 codes are stored as 0..15 for -8..7. To take the 8 off again, a group's sum starts at -8 times the sum
+// of its 32 activations, kept as the two 16-bit halves in which the products arrive: inputs 0, 1 of every four
+// in the lower half, inputs 2, 3 in the upper.
+void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* group_offsets) {
+  Lanes largest = broadcast(0.0f);
+  for (int k = 0; k < width; k += kPanel) largest = max(largest, absolute(load_first(x + k, width - k, 0.0f)));
+  const float magnitude = max_across(largest);
+  const bool zero = !(magnitude > kSmallestMagnitude);
+  const Lanes inverse = broadcast(zero ? 0.0f : 127.0f / magnitude);
+  *scale = zero ? 0.0f : magnitude / 127.0f;
+
+  for (int k = 0; k < padded; k += kPanel) {
+    float rounded[kPanel];
+    const Lanes exact = mul(load_first(x + k, width - k > 0 ? width - k : 0, 0.0f), inverse);
+    store(rounded, min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f)));
+    const int count = padded - k < kPanel ? padded - k : kPanel;
+    for (int i = 0; i < count; ++i) codes[k + i] = static_cast<int8_t>(static_cast<int32_t>(rounded[i]));
+  }
+
+  if (!group_offsets) return;
+  for (int k = 0; k < padded; k += kGroup) {
+    int32_t lower = 0, upper = 0;
+    for (int i = 0; i < kGroup; i += 4) {
+      lower += codes[k + i] + codes[k + i + 1];
+      upper += codes[k + i + 2] + codes[k + i + 3];
+    }
+    const uint32_t low = static_cast<uint32_t>(-8 * lower) & 0xffffu, high = static_cast<uint32_t>(-8 * upper) << 16;
+    group_offsets[k / kGroup] = static_cast<int32_t>(high | low);
+  }
+}
+
+RowStatistics row_statistics(const float* x, int count) {
+  constexpr float lowest = -3.402823466e38f;
+  Lanes top = broadcast(lowest);
+  for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, lowest));
+  const float largest = max_across(top);
+
+  Lanes sum = broadcast(0.0f), weighted = broadcast(0.0f);
+  for (int i = 0; i < count; i += kPanel) {
+    const int here = count - i;
+    const Lanes below = sub(load_first(x + i, here, largest), broadcast(largest));
+    Lanes e = exponential(below);
+    if (here < kPanel) {   // lanes past the end count nothing
+      float buffer[kPanel];
+      store(buffer, e);
+      e = load_first(buffer, here, 0.0f);
+    }
+    sum = add(sum, e);
+    weighted = multiply_add(e, below, weighted);
+  }
+  return {largest, sum_across(sum), sum_across(weighted)};
+}
+
+}  // namespace
+}  // namespace gpt2

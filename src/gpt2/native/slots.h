@@ -1,0 +1,67 @@
+// Key-value slots: sequences as lists of pages, which forks share until one of them writes.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "buffer.h"
+#include "kernels.h"
+
+namespace gpt2 {
+
+// Where a layer and head lie within a page, in bytes. A page holds all layers and heads of 64 positions:
+//   layer 0: head 0: keys [D][64], values [64][D'] | head 1: ... | layer 1: ...     (D' = D rounded up to 16)
+struct PageLayout {
+  int n_head = 0, head_width = 0;
+  size_t element = 4;
+
+  size_t keys_bytes() const { return element * static_cast<size_t>(head_width) * kPage; }
+  size_t values_bytes() const { return element * static_cast<size_t>(padded_width(head_width)) * kPage; }
+  size_t head_bytes() const { return keys_bytes() + values_bytes(); }
+  size_t keys(int layer, int head) const { return (static_cast<size_t>(layer) * n_head + static_cast<size_t>(head)) * head_bytes(); }
+  size_t values(int layer, int head) const { return keys(layer, head) + keys_bytes(); }
+  size_t page_bytes(int n_layer) const { return keys(n_layer, 0); }
+};
+
+class Slots {
+ public:
+  Slots() = default;
+  Slots(size_t page_bytes, int n_positions) : page_bytes_(page_bytes), n_positions_(n_positions) {}
+
+  int add();                               // a new, empty slot
+  int fork(int slot);
+  void free(int slot);
+  void truncate(int slot, int length);
+  bool exists(int slot) const;
+  int length(int slot) const { return slots_[static_cast<size_t>(slot)].length; }
+  void set_length(int slot, int length) { slots_[static_cast<size_t>(slot)].length = length; }
+
+  // Makes positions up to `length` writable from the slot's own length on. Throws std::bad_alloc.
+  void reserve(int slot, int length);
+  unsigned char* const* pages(int slot) const { return slots_[static_cast<size_t>(slot)].addresses.data(); }
+
+  int64_t bytes() const;                   // of the pages that slots hold, shared ones once
+
+ private:
+  using Page = std::shared_ptr<Buffer<unsigned char>>;
+  struct Slot {
+    bool used = false;
+    int length = 0;
+    std::vector<Page> pages;
+    std::vector<unsigned char*> addresses;   // of the pages: what kernels read
+  };
+
+  Slot& at(int slot) { return slots_[static_cast<size_t>(slot)]; }
+  Page take_page();
+  void give_back(Page page);
+  void cut(Slot& slot, size_t pages);
+
+  size_t page_bytes_ = 0;
+  int n_positions_ = 0;
+  std::vector<Slot> slots_;
+  std::vector<Page> spare_;                // given back, for the next to need one
+};
+
+}  // namespace gpt2

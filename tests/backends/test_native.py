@@ -1,0 +1,237 @@
+"""The native engine behind the seam: against the definition, and the same bits whatever the batch."""
+
+import numpy as np
+import pytest
+
+from gpt2.backends.native import NativeBackend
+from gpt2.backends.reference import ReferenceBackend
+from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Trace, Want, Work
+from gpt2.checkpoint.forms import int8_round, int8_scale
+from gpt2.checkpoint.names import shapes
+from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.config import ModelConfig
+from gpt2.errors import BackendError, ContextError
+from gpt2.model import reference
+from gpt2.native.library import Library
+
+FORMS = ("fp32", "bf16", "int8", "int4")
+# head widths 64, 16, 7 and 20; odd vocabularies; an MLP that is not four times the width; one head; one position
+CONFIGS = [
+    ModelConfig(n_layer=2, n_head=2, n_embd=128, n_positions=150, vocab_size=1000),
+    ModelConfig(n_layer=2, n_head=3, n_embd=48, n_positions=200, vocab_size=517),
+    ModelConfig(n_layer=3, n_head=5, n_embd=35, n_positions=100, vocab_size=101, n_inner=77),
+    ModelConfig(n_layer=1, n_head=1, n_embd=20, n_positions=66, vocab_size=17, n_inner=1),
+    ModelConfig(n_layer=1, n_head=1, n_embd=1, n_positions=1, vocab_size=1),
+]
+
+
+def levels() -> list[str]:
+    try:
+        return list(Library.load().levels)
+    except BackendError as error:
+        pytest.skip(str(error), allow_module_level=True)
+
+
+LEVELS = levels()
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("GPT2_ISA", request.param)
+    return request.param
+
+
+def arrays(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    made = {}
+    for name, shape in shapes(config).items():
+        values = random.standard_normal(shape).astype(np.float32)
+        made[name] = 1 + 0.1 * values if name.endswith(".g") else 0.1 * values
+    return made
+
+
+def weights(config: ModelConfig) -> Weights:
+    return Weights.from_arrays(config, arrays(config))
+
+
+def tokens(config: ModelConfig, count: int, seed: int = 1) -> list[int]:
+    return np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
+
+
+def all_logits(backend: NativeBackend, ids: list[int], chunk: int) -> np.ndarray:
+    """Logits of every position, the text fed in pieces of `chunk`."""
+    slot, rows = backend.new(), []
+    for start in range(0, len(ids), chunk):
+        piece = ids[start : start + chunk]
+        [result] = backend.step([Work(slot=slot, tokens=piece, want=Want(rows=len(piece), logits=True))])
+        rows.append(result.logits_RV)
+    backend.free(slot)
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_fp32_equals_the_definition(config: ModelConfig, level: str) -> None:
+    backend = NativeBackend(weights(config), form="fp32", threads=2)
+    ids = tokens(config, config.n_positions)
+    exact_TV = reference.logits(config, {name: a.astype(np.float64) for name, a in arrays(config).items()}, ids)
+    error = np.abs(all_logits(backend, ids, len(ids)) - exact_TV).max() / np.abs(exact_TV).max()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize(("form", "least_cosine"), [("bf16", 0.9999), ("int8", 0.999), ("int4", 0.95)])
+def test_smaller_forms_stay_near_the_definition(form: str, least_cosine: float, level: str) -> None:
+    config = CONFIGS[0]
+    ids = tokens(config, 100)
+    exact_TV = reference.logits(config, arrays(config), ids)
+    logits_TV = all_logits(NativeBackend(weights(config), form=form, threads=2), ids, len(ids))
+    cosine = (logits_TV * exact_TV).sum() / np.sqrt((logits_TV**2).sum() * (exact_TV**2).sum())
+    assert cosine > least_cosine
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[2]], ids=str)
+def test_a_sequence_has_the_same_bits_however_it_is_computed(config: ModelConfig, form: str, level: str) -> None:
+    ids = tokens(config, config.n_positions)
+    whole_TV = all_logits(NativeBackend(weights(config), form=form, threads=1), ids, len(ids))
+    backend = NativeBackend(weights(config), form=form, threads=2)
+    for chunk in (1, 3, 16, 64, len(ids)):
+        np.testing.assert_array_equal(all_logits(backend, ids, chunk), whole_TV)
+
+    for others in (1, 6, 31):  # among sequences of other lengths, at other positions
+        slots = [backend.new() for _ in range(others)]
+        mine = backend.new()
+        backend.step([Work(slot=slot, tokens=tokens(config, 1 + slot, slot)) for slot in slots])
+        backend.step([Work(slot=mine, tokens=ids[:9])])
+        work = [Work(slot=slot, tokens=tokens(config, 1 + slot % 5, slot), want=NEXT_LOGITS) for slot in slots]
+        work.insert(others // 2, Work(slot=mine, tokens=ids[9:29], want=Want(rows=20, logits=True)))
+        np.testing.assert_array_equal(backend.step(work)[others // 2].logits_RV, whole_TV[9:29])
+        for slot in (*slots, mine):
+            backend.free(slot)
+
+    prefix = backend.new()  # a kept prefix, two texts going on from it, and one cut back
+    backend.step([Work(slot=prefix, tokens=ids[:70])])
+    fork = backend.fork(prefix)
+    backend.step([Work(slot=fork, tokens=ids[:20])])
+    [result] = backend.step([Work(slot=prefix, tokens=ids[70:90], want=Want(rows=20, logits=True))])
+    np.testing.assert_array_equal(result.logits_RV, whole_TV[70:90])
+    backend.truncate(fork, 50)
+    [result] = backend.step([Work(slot=fork, tokens=ids[50:90], want=Want(rows=40, logits=True))])
+    np.testing.assert_array_equal(result.logits_RV, whole_TV[50:90])
+
+
+def test_everything_wanted_equals_the_reference(level: str) -> None:
+    config = CONFIGS[1]
+    ids = tokens(config, 120)
+    trace = Trace(residual=(0, 2, 1), attention=((1, 2), (0, 0)))
+    targets = tokens(config, 70, seed=5)
+    want = Want(rows=70, logits=True, best=600, targets=targets, trace=trace)
+    got, expected = (run_in_two(kind(weights(config)), ids, want) for kind in (fp32, ReferenceBackend))
+    assert np.array_equal(got.best_ids_RK[:, :20], expected.best_ids_RK[:, :20])
+    assert got.best_ids_RK.shape == (70, config.vocab_size)
+    assert np.array_equal(got.target_ranks_R, expected.target_ranks_R)
+    for name in ("logits_RV", "best_logprobs_RK", "target_logprobs_R", "entropies_R"):
+        np.testing.assert_allclose(getattr(got, name), getattr(expected, name), rtol=1e-4, atol=2e-5)
+    assert got.residual.keys() == expected.residual.keys()
+    assert got.attention.keys() == expected.attention.keys()
+    for depth in trace.residual:
+        np.testing.assert_allclose(got.residual[depth], expected.residual[depth], rtol=1e-4, atol=1e-5)
+    for head in trace.attention:
+        np.testing.assert_allclose(got.attention[head], expected.attention[head], rtol=1e-4, atol=1e-6)
+
+
+def fp32(source: Weights) -> NativeBackend:
+    return NativeBackend(source, form="fp32", threads=2)
+
+
+def run_in_two(backend: NativeBackend | ReferenceBackend, ids: list[int], want: Want):
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=ids[:30], want=NOTHING)])
+    return backend.step([Work(slot=slot, tokens=ids[30:], want=want)])[0]
+
+
+def test_of_equal_logits_the_lower_id_comes_first() -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=8, vocab_size=40)
+    made = arrays(config)
+    made["wte"][:] = made["wte"][3]  # every token has the same logit
+    backend = fp32(Weights.from_arrays(config, made))
+    want = Want(rows=1, best=7, targets=[11])
+    [result] = backend.step([Work(slot=backend.new(), tokens=[0], want=want)])
+    assert result.best_ids_RK.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert result.target_ranks_R.tolist() == [11]
+    np.testing.assert_allclose(result.entropies_R, np.log(40), rtol=1e-6)
+
+
+def test_weights_stored_as_int8_are_taken_as_they_are(level: str) -> None:
+    config = CONFIGS[2]
+    stored, exact = {}, {}
+    for name, values in arrays(config).items():
+        if values.ndim == 2:
+            scale = int8_scale([values], name)
+            codes = int8_round(values, scale)
+            stored[name] = StoredArray(data=codes, dtype="I8", scale=scale)
+            exact[name] = codes.astype(np.float32) * scale
+        else:
+            stored[name] = StoredArray(data=values, dtype="F32")
+            exact[name] = values
+    backend = NativeBackend(Weights(config, stored), threads=2)
+    assert backend.weights == "int8"
+    ids = tokens(config, 90)
+    logits_TV = all_logits(backend, ids, 16)
+    exact_TV = reference.logits(config, exact, ids)
+    assert (logits_TV * exact_TV).sum() / np.sqrt((logits_TV**2).sum() * (exact_TV**2).sum()) > 0.999
+    fp32_TV = all_logits(NativeBackend(Weights(config, stored), form="fp32", threads=1), ids, 16)
+    np.testing.assert_allclose(fp32_TV, exact_TV, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wte", "h.0.mlp.c_proj.w", "ln_f.b"])
+def test_damaged_weights_are_an_error_and_change_nothing(name: str) -> None:
+    config = CONFIGS[1]
+    made = arrays(config)
+    made[name].reshape(-1)[0] = np.nan
+    backend = fp32(Weights.from_arrays(config, made))
+    slot = backend.new()
+    with pytest.raises(BackendError, match="damaged"):
+        backend.step([Work(slot=slot, tokens=[0, 1], want=NEXT_LOGITS)])
+    assert backend.length(slot) == 0
+
+
+def test_too_many_tokens_change_nothing() -> None:
+    config = CONFIGS[1]
+    backend = fp32(weights(config))
+    slot, other = backend.new(), backend.new()
+    with pytest.raises(ContextError):
+        backend.step([Work(slot=other, tokens=[1]), Work(slot=slot, tokens=[0] * 201)])
+    assert backend.length(slot) == backend.length(other) == backend.bytes() == 0
+
+
+def test_memory_of_slots_grows_by_pages_and_forks_share_them() -> None:
+    config = CONFIGS[1]
+    backend = fp32(weights(config))
+    page = 2 * config.n_layer * config.n_embd * 64 * 4
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=tokens(config, 65))])
+    assert backend.bytes() == 2 * page
+    fork = backend.fork(slot)
+    assert backend.bytes() == 2 * page
+    backend.step([Work(slot=fork, tokens=[0])])
+    assert backend.bytes() == 3 * page
+    backend.truncate(slot, 64)
+    backend.free(fork)
+    assert backend.bytes() == page
+
+
+def test_two_engines_share_one_pool_and_close_twice() -> None:
+    config = CONFIGS[1]
+    first, second = fp32(weights(config)), NativeBackend(weights(config), form="int8", threads=1)
+    for backend in (first, second, first):
+        all_logits(backend, tokens(config, 5), 5)
+    first.close()
+    first.close()
+    all_logits(second, tokens(config, 5), 5)
+    second.close()
+
+
+@pytest.mark.parametrize("form", ["fp16", "int3"])
+def test_an_unknown_form_names_those_there_are(form: str) -> None:
+    with pytest.raises(BackendError, match="int8"):
+        NativeBackend(weights(CONFIGS[1]), form=form)

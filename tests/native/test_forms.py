@@ -1,0 +1,113 @@
+"""The packed weight forms against their definition in NumPy: the same numbers, not close ones."""
+
+import numpy as np
+import pytest
+
+from gpt2.errors import BackendError
+from gpt2.native import forms
+from gpt2.native.library import Library, Matrix, source_of_codes, source_of_floats
+
+# inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one
+SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16)]
+ROWS = 13  # no multiple of any kernel's rows
+
+
+def random_matrix(inputs: int, outputs: int) -> np.ndarray:
+    random = np.random.default_rng(inputs * 1000 + outputs)
+    w_IO = random.standard_normal((inputs, outputs)).astype(np.float32)
+    w_IO[:, outputs // 2] = 0  # an output of zeros
+    w_IO[:, 0] *= 1e-20
+    return w_IO
+
+
+def random_rows(inputs: int) -> np.ndarray:
+    x_NI = np.random.default_rng(inputs).standard_normal((ROWS, inputs)).astype(np.float32)
+    x_NI[3] = 0
+    x_NI[5] *= 1e6
+    return x_NI
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_int8_equals_its_definition(library: Library, level: str, inputs: int, outputs: int) -> None:
+    w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs)
+    matrix = Matrix(library, source_of_floats(w_IO), level=level, form="int8", inputs=inputs, outputs=outputs)
+    codes_IO, scale_O = forms.quantise_int8(w_IO)
+    np.testing.assert_array_equal(matrix.weights(), codes_IO.astype(np.float32) * scale_O)
+    np.testing.assert_array_equal(matrix.apply(x_NI), forms.apply(x_NI, codes_IO, scale_O))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_int4_equals_its_definition(library: Library, level: str, inputs: int, outputs: int) -> None:
+    w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs)
+    matrix = Matrix(library, source_of_floats(w_IO), level=level, form="int4", inputs=inputs, outputs=outputs)
+    codes_IO, group_scale_GO, row_scale_O = forms.quantise_int4(w_IO)
+    whole_IO = codes_IO * np.repeat(group_scale_GO, forms.GROUP_INPUTS, axis=0)[:inputs]
+    np.testing.assert_array_equal(matrix.weights(), whole_IO.astype(np.float32) * row_scale_O)
+    np.testing.assert_array_equal(matrix.apply(x_NI), forms.apply(x_NI, codes_IO, row_scale_O, group_scale_GO))
+
+
+def test_the_largest_products_do_not_overflow(library: Library, level: str) -> None:
+    for form, inputs in (("int8", 6400), ("int4", 16384)):
+        w_IO = np.full((inputs, 16), -1, np.float32)
+        w_IO[:, ::2] = 1
+        matrix = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=inputs, outputs=16)
+        y_NO = matrix.apply(np.ones((2, inputs), np.float32))
+        np.testing.assert_allclose(y_NO[0], w_IO.sum(axis=0), rtol=0.08 if form == "int4" else 1e-5)
+
+
+def test_int8_codes_of_every_sign_are_exact(library: Library, level: str) -> None:
+    random = np.random.default_rng(2)
+    codes_IO = random.integers(-128, 128, (64, 32)).astype(np.int8)
+    codes_IO[:, 0], codes_IO[:, 1] = -128, 127
+    scale_O = np.ones(32, np.float32)
+    matrix = Matrix(library, source_of_codes(codes_IO, scale_O), level=level, form="int8", inputs=64, outputs=32)
+    x_NI = np.where(random.random((5, 64)) < 0.5, -1, 1).astype(np.float32)  # codes of -127 and 127
+    np.testing.assert_array_equal(matrix.apply(x_NI), forms.apply(x_NI, codes_IO, scale_O))
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16"])
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_float_forms_are_close_to_float64(library: Library, level: str, form: str, inputs: int, outputs: int) -> None:
+    w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs)
+    matrix = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=inputs, outputs=outputs)
+    if form == "fp32":
+        np.testing.assert_array_equal(matrix.weights(), w_IO)
+    else:
+        np.testing.assert_allclose(matrix.weights(), w_IO, rtol=2**-8)
+    exact_NO = x_NI.astype(np.float64) @ matrix.weights().astype(np.float64)
+    size_NO = np.abs(x_NI) @ np.abs(matrix.weights())
+    assert np.all(np.abs(matrix.apply(x_NI) - exact_NO) <= 2e-6 * size_NO)
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
+def test_a_row_has_the_same_bits_alone_and_among_others(library: Library, level: str, form: str) -> None:
+    w_IO, x_NI = random_matrix(131, 100), random_rows(131)
+    matrix = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=131, outputs=100)
+    together_NO = matrix.apply(x_NI)
+    for count in (1, 2, 3, 4, 5, 6, 7):
+        np.testing.assert_array_equal(matrix.apply(x_NI[2 : 2 + count]), together_NO[2 : 2 + count])
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
+def test_a_transposed_matrix_packs_the_same(library: Library, level: str, form: str) -> None:
+    w_IO = random_matrix(131, 100)
+    plain = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=131, outputs=100)
+    w_OI = np.ascontiguousarray(w_IO.T)
+    turned = Matrix(library, source_of_floats(w_OI, by_output=True), level=level, form=form, inputs=131, outputs=100)
+    np.testing.assert_array_equal(plain.weights(), turned.weights())
+
+
+def test_int4_fits_better_than_by_the_largest_weight() -> None:
+    w_IO = np.random.default_rng(4).standard_normal((256, 64)).astype(np.float32)
+    codes_IO, group_scale_GO, row_scale_O = forms.quantise_int4(w_IO)
+    fitted_IO = codes_IO * np.repeat(group_scale_GO, forms.GROUP_INPUTS, axis=0) * row_scale_O
+    step_GO = np.abs(w_IO.reshape(8, 32, 64)).max(axis=1) / 7
+    plain_IO = np.rint(w_IO.reshape(8, 32, 64) / step_GO[:, None]) * step_GO[:, None]
+    fitted_error, plain_error = np.square(fitted_IO - w_IO).mean(), np.square(plain_IO.reshape(256, 64) - w_IO).mean()
+    assert fitted_error < 0.95 * plain_error
+
+
+def test_a_matrix_too_wide_for_32_bit_sums_is_refused(library: Library, level: str) -> None:
+    w_IO = np.zeros((16385, 1), np.float32)
+    with pytest.raises(BackendError, match="too wide"):
+        Matrix(library, source_of_floats(w_IO), level=level, form="int4", inputs=16385, outputs=1)

@@ -1,0 +1,45 @@
+"""Finding the library, and saying so where it is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2.errors import BackendError
+from gpt2.native import library as library_module
+from gpt2.native.library import Library, choose_level
+
+
+def test_there_is_always_a_portable_level(library: Library) -> None:
+    assert library.levels[-1] == "portable"
+
+
+def test_the_environment_forces_a_level(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2_ISA", "portable")
+    assert choose_level(library) == "portable"
+    monkeypatch.delenv("GPT2_ISA")
+    assert choose_level(library) == library.levels[0]
+
+
+def test_an_unknown_level_names_those_there_are(library: Library) -> None:
+    with pytest.raises(BackendError, match="portable"):
+        choose_level(library, "mmx")
+
+
+def test_a_file_that_is_no_library_is_an_error_that_helps(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_bytes(b"not a library")
+    with pytest.raises(BackendError, match="compiler"):
+        Library(tmp_path / "broken.so")
+
+
+def test_where_it_was_not_built_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPT2_NATIVE_LIBRARY", raising=False)
+    monkeypatch.setattr(library_module, "__file__", str(tmp_path / "library.py"))
+    with pytest.raises(BackendError, match="Install a C\\+\\+17 compiler"):
+        library_module._find()
+
+
+def test_importing_loads_nothing() -> None:
+    code = "import sys, gpt2.native; from gpt2.native.library import Library; print(Library.load.cache_info().currsize)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"
