@@ -1,0 +1,67 @@
+"""Parameters, operations and bytes of a GPT-2, counted from its configuration alone.
+
+A multiply and an add are two operations (FLOPs). Only matrix products are counted: layer norms, GELU and softmax
+are below 1 % at the published sizes, and looking an embedding up is no product. Two conventions live in the field
+for attention, and they differ by up to a factor of two in its share:
+
+- full (`causal=False`): as if every token attended to the whole context, which is what most published
+  utilisation figures count (Chowdhery et al. 2022, PaLM, appendix B: 12 L H K S a token in training);
+- causal (`causal=True`): the mean over a text from its start, (S + 1) / 2, which is what must be computed.
+"""
+
+from gpt2.config import ModelConfig
+
+BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}  # of one weight; scales come on top
+
+
+def parameters(config: ModelConfig) -> int:
+    """All trainable numbers; the head is the token embedding and counted once."""
+    D, F = config.n_embd, config.n_inner
+    norms_and_biases = 4 * D + 3 * D + D + F + D  # ln_1, ln_2; c_attn, c_proj; c_fc, c_proj
+    embeddings = (config.vocab_size + config.n_positions) * D
+    return embeddings + config.n_layer * (_block_matrices(config) + norms_and_biases) + 2 * D
+
+
+def multiplied_parameters(config: ModelConfig) -> int:
+    """Weights that each token is multiplied with: the matrices of the blocks and the head."""
+    return config.n_layer * _block_matrices(config) + config.vocab_size * config.n_embd
+
+
+def forward_flops_per_token(config: ModelConfig, context_tokens: int, *, causal: bool) -> float:
+    """Operations to read one token of a text of `context_tokens`, the mean over the text, its logits included."""
+    seen_tokens = (context_tokens + 1) / 2 if causal else context_tokens
+    attention = 4.0 * config.n_layer * config.n_embd * seen_tokens  # queries by keys, and weights by values
+    return 2.0 * multiplied_parameters(config) + attention
+
+
+def training_flops_per_token(config: ModelConfig, context_tokens: int, *, causal: bool) -> float:
+    """Forward and backward: the backward pass makes two products where the forward makes one."""
+    return 3.0 * forward_flops_per_token(config, context_tokens, causal=causal)
+
+
+def decode_flops(config: ModelConfig, held_tokens: int) -> float:
+    """Operations to read one more token with its logits, `held_tokens` being in the cache already."""
+    return 2.0 * multiplied_parameters(config) + 4.0 * config.n_layer * config.n_embd * (held_tokens + 1)
+
+
+def weight_bytes(config: ModelConfig, form: str = "fp32") -> int:
+    """Bytes of all parameters in one of the forms `BITS` lists, without the scales of int8 and int4."""
+    return -(-parameters(config) * BITS[form] // 8)
+
+
+def kv_bytes_per_token(config: ModelConfig, form: str = "fp32") -> int:
+    """Bytes of keys and values that one token leaves in the cache."""
+    return 2 * config.n_layer * config.n_embd * BITS[form] // 8
+
+
+def decode_bytes(config: ModelConfig, held_tokens: int, *, form: str = "fp32", kv_form: str = "fp32") -> int:
+    """Bytes read from memory for one more token: the multiplied weights once, and the cache.
+
+    Divided by the memory's bandwidth this is the least time a token of one sequence can take.
+    """
+    return multiplied_parameters(config) * BITS[form] // 8 + held_tokens * kv_bytes_per_token(config, kv_form)
+
+
+def _block_matrices(config: ModelConfig) -> int:
+    D, F = config.n_embd, config.n_inner
+    return 3 * D * D + D * D + 2 * D * F  # c_attn, c_proj; c_fc, c_proj
