@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gpt2.cli import output
+from gpt2.cli import output, reading
 from gpt2.cli.options import Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 
@@ -48,13 +48,7 @@ _log = logging.getLogger("gpt2")
 @click.option(
     "--field", default="text", show_default=True, metavar="NAME", help="The field or column that holds the text."
 )
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    show_default=True,
-    help="Bytes that are not UTF-8: refuse them, or put U+FFFD.",
-)
+@reading.errors_option
 @click.option(
     "--max-document-mb",
     type=click.IntRange(min=1),
@@ -130,9 +124,10 @@ def prepare(
                 workers=workers,
                 progress=lambda progress: line.show(lambda: _status(progress)),
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
             line.clear()
-            output.complain(f"{out} keeps what is done; the same command goes on from there.")
+            if (out / "progress.json").is_file():
+                output.complain(f"{out} keeps what is done; the same command goes on from there.")
             if signals:
                 sys.exit(SAVED)
             raise
@@ -162,7 +157,7 @@ def _stopped_like_ctrl_c() -> Generator[list[int]]:
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _status(progress: "Progress") -> str:

@@ -8,7 +8,7 @@ import hashlib
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ def encode_block(block: list[Piece], tokenizer: Tokenizer) -> Encoded:
     return {split: np.concatenate(parts) for split, parts in ids.items()}
 
 
-def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Block, Encoded]]:
+def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Generator[tuple[Block, Encoded]]:
     """Every block with its ids, in order; blocks are read only a little ahead of what has been encoded.
 
     One worker is this process itself; several are started anew ("spawn").

@@ -114,7 +114,7 @@ class Loader:
     ) -> None:
         if not sources:
             raise DataError("No batches can be drawn: no source was named.")
-        if seq_tokens < 1 or chunk_tokens % seq_tokens:
+        if not 0 < seq_tokens <= chunk_tokens or chunk_tokens % seq_tokens:
             raise DataError(
                 f"Sequences of {seq_tokens} tokens cannot be drawn: the length must divide a chunk of {chunk_tokens}. "
                 f"Choose such a length, or set chunk_tokens to a multiple of it."
@@ -134,8 +134,8 @@ class Loader:
         if len(set(self.names)) < len(self.names):
             raise DataError(f"Two sources have one name: {', '.join(self.names)}. Name them apart.")
         for source in sources:
-            if not source.weight > 0:
-                raise DataError(f"The weight of {source.folder} must be above 0: got {source.weight}.")
+            if not 0 < source.weight < float("inf"):
+                raise DataError(f"The weight of {source.folder} must be above 0 and finite: got {source.weight}.")
         self.streams = [TokenStream.open(source.folder, source.split) for source in sources]
         for stream in self.streams:
             if stream.tokenizer_hash != self.streams[0].tokenizer_hash:

@@ -1,31 +1,25 @@
 """Documents to a folder of token shards: streaming, parallel, resumable, and the same bytes however it was run.
 
-Blocks of documents are encoded by workers and written in order. A shard ends with the first block that brings
-it to `shard_tokens`. What is safely on the disk is recorded in `progress.json`; a later run reads the documents
-again, checks that they are the same, and encodes only the blocks that are missing. The manifest comes last.
+One process reads the documents in order and cuts them into blocks, workers encode the blocks, and their ids are
+written in order. A run that goes on reads the documents again, checks that they are the same, and encodes only
+the blocks that are missing.
 """
 
-import itertools
-import json
-import logging
-import os
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2 import files
 from gpt2.data import shards
-from gpt2.data.blocks import SPLITS, Block, Encoded, cut_blocks, encode_blocks
+from gpt2.data.blocks import SPLITS, Block, cut_blocks, encode_blocks
 from gpt2.data.compressed import STDIN
 from gpt2.data.documents import ReadOptions, find_sources
+from gpt2.data.folder_writer import PROGRESS_NAME, FolderWriter, refuse_other
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
-
-PROGRESS_NAME = "progress.json"
-_RECORD_SECONDS = 15.0
-_log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,214 +113,21 @@ def prepare(
     with files.lock(out):
         if (out / files.MANIFEST_NAME).is_file():
             manifest = shards.read_manifest(out)
-            _refuse_other(out, manifest["settings"], settings)
+            refuse_other(out, manifest["settings"], settings)
             (out / PROGRESS_NAME).unlink(missing_ok=True)
             return manifest
-        run = _Run(out, settings, config, tokenizer)
-        run.resume()
+        writer = FolderWriter(out, settings, shard_tokens=config.shard_tokens, tokenizer=tokenizer)
+        writer.resume()
         meter = _Meter(found, progress)
         blocks = cut_blocks(found, config.read, validation=config.validation, on_read=meter.on_read)
-        for block, ids in run.kept(encode_blocks(run.missing(blocks), tokenizer, workers)):
-            run.append(block, ids)
-            meter.report(block, run)
-        return run.finish()
-
-
-def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changes = "; ".join(
-        f"{key} was {_short(before.get(key))} and is now {_short(now[key])}"
-        for key in now
-        if before.get(key) != now[key]
-    )
-    if changes:
-        raise DataError(
-            f"{out} holds the output of another configuration: {changes}. Choose another folder, or remove this one."
-        )
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _State:
-    """What has been written; replaced as a whole, so that an interruption finds it before or after, never between.
-
-    Attributes:
-        blocks: how many.
-        chain: the hash of all their documents.
-        empty: documents passed over.
-        text_bytes: of all their documents.
-        closed: finished shards by name, as the manifest lists them.
-        open: tokens and documents in the shard that each split is filling.
-    """
-
-    blocks: int = 0
-    chain: str = ""
-    empty: int = 0
-    text_bytes: int = 0
-    closed: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    open: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {split: {"tokens": 0, "documents": 0} for split in SPLITS}
-    )
-
-    def total(self, what: str, split: str) -> int:
-        """Tokens or documents of one split."""
-        return self.open[split][what] + sum(facts[what] for facts in self.closed.values() if facts["split"] == split)
-
-    def filling(self, split: str) -> str:
-        """The name of the shard that a split is filling."""
-        return f"{split}-{sum(facts['split'] == split for facts in self.closed.values()):05d}.bin"
-
-
-class _Run:
-    """The folder being written, and the record of what is safely there."""
-
-    def __init__(self, out: Path, settings: dict[str, Any], config: PrepareConfig, tokenizer: Tokenizer) -> None:
-        self.out = out
-        self.settings = settings
-        self.config = config
-        self.tokenizer = tokenizer
-        self.version = shards.version_for(tokenizer.vocab_size)
-        self.state = _State()
-
-    def resume(self) -> None:
-        """Take up the record of a former run, and cut the shards back to what it says."""
-        path = self.out / PROGRESS_NAME
-        if not path.is_file():
-            strangers = [file.name for file in sorted(self.out.iterdir()) if not file.name.startswith(".")]
-            if strangers:
-                raise DataError(
-                    f"{self.out} cannot be filled: it holds {strangers[0]}, which no unfinished run left. "
-                    f"Choose another folder."
-                )
-            self._record()
-            return
-        before = files.read_json(path, shards.MANIFEST_LIMIT_BYTES)
-        _refuse_other(self.out, before["settings"], self.settings)
-        self.state = _State(**before["state"])
-        open_bytes = {
-            self.state.filling(split): shards.size_bytes(facts["tokens"], self.version)
-            for split, facts in self.state.open.items()
-            if facts["tokens"]
-        }
-        for file in sorted(self.out.glob("*.bin")):
-            if file.name in open_bytes and file.stat().st_size >= open_bytes[file.name]:
-                os.truncate(file, open_bytes.pop(file.name))
-            elif file.name not in self.state.closed:
-                file.unlink()
-        if open_bytes:
-            raise DataError(f"{self.out} cannot be finished: {', '.join(open_bytes)} is lost. Remove the folder.")
-        if self.state.blocks:
-            documents = sum(self.state.total("documents", split) for split in SPLITS)
-            _log.info("%s: going on after %s documents that an earlier run finished", self.out, f"{documents:,}")
-
-    def missing(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The blocks that are not yet written, after checking that those before them are the ones that were."""
-        seen = ""
-        for block in itertools.islice(blocks, self.state.blocks):
-            seen = block.chain
-        if seen != self.state.chain:
-            raise DataError(
-                f"{self.out} cannot be finished: the sources no longer give the documents that the run began with. "
-                f"Choose another folder, or remove this one."
-            )
-        yield from blocks
-
-    def kept(self, encoded: Iterator[tuple[Block, Encoded]]) -> Iterator[tuple[Block, Encoded]]:
-        """Hand the blocks on, and record from time to time and at any end but a failing disk's."""
-        recorded = time.monotonic()
-        try:
-            for each in encoded:
-                yield each
-                if time.monotonic() - recorded > _RECORD_SECONDS:
-                    self._record()
-                    recorded = time.monotonic()
-        except OSError:
-            raise
-        except BaseException:
-            self._record()
-            raise
-
-    def append(self, block: Block, ids: Encoded) -> None:
-        """Write one block to the shards that are being filled."""
-        state = self.state
-        filled: dict[str, dict[str, int]] = {}
-        for split, facts in state.open.items():
-            if ids[split].size:
-                with (self.out / state.filling(split)).open("ab") as file:
-                    if not facts["tokens"]:
-                        file.write(shards.header(0, self.version))
-                    file.write(ids[split].tobytes())
-            filled[split] = {
-                "tokens": facts["tokens"] + int(ids[split].size),
-                "documents": facts["documents"] + block.documents[split],
-            }
-        self.state = replace(
-            state,
-            blocks=state.blocks + 1,
-            chain=block.chain,
-            empty=state.empty + block.empty,
-            text_bytes=state.text_bytes + block.text_bytes,
-            open=filled,
-        )
-        self._close(self.config.shard_tokens)
-
-    def finish(self) -> dict[str, Any]:
-        """Close the last shards and write the manifest, which makes the folder whole."""
-        self._close(1)
-        state = self.state
-        if not state.closed:
-            raise DataError("No token shards can be made: the sources hold no document that is not empty.")
-        totals = {split: {what: state.total(what, split) for what in ("documents", "tokens")} for split in SPLITS}
-        manifest = {
-            "format": "token shards",
-            "version": self.version,
-            "dtype": shards.dtype_of(self.version).name,
-            "layout": "documents begin with eot" if self.tokenizer.eot is not None else "documents are not marked",
-            "eot": self.tokenizer.eot,
-            "vocab_size": self.tokenizer.vocab_size,
-            "tokenizer_hash": self.tokenizer.hash,
-            "documents": sum(total["documents"] for total in totals.values()),
-            "tokens": sum(total["tokens"] for total in totals.values()),
-            "text_bytes": state.text_bytes,
-            "empty_documents": state.empty,
-            "splits": {split: total for split, total in totals.items() if total["tokens"]},
-            "documents_hash": state.chain,
-            "settings": self.settings,
-            "files": dict(sorted(state.closed.items())),
-        }
-        files.write_json(self.out / files.MANIFEST_NAME, manifest)
-        (self.out / PROGRESS_NAME).unlink(missing_ok=True)
-        return manifest
-
-    def _close(self, least_tokens: int) -> None:
-        """Finish the shards that hold at least so many tokens."""
-        full = [split for split, facts in self.state.open.items() if facts["tokens"] >= least_tokens]
-        for split in full:
-            facts = self.state.open[split]
-            path = self.out / self.state.filling(split)
-            with path.open("rb+") as file:
-                file.write(shards.header(facts["tokens"], self.version))
-                file.flush()
-                os.fsync(file.fileno())
-            listed = {"split": split, **facts, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-            self.state = replace(
-                self.state,
-                closed={**self.state.closed, path.name: listed},
-                open={**self.state.open, split: {"tokens": 0, "documents": 0}},
-            )
-        if full:
-            self._record()
-
-    def _record(self) -> None:
-        """Make what has been written safe, then say so."""
-        for split, facts in self.state.open.items():
-            if facts["tokens"]:
-                with (self.out / self.state.filling(split)).open("rb+") as file:
-                    os.fsync(file.fileno())
-        files.write_json(self.out / PROGRESS_NAME, {"settings": self.settings, "state": asdict(self.state)})
+        with (
+            writer.recorded(),
+            contextlib.closing(encode_blocks(writer.missing(blocks), tokenizer, workers)) as encoded,
+        ):
+            for block, ids in encoded:
+                writer.append(block, ids)
+                meter.report(block, writer)
+        return writer.finish()
 
 
 class _Meter:
@@ -344,7 +145,7 @@ class _Meter:
         """Count bytes of the source files."""
         self.read_bytes += n_bytes
 
-    def report(self, block: Block, run: _Run) -> None:
+    def report(self, block: Block, writer: FolderWriter) -> None:
         """Tell how far the run is, after one more block."""
         if self.tell is None:
             return
@@ -358,9 +159,9 @@ class _Meter:
             left = seconds / new_bytes * max(0, self.total_bytes - self.read_bytes)
         self.tell(
             Progress(
-                documents=sum(run.state.total("documents", split) for split in SPLITS),
-                tokens=sum(run.state.total("tokens", split) for split in SPLITS),
-                text_bytes=run.state.text_bytes,
+                documents=sum(writer.state.total("documents", split) for split in SPLITS),
+                tokens=sum(writer.state.total("tokens", split) for split in SPLITS),
+                text_bytes=writer.state.text_bytes,
                 new_documents=self.documents,
                 new_text_bytes=self.text_bytes,
                 seconds=seconds,

@@ -115,9 +115,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = files.read_json(path, MANIFEST_LIMIT_BYTES)
     except FormatError as error:
         raise ShardError(str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != "token shards":
-        raise ShardError(f"{path} does not describe token shards.")
+    if not _describes_shards(manifest):
+        raise ShardError(f"{path} does not describe token shards. Prepare the folder again.")
     return manifest
+
+
+def _describes_shards(manifest: Any) -> bool:
+    try:
+        return (
+            manifest["format"] == "token shards"
+            and isinstance(manifest["vocab_size"], int)
+            and isinstance(manifest["tokenizer_hash"], str)
+            and isinstance(manifest["eot"], int | None)
+            and all(
+                Path(name).name == name and isinstance(facts["tokens"], int) and isinstance(facts["split"], str)
+                for name, facts in manifest["files"].items()
+            )
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,212 @@
+"""Reading sources: every kind, every compression, every way they can be broken."""
+
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2.data import Document, ReadOptions, documents, find_sources, read_documents
+from gpt2.errors import DataError
+from gpt2.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.published()
+PACKED = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+def texts(path: Path | str, **options: object) -> list[str]:
+    """The documents, pieces joined."""
+    found: list[str] = []
+    for document in read_documents(path, ReadOptions(**options)):
+        if document.begins:
+            found.append("")
+        found[-1] += document.text
+    return found
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_json_lines_in_every_compression(tmp_path: Path, packed: str) -> None:
+    path = tmp_path / f"a.jsonl{packed}"
+    lines = [{"text": "One.\r\nTwo."}, {"id": 3, "text": ""}, {"text": "Zoë 🦊"}]
+    path.write_bytes(PACKED[packed]("\n\n".join(map(json.dumps, lines)).encode()))
+    assert list(read_documents(path)) == [
+        Document(text="One.\r\nTwo.", where=f"{path}, line 1"),
+        Document(text="", where=f"{path}, line 3"),
+        Document(text="Zoë 🦊", where=f"{path}, line 5"),
+    ]
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_a_plain_text_is_one_document_kept_as_it_is(tmp_path: Path, packed: str) -> None:
+    path = tmp_path / f"a.txt{packed}"
+    path.write_bytes(PACKED[packed]("\ufeff One\r\n\n\ttwo \n".encode()))
+    assert texts(path) == [" One\r\n\n\ttwo \n"]
+
+
+def test_a_plain_text_is_split_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one<|endoftext|>two<|endoftext|><|endoftext|>three\n", encoding="utf-8")
+    assert texts(path, split_on="<|endoftext|>") == ["one", "two", "", "three\n"]
+
+
+@settings(deadline=None)
+@given(
+    parts=st.lists(st.text(st.sampled_from("ab \n|é🦊'1"), max_size=30), max_size=8),
+    separator=st.sampled_from([None, "||", "\n\n", "a"]),
+    piece=st.integers(1, 20),
+)
+def test_pieces_of_any_size_join_to_the_same_documents(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str], separator: str | None, piece: int
+) -> None:
+    path = tmp_path_factory.mktemp("text") / "a.txt"
+    text = (separator or " ").join(parts)
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "_PIECE", piece)
+        found = texts(path, split_on=separator)
+        pieces = list(read_documents(path, ReadOptions(split_on=separator)))
+    wanted = text.split(separator) if separator else [text]
+    assert found == (wanted if wanted[-1] else wanted[:-1])
+    ids = [token for each in pieces for token in TOKENIZER.encode(each.text)]
+    assert ids == [token for each in wanted for token in TOKENIZER.encode(each)]
+    assert [each.begins for each in pieces] == [True, *(each.ends for each in pieces)][: len(pieces)]
+
+
+def test_a_text_without_a_place_to_cut_is_cut_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x" * 1000, encoding="utf-8")
+    monkeypatch.setattr(documents, "_PIECE", 10)
+    pieces = [document.text for document in read_documents(path, ReadOptions(max_document_bytes=100))]
+    assert "".join(pieces) == "x" * 1000
+    assert max(map(len, pieces)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.txt", b"good \xff bad", "the byte 0xff at offset 5 "),
+        ("a.txt", b"\xef\xbb\xbfgood \xc3", "the byte 0xc3 at offset 8 "),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "the byte 0xe9 at offset 24 "),
+        ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2, is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
+        ("a.jsonl", b'{"body": "a", "id": 1}', "no text in a field 'text': it holds the fields body, id"),
+        ("a.jsonl", b'{"text": 3}', "no text in a field 'text'"),
+        ("a.jsonl", b'"text"', "it holds str"),
+        ("a.jsonl", b'{"text": "ab\\ud83d"}', "half a surrogate pair at character 2"),
+        ("a.jsonl", b'{"text": "' + b"a" * 200 + b'"}', "line 1, is longer than 100 bytes"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-9], "is cut off"),
+        ("a.jsonl.gz", b"not an archive", "is broken"),
+        ("a.jsonl.zst", PACKED[".zst"](b'{"text": "a"}\n' * 99)[:-5], "is cut off"),
+        ("a.jsonl.zst", PACKED[".zst"](b'{"text": "a"}\n') + b"rubbish", "is broken"),
+        ("a.txt.zst", b"not an archive", "is broken"),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        list(read_documents(path, ReadOptions(max_document_bytes=100 if b"aaa" in data else 1 << 20)))
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_bad_byte_far_into_a_file_is_named_by_its_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("é ".encode() * 50 + b"\xff")
+    for piece in (1, 2, 7, 1000):
+        monkeypatch.setattr(documents, "_PIECE", piece)
+        with pytest.raises(DataError, match="offset 150 "):
+            list(read_documents(path))
+
+
+def test_replace_reads_on(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\xffb")
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a\xff\\ud83db"}')
+    assert texts(tmp_path / "a.txt", errors="replace") == ["a\ufffdb"]
+    assert texts(tmp_path / "a.jsonl", errors="replace") == ["a\ufffd\ufffdb"]
+
+
+def test_archives_one_behind_another_are_one_file(tmp_path: Path) -> None:
+    for packed in (".gz", ".zst"):
+        path = tmp_path / f"a.txt{packed}"
+        path.write_bytes(b"".join(PACKED[packed](part) for part in (b"one ", b"", b"two" * 10_000)))
+        assert texts(path) == ["one " + "two" * 10_000]
+
+
+def test_how_much_was_read_adds_up_to_the_file(tmp_path: Path) -> None:
+    for packed in PACKED:
+        path = tmp_path / f"a.jsonl{packed}"
+        path.write_bytes(PACKED[packed](b"".join(b'{"text": "%d"}\n' % n for n in range(5000))))
+        seen: list[int] = []
+        assert len(list(read_documents(path, on_read=seen.append))) == 5000
+        assert sum(seen) == path.stat().st_size
+
+
+def test_standard_input_is_text_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options, wanted in (({}, ['{"text": "a"}\n']), ({"kind": "jsonl"}, ["a"])):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n'), encoding="utf-8"))
+        assert texts("-", **options) == wanted
+        assert not sys.stdin.buffer.closed
+
+
+def test_a_folder_gives_its_files_in_order_without_the_hidden_and_the_unknown(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.jsonl.zst", "a/b/c.md", ".hidden.txt", ".git/a.txt", "photo.jpg", "a/README"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [Path(name).relative_to(tmp_path).as_posix() for name in find_sources([tmp_path])]
+    assert found == ["a/b/c.md", "a/z.jsonl.zst", "b.txt"]
+    assert find_sources([tmp_path / "b.txt", "-"]) == [str(tmp_path / "b.txt"), "-"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("missing.txt", "no such file or folder"), ("photo.jpg", "its kind is not known"), ("empty", "holds no file")],
+)
+def test_a_name_that_cannot_be_read_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=said) as caught:
+        find_sources([tmp_path / name])
+    assert name in str(caught.value)
+
+
+def test_a_file_of_unknown_name_is_read_when_its_kind_is_told(tmp_path: Path) -> None:
+    (tmp_path / "novel").write_text("Call me", encoding="utf-8")
+    assert find_sources([tmp_path / "novel"], "text") == [str(tmp_path / "novel")]
+    assert texts(tmp_path / "novel", kind="text") == ["Call me"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `data` is not installed")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a", None, "c"], "n": [1, 2, 3]}), path)
+    assert list(read_documents(path)) == [
+        Document(text="a", where=f"{path}, row 1"),
+        Document(text="c", where=f"{path}, row 3"),
+    ]
+    with pytest.raises(DataError, match="has no column 'body': it has text, n"):
+        list(read_documents(path, ReadOptions(field="body")))
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=300), name=st.sampled_from(["a.txt", "a.jsonl", "a.jsonl.gz", "a.txt.zst"]))
+def test_no_bytes_make_a_reader_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str) -> None:
+    path = tmp_path_factory.mktemp("any") / name
+    for content in (data, PACKED[path.suffix if path.suffix in PACKED else ""](data)):
+        path.write_bytes(content)
+        try:
+            said = "".join(texts(path)) + str(path)
+        except DataError as error:
+            said = str(error)
+        assert str(path) in said
