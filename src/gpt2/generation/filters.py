@@ -72,8 +72,10 @@ def ban(logits_V: Logits, ids: Ids | Sequence[int]) -> Logits:
 
 
 def temperature(logits: Logits, temperature: float) -> Logits:
-    """Divide by the temperature, which is above 0."""
-    return logits / np.float32(temperature)
+    """Divide by the temperature, which is above 0, after moving the largest logit to 0 so that none overflows."""
+    divisor = max(np.float32(temperature), np.finfo(np.float32).tiny)
+    with np.errstate(over="ignore"):  # to -inf: as unlikely as float32 can say
+        return (logits - logits.max()) / divisor
 
 
 def top_k(row: Row, k: int) -> Row:

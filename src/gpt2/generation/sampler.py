@@ -82,13 +82,13 @@ class Sampler:
             return self._choose_from_best(result.best_ids_RK[row], result.best_logprobs_RK[row], key)
         logits_V = result.logits_RV[row, : len(self._all_ids)]
         filtered_V = self._change(logits_V, seen)
-        greedy = self._sampling.is_greedy
-        token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
-        if not np.isfinite(filtered_V[token]):
+        if filtered_V.max() == -np.inf:
             raise GenerationError(
                 "The text cannot be continued: no token is left that the settings allow. "
                 "Loosen no_repeat_ngram or min_tokens."
             )
+        greedy = self._sampling.is_greedy
+        token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
         return self._report(token, logits_V)
 
     def _may_not_end(self, n_seen: int) -> bool:

@@ -1,0 +1,63 @@
+import dataclasses
+
+import pytest
+
+from gpt2.errors import GenerationError
+from gpt2.generation import Sampling
+
+
+def test_defaults_sample_from_the_model_itself():
+    sampling = Sampling()
+    assert not sampling.is_greedy
+    assert sampling.candidates == 1
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(Sampling), ids=lambda setting: setting.name)
+def test_every_setting_has_one_line_of_help(setting: dataclasses.Field):
+    text = setting.metadata["help"]
+    assert 10 < len(text) < 90
+    assert not text.endswith(".")
+    assert set(setting.metadata) <= {"help", "least", "above", "most"}
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(Sampling), ids=lambda setting: setting.name)
+def test_the_limits_in_the_metadata_are_those_that_hold(setting: dataclasses.Field):
+    limits = setting.metadata
+    outside = [limits[name] - 1 for name in ("least",) if name in limits]
+    outside += [limits[name] + 1 for name in ("most",) if name in limits]
+    outside += [limits[name] for name in ("above",) if name in limits]
+    for value in outside:
+        with pytest.raises(GenerationError, match=f"{setting.name} must be .*got {value}"):
+            Sampling(**{setting.name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": float("nan")}, "temperature must be finite: got nan"),
+        ({"temperature": "hot"}, "temperature must be a number: got 'hot'"),
+        ({"top_k": 2.0}, "top_k must be a whole number: got 2.0"),
+        ({"n": True}, "n must be a whole number: got True"),
+        ({"logprobs": False}, "logprobs must be a whole number: got False"),
+        ({"stop": ("a", "")}, "stop must be strings of at least one character: got ''"),
+        ({"stop_ids": [-1]}, "stop_ids must be at least 0: got -1"),
+        ({"logit_bias": {3: 101}}, "logit_bias of token 3 must be at most 100.0: got 101"),
+        ({"logit_bias": {-3: 1}}, "a token id of logit_bias must be at least 0: got -3"),
+        ({"overflow": "wrap"}, "overflow must be 'slide' or 'refuse': got 'wrap'"),
+        ({"min_tokens": 3, "max_tokens": 2}, "min_tokens=3, max_tokens=2"),
+        ({"n": 3, "best_of": 2}, "best_of=2, n=3"),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_limit(settings: dict, message: str):
+    with pytest.raises(GenerationError, match=message):
+        Sampling(**settings)
+
+
+def test_one_stop_string_may_be_given_bare():
+    assert Sampling(stop="END").stop == ("END",)
+    assert Sampling(stop=["a", "b"]).stop == ("a", "b")
+
+
+def test_best_of_adds_nothing_to_greedy():
+    assert Sampling(n=2, best_of=5).candidates == 5
+    assert Sampling(n=2, best_of=5, temperature=0).candidates == 2
