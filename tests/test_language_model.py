@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import gpt2
+from gpt2.backends.reference import ReferenceBackend
+from gpt2.checkpoint import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError
 from gpt2.language_model import LanguageModel
@@ -140,6 +142,28 @@ def test_two_models_do_not_know_of_each_other(model: LanguageModel, tiny_folder:
         pairs = list(zip(mine, theirs, strict=True))
     for side in (0, 1):
         assert "".join(pair[side].text for pair in pairs) == expected
+
+
+def test_scores_are_exact_where_auto_chose_a_smaller_form(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def open_backend(weights: Weights, *, form: str, **_: object) -> ReferenceBackend:
+        asked.append(form)
+        backend = ReferenceBackend(weights)
+        backend.weights = "int8" if form == "auto" else form
+        return backend
+
+    monkeypatch.setattr("gpt2.backends.open", open_backend)
+    with gpt2.load(tiny_folder) as model:
+        model.generate("Once", max_tokens=1)
+        assert asked == ["auto"]
+        model.logits([1])
+        model.score("Once")
+        assert asked == ["auto", "fp32"]
+    asked.clear()
+    with gpt2.load(tiny_folder, weights="int8") as model:
+        model.score("Once")
+    assert asked == ["int8"]
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

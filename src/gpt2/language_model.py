@@ -6,7 +6,7 @@ Each method is a few lines over the room that does the work; here they meet, and
 import dataclasses
 import os
 import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -86,13 +86,20 @@ class LanguageModel:
         checkpoint: the files it was read from.
         backend: what computes it.
         tokenizer: its text to ids and back.
+
+    Args:
+        exact: opens the fp32 backend that scores and logits come from; without it they come from `backend`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend, *, name: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, backend: Backend, *, name: str, exact: Callable[[], Backend] | None = None
+    ) -> None:
         self.name = name
         self.checkpoint = checkpoint
         self.backend = backend
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
+        self._open_exact = exact
+        self._exact: Backend | None = None if exact else backend
 
     @property
     def config(self) -> ModelConfig:
@@ -159,7 +166,7 @@ class LanguageModel:
         Raises:
             GenerationError: an empty text, or a stride outside the context.
         """
-        return score(self.backend, self.tokenizer, text, stride=stride, best=best)
+        return score(self._exact_backend(), self.tokenizer, text, stride=stride, best=best)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits of the token after each of `ids`: [T, V].
@@ -168,11 +175,12 @@ class LanguageModel:
             ContextError: more ids than the context.
             GenerationError: an id outside the vocabulary, or none at all.
         """
-        slot = self.backend.new()
+        backend = self._exact_backend()
+        slot = backend.new()
         try:
-            [result] = self.backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
+            [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
         finally:
-            self.backend.free(slot)
+            backend.free(slot)
         assert result.logits_RV is not None
         return result.logits_RV
 
@@ -201,6 +209,8 @@ class LanguageModel:
     def close(self) -> None:
         """Give back memory and threads of the backend; `with gpt2.load(…) as model:` does."""
         self.backend.close()
+        if self._exact is not None and self._exact is not self.backend:
+            self._exact.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +219,12 @@ class LanguageModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _exact_backend(self) -> Backend:
+        if self._exact is None:
+            assert self._open_exact is not None
+            self._exact = self._open_exact()
+        return self._exact
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.backend.weights} by {self.backend.name} on {self.device})"
@@ -228,7 +244,8 @@ def load(
         model: an embedded or published name, a folder, a file, or a hub id whose files are here.
         device: "auto", "cpu", "cuda" or "mps".
         backend: "auto", "native", "torch" or "reference".
-        weights: the form they are held in: "auto", "fp32", "bf16", "int8" or "int4".
+        weights: the form they are held in: "auto", "fp32", "bf16", "int8" or "int4". Where "auto" chose a smaller
+            form than fp32, `score` and `logits` open the weights a second time, in fp32, when first called.
         threads: CPU threads; by default the physical cores.
 
     Raises:
@@ -237,8 +254,13 @@ def load(
         BackendError: the device, backend or form cannot be had here.
     """
     files = checkpoint.read(hub.locate(os.fspath(model)))
-    opened = backends.open(files.weights, device=device, backend=backend, form=weights, threads=threads)
-    return LanguageModel(files, opened, name=os.fspath(model))
+
+    def opened(form: str) -> Backend:
+        return backends.open(files.weights, device=device, backend=backend, form=form, threads=threads)
+
+    chosen = opened(weights)
+    exact = None if chosen.weights == "fp32" or weights != "auto" else lambda: opened("fp32")
+    return LanguageModel(files, chosen, name=os.fspath(model), exact=exact)
 
 
 def _with_seed(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:

@@ -19,7 +19,7 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@click.option("--compare", "peers", multiple=True, metavar="PEER", help="Measure this beside it: transformers.")
+@click.option("--compare", "peers", multiple=True, type=click.Choice(["transformers"]), help="Measure this beside it.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Read, then decoded.")
 @click.option("--decode-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Decoded and timed.")
 @click.option("--prefill-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="Read and timed.")

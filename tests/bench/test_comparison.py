@@ -1,0 +1,68 @@
+"""Engines in their own processes, and the same work for each."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2.backends.reference import ReferenceBackend
+from gpt2.bench import Workload, compare, facts
+from gpt2.bench.engines import open_engine
+from gpt2.errors import BackendError, CheckpointError
+
+SMALL = Workload(prompt_tokens=8, decode_tokens=4, prefill_tokens=16, batch=2)
+OURS = {"backend": "reference", "weights": "fp32", "device": "auto", "threads": None}
+
+
+def test_our_engine_alone(tiny_folder: Path) -> None:
+    [figures] = compare(tiny_folder, backend="reference", workload=SMALL, rounds=2, starts=0)
+    assert figures.engine == "gpt2 reference fp32"
+    assert len(figures.rounds) == 2
+    assert set(figures.tokens_per_second) == {"decode", "prefill", "batch"}
+    assert all(speed > 0 for speed in figures.tokens_per_second.values())
+    assert figures.start_seconds is None
+
+
+@pytest.mark.long
+def test_beside_transformers_and_with_a_cold_start(tiny_folder: Path) -> None:
+    pytest.importorskip("transformers")
+    ours, theirs = compare(tiny_folder, peers=["transformers"], backend="reference", workload=SMALL, rounds=1, starts=1)
+    assert theirs.engine.startswith("transformers ")
+    assert set(ours.tokens_per_second) == set(theirs.tokens_per_second)
+    assert ours.start_seconds is not None
+    assert theirs.start_seconds is not None
+
+
+@pytest.mark.long
+def test_engines_decode_the_same_tokens(tiny_folder: Path) -> None:
+    pytest.importorskip("transformers")
+    found: list[list[int]] = []
+    for name in ("gpt2", "transformers"):
+        engine, _ = open_engine(name, str(tiny_folder), **OURS)
+        engine.prefill([[464, 3797, 3332], [1, 2, 3]])
+        engine.decode(5)
+        found.append([int(token) for token in engine._next])
+    assert found[0] == found[1]
+
+
+def test_slots_are_given_back_between_prompts(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    new = ReferenceBackend.new
+    monkeypatch.setattr(ReferenceBackend, "new", lambda self: opened.append(slot := new(self)) or slot)
+    engine, _ = open_engine("gpt2", str(tiny_folder), **OURS)
+    for _ in range(3):
+        engine.prefill([[1, 2], [3, 4]])
+    assert len(opened) == 6
+    assert set(opened) == set(opened[:2])
+
+
+def test_an_engine_that_cannot_open_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        compare(tmp_path / "nowhere", starts=0)
+    with pytest.raises(BackendError, match="abacus"):
+        open_engine("abacus", str(tmp_path), **OURS)
+
+
+def test_facts_name_machine_software_and_command() -> None:
+    found = facts()
+    assert {"command", "cpu", "physical_cores", "memory_bytes", "python", "versions"} <= set(found)
+    assert "numpy" in found["versions"]

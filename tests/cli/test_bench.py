@@ -1,0 +1,30 @@
+"""`gpt2 bench`: a table for people, JSON for programs."""
+
+import json
+from pathlib import Path
+
+QUICK = (
+    *("--prompt-tokens", "8", "--decode-tokens", "4", "--prefill-tokens", "16", "--batch", "2"),
+    *("--rounds", "1", "--starts", "0", "--backend", "reference"),
+)
+
+
+def test_json_holds_the_figures_and_what_they_need_beside_them(gpt2, tiny_folder: Path) -> None:
+    found = json.loads(gpt2("bench", "--model", str(tiny_folder), *QUICK, "--json").out)
+    assert found["workload"] == {"prompt_tokens": 8, "decode_tokens": 4, "prefill_tokens": 16, "batch": 2}
+    assert found["command"].startswith("gpt2 bench")
+    [engine] = found["engines"]
+    assert engine["engine"] == "gpt2 reference fp32"
+    assert engine["settings"]["backend"] == "reference"
+
+
+def test_the_table(gpt2, tiny_folder: Path) -> None:
+    lines = gpt2("bench", "--model", str(tiny_folder), *QUICK).out.splitlines()
+    assert lines[0].split()[:4] == ["tokens/s", "decode", "prefill", "batch"]
+    assert lines[1].startswith("gpt2 reference fp32")
+
+
+def test_a_peer_that_is_not_known(gpt2, tiny_folder: Path) -> None:
+    ran = gpt2("bench", "--model", str(tiny_folder), "--compare", "abacus", *QUICK)
+    assert ran.code == 2
+    assert "abacus" in ran.err
