@@ -1,0 +1,41 @@
+"""`gpt2 detokenize`: token ids to text."""
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.tokenize import tokenizer_of
+
+
+@click.command(cls=Sectioned)
+@click.argument("ids", nargs=-1)
+@click.option("--model", metavar="NAME|DIR", help="Whose vocabulary to use.  [default: the published one]")
+@output_options
+def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> None:
+    """Write the text of token IDS.
+
+    Without IDS they are read from standard input, parted by spaces, commas or line ends, and the text is written as it
+    becomes whole. Bytes that are no character come out as U+FFFD.
+    """
+    from gpt2.tokenizer import IncrementalDecoder
+
+    tokenizer = tokenizer_of(model)
+    lines = ids if ids and ids != ("-",) else sys.stdin
+    if as_json:
+        output.write_json({"text": tokenizer.decode(i for line in lines for i in _numbers(line))})
+        return
+    decoder = IncrementalDecoder(tokenizer)
+    for line in lines:
+        output.write("".join(map(decoder.push, _numbers(line))))
+    output.write(decoder.finish())
+
+
+def _numbers(line: str) -> Iterator[int]:
+    for word in line.replace(",", " ").replace("[", " ").replace("]", " ").split():
+        try:
+            yield int(word)
+        except ValueError:
+            raise click.UsageError(f"the ids cannot be read: got {word!r:.60}, and an id is a whole number.") from None

@@ -1,0 +1,97 @@
+"""`gpt2 tokenize`: text to token ids."""
+
+import contextlib
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.reading import errors_option
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer import Tokenizer
+    from gpt2.tokenizer.stream import Errors
+
+
+@click.command(cls=Sectioned)
+@click.argument("text", required=False)
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the text from a file.")
+@click.option("--allow-special", is_flag=True, help="Read <|endoftext|> as the special token, not as text.")
+@errors_option
+@click.option("--model", metavar="NAME|DIR", help="Whose vocabulary to use.  [default: the published one]")
+@output_options
+def tokenize(
+    *, text: str | None, file: Path | None, allow_special: bool, errors: "Errors", model: str | None, as_json: bool
+) -> None:
+    """Write the token ids of TEXT, one a line.
+
+    Without TEXT, or with -, the text is read from standard input; one newline at its end is the end of the line, not
+    part of the text. A file is read as it is. Neither need fit into memory, except with --json.
+
+    --json writes one object: the ids, their pieces (as text, or as a list of byte values where a piece is not a whole
+    number of characters), and where each begins and ends, in bytes of UTF-8.
+    """
+    if text is not None and file is not None:
+        raise click.UsageError("TEXT and --file cannot be had together: there is one text to encode.")
+    from gpt2.tokenizer import encode_stream
+
+    tokenizer = tokenizer_of(model)
+    with _texts(text, file, errors) as texts:
+        parts = encode_stream(tokenizer, texts, allow_special=allow_special)
+        if as_json:
+            _write_json(tokenizer, [i for ids in parts for i in ids])
+            return
+        for ids in parts:
+            sys.stdout.write("".join(f"{i}\n" for i in ids))
+
+
+def tokenizer_of(model: str | None) -> "Tokenizer":
+    """The tokenizer of a model: a published name, a folder that has a vocabulary, or any model `--model` can name."""
+    from gpt2.config import PUBLISHED
+    from gpt2.tokenizer import Tokenizer
+
+    if model is None or model in PUBLISHED:
+        return Tokenizer.published()
+    if Path(model).is_dir():
+        return Tokenizer.from_folder(model)
+    from gpt2 import checkpoint, hub
+
+    return checkpoint.read(hub.locate(model)).tokenizer()
+
+
+@contextlib.contextmanager
+def _texts(text: str | None, file: Path | None, errors: "Errors") -> Generator[Iterable[str]]:
+    from gpt2.tokenizer import read_text
+
+    if file is not None:
+        with file.open("rb") as stream:
+            yield read_text(stream, source=str(file), errors=errors)
+    elif text is not None and text != "-":
+        yield [text]
+    elif text is None and output.is_terminal(sys.stdin):
+        raise click.UsageError("there is no text: give TEXT, --file, or text on standard input (- reads a terminal).")
+    else:
+        yield _without_newline(read_text(sys.stdin.buffer, source="Standard input", errors=errors))
+
+
+def _without_newline(parts: Iterable[str]) -> Iterator[str]:
+    held = ""
+    for part in parts:
+        held += part
+        yield held[:-2]
+        held = held[-2:]
+    yield held.removesuffix("\n").removesuffix("\r")
+
+
+def _write_json(tokenizer: "Tokenizer", ids: list[int]) -> None:
+    pieces: list[str | list[int]] = []
+    for piece in tokenizer.pieces(ids):
+        try:
+            pieces.append(piece.decode("utf-8"))
+        except UnicodeDecodeError:
+            pieces.append(list(piece))
+    output.write_json({"ids": ids, "pieces": pieces, "offsets": tokenizer.offsets(ids)})

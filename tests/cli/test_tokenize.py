@@ -1,0 +1,135 @@
+"""`gpt2 tokenize`, `detokenize` and `tokenizer train`: the same ids from every source, and answers to bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt2.tokenizer import Tokenizer
+
+TEXT = "Hello world, 你好 😀\n  end\n"
+
+
+def lines(ids: list[int]) -> str:
+    return "".join(f"{i}\n" for i in ids)
+
+
+def test_one_id_a_line(gpt2) -> None:
+    ran = gpt2("tokenize", "Hello world")
+    assert (ran.code, ran.out, ran.err) == (0, "15496\n995\n", "")
+
+
+def test_argument_file_and_standard_input_give_the_same_ids(gpt2, tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    file.write_bytes(TEXT.encode("utf-8"))
+    expected = lines(Tokenizer.published().encode(TEXT))
+    assert gpt2("tokenize", TEXT).out == expected
+    assert gpt2("tokenize", "--file", str(file)).out == expected
+    assert gpt2("tokenize", stdin=TEXT.encode() + b"\n").out == expected  # one newline ends the line
+    assert gpt2("tokenize", "-", stdin=TEXT.encode() + b"\r\n").out == expected
+
+
+def test_empty_text_has_no_ids(gpt2) -> None:
+    assert gpt2("tokenize", "").out == ""
+    assert gpt2("tokenize", stdin=b"").out == ""
+    assert json.loads(gpt2("tokenize", "--json", "").out) == {"ids": [], "pieces": [], "offsets": []}
+
+
+def test_json_has_pieces_and_byte_offsets(gpt2) -> None:
+    found = json.loads(gpt2("tokenize", "--json", "Hi 😀").out)
+    assert found == {
+        "ids": [17250, 30325, 222],
+        "pieces": ["Hi", list(" 😀".encode())[:-1], [0x80]],
+        "offsets": [[0, 2], [2, 6], [6, 7]],
+    }
+
+
+def test_special_tokens_are_text_unless_allowed(gpt2) -> None:
+    assert "50256" not in gpt2("tokenize", "a<|endoftext|>").out.split()
+    assert gpt2("tokenize", "--allow-special", "a<|endoftext|>").out == "64\n50256\n"
+
+
+def test_bytes_that_are_not_utf_8_are_named_and_the_way_on_offered(gpt2, tmp_path: Path) -> None:
+    ran = gpt2("tokenize", stdin=b"h\xc3\xa9\xff!")
+    assert (ran.code, ran.out) == (1, "")
+    assert "byte 0xFF at offset 3" in ran.err
+    assert "--errors replace" in ran.err
+    replaced = gpt2("tokenize", "--errors", "replace", stdin=b"h\xc3\xa9\xff!")
+    assert replaced.out == lines(Tokenizer.published().encode("hé\ufffd!"))
+    file = tmp_path / "text"
+    file.write_bytes(b"x" * 100_000 + b"\xc3")  # a character that never ends, beyond the first block
+    ran = gpt2("tokenize", "--file", str(file))
+    assert ran.code == 1
+    assert f"{file} cannot be read as text: byte 0xC3 at offset 100000" in ran.err
+
+
+def test_two_sources_are_one_too_many(gpt2, tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    file.write_text("x", encoding="utf-8")
+    assert gpt2("tokenize", "x", "--file", str(file)).code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (("15496", "995"), b""),
+        (("15496 995",), b""),
+        ((), b"15496\n995\n"),
+        ((), b"[15496, 995]"),
+        (("-",), b"15496,995"),
+    ],
+)
+def test_ids_from_anywhere_give_the_text(gpt2, arguments: tuple[str, ...], stdin: bytes) -> None:
+    ran = gpt2("detokenize", *arguments, stdin=stdin)
+    assert (ran.code, ran.out, ran.err) == (0, "Hello world", "")
+
+
+def test_tokenize_and_detokenize_undo_each_other(gpt2) -> None:
+    ids = gpt2("tokenize", TEXT).out
+    assert gpt2("detokenize", stdin=ids.encode()).out == TEXT
+    assert json.loads(gpt2("detokenize", "--json", stdin=ids.encode()).out) == {"text": TEXT}
+
+
+def test_ids_that_are_none(gpt2) -> None:
+    ran = gpt2("detokenize", "50257")
+    assert ran.code == 1
+    assert "50257" in ran.err
+    assert "0 to 50256" in ran.err
+    ran = gpt2("detokenize", "1", "Hello")
+    assert ran.code == 2
+    assert "'Hello'" in ran.err
+
+
+def test_a_vocabulary_is_learned_and_used(gpt2, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    text, out = tmp_path / "text", tmp_path / "learned"
+    text.write_text("low lower lowest new newer newest " * 20, encoding="utf-8")
+    ran = gpt2("tokenizer", "train", str(text), "--out", str(out), "--vocab-size", "265", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["vocab_size"] == 265
+    ids = gpt2("tokenize", "--model", str(out), "lowest").out
+    assert 0 < len(ids.split()) < len("lowest")
+    assert gpt2("detokenize", "--model", str(out), stdin=ids.encode()).out == "lowest"
+
+    before = (out / "vocab.json").read_bytes()
+    again = gpt2("tokenizer", "train", str(text), "--out", str(out), "--vocab-size", "260")
+    assert again.code == 2
+    assert "already has vocab.json" in again.err
+    assert (out / "vocab.json").read_bytes() == before
+
+
+def test_a_text_too_small_for_the_vocabulary_says_so(gpt2, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    text = tmp_path / "text"
+    text.write_text("abab", encoding="utf-8")
+    ran = gpt2("tokenizer", "train", str(text), "--out", str(tmp_path / "learned"), "--vocab-size", "5000")
+    assert ran.code == 0
+    assert ran.out == ""
+    assert "no more than 258 ids" in ran.err
+    assert gpt2("tokenizer", "train", str(text), "--out", str(tmp_path / "x"), "--vocab-size", "256").code == 2
+
+
+def test_a_folder_without_a_vocabulary_is_named(gpt2, tmp_path: Path) -> None:
+    ran = gpt2("tokenize", "--model", str(tmp_path), "x")
+    assert ran.code == 1
+    assert f"{tmp_path} holds no vocabulary" in ran.err
