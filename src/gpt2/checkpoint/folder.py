@@ -17,7 +17,7 @@ from gpt2.checkpoint.hf_config import config_to_json
 from gpt2.checkpoint.huggingface import CONFIG, FORM_KEY, INDEX, INT8, PREFIX, SCALE_SUFFIX, WHOLE
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.safetensors import LazyArray, write_safetensors
-from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.checkpoint.weights import StoredArray, Weights, check_names
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import CheckpointError, MismatchError
 from gpt2.files import atomic_folder, read_json, write_json, write_text
@@ -115,9 +115,7 @@ def fill_folder(
         MismatchError: the arrays are not those of `config`, or do not fit `form`.
         OSError: the disk is full or the folder cannot be written.
     """
-    given = weights.names if isinstance(weights, Weights) else weights
-    if unknown := sorted(set(given) - shapes(config).keys()):
-        raise MismatchError(f"The weights hold what this GPT-2 has no place for: {', '.join(unknown[:3])}.")
+    check_names(weights.names if isinstance(weights, Weights) else weights, config)
     if tokenizer is not None:
         eot = tokenizer.eot
         tokenizer.save(folder)
@@ -152,11 +150,8 @@ def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[],
     def fetch() -> StoredArray:
         if isinstance(weights, Weights):
             array = weights.stored(name)
-        elif name in weights:
-            values = np.asarray(weights[name])
-            array = StoredArray(data=np.ascontiguousarray(values, dtype=np.float32), dtype="F32")
         else:
-            raise MismatchError(f"The weights are not complete: {name} is missing.")
+            array = StoredArray(data=np.ascontiguousarray(weights[name], dtype=np.float32), dtype="F32")
         if array.shape != shape:
             raise MismatchError(f"{name} must have shape {list(shape)}, by the configuration: got {list(array.shape)}.")
         return array

@@ -92,15 +92,16 @@ def _read_arrays(path: Path) -> dict[str, StoredArray]:
 
 def _read_shards(folder: Path) -> dict[str, StoredArray]:
     """Every array of a sharded model; the index and the shards must say the same."""
-    raw: Any = read_json(folder / INDEX, limit_bytes=4 << 20)
+    raw: Any = read_json(_inside(folder, INDEX), limit_bytes=4 << 20)
     shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise FormatError(f"{folder / INDEX} has no weight_map from names to files.")
+    shards = sorted(set(cast("dict[str, str]", shard_of).values()))
+    if others := [shard for shard in shards if not shard.endswith(".safetensors")]:
+        raise FormatError(f"{folder / INDEX} names {others[0][:80]!r}, which is not a safetensors file.")
     arrays: dict[str, StoredArray] = {}
-    for shard in sorted(set(cast("dict[str, str]", shard_of).values())):
-        if not shard.endswith(".safetensors"):
-            raise FormatError(f"{folder / INDEX} names {shard[:80]!r}, which is not a safetensors file.")
-        for name, array in read_safetensors(_inside(folder, shard)).items():
+    for shard, path in [(shard, _inside(folder, shard)) for shard in shards]:
+        for name, array in read_safetensors(path).items():
             if shard_of.get(name) != shard:
                 raise FormatError(f"{shard} holds {name[:80]!r}, and {INDEX} does not say so.")
             arrays[name] = array

@@ -5,7 +5,7 @@ memory, so opening a model costs neither time nor memory until its values are to
 """
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +90,8 @@ class Weights:
     """
 
     def __init__(self, config: ModelConfig, arrays: Mapping[str, StoredArray]) -> None:
+        check_names(arrays, config)
         wanted = shapes(config)
-        if missing := [name for name in wanted if name not in arrays]:
-            raise MismatchError(f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.")
-        if unknown := [name for name in arrays if name not in wanted]:
-            raise MismatchError(f"The weights hold what this GPT-2 has no place for: {_listed(unknown)}.")
         for name, shape in wanted.items():
             _check_array(name, arrays[name], shape)
         self.config = config
@@ -138,6 +135,19 @@ def _stored(array: NDArray[Any]) -> StoredArray:
     return StoredArray(data=np.ascontiguousarray(array, dtype=np.float32), dtype="F32")
 
 
+def check_names(names: Iterable[str], config: ModelConfig) -> None:
+    """Refuse names that are not exactly those of the configuration's arrays.
+
+    Raises:
+        MismatchError: one is missing, or one too many.
+    """
+    given, wanted = dict.fromkeys(names), shapes(config)
+    if missing := [name for name in wanted if name not in given]:
+        raise MismatchError(f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.")
+    if unknown := [name for name in given if name not in wanted]:
+        raise MismatchError(f"The weights hold what this GPT-2 has no place for: {_listed(unknown)}.")
+
+
 def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise MismatchError(
@@ -152,4 +162,4 @@ def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(name[:80] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
