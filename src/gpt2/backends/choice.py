@@ -1,7 +1,6 @@
 """Which backend computes, and why."""
 
 import logging
-from importlib import import_module
 from importlib.util import find_spec
 
 from gpt2.backends.seam import Backend, Source
@@ -72,11 +71,9 @@ def _load(name: str, weights: Source, *, device: str, form: str, threads: int | 
         from gpt2.backends.reference import ReferenceBackend
 
         return ReferenceBackend(weights, form=form, threads=threads)
-    try:
-        native = import_module("gpt2.backends.native")
-    except ImportError as error:
-        raise BackendError(f"the native engine is not part of this installation: {error}.") from error
-    return native.NativeBackend(weights, form=form, threads=threads)
+    from gpt2.backends.native import NativeBackend
+
+    return NativeBackend(weights, form=form, threads=threads)
 
 
 def _check(what: str, given: str, known: tuple[str, ...]) -> None:

@@ -1,0 +1,120 @@
+"""What PyTorch brings beyond the contract: narrow forms, padded batches, one pool for all slots."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpt2.backends import NEXT_LOGITS, Want, Work
+from gpt2.checkpoint.weights import Weights
+from gpt2.errors import BackendError
+
+torch = pytest.importorskip("torch")
+
+from gpt2.backends import torch as backend_module  # noqa: E402
+from gpt2.backends.torch import TorchBackend  # noqa: E402
+
+TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=100)]
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The shapes [B, T] of what is computed, as it happens."""
+    seen: list[tuple[int, int]] = []
+    place = backend_module._Pool.place
+
+    def recording(self: object, batch: list[Work]) -> object:
+        placed = place(self, batch)  # type: ignore[arg-type]
+        seen.append(tuple(placed.ids_BT.shape))
+        return placed
+
+    monkeypatch.setattr(backend_module._Pool, "place", recording)
+    return seen
+
+
+def test_decoding_is_one_batch_and_padding_stays_below_half(weights: Weights, batches: list[tuple[int, int]]) -> None:
+    backend = TorchBackend(weights, threads=1)
+    slots = [backend.new() for _ in range(9)]
+    lengths = [1, 1, 2, 3, 4, 5, 8, 9, 16]
+    backend.step([Work(slot=s, tokens=TEXT[:n]) for s, n in zip(slots, lengths, strict=True)])
+    assert sorted(batches) == [(1, 2), (2, 1), (2, 4), (2, 8), (2, 16)]
+    batches.clear()
+    backend.step([Work(slot=slot, tokens=[5], want=NEXT_LOGITS) for slot in slots])
+    assert batches == [(9, 1)]
+
+
+def test_batches_are_bounded(weights: Weights, batches: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "_TOKENS_AT_ONCE", 64)
+    backend = TorchBackend(weights, threads=1)
+    backend.step([Work(slot=backend.new(), tokens=TEXT[:16]) for _ in range(10)])
+    assert batches == [(4, 16), (4, 16), (2, 16)]
+
+
+@pytest.mark.parametrize("logits_at_once", [1, 97 * 4])
+def test_rows_are_answered_in_parts(weights: Weights, monkeypatch: pytest.MonkeyPatch, logits_at_once: int) -> None:
+    def read() -> list[NDArray[np.float32]]:
+        backend = TorchBackend(weights, threads=1)
+        wants = [Want(rows=n, logits=True, best=2, targets=TEXT[:n]) for n in (9, 10, 12)]
+        results = backend.step([Work(slot=backend.new(), tokens=TEXT[:12], want=want) for want in wants])
+        return [
+            part
+            for r in results
+            for part in (r.logits_RV, r.best_logprobs_RK, r.target_logprobs_R, r.entropies_R)
+            if part is not None
+        ]
+
+    whole = read()
+    monkeypatch.setattr(backend_module, "_LOGITS_AT_ONCE", logits_at_once)
+    for one, other in zip(whole, read(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_bf16_stays_near_fp32(weights: Weights, define: Callable[[Sequence[int]], NDArray[np.float64]]) -> None:
+    backend = TorchBackend(weights, form="bf16", threads=1)
+    assert backend.weights == "bf16"
+    (result,) = backend.step([Work(slot=backend.new(), tokens=TEXT[:40], want=Want(rows=40, logits=True))])
+    assert result.logits_RV is not None
+    exact = define(TEXT[:40])
+    error = np.abs(result.logits_RV - exact)
+    assert error.max() > 1e-4  # it is bf16
+    assert error.mean() < 0.02 * np.abs(exact).mean()
+    full = TorchBackend(weights, threads=1)
+    full.step([Work(slot=full.new(), tokens=TEXT[:40])])
+    assert full.bytes() == 2 * backend.bytes()
+
+
+def test_a_pool_without_slots_holds_nothing(weights: Weights) -> None:
+    backend = TorchBackend(weights, threads=1)
+    slots = [backend.new() for _ in range(5)]
+    backend.step([Work(slot=slot, tokens=TEXT[:20]) for slot in slots])
+    for slot in slots:
+        backend.free(slot)
+    assert backend.bytes() == 0
+
+
+def test_threads_are_set(weights: Weights) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert "3 threads" in TorchBackend(weights, threads=3).reason
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_order_knows_zeros_signs_and_ties() -> None:
+    logits = torch.tensor([[0.0, -0.0, 1.0, -1.0, -1.0, 1e30, -1e30, 1e-42, -1e-42, 1.0, 3.4e38]])
+    order = backend_module._order(logits).topk(logits.shape[1]).indices
+    assert (
+        order[0].tolist()
+        == np.argsort(-logits[0].numpy(), kind="stable").tolist()
+        == [10, 5, 2, 9, 7, 0, 1, 8, 3, 4, 6]
+    )
+
+
+def test_damaged_weights_are_named(weights: Weights) -> None:
+    arrays = {name: weights.float32(name).copy() for name in weights.names}
+    arrays["h.1.mlp.c_fc.b"][4] = np.inf
+    backend = TorchBackend(Weights.from_arrays(weights.config, arrays), threads=1)
+    with pytest.raises(BackendError, match="not finite"):
+        backend.step([Work(slot=backend.new(), tokens=[1], want=NEXT_LOGITS)])
