@@ -152,7 +152,7 @@ def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:
     for name in masks:
         del arrays[name]
     if masks:
-        notes.append(f"{len(masks)} attention masks left out: attn.bias and attn.masked_bias are constants")
+        notes.append(f"attention masks left out ({len(masks)} of attn.bias, attn.masked_bias): they are constants")
 
 
 def _check_tied(head: StoredArray, wte: StoredArray | None, path: Path) -> None:

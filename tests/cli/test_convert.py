@@ -1,0 +1,98 @@
+"""`gpt2 convert`: what it writes, what it says, what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2 import checkpoint
+from gpt2.cli import main as frame
+from gpt2.config import ModelConfig
+
+CONFIG = ModelConfig(n_layer=1, n_head=2, n_embd=4, n_positions=8)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in checkpoint.shapes(CONFIG).items()}
+    checkpoint.write_folder(tmp_path / "source", arrays, CONFIG, None, card="# A card\n")
+    return tmp_path / "source"
+
+
+def test_a_copy_says_what_it_wrote(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    goal = tmp_path / "goal"
+    assert frame.run(["convert", str(source), str(goal), "--to", "hf"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"wrote {goal}: 201,312 parameters, fp32, ")
+    assert (goal / "README.md").read_text(encoding="utf-8") == "# A card\n"
+    assert (goal / "vocab.json").is_file()
+    before, after = checkpoint.read(source).weights, checkpoint.read(goal).weights
+    for name in before.names:
+        np.testing.assert_array_equal(before.float32(name), after.float32(name))
+
+
+def test_every_change_is_said(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = source / "model.safetensors"
+    arrays = checkpoint.read_safetensors(file)
+    wte = np.concatenate([arrays["transformer.wte.weight"].data, np.zeros((47, 4), np.float32)])
+    padded = checkpoint.StoredArray(data=wte, dtype="F32")
+    mask = checkpoint.StoredArray(data=np.ones((1, 1, 8, 8), np.float32), dtype="F32")
+    added = {"transformer.wte.weight": padded, "lm_head.weight": padded, "transformer.h.0.attn.bias": mask}
+    checkpoint.write_safetensors(file, arrays | added)
+    arguments = ["convert", str(source), str(tmp_path / "goal"), "--to", "hf", "--weights", "bf16", "--json"]
+    assert frame.run(arguments) == 0
+    shown = capsys.readouterr()
+    facts = json.loads(shown.out)
+    assert facts["changes"] == [
+        "attention masks left out (1 of attn.bias, attn.masked_bias): they are constants",
+        "lm_head.weight left out: it repeats wte, as GPT-2's tied head must",
+        "vocabulary cut from 50,304 rows to the 50,257 that are tokens",
+        "precision from fp32 to bf16: every value rounded",
+    ]
+    assert (facts["weights"], facts["parameters"]) == ("bf16", 201_312)
+    for change in facts["changes"]:
+        assert f"changed: {change}" in shown.err
+
+
+def test_int8_and_back(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compact, ordinary = tmp_path / "compact", tmp_path / "ordinary"
+    assert frame.run(["convert", str(source), str(compact), "--to", "hf", "--weights", "int8"]) == 0
+    assert "only this package reads the int8 form" in capsys.readouterr().err
+    assert frame.run(["convert", str(compact), str(ordinary), "--to", "hf"]) == 0
+    assert "precision from int8 to fp32: the rounding of int8 stays" in capsys.readouterr().err
+    before, after = checkpoint.read(compact).weights, checkpoint.read(ordinary).weights
+    assert (before.form, after.form) == ("int8", "fp32")
+    for name in before.names:
+        np.testing.assert_array_equal(before.float32(name), after.float32(name))
+
+
+def test_a_folder_that_is_there_is_replaced_only_when_asked(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", str(source), str(tmp_path / "goal"), "--to", "hf"]
+    assert frame.run(arguments) == 0
+    assert frame.run(arguments) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert frame.run([*arguments, "--weights", "fp16", "--overwrite"]) == 0
+    assert checkpoint.read(tmp_path / "goal").weights.form == "fp16"
+
+
+def test_a_model_is_not_converted_onto_itself(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "alias").symlink_to(source)
+    before = (source / "model.safetensors").read_bytes()
+    for start in (source, source / "model.safetensors", tmp_path / "alias"):
+        assert frame.run(["convert", str(start), str(source), "--to", "hf", "--weights", "fp16", "--overwrite"]) == 1
+        assert "cannot be converted onto itself" in capsys.readouterr().err
+    assert (source / "model.safetensors").read_bytes() == before
+
+
+def test_wrong_usage_is_told_apart_from_failure(source: Path, tmp_path: Path) -> None:
+    goal = str(tmp_path / "goal")
+    assert frame.run(["convert", str(source), goal]) == 2
+    assert frame.run(["convert", str(source), goal, "--to", "onnx"]) == 2
+    assert frame.run(["convert", str(source), goal, "--to", "hf", "--weights", "int4"]) == 2
+    assert frame.run(["convert", str(tmp_path / "absent"), goal, "--to", "hf"]) == 1
+    assert not (tmp_path / "goal").exists()
