@@ -8,7 +8,7 @@ The names below are the public ones. Each is imported when it is first used, so 
 milliseconds, and PyTorch is imported only by what trains.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers know the name; importing typing would be half the cost of this module
 
 if TYPE_CHECKING:
     from gpt2.config import ModelConfig as ModelConfig

@@ -1,5 +1,6 @@
 """What a figure needs beside it to mean something: the machine, the software, the command."""
 
+import os
 import platform
 import shlex
 import sys
@@ -12,12 +13,14 @@ _PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch
 
 
 def facts() -> dict[str, Any]:
-    """The processor, cores, memory, operating system and versions, and the command of this process."""
+    """The processor, cores, load, memory, operating system and versions, and the command of this process."""
     return {
         "command": shlex.join(sys.argv),
         "cpu": machine.cpu_name(),
         "physical_cores": machine.physical_cores(),
         "usable_cores": machine.usable_cores(),
+        # above 0 something else ran too, and figures of two machines or hours cannot be compared
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "memory_bytes": machine.memory_bytes(),
         "instruction_sets": list(machine.instruction_sets()),
         "system": f"{platform.system()} {platform.machine()}",

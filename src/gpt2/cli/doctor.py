@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, output_options
+from gpt2.errors import BackendError
 
 VERSIONS = (
     *("numpy", "safetensors", "tiktoken", "click", "rich"),
@@ -60,11 +60,15 @@ def _examine() -> dict[str, dict[str, Any]]:
 
 
 def _native() -> str:
+    from gpt2.machine import physical_cores
+    from gpt2.native import Library, choose_level
+
     try:
-        module: Any = import_module("gpt2.backends.native")
-    except ImportError as error:
+        library = Library.load()
+        chosen = choose_level(library)
+    except BackendError as error:
         return f"not here: {error}"
-    return str(module.describe()) if hasattr(module, "describe") else "here"
+    return f"{chosen} kernels on {physical_cores()} threads; also {', '.join(set(library.levels) - {chosen}) or 'none'}"
 
 
 def _torch() -> str:

@@ -5,11 +5,9 @@ A verb's module is imported only when the verb is called, so that `gpt2 --help` 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its state saved, 130 interrupted.
 """
 
-import difflib
 import errno
 import os
 import sys
-import traceback
 from importlib import import_module
 
 import click
@@ -67,6 +65,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but an unknown verb is answered with the nearest ones."""
         if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            import difflib
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
             advice = f"Did you mean {' or '.join(near)}?" if near else "`gpt2 --help` lists the verbs."
             raise click.UsageError(f"there is no verb {args[0]!r}. {advice}", ctx)
@@ -147,6 +147,8 @@ def _failed(error: Exception, messages: output.Messages) -> int:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return FAILED  # the reader has gone (`gpt2 … | head`): nobody is left to be told
     if messages.debug:
+        import traceback
+
         output.complain("".join(traceback.format_exception(error)).rstrip())
     elif isinstance(error, Gpt2Error):
         output.complain(f"error: {error}")

@@ -7,7 +7,6 @@ Text goes to standard output; messages, tables of speed and errors go to standar
 
 import contextlib
 import io
-import json
 import logging
 import os
 import re
@@ -80,6 +79,8 @@ def echo_prompt(prompt: str) -> None:
 
 def write_json(value: object, *, indent: int | None = None) -> None:
     """Write `value` as JSON with a newline; what a terminal might obey is escaped as JSON allows."""
+    import json
+
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     text = _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     sys.stdout.write(text + "\n")

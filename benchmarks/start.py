@@ -1,0 +1,55 @@
+"""From the shell prompt to the first token, and what the steps on the way cost. Writes results/start.json.
+
+    python benchmarks/start.py [--model gpt2-mini] [--times 20]
+
+Each figure is the median over fresh processes, the whole of them: starting Python, importing, opening the model,
+generating. The cost of one more thing is the difference of two lines.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gpt2.bench import facts
+from gpt2.files import write_json
+
+RESULT = Path(__file__).parent / "results" / "start.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="gpt2-mini")
+    parser.add_argument("--times", type=int, default=20)
+    chosen = parser.parse_args()
+
+    generate = ["generate", "Once upon a time", "--model", chosen.model, "--seed", "1", "--max-tokens"]
+    programs = {
+        "python": ["-c", "pass"],
+        "import gpt2": ["-c", "import gpt2"],
+        "import numpy": ["-c", "import numpy"],
+        "gpt2 --help": ["-m", "gpt2", "--help"],
+        "gpt2 generate --help": ["-m", "gpt2", "generate", "--help"],
+        "first token": ["-m", "gpt2", *generate, "1"],
+        "65 tokens": ["-m", "gpt2", *generate, "65"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(chosen.times):  # in turns, so that a slow moment hits all alike
+        for name, arguments in programs.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            seconds[name].append(time.perf_counter() - begin)
+
+    found = {
+        name: {"median_ms": 1e3 * statistics.median(each), "least_ms": 1e3 * min(each)}
+        for name, each in seconds.items()
+    }
+    for name, figures in found.items():
+        print(f"{name:<22} {figures['median_ms']:8.1f} ms   least {figures['least_ms']:8.1f} ms")
+    write_json(RESULT, {**facts(), "model": chosen.model, "times": chosen.times, "processes": found})
+
+
+if __name__ == "__main__":
+    main()
