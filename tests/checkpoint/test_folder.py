@@ -126,7 +126,7 @@ def test_large_arrays_are_rounded_piece_by_piece_to_the_same_bytes(
     config, arrays = tiny
     for form in checkpoint.FORMS:
         checkpoint.write_folder(tmp_path / "whole" / form, arrays, config, None, form=form)
-    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_BYTES", 100)
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 100)
     for form in checkpoint.FORMS:
         checkpoint.write_folder(tmp_path / "pieces" / form, arrays, config, None, form=form)
         assert contents(tmp_path / "whole" / form) == contents(tmp_path / "pieces" / form)

@@ -69,7 +69,7 @@ def test_integers_are_not_weights(tiny) -> None:
 
 @pytest.mark.parametrize("by_row", [True, False])
 def test_blocks_together_are_the_whole(monkeypatch: pytest.MonkeyPatch, by_row: bool) -> None:
-    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_BYTES", 24)
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 24)
     data = np.arange(70, dtype=np.int8).reshape(10, 7)
     scale = np.arange(10, dtype=np.float32)[:, None] if by_row else np.arange(7, dtype=np.float32)[None]
     whole = StoredArray(data=data, dtype="I8", scale=scale)

@@ -17,7 +17,7 @@ from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import MismatchError
 
-BLOCK_BYTES = 8 << 20  # large enough for full speed, small beside any model
+BLOCK_VALUES = 2 << 20  # 8 MB in float32: large enough for full speed, small beside any model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,7 +59,7 @@ class StoredArray:
         if self.data.ndim == 0 or self.data.size == 0:
             yield self
             return
-        step = max(1, BLOCK_BYTES // (self.data.nbytes // self.data.shape[0]))
+        step = max(1, BLOCK_VALUES // (self.data.size // self.data.shape[0]))
         for begin in range(0, self.data.shape[0], step):
             block = self.rows(begin, begin + step)
             yield block
