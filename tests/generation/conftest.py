@@ -1,14 +1,17 @@
 """A backend and a tokenizer small enough to reason about, and real models in miniature."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from gpt2.backends.readout import read_out
+from gpt2.backends.reference import ReferenceBackend
 from gpt2.backends.seam import Backend, Result, Work
 from gpt2.config import ModelConfig
 from gpt2.generation import Event, Request, Sampling, Scheduler
@@ -135,11 +138,49 @@ def text_of(events: Sequence[Event], request: int = 0, sample: int = 0) -> str:
     return "".join(e.text for e in events if (e.request, e.sample) == (request, sample))
 
 
+class Arrays:
+    """Weights of a Hugging Face model under OpenAI's names."""
+
+    def __init__(self, config: ModelConfig, hf: transformers.GPT2LMHeadModel) -> None:
+        self.config = config
+        self._arrays = {name: value.numpy() for name, value in hf.transformer.state_dict().items()}
+
+    def float32(self, name: str) -> np.ndarray[Any, Any]:
+        layer, _, kind = name.rpartition(".")
+        long = {"g": "weight", "w": "weight", "b": "bias"}
+        return self._arrays[f"{layer}.{long[kind]}" if layer else f"{name}.weight"]
+
+
+def miniature(
+    seed: int, *, n_layer: int = 2, n_head: int = 2, n_embd: int = 16, n_positions: int = 48
+) -> tuple[transformers.GPT2LMHeadModel, ReferenceBackend]:
+    """A random model, as Hugging Face computes it and as we do; its weights are large, so that its text varies."""
+    config = ModelConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=257)
+    torch.manual_seed(seed)
+    hf = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            n_layer=n_layer,
+            n_head=n_head,
+            n_embd=n_embd,
+            n_positions=n_positions,
+            vocab_size=257,
+            initializer_range=0.4,
+            bos_token_id=EOT,
+            eos_token_id=EOT,
+            pad_token_id=EOT,
+        )
+    ).eval()
+    return hf, ReferenceBackend(Arrays(config, hf))
+
+
 @pytest.fixture
-def toy() -> SimpleNamespace:
+def toy() -> Iterator[SimpleNamespace]:
     """The names above, for test modules cannot import this one."""
-    return SimpleNamespace(
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+    yield SimpleNamespace(
         EOT=EOT,
+        miniature=miniature,
         Backend=FakeBackend,
         Tokenizer=ByteTokenizer,
         run=run,
@@ -147,3 +188,4 @@ def toy() -> SimpleNamespace:
         tokens_of=tokens_of,
         text_of=text_of,
     )
+    torch.set_num_threads(threads)
