@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Metrics(Callback):
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Write the step's line."""
-        rate = (report.tokens - (report.tokens - run.config.schedule.batch_tokens)) / report.seconds
+        rate = run.config.schedule.batch_tokens / report.seconds
         mfu = self._flops_per_token(run) * rate / self._peak_flops if self._peak_flops else None
         self.write(
             step=report.step,
@@ -88,16 +89,18 @@ class Validation(Callback):
             self._measure(run, n_tokens=0)
 
     def _measure(self, run: Run, *, n_tokens: int) -> None:
+        if run.feed.validation is None:
+            return
         progress = run.progress
         seq_tokens = run.feed.sequence_tokens(min(run.fraction, 1.0))
         loss, seen = validation_loss(run, seq_tokens=seq_tokens, n_tokens=n_tokens)
-        if progress.best_loss is None or loss < progress.best_loss:
+        if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_loss, progress.best_step = loss, progress.step
         self._metrics.write(
             step=progress.step,
             tokens=progress.tokens,
             seconds=round(progress.seconds, 3),
-            validation_loss=loss,
+            validation_loss=loss if math.isfinite(loss) else None,
             validation_tokens=seen,
             sequence_tokens=seq_tokens,
         )
@@ -141,6 +144,8 @@ class Checkpoints(Callback):
                 self._save(run)
             except OSError as error:
                 _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, _why(error), _KEPT)
+            except TrainingError as error:
+                _log.warning("%s", error)
 
     def at_end(self, run: Run) -> None:
         """Save what is not saved yet."""
@@ -153,7 +158,7 @@ class Checkpoints(Callback):
                 ) from error
 
     def _save(self, run: Run) -> None:
-        states.save(run.folder, run.learner.model, run.capture(), keep=run.config.run.keep)
+        states.save(run.folder, run.capture(), run.feed.tokenizer, keep=run.config.run.keep)
         self._saved_step = run.progress.step
 
 

@@ -9,7 +9,6 @@ import difflib
 import json
 import math
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -30,11 +29,13 @@ class DataConfig:
 
     Attributes:
         folder: token shards, as `gpt2 prepare` writes them.
+        tokenizer: folder of the vocabulary that wrote them; empty: the published one.
         mixture: subfolders of `folder` and their weights; empty: `folder` itself is all there is.
-        validation: subfolder whose shards are held out; empty: the validation split of `folder`.
+        validation: subfolder whose shards are held out; empty: the validation split of `folder`, if it has one.
     """
 
     folder: str = ""
+    tokenizer: str = ""
     mixture: Mapping[str, float] = field(default_factory=dict[str, float])
     validation: str = ""
 
@@ -284,9 +285,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a word needs no quotes
     for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
+        inner: object = tree.setdefault(section, {})
+        if not isinstance(inner, dict):
             raise ConfigError(f"{override!r} cannot be set: {section!r} has no settings inside it.")
+        tree = inner
     tree[key] = value
 
 
@@ -316,7 +318,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return value
         raise ConfigError(f"{where} must be one of {', '.join(inner)}: got {value!r}.")
     if origin is tuple and isinstance(value, list | tuple):
-        inner = inner[:1] * len(value) if inner[-1] is types.EllipsisType or inner[-1] is Ellipsis else inner
+        inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         if len(value) == len(inner):
             return tuple(_convert(i, v, where) for i, v in zip(inner, value, strict=True))
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):

@@ -1,14 +1,16 @@
 """What a run reads: batches of its mixture at any point of the run, the held-out tokens, the tokens' frequencies."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.data import Batch, Cursor, Loader, Source, TokenStream, batches_in_order
+from gpt2.data import Batch, Cursor, Loader, Source, TokenStream, batches_in_order, verify
 from gpt2.errors import ConfigError, DataError, ShardError
 from gpt2.optim import stage
+from gpt2.tokenizer import Tokenizer
 from gpt2.train.config import TrainConfig
 
 _COUNTED_TOKENS = 20_000_000  # of each source: enough to know how frequent a token is
@@ -18,11 +20,11 @@ class Feed:
     """The data of a run; holds no position of its own.
 
     Attributes:
-        tokenizer_hash: of the vocabulary that wrote the shards.
-        validation: the held-out tokens.
+        tokenizer: the vocabulary that wrote the shards.
+        validation: the held-out tokens, if there are any.
 
     Raises:
-        ConfigError: no folder was named, or its vocabulary is not the model's.
+        ConfigError: no folder was named, or the vocabularies of data, tokenizer and model do not agree.
         DataError: a source that cannot be mixed or is too short.
         ShardError: a folder that is unfinished or broken.
     """
@@ -46,17 +48,30 @@ class Feed:
             for length in lengths
         }
         streams = self._loaders[lengths[0]].streams
-        self.tokenizer_hash = streams[0].tokenizer_hash
+        self.tokenizer = (
+            Tokenizer.from_folder(Path(config.data.tokenizer)) if config.data.tokenizer else Tokenizer.published()
+        )
+        if self.tokenizer.hash != streams[0].tokenizer_hash:
+            raise ConfigError(
+                f"{folder} was not written with the vocabulary of {config.data.tokenizer or 'the published GPT-2'}. "
+                f"Set data.tokenizer to the folder of the one that `gpt2 prepare` was given."
+            )
         if (vocab_size := streams[0].vocab_size) > config.model.vocab_size:
             raise ConfigError(
                 f"The model cannot read {folder}: its vocabulary has {config.model.vocab_size:,} tokens and that of "
                 f"the data {vocab_size:,}. Set model.vocab_size={vocab_size}."
             )
         self.validation = self._open_validation(folder)
-        if self.validation.tokenizer_hash != self.tokenizer_hash:
+        if self.validation is not None and self.validation.tokenizer_hash != self.tokenizer.hash:
             raise DataError(
                 f"{self.validation.folder} was written with another vocabulary. Prepare it with the same one."
             )
+
+    def broken(self) -> Iterator[str]:
+        """What is wrong with the shards, after reading every byte; nothing when all is well."""
+        loader = self._loaders[min(self._loaders)]
+        for folder in dict.fromkeys(stream.folder for stream in (*loader.streams, self.validation) if stream):
+            yield from (f"{folder}: {problem}" for problem in verify(folder))
 
     def start(self) -> Cursor:
         """The cursor of a run that has read nothing."""
@@ -72,6 +87,7 @@ class Feed:
 
     def validation_batches(self, *, seq_tokens: int, n_tokens: int, batch_tokens: int) -> Iterator[Batch]:
         """About the first `n_tokens` of the held-out tokens, each once, in order; 0 means all."""
+        assert self.validation is not None
         seen = 0
         for batch in batches_in_order(
             self.validation, seq_tokens=seq_tokens, batch_sequences=max(1, batch_tokens // seq_tokens)
@@ -97,14 +113,14 @@ class Feed:
             total += weight * count / count.sum()
         return total / total.sum()
 
-    def _open_validation(self, folder: Path) -> TokenStream:
-        if not self._config.data.validation:
-            return TokenStream.open(folder, "validation")
-        inside = folder / self._config.data.validation
-        try:
-            return TokenStream.open(inside, "validation")
-        except ShardError:
-            return TokenStream.open(inside)  # a folder that is held out as a whole
+    def _open_validation(self, folder: Path) -> TokenStream | None:
+        inside = self._config.data.validation
+        for split in ("validation", "train"):  # a folder may be held out as a whole
+            with contextlib.suppress(ShardError):
+                return TokenStream.open(folder / inside, split)
+            if not inside:
+                return None
+        raise DataError(f"There is nothing to validate with: {folder / inside} holds no token shards.")
 
 
 def _chunk(lengths: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""The loop: while there are tokens left, one step, then the callbacks. It writes no file and says nothing but warnings."""
+"""The loop: while there are tokens left, one step, then the callbacks. It writes no file; it only warns."""
 
 import logging
 from collections.abc import Sequence
@@ -78,12 +78,12 @@ class Run:
     def capture(self) -> TrainState:
         """What must survive; its arrays are those that the next step changes."""
         return TrainState(
-            weights={name: p.detach() for name, p in self.learner.model.named_parameters()},
+            weights=dict(self.learner.model.named_arrays()),
             optimizer=states.optimizer_arrays(self.learner),
             rng=torch.get_rng_state(),
             progress=self.progress,
             config=as_tree(self.config),
-            tokenizer_hash=self.feed.tokenizer_hash,
+            tokenizer_hash=self.feed.tokenizer.hash,
         )
 
     def resume(self, state: TrainState) -> None:

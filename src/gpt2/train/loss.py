@@ -105,20 +105,18 @@ class Rows:
     """The rows of the head that one step's loss runs over.
 
     Attributes:
-        ids_R: their token ids, ascending.
-        correction_R: minus the logarithm of each one's chance of being here.
-        place_V: where a token's row is in `ids_R`; defined for tokens of the batch only.
+        ids: their token ids, ascending, [R].
+        correction: minus the logarithm of each one's chance of being here, [R].
+        place: where a token's row is in `ids`, [V]; defined for tokens of the batch only.
     """
 
-    ids_R: Tensor
-    correction_R: Tensor
-    place_V: Tensor
+    ids: Tensor
+    correction: Tensor
+    place: Tensor
 
     def to(self, device: torch.device) -> "Rows":
         """The same on another device."""
-        return Rows(
-            ids_R=self.ids_R.to(device), correction_R=self.correction_R.to(device), place_V=self.place_V.to(device)
-        )
+        return Rows(ids=self.ids.to(device), correction=self.correction.to(device), place=self.place.to(device))
 
 
 def sample_rows(
@@ -144,7 +142,7 @@ def sample_rows(
     place_V = np.zeros(frequency_V.size, dtype=np.int64)
     place_V[ids_R] = np.arange(ids_R.size)
     return Rows(
-        ids_R=torch.from_numpy(ids_R),
-        correction_R=torch.from_numpy(correction_R.astype(np.float32)),
-        place_V=torch.from_numpy(place_V),
+        ids=torch.from_numpy(ids_R),
+        correction=torch.from_numpy(correction_R.astype(np.float32)),
+        place=torch.from_numpy(place_V),
     )

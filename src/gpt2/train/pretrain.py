@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from gpt2 import files, machine
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, ShardError
+from gpt2.model import flops
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import plan as plans
@@ -130,11 +131,13 @@ def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
     threads = config.run.threads or machine.physical_cores()
     torch.set_num_threads(threads)
     feed = Feed(config)
+    if problems := list(feed.broken()):
+        raise ShardError(f"The run cannot start, its data are not what they were: {problems[0]}. Prepare them again.")
     newest = states.latest(folder)
     state = None if newest is None else states.load(newest)
     if state is not None:
         _check_same_run(state.config, as_tree(config), folder)
-        if state.tokenizer_hash != feed.tokenizer_hash:
+        if state.tokenizer_hash != feed.tokenizer.hash:
             raise ConfigError(f"The run in {folder} cannot go on: its data were written with another vocabulary.")
     model = GPT(config.model)
     if state is None:
@@ -146,7 +149,7 @@ def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
     if state is not None:
         run.resume(state)
     plan = Plan(
-        parameters=plans.parameter_count(config.model),
+        parameters=flops.parameters(config.model),
         tokens=config.schedule.tokens,
         steps=config.total_steps,
         memory_bytes=plans.memory_estimate_bytes(config, micro_batch_tokens(config.run, precision)),
@@ -174,16 +177,18 @@ def _flops_per_token(run: Run) -> float:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(run: Run) -> Iterator[None]:
-    """SIGTERM and Ctrl-C ask the loop to stop; what handled them before handles them afterwards."""
+def _stopped_by_signals(run: Run) -> Generator[None]:
+    """The first SIGTERM or Ctrl-C asks the loop to stop; a second one does what it would have done without."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> None:
         run.stop = True
+        _log.warning("stopping after this step, and saving; once more stops at once")
+        signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

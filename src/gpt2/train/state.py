@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt2 import files
+from gpt2.config import ModelConfig
 from gpt2.data import Cursor
 from gpt2.errors import CheckpointError, FormatError, TrainingError
-from gpt2.model.gpt import GPT
+from gpt2.tokenizer import Tokenizer
 from gpt2.train import weights as weight_files
 from gpt2.train.step import Learner
 
@@ -61,7 +62,7 @@ class TrainState:
     """Exactly what must survive a crash.
 
     Attributes:
-        weights: every parameter by its name in the model.
+        weights: every parameter by OpenAI's name.
         optimizer: every array of every optimizer, as `parameter name/array name`.
         rng: PyTorch's random state on the CPU, uint8. (Data order and sampled rows are functions of the seed and
             of the cursor or step, so they have no state.)
@@ -80,7 +81,7 @@ class TrainState:
 
 def optimizer_arrays(learner: Learner) -> dict[str, Tensor]:
     """The optimizers' arrays, by parameter."""
-    names = {p: name for name, p in learner.model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in learner.model.named_parameters()}
     return {
         f"{names[p]}/{key}": value
         for optimizer in learner.optimizers
@@ -93,15 +94,14 @@ def restore(learner: Learner, state: TrainState) -> None:
     """Put weights and optimizers back to what was saved.
 
     Raises:
-        CheckpointError: the arrays are not those of this model and its optimizers.
+        MismatchError: the weights are not those of this model.
+        CheckpointError: the arrays are not those of its optimizers.
     """
+    learner.model.load_arrays(state.weights)
     parameters = dict(learner.model.named_parameters())
-    if parameters.keys() != state.weights.keys():
-        raise CheckpointError("The saved weights are those of another model. Start the run in a new folder.")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state.weights[name])
-    owner = {p: optimizer for optimizer in learner.optimizers for g in optimizer.param_groups for p in g["params"]}
+    owner: dict[Tensor, torch.optim.Optimizer] = {
+        p: optimizer for optimizer in learner.optimizers for g in optimizer.param_groups for p in g["params"]
+    }
     for optimizer in learner.optimizers:
         optimizer.state.clear()
     for name, value in state.optimizer.items():
@@ -109,11 +109,10 @@ def restore(learner: Learner, state: TrainState) -> None:
         parameter = parameters.get(parameter_name)
         if parameter is None or parameter not in owner:
             raise CheckpointError(f"The saved state has {name!r}, which no optimizer here has.")
-        device = "cpu" if value.ndim == 0 else parameter.device  # AdamW counts its steps on the CPU
-        owner[parameter].state[parameter][key] = value.to(device, copy=True)
+        owner[parameter].state[parameter][key] = value.to(parameter.device, copy=True)
 
 
-def save(run_folder: Path, model: GPT, state: TrainState, *, keep: int) -> Path:
+def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int) -> Path:
     """Write a checkpoint, then `latest`, then remove what is no longer kept.
 
     Raises:
@@ -125,7 +124,7 @@ def save(run_folder: Path, model: GPT, state: TrainState, *, keep: int) -> Path:
             raise TrainingError(f"The weights at step {state.progress.step} cannot be saved: {name} is not finite.")
     folder = run_folder / "checkpoints" / f"step-{state.progress.step:08d}"
     with files.atomic_folder(folder) as partial:
-        weight_files.write(partial, model)
+        weight_files.write(partial, state.weights, ModelConfig(**state.config["model"]), tokenizer)
         save_file({**state.optimizer, _RNG: state.rng}, partial / _ARRAYS)
         progress = state.progress
         files.write_json(
@@ -154,7 +153,7 @@ def load(folder: Path) -> TrainState:
     facts = files.read_json(folder / _FACTS)
     arrays = load_file(folder / _ARRAYS)
     try:
-        progress = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
+        progress: dict[str, Any] = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
         return TrainState(
             weights=weight_files.read(folder),
             rng=arrays.pop(_RNG),

@@ -121,12 +121,12 @@ class Learner:
                 x_ND = self._hidden(inputs).flatten(0, 1)
                 head = self.model.wte.weight
                 if rows is not None:
-                    head, targets_N = head[rows.ids_R], rows.place_V[targets_N]
+                    head, targets_N = head[rows.ids], rows.place[targets_N]
                 part = cross_entropy(
                     x_ND,
                     head,
                     targets_N,
-                    correction_V=None if rows is None else rows.correction_R,
+                    correction_V=None if rows is None else rows.correction,
                     chunk_tokens=self.config.loss.chunk_tokens,
                     scale=1.0 / n_tokens,
                 )

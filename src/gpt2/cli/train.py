@@ -1,0 +1,103 @@
+"""`gpt2 train`: pretrain a model from a recipe."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, output_options, seed_option
+from gpt2.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from gpt2.model.gpt import GPT
+    from gpt2.train import TrainConfig
+
+SAVED = 75  # a signal stopped it, and the same command goes on
+_PROMPTS = ("Once upon a time", "The old man", "In the year")
+_log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.argument("recipe", metavar="RECIPE|FILE.toml")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Token shards, from `gpt2 prepare`.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder; one with this run in it goes on."
+)
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of the recipe. Repeatable.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run, in optimizer steps.")
+@click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
+@click.option("--dry-run", is_flag=True, help="Show the settings and stop.")
+@seed_option
+@output_options
+def train(
+    recipe: str,
+    data: Path | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    steps: int | None,
+    device: str | None,
+    threads: int | None,
+    dry_run: bool,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Train a model from scratch, from a recipe of this package or a file like one.
+
+    Ctrl-C or SIGTERM saves and ends with exit code 75. The same command goes on where the run was, exactly.
+    """
+    try:
+        from gpt2.train import load_config, pretrain, to_toml
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"training needs the extra `train` ({error.name} is not installed).") from error
+    given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
+    said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
+    config = load_config(recipe, [*overrides, *said])
+    if steps is not None:
+        length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
+        config = dataclasses.replace(config, schedule=length)
+    if dry_run:
+        output.write(to_toml(config))
+        return
+    _log.info(to_toml(config))
+    outcome = pretrain(
+        config,
+        on_plan=lambda plan: [_log.info(line) for line in plan.lines()],
+        on_sample=_sampler(config),
+    )
+    if as_json:
+        output.write_json({**dataclasses.asdict(outcome), "checkpoint": str(outcome.checkpoint)})
+    if not outcome.finished:
+        _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
+        sys.exit(SAVED)
+    _log.info("done: %s is a model folder", outcome.checkpoint)
+
+
+def _toml(value: object) -> str:
+    return str(value) if isinstance(value, int) else f"'{value}'" if "'" not in str(value) else str(value)
+
+
+def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], None]":
+    """Says what the model writes now, with the engine of `gpt2 generate`."""
+
+    def sample(model: "GPT", step: int) -> None:
+        from gpt2 import backends
+        from gpt2.checkpoint import Checkpoint, Weights
+        from gpt2.language_model import LanguageModel
+
+        weights = Weights.from_arrays(model.config, {name: array.numpy() for name, array in model.named_arrays()})
+        backend = backends.open(weights, backend="reference")
+        found = Checkpoint(
+            weights=weights, path=Path(config.data.tokenizer or config.run.folder), format="training run"
+        )
+        with LanguageModel(found, backend, name=f"step {step}") as now:
+            for prompt in _PROMPTS:
+                text = now.generate(prompt, max_tokens=40, temperature=0.7, top_k=40, seed=step).text
+                _log.info("step %d wrote: %s%s", step, prompt, text.replace("\n", " "))
+
+    return sample
