@@ -32,7 +32,7 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"backend": "reference", "form": "bf16"}, "bf16.*fp32"),
         ({"backend": "torch", "form": "int4"}, "int4.*bf16"),
         ({"backend": "torch", "device": "cuda:x"}, "cuda:x"),
-        ({"device": "mps"}, "mps"),
+        ({"device": "cuda:99"}, "cuda:99"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(weights: Weights, settings: dict[str, str], seen: str) -> None:

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.names import shapes
-from gpt2.config import ModelConfig
+from gpt2.config import PUBLISHED, ModelConfig
 from gpt2.errors import ContextError, MismatchError
-from gpt2.model import reference
+from gpt2.model import flops, reference
 from gpt2.model.gpt import GPT
 
 Arrays = dict[str, NDArray[Any]]
@@ -128,6 +128,13 @@ def test_more_tokens_than_the_context_are_refused() -> None:
     config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=8, vocab_size=9)
     with pytest.raises(ContextError, match=r"9 tokens .* 8"):
         GPT(config)(torch.zeros(1, 9, dtype=torch.long))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_sizes_have_as_many_parameters_as_counted(name: str) -> None:
+    with torch.device("meta"):
+        model = GPT(PUBLISHED[name])
+    assert sum(p.numel() for p in model.parameters()) == flops.parameters(PUBLISHED[name])
 
 
 def test_it_compiles_without_a_break(config: ModelConfig, arrays: Arrays, ids_BT: NDArray[np.int64]) -> None:

@@ -245,12 +245,10 @@ def _wanted(piece: Work) -> slice:
 def _find(name: str) -> torch.device:
     """The device of that name, made sure of."""
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        return torch.zeros(1, device=name).device  # with its number: "cuda" becomes "cuda:0"
     except (RuntimeError, AssertionError) as error:  # what PyTorch raises for a driver or a build without it
         cause = str(error).splitlines()[0]
         raise BackendError(f"PyTorch cannot compute on {name!r}: {cause}. Choose another device.") from error
-    return device
 
 
 def _choose_form(form: str, device: torch.device) -> str:
