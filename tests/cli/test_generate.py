@@ -131,6 +131,18 @@ def test_a_file_that_is_wrong_is_named_by_line(generate, tmp_path: Path, content
     assert expected in ran.err
 
 
+def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_are_kept(
+    generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuations, "PROMPTS_AT_ONCE", 2)
+    file = tmp_path / "prompts.txt"
+    file.write_text("a\nb\nc\n" + "word " * 100, encoding="utf-8")
+    ran = generate("--file", str(file))
+    assert ran.code == 1
+    assert "prompts 3 to 4: The prompt cannot be continued" in ran.err
+    assert ran.out.count("---") == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("Once", "--interactive"), ("Once", "--file", __file__), ("--file", "nowhere"), ("--min-tokens", "9", "Once")],
@@ -197,3 +209,20 @@ def test_ctrl_c_keeps_what_was_written_and_ends_with_130(tiny_folder: Path) -> N
     assert lines[-1] == "interrupted"
     assert any(" tokens in " in line for line in lines)
     assert "Traceback" not in messages.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+def test_a_reader_that_leaves_ends_the_generation_quietly(tiny_folder: Path) -> None:
+    command = [sys.executable, "-m", "gpt2", "generate", "Once", "--model", str(tiny_folder), "--ignore-eot"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    with subprocess.Popen(
+        [*command, "--max-tokens", "1000000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.read(20)
+        running.stdout.close()
+        messages = running.stderr.read().decode()
+    assert running.returncode == 1
+    assert "error" not in messages
+    assert "Traceback" not in messages

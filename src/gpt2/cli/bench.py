@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
 
 if TYPE_CHECKING:
     from gpt2.bench import Figures
@@ -19,13 +19,33 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@click.option("--compare", "peers", multiple=True, type=click.Choice(["transformers"]), help="Measure this beside it.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Read, then decoded.")
-@click.option("--decode-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Decoded and timed.")
-@click.option("--prefill-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="Read and timed.")
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Texts decoded together.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="The median counts.")
-@click.option("--starts", type=click.IntRange(min=0), default=3, show_default=True, help="Cold starts timed; 0: none.")
+@option("--compare", "peers", multiple=True, type=click.Choice(["transformers"]), help="Measure this beside it.")
+@option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=128,
+    show_default=True,
+    help="Read, then decoded.",
+)
+@option(
+    "--decode-tokens", type=click.IntRange(min=1), metavar="N", default=64, show_default=True, help="Decoded and timed."
+)
+@option(
+    "--prefill-tokens", type=click.IntRange(min=1), metavar="N", default=1000, show_default=True, help="Read and timed."
+)
+@option(
+    "--batch", type=click.IntRange(min=1), metavar="N", default=16, show_default=True, help="Texts decoded together."
+)
+@option("--rounds", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="The median counts.")
+@option(
+    "--starts",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Cold starts timed; 0: none.",
+)
 @model_options
 @output_options
 def bench(

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
+from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.generation import Sampling, TokenLogprob
@@ -26,25 +27,35 @@ class Writer:
         self._as_json = as_json
         self._tokens = 0
         self._written = 0
-        self._begin = time.perf_counter()
+        self._seconds = 0.0  # of generating, not of waiting for someone to type
 
     def stream(self, model: "LanguageModel", prompt: str, sampling: "Sampling") -> str:
         """Write one continuation as it comes; what is on the screen stays there when it is interrupted."""
         pieces: list[str] = []
+        begin = time.perf_counter()
         try:
             for event in model.stream(prompt, sampling):
                 self._tokens += event.token is not None
                 pieces.append(event.text)
                 output.write(event.text)
         finally:
+            self._seconds += time.perf_counter() - begin
             output.write("\n")
         return "".join(pieces)
 
     def many(self, model: "LanguageModel", prompts: Iterable[str], sampling: "Sampling") -> None:
         """Write the continuations of all prompts, in order."""
-        rest = iter(prompts)
+        rest, done = iter(prompts), 0
         while batch := list(islice(rest, PROMPTS_AT_ONCE)):
-            for completion in model.generate(batch, sampling):
+            begin = time.perf_counter()
+            try:
+                completions = model.generate(batch, sampling)
+            except GenerationError as error:
+                where = f"prompts {done + 1} to {done + len(batch)}: " if done or len(batch) > 1 else ""
+                raise GenerationError(f"{where}{error}") from error
+            self._seconds += time.perf_counter() - begin
+            done += len(batch)
+            for completion in completions:
                 self._tokens += sum(len(sample.tokens) for sample in completion.samples)
                 self._write(model, completion)
 
@@ -61,8 +72,9 @@ class Writer:
 
     def summarise(self, sampling: "Sampling", *, seed_given: bool) -> None:
         """Say how much was generated, how fast, and how to have it again."""
-        seconds = time.perf_counter() - self._begin
-        log.info("%d tokens in %.2f s, %.1f tokens/s", self._tokens, seconds, self._tokens / seconds)
+        if self._seconds:
+            rate = self._tokens / self._seconds
+            log.info("%d tokens in %.2f s, %.1f tokens/s", self._tokens, self._seconds, rate)
         if not seed_given and not sampling.is_greedy:
             log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(sampling.seed)]))
 

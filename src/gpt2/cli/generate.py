@@ -45,6 +45,11 @@ def generate(
 
     Without PROMPT, or with -, standard input is continued. The continuation goes to standard output; everything
     else to standard error. Of several continuations each but the first follows a line of ---.
+
+    \b
+        gpt2 generate "Once upon a time" --seed 1
+        gpt2 generate --interactive --temperature 0.7
+        gpt2 generate --file prompts.jsonl --json > continuations.jsonl
     """
     if (prompt is not None) + interactive + (file is not None) > 1:
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")

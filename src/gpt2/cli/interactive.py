@@ -36,6 +36,7 @@ def converse(stream: "Callable[[str, Sampling], str]", sampling: "Sampling") -> 
         try:
             line = input("> " if output.is_terminal(sys.stdin) else "")
         except EOFError:
+            output.write("\n" if output.is_terminal(sys.stdin) else "")
             return
         except KeyboardInterrupt:
             output.write("\n")

@@ -88,7 +88,7 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     subcommand_metavar="VERB ...",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`gpt2 VERB --help` says what a verb takes. Without --model, the small model inside the package is used.",
 )
 @click.version_option(__version__, message="gpt2 %(version)s")

@@ -75,28 +75,35 @@ class ModelChoice:
         return load(self.model, device=self.device, backend=self.backend, weights=weights, threads=self.threads)
 
 
+def option(*names: str, section: str = "Options", **settings: Any) -> Callable[[Verb], Verb]:
+    """`click.option`, shown in a section of the help."""
+    return click.option(*names, cls=Option, section=section, **settings)
+
+
 def model_options(verb: Verb) -> Verb:
     """Add --model --device --backend --weights --threads; the verb gets them as one `choice: ModelChoice`."""
 
-    @_shared("Model", "--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model.")
-    @_shared("Model", "--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
-    @_shared(
-        "Model",
+    @option(
+        "--model", section="Model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model."
+    )
+    @option("--device", section="Model", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+    @option(
         "--backend",
+        section="Model",
         type=click.Choice(["auto", "native", "torch", "reference"]),
         default="auto",
         help="What computes it.",
     )
-    @_shared(
-        "Model",
+    @option(
         "--weights",
+        section="Model",
         type=click.Choice(["auto", "fp32", "bf16", "int8", "int4"]),
         default="auto",
         help="The form its weights are held in.",
     )
-    @_shared(
-        "Model",
+    @option(
         "--threads",
+        section="Model",
         type=click.IntRange(min=1),
         metavar="N",
         help="CPU threads; without it, the backend's choice.",
@@ -162,7 +169,7 @@ def _sampling_option(setting: "dataclasses.Field[Any]", defaults: Mapping[str, A
         kind = click.IntRange if whole else click.FloatRange
         shared["type"] = kind(least if above is None else above, most, min_open=above is not None)
         shared["metavar"] = "N" if whole else "X"
-    return _shared("Sampling", name, setting.name, **shared)
+    return option(name, setting.name, section="Sampling", **shared)
 
 
 def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, float]:
@@ -179,7 +186,7 @@ def seed_option(verb: Verb) -> Verb:
 
 def json_option(verb: Verb) -> Verb:
     """Add --json; the verb gets `as_json`."""
-    return _shared("Output", "--json", "as_json", is_flag=True, help="Write JSON to standard output.")(verb)
+    return option("--json", "as_json", section="Output", is_flag=True, help="Write JSON to standard output.")(verb)
 
 
 def message_options(verb: Verb) -> Verb:
@@ -191,7 +198,7 @@ def message_options(verb: Verb) -> Verb:
             messages.choose(**{param.name or "": True})
 
     def flag(name: str, help_text: str) -> Callable[[Verb], Verb]:
-        return _shared("Output", name, is_flag=True, expose_value=False, callback=choose, help=help_text)
+        return option(name, section="Output", is_flag=True, expose_value=False, callback=choose, help=help_text)
 
     quiet = flag("--quiet", "Only warnings and errors on standard error.")
     debug = flag("--debug", "Every message, and tracebacks.")
@@ -201,7 +208,3 @@ def message_options(verb: Verb) -> Verb:
 def output_options(verb: Verb) -> Verb:
     """Add what every verb has: --json (as `as_json`), --quiet and --debug."""
     return json_option(message_options(verb))
-
-
-def _shared(section: str, *names: str, **settings: Any) -> Callable[[Verb], Verb]:
-    return click.option(*names, cls=Option, section=section, **settings)

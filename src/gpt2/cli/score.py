@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
 
 if TYPE_CHECKING:
     from gpt2.generation import Score
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
-@click.option(
+@option(
     "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Score the whole text of this file."
 )
-@click.option(
+@option(
     "--stride",
     type=click.IntRange(min=1),
     metavar="N",
     help="Past the context a window slides on by N tokens; fewer give each token more context.  [default: half of it]",
 )
-@click.option("--totals", is_flag=True, help="Leave out the table of tokens.")
+@option("--totals", is_flag=True, help="Leave out the table of tokens.")
 @reading.errors_option
 @model_options
 @output_options
