@@ -119,6 +119,19 @@ def test_a_sequence_has_the_same_bits_however_it_is_computed(config: ModelConfig
     np.testing.assert_array_equal(result.logits_RV, whole_TV[50:90])
 
 
+def test_prompts_of_many_chunks_have_the_same_bits(level: str) -> None:
+    config = ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=1100, vocab_size=50)
+    backend = NativeBackend(weights(config), form="int8", threads=2)
+    ids = tokens(config, 1100)
+    [expected] = [all_logits(NativeBackend(weights(config), form="int8", threads=1), ids, 100)[-3:]]
+    for _ in range(20):  # the engine takes 256 rows at a time: long prompts, and several of them, go in pieces
+        slots = [backend.new() for _ in range(3)]
+        results = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=3 * slot, logits=True)) for slot in slots])
+        np.testing.assert_array_equal(results[1].logits_RV, expected)
+        for slot in slots:
+            backend.free(slot)
+
+
 def test_everything_wanted_equals_the_reference(level: str) -> None:
     config = CONFIGS[1]
     ids = tokens(config, 120)

@@ -184,6 +184,7 @@ void Engine::forward(Team& team, int member, const gpt2_work* work) {
     for (size_t row = 0; row < rows_.size(); ++row) keep_residual(work, shape_.n_layer, static_cast<int>(row));
   }
   read_out(team, member, work);
+  team.meet();   // the lists of this chunk are read until here
 }
 
 void Engine::embed(Team& team) {

@@ -41,7 +41,8 @@ int64_t this_process() {
 
 void Team::meet() {
   const uint32_t round = round_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+  const int size = size_;   // before arriving: afterwards the next job may set another
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);
     round_.store(round + 1, std::memory_order_release);
