@@ -52,7 +52,7 @@ Arrays = Weights | Mapping[str, NDArray[Any]]
 
 
 def write_folder(
-    folder: Path,
+    folder: str | Path,
     weights: Arrays,
     config: ModelConfig,
     tokenizer: "Tokenizer | None",

@@ -58,6 +58,8 @@ def convert(
     for change in changes:
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
+    if after == "int8":
+        log.info("only this package reads the int8 form; `gpt2 convert --to hf --weights fp16` makes it ordinary again")
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})
@@ -69,10 +71,7 @@ def _precision_change(found: "Checkpoint", after: str) -> list[str]:
         return []
     exact = after == "fp32" and before != "int8"
     kept = "no value changed" if exact else "every value rounded" if after != "fp32" else "the rounding of int8 stays"
-    note = [f"precision from {before} to {after}: {kept}"]
-    if after == "int8":
-        note.append("only this package reads the int8 form; `gpt2 convert --to hf --weights fp16` makes it ordinary")
-    return note
+    return [f"precision from {before} to {after}: {kept}"]
 
 
 def _card(folder: Path) -> str | None:
