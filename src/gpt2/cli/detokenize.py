@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, output_options
 from gpt2.cli.tokenize import tokenizer_of
+
+_LINES_AT_ONCE = 1024
 
 
 @click.command(cls=Sectioned)
@@ -28,8 +31,9 @@ def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> Non
         output.write_json({"text": tokenizer.decode(i for line in lines for i in _numbers(line))})
         return
     decoder = IncrementalDecoder(tokenizer)
-    for line in lines:
-        output.write("".join(map(decoder.push, _numbers(line))))
+    lines = iter(lines)
+    while batch := list(islice(lines, _LINES_AT_ONCE)):
+        output.write("".join(decoder.push(i) for line in batch for i in _numbers(line)))
     output.write(decoder.finish())
 
 

@@ -53,7 +53,7 @@ def _names_by_id(ids: Mapping[str, int]) -> list[str]:
         position, name = next((n, name) for n, name in enumerate(names) if ids[name] != n)
         raise TokenizerError(
             f"{len(names)} tokens must have the ids 0 to {len(names) - 1}, each once; "
-            f"{name!r} has {ids[name]} where {position} was to come"
+            f"{name!r:.100} has {ids[name]!r:.40} where {position} was to come"
         )
     if "" in ids:
         raise TokenizerError("the name of a token is empty")

@@ -105,18 +105,22 @@ def _read_whole(path: Path) -> Vocabulary:
     whole = files.read_json(path, _LIMIT_BYTES)
     _check_kind(whole)
     added: dict[str, int] = {}
-    for token in whole.get("added_tokens") or ():
+    for token in _list_in(whole, "added_tokens", path):
         match token:
             case {"content": str(name), "id": int(token_id)}:
                 added[name] = token_id
             case _:
                 raise TokenizerError(f"{path.name} has {token!r:.100} where an added token was to come")
     model = whole["model"]
-    merges = model.get("merges")
-    if not isinstance(merges, list):
-        raise TokenizerError(f"{path.name} has no list of merges")
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in _list_in(model, "merges", path)]
     return assemble(_ids_in(model.get("vocab"), path), _pairs(pairs, path), added)
+
+
+def _list_in(table: dict[str, Any], name: str, path: Path) -> list[Any]:
+    value = table.get(name) or []
+    if not isinstance(value, list):
+        raise TokenizerError(f"{path.name} has {value!r:.100} where the list of {name} was to come")
+    return value
 
 
 def _check_kind(whole: Any) -> None:

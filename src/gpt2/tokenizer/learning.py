@@ -67,8 +67,9 @@ def _documents(texts: Iterable[str]) -> Iterator[str]:
                 f"A vocabulary cannot be learned from this text: it holds the surrogate {error.object[error.start]!r}, "
                 f"which is no character. Read the text anew with errors='replace'."
             ) from None
-        empty = empty and not part
-        yield from part.split(END_OF_TEXT)
+        for document in filter(None, part.split(END_OF_TEXT)):
+            empty = False
+            yield document
     if empty:
         raise TokenizerError(
             "A vocabulary cannot be learned: there is no text. Give at least one file that is not empty."

@@ -116,7 +116,7 @@ def encode_file(
 
 def spans(path: Path, block_bytes: int, keep: Iterable[str] = ()) -> Iterator[tuple[int, int]]:
     """Where to cut a UTF-8 file, as (start, end) in bytes: safe cuts about `block_bytes` apart, found by looking at
-    a small window around each, so that the file itself is read by whoever encodes it.
+    a small window before each, so that the file itself is read by whoever encodes it.
 
     `keep` as in `cuts.last_cut`.
     """
@@ -129,7 +129,7 @@ def spans(path: Path, block_bytes: int, keep: Iterable[str] = ()) -> Iterator[tu
         while probe < size:
             window_start = max(start, probe - window_bytes)
             file.seek(window_start)
-            cut = window_start + _cut_in(file.read(2 * window_bytes), reach, keep)
+            cut = window_start + _cut_in(file.read(probe - window_start), reach, keep)
             if cut > window_start:
                 yield start, cut
                 start, probe = cut, cut + block_bytes

@@ -1,0 +1,153 @@
+"""What a tokenizer promises of itself; that its ids are GPT-2's is in test_originals.py."""
+
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from gpt2.errors import TokenizerError
+from gpt2.tokenizer import Tokenizer
+
+
+def test_the_example_of_the_interface(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("Hello world") == [15496, 995]
+    assert tokenizer.decode([15496, 995]) == "Hello world"
+    assert tokenizer.vocab_size == 50257
+    assert tokenizer.eot == 50256
+
+
+def test_empty_text_has_no_ids(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("") == []
+    assert tokenizer.encode("", allow_special=True) == []
+    assert tokenizer.encode_array("").tolist() == []
+    assert tokenizer.decode([]) == ""
+    assert tokenizer.offsets([]) == []
+
+
+def test_every_byte_is_a_token_and_every_token_has_its_bytes(tokenizer: Tokenizer) -> None:
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    assert len(set(pieces)) == tokenizer.vocab_size
+    assert {bytes((byte,)) for byte in range(256)} == set(pieces[:256])
+    assert [tokenizer.token_bytes(i) for i in (0, 220, 50256)] == [b"!", b" ", b"<|endoftext|>"]
+
+
+def test_special_tokens_are_parsed_only_when_asked(tokenizer: Tokenizer) -> None:
+    text = "a<|endoftext|>b<|endoftext|><|endoftext|>"
+    plain = tokenizer.encode(text)
+    assert 50256 not in plain
+    assert tokenizer.encode(text, allow_special=True) == [64, 50256, 65, 50256, 50256]
+    assert tokenizer.encode_array(text, allow_special=True).tolist() == [64, 50256, 65, 50256, 50256]
+    assert tokenizer.decode(plain) == tokenizer.decode([64, 50256, 65, 50256, 50256]) == text
+    assert tokenizer.encode("<|endoftext|", allow_special=True) == tokenizer.encode("<|endoftext|")
+
+
+def test_text_beside_a_special_token_is_encoded_as_if_alone(tokenizer: Tokenizer) -> None:
+    # Two spaces before a word are one and the word's own; before the end of a text they are one token of two.
+    for left, right in [("  ", "x"), ("a  ", "  b"), ("\n\n", "\n\n"), ("'", "s")]:
+        expected = [*tokenizer.encode(left), 50256, *tokenizer.encode(right)]
+        assert tokenizer.encode(f"{left}<|endoftext|>{right}", allow_special=True) == expected
+
+
+def test_a_surrogate_is_refused_and_its_position_named(tokenizer: Tokenizer) -> None:
+    for text in ["ab\ud800c", "ab\udfff", "ab\ud83d\ude00"]:
+        for encode in (tokenizer.encode, tokenizer.encode_array):
+            with pytest.raises(TokenizerError, match=r"position 2 is the surrogate U\+D"):
+                encode(text)
+    long = "word " * 50_000 + "\udc80"
+    with pytest.raises(TokenizerError, match=r"position 250000 is the surrogate U\+DC80"):
+        tokenizer.encode(long)
+
+
+@pytest.mark.parametrize("bad", [-1, 50257, 2**40, "1", 1.0, None])
+def test_an_id_that_is_none_is_named(tokenizer: Tokenizer, bad: object) -> None:
+    with pytest.raises(TokenizerError, match=r"at position 1 is not an id .* 0 to 50256"):
+        tokenizer.decode([5, bad, 7])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TokenizerError):
+        tokenizer.token_bytes(bad)  # pyright: ignore[reportArgumentType]
+
+
+def test_ids_may_be_any_integers(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(np.array([15496, 995], dtype=np.uint16)) == "Hello world"
+    assert tokenizer.decode(iter((15496, np.int64(995)))) == "Hello world"
+
+
+def test_bytes_that_are_no_character(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("😀")[:1]
+    assert tokenizer.decode(ids) == "\ufffd"
+    assert tokenizer.decode(ids, errors="ignore") == ""
+    assert tokenizer.decode_bytes(ids) == "😀".encode()[:3]
+    with pytest.raises(UnicodeDecodeError):
+        tokenizer.decode(ids, errors="strict")
+
+
+def test_offsets_and_pieces_are_those_of_the_bytes(tokenizer: Tokenizer) -> None:
+    text = "Grüße, 世界 😀!"
+    ids = tokenizer.encode(text)
+    data = text.encode()
+    assert [data[start:end] for start, end in tokenizer.offsets(ids)] == tokenizer.pieces(ids)
+    assert tokenizer.offsets(ids)[0][0] == 0
+    assert tokenizer.offsets(ids)[-1][1] == len(data)
+
+
+def test_list_array_batch_and_buffer_agree(tokenizer: Tokenizer) -> None:
+    texts = ["Hello world", "", "  \n 😀<|endoftext|>"]
+    expected = [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts) == expected
+    assert [tokenizer.encode_array(text).tolist() for text in texts] == expected
+    assert tokenizer.encode_array(texts[0]).dtype == np.uint32
+    allowed = [tokenizer.encode(text, allow_special=True) for text in texts]
+    assert tokenizer.encode_batch(texts, allow_special=True) == allowed
+
+
+@pytest.mark.parametrize(
+    ("letter", "length_bytes"),
+    [("a", 1_000_000), (" ", 1_000_000)] + [(letter, 100_000) for letter in "\n=0'é你\u3000\U000e0080"],
+)
+def test_very_long_runs_are_exact(tokenizer: Tokenizer, letter: str, length_bytes: int) -> None:
+    """No quadratic merging, and no run of spaces for which the pattern's engine runs out of memory."""
+    run = letter * (length_bytes // len(letter.encode()))
+    ids = tokenizer.encode(f"x {run} x")
+    assert tokenizer.decode(ids) == f"x {run} x"
+    assert tokenizer.encode_array(f"x {run} x").tolist() == ids
+    short = f"x {run[:40_000]} x"
+    assert tokenizer.encode(short) == tokenizer._core.encode_ordinary(short)
+
+
+def test_long_text_is_encoded_in_blocks_with_the_same_ids(tokenizer: Tokenizer) -> None:
+    text = "It's 1 o'clock;  they'll come\n\n at 12:30.\t你好,世界 " * 3000
+    assert tokenizer.encode(text) == tokenizer._core.encode_ordinary(text)
+
+
+def test_the_hash_is_of_the_vocabulary(tokenizer: Tokenizer) -> None:
+    assert tokenizer.hash == "a7e060b5d51f1c77c088a2a59761123402c55319441203d56454c13feb308954"
+    assert Tokenizer.published().hash == tokenizer.hash
+
+
+def test_it_can_be_sent_to_another_process(tokenizer: Tokenizer) -> None:
+    tokenizer.encode("the core is built now")
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    assert copy.encode("Hello world") == [15496, 995]
+    assert copy.hash == tokenizer.hash
+
+
+def test_threads_may_share_it() -> None:
+    shared = Tokenizer.published()
+    found: list[list[int]] = []
+    threads = [threading.Thread(target=lambda: found.append(shared.encode("Hello world " * 500))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [Tokenizer.published().encode("Hello world " * 500)] * 8
+
+
+def test_the_original_library_can_be_imported_beside_it(tokenizer: Tokenizer) -> None:
+    tokenizer.encode("the core is loaded")
+    import tiktoken
+    import tiktoken._tiktoken
+
+    assert sys.modules["tiktoken._tiktoken"].CoreBPE is tiktoken._tiktoken.CoreBPE
+    encoding = tiktoken.Encoding("x", pat_str=".", mergeable_ranks={b"a": 0}, special_tokens={})
+    assert encoding.encode("aa") == [0, 0]
