@@ -280,6 +280,12 @@ def test_int8_without_its_mark_or_its_scales_is_refused(int8: Path) -> None:
     checkpoint.write_safetensors(file, arrays)
     with pytest.raises(FormatError, match="does not say how they are scaled"):
         checkpoint.read(int8)
+    scalar = checkpoint.StoredArray(data=np.array(1, np.float32), dtype="F32")
+    for wrong in (scalar, arrays["transformer.wpe.weight"]):
+        changed = arrays | {"transformer.wte.weight.scale": wrong}
+        checkpoint.write_safetensors(file, changed, metadata={"gpt2kit_form": "int8"})
+        with pytest.raises(FormatError, match="is int8 and has no float32 scales"):
+            checkpoint.read(int8)
     del arrays["transformer.wpe.weight.scale"]
     checkpoint.write_safetensors(file, arrays, metadata={"gpt2kit_form": "int8"})
     with pytest.raises(FormatError, match=r"'transformer\.wpe\.weight' is int8 and has no float32 scales"):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt2 import checkpoint
-from gpt2.checkpoint import StoredArray
+from gpt2.checkpoint import StoredArray, read_metadata, read_safetensors
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError, FormatError, Gpt2Error, MismatchError
 from gpt2.tokenizer import Tokenizer
@@ -55,6 +55,23 @@ def test_a_head_of_its_own_is_refused(folder: Path, rewrite: Any) -> None:
     rewrite(folder, untie)
     with pytest.raises(MismatchError, match=r"lm_head\.weight that differs from wte"):
         checkpoint.read(folder)
+
+
+def test_an_int8_head_or_one_of_no_axes_is_refused(tmp_path: Path, tiny: Any) -> None:
+    config, arrays = tiny
+    for form, head in (("int8", "as wte, with other scales"), ("fp32", "a number")):
+        checkpoint.write_folder(tmp_path / form, arrays, config, None, form=form)
+        [file] = (tmp_path / form).glob("*.safetensors")
+        stored = {name: StoredArray(data=a.data.copy(), dtype=a.dtype) for name, a in read_safetensors(file).items()}
+        if head == "a number":
+            number = StoredArray(data=np.array(1, np.float32), dtype="F32")
+            stored |= {"transformer.wte.weight": number, "lm_head.weight": number}
+        else:
+            scale = StoredArray(data=2 * stored["transformer.wte.weight.scale"].data, dtype="F32")
+            stored |= {"lm_head.weight": stored["transformer.wte.weight"], "lm_head.weight.scale": scale}
+        checkpoint.write_safetensors(file, stored, metadata=read_metadata(file))
+        with pytest.raises(MismatchError):
+            checkpoint.read(tmp_path / form)
 
 
 def test_masks_of_old_releases_are_left_out(folder: Path, tiny: Any, rewrite: Any) -> None:

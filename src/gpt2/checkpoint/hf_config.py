@@ -50,7 +50,7 @@ def config_from_json(raw: object, source: str) -> ModelConfig:
             layer_norm_epsilon=epsilon,
         )
     except ConfigError as error:
-        raise FormatError(f"{source}: {error}") from error
+        raise FormatError(f"{source}: {str(error)[:300]}") from error
 
 
 def _differences(fields: Mapping[str, Any]) -> list[str]:

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
 from gpt2.checkpoint.hf_config import config_from_json
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, huggingface_names
@@ -138,8 +136,8 @@ def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, Stored
     for name, array in arrays.items():
         if array.dtype == "I8":
             scale = arrays.get(name + SCALE_SUFFIX)
-            if scale is None or scale.dtype != "F32":
-                raise FormatError(f"{path}: {name[:80]!r} is int8 and has no float32 scales.")
+            if scale is None or scale.dtype != "F32" or len(scale.shape) != 2:
+                raise FormatError(f"{path}: {name[:80]!r} is int8 and has no float32 scales of two axes.")
             joined[name] = StoredArray(data=array.data, dtype="I8", scale=scale.data)
         elif arrays.get(name.removesuffix(SCALE_SUFFIX), array).dtype != "I8":
             joined[name] = array
@@ -160,18 +158,14 @@ def _check_tied(head: StoredArray, wte: StoredArray | None, path: Path) -> None:
     same = (
         wte is not None
         and head.shape == wte.shape
-        and head.dtype == wte.dtype
-        and all(_same_bytes(a, b) for a, b in zip(head.blocks(), wte.blocks(), strict=True))
+        and head.dtype == wte.dtype != "I8"
+        and all(a.data.tobytes() == b.data.tobytes() for a, b in zip(head.blocks(), wte.blocks(), strict=True))
     )
     if not same:
         raise MismatchError(
             f"{path} has an lm_head.weight that differs from wte: its head is not tied to the embedding, so it is "
             f"not GPT-2's. Such a model cannot be run here."
         )
-
-
-def _same_bytes(a: StoredArray, b: StoredArray) -> bool:
-    return np.array_equal(a.data.view(np.uint8), b.data.view(np.uint8))
 
 
 def _cut_padding(arrays: dict[str, StoredArray], config: ModelConfig, folder: Path, notes: list[str]) -> ModelConfig:
