@@ -81,7 +81,7 @@ class Sampler:
             assert result.best_logprobs_RK is not None
             return self._choose_from_best(result.best_ids_RK[row], result.best_logprobs_RK[row], key)
         logits_V = result.logits_RV[row, : len(self._all_ids)]
-        filtered_V = self._change(logits_V, seen)
+        filtered_V = self.change(logits_V, seen)
         if filtered_V.max() == -np.inf:
             raise GenerationError(
                 "The text cannot be continued: no token is left that the settings allow. "
@@ -91,11 +91,8 @@ class Sampler:
         token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
         return self._report(token, logits_V)
 
-    def _may_not_end(self, n_seen: int) -> bool:
-        return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens
-
-    def _change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
-        """The filters that change logits, in their order."""
+    def change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
+        """The filters that change logits, in their order, for the row after `seen`."""
         sampling = self._sampling
         if len(self._bias_ids):
             logits_V = filters.bias(logits_V, self._bias_ids, self._bias)
@@ -111,6 +108,9 @@ class Sampler:
         if self._may_not_end(len(seen)):
             logits_V = filters.ban(logits_V, self._end_ids)
         return logits_V
+
+    def _may_not_end(self, n_seen: int) -> bool:
+        return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens
 
     def _draw(self, row: filters.Row, key: int) -> int:
         """The filters that keep fewer tokens, in their order; then the draw."""
@@ -147,3 +147,11 @@ class Sampler:
         order = np.argsort(-logits, kind="stable")
         top = tuple((int(ids[i]), float(logits[i]) - normaliser) for i in order)
         return Choice(token, float(logits_V[token]) - normaliser, top)
+
+
+def best_of_rows(result: Result) -> list[tuple[tuple[int, float], ...]]:
+    """The best tokens of each row with their log-probabilities; nothing where none were asked for."""
+    if result.best_ids_RK is None or result.best_logprobs_RK is None:
+        return []
+    rows = zip(result.best_ids_RK.tolist(), result.best_logprobs_RK.tolist(), strict=True)
+    return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in rows]

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gpt2.backends.seam import NOTHING, Backend, Result, Want, Work
-from gpt2.errors import ContextError, GenerationError
+from gpt2.generation.prompts import end_ids, prompt_ids, token_limit
 from gpt2.generation.requests import Event, Request, TokenLogprob
-from gpt2.generation.sampler import Sampler
-from gpt2.generation.scoring import best_of_rows
+from gpt2.generation.sampler import Sampler, best_of_rows
 from gpt2.generation.sequence import SlotSequence
 from gpt2.generation.settings import MAX_SEED, Sampling
 from gpt2.generation.text import TextStream
@@ -65,33 +64,26 @@ class Scheduler:
         """Queue a request and return the number that its events carry.
 
         Raises:
-            ContextError: the prompt is longer than the context.
-            GenerationError: an id outside the vocabulary, or an empty prompt where there is no end-of-text token.
+            ContextError, GenerationError: see `prompts.prompt_ids`.
         """
-        prompt = self._prompt_ids(request)
-        sampling = request.sampling
-        for token in (*sampling.stop_ids, *sampling.logit_bias):
-            self._check_id(token, "stop_ids or logit_bias")
-        eot = self._tokenizer.eot
-        end_ids = set(sampling.stop_ids) if eot is None or sampling.ignore_eot else {eot, *sampling.stop_ids}
+        config, sampling = self._backend.config, request.sampling
+        prompt = prompt_ids(request, self._tokenizer, config)
+        ends = end_ids(sampling, self._tokenizer)
         sampler = Sampler(
             sampling,
             seed=secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed,
             n_prompt=len(prompt),
-            n_ids=min(self._tokenizer.vocab_size, self._backend.config.vocab_size),
-            vocab_size=self._backend.config.vocab_size,
-            end_ids=sorted(end_ids),
+            n_ids=min(self._tokenizer.vocab_size, config.vocab_size),
+            vocab_size=config.vocab_size,
+            end_ids=sorted(ends),
         )
-        limit = sampling.max_tokens
-        if sampling.overflow == "refuse":
-            limit = min(limit, self._backend.config.n_positions - len(prompt))
         job = _Job(
             id=self._n_submitted,
             sampling=sampling,
             sampler=sampler,
             prompt=prompt,
-            end_ids=frozenset(end_ids),
-            limit=limit,
+            end_ids=ends,
+            limit=token_limit(sampling, len(prompt), config),
         )
         self._n_submitted += 1
         self._waiting.append(job)
@@ -281,39 +273,6 @@ class Scheduler:
             return []  # another piece of it failed in this same step
         job.free()
         return [Event(request=job.id, finish_reason="error", error=error)]
-
-    # What is asked
-
-    def _prompt_ids(self, request: Request) -> list[int]:
-        prompt = request.prompt
-        ids = self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        for token in ids:
-            self._check_id(token, "the prompt")
-        if not ids:
-            if self._tokenizer.eot is None:
-                raise GenerationError(
-                    "An empty prompt cannot be continued: this tokenizer has no end-of-text token to start from. "
-                    "Give a prompt of at least one token."
-                )
-            ids = [self._tokenizer.eot]
-        limit = self._backend.config.n_positions
-        if len(ids) > limit:
-            if not request.sampling.truncate_prompt:
-                raise ContextError(
-                    f"The prompt cannot be continued: it has {len(ids):,} tokens, and the model's context is "
-                    f"{limit:,}. Shorten it, or keep only its last tokens (truncate_prompt); "
-                    f"to score a longer text, use score, which slides a window over it."
-                )
-            ids = ids[-limit:]
-        return ids
-
-    def _check_id(self, token: int, where: str) -> None:
-        vocab_size = self._backend.config.vocab_size
-        if isinstance(token, bool) or not 0 <= token < vocab_size:
-            raise GenerationError(
-                f"Token id {token!r} of {where} is not in the vocabulary: ids are whole numbers from 0 to "
-                f"{vocab_size - 1:,}."
-            )
 
 
 @dataclass(kw_only=True, slots=True)

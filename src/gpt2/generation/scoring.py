@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gpt2.backends.seam import Backend, Result, Want, Work
 from gpt2.errors import GenerationError
+from gpt2.generation.sampler import best_of_rows
 from gpt2.tokenizer import Tokenizer
 
 _CHUNK_TOKENS = 128
@@ -167,14 +168,6 @@ class _Columns:
         self.ranks += result.target_ranks_R.tolist()
         self.entropies += result.entropies_R.tolist()
         self.best += best_of_rows(result)
-
-
-def best_of_rows(result: Result) -> list[tuple[tuple[int, float], ...]]:
-    """The best tokens of each row with their log-probabilities; nothing where none were asked for."""
-    if result.best_ids_RK is None or result.best_logprobs_RK is None:
-        return []
-    rows = zip(result.best_ids_RK.tolist(), result.best_logprobs_RK.tolist(), strict=True)
-    return [tuple(zip(ids, logprobs, strict=True)) for ids, logprobs in rows]
 
 
 def _exp(x: float) -> float:

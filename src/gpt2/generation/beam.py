@@ -1,0 +1,171 @@
+"""Beam search: the likeliest continuation that a search of bounded width finds.
+
+Equal to Hugging Face's `generate(num_beams=…, do_sample=False, early_stopping=False)`: each step considers the
+best continuations of all beams together. Those that end are set aside, scored by their log-probability over
+length ** length_penalty; the best that do not end go on. The search ends when no beam that goes on scores
+better, at its present length, than the worst of `beams` that ended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt2.backends.seam import NOTHING, Backend, Result, Want, Work
+from gpt2.errors import GenerationError
+from gpt2.generation import filters
+from gpt2.generation.prompts import end_ids, prompt_ids, token_limit
+from gpt2.generation.requests import FinishReason, Request
+from gpt2.generation.sampler import Sampler
+from gpt2.generation.sequence import SlotSequence
+from gpt2.tokenizer import Tokenizer
+
+_CHUNK_TOKENS = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beam:
+    """One continuation found by beam search.
+
+    Attributes:
+        ids: generated, the token that ended it included.
+        text: of the ids, without the token that ended it.
+        score: log-probability over length ** length_penalty.
+        finish_reason: "stop" at end-of-text or a stop id, "length" otherwise.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    score: float
+    finish_reason: FinishReason
+
+
+class _Step(NamedTuple):
+    """A beam and the token that continues it; `logprob` is of the whole continuation."""
+
+    logprob: float
+    beam: int
+    token: int
+
+
+def beam_search(
+    backend: Backend, tokenizer: Tokenizer, request: Request, *, beams: int, length_penalty: float = 1.0
+) -> list[Beam]:
+    """The `sampling.n` best continuations, best first.
+
+    Of the settings those that change logits apply (bias, penalties, n-grams, minimum length), on
+    log-probabilities, as do the ends and the overflow; temperature and what follows it do not.
+
+    Args:
+        backend: computes it; `beams` slots are used, and given back.
+        tokenizer: of the model.
+        request: prompt and settings.
+        beams: width of the search, at least `sampling.n`.
+        length_penalty: above 0 favours longer texts.
+
+    Raises:
+        ContextError: the prompt is longer than the context.
+        GenerationError: fewer beams than asked for, stop strings, or settings that leave no token.
+    """
+    sampling = request.sampling
+    if beams < max(1, sampling.n):
+        raise GenerationError(f"beams must be at least n, which are chosen from them: got {beams}, n={sampling.n}.")
+    if sampling.stop:
+        raise GenerationError(f"Beam search cannot end at stop strings: got {sampling.stop!r}. Use stop_ids.")
+    prompt = prompt_ids(request, tokenizer, backend.config)
+    ends = end_ids(sampling, tokenizer)
+    n_ids = min(tokenizer.vocab_size, backend.config.vocab_size)
+    limit = token_limit(sampling, len(prompt), backend.config)
+    sampler = Sampler(
+        sampling, seed=0, n_prompt=len(prompt), n_ids=n_ids, vocab_size=backend.config.vocab_size, end_ids=sorted(ends)
+    )
+    ended: list[tuple[float, list[int]]] = []
+    running = [SlotSequence(backend, prompt)]
+    try:
+        logprobs = [0.0]
+        for n_tokens in range(1, limit + 1):
+            rows = [
+                sampler.change(_log_softmax(result, n_ids), sequence.ids)
+                for sequence, result in zip(running, _read(backend, running), strict=True)
+            ]
+            steps = _best_steps(rows, logprobs, beams * max(2, 1 + len(ends)))
+            if not steps:
+                raise GenerationError("The text cannot be continued: no token is left that the settings allow.")
+            ending = [step.token in ends or n_tokens == limit for step in steps]
+            for step, ends_here in list(zip(steps, ending, strict=True))[:beams]:
+                if ends_here:
+                    ids = [*running[step.beam].ids[len(prompt) :], step.token]
+                    ended.append((step.logprob / n_tokens**length_penalty, ids))
+            ended = sorted(ended, key=lambda entry: -entry[0])[:beams]
+            going_on = [step for step, ends_here in zip(steps, ending, strict=True) if not ends_here][:beams]
+            if not going_on:
+                break
+            if len(ended) == beams and going_on[0].logprob / n_tokens**length_penalty <= ended[-1][0]:
+                break
+            running = _continue(running, going_on)
+            logprobs = [step.logprob for step in going_on]
+    finally:
+        for sequence in running:
+            sequence.free()
+    return [_beam(ids, score, ends, tokenizer) for score, ids in ended[: sampling.n]]
+
+
+def _read(backend: Backend, sequences: Sequence[SlotSequence]) -> list[Result]:
+    """Compute what is pending, the same number of ids in each; return the last row's logits of each."""
+    while True:
+        pending = sequences[0].pending
+        n = min(pending, _CHUNK_TOKENS)
+        want = Want(rows=1, logits=True) if n == pending else NOTHING
+        assert all(sequence.pending == pending for sequence in sequences)
+        work = [Work(slot=sequence.slot, tokens=sequence.next_ids(n), want=want) for sequence in sequences]
+        results = backend.step(work)
+        for sequence in sequences:
+            sequence.advance(n)
+        if n == pending:
+            return results
+
+
+def _log_softmax(result: Result, n_ids: int) -> filters.Logits:
+    assert result.logits_RV is not None
+    logits_V = result.logits_RV[0, :n_ids]
+    return logits_V - np.float32(filters.log_normaliser(logits_V))
+
+
+def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: int) -> list[_Step]:
+    """The n best continuations of all beams together, best first; of equals, the earlier beam and lower id."""
+    steps: list[_Step] = []
+    for beam, (row_V, logprob) in enumerate(zip(rows, logprobs, strict=True)):
+        ids, values = filters.top_k((np.arange(len(row_V)), row_V), n)
+        steps += [
+            _Step(logprob + value, beam, token)
+            for token, value in zip(ids.tolist(), values.tolist(), strict=True)
+            if value > -np.inf
+        ]
+    return sorted(steps, key=lambda step: (-step.logprob, step.beam, step.token))[:n]
+
+
+def _continue(running: Sequence[SlotSequence], steps: Sequence[_Step]) -> list[SlotSequence]:
+    """The beams of the next step: the first child of a beam takes its slot, each other child a fork of it."""
+    children: list[SlotSequence] = []
+    taken: set[int] = set()
+    try:
+        for step in steps:
+            children.append(running[step.beam].fork() if step.beam in taken else running[step.beam])
+            taken.add(step.beam)
+    except BaseException:
+        for forked in set(children) - set(running):
+            forked.free()
+        raise
+    for beam, sequence in enumerate(running):
+        if beam not in taken:
+            sequence.free()
+    for child, step in zip(children, steps, strict=True):
+        child.ids.append(step.token)
+    return children
+
+
+def _beam(ids: list[int], score: float, ends: frozenset[int], tokenizer: Tokenizer) -> Beam:
+    stopped = ids[-1] in ends
+    text = tokenizer.decode(ids[:-1] if stopped else ids)
+    return Beam(ids=tuple(ids), text=text, score=score, finish_reason="stop" if stopped else "length")

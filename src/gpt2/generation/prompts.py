@@ -1,0 +1,60 @@
+"""What a request asks for, checked against a model: its prompt as ids, and the ids that end it."""
+
+from collections.abc import Iterable
+
+from gpt2.config import ModelConfig
+from gpt2.errors import ContextError, GenerationError
+from gpt2.generation.requests import Request
+from gpt2.generation.settings import Sampling
+from gpt2.tokenizer import Tokenizer
+
+
+def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+    """The prompt's ids: at least one, at most the context.
+
+    Raises:
+        ContextError: it is longer than the context, and `truncate_prompt` was not asked for.
+        GenerationError: an id outside the vocabulary, or an empty prompt where there is no end-of-text token.
+    """
+    ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
+    _check_ids(ids, config.vocab_size, "the prompt")
+    _check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
+    _check_ids(request.sampling.logit_bias, config.vocab_size, "logit_bias")
+    if not ids:
+        if tokenizer.eot is None:
+            raise GenerationError(
+                "An empty prompt cannot be continued: this tokenizer has no end-of-text token to start from. "
+                "Give a prompt of at least one token."
+            )
+        ids = [tokenizer.eot]
+    limit = config.n_positions
+    if len(ids) > limit and not request.sampling.truncate_prompt:
+        raise ContextError(
+            f"The prompt cannot be continued: it has {len(ids):,} tokens, and the model's context is {limit:,}. "
+            f"Shorten it, or keep only its last tokens (truncate_prompt); "
+            f"to score a longer text, use score, which slides a window over it."
+        )
+    return ids[-limit:]
+
+
+def end_ids(sampling: Sampling, tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids at which a continuation ends."""
+    if tokenizer.eot is None or sampling.ignore_eot:
+        return frozenset(sampling.stop_ids)
+    return frozenset({tokenizer.eot, *sampling.stop_ids})
+
+
+def token_limit(sampling: Sampling, n_prompt: int, config: ModelConfig) -> int:
+    """How many tokens may be generated after a prompt of `n_prompt`."""
+    if sampling.overflow == "refuse":
+        return min(sampling.max_tokens, config.n_positions - n_prompt)
+    return sampling.max_tokens
+
+
+def _check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
+    for token in ids:
+        if isinstance(token, bool) or not 0 <= token < vocab_size:
+            raise GenerationError(
+                f"Token id {token!r} of {where} is not in the vocabulary: ids are whole numbers from 0 to "
+                f"{vocab_size - 1:,}."
+            )

@@ -1,0 +1,119 @@
+"""Beam search equals Hugging Face's, ids and scores."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from gpt2.errors import GenerationError
+from gpt2.generation import Request, Sampling
+from gpt2.generation.beam import beam_search
+
+
+def generate(hf: Any, prompt: str, **settings: Any) -> tuple[list[list[int]], list[float]]:
+    ids = torch.tensor([list(prompt.encode())])
+    with torch.no_grad():
+        out = hf.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            early_stopping=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+            **settings,
+        )
+    return out.sequences[:, ids.shape[1] :].tolist(), out.sequences_scores.tolist()
+
+
+def unpadded(ids: list[int], eot: int) -> list[int]:
+    return ids[: ids.index(eot) + 1] if eot in ids else ids
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+@pytest.mark.parametrize("bias", [0.0, 4.0], ids=["long", "ending"])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_hugging_face(toy: SimpleNamespace, seed: int, beams: int, bias: float):
+    hf, backend = toy.miniature(seed)
+    for prompt in ("A", "The quick brown fox"):
+        settings: dict[str, Any] = {"logit_bias": {toy.EOT: bias}} if bias else {}
+        theirs: dict[str, Any] = {"sequence_bias": [[[toy.EOT], bias]]} if bias else {}
+        if seed == 2:
+            settings["no_repeat_ngram"] = theirs["no_repeat_ngram_size"] = 2
+        sampling = Sampling(max_tokens=20, n=beams, **settings)
+        found = beam_search(backend, toy.Tokenizer(), Request(prompt=prompt, sampling=sampling), beams=beams)
+        if beams == 1:
+            continue_greedily(hf, prompt, found[0].ids, theirs)
+            continue
+        ids, scores = generate(
+            hf, prompt, max_new_tokens=20, num_beams=beams, num_return_sequences=beams, length_penalty=1.0, **theirs
+        )
+        assert [list(beam.ids) for beam in found] == [unpadded(sequence, toy.EOT) for sequence in ids]
+        assert [beam.score for beam in found] == pytest.approx(scores, abs=1e-4)
+        assert [beam.finish_reason for beam in found] == ["stop" if toy.EOT in i else "length" for i in ids]
+    assert backend.bytes() == 0
+
+
+def continue_greedily(hf: Any, prompt: str, ids: tuple[int, ...], theirs: dict[str, Any]) -> None:
+    """One beam goes where greedy decoding goes, until the search prefers a continuation that ended."""
+    prompt_ids = torch.tensor([list(prompt.encode())])
+    mask = torch.ones_like(prompt_ids)
+    with torch.no_grad():
+        out = hf.generate(prompt_ids, attention_mask=mask, do_sample=False, max_new_tokens=20, **theirs)
+    assert out[0, prompt_ids.shape[1] :].tolist() == list(ids)
+
+
+def test_ending_beams_were_tested(toy: SimpleNamespace):
+    _, backend = toy.miniature(0)
+    sampling = Sampling(max_tokens=20, n=5, logit_bias={toy.EOT: 4.0})
+    found = beam_search(backend, toy.Tokenizer(), Request(prompt="A", sampling=sampling), beams=5)
+    assert len({len(beam.ids) for beam in found}) > 1
+
+
+def test_past_the_context_and_in_tiny_ones(toy: SimpleNamespace):
+    for n_positions in (1, 2, 8):
+        backend = toy.Backend(n_positions=n_positions)
+        sampling = Sampling(max_tokens=20, ignore_eot=True)
+        (beam,) = beam_search(backend, toy.Tokenizer(), Request(prompt="a", sampling=sampling), beams=3)
+        assert len(beam.ids) == 20
+        assert backend.slots == {}
+
+
+def test_a_wider_search_than_the_vocabulary(toy: SimpleNamespace):
+    backend = toy.Backend(vocab_size=3)
+    found = beam_search(backend, toy.Tokenizer(), Request(prompt=[0], sampling=Sampling(max_tokens=3, n=5)), beams=9)
+    assert len(found) == 5
+    assert len({beam.ids for beam in found}) == 5
+    assert [beam.score for beam in found] == sorted((beam.score for beam in found), reverse=True)
+
+
+def test_nothing_to_generate(toy: SimpleNamespace):
+    request = Request(prompt="a", sampling=Sampling(max_tokens=0))
+    assert beam_search(toy.Backend(), toy.Tokenizer(), request, beams=2) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"n": 3}, "beams must be at least n.*got 2, n=3"), ({"stop": "x"}, "cannot end at stop strings")],
+)
+def test_what_cannot_be(toy: SimpleNamespace, settings: dict[str, Any], message: str):
+    with pytest.raises(GenerationError, match=message):
+        beam_search(toy.Backend(), toy.Tokenizer(), Request(prompt="a", sampling=Sampling(**settings)), beams=2)
+
+
+@pytest.mark.parametrize("n_forks", [0, 1, 2, 3, 7])
+def test_slots_are_given_back_when_a_fork_fails(toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, n_forks: int):
+    backend = toy.Backend()
+    fork, left = backend.fork, n_forks
+
+    def scarce(slot: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise MemoryError
+        return fork(slot)
+
+    monkeypatch.setattr(backend, "fork", scarce)
+    with pytest.raises(MemoryError):
+        beam_search(backend, toy.Tokenizer(), Request(prompt="a"), beams=5)
+    assert backend.slots == {}
