@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,25 @@ def test_replace_reads_on(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a\xff\\ud83db"}')
     assert texts(tmp_path / "a.txt", errors="replace") == ["a\ufffdb"]
     assert texts(tmp_path / "a.jsonl", errors="replace") == ["a\ufffd\ufffdb"]
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.gz", pytest.param("a.txt.zst", marks=LONG)])
+def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(PACKED[path.suffix](b"a" * (128 << 20)))
+    tracemalloc.start()
+    try:
+        if "jsonl" in name:
+            with pytest.raises(DataError, match="longer than 1,048,576 bytes"):
+                texts(path, max_document_bytes=1 << 20)
+        else:
+            assert sum(len(each.text) for each in read_documents(path, ReadOptions(max_document_bytes=1))) == 128 << 20
+        assert tracemalloc.get_traced_memory()[1] < 96 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_archives_one_behind_another_are_one_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -178,6 +179,21 @@ def test_killed_and_resumed_equals_uninterrupted(
     prepare(corpus, out, config=CONFIG, progress=told.append)
     assert contents(out) == expected
     assert len(told) == sum(1 for _ in blocks.cut_blocks([*map(str, corpus)], ReadOptions(), validation=0.2)) - before
+
+
+def test_a_worker_that_dies_costs_only_what_it_was_doing(
+    corpus: list[Path], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def kill_one(progress: Progress) -> None:
+        multiprocessing.active_children()[0].kill()
+
+    with pytest.raises(DataError, match="a worker process died"):
+        prepare(corpus, out, config=CONFIG, workers=2, progress=kill_one)
+    assert json.loads((out / "progress.json").read_text(encoding="utf-8"))["state"]["blocks"] >= 1
+    prepare(corpus, out, config=CONFIG)
+    assert contents(out) == expected
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit")

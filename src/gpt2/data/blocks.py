@@ -80,7 +80,7 @@ def cut_blocks(
 
     for source in sources:
         for document in read_documents(source, options, on_read=on_read):
-            if document.begins and document.ends and not document.text.strip():
+            if document.begins and document.ends and (not document.text or document.text.isspace()):
                 empty += 1
                 continue
             data = document.text.encode("utf-8")

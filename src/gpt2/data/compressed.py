@@ -15,8 +15,8 @@ from gpt2.errors import DataError, MissingExtraError
 
 STDIN = "-"
 SUFFIXES = (".gz", ".zst")
-# Fed in small bites, for a bite of zstd may swell by a factor of 32,768: at most 128 MiB are held.
-_BITE_BYTES = 4096
+# Fed in small bites, for a bite of zstd may swell by a factor of 32,768: at most 32 MiB are held.
+_BITE_BYTES = 1024
 
 
 class _Inflater(Protocol):

@@ -16,6 +16,7 @@ from gpt2.errors import DataError, MissingExtraError
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
+_CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
 OnRead = Callable[[int], None] | None
@@ -87,7 +88,8 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
             raise DataError(f"{name} cannot be read: there is no such file or folder.")
         elif kind == "auto" and not path.name.endswith(KNOWN):
             raise DataError(
-                f"{name} cannot be read: its kind is not known. Known are {', '.join(KNOWN)}; or name the format."
+                f"{name} cannot be read: its kind is not known. "
+                f"Known are {', '.join(KNOWN)}; or name the format (--format)."
             )
         else:
             found.append(name)
@@ -124,7 +126,8 @@ def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[i
             number += 1
             if len(line) > limit:
                 raise DataError(
-                    f"{name}, line {number}, is longer than {limit:,} bytes. Cut it, or raise the limit for a document."
+                    f"{name}, line {number}, is longer than {limit:,} bytes. "
+                    f"Cut it, or raise the limit for a document (--max-document-mb)."
                 )
             if number == 1 and line.startswith(codecs.BOM_UTF8):
                 line, offset = line[3:], 3
@@ -146,7 +149,8 @@ def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Documen
         if not isinstance(text, str):
             seen = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
             raise DataError(
-                f"{where}, has no text in a field {options.field!r}: it holds {seen}. Name the field of the text."
+                f"{where}, has no text in a field {options.field!r}: it holds {seen}. "
+                f"Name the field of the text (--field)."
             )
         if b"\\ud" in line or b"\\uD" in line:  # only an escape can bring half a surrogate pair
             text = _whole_characters(text, where, options)
@@ -163,7 +167,7 @@ def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
 def _not_utf8(name: str, offset: int, byte: int) -> DataError:
     return DataError(
         f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
-        f"Convert the file, or read it with errors=replace."
+        f"Convert the file, or read U+FFFD in place of such bytes (--errors replace)."
     )
 
 
@@ -174,7 +178,7 @@ def _whole_characters(text: str, where: str, options: ReadOptions) -> str:
         if options.errors == "strict":
             raise DataError(
                 f"{where}, holds half a surrogate pair at character {error.start}. "
-                f"Mend it, or read it with errors=replace."
+                f"Mend it, or read U+FFFD in its place (--errors replace)."
             ) from error
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
@@ -192,8 +196,11 @@ def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document
                 number, begins = number + 1, True
         if len(held) > _PIECE:
             stop = len(held) - len(separator or "")
-            cut = last_cut(held, 0, stop) or (stop if len(held) > options.max_document_bytes else 0)
-            if cut:
+            start = max(0, stop - _CUT_WITHIN)
+            cut = last_cut(held, start, stop)
+            if cut == start and len(held) > options.max_document_bytes:
+                cut = stop
+            if cut > start:
                 yield Document(text=held[:cut], where=f"{name}, document {number}", begins=begins, ends=False)
                 held, begins = held[cut:], False
     if held or not begins:
@@ -229,7 +236,8 @@ def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
         columns: list[str] = file.schema_arrow.names
         if options.field not in columns:
             raise DataError(
-                f"{name} has no column {options.field!r}: it has {', '.join(columns)}. Name the column of the text."
+                f"{name} has no column {options.field!r}: it has {', '.join(columns)}. "
+                f"Name the column of the text (--field)."
             )
         row = 0
         for batch in file.iter_batches(batch_size=1024, columns=[options.field]):

@@ -6,6 +6,7 @@ the blocks that are missing.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,8 @@ from gpt2.data.documents import ReadOptions, find_sources
 from gpt2.data.folder_writer import PROGRESS_NAME, FolderWriter, refuse_other
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
+
+_log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +118,7 @@ def prepare(
             manifest = shards.read_manifest(out)
             refuse_other(out, manifest["settings"], settings)
             (out / PROGRESS_NAME).unlink(missing_ok=True)
+            _log.info("%s: already prepared", out)
             return manifest
         writer = FolderWriter(out, settings, shard_tokens=config.shard_tokens, tokenizer=tokenizer)
         writer.resume()
