@@ -145,7 +145,13 @@ def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_
 
 @pytest.mark.parametrize(
     "arguments",
-    [("Once", "--interactive"), ("Once", "--file", __file__), ("--file", "nowhere"), ("--min-tokens", "9", "Once")],
+    [
+        ("Once", "--interactive"),
+        ("Once", "--file", __file__),
+        ("--file", "nowhere"),
+        ("--min-tokens", "9", "Once"),
+        ("Once", "--prompt-logprobs", "0"),
+    ],
 )
 def test_wrong_usage(generate, arguments: tuple[str, ...]) -> None:
     ran = generate(*arguments)
@@ -189,6 +195,12 @@ def test_escape_sequences_of_a_model_are_shown_on_a_terminal(generate, monkeypat
     assert generate("Once").out == "\x1b]0;gotcha\x07\n"
     monkeypatch.setattr(output, "is_terminal", lambda stream: True)
     assert generate("Once").out == "␛]0;gotcha␇\n"
+
+
+def test_the_loop_writes_several_samples_one_after_another(generate, model: LanguageModel) -> None:
+    expected = model.generate("Once", **SETTINGS, n=2).samples
+    ran = generate("--interactive", "--n", "2", stdin=b"Once\n")
+    assert ran.out == "\n---\n".join(sample.text for sample in expected) + "\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")

@@ -14,6 +14,7 @@ from gpt2.errors import GenerationError
 if TYPE_CHECKING:
     from gpt2.generation import Sampling, TokenLogprob
     from gpt2.language_model import Completion, LanguageModel
+    from gpt2.tokenizer import Tokenizer
 
 PROMPTS_AT_ONCE = 32  # of a file: enough to fill the batch, few enough to see results soon
 
@@ -23,51 +24,63 @@ log = logging.getLogger("gpt2")
 class Writer:
     """Writes continuations and counts their tokens."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, model: "LanguageModel", *, as_json: bool) -> None:
+        self._model = model
         self._as_json = as_json
         self._tokens = 0
         self._written = 0
         self._seconds = 0.0  # of generating, not of waiting for someone to type
 
-    def stream(self, model: "LanguageModel", prompt: str, sampling: "Sampling") -> str:
-        """Write one continuation as it comes; what is on the screen stays there when it is interrupted."""
+    def one(self, prompt: str, sampling: "Sampling") -> str:
+        """Write what continues one prompt, and return the (first) text; as it comes where that can be."""
+        if not self._as_json and sampling.candidates == 1 and sampling.logprobs is None:
+            return self._stream(prompt, sampling)
+        [completion] = self._generate([prompt], sampling)
+        self._write(completion)
+        return completion.text
+
+    def many(self, prompts: Iterable[str], sampling: "Sampling") -> None:
+        """Write the continuations of all prompts, in order."""
+        rest, done = iter(prompts), 0
+        while batch := list(islice(rest, PROMPTS_AT_ONCE)):
+            try:
+                completions = self._generate(batch, sampling)
+            except GenerationError as error:
+                raise GenerationError(f"prompts {done + 1} to {done + len(batch)}: {error}") from error
+            for completion in completions:
+                self._write(completion)
+            done += len(batch)
+
+    def _stream(self, prompt: str, sampling: "Sampling") -> str:
         pieces: list[str] = []
         begin = time.perf_counter()
         try:
-            for event in model.stream(prompt, sampling):
+            for event in self._model.stream(prompt, sampling):
                 self._tokens += event.token is not None
                 pieces.append(event.text)
                 output.write(event.text)
         finally:
             self._seconds += time.perf_counter() - begin
-            output.write("\n")
+            output.write("\n" if pieces else "")  # what is on the screen when it is interrupted stays there
         return "".join(pieces)
 
-    def many(self, model: "LanguageModel", prompts: Iterable[str], sampling: "Sampling") -> None:
-        """Write the continuations of all prompts, in order."""
-        rest, done = iter(prompts), 0
-        while batch := list(islice(rest, PROMPTS_AT_ONCE)):
-            begin = time.perf_counter()
-            try:
-                completions = model.generate(batch, sampling)
-            except GenerationError as error:
-                where = f"prompts {done + 1} to {done + len(batch)}: " if done or len(batch) > 1 else ""
-                raise GenerationError(f"{where}{error}") from error
-            self._seconds += time.perf_counter() - begin
-            done += len(batch)
-            for completion in completions:
-                self._tokens += sum(len(sample.tokens) for sample in completion.samples)
-                self._write(model, completion)
+    def _generate(self, prompts: list[str], sampling: "Sampling") -> "list[Completion]":
+        begin = time.perf_counter()
+        completions = self._model.generate(prompts, sampling)
+        self._seconds += time.perf_counter() - begin
+        self._tokens += sum(len(sample.tokens) for completion in completions for sample in completion.samples)
+        return completions
 
-    def _write(self, model: "LanguageModel", completion: "Completion") -> None:
+    def _write(self, completion: "Completion") -> None:
+        tokenizer = self._model.tokenizer
         if self._as_json:
-            output.write_json(_described(model, completion))
+            output.write_json(_described(completion, tokenizer))
             return
         for sample in completion.samples:
             output.write(f"---\n{sample.text}\n" if self._written else f"{sample.text}\n")
             self._written += 1
             if sample.logprobs is not None:
-                rows = [(model.tokenizer.decode([each.token]), f"{each.logprob:.3f}") for each in sample.logprobs]
+                rows = [(tokenizer.decode([each.token]), f"{each.logprob:.3f}") for each in sample.logprobs]
                 output.write(output.table([("piece", "logprob"), *rows], right=[1]) + "\n")
 
     def summarise(self, sampling: "Sampling", *, seed_given: bool) -> None:
@@ -79,12 +92,12 @@ class Writer:
             log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(sampling.seed)]))
 
 
-def _described(model: "LanguageModel", completion: "Completion") -> dict[str, Any]:
+def _described(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]:
     def listed(logprobs: "Iterable[TokenLogprob]") -> list[dict[str, Any]]:
         return [
             {
                 "token": each.token,
-                "piece": model.tokenizer.decode([each.token]),
+                "piece": tokenizer.decode([each.token]),
                 "logprob": each.logprob,
                 "top": [{"token": token, "logprob": logprob} for token, logprob in each.top],
             }

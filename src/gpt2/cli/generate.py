@@ -53,6 +53,8 @@ def generate(
     """
     if (prompt is not None) + interactive + (file is not None) > 1:
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
+    if sampling.prompt_logprobs is not None and not as_json:
+        raise click.UsageError("--prompt-logprobs needs --json. `gpt2 score` shows them as a table.")
     seed_given = sampling.seed is not None
     if not seed_given:
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(31))
@@ -61,19 +63,17 @@ def generate(
         if not prompt:
             log.info("no prompt: starting from the end-of-text token")
     with choice.load() as model:
-        writer = Writer(as_json=as_json)
+        writer = Writer(model, as_json=as_json)
         try:
             if interactive:
                 from gpt2.cli.interactive import converse
 
-                converse(lambda text, settings: writer.stream(model, text, settings), sampling)
+                converse(writer.one, sampling)
             elif file is not None:
-                writer.many(model, reading.read_prompts(file, errors=errors), sampling)
-            elif as_json or sampling.candidates > 1 or sampling.logprobs is not None:
-                writer.many(model, [prompt or ""], sampling)
+                writer.many(reading.read_prompts(file, errors=errors), sampling)
             else:
                 if prompt and output.is_terminal(sys.stdout):
                     output.echo_prompt(prompt)
-                writer.stream(model, prompt or "", sampling)
+                writer.one(prompt or "", sampling)
         finally:
             writer.summarise(sampling, seed_given=seed_given)

@@ -20,11 +20,11 @@ HELP = """Type a text and press return: it is continued. An empty line goes on w
 log = logging.getLogger("gpt2")
 
 
-def converse(stream: "Callable[[str, Sampling], str]", sampling: "Sampling") -> None:
+def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> None:
     """Continue each line typed until the input ends.
 
     Args:
-        stream: writes the continuation of a text as it comes, and returns it.
+        write: writes the continuation of a text as it comes, and returns it.
         sampling: how, with a seed; each turn takes the next seed, so that a repeated line brings another text.
     """
     with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
@@ -51,7 +51,7 @@ def converse(stream: "Callable[[str, Sampling], str]", sampling: "Sampling") -> 
         else:
             text = line or text
             try:
-                text += stream(text, dataclasses.replace(sampling, seed=seed, truncate_prompt=True))
+                text += write(text, dataclasses.replace(sampling, seed=seed, truncate_prompt=True))
             except KeyboardInterrupt:
                 continue
             seed += 1

@@ -21,6 +21,8 @@ Verb = Callable[..., object]
 _SINGULAR = {"stop_ids": "--stop-id"}  # fields that hold several are given one by one
 _METAVARS = {"stop": "TEXT", "stop_ids": "ID", "logit_bias": "ID=BIAS"}
 
+_NOTABLE = 1 << 32  # nobody reaches the end of a range beyond this, so help need not name it
+
 
 class Option(click.Option):
     """An option that names the section of the help it is shown in."""
@@ -30,9 +32,10 @@ class Option(click.Option):
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
-        """As click does, but without a range that only says "not negative"."""
+        """As click does, but without a range whose upper end is open or as good as open."""
         extra = super().get_help_extra(ctx)
-        if not (getattr(self.type, "max", None) or 1 << 64) < 1 << 32:
+        most = getattr(self.type, "max", None)
+        if most is None or most > _NOTABLE:
             extra.pop("range", None)
         return extra
 
@@ -173,20 +176,19 @@ def _sampling_option(setting: "dataclasses.Field[Any]", defaults: Mapping[str, A
 
 
 def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[int, float]:
-    try:
-        return {int(token): float(bias) for token, bias in (value.split("=") for value in values)}
-    except ValueError:
-        raise click.BadParameter(f"got {values[-1]!r}; a token id and its bias look like 50256=-100.") from None
+    biases: dict[int, float] = {}
+    for value in values:
+        token, _, bias = value.partition("=")
+        try:
+            biases[int(token)] = float(bias)
+        except ValueError:
+            raise click.BadParameter(f"got {value!r}; a token id and its bias look like 50256=-100.") from None
+    return biases
 
 
 def seed_option(verb: Verb) -> Verb:
     """Add --seed for verbs without sampling; None when it was not given."""
-    return click.option("--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="Makes it repeatable.")(verb)
-
-
-def json_option(verb: Verb) -> Verb:
-    """Add --json; the verb gets `as_json`."""
-    return option("--json", "as_json", section="Output", is_flag=True, help="Write JSON to standard output.")(verb)
+    return option("--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="Makes it repeatable.")(verb)
 
 
 def message_options(verb: Verb) -> Verb:
@@ -207,4 +209,5 @@ def message_options(verb: Verb) -> Verb:
 
 def output_options(verb: Verb) -> Verb:
     """Add what every verb has: --json (as `as_json`), --quiet and --debug."""
-    return json_option(message_options(verb))
+    json = option("--json", "as_json", section="Output", is_flag=True, help="Write JSON to standard output.")
+    return json(message_options(verb))
