@@ -73,9 +73,11 @@ class Muon(torch.optim.Optimizer):
                     part.add_(update, alpha=-group["lr"] * scale)
 
     def _direction(self, p: Tensor, momentum: float) -> Tensor:
+        """The gradient averaged over steps, and looked ahead by one (Nesterov)."""
+        assert p.grad is not None
         state = self.state[p]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(p)
         average: Tensor = state["momentum"]
-        average.lerp_(p.grad, 1.0 - momentum)  # pyright: ignore[reportArgumentType]  # the caller saw a gradient
-        return p.grad.lerp(average, momentum)  # pyright: ignore[reportOptionalMemberAccess]
+        average.lerp_(p.grad, 1.0 - momentum)
+        return p.grad.lerp(average, momentum)
