@@ -26,7 +26,7 @@ from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_LOGITS_AT_ONCE = 1 << 24
+_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32
 _TOKENS_AT_ONCE = 8192  # of a padded batch
 _LEAST_CAPACITY = 64
 
@@ -55,11 +55,14 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self.reason = f"PyTorch {torch.__version__}"
         if self._device.type == "cpu":
-            self.reason += f", {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            self.reason += f" on {threads} thread{'s' if threads > 1 else ''}"
 
         self._arrays: dict[str, Tensor] = {}
         for name in shapes(self.config):
             array = torch.tensor(weights.float32(name))  # a copy: files are mapped read-only
+            if name.endswith(".w"):
+                array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
             narrow = ".c_" in name  # the head stays wide: logits in bf16 would be half a unit apart
             self._arrays[name] = array.to(self._device, self._dtype if narrow else torch.float32)
         self._pool = _Pool(self.config, self._device, self._dtype)
@@ -160,9 +163,7 @@ class TorchBackend:
         return self._linear(f"{name}.c_proj", mixed_BHTK.transpose(1, 2).flatten(-2))
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
-        return torch.addmm(self._arrays[f"{name}.b"], x.flatten(0, 1), self._arrays[f"{name}.w"]).unflatten(
-            0, x.shape[:2]
-        )
+        return functional.linear(x, self._arrays[f"{name}.w"], self._arrays[f"{name}.b"])
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         g_D, b_D = self._arrays[f"{name}.g"], self._arrays[f"{name}.b"]
