@@ -1,6 +1,7 @@
 """`gpt2 train`: pretrain a model from a recipe."""
 
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -79,7 +80,7 @@ def train(
 
 
 def _toml(value: object) -> str:
-    return str(value) if isinstance(value, int) else f"'{value}'" if "'" not in str(value) else str(value)
+    return json.dumps(value if isinstance(value, int) else str(value), ensure_ascii=False)  # TOML quotes alike
 
 
 def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], None]":
@@ -91,7 +92,7 @@ def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], None]":
         from gpt2.language_model import LanguageModel
 
         weights = Weights.from_arrays(model.config, {name: array.numpy() for name, array in model.named_arrays()})
-        backend = backends.open(weights, backend="reference")
+        backend = backends.open(weights)
         found = Checkpoint(
             weights=weights, path=Path(config.data.tokenizer or config.run.folder), format="training run"
         )

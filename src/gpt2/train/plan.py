@@ -11,7 +11,7 @@ from gpt2.model import flops
 from gpt2.train.config import TrainConfig
 from gpt2.train.precision import Precision
 
-_TRIALS = 20  # the best of these: other work on the machine only ever makes one slower
+_TRIALS = 10  # the best of these: other work on the machine only ever makes one slower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def measured_peak_flops(precision: Precision) -> float | None:
         return machine.device_peaks(torch.cuda.get_device_name(precision.device))
     if precision.device.type != "cpu":
         return None
-    n = 1024
+    n = 768
     a = torch.ones(n, n, dtype=precision.dtype)
     return 2.0 * n**3 / min(_timed_product(a) for _ in range(_TRIALS))
 

@@ -1,0 +1,120 @@
+"""`gpt2 train`: what it takes, says and leaves, and how it ends."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from gpt2.cli import main as frame
+from gpt2.data import PrepareConfig, ReadOptions, prepare
+from gpt2.train import load_config
+from gpt2.train.step import Learner
+
+RECIPE = """
+[model]
+n_layer = 1
+n_head = 1
+n_embd = 8
+n_positions = 32
+
+[schedule]
+tokens = 640
+batch_tokens = 128
+sequence = [[0.0, 32]]
+
+[loss]
+rows = 500
+
+[run]
+checkpoint_every_steps = 0
+validate_every_steps = 0
+sample_every_steps = 5
+dtype = "fp32"
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    stories = [f"Story {i}. " + "The cat sat on the mat and saw an old dog. " * 20 for i in range(40)]
+    (folder / "stories.txt").write_text("\n\n".join(stories), encoding="utf-8")
+    config = PrepareConfig(validation=0.2, read=ReadOptions(split_on="\n\n"))
+    prepare([folder / "stories.txt"], folder / "shards", config=config)
+    return folder / "shards"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return str(path)
+
+
+def test_trains_says_the_plan_first_and_shows_what_it_writes(
+    recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", recipe, "--data", str(shards), "--out", str(tmp_path / "run"), "--threads", "1", "--json"]
+    assert frame.run([*arguments, "--seed", "3", "--set", "optim.lr=0.01"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["step"] == 5
+    assert "lr = 0.01" in shown.err
+    assert "seed = 3" in shown.err
+    plan, first = shown.err.index("in 5 steps"), shown.err.index("step 5/5")
+    assert plan < first
+    assert "step 5 wrote: Once upon a time" in shown.err
+    assert load_config(tmp_path / "run" / "config.toml").run.seed == 3
+
+
+def test_stopped_by_a_signal_ends_with_75_and_goes_on(
+    recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Learner.step
+
+    def interrupted(self: Learner, *args: Any, **named: Any) -> Any:
+        if named["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, *args, **named)
+
+    arguments = ["train", recipe, "--data", str(shards), "--out", str(tmp_path / "run"), "--threads", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        assert frame.run(arguments) == 75
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert frame.run([*arguments, "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+    assert (tmp_path / "run" / "latest").read_text(encoding="utf-8") == "step-00000005\n"
+
+
+def test_steps_decides_the_length(recipe: str, shards: Path, tmp_path: Path) -> None:
+    assert frame.run(["train", recipe, "--data", str(shards), "--out", str(tmp_path / "run"), "--steps", "2"]) == 0
+    assert (tmp_path / "run" / "latest").read_text(encoding="utf-8") == "step-00000002\n"
+
+
+def test_dry_run_writes_a_recipe(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run(["train", recipe, "--dry-run", "--data", "C:\\it's here", "--device", "cpu"]) == 0
+    (tmp_path / "again.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+    config = load_config(tmp_path / "again.toml")
+    assert config.data.folder == "C:\\it's here"
+    assert config.run.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gpt2-mni"], "Did you mean 'gpt2-mini'?"),
+        (["tiny-cpu", "--set", "optim.lrr=1"], "Did you mean optim.lr?"),
+        (["tiny-cpu"], "--out DIR"),
+        (["tiny-cpu", "--out", "OUT"], "--data DIR"),
+        (["tiny-cpu", "--out", "OUT", "--data", "nowhere"], "gpt2 prepare"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.run(["train", *(str(tmp_path / "run") if a == "OUT" else a for a in arguments)]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]

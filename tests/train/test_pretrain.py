@@ -1,0 +1,429 @@
+"""A whole run: what it leaves behind, and that nothing that interrupts it changes what it learns."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpt2 import checkpoint, files
+from gpt2.errors import ConfigError, FolderInUseError, ShardError, TrainingError
+from gpt2.model.gpt import GPT
+from gpt2.train import Outcome, TrainConfig, pretrain, to_toml
+from gpt2.train import state as states
+from gpt2.train.loop import Run
+from gpt2.train.step import Learner
+
+Make = Callable[..., TrainConfig]
+STATE_FILES = ("model.safetensors", "training_state.safetensors")
+
+
+def elsewhere(config: TrainConfig, folder: Path) -> TrainConfig:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(folder)))
+
+
+def metrics(config: TrainConfig) -> list[dict[str, Any]]:
+    text = (Path(config.run.folder) / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def learned(config: TrainConfig) -> list[dict[str, Any]]:
+    """The metrics without what a clock decides."""
+    timed = {"seconds", "tokens_per_second", "mfu"}
+    return [{key: value for key, value in line.items() if key not in timed} for line in metrics(config)]
+
+
+def assert_equal_states(a: Path, b: Path) -> None:
+    for name in STATE_FILES:
+        ours, theirs = load_file(a / name), load_file(b / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert torch.equal(value, theirs[key]), f"{name}: {key}"
+    one, other = states.load(a).progress, states.load(b).progress
+    assert dataclasses.replace(one, seconds=0.0) == dataclasses.replace(other, seconds=0.0)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[], None]) -> None:
+    """Have something happen while the step of this number is computed, once."""
+    original, done = Learner.step, []
+
+    def interrupted(self: Learner, *args: Any, **named: Any) -> Any:
+        if named["step"] == step and not done:
+            done.append(step)
+            how()
+        return original(self, *args, **named)
+
+    monkeypatch.setattr(Learner, "step", interrupted)
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def test_what_a_run_leaves_behind(make_config: Make) -> None:
+    config = make_config()
+    said: list[str] = []
+    outcome = pretrain(config, say=said.append)
+    assert (outcome.finished, outcome.step, outcome.tokens) == (True, 12, 12 * 128)
+    folder = Path(config.run.folder)
+    assert (folder / "latest").read_text(encoding="utf-8") == "step-00000012\n"
+    assert (folder / "config.toml").read_text(encoding="utf-8") == to_toml(config)
+    steps = [line for line in metrics(config) if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert {"step", "tokens", "seconds", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"} <= steps[0].keys()
+    assert [line["step"] for line in metrics(config) if "validation_loss" in line] == [4, 8, 12]
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.5
+    assert any("held-out loss" in line for line in said)
+
+
+def test_a_checkpoint_is_a_model_folder_with_a_manifest(make_config: Make, data: Path) -> None:
+    outcome = pretrain(make_config())
+    assert files.broken_files(outcome.checkpoint) == []
+    found = checkpoint.read(outcome.checkpoint)
+    assert found.tokenizer().hash == states.load(outcome.checkpoint).tokenizer_hash
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(outcome.checkpoint)
+    ours = GPT(found.config)
+    ours.load_arrays({name: found.weights.float32(name) for name in found.weights.names})
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_newest_checkpoints_and_the_best_stay(make_config: Make) -> None:
+    config = make_config(run={"keep": 2, "checkpoint_every_steps": 1, "validate_every_steps": 5})
+    pretrain(config)
+    folders = [folder.name for folder in states.checkpoints(Path(config.run.folder))]
+    best = states.load(Path(config.run.folder) / "checkpoints" / folders[-1]).progress.best_step
+    assert folders[-2:] == ["step-00000011", "step-00000012"]
+    assert len(folders) <= 3
+    assert f"step-{best:08d}" in folders
+
+
+@pytest.mark.parametrize("step", [2, 7, 11])
+def test_killed_and_resumed_equals_uninterrupted(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """KilledError between checkpoints, so that steps are done again; before the first one, so that all are."""
+    straight = elsewhere(make_config(), tmp_path / "straight")
+    whole = pretrain(straight)
+    config = make_config()
+    stop_after(monkeypatch, step, kill)
+    with pytest.raises(KilledError):
+        pretrain(config)
+    resumed = pretrain(config)
+    assert_equal_states(resumed.checkpoint, whole.checkpoint)
+    assert learned(config) == learned(straight)
+
+
+def test_a_signal_saves_within_a_step_and_the_run_goes_on(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = elsewhere(make_config(), tmp_path / "straight")
+    whole = pretrain(straight)
+    config = make_config()
+    handler = signal.getsignal(signal.SIGTERM)
+    stop_after(monkeypatch, 5, lambda: signal.raise_signal(signal.SIGTERM))
+    stopped = pretrain(config)
+    assert (stopped.finished, stopped.step) == (False, 5)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    resumed = pretrain(config)
+    assert resumed.finished
+    assert_equal_states(resumed.checkpoint, whole.checkpoint)
+    assert learned(config) == learned(straight)
+
+
+def test_a_second_ctrl_c_stops_at_once(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    stop_after(monkeypatch, 5, twice)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(make_config())
+
+
+def test_a_finished_run_is_left_as_it_is(make_config: Make) -> None:
+    config = make_config()
+    first = pretrain(config)
+    before = learned(config)
+    assert pretrain(config) == first
+    assert [line for line in learned(config) if "loss" in line] == [line for line in before if "loss" in line]
+
+
+def test_a_run_may_be_made_longer(make_config: Make) -> None:
+    pretrain(make_config())
+    longer = pretrain(make_config(schedule={"tokens": 15 * 128}))
+    assert (longer.finished, longer.step) == (True, 15)
+
+
+def test_another_run_in_the_same_folder_is_refused(make_config: Make) -> None:
+    pretrain(make_config())
+    with pytest.raises(ConfigError, match=r"cannot go on with optim\.lr = 0\.02: it began with 0\.01"):
+        pretrain(make_config(optim={"lr": 0.02}))
+
+
+def test_a_second_trainer_is_refused(make_config: Make) -> None:
+    config = make_config()
+    with files.lock(Path(config.run.folder)), pytest.raises(FolderInUseError):
+        pretrain(config)
+
+
+@pytest.mark.parametrize("name", ["folder", "run"])
+def test_what_is_not_named_is_asked_for(make_config: Make, name: str) -> None:
+    config = make_config(**({"data": {"folder": ""}} if name == "folder" else {"run": {"folder": ""}}))
+    with pytest.raises(ConfigError, match="--data DIR" if name == "folder" else "--out DIR"):
+        pretrain(config)
+
+
+def test_another_vocabulary_is_refused(make_config: Make) -> None:
+    with pytest.raises(ConfigError, match=r"Set data\.tokenizer"):
+        pretrain(make_config(data={"tokenizer": ""}))
+    with pytest.raises(ConfigError, match=r"Set model\.vocab_size="):
+        pretrain(make_config(model={"vocab_size": 200}))
+
+
+def test_a_shard_that_is_not_what_it_was_is_named_before_the_first_step(
+    make_config: Make, data: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(data / "shards", tmp_path / "shards")
+    shard = tmp_path / "shards" / "train-00000.bin"
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    config = make_config(data={"folder": str(tmp_path / "shards")})
+    with pytest.raises(ShardError, match=r"train-00000\.bin"):
+        pretrain(config)
+    assert not (Path(config.run.folder) / "metrics.jsonl").exists()
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Have the loss of these steps be infinite."""
+    original = Learner._backward
+
+    def spoiled(self: Learner, *args: Any) -> Any:
+        loss = original(self, *args)
+        return loss * math.inf if step_of[0] in steps else loss
+
+    step_of = [0]
+    original_step = Learner.step
+
+    def counted(self: Learner, *args: Any, **named: Any) -> Any:
+        step_of[0] = named["step"]
+        return original_step(self, *args, **named)
+
+    monkeypatch.setattr(Learner, "_backward", spoiled)
+    monkeypatch.setattr(Learner, "step", counted)
+
+
+def test_a_bad_step_is_skipped_counted_and_named(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, {5})
+    config = make_config()
+    outcome = pretrain(config)
+    assert outcome.finished
+    assert states.load(outcome.checkpoint).progress.skipped == 1
+    line = next(line for line in metrics(config) if line["step"] == 5)
+    assert line["loss"] is None
+    assert "step 5 skipped: loss inf" in caplog.text
+    assert "'sequences': 40" in caplog.text, "where in the data it was"
+
+
+def test_three_bad_steps_return_to_the_last_good_state(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, {5, 6, 7})
+    outcome = pretrain(make_config())
+    progress = states.load(outcome.checkpoint).progress
+    assert outcome.finished
+    assert (progress.skipped, progress.returns, progress.step) == (3, 1, 12)
+    assert "back to the weights of step-00000006" in caplog.text
+
+
+def test_a_run_that_keeps_failing_ends_with_advice(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, set(range(2, 100)))
+    with pytest.raises(TrainingError, match=r"Lower optim\.lr"):
+        pretrain(make_config(schedule={"tokens": 100 * 128}))
+
+
+def test_three_bad_steps_before_any_checkpoint_end_the_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, {1, 2, 3})
+    with pytest.raises(TrainingError, match="there is no earlier state"):
+        pretrain(make_config(run={"checkpoint_every_steps": 0}))
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def poison(run: Run) -> Any:
+        state = original(run)
+        if run.progress.step == 6:
+            return dataclasses.replace(state, weights={**state.weights, "wpe": state.weights["wpe"] * math.nan})
+        return state
+
+    original = Run.capture
+    monkeypatch.setattr(Run, "capture", poison)
+    config = make_config(run={"validate_every_steps": 0, "keep": 20})
+    pretrain(config)
+    names = [folder.name for folder in states.checkpoints(Path(config.run.folder))]
+    assert names == ["step-00000003", "step-00000009", "step-00000012"]
+    assert "wpe is not finite" in caplog.text
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = elsewhere(make_config(), tmp_path / "straight")
+    whole = pretrain(straight)
+    original, full = states.save_file, [6]
+
+    def save(arrays: dict[str, torch.Tensor], path: Path) -> None:
+        if any(f"step-{step:08d}" in str(path) for step in full):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(arrays, path)
+
+    monkeypatch.setattr(states, "save_file", save)
+    config = make_config(run={"validate_every_steps": 0})
+    stop_after(monkeypatch, 8, kill)
+    with pytest.raises(KilledError):
+        pretrain(config)
+    assert "step 6 was not saved: the disk is full" in caplog.text
+    folder = Path(config.run.folder)
+    assert states.latest(folder) == folder / "checkpoints" / "step-00000003"
+    assert not list((folder / "checkpoints").glob(".partial-*"))
+    resumed = pretrain(config)
+    for name in STATE_FILES:
+        ours, theirs = load_file(resumed.checkpoint / name), load_file(whole.checkpoint / name)
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_a_full_disk_at_the_end_is_an_error(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(arrays: dict[str, torch.Tensor], path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(states, "save_file", save)
+    with pytest.raises(TrainingError, match="cannot be saved: the disk is full"):
+        pretrain(make_config())
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:
+    config = make_config()
+    outcome = pretrain(config)
+    weights = outcome.checkpoint / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    found = states.latest(Path(config.run.folder))
+    assert found is not None
+    assert found.name == "step-00000009"
+    assert "step-00000012 is broken (model.safetensors has another SHA-256" in caplog.text
+
+
+def test_no_whole_checkpoint_is_an_error_not_a_new_run(make_config: Make) -> None:
+    config = make_config()
+    pretrain(config)
+    for folder in states.checkpoints(Path(config.run.folder)):
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match="no whole checkpoint left"):
+        pretrain(config)
+
+
+def test_samples_are_asked_for_when_due(make_config: Make) -> None:
+    seen: list[int] = []
+    pretrain(make_config(run={"sample_every_steps": 5}), on_sample=lambda model, step: seen.append(step))
+    assert seen == [5, 10, 12]
+
+
+def test_the_plan_is_told_before_the_first_step(make_config: Make) -> None:
+    seen: list[str] = []
+
+    def told(plan: Any) -> None:
+        seen.extend(plan.lines())
+        assert not metrics(config)
+
+    config = make_config()
+    pretrain(config, on_plan=told)
+    assert any("12 steps" in line for line in seen)
+    assert any("float32 (as asked)" in line for line in seen)
+
+
+def test_without_held_out_text_it_trains_all_the_same(make_config: Make, data: Path, tmp_path: Path) -> None:
+    from gpt2.data import prepare
+    from gpt2.tokenizer import Tokenizer
+
+    prepare([data / "text.txt"], tmp_path / "all", tokenizer=Tokenizer.from_folder(data / "vocabulary"))
+    outcome = pretrain(make_config(data={"folder": str(tmp_path / "all")}))
+    assert (outcome.finished, outcome.best_loss) == (True, None)
+
+
+@pytest.mark.long
+def test_killed_at_twenty_random_moments_equals_uninterrupted(make_config: Make, tmp_path: Path) -> None:
+    """SIGKILL, wherever it falls: in a step, in a save, between a rename and `latest`. It saves after every step."""
+    often = {"checkpoint_every_steps": 1, "validate_every_steps": 0, "keep": 1}
+    straight = elsewhere(make_config(run=often, schedule={"tokens": 60 * 128}), tmp_path / "straight")
+    whole = pretrain(straight)
+    config = elsewhere(straight, tmp_path / "killed")
+    recipe = tmp_path / "run.toml"
+    recipe.write_text(to_toml(config), encoding="utf-8")
+    code = f"from gpt2.train import load_config, pretrain; pretrain(load_config({str(recipe)!r}))"
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        with running(code) as process:
+            before = newest_step(config)
+            while process.poll() is None and newest_step(config) == before:
+                time.sleep(0.01)
+            if process.poll() is not None:
+                break
+            time.sleep(draw.random() * 0.2)
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+    assert kills >= 10
+    resumed = pretrain(config)
+    assert_equal_states(resumed.checkpoint, whole.checkpoint)
+    assert learned(config) == learned(straight)
+
+
+@contextlib.contextmanager
+def running(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def newest_step(config: TrainConfig) -> str:
+    marker = Path(config.run.folder) / "latest"
+    return marker.read_text(encoding="utf-8") if marker.exists() else ""
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="gpt2")
+
+
+def test_outcome_can_be_told_as_json(make_config: Make) -> None:
+    outcome = pretrain(make_config())
+    assert isinstance(outcome, Outcome)
+    assert json.loads(json.dumps({**dataclasses.asdict(outcome), "checkpoint": str(outcome.checkpoint)}))["step"] == 12
