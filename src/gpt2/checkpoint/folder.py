@@ -4,7 +4,6 @@ One array is fetched, rounded and written at a time, in pieces of a few megabyte
 memory than the arrays already take.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +44,6 @@ _KNOWN_FILES = {
     "LICENSE",
     ".gitattributes",
 }
-
-log = logging.getLogger("gpt2")
 
 Arrays = Weights | Mapping[str, NDArray[Any]]
 
@@ -175,7 +172,7 @@ def _int8_pair(
     def integers() -> Iterable[NDArray[Any]]:
         array = fetch()
         if array.scale is not None:
-            yield array.data
+            yield from (block.data for block in array.blocks())
             return
         scale = scale_of(array)
         begin = 0

@@ -1,0 +1,79 @@
+"""Memory is counted, not estimated: what reading and rewriting a mapped model keeps resident."""
+
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from gpt2 import checkpoint
+from gpt2.config import ModelConfig
+
+from .conftest import random_arrays
+
+CONFIG = ModelConfig(n_layer=1, n_head=2, n_embd=32, n_positions=64)  # wte takes 6.4 MB of the 6.5
+LARGEST_BYTES = 4 * 50257 * 32
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    checkpoint.write_folder(tmp_path / "model", random_arrays(CONFIG), CONFIG, None)
+    return tmp_path / "model"
+
+
+def resident_file_bytes(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        if not fields[0].endswith(":"):
+            inside = line.endswith(str(path))
+        elif inside and fields[0] == "Rss:":
+            found += 1024 * int(fields[1])
+    return found
+
+
+def test_opening_allocates_next_to_nothing(model: Path) -> None:
+    checkpoint.read(model)  # imports and caches
+    tracemalloc.start()
+    try:
+        found = checkpoint.read(model)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+        assert found.weights.nbytes > 6.4e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", checkpoint.FORMS)
+def test_rewriting_allocates_pieces_only(
+    model: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 1 << 14)
+    found = checkpoint.read(model)
+    tracemalloc.start()
+    try:
+        checkpoint.write_folder(tmp_path / "out", found.weights, found.config, None, form=form)
+        assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_every_piece_is_given_back_once_it_is_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 1 << 14)
+    found = checkpoint.read(model)
+    given_back: list[int] = []
+    monkeypatch.setattr(checkpoint.StoredArray, "release", lambda array: given_back.append(array.nbytes))
+    checkpoint.write_folder(tmp_path / "out", found.weights, found.config, None, form="bf16")
+    assert sum(given_back) == found.weights.nbytes
+    assert max(given_back) <= 4 << 14
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted by /proc")
+def test_memory_that_is_given_back_is_free(model: Path) -> None:
+    wte = checkpoint.read(model).weights.stored("wte")
+    wte.float32().sum()
+    assert resident_file_bytes(model / "model.safetensors") > 0.9 * LARGEST_BYTES
+    wte.release()
+    assert resident_file_bytes(model / "model.safetensors") < 0.1 * LARGEST_BYTES
