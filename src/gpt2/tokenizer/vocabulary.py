@@ -8,8 +8,6 @@ one byte, the length of its left part; then the bytes of the merged tokens, part
 text and so no learned token contains. `published/README.md` states its source and licence.
 """
 
-import hashlib
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +38,9 @@ class Vocabulary:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of what decides ids: every token's length and bytes, and the special tokens."""
+        import hashlib  # needed for nothing else, and encoding should start at once
+        import struct
+
         digest = hashlib.sha256(struct.pack(f"<{len(self.tokens)}I", *map(len, self.tokens)))
         digest.update(b"".join(self.tokens))
         for name, special_id in sorted(self.special.items()):
