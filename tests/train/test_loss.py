@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2.train.loss import cross_entropy, sample_rows
 
@@ -72,6 +73,13 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
     assert loss.grad_fn is not None
     kept = loss.grad_fn.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
     assert sorted(tuple(each.shape) for each in kept) == sorted([(37, 8), (101, 8)])
+
+
+def test_without_gradients_only_logits_are_computed() -> None:
+    x, head, targets = inputs()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        cross_entropy(x, head, targets, chunk_tokens=10)
+    assert counter.get_total_flops() == 2 * 37 * 101 * 8
 
 
 def zipf(n: int) -> np.ndarray:

@@ -42,7 +42,9 @@ def cross_entropy(
     device = x_ND.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
     scale = 1.0 / x_ND.shape[0] if scale is None else scale
-    loss: Any = _ChunkedCrossEntropy.apply(x_ND, head_VD, targets_N, correction_V, chunk_tokens, scale, dtype)
+    # under no_grad, autograd still reports what the inputs would need: the gradient must not be computed then
+    wanted = torch.is_grad_enabled() and (x_ND.requires_grad or head_VD.requires_grad)
+    loss: Any = _ChunkedCrossEntropy.apply(x_ND, head_VD, targets_N, correction_V, chunk_tokens, scale, dtype, wanted)
     return loss
 
 
@@ -57,8 +59,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk_tokens: int,
         scale: float,
         dtype: torch.dtype,
+        wanted: bool,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         with torch.autocast(x_ND.device.type, enabled=False):
             head = head_VD.to(dtype)
             sums = torch.float64 if dtype == torch.float64 else torch.float32
@@ -97,7 +99,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_x_ND, grad_head_VD = ctx.saved_tensors
-        return grad_x_ND * grad_output, grad_head_VD * grad_output, None, None, None, None, None
+        return grad_x_ND * grad_output, grad_head_VD * grad_output, None, None, None, None, None, None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
