@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt2 import files
 from gpt2.data import shards
 from gpt2.data.blocks import SPLITS, Block, Encoded
 from gpt2.errors import DataError
+from gpt2.files import MANIFEST_NAME, read_json, sha256_file, write_json
 from gpt2.tokenizer import Tokenizer
 
 PROGRESS_NAME = "progress.json"
@@ -88,7 +88,7 @@ class FolderWriter:
                 )
             self._record()
             return
-        before = files.read_json(path, shards.MANIFEST_LIMIT_BYTES)
+        before = read_json(path, shards.MANIFEST_LIMIT_BYTES)
         refuse_other(self.out, _without_sizes(before["settings"]), _without_sizes(self.settings))
         self.state = _State(**before["state"])
         open_bytes = {
@@ -181,7 +181,7 @@ class FolderWriter:
             "settings": self.settings,
             "files": dict(sorted(state.closed.items())),
         }
-        files.write_json(self.out / files.MANIFEST_NAME, manifest)
+        write_json(self.out / MANIFEST_NAME, manifest)
         (self.out / PROGRESS_NAME).unlink(missing_ok=True)
         return manifest
 
@@ -195,7 +195,7 @@ class FolderWriter:
                 file.write(shards.header(facts["tokens"], self.version))
                 file.flush()
                 os.fsync(file.fileno())
-            listed = {"split": split, **facts, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+            listed = {"split": split, **facts, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
             self.state = replace(
                 self.state,
                 closed={**self.state.closed, path.name: listed},
@@ -210,7 +210,7 @@ class FolderWriter:
             if facts["tokens"]:
                 with (self.out / self.state.filling(split)).open("rb+") as file:
                     os.fsync(file.fileno())
-        files.write_json(self.out / PROGRESS_NAME, {"settings": self.settings, "state": asdict(self.state)})
+        write_json(self.out / PROGRESS_NAME, {"settings": self.settings, "state": asdict(self.state)})
         self.last_record = time.monotonic()
 
 

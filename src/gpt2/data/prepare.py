@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt2 import files
 from gpt2.data import shards
 from gpt2.data.blocks import SPLITS, Block, cut_blocks, encode_blocks
 from gpt2.data.compressed import STDIN
 from gpt2.data.documents import ReadOptions, find_sources
 from gpt2.data.folder_writer import PROGRESS_NAME, FolderWriter, refuse_other
 from gpt2.errors import DataError
+from gpt2.files import MANIFEST_NAME, lock
 from gpt2.tokenizer import Tokenizer
 
 _log = logging.getLogger("gpt2")
@@ -113,8 +113,8 @@ def prepare(
     found = find_sources(sources, config.read.kind)
     named = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
     settings = {"sources": named, "tokenizer_hash": tokenizer.hash, **asdict(config)}
-    with files.lock(out):
-        if (out / files.MANIFEST_NAME).is_file():
+    with lock(out):
+        if (out / MANIFEST_NAME).is_file():
             manifest = shards.read_manifest(out)
             refuse_other(out, manifest["settings"], settings)
             (out / PROGRESS_NAME).unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2 import files
 from gpt2.errors import FormatError, ShardError
+from gpt2.files import MANIFEST_NAME, atomic_file, broken_files, read_json
 
 MAGIC = 20240520
 HEADER_BYTES = 256 * 4
@@ -66,7 +66,7 @@ def write_shard(path: Path, ids: Sequence[int] | Ids, *, vocab_size: int) -> Non
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < vocab_size:
         raise ShardError(f"{path} cannot be written: ids must lie between 0 and {vocab_size - 1}.")
     version = version_for(vocab_size)
-    with files.atomic_file(path) as file:
+    with atomic_file(path) as file:
         file.write(header(array.size, version))
         file.write(array.astype(dtype_of(version)).tobytes())
 
@@ -106,13 +106,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         ShardError: there is none, or it is not one of token shards.
     """
-    path = folder / files.MANIFEST_NAME
+    path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ShardError(
             f"{folder} is not a finished folder of token shards: it has no {path.name}. Run `gpt2 prepare`."
         )
     try:
-        manifest = files.read_json(path, MANIFEST_LIMIT_BYTES)
+        manifest = read_json(path, MANIFEST_LIMIT_BYTES)
     except FormatError as error:
         raise ShardError(str(error)) from error
     if not _describes_shards(manifest):
@@ -216,7 +216,7 @@ def verify(folder: Path) -> Iterator[str]:
         ShardError: there is no readable manifest.
     """
     manifest = read_manifest(folder)
-    yield from files.broken_files(folder)
+    yield from broken_files(folder)
     for name in sorted(manifest["files"]):
         try:
             ids = read_shard(folder / name)
