@@ -90,7 +90,11 @@ def top_p(row: Row, p: float) -> Row:
     Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1.
     """
     _, logits = row
-    return _keep(row, _first_to_reach(logits, np.exp(logits - logits.max()), p))
+    weights = np.exp(logits - logits.max())
+    total = float(weights.sum(dtype=np.float64))
+    # Tokens below this weight have less than 1 - p of it together: the others reach p without them.
+    likely = np.flatnonzero(weights > (1 - p) * total / len(weights))
+    return _keep(row, likely[_first_to_reach(logits[likely], weights[likely], p * total)])
 
 
 def min_p(row: Row, p: float) -> Row:
@@ -109,11 +113,13 @@ def typical_p(row: Row, p: float) -> Row:
     sampling". (Hugging Face keeps all that are as near as the last of them as well.)
     """
     _, logits = row
-    information = np.float32(log_normaliser(logits)) - logits
+    information = np.minimum(np.float32(log_normaliser(logits)) - logits, _NEVER)
     probabilities = np.exp(-information)
-    possible = probabilities > 0  # for 0 times infinity counts as 0
-    entropy = (probabilities[possible] * information[possible]).sum(dtype=np.float64)
+    entropy = (probabilities * information).sum(dtype=np.float64)
     return _keep(row, _first_to_reach(-np.abs(information - np.float32(entropy)), probabilities, p))
+
+
+_NEVER = np.float32(1e30)  # the information of a banned token, finite so that 0 times it is 0
 
 
 def log_normaliser(logits: Logits) -> float:
@@ -138,16 +144,15 @@ _BINS = 4096
 _BINS_PER_UNIT = 128  # scores are logarithms: the bins reach 32 below the largest, and the last takes the rest
 
 
-def _first_to_reach(scores: Logits, weights: Logits, fraction: float) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest largest scores with this fraction of the weights: at least one.
+def _first_to_reach(scores: Logits, weights: Logits, enough: float) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest largest scores whose weights reach `enough`: at least one.
 
     The plain definition sorts every score. This one counts their weights into bins by score, and sorts only
-    the bin in which the fraction is reached.
+    the bin in which enough is reached.
     """
     below = (scores.max() - scores) * np.float32(_BINS_PER_UNIT)
-    bins = np.minimum(below, _BINS - 1).astype(np.int64)
+    bins = np.minimum(below, _BINS - 1).astype(np.int32)
     reached = np.cumsum(np.bincount(bins, weights, _BINS))
-    enough = fraction * reached[-1]
     last = int(np.searchsorted(reached, enough))
     keep = bins < last
     part = np.flatnonzero(bins == last)

@@ -15,8 +15,7 @@ from gpt2.errors import GenerationError
 from gpt2.generation import draws, filters
 from gpt2.generation.settings import Sampling
 
-# Up to here the backend's own best-k costs less than moving and partitioning a whole row.
-MAX_BEST = 256
+MAX_BEST = 256  # up to here the backend's own best-k costs less than moving and partitioning a whole row
 
 
 class Choice(NamedTuple):
@@ -53,14 +52,14 @@ class Sampler:
         self._n_top = sampling.logprobs or 0
         deciding = 1 if sampling.is_greedy else sampling.top_k
         best = max(deciding, self._n_top)
-        changes_logits = (
-            sampling.logit_bias
-            or sampling.repetition_penalty != 1
+        self._looks_back = bool(
+            sampling.repetition_penalty != 1
             or sampling.presence_penalty
             or sampling.frequency_penalty
             or sampling.no_repeat_ngram
         )
-        best_decides = deciding > 0 and best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
+        changes_logits = bool(sampling.logit_bias) or self._looks_back
+        best_decides = 0 < deciding <= best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
         self._best = best if best_decides else 0
 
     def want(self, n_seen: int) -> Want:
@@ -94,17 +93,16 @@ class Sampler:
     def change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
         """The filters that change logits, in their order, for the row after `seen`."""
         sampling = self._sampling
+        seen_T = np.array(seen) if self._looks_back else self._all_ids[:0]
         if len(self._bias_ids):
             logits_V = filters.bias(logits_V, self._bias_ids, self._bias)
         if sampling.repetition_penalty != 1:
-            logits_V = filters.repetition(logits_V, sampling.repetition_penalty, np.array(seen))
-        if (sampling.presence_penalty or sampling.frequency_penalty) and len(seen) > self._n_prompt:
-            generated = np.array(seen[self._n_prompt :])
-            logits_V = filters.presence_and_frequency(
-                logits_V, sampling.presence_penalty, sampling.frequency_penalty, generated
-            )
+            logits_V = filters.repetition(logits_V, sampling.repetition_penalty, seen_T)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+            logits_V = filters.presence_and_frequency(logits_V, presence, frequency, seen_T[self._n_prompt :])
         if sampling.no_repeat_ngram:
-            logits_V = filters.no_repeat_ngram(logits_V, sampling.no_repeat_ngram, np.array(seen))
+            logits_V = filters.no_repeat_ngram(logits_V, sampling.no_repeat_ngram, seen_T)
         if self._may_not_end(len(seen)):
             logits_V = filters.ban(logits_V, self._end_ids)
         return logits_V
@@ -143,9 +141,11 @@ class Sampler:
         if not self._wants_logprob:
             return Choice(token, None, ())
         normaliser = filters.log_normaliser(logits_V)
-        ids, logits = filters.top_k((self._all_ids, logits_V), self._n_top) if self._n_top else (self._all_ids[:0],) * 2
-        order = np.argsort(-logits, kind="stable")
-        top = tuple((int(ids[i]), float(logits[i]) - normaliser) for i in order)
+        top: tuple[tuple[int, float], ...] = ()
+        if self._n_top:
+            ids, logits = filters.top_k((self._all_ids, logits_V), self._n_top)
+            order = np.argsort(-logits, kind="stable")
+            top = tuple((int(ids[i]), float(logits[i]) - normaliser) for i in order)
         return Choice(token, float(logits_V[token]) - normaliser, top)
 
 
