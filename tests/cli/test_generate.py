@@ -72,7 +72,9 @@ def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path) -> None:
     ran = gpt2("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5", "--backend", "reference")
     [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
     assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
-    assert "again:" not in generate("Once").err
+    assert "again:" not in generate("Once").err  # a seed was given
+    greedy = ("--temperature", "0", "--max-tokens", "2", "--backend", "reference")
+    assert "again:" not in gpt2("generate", "--model", str(tiny_folder), "Once", *greedy).err
 
 
 def test_json_holds_everything(generate, model: LanguageModel) -> None:

@@ -52,6 +52,7 @@ class Transformers:
 
         if threads is not None:
             torch.set_num_threads(threads)
+        transformers.utils.logging.disable_progress_bar()
         self._torch: Any = torch
         self._device = "cpu" if device == "auto" else device
         loader: Any = transformers.AutoModelForCausalLM

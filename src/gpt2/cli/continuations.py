@@ -83,13 +83,13 @@ class Writer:
                 rows = [(tokenizer.decode([each.token]), f"{each.logprob:.3f}") for each in sample.logprobs]
                 output.write(output.table([("piece", "logprob"), *rows], right=[1]) + "\n")
 
-    def summarise(self, sampling: "Sampling", *, seed_given: bool) -> None:
-        """Say how much was generated, how fast, and how to have it again."""
+    def summarise(self, *, seed: int | None) -> None:
+        """Say how much was generated, how fast, and with a `seed` that was drawn how to have it again."""
         if self._seconds:
             rate = self._tokens / self._seconds
             log.info("%d tokens in %.2f s, %.1f tokens/s", self._tokens, self._seconds, rate)
-        if not seed_given and not sampling.is_greedy:
-            log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(sampling.seed)]))
+        if seed is not None:
+            log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(seed)]))
 
 
 def _described(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]:

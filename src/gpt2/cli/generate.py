@@ -55,8 +55,8 @@ def generate(
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
     if sampling.prompt_logprobs is not None and not as_json:
         raise click.UsageError("--prompt-logprobs needs --json. `gpt2 score` shows them as a table.")
-    seed_given = sampling.seed is not None
-    if not seed_given:
+    repeatable = sampling.seed is not None or sampling.is_greedy or interactive
+    if sampling.seed is None:
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(31))
     if file is None and not interactive:
         prompt = reading.read_text(prompt, errors=errors)
@@ -76,4 +76,4 @@ def generate(
                     output.echo_prompt(prompt)
                 writer.one(prompt or "", sampling)
         finally:
-            writer.summarise(sampling, seed_given=seed_given)
+            writer.summarise(seed=None if repeatable else sampling.seed)
