@@ -372,7 +372,9 @@ def test_a_broken_configuration_is_refused(folder: Path, raw: bytes) -> None:
         checkpoint.read(folder)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_spoilt_folder_is_refused_or_read_soundly(folder: Path, data: st.DataObject) -> None:
     """Bytes changed, cut or added in the configuration and the header; whatever is read has the shapes it claims."""
