@@ -5,6 +5,7 @@ import platform
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from gpt2 import machine
@@ -14,8 +15,9 @@ _PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch
 
 def facts() -> dict[str, Any]:
     """The processor, cores, load, memory, operating system and versions, and the command of this process."""
+    program = Path(sys.argv[0]).name.replace("__main__.py", "gpt2")  # not where it is installed
     return {
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([program, *sys.argv[1:]]),
         "cpu": machine.cpu_name(),
         "physical_cores": machine.physical_cores(),
         "usable_cores": machine.usable_cores(),
