@@ -68,7 +68,7 @@ def train(
     _log.info(to_toml(config))
     outcome = pretrain(
         config,
-        on_plan=lambda plan: [_log.info(line) for line in plan.lines()],
+        on_plan=lambda plan: _log.info("%s", "\n".join(plan.lines())),
         on_sample=_sampler(config),
     )
     if as_json:

@@ -78,22 +78,14 @@ class Validation(Callback):
         self._say = say
 
     def after_step(self, run: Run, report: StepReport) -> None:
-        """Measure where it is due."""
+        """Measure where it is due, and after the last step."""
         every = run.config.run.validate_every_steps
-        if every and report.step % every == 0 and not run.is_finished:
-            self._measure(run, n_tokens=run.config.run.validation_tokens)
-
-    def at_end(self, run: Run) -> None:
-        """Measure once more if the run is finished, over all held-out tokens."""
-        if run.is_finished:
-            self._measure(run, n_tokens=0)
-
-    def _measure(self, run: Run, *, n_tokens: int) -> None:
-        if run.feed.validation is None:
+        is_due = run.is_finished or (every and report.step % every == 0)
+        if not is_due or run.feed.validation is None:
             return
         progress = run.progress
         seq_tokens = run.feed.sequence_tokens(min(run.fraction, 1.0))
-        loss, seen = validation_loss(run, seq_tokens=seq_tokens, n_tokens=n_tokens)
+        loss, seen = validation_loss(run, seq_tokens=seq_tokens, n_tokens=run.config.run.validation_tokens)
         if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_loss, progress.best_step = loss, progress.step
         self._metrics.write(
@@ -111,12 +103,11 @@ class Validation(Callback):
 def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float, int]:
     """Mean loss in nats per token over the first `n_tokens` held-out tokens (0: all), and how many they were."""
     learner = run.learner
+    batch_tokens = min(_VALIDATION_BATCH_TOKENS, n_tokens or _VALIDATION_BATCH_TOKENS)
     device = learner.precision.device
     total, seen = 0.0, 0
     learner.model.eval()
-    for batch in run.feed.validation_batches(
-        seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=_VALIDATION_BATCH_TOKENS
-    ):
+    for batch in run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens):
         inputs = torch.from_numpy(batch.inputs).to(device)
         targets = torch.from_numpy(batch.targets).to(device)
         with learner.precision.autocast():

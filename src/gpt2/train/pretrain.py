@@ -112,8 +112,9 @@ def pretrain(
             Checkpoints(),
             *([Samples(on_sample)] if on_sample else []),
         ]
-        with _stopped_by_signals(run):
-            loop(run, callbacks)
+        if not run.is_finished:
+            with _stopped_by_signals(run):
+                loop(run, callbacks)
         newest = states.latest(folder)
         assert newest is not None, "the loop saves at its end"
         progress = run.progress
