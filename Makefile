@@ -9,16 +9,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROMPT ?= Once upon a time
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt2/native/*.cpp src/gpt2/native/*.h)
 
+# Small matrices on a thread for each core are slower than on one; the engine's own threads are set by its tests.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
+
 .PHONY: demo test test-all test-install lint types bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
 
 test: $(VENV)/completed lint types
-	$(BIN)/pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: $(VENV)/completed
-	$(BIN)/pytest -m long
+	$(PYTEST) -m long
 	$(MAKE) test-install
 
 # What a user gets from `pip install .` alone, in an environment of its own.

@@ -60,7 +60,8 @@ def imported_names(path: Path) -> Iterator[tuple[str, bool]]:
                 yield from ((alias.name, at_import) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{path}: imports are absolute"
-                yield child.module or "", at_import
+                if child.module != "gpt2":  # `from gpt2 import files` names a room, and only the room counts
+                    yield child.module or "", at_import
                 yield from ((f"{child.module}.{alias.name}", at_import) for alias in child.names)
             elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
                 yield from walk(child, at_import=False)
@@ -119,7 +120,7 @@ light = [name for name in sys.modules if name.split(".")[0] in ("torch", "numpy"
 assert not light, f"import gpt2 brings {light}"
 environment, folder = dict(os.environ), os.getcwd()
 for module in pkgutil.walk_packages(gpt2.__path__, "gpt2."):
-    if module.name != "gpt2.__main__":
+    if module.name not in ("gpt2.__main__", "gpt2.native.libgpt2_native"):  # a program, and not a Python module
         importlib.import_module(module.name)
     heavy = module.name.split(".")[1] in ("optim", "train") or module.name in sys.argv
     assert heavy or "torch" not in sys.modules or seen_torch, f"{module.name} imports torch"

@@ -7,8 +7,6 @@ draft, scoring (targets) and looking inside (trace) are all this one call.
 Axes: T tokens of one piece of work, R its last `rows`, V vocabulary, K best tokens, D embedding, S tokens in the slot.
 """
 
-# ruff: noqa: N815 (tensors end in their axes, as fields too)
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

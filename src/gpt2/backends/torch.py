@@ -8,8 +8,6 @@ Axes: B pieces of work, T tokens of the longest, M wanted rows of all of them, S
 N slots in the pool, C capacity of each, L layers, H heads, K width of a head, V vocabulary, D embedding.
 """
 
-# ruff: noqa: N815 (tensors end in their axes, as fields too)
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
