@@ -50,9 +50,11 @@ $(BIN)/python:
 # What running needs: no PyTorch.
 $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@
 
 # What the tests need, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,dev]'
+	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
