@@ -352,8 +352,13 @@ def test_ids_outside_the_vocabulary(toy: SimpleNamespace, request_: Request):
 def test_ids_that_pad_the_model_are_never_drawn(toy: SimpleNamespace):
     for settings in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 300}):
         backend = toy.Backend(vocab_size=4096)
-        events = toy.continue_text(backend, toy.Tokenizer(), "a", max_tokens=40, ignore_eot=True, **settings)
+        settings |= {"max_tokens": 40, "ignore_eot": True, "logprobs": 0}
+        events = toy.continue_text(backend, toy.Tokenizer(), "a", **settings)
         assert max(toy.tokens_of(events)) < 257
+        whole = log_softmax(
+            backend.logits([ord("a")])
+        )  # the padding has its share of the probability, as in a prompt's
+        assert events[0].logprob == pytest.approx(whole[events[0].token], abs=1e-5)
 
 
 # Faults
@@ -471,3 +476,54 @@ def test_ctrl_c_passes_through_and_close_gives_slots_back(toy: SimpleNamespace):
         scheduler.step()
     scheduler.close()
     assert backend.slots == {}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_slots_come_back_and_neighbours_do_not_notice(
+    toy: SimpleNamespace, alone: dict[str, list[Event]], seed: int
+):
+    """Random arrivals, cancellations and failures of the backend."""
+    rng = random.Random(seed)
+    backend = toy.Backend()
+    poison = 250
+
+    def fail(work: Sequence[Work]) -> None:
+        for piece in work:
+            if poison in piece.tokens:
+                raise BackendError("broken")
+            if rng.random() < 0.1 and len(work) > 1:  # half-way, and not again when each is computed alone
+                backend.slots[piece.slot] += piece.tokens
+                raise MemoryError
+
+    backend.before_step = fail
+    scheduler = Scheduler(backend, toy.Tokenizer(), max_slots=5, chunk_tokens=8, prefill_tokens=16)
+    asked: dict[int, Request] = {}
+    cancelled: set[int] = set()
+    events: list[Event] = []
+    everyone = [request for request in requests(8) if request.prompt]
+    for _ in range(60):
+        if rng.random() < 0.4:
+            request = rng.choice(everyone)
+            if rng.random() < 0.2:
+                request = replace(request, prompt=[*request.prompt.encode(), poison])
+            asked[scheduler.submit(request)] = request
+        if asked and rng.random() < 0.1:
+            number = rng.choice(list(asked))
+            if scheduler.cancel(number):
+                cancelled.add(number)
+        events += scheduler.step()
+    events += toy.run(scheduler)
+    assert backend.slots == {}
+    for number, request in asked.items():
+        mine = own(events, number)
+        if number in cancelled:
+            continue
+        if isinstance(request.prompt, list):
+            assert isinstance(mine[-1].error, BackendError)
+        elif not any(event.token == poison for event in mine):
+            if str(request) not in alone:
+                single = Scheduler(toy.Backend(), toy.Tokenizer())
+                single.submit(request)
+                alone[str(request)] = by_sample(toy.run(single))
+            unseen = request.sampling.best_of is not None and isinstance(mine[-1].error, BackendError)
+            assert unseen or by_sample(mine) == alone[str(request)], request

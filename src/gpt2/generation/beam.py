@@ -128,8 +128,8 @@ def _read(backend: Backend, sequences: Sequence[SlotSequence]) -> list[Result]:
 
 def _log_softmax(result: Result, n_ids: int) -> filters.Logits:
     assert result.logits_RV is not None
-    logits_V = result.logits_RV[0, :n_ids]
-    return logits_V - np.float32(filters.log_normaliser(logits_V))
+    padded_V = result.logits_RV[0]
+    return padded_V[:n_ids] - np.float32(filters.log_normaliser(padded_V))
 
 
 def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: int) -> list[_Step]:

@@ -88,7 +88,7 @@ class Sampler:
             )
         greedy = self._sampling.is_greedy
         token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
-        return self._report(token, logits_V)
+        return self._report(token, logits_V, result.logits_RV[row])
 
     def change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
         """The filters that change logits, in their order, for the row after `seen`."""
@@ -137,10 +137,10 @@ class Sampler:
         logprob = float(logprobs_K[ids_K == token][0]) if self._wants_logprob else None
         return Choice(token, logprob, tuple(zip(ids_K[: self._n_top].tolist(), logprobs_K.tolist(), strict=False)))
 
-    def _report(self, token: int, logits_V: filters.Logits) -> Choice:
+    def _report(self, token: int, logits_V: filters.Logits, padded_V: filters.Logits) -> Choice:
         if not self._wants_logprob:
             return Choice(token, None, ())
-        normaliser = filters.log_normaliser(logits_V)
+        normaliser = filters.log_normaliser(padded_V)
         top: tuple[tuple[int, float], ...] = ()
         if self._n_top:
             ids, logits = filters.top_k((self._all_ids, logits_V), self._n_top)
