@@ -38,9 +38,10 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For people."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return [
             f"{self.parameters:,} parameters, {self.tokens:,} tokens in {self.steps:,} steps",
-            f"{self.device}, {self.threads} threads, about {self.memory_bytes / 1e9:.1f} GB of memory",
+            f"{self.device}, {threads}, about {self.memory_bytes / 1e9:.1f} GB of memory",
             f"going on from step {self.resumed_step:,}" if self.resumed_step else "a new run",
         ]
 

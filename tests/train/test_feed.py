@@ -1,0 +1,71 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.errors import ConfigError, DataError
+from gpt2.train import TrainConfig
+from gpt2.train.feed import Feed
+
+Make = Callable[..., TrainConfig]
+
+
+def test_stages_change_the_length_of_a_sequence_and_never_the_batch(make_config: Make) -> None:
+    feed = Feed(make_config())
+    cursor = feed.start()
+    for progress, shape in ((0.0, (8, 16)), (0.49, (8, 16)), (0.5, (4, 32)), (0.99, (4, 32))):
+        batch = feed.batch(cursor, progress)
+        assert batch.inputs.shape == batch.targets.shape == shape
+        assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
+        cursor = batch.cursor
+
+
+def test_frequencies_are_those_of_the_data(make_config: Make) -> None:
+    feed = Feed(make_config())
+    frequency = feed.frequencies()
+    assert frequency.sum() == pytest.approx(1.0)
+    cursor, seen = feed.start(), np.zeros(frequency.size)
+    for _ in range(100):
+        batch = feed.batch(cursor, 0.0)
+        seen += np.bincount(batch.inputs.ravel(), minlength=seen.size)
+        cursor = batch.cursor
+    assert not seen[frequency == 0.0].any()
+    assert np.abs(seen / seen.sum() - frequency).sum() < 0.05
+
+
+def test_a_mixture_weighs_frequencies(make_config: Make, data: Path, tmp_path: Path) -> None:
+    from gpt2.data import prepare
+    from gpt2.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(data / "vocabulary")
+    for name, text in (("a", "cat " * 2000), ("b", "dog " * 2000)):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+        prepare([tmp_path / f"{name}.txt"], tmp_path / "mix" / name, tokenizer=tokenizer)
+    mixture = {"folder": str(tmp_path / "mix"), "mixture": {"a": 3.0, "b": 1.0}}
+    feed = Feed(make_config(data=mixture))
+    cat, dog = (tokenizer.encode(f" {word} {word}")[-1] for word in ("cat", "dog"))
+    frequency = feed.frequencies()
+    assert frequency[cat] / frequency[dog] == pytest.approx(3.0, rel=0.05)
+    assert feed.validation is None
+
+
+def test_validation_is_cut_at_a_batch(make_config: Make) -> None:
+    feed = Feed(make_config())
+    assert feed.validation is not None
+    some = list(feed.validation_batches(seq_tokens=16, n_tokens=100, batch_tokens=64))
+    assert sum(batch.inputs.size for batch in some) == 128
+    everything = list(feed.validation_batches(seq_tokens=16, n_tokens=0, batch_tokens=64))
+    assert sum(batch.inputs.size for batch in everything) == feed.validation.n_tokens - 1
+
+
+def test_a_folder_may_be_held_out_as_a_whole(make_config: Make, data: Path) -> None:
+    shards = {"folder": str(data), "mixture": {"shards": 1.0}}
+    assert Feed(make_config(data=shards | {"validation": "shards"})).validation is not None
+    with pytest.raises(DataError, match="nothing to validate with"):
+        Feed(make_config(data=shards | {"validation": "elsewhere"}))
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(make_config: Make) -> None:
+    with pytest.raises(ConfigError, match=r"Set model\.vocab_size"):
+        Feed(make_config(model={"vocab_size": 256}, loss={"rows": 0}))
