@@ -44,6 +44,16 @@ def test_greedy_takes_the_largest_logit(model: LanguageModel) -> None:
     assert model.generate("Once upon", max_tokens=5, temperature=0).tokens == tuple(ids[-5:])
 
 
+def test_a_beam_of_one_is_greedy_and_wider_ones_find_likelier_text(model: LanguageModel) -> None:
+    greedy = model.generate("Once", max_tokens=6, temperature=0)
+    [narrow] = model.beam_search("Once", max_tokens=6, beams=1)
+    assert (narrow.ids, narrow.text) == (greedy.tokens, greedy.text)
+    best = model.beam_search("Once", max_tokens=6, beams=4, n=2)
+    assert best[0].score >= best[1].score
+    assert best[0].score >= narrow.score
+    assert model.backend.bytes() == 0
+
+
 def test_a_list_equals_each_alone(model: LanguageModel) -> None:
     settings = {"max_tokens": 10, "temperature": 0.9, "top_k": 50, "seed": 7}
     together = model.generate(PROMPTS, **settings)

@@ -20,7 +20,18 @@ from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError
-from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, Score, TokenLogprob, score
+from gpt2.generation import (
+    Beam,
+    Event,
+    FinishReason,
+    Request,
+    Sampling,
+    Scheduler,
+    Score,
+    TokenLogprob,
+    beam_search,
+    score,
+)
 from gpt2.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -154,6 +165,31 @@ class LanguageModel:
         scheduler = Scheduler(self.backend, self.tokenizer)
         scheduler.submit(Request(prompt=prompt, sampling=_with_seed(sampling, settings)))
         return _events(scheduler)
+
+    def beam_search(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        **settings: Any,
+    ) -> list[Beam]:
+        """The likeliest continuations that a search of bounded width finds, `n` of them, best first.
+
+        Args:
+            prompt: a text, or token ids.
+            sampling: as for `generate`; temperature and the filters after it have no say here.
+            beams: width of the search.
+            length_penalty: above 0 favours longer texts.
+            settings: as for `generate`.
+
+        Raises:
+            ContextError: the prompt is longer than the context.
+            GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
+        """
+        request = Request(prompt=prompt, sampling=_with_seed(sampling, settings))
+        return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
 
     def score(self, text: str, *, stride: int | None = None, best: int = 0) -> Score:
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
