@@ -5,13 +5,15 @@ one token per merge, each made of earlier ones, ids in the order of the merges. 
 alone, as the core does, equals merging by the list of merges, which is what the files mean.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from gpt2.errors import TokenizerError
-from gpt2.tokenizer.alphabet import bytes_of
+from gpt2.tokenizer.alphabet import BYTE_ORDER, bytes_of, letters
 from gpt2.tokenizer.vocabulary import Vocabulary, published_vocabulary
 
-_UNMADE, _BYTE = -2, -1  # ranks of a token that no merge has made yet, and of one that needs none
+MOST_TOKENS = 1 << 18  # five times the published vocabulary; more would take long to refuse
+_BYTE, _UNKNOWN = -1, -2  # the rank of a token that no merge makes; the id of a name that has none
+_BYTE_NAMES = frozenset(letters(BYTE_ORDER))
 
 
 def assemble(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Mapping[str, int]) -> Vocabulary:
@@ -26,28 +28,36 @@ def assemble(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], special:
         TokenizerError: it is no such vocabulary; the message says why.
     """
     ids = {**ids, **special}
+    if max(len(ids), len(merges)) > MOST_TOKENS:
+        raise TokenizerError(f"{max(len(ids), len(merges)):,} tokens are more than the {MOST_TOKENS:,} that are read")
+    _check_bytes(ids)
     names = _names_by_id(ids)
     products = [left + right for left, right in merges]
-    made = set(products)
-    special_ids = {name: ids[name] for name in names if name in special or (_looks_special(name) and name not in made)}
+    special_ids = _special_ids(ids, products, special)
     ordinary = [name for name in names if name not in special_ids]
-    token_of = dict(zip(ordinary, bytes_of(ordinary), strict=True))
-    special_tokens = {name: _utf8(name) for name in special_ids}
+    token_of = dict(zip(ordinary, bytes_of(ordinary), strict=True)) | {name: _utf8(name) for name in special_ids}
     vocabulary = Vocabulary(
-        tokens=[*map((token_of | special_tokens).__getitem__, names)],
+        tokens=[token_of[name] for name in names],
         lefts=[len(left) for left, _ in merges],
         special=special_ids,
     )
+    if len(set(vocabulary.tokens)) < len(names):
+        raise TokenizerError("a special token has the bytes of another token")
     if not _is_published(vocabulary) or products != ordinary[256:]:
-        _check_bytes(token_of.values())
         _check_merges({name: ids[name] for name in ordinary}, merges)
     return vocabulary
 
 
+def _check_bytes(ids: Mapping[str, int]) -> None:
+    for byte in BYTE_ORDER:
+        if letters(bytes((byte,))) not in ids:
+            raise TokenizerError(f"no token stands for the byte 0x{byte:02X}, so not every text would have ids")
+
+
 def _names_by_id(ids: Mapping[str, int]) -> list[str]:
     if set(map(type, ids.values())) != {int}:
-        name = next((name for name, i in ids.items() if type(i) is not int), "")
-        raise TokenizerError(f"the id of {name!r} is not a whole number" if ids else "it holds no tokens")
+        name = next(name for name, i in ids.items() if type(i) is not int)
+        raise TokenizerError(f"the id of {name!r:.100} is not a whole number")
     names = sorted(ids, key=ids.__getitem__)
     if [ids[name] for name in names] != list(range(len(names))):
         position, name = next((n, name) for n, name in enumerate(names) if ids[name] != n)
@@ -60,15 +70,23 @@ def _names_by_id(ids: Mapping[str, int]) -> list[str]:
     return names
 
 
-def _looks_special(name: str) -> bool:
-    return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
+def _special_ids(ids: Mapping[str, int], products: Sequence[str], special: Mapping[str, int]) -> dict[str, int]:
+    """Names to ids, in the order of ids, of the special tokens: given ones, and those that look so and are not made."""
+    unmade = ids.keys() - set(products) - _BYTE_NAMES
+    for name in special.keys() - unmade:
+        raise TokenizerError(f"{name!r:.100} is a special token and an ordinary one")
+    found = {name for name in unmade if len(name) > 2 and name[0] + name[-1] in ("<>", "[]")} | special.keys()
+    for name in sorted(unmade - found, key=ids.__getitem__):
+        bytes_of([name])  # it may not even be written in letters
+        raise TokenizerError(f"no merge makes the token {name!r:.100}: merges are missing, or another vocabulary's")
+    return {name: ids[name] for name in sorted(found, key=ids.__getitem__)}
 
 
 def _utf8(name: str) -> bytes:
     try:
         return name.encode("utf-8")
     except UnicodeEncodeError:
-        raise TokenizerError(f"the name {name!r} of a special token holds a surrogate") from None
+        raise TokenizerError(f"the name {name!r:.100} of a special token holds a surrogate") from None
 
 
 def _is_published(vocabulary: Vocabulary) -> bool:
@@ -76,49 +94,36 @@ def _is_published(vocabulary: Vocabulary) -> bool:
     return vocabulary.tokens == published.tokens and vocabulary.lefts == list(published.lefts)
 
 
-def _check_bytes(tokens: Iterable[bytes]) -> None:
-    present = {token for token in tokens if len(token) == 1}
-    for byte in range(256):
-        if bytes((byte,)) not in present:
-            raise TokenizerError(f"no token stands for the byte 0x{byte:02X}, so not every text would have ids")
-
-
 def _check_merges(id_of: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """Refuse merges that do not make every token of two bytes or more, in the order of ids, or that cannot happen."""
-    ranks = [_UNMADE] * (max(id_of.values()) + 1)
-    for name, i in id_of.items():
-        if len(name) == 1:
-            ranks[i] = _BYTE
-    parts_of: dict[int, tuple[int, int]] = {}
-    made_of: dict[tuple[int, int], int] = {}
+    """Refuse merges that are not in the order of ids, use what is not made yet, or can never happen."""
+    rank_of = {i: _BYTE if len(name) == 1 else i for name, i in id_of.items()}
+    parts = [(id_of.get(left, _UNKNOWN), id_of.get(right, _UNKNOWN)) for left, right in merges]
+    made = [id_of.get(left + right, _UNKNOWN) for left, right in merges]
+
     last = -1
-    for number, (left, right) in enumerate(merges, 1):
-        left_id, right_id, product = id_of.get(left), id_of.get(right), id_of.get(left + right)
-        if left_id is None or ranks[left_id] == _UNMADE:
-            raise TokenizerError(f"merge {number} uses {left!r}, which no earlier merge makes")
-        if right_id is None or ranks[right_id] == _UNMADE:
-            raise TokenizerError(f"merge {number} uses {right!r}, which no earlier merge makes")
-        if product is None:
-            raise TokenizerError(f"merge {number} makes {left + right!r}, which has no id")
+    for number, (names, pair, product) in enumerate(zip(merges, parts, made, strict=True), 1):
+        if product == _UNKNOWN:
+            raise TokenizerError(f"merge {number} makes {names[0] + names[1]!r:.100}, which has no id")
+        for name, part in zip(names, pair, strict=True):
+            if rank_of.get(part, product) >= product:
+                raise TokenizerError(f"merge {number} uses {name!r:.100}, which no earlier merge makes")
         if product <= last:
             raise TokenizerError(f"merge {number} makes id {product} after id {last}: the merges are out of order")
-        if not _stay_apart(left_id, right_id, product, ranks, parts_of, made_of):
-            raise TokenizerError(
-                f"merge {number}, {left!r} with {right!r}, can never happen: an earlier one prevents it"
-            )
-        ranks[product] = last = product
-        parts_of[product] = left_id, right_id
-        made_of[left_id, right_id] = product
-    if len(merges) + 256 != len(id_of):
-        name = next(name for name, i in id_of.items() if ranks[i] == _UNMADE)
-        raise TokenizerError(f"no merge makes the token {name!r}: merges are missing, or of another vocabulary")
+        last = product
+
+    parts_of = dict(zip(made, parts, strict=True))
+    made_of = dict(zip(parts, made, strict=True))
+    for number, (product, (left, right)) in enumerate(parts_of.items(), 1):
+        if not _stay_apart(left, right, product, rank_of, parts_of, made_of):
+            names = " with ".join(f"{name!r:.100}" for name in merges[number - 1])
+            raise TokenizerError(f"merge {number}, {names}, can never happen: an earlier one prevents it")
 
 
 def _stay_apart(
     left: int,
     right: int,
     product: int,
-    ranks: Sequence[int],
+    rank_of: Mapping[int, int],
     parts_of: Mapping[int, tuple[int, int]],
     made_of: Mapping[tuple[int, int], int],
 ) -> bool:
@@ -129,9 +134,9 @@ def _stay_apart(
     """
     limit = product  # the merges below it have had their turn
     while made_of.get((left, right), limit) >= limit:
-        if ranks[left] == ranks[right] == _BYTE:
+        if rank_of[left] == rank_of[right] == _BYTE:
             return True
-        if ranks[left] > ranks[right]:
+        if rank_of[left] > rank_of[right]:
             limit, left = left, parts_of[left][1]
         else:  # of two equal tokens the left one is made first, so at the border that merge, too, has had its turn
             limit, right = right + 1, parts_of[right][0]

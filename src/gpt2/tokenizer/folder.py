@@ -16,13 +16,15 @@ from typing import Any
 from gpt2 import files
 from gpt2.errors import FormatError, TokenizerError
 from gpt2.tokenizer.alphabet import letters
-from gpt2.tokenizer.assembly import assemble
+from gpt2.tokenizer.assembly import MOST_TOKENS, assemble
 from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 WHOLE = "tokenizer.json"
 _HEADER = "#version: 0.2"
-_LIMIT_BYTES = 8 << 20  # of any one file; the published vocabulary takes 1 MB, and 1.4 to 3.6 MB as tokenizer.json
+# The published vocabulary takes 1 MB; 1.4 to 3.6 MB as tokenizer.json.
+_LIMIT_BYTES = 4 << 20
+_WHOLE_LIMIT_BYTES = 8 << 20
 
 _PUBLISHED_SHA256 = (
     "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",  # encoder.json, vocab.json
@@ -85,24 +87,20 @@ def _merges_in(content: bytes, path: Path) -> list[tuple[str, str]]:
         del lines[0]
     if lines and not lines[-1]:
         lines.pop()
+    if len(lines) > MOST_TOKENS:
+        raise TokenizerError(f"{path.name} has {len(lines):,} merges, more than the {MOST_TOKENS:,} that are read")
     return _pairs([line.split(" ") for line in lines], path)
 
 
 def _pairs(merges: list[Any], path: Path) -> list[tuple[str, str]]:
-    def is_pair(merge: Any) -> bool:
-        if type(merge) is not list or len(merge) != 2:
-            return False
-        left, right = merge
-        return type(left) is str and type(right) is str and left != "" and right != ""
-
     for merge in merges:
-        if not is_pair(merge):
+        if type(merge) is not list or len(merge) != 2 or type(merge[0]) is not str or type(merge[1]) is not str:
             raise TokenizerError(f"{path.name} has {merge!r:.100} where a merge of two tokens was to come")
     return [(left, right) for left, right in merges]
 
 
 def _read_whole(path: Path) -> Vocabulary:
-    whole = files.read_json(path, _LIMIT_BYTES)
+    whole = files.read_json(path, _WHOLE_LIMIT_BYTES)
     _check_kind(whole)
     added: dict[str, int] = {}
     for token in _list_in(whole, "added_tokens", path):
