@@ -367,13 +367,16 @@ def test_the_plan_is_told_before_the_first_step(make_config: Make) -> None:
     assert any("float32 (as asked)" in line for line in seen)
 
 
-def test_without_held_out_text_it_trains_all_the_same(make_config: Make, data: Path, tmp_path: Path) -> None:
+def test_without_held_out_text_it_trains_and_says_so(
+    make_config: Make, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from gpt2.data import prepare
     from gpt2.tokenizer import Tokenizer
 
     prepare([data / "text.txt"], tmp_path / "all", tokenizer=Tokenizer.from_folder(data / "vocabulary"))
     outcome = pretrain(make_config(data={"folder": str(tmp_path / "all")}))
     assert (outcome.finished, outcome.best_loss) == (True, None)
+    assert "nothing is held out" in caplog.text
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gpt2 import files
 from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
@@ -26,6 +27,7 @@ class Metrics(Callback):
 
     Args:
         path: the file.
+        from_step: where the run goes on; lines after it are of steps that will be done again.
         flops_per_token: of forward and backward, by sequence length and rows of the loss.
         peak_flops: of the device; None: unknown.
     """
@@ -37,8 +39,7 @@ class Metrics(Callback):
         self._peak_flops = peak_flops
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= from_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        files.write_text(path, "".join(f"{line}\n" for line in kept))
         self._path = path
 
     def after_step(self, run: Run, report: StepReport) -> None:

@@ -1,6 +1,7 @@
 """What a run reads: batches of its mixture at any point of the run, the held-out tokens, the tokens' frequencies."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Feed:
                 seq_tokens=length,
                 batch_sequences=config.schedule.batch_tokens // length,
                 seed=config.run.seed,
-                chunk_tokens=_chunk(lengths),
+                chunk_tokens=math.lcm(*lengths),  # what is shuffled: every length must divide it
             )
             for length in lengths
         }
@@ -121,9 +122,3 @@ class Feed:
             if not inside:
                 return None
         raise DataError(f"There is nothing to validate with: {folder / inside} holds no token shards.")
-
-
-def _chunk(lengths: list[int]) -> int:
-    """What the loader shuffles: at least 1,024 tokens, and a multiple of every length."""
-    chunk = int(np.lcm.reduce(lengths))
-    return chunk * max(1, 1024 // chunk)

@@ -134,6 +134,8 @@ def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
     feed = Feed(config)
     if problems := list(feed.broken()):
         raise ShardError(f"The run cannot start, its data are not what they were: {problems[0]}. Prepare them again.")
+    if feed.validation is None:
+        _log.warning("nothing is held out, so no validation loss will be measured: prepare with --validation 0.01")
     newest = states.latest(folder)
     state = None if newest is None else states.load(newest)
     if state is not None:
