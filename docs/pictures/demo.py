@@ -39,7 +39,9 @@ text {{ font: 14px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 .said {{ fill: #8b949e }}
 </style>
 <rect width="820" height="{height}" rx="10" fill="#161b22"/>
-<circle cx="26" cy="22" r="6" fill="#ff5f57"/><circle cx="46" cy="22" r="6" fill="#febc2e"/><circle cx="66" cy="22" r="6" fill="#28c840"/>
+<circle cx="26" cy="22" r="6" fill="#ff5f57"/>
+<circle cx="46" cy="22" r="6" fill="#febc2e"/>
+<circle cx="66" cy="22" r="6" fill="#28c840"/>
 {rows}
 </svg>
 """
