@@ -4,6 +4,7 @@ Each method is a few lines over the room that does the work; here they meet, and
 """
 
 import dataclasses
+import logging
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,9 +33,12 @@ from gpt2.generation import (
     beam_search,
     score,
 )
+from gpt2.tasks import Asked, Prompts, Room, answer, summarize, translate
 from gpt2.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
+
+log = logging.getLogger("gpt2")
 
 _LARGEST_CHOSEN_SEED = (1 << 32) - 1  # a seed that nobody gave stays short enough to type
 
@@ -203,6 +207,75 @@ class LanguageModel:
             GenerationError: an empty text, or a stride outside the context.
         """
         return score(self._exact_backend(), self.tokenizer, text, stride=stride, best=best)
+
+    def translate(
+        self, text: str, *, source: str = "french", target: str = "english", prompts: Prompts | None = None
+    ) -> str:
+        """A sentence in another language, by the paper's prompt of example pairs; greedy.
+
+        Args:
+            text: in the language `source`.
+            source: a language that the examples have.
+            target: another.
+            prompts: what to ask instead of ours; `gpt2.tasks.Prompts.read` reads them from a file.
+
+        Raises:
+            ContextError: the text does not fit the context.
+            GenerationError: no text, or a language without examples.
+        """
+        chosen = (prompts or Prompts.ours()).translate
+        return translate.read(
+            self._asked(translate.ask(text, source=source, target=target, prompts=chosen, room=self.room))
+        )
+
+    def summarize(self, text: str, *, seed: int | None = None, prompts: Prompts | None = None) -> str:
+        """A few sentences that sum an article up, by the paper's `TL;DR:`; sampled with top-k 2.
+
+        Args:
+            text: the article. What goes beyond the context is left out, and a warning logged.
+            seed: the same gives the same summary.
+            prompts: as for `translate`.
+
+        Raises:
+            GenerationError: no text.
+        """
+        chosen = (prompts or Prompts.ours()).summarize
+        asked = summarize.ask(text, prompts=chosen, room=self.room)
+        return summarize.read(self._asked(asked, seed=seed), sentences=chosen.sentences)
+
+    def answer(
+        self,
+        question: str,
+        *,
+        context: str | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        prompts: Prompts | None = None,
+    ) -> str:
+        """An answer, from a passage or from what the model knows, by the paper's prompts; greedy.
+
+        Args:
+            question: one line.
+            context: the passage. What goes beyond the model's context is left out, and a warning logged.
+            history: questions about the passage asked before, with their answers.
+            prompts: as for `translate`.
+
+        Raises:
+            ContextError: the question does not fit the context.
+            GenerationError: no question.
+        """
+        chosen = (prompts or Prompts.ours()).answer
+        asked = answer.ask(question, prompts=chosen, room=self.room, context=context, history=history)
+        return answer.read(self._asked(asked))
+
+    @property
+    def room(self) -> Room:
+        """How long a task's prompt may be."""
+        return Room(n_positions=self.config.n_positions, count=lambda text: len(self.tokenizer.encode(text)))
+
+    def _asked(self, asked: Asked, **settings: Any) -> str:
+        if asked.left_out:
+            log.warning("%s", asked.left_out)
+        return self.generate(asked.prompt, asked.sampling, **settings).text
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits of the token after each of `ids`: [T, V].

@@ -26,6 +26,9 @@ VERBS = {
     "Use a model": {
         "generate": "Continue a text.",
         "score": "How likely a text is, token by token.",
+        "translate": "Translate a sentence.",
+        "summarize": "Summarize an article.",
+        "answer": "Answer a question.",
     },
     "Text and tokens": {
         "tokenize": "Text to token ids.",

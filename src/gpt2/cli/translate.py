@@ -1,0 +1,45 @@
+"""`gpt2 translate`: a sentence in another language, as the paper asked for it."""
+
+from pathlib import Path
+
+import click
+
+from gpt2.cli import asking, reading
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+
+
+@click.command(cls=Sectioned)
+@click.argument("text", required=False)
+@option("--from", "source", default="french", show_default=True, metavar="LANGUAGE", help="What TEXT is in.")
+@option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="What to translate it to.")
+@asking.prompt_options
+@reading.errors_option
+@model_options
+@output_options
+def translate(
+    *,
+    text: str | None,
+    source: str,
+    target: str,
+    prompts: Path | None,
+    show_prompt: bool,
+    errors: str,
+    choice: ModelChoice,
+    as_json: bool,
+) -> None:
+    """Translate TEXT, a sentence; without it, or with -, standard input.
+
+    The model is shown a few sentences in both languages, then this one, and continues greedily; its first
+    sentence is the translation. Expect little of a small model: the paper's largest reached 11.5 BLEU from French.
+    """
+    from gpt2.tasks import translate
+
+    given = reading.read_text(text, errors=errors) or ""
+    chosen = asking.chosen_prompts(prompts).translate
+    asking.put(
+        choice,
+        lambda model: translate.ask(given, source=source, target=target, prompts=chosen, room=model.room),
+        translate.read,
+        show_prompt=show_prompt,
+        as_json=as_json,
+    )

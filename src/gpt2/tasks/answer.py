@@ -1,0 +1,81 @@
+"""Questions: about a passage (section 3.5), or from what the model knows (section 3.8).
+
+"Greedy decoding from GPT-2 when conditioned on a document, the history of the associated conversation, and a
+final token A:" (3.5). "[T]he context of the language model is seeded with example question answer pairs which
+helps the model infer the short answer style of the dataset" (3.8).
+"""
+
+from collections.abc import Sequence
+
+from gpt2.errors import GenerationError
+from gpt2.generation import Sampling
+from gpt2.tasks.asked import Asked, Room, fit_examples, fit_text, the_first
+from gpt2.tasks.prompts import AnswerPrompts
+
+QuestionAnswer = tuple[str, str]
+
+
+def prompt(
+    question: str, *, before: Sequence[QuestionAnswer], prompts: AnswerPrompts, context: str | None = None
+) -> str:
+    """The passage if there is one, questions with their answers, the question, and the mark of an answer."""
+    lines = [] if context is None else [context, ""]
+    for asked, answered in before:
+        lines += [f"{prompts.question}{asked}", f"{prompts.answer} {answered}"]
+    return "\n".join([*lines, f"{prompts.question}{question}", prompts.answer])
+
+
+def ask(
+    question: str,
+    *,
+    prompts: AnswerPrompts,
+    room: Room,
+    context: str | None = None,
+    history: Sequence[QuestionAnswer] = (),
+) -> Asked:
+    """What to ask for an answer.
+
+    Args:
+        question: one line; a line break in it becomes a space.
+        prompts: the marks, and the examples that a question without a passage is seeded with.
+        room: how long the prompt may be.
+        context: the passage the question is about. Beyond the model's context its beginning is kept.
+        history: questions about the passage asked before, with their answers. The first are left out first.
+
+    Raises:
+        GenerationError: no question, or a passage without a word.
+        ContextError: the question alone does not fit the context.
+    """
+    question = " ".join(question.split())
+    if not question:
+        raise GenerationError("Nothing cannot be answered: the question is empty. Give a question.")
+    context = None if context is None else context.strip()
+    if context == "":
+        raise GenerationError("The question cannot be answered from its passage: the passage is empty. Leave it out.")
+    limit, left_out = room.prompt_tokens(prompts.max_tokens), ""
+    before = prompts.examples if context is None else tuple(history)
+    if context is not None:
+        passage, kept, of = fit_text(
+            lambda part: prompt(question, before=(), prompts=prompts, context=part), context, limit, room
+        )
+        if kept < of:
+            left_out = f"only the first {kept:,} of the passage's {of:,} words fit the context; the rest is left out"
+            if before:
+                left_out += ", and so are the earlier questions"
+            return Asked(prompt=passage, sampling=_sampling(prompts), left_out=left_out)
+    asked, dropped = fit_examples(
+        lambda some: prompt(question, before=some, prompts=prompts, context=context), before, limit, room
+    )
+    if dropped:
+        noun = "example" if context is None else "earlier question"
+        left_out = f"{the_first(dropped, noun)} left out: the context is too short for all"
+    return Asked(prompt=asked, sampling=_sampling(prompts), left_out=left_out)
+
+
+def read(continuation: str) -> str:
+    """The answer: the first line."""
+    return continuation.strip().partition("\n")[0].strip()
+
+
+def _sampling(prompts: AnswerPrompts) -> Sampling:
+    return Sampling(temperature=0, max_tokens=prompts.max_tokens, stop=("\n",))

@@ -1,0 +1,100 @@
+"""A prompt that fits the context, and the stated rules by which a longer input is made to fit.
+
+Two rules, in this order: examples (or earlier questions) are left out, the first ones first; then, where a
+task allows it, the end of the text is cut at a word. What was left out is said. A sentence to be translated
+or a question is never cut: if it does not fit alone, it is refused.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gpt2.errors import ContextError
+from gpt2.generation import Sampling
+
+Example = TypeVar("Example")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """How long a prompt may be.
+
+    Attributes:
+        n_positions: the model's context, in tokens.
+        count: the tokens of a text.
+    """
+
+    n_positions: int
+    count: Callable[[str], int]
+
+    def prompt_tokens(self, max_tokens: int) -> int:
+        """Those left beside `max_tokens` of answer; but half the context is always the prompt's."""
+        return self.n_positions - min(max_tokens, self.n_positions // 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What the model is really asked.
+
+    Attributes:
+        prompt: its text.
+        sampling: how it is continued.
+        left_out: a sentence that says what did not fit; empty where all did.
+    """
+
+    prompt: str
+    sampling: Sampling
+    left_out: str = ""
+
+
+def fit_examples(
+    build: Callable[[Sequence[Example]], str], examples: Sequence[Example], limit_tokens: int, room: Room
+) -> tuple[str, int]:
+    """The prompt with as many of the last examples as fit, and how many of the first were left out.
+
+    Raises:
+        ContextError: it does not fit without any.
+    """
+    for dropped in range(len(examples) + 1):
+        prompt = build(examples[dropped:])
+        if room.count(prompt) <= limit_tokens:
+            return prompt, dropped
+    raise ContextError(
+        f"The text cannot be given to the model: with nothing around it, it takes {room.count(build(())):,} tokens, "
+        f"and of the context of {room.n_positions:,} there are {limit_tokens:,} for it. Give a shorter one."
+    )
+
+
+def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Room) -> tuple[str, int, int]:
+    """The prompt with as many of the first words of `text` as fit, the number kept, and that of all.
+
+    Raises:
+        ContextError: it does not fit without any.
+    """
+    prompt = build(text)
+    # a text of a thousand contexts is not counted whole: no token of this vocabulary is longer than 128 characters
+    if len(prompt) <= 128 * limit_tokens and room.count(prompt) <= limit_tokens:
+        n_words = len(text.split())
+        return prompt, n_words, n_words
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    if room.count(build("")) > limit_tokens:
+        raise ContextError(
+            f"The prompt cannot be given to the model: without any of the text it takes {room.count(build('')):,} "
+            f"tokens, and of the context of {room.n_positions:,} there are {limit_tokens:,} for it. Shorten it."
+        )
+    fits, fails = 0, min(len(ends), limit_tokens + 1)  # a word is at least one token
+    if fails == len(ends):
+        fails += 1
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if room.count(build(text[: ends[middle - 1]])) <= limit_tokens:
+            fits = middle
+        else:
+            fails = middle
+    return build(text[: ends[fits - 1]] if fits else ""), fits, len(ends)
+
+
+def the_first(n: int, noun: str) -> str:
+    """`the first example is`, `the first 2 examples are`."""
+    return f"the first {noun} is" if n == 1 else f"the first {n:,} {noun}s are"

@@ -1,0 +1,33 @@
+"""Where a sentence ends."""
+
+import re
+
+# A full stop after these ends no sentence; the last are initials, and I is none.
+_ABBREVIATIONS = re.compile(
+    r"Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|Gen|Col|Capt|Lt|Sgt|Rev|Sen|Rep|Gov|vs|etc|cf|Inc|Ltd|Co|Corp|"
+    r"Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|e\.g|i\.e|a\.m|p\.m|Mme|Mlle|(?!I$)(?:[A-Z]\.)*[A-Z]"
+)
+_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")
+
+
+def first_sentences(text: str, n: int) -> str:
+    """The first `n` sentences of `text`, without the white space around them; all of it where it has fewer.
+
+    A sentence ends at . ! ? or … and any closing quotes after it, before white space; and at an empty line. Not at
+    the full stop of a common abbreviation or an initial (`Dr.`, `J. R.`, `U.S.`).
+    """
+    text = text.strip()
+    found = 0
+    for end in _END.finditer(text):
+        if end[0] == "." and _abbreviates(text[: end.start()]):
+            continue
+        found += 1
+        if found == n:
+            return text[: end.end()].rstrip()
+    return text
+
+
+def _abbreviates(before: str) -> bool:
+    words = before.split()[-1:]
+    word = words[0].lstrip("\"'“‘«([") if words else ""
+    return bool(_ABBREVIATIONS.fullmatch(word))

@@ -1,0 +1,47 @@
+"""Summaries (section 3.6): the article, then "TL;DR:".
+
+"To induce summarization behavior we add the text TL;DR: after the article and generate 100 tokens with Top-k
+random sampling (Fan et al., 2018) with k = 2 [...]. We use the first 3 generated sentences in these 100
+tokens as the summary."
+"""
+
+from gpt2.errors import GenerationError
+from gpt2.generation import Sampling
+from gpt2.tasks.asked import Asked, Room, fit_text
+from gpt2.tasks.prompts import SummarizePrompts
+from gpt2.tasks.sentences import first_sentences
+
+
+def prompt(text: str, *, form: str, hint: str) -> str:
+    """The article and the hint."""
+    before, _, after = form.partition("{text}")
+    return f"{before.replace('{hint}', hint)}{text}{after.replace('{hint}', hint)}"
+
+
+def ask(text: str, *, prompts: SummarizePrompts, room: Room) -> Asked:
+    """What to ask for a summary of `text`. Of an article beyond the context the beginning is kept.
+
+    Raises:
+        GenerationError: no text.
+        ContextError: not even the hint fits the context.
+    """
+    text = text.strip()
+    if not text:
+        raise GenerationError("Nothing cannot be summarized: the text is empty. Give an article.")
+    asked, kept, of = fit_text(
+        lambda part: prompt(part, form=prompts.form, hint=prompts.hint),
+        text,
+        room.prompt_tokens(prompts.max_tokens),
+        room,
+    )
+    left_out = f"only the first {kept:,} of the article's {of:,} words fit the context; the rest is left out"
+    return Asked(
+        prompt=asked,
+        sampling=Sampling(top_k=prompts.top_k, max_tokens=prompts.max_tokens),
+        left_out=left_out if kept < of else "",
+    )
+
+
+def read(continuation: str, *, sentences: int = 3) -> str:
+    """The summary: the first sentences, three in the paper."""
+    return first_sentences(continuation, sentences)

@@ -1,0 +1,57 @@
+"""Translation (section 3.7): pairs of sentences as examples, then the sentence and an equals sign.
+
+"we condition the language model on a context of example pairs of the format `english sentence = french
+sentence` and then after a final prompt of `english sentence =` we sample from the model with greedy decoding
+and use the first generated sentence as the translation."
+"""
+
+from collections.abc import Mapping, Sequence
+
+from gpt2.errors import GenerationError
+from gpt2.generation import Sampling
+from gpt2.tasks.asked import Asked, Room, fit_examples, the_first
+from gpt2.tasks.prompts import TranslatePrompts
+from gpt2.tasks.sentences import first_sentences
+
+
+def prompt(text: str, *, source: str, target: str, form: str, examples: Sequence[Mapping[str, str]]) -> str:
+    """The examples, one a line, and the text with nothing after the equals sign."""
+    pairs = [form.replace("{source}", each[source]).replace("{target}", each[target]) for each in examples]
+    last = form.partition("{target}")[0].replace("{source}", text).rstrip()
+    return "\n".join([*pairs, last])
+
+
+def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room: Room) -> Asked:
+    """What to ask for the translation of `text`; a line break in it becomes a space, for a pair is one line.
+
+    Raises:
+        GenerationError: no text, or a language that the examples do not have.
+        ContextError: the text alone does not fit the context.
+    """
+    text = " ".join(text.split())
+    if not text:
+        raise GenerationError("Nothing cannot be translated: the text is empty. Give a sentence.")
+    for language in (source, target):
+        if language not in prompts.languages:
+            raise GenerationError(
+                f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
+                f"Choose two of them, or give your own examples."
+            )
+    if source == target:
+        raise GenerationError(f"A text cannot be translated from {source} to {target}. Choose two languages.")
+    asked, dropped = fit_examples(
+        lambda examples: prompt(text, source=source, target=target, form=prompts.form, examples=examples),
+        prompts.examples,
+        room.prompt_tokens(prompts.max_tokens),
+        room,
+    )
+    left_out = f"{the_first(dropped, 'example')} left out: the context is too short for all" if dropped else ""
+    return Asked(
+        prompt=asked, sampling=Sampling(temperature=0, max_tokens=prompts.max_tokens, stop=("\n",)), left_out=left_out
+    )
+
+
+def read(continuation: str) -> str:
+    """The translation: the first sentence of the first line."""
+    line = continuation.strip().partition("\n")[0]
+    return first_sentences(line, 1)

@@ -1,0 +1,140 @@
+"""What the model is asked, to the character; what is taken from its continuation; what is left out."""
+
+from dataclasses import replace
+
+import pytest
+
+from gpt2.errors import ContextError, GenerationError
+from gpt2.tasks import Prompts, Room, answer, summarize, translate
+from gpt2.tasks.sentences import first_sentences
+
+PROMPTS = Prompts.ours()
+
+
+def words(n_positions: int) -> Room:
+    """A word is a token."""
+    return Room(n_positions=n_positions, count=lambda text: len(text.split()))
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "expected"),
+    [
+        (" One. Two! Three? Four.", 3, "One. Two! Three?"),
+        ("Dr. Smith met J. R. Hartley in the U.S. today. Then he left.", 1, None),
+        ('"Stop!" he said. Then.', 1, '"Stop!"'),
+        ("It costs 3.50 dollars. More.", 1, "It costs 3.50 dollars."),
+        ("He and I. Then.", 1, "He and I."),
+        ("Is it? No. Yes.", 2, "Is it? No."),
+        ("A heading\n\nA sentence.", 1, "A heading"),
+        ("no end", 2, "no end"),
+        ("", 1, ""),
+        ("... and so on. B.", 1, "..."),
+    ],
+)
+def test_sentences(text: str, n: int, expected: str | None) -> None:
+    expected = "Dr. Smith met J. R. Hartley in the U.S. today." if expected is None else expected
+    assert first_sentences(text, n) == expected
+
+
+def test_translation_is_asked_in_the_papers_form() -> None:
+    short = replace(PROMPTS.translate, examples=({"english": "One.", "french": "Un."},) * 2)
+    asked = translate.ask("Deux\nmots.", source="french", target="english", prompts=short, room=words(200))
+    assert asked.prompt == "Un. = One.\nUn. = One.\nDeux mots. ="
+    assert asked.sampling.is_greedy
+    assert asked.sampling.stop == ("\n",)
+    assert asked.left_out == ""
+    assert translate.read(" Two words. And more.") == "Two words."
+    assert translate.read("Two = words\nUn. = One.") == "Two = words"
+
+
+def test_a_brace_in_the_text_is_only_a_brace() -> None:
+    short = replace(PROMPTS.translate, examples=())
+    assert short.languages == ()
+    asked = translate.prompt("{target} {0}", source="a", target="b", form="{source} = {target}", examples=())
+    assert asked == "{target} {0} ="
+    assert summarize.prompt("{hint} {0}", form="{text}\n{hint}", hint="TL;DR:") == "{hint} {0}\nTL;DR:"
+
+
+def test_examples_give_way_first_ones_first() -> None:
+    def asked(n_positions: int):
+        return translate.ask(
+            "Un mot.", source="french", target="english", prompts=PROMPTS.translate, room=words(n_positions)
+        )
+
+    whole = asked(1000)
+    assert asked(130).prompt in whole.prompt
+    assert whole.prompt.endswith(asked(130).prompt)
+    assert "left out" in asked(130).left_out
+    assert whole.left_out == ""
+    assert asked(6).prompt == "Un mot. ="
+    with pytest.raises(ContextError, match="it takes 3 tokens, and of the context of 4 there are 2"):
+        asked(4)
+
+
+def test_a_summary_is_asked_with_the_hint_after_the_article() -> None:
+    asked = summarize.ask(" An article.\nTwo lines. \n", prompts=PROMPTS.summarize, room=words(300))
+    assert asked.prompt == "An article.\nTwo lines.\nTL;DR:"
+    assert (asked.sampling.top_k, asked.sampling.max_tokens, asked.sampling.temperature) == (2, 100, 1.0)
+    assert summarize.read(" One. Two. Three. Four.") == "One. Two. Three."
+
+
+@pytest.mark.parametrize("n_words", [150, 198, 199, 200, 201, 5000])
+def test_an_article_keeps_as_many_first_words_as_fit(n_words: int) -> None:
+    text = " ".join(f"w{i}" for i in range(n_words))
+    asked = summarize.ask(text, prompts=PROMPTS.summarize, room=words(300))
+    kept = min(n_words, 199)  # 300 less 100 to generate, less the hint
+    assert asked.prompt == " ".join(f"w{i}" for i in range(kept)) + "\nTL;DR:"
+    expected = f"only the first 199 of the article's {n_words:,} words fit" if n_words > 199 else ""
+    assert asked.left_out.startswith(expected)
+    assert bool(asked.left_out) == (n_words > 199)
+
+
+def test_one_word_longer_than_the_context() -> None:
+    room = Room(n_positions=40, count=len)
+    asked = summarize.ask("x" * 10_000, prompts=PROMPTS.summarize, room=room)
+    assert asked.prompt == "\nTL;DR:"
+    assert "first 0 of the article's 1 words" in asked.left_out
+
+
+def test_a_question_from_what_the_model_knows() -> None:
+    few = replace(PROMPTS.answer, examples=(("Who?", "Me"), ("What?", "That")))
+    asked = answer.ask("When\nthen?", prompts=few, room=words(100))
+    assert asked.prompt == "Q: Who?\nA: Me\nQ: What?\nA: That\nQ: When then?\nA:"
+    assert asked.sampling.is_greedy
+    assert answer.ask("When?", prompts=few, room=words(14)).left_out == (
+        "the first example is left out: the context is too short for all"
+    )
+    assert answer.read(" In 1989\nQ: Where?") == "In 1989"
+
+
+def test_a_question_about_a_passage() -> None:
+    history = (("Who?", "Ann"), ("Where?", "Here"))
+    asked = answer.ask("Why?", prompts=PROMPTS.answer, room=words(100), context="Ann was here.\n", history=history)
+    assert asked.prompt == "Ann was here.\n\nQ: Who?\nA: Ann\nQ: Where?\nA: Here\nQ: Why?\nA:"
+    shorter = answer.ask("Why?", prompts=PROMPTS.answer, room=words(20), context="Ann was here.", history=history)
+    assert shorter.prompt == "Ann was here.\n\nQ: Where?\nA: Here\nQ: Why?\nA:"
+    assert "first earlier question is left out" in shorter.left_out
+    cut = answer.ask("Why?", prompts=PROMPTS.answer, room=words(10), context="Ann was here.", history=history)
+    assert cut.prompt == "Ann was\n\nQ: Why?\nA:"
+    assert "first 2 of the passage's 3 words" in cut.left_out
+    assert "earlier questions" in cut.left_out
+
+
+def test_what_cannot_be_asked() -> None:
+    room = words(100)
+    with pytest.raises(GenerationError, match="'klingon': their languages are english, french"):
+        translate.ask("a", source="klingon", target="english", prompts=PROMPTS.translate, room=room)
+    with pytest.raises(GenerationError, match="from french to french"):
+        translate.ask("a", source="french", target="french", prompts=PROMPTS.translate, room=room)
+    with pytest.raises(GenerationError, match="text is empty"):
+        translate.ask(" \n", source="french", target="english", prompts=PROMPTS.translate, room=room)
+    with pytest.raises(GenerationError, match="text is empty"):
+        summarize.ask(" ", prompts=PROMPTS.summarize, room=room)
+    with pytest.raises(GenerationError, match="question is empty"):
+        answer.ask("", prompts=PROMPTS.answer, room=room)
+    with pytest.raises(GenerationError, match="passage is empty"):
+        answer.ask("Why?", prompts=PROMPTS.answer, room=room, context=" ")
+    with pytest.raises(ContextError):
+        summarize.ask("a b c", prompts=PROMPTS.summarize, room=Room(n_positions=8, count=len))
+    with pytest.raises(ContextError):
+        answer.ask("a " * 99, prompts=PROMPTS.answer, room=words(60))
