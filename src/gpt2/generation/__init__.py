@@ -1,10 +1,16 @@
-"""Making and scoring text: settings, filters, keyed draws, and the scheduler that runs requests over a backend."""
+"""Making and scoring text: settings, filters, keyed draws, and the scheduler that runs requests over a backend.
 
-from gpt2.generation.beam import Beam, beam_search
-from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob
-from gpt2.generation.scheduler import Scheduler
-from gpt2.generation.scoring import Score, score
-from gpt2.generation.settings import Sampling
+The names below are imported when they are first used: a command line wants the settings, and no NumPy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2.generation.beam import Beam, beam_search
+    from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob
+    from gpt2.generation.scheduler import Scheduler
+    from gpt2.generation.scoring import Score, score
+    from gpt2.generation.settings import Sampling
 
 __all__ = [
     "Beam",
@@ -18,3 +24,24 @@ __all__ = [
     "beam_search",
     "score",
 ]
+
+_HOMES = {
+    "Beam": "beam",
+    "Event": "requests",
+    "FinishReason": "requests",
+    "Request": "requests",
+    "Sampling": "settings",
+    "Scheduler": "scheduler",
+    "Score": "scoring",
+    "TokenLogprob": "requests",
+    "beam_search": "beam",
+    "score": "scoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
