@@ -46,8 +46,7 @@ class ModelConfig:
                 f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}. "
                 f"Choose a number of heads that divides the width."
             )
-        if not 0.0 < self.layer_norm_epsilon < 1.0:
-            raise ConfigError(f"layer_norm_epsilon must lie between 0 and 1: got {self.layer_norm_epsilon}.")
+        _check_epsilon(self.layer_norm_epsilon)
         if self.n_inner == 0:
             object.__setattr__(self, "n_inner", 4 * self.n_embd)
 
@@ -72,6 +71,11 @@ def _check_count(name: str, value: object, *, least: int) -> None:
         raise ConfigError(f"{name} must be a whole number: got {value!r}.")
     if not least <= value <= 1 << 24:
         raise ConfigError(f"{name} must lie between {least} and {1 << 24}: got {value}.")
+
+
+def _check_epsilon(value: object) -> None:
+    if not isinstance(value, float | int) or not 0.0 < value < 1.0:
+        raise ConfigError(f"layer_norm_epsilon must be a number between 0 and 1: got {value!r}. GPT-2's own is 1e-5.")
 
 
 # Radford et al. 2019, table 2; heads from the released hparams.json files.

@@ -2,14 +2,21 @@
 
 A write goes to a temporary sibling, is flushed to the disk (fsync) and renamed over its goal, so that a
 crash or a full disk leaves what was there before. Works alike on Linux, macOS and Windows.
+
+A process that is killed while writing leaves `.partial-…` beside the goal, or, killed in the instant between two
+renames, the former folder as `.previous-…`. The next write to the same goal removes what nobody has touched for an
+hour; a `.previous-…` stays as long as nothing stands in its place.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -18,18 +25,19 @@ from typing import IO, Any
 from gpt2.errors import FolderInUseError, FormatError
 
 MANIFEST_NAME = "manifest.json"
-_TEMPORARY_PREFIX = ".partial-"
+_PARTIAL, _PREVIOUS = "partial", "previous"
+_STALE_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """Open `path` for writing bytes; it takes its name only if the block ends well.
+    """Open `path` for writing bytes; it takes its name only if the block ends well. A link stays one.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
+    path = _ready(path)
+    partial = _beside(path, _PARTIAL)
     try:
         with partial.open("wb") as file:
             yield file
@@ -45,32 +53,48 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
 def atomic_folder(path: Path) -> Generator[Path]:
     """Yield an empty folder to fill; it takes the name `path` only if the block ends well.
 
-    A folder already at `path` is replaced as a whole, and stays if anything fails.
+    A folder already at `path` is replaced as a whole, and stays if anything fails. A link to one stays a link.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
+    path = _ready(path)
+    partial, previous = _beside(path, _PARTIAL), _beside(path, _PREVIOUS)
     partial.mkdir()
     try:
         yield partial
-        for file in sorted(p for p in partial.rglob("*") if p.is_file()):
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
+        for inside in sorted(partial.rglob("*")):
+            if inside.is_dir():
+                _sync_folder(inside)
+            else:
+                with inside.open("rb+") as handle:  # Windows flushes only what may be written
+                    os.fsync(handle.fileno())
         _sync_folder(partial)
-        old = None
-        if path.exists():
-            old = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-old-{path.name}")
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if old is not None:
-                old.rename(path)
-            raise
+        if path.is_dir():
+            path.rename(previous)
+        partial.rename(path)
         _sync_folder(path.parent)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
     finally:
+        if previous.exists() and not path.exists():
+            previous.rename(path)
+        shutil.rmtree(previous, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _ready(path: Path) -> Path:
+    """The true place of `path`, its folder made, and what killed processes left beside it removed."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
+    left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")
+    with contextlib.suppress(OSError):  # a matter of tidiness, and no reason for a write to fail
+        for entry in [entry for entry in path.parent.iterdir() if left.fullmatch(entry.name)]:
+            newest = max(p.lstat().st_mtime for p in (entry, *entry.rglob("*")))
+            if time.time() - newest > _STALE_SECONDS:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return path
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A name that is free, in the same folder and so on the same disk."""
+    return path.with_name(f".{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,17 +174,22 @@ def broken_files(folder: Path) -> list[str]:
     Raises:
         FormatError: there is no readable manifest.
     """
-    if not (folder / MANIFEST_NAME).is_file():
-        raise FormatError(f"{folder} has no {MANIFEST_NAME}, so it was never finished.")
-    manifest = read_json(folder / MANIFEST_NAME, limit_bytes=64 << 20)
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise FormatError(f"{folder} has no {MANIFEST_NAME}, so it was never finished. Make it again.")
+    manifest = read_json(path, limit_bytes=64 << 20)
+    try:
+        listed = {name: (int(facts["bytes"]), facts["sha256"]) for name, facts in manifest["files"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} does not list files with their sizes and SHA-256. Make {folder} again.") from error
     found: list[str] = []
-    for name, facts in manifest["files"].items():
+    for name, (wanted_bytes, sha256) in listed.items():
         path = folder / name
         if not path.is_file():
             found.append(f"{name} is missing")
-        elif path.stat().st_size != facts["bytes"]:
-            found.append(f"{name} has {path.stat().st_size:,} bytes, not {facts['bytes']:,}")
-        elif sha256_file(path) != facts["sha256"]:
+        elif path.stat().st_size != wanted_bytes:
+            found.append(f"{name} has {path.stat().st_size:,} bytes, not {wanted_bytes:,}")
+        elif sha256_file(path) != sha256:
             found.append(f"{name} has another SHA-256 than its manifest says")
     return found
 
@@ -171,6 +200,7 @@ def lock(folder: Path) -> Generator[None]:
 
     Raises:
         FolderInUseError: another process holds it.
+        OSError: the folder cannot be written, or its file system knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+b") as file:
@@ -185,6 +215,8 @@ def lock(folder: Path) -> Generator[None]:
 
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the last two are Windows'
+                raise
             raise FolderInUseError(
                 f"{folder} is in use by another process. Wait for it to end, or choose another folder."
             ) from error

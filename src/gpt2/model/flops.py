@@ -16,10 +16,7 @@ BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}  # of one weig
 
 def parameters(config: ModelConfig) -> int:
     """All trainable numbers; the head is the token embedding and counted once."""
-    D, F = config.n_embd, config.n_inner
-    norms_and_biases = 4 * D + 3 * D + D + F + D  # ln_1, ln_2; c_attn, c_proj; c_fc, c_proj
-    embeddings = (config.vocab_size + config.n_positions) * D
-    return embeddings + config.n_layer * (_block_matrices(config) + norms_and_biases) + 2 * D
+    return config.parameters
 
 
 def multiplied_parameters(config: ModelConfig) -> int:

@@ -1,0 +1,182 @@
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2 import files
+from gpt2.errors import FolderInUseError, FormatError
+
+links = pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own on Windows")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def long_ago(path: Path) -> None:
+    for entry in (*path.rglob("*"), path):
+        os.utime(entry, (0, 0))
+
+
+def fill(folder: Path, text: str) -> None:
+    with files.atomic_folder(folder) as partial:
+        (partial / "inside").mkdir()
+        (partial / "inside" / "a").write_text(text, encoding="utf-8")
+
+
+def test_a_file_is_replaced_when_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "模型.json"
+    for value in ({"a": 1}, {"b": "ü"}):
+        files.write_json(path, value)
+        assert files.read_json(path) == value
+    assert names(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("ending", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt(), ValueError()])
+def test_what_was_there_stays_when_writing_fails(tmp_path: Path, ending: BaseException) -> None:
+    files.write_text(tmp_path / "f", "old")
+    with pytest.raises(type(ending)), files.atomic_file(tmp_path / "f") as file:  # noqa: PT012
+        file.write(b"ne")
+        raise ending
+    fill(tmp_path / "d", "old")
+    with pytest.raises(type(ending)), files.atomic_folder(tmp_path / "d") as partial:  # noqa: PT012
+        (partial / "b").write_text("ne", encoding="utf-8")
+        raise ending
+    assert (tmp_path / "f").read_text(encoding="utf-8") == "old"
+    assert (tmp_path / "d" / "inside" / "a").read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["d", "f"]
+
+
+@pytest.mark.parametrize("ending", [OSError(errno.EACCES, "in use"), KeyboardInterrupt()])
+def test_a_folder_is_put_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: BaseException
+) -> None:
+    fill(tmp_path / "d", "old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.startswith(".partial-"):
+            raise ending
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(type(ending)):
+        fill(tmp_path / "d", "new")
+    assert (tmp_path / "d" / "inside" / "a").read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["d"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "d", "old")
+    (tmp_path / "d" / "more").touch()
+    monkeypatch.chdir(tmp_path)
+    fill(Path("d"), "new")
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["inside"]
+
+
+@links
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    fill(tmp_path / "d", "old")
+    files.write_text(tmp_path / "f", "old")
+    (tmp_path / "to-d").symlink_to("d")
+    (tmp_path / "to-f").symlink_to("f")
+    fill(tmp_path / "to-d", "new")
+    files.write_text(tmp_path / "to-f", "new")
+    assert names(tmp_path) == ["d", "f", "to-d", "to-f"]
+    assert (tmp_path / "to-d").is_symlink() and (tmp_path / "to-f").is_symlink()
+    assert (tmp_path / "d" / "inside" / "a").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "f").read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.parametrize("write", [fill, files.write_text])
+def test_leftovers_of_this_goal_go_when_they_are_old(tmp_path: Path, write: type) -> None:
+    other, young = ".partial-00000000-other", ".partial-00000001-goal"
+    old = (".partial-00000002-goal", ".previous-00000003-goal")
+    for name in (other, young, *old):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").touch()
+        long_ago(tmp_path / name)
+    os.utime(tmp_path / young / "f")
+    (tmp_path / ".partial-00000004-goal").touch()  # of an atomic file
+    long_ago(tmp_path / ".partial-00000004-goal")
+    write(tmp_path / "goal", "a")
+    assert names(tmp_path) == sorted(["goal", other, young, ".previous-00000003-goal"])
+    write(tmp_path / "goal", "b")
+    assert names(tmp_path) == sorted(["goal", other, young])  # what may be the only copy went when it was none
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1, "a": 2}', "[" * 100_000, '"\\ud800', "\ufeff{}", "1" * 5000])
+def test_what_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "f").write_text(content, encoding="utf-8")
+    with pytest.raises(FormatError, match="not readable JSON"):
+        files.read_json(tmp_path / "f")
+
+
+def test_reading_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    assert files.read_bounded(tmp_path / "f", 5) == b"12345"
+    with pytest.raises(FormatError, match="larger than the 4 bytes"):
+        files.read_bounded(tmp_path / "f", 4)
+
+
+def test_a_manifest_tells_what_changed(tmp_path: Path) -> None:
+    fill(tmp_path / "d", "abc")
+    for name in ("cut", "gone", "same"):
+        (tmp_path / "d" / name).write_bytes(b"12345")
+    files.write_manifest(tmp_path / "d", {"made": "by a test"})
+    assert files.broken_files(tmp_path / "d") == []
+    (tmp_path / "d" / "inside" / "a").write_text("abd", encoding="utf-8")
+    (tmp_path / "d" / "cut").write_bytes(b"1234")
+    (tmp_path / "d" / "gone").unlink()
+    assert files.broken_files(tmp_path / "d") == [
+        "cut has 4 bytes, not 5",
+        "gone is missing",
+        "inside/a has another SHA-256 than its manifest says",
+    ]
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{}", '{"files": 3}', '{"files": {"f": 1}}', '{"files": {"f": {"bytes": "x", "sha256": ""}}}']
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "manifest.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(FormatError, match="does not list files"):
+        files.broken_files(tmp_path)
+
+
+def test_no_manifest_is_an_unfinished_folder(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="never finished"):
+        files.broken_files(tmp_path)
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_process(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib, gpt2.files as f\n"
+        "with f.lock(pathlib.Path(sys.argv[1])): print(flush=True), sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        with pytest.raises(FolderInUseError, match="in use by another process"), files.lock(tmp_path):
+            pass
+        process.kill()
+    with files.lock(tmp_path), pytest.raises(FolderInUseError), files.lock(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is not there")
+def test_a_file_system_without_locks_is_not_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks"), contextlib.ExitStack() as stack:
+        stack.enter_context(files.lock(tmp_path))
