@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from gpt2 import checkpoint, files
 from gpt2.errors import ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
-from gpt2.train import Outcome, TrainConfig, pretrain, to_toml
+from gpt2.train import Outcome, TrainConfig, pretrain, to_toml, weights
 from gpt2.train import state as states
 from gpt2.train.loop import Run
 from gpt2.train.step import Learner
@@ -295,14 +295,14 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
 ) -> None:
     straight = elsewhere(make_config(), tmp_path / "straight")
     whole = pretrain(straight)
-    original, full = states.save_file, [6]
+    original = weights.write_arrays
 
-    def save(arrays: dict[str, torch.Tensor], path: Path) -> None:
-        if any(f"step-{step:08d}" in str(path) for step in full):
+    def save(path: Path, arrays: dict[str, torch.Tensor]) -> None:
+        if "step-00000006" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(arrays, path)
+        original(path, arrays)
 
-    monkeypatch.setattr(states, "save_file", save)
+    monkeypatch.setattr(weights, "write_arrays", save)
     config = make_config(run={"validate_every_steps": 0})
     stop_after(monkeypatch, 8, kill)
     with pytest.raises(KilledError):
@@ -318,10 +318,10 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
 
 
 def test_a_full_disk_at_the_end_is_an_error(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(arrays: dict[str, torch.Tensor], path: Path) -> None:
+    def save(path: Path, arrays: dict[str, torch.Tensor]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(states, "save_file", save)
+    monkeypatch.setattr(weights, "write_arrays", save)
     with pytest.raises(TrainingError, match="cannot be saved: the disk is full"):
         pretrain(make_config())
 
@@ -329,10 +329,10 @@ def test_a_full_disk_at_the_end_is_an_error(make_config: Make, monkeypatch: pyte
 def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:
     config = make_config()
     outcome = pretrain(config)
-    weights = outcome.checkpoint / "model.safetensors"
-    damaged = bytearray(weights.read_bytes())
+    model = outcome.checkpoint / "model.safetensors"
+    damaged = bytearray(model.read_bytes())
     damaged[-1] ^= 1
-    weights.write_bytes(damaged)
+    model.write_bytes(damaged)
     found = states.latest(Path(config.run.folder))
     assert found is not None
     assert found.name == "step-00000009"
@@ -430,3 +430,15 @@ def test_outcome_can_be_told_as_json(make_config: Make) -> None:
     outcome = pretrain(make_config())
     assert isinstance(outcome, Outcome)
     assert json.loads(json.dumps({**dataclasses.asdict(outcome), "checkpoint": str(outcome.checkpoint)}))["step"] == 12
+
+
+def test_a_write_that_really_fails_is_answered_the_same_way(make_config: Make) -> None:
+    """The system refuses files above 16 KB, so the weights cannot be written whole, by whatever library."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, hard))
+    try:
+        with pytest.raises(TrainingError, match=r"cannot be saved: File too large\. The checkpoint before it is whole"):
+            pretrain(make_config())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt2 import files
@@ -125,7 +124,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
     folder = run_folder / "checkpoints" / f"step-{state.progress.step:08d}"
     with files.atomic_folder(folder) as partial:
         weight_files.write(partial, state.weights, ModelConfig(**state.config["model"]), tokenizer)
-        save_file({**state.optimizer, _RNG: state.rng}, partial / _ARRAYS)
+        weight_files.write_arrays(partial / _ARRAYS, {**state.optimizer, _RNG: state.rng})
         progress = state.progress
         files.write_json(
             partial / _FACTS,
@@ -151,7 +150,7 @@ def load(folder: Path) -> TrainState:
         CheckpointError: it cannot be read as one.
     """
     facts = files.read_json(folder / _FACTS)
-    arrays = load_file(folder / _ARRAYS)
+    arrays = weight_files.read_arrays(folder / _ARRAYS)
     try:
         progress: dict[str, Any] = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
         return TrainState(
