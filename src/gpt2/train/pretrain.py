@@ -31,7 +31,7 @@ _log = logging.getLogger("gpt2")
 # What may differ between two starts of one run: it does not touch what is learned, or only from now on.
 _FREE = {
     "schedule": {"tokens"},
-    "data": {"folder"},
+    "data": {"folder", "tokenizer"},  # the shards say by hash which vocabulary they need
     "loss": {"full_fraction"},
     "run": {
         "folder",
