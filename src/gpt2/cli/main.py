@@ -30,6 +30,9 @@ VERBS = {
         "summarize": "Summarize an article.",
         "answer": "Answer a question.",
     },
+    "Judge a model": {
+        "evaluate": "The paper's benchmarks, beside the paper's numbers.",
+    },
     "Text and tokens": {
         "tokenize": "Text to token ids.",
         "detokenize": "Token ids to text.",
@@ -169,5 +172,5 @@ def _failed(error: Exception, messages: output.Messages) -> int:
 
 
 def _sentence(text: str) -> str:
-    """Click's messages begin with a capital; ours follow a colon."""
-    return text[:1].lower() + text[1:]
+    """Click's messages begin with a capital, and ours follow a colon; PROMPT and TEXT stay as they are."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

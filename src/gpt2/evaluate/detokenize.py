@@ -1,0 +1,114 @@
+"""Texts whose words were set apart by spaces, back to how they are usually written; and the way back.
+
+Section 3.1 reports results with "invertible de-tokenizers which remove as many of these tokenization /
+pre-processing artifacts as possible": what is invertible leaves the probability of the data set well defined,
+whatever the text looks like in between. The paper prints none of them. Here each function has its
+inverse beside it, both of one line without the space around it; a line that would not come back is left as it is.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detokenized:
+    """Attributes:
+    text: the lines, each ended by a newline.
+    as_they_were: lines that were left untouched because they would not have come back.
+    lost: of those, lines whose inverse is not the line, so that strictly they could not be told apart from another.
+    """
+
+    text: str
+    as_they_were: int
+    lost: int
+
+
+def detokenize(lines: Sequence[str], there: Callable[[str], str], back: Callable[[str], str]) -> Detokenized:
+    """Every line through `there` where `back` returns it."""
+    written: list[str] = []
+    as_they_were = lost = 0
+    for line in lines:
+        natural = there(line)
+        if back(natural) != line:
+            natural = line
+            as_they_were += 1
+            lost += back(line) != line
+        written.append(natural)
+    return Detokenized(text="".join(f"{line}\n" for line in written), as_they_were=as_they_were, lost=lost)
+
+
+_CLITICS = r"'(?:s|t|re|ve|m|d|ll)"
+_WIKITEXT_LEFT = frozenset(", ; : ! ? ) ] %".split())  # noqa: SIM905 -- as they stand in the text
+_WIKITEXT_RIGHT = frozenset("( [ $ £ ¥ #".split())  # noqa: SIM905
+# Words that keep their full stop; initials too.
+_ABBREVIATION = re.compile(
+    r"(?:(?:[A-Z]\.)*[A-Z]|No|Nos|Col|St|vs|Gen|Dr|Mr|Mrs|Ms|Sr|Jr|Lt|Inc|Co|Bros|v|e\.g|i\.e|al|pp|Capt|Sgt|Rev|"
+    r"Prof|Ltd|etc|Maj|Cmdr|Adm|Hon|a\.m|p\.m|var|\.|\.\.)\."
+)
+
+
+def wikitext_there(line: str) -> str:
+    """A line of WikiText without the spaces around its punctuation, and `@-@`, `@,@`, `@.@` as -, and . are written."""
+    heading = re.fullmatch(r"((?:= )+)(.+?)((?: =)+)", line)
+    if heading:
+        return f"{heading[1].replace(' ', '')} {wikitext_there(heading[2])} {heading[3].replace(' ', '')}"
+    out: list[str] = []
+    glued, quoted = True, False
+    for token in line.split(" "):
+        left, right = token in _WIKITEXT_LEFT, token in _WIKITEXT_RIGHT
+        before = out[-1] if out else ""
+        if token in ("@-@", "@,@", "@.@"):
+            token, left, right = token[1], True, True
+        elif token == ".":
+            left = not _ABBREVIATION.fullmatch(f"{before}.")
+        elif token == "...":
+            left = not before.endswith(".")
+        elif token == '"':
+            left, right = quoted, not quoted
+            quoted = not quoted
+        elif re.fullmatch(_CLITICS, token):
+            left = True
+        if out and not (glued or left):
+            out.append(" ")
+        out.append(token)
+        glued = right
+    return "".join(out)
+
+
+def wikitext_back(line: str) -> str:
+    """The inverse of `wikitext_there`."""
+    heading = re.fullmatch(r"(=+) (.+) (=+)", line)
+    if heading:
+        return f"{' '.join(heading[1])} {wikitext_back(heading[2])} {' '.join(heading[3])}"
+    line = re.sub(r"(?<=\S)-(?=\S)", " @-@ ", line)
+    line = re.sub(r"(?<=[\d>]),(?=[\d<])", " @\0@ ", line)  # a comma that the next but one line must not see
+    line = re.sub(r"(?<=[\d>])\.(?=[\d<])", " @.@ ", line)
+    line = re.sub(r'([,;:!?)\]%(\[$£¥#"])', r" \1 ", line).replace("\0", ",")
+    line = re.sub(rf"(?<=\S)({_CLITICS})(?=[\s.]|$)", r" \1 ", line)
+    tokens: list[str] = []
+    for word in line.split():
+        if word.endswith("...") and word != "...":
+            tokens += [word[:-3], "..."]
+        elif word.endswith(".") and word not in (".", "...") and not _ABBREVIATION.fullmatch(word):
+            tokens += [word[:-1], "."]
+        else:
+            tokens.append(word)
+    return " ".join(tokens)
+
+
+_PTB_CLITICS = r"n't|'s|'re|'ve|'ll|'m|'d"
+
+
+def ptb_there(line: str) -> str:
+    r"""A line of the Penn Treebank with `do n't`, `$ 5`, `# 5` and `1\/2` as they are written."""
+    line = re.sub(rf" ({_PTB_CLITICS})(?= |$)", r"\1", line)
+    line = re.sub(r"(^| )([$#]) (?=\S)", r"\1\2", line)
+    return line.replace("\\/", "/")
+
+
+def ptb_back(line: str) -> str:
+    """The inverse of `ptb_there`."""
+    line = re.sub(rf"(?<=\S)({_PTB_CLITICS})(?= |$)", r" \1", line)
+    line = re.sub(r"(^| )([$#])(?=\S)", r"\1\2 ", line)
+    return line.replace("/", "\\/")

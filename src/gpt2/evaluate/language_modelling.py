@@ -1,0 +1,103 @@
+"""Perplexity of a text that was cut into words: per original word, per token and per byte, side by side.
+
+"Results on language modeling datasets are usually reported in a quantity which is a scaled or exponentiated
+version of the average negative log probability per canonical prediction unit - usually a character, a byte, or
+a word. We evaluate the same quantity by computing the log-probability of a dataset according to a WebText LM
+and dividing by the number of canonical units" (section 3.1). So the number of tokens GPT-2 needs for the text
+does not enter, and perplexities per token of different vocabularies, or per token and per word, do not compare.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from gpt2.evaluate.benchmark import Choice, Figures, Plan, Setting
+from gpt2.evaluate.detokenize import detokenize
+from gpt2.generation.targets import Target, TargetScore
+
+CHOICES = {
+    "detokenize": Choice(values=("yes", "no"), help="write the text as it is usually written before it is scored"),
+    "newlines": Choice(values=("counted", "ignored"), help="whether the end of a line is one more word (<eos>)"),
+}
+
+
+def windows(ids: Sequence[int], *, eot: int, n_positions: int, stride: int) -> Iterator[Target]:
+    """Every token of a text once, the first after the end-of-text token.
+
+    The windows are those of `generation.scoring`: each begins `stride` tokens after the one before, and each token
+    but those of the first has at least `n_positions - stride` tokens before it.
+    """
+    all_ids = (eot, *ids)
+    done = 1
+    for start in range(0, len(ids), stride):
+        end = min(start + n_positions, len(ids)) + 1  # the last token of a window is predicted, not read
+        yield Target(context=all_ids[start:done], targets=all_ids[done:end])
+        done = end
+        if done == len(all_ids):
+            return
+
+
+def plan(
+    text: str, setting: Setting, there: Callable[[str], str], back: Callable[[str], str], *, blank_lines: bool
+) -> Plan:
+    """Score a file of words and spaces, one sentence or paragraph a line.
+
+    Args:
+        text: of the file.
+        setting: how; `limit` counts lines that have words.
+        there: the de-tokenizer of a line.
+        back: its inverse.
+        blank_lines: whether empty lines are part of the text.
+    """
+    lines, n_examples = _taken(text, setting.limit, blank_lines=blank_lines)
+    notes: tuple[str, ...] = ()
+    scored = "".join(f"{line}\n" for line in lines)
+    if setting.choices["detokenize"] == "yes":
+        natural = detokenize(lines, there, back)
+        scored = natural.text
+        if natural.as_they_were:
+            notes = (
+                f"{natural.as_they_were:,} of {len(lines):,} lines were left as they are, because the de-tokenizer "
+                f"could not be inverted there; of those, {natural.lost:,} have no inverse even so",
+            )
+    n_words = sum(len(line.split()) for line in lines)
+    n_words += len(lines) if setting.choices["newlines"] == "counted" else 0
+    n_bytes = len("".join(f"{line}\n" for line in lines).encode("utf-8"))
+    requests = list(
+        windows(setting.encode(scored), eot=setting.eot, n_positions=setting.n_positions, stride=setting.stride)
+    )
+
+    def measure(results: Sequence[TargetScore]) -> Figures:
+        loss = -math.fsum(logprob for result in results for logprob in result.logprobs)
+        n_tokens = sum(len(result.logprobs) for result in results)
+        return {
+            "perplexity_per_word": exp(loss / n_words),
+            "perplexity_per_token": exp(loss / n_tokens),
+            "bits_per_byte": loss / math.log(2) / n_bytes,
+            "words": n_words,
+            "tokens": n_tokens,
+            "bytes": n_bytes,
+        }
+
+    return Plan(requests=requests, measure=measure, n_examples=n_examples, notes=notes)
+
+
+def exp(x: float) -> float:
+    """The exponential, infinite where a float cannot hold it."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _taken(text: str, limit: int | None, *, blank_lines: bool) -> tuple[list[str], int]:
+    lines: list[str] = []
+    n_examples = 0
+    for line in text.removesuffix("\n").split("\n"):
+        if line.strip():
+            if limit is not None and n_examples == limit:
+                break
+            n_examples += 1
+        elif not blank_lines:
+            continue
+        lines.append(line.strip(" "))
+    return lines, n_examples

@@ -1,0 +1,81 @@
+"""The Winograd Schema Challenge: which of two names does a pronoun stand for?"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt2.errors import DataError
+from gpt2.evaluate.benchmark import Benchmark, DataFile, Figures, Plan, Setting
+from gpt2.generation.targets import Target, TargetScore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schema:
+    """Attributes:
+    starts: the sentence up to the pronoun, with each name in the pronoun's place.
+    rest: what follows, with the space before it.
+    right: which name is meant, 0 or 1.
+    """
+
+    starts: tuple[str, str]
+    rest: str
+    right: int
+
+
+def plan(texts: Sequence[str], setting: Setting) -> Plan:
+    """Four requests a schema: each name, scored by the whole sentence and by what follows the name."""
+    schemas = _schemas(texts[0])[: setting.limit]
+    requests: list[Target] = []
+    for schema in schemas:
+        rest = tuple(setting.encode(schema.rest))
+        for start in map(setting.encode, schema.starts):
+            requests.append(Target(context=(setting.eot,), targets=(*start, *rest)))
+            requests.append(Target(context=(setting.eot, *start), targets=rest))
+
+    def measure(results: Sequence[TargetScore]) -> Figures:
+        logprobs = [math.fsum(result.logprobs) for result in results]
+        full = partial = 0
+        for schema, i in zip(schemas, range(0, len(logprobs), 4), strict=True):
+            right, wrong = i + 2 * schema.right, i + 2 * (1 - schema.right)
+            full += logprobs[right] > logprobs[wrong]
+            partial += logprobs[right + 1] > logprobs[wrong + 1]
+        return {"accuracy_partial": 100 * partial / len(schemas), "accuracy_full": 100 * full / len(schemas)}
+
+    return Plan(requests=requests, measure=measure, n_examples=len(schemas))
+
+
+def _schemas(text: str) -> list[Schema]:
+    schemas: list[Schema] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found = json.loads(line)
+            first, second = found["context_options"]
+            rest, right = str(found["continuation"]), int(found["gold"])
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"line {number} of WSC273 is not a schema: it begins {line[:40]!r}.") from None
+        glue = "" if rest[:1] in "'.,;:!?" else " "
+        schemas.append(Schema(starts=(first, second), rest=glue + rest, right=right))
+    return schemas
+
+
+BENCHMARK = Benchmark(
+    name="wsc273",
+    title="Winograd schemas",
+    protocol=(
+        "Section 3.4: the formulation of Trinh and Le (2018): the name that makes the sentence likelier is taken, by "
+        "the probability of the whole sentence (full) or of what follows the name (partial). The paper prints 70.70 % "
+        "for the largest model, without saying of which scoring it is; its figure 3 has both."
+    ),
+    files=(
+        DataFile(
+            path="wsc273/llmfoundry_winograd_wsc.jsonl",
+            sha256="746336c27cd2e39a554cb1b8b4869d0f1ae2577ac5bfe799842d26bca5a5bf5e",
+            origin="the 273 Winograd schemas (Levesque, Davis et al.) with the names in their places: "
+            "winograd_wsc.jsonl of LLM Foundry (Apache-2.0)",
+        ),
+    ),
+    choices={},
+    plan=plan,
+    paper={"accuracy_partial": (None, None, None, 70.70), "accuracy_full": (None, None, None, 70.70)},
+)
