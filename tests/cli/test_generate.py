@@ -141,8 +141,24 @@ def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_
     file.write_text("a\nb\nc\n" + "word " * 100, encoding="utf-8")
     ran = generate("--file", str(file))
     assert ran.code == 1
-    assert "prompts 3 to 4: The prompt cannot be continued" in ran.err
-    assert ran.out.count("---") == 1
+    assert "prompt 4: The prompt cannot be continued" in ran.err
+    assert ran.out.count("---") == 2
+
+
+def test_what_failed_is_not_said_to_have_been_generated(generate) -> None:
+    ran = generate("--logit-bias", "99999=1", "Once")
+    assert ran.code == 1
+    assert "tokens/s" not in ran.err and "again:" not in ran.err
+
+
+def test_the_command_that_repeats_a_text_keeps_its_options_before_the_dashes(gpt2, tiny_folder: Path) -> None:
+    ran = gpt2("generate", "--model", str(tiny_folder), "--max-tokens", "2", "--backend", "reference", "--", "-x")
+    [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
+    assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
+
+
+def test_an_argument_keeps_its_name_in_an_error(generate) -> None:
+    assert "error: PROMPT, --file and --interactive exclude each other" in generate("--interactive", "Once").err
 
 
 @pytest.mark.parametrize(

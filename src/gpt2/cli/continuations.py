@@ -1,10 +1,9 @@
 """Writing continuations, as text or as JSON, and what they cost."""
 
 import logging
-import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +44,18 @@ class Writer:
         while batch := list(islice(rest, PROMPTS_AT_ONCE)):
             try:
                 completions = self._generate(batch, sampling)
-            except GenerationError as error:
-                raise GenerationError(f"prompts {done + 1} to {done + len(batch)}: {error}") from error
+            except GenerationError:
+                completions = self._one_by_one(batch, sampling, done)  # those ahead of it are not lost
             for completion in completions:
                 self._write(completion)
             done += len(batch)
+
+    def _one_by_one(self, prompts: list[str], sampling: "Sampling", done: int) -> "Iterator[Completion]":
+        for number, prompt in enumerate(prompts, start=done + 1):
+            try:
+                yield from self._generate([prompt], sampling)
+            except GenerationError as error:
+                raise type(error)(f"prompt {number:,}: {error}") from error
 
     def _stream(self, prompt: str, sampling: "Sampling") -> str:
         pieces: list[str] = []
@@ -85,11 +91,16 @@ class Writer:
 
     def summarise(self, *, seed: int | None) -> None:
         """Say how much was generated, how fast, and with a `seed` that was drawn how to have it again."""
-        if self._seconds:
-            rate = self._tokens / self._seconds
-            log.info("%d tokens in %.2f s, %.1f tokens/s", self._tokens, self._seconds, rate)
+        if not self._tokens:
+            return
+        rate = self._tokens / self._seconds
+        log.info("%s tokens in %.2f s, %.1f tokens/s", f"{self._tokens:,}", self._seconds, rate)
         if seed is not None:
-            log.info("again: %s", shlex.join(["gpt2", *sys.argv[1:], "--seed", str(seed)]))
+            import shlex
+
+            said = sys.argv[1:]
+            end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
+            log.info("again: %s", shlex.join(["gpt2", *said[:end], "--seed", str(seed), *said[end:]]))
 
 
 def _described(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]:

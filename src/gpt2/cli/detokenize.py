@@ -34,7 +34,7 @@ def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> Non
     lines = iter(lines)
     while batch := list(islice(lines, _LINES_AT_ONCE)):
         output.write("".join(decoder.push(i) for line in batch for i in _numbers(line)))
-    output.write(decoder.finish())
+    output.write(decoder.finish(), end="\n" if output.is_terminal(sys.stdout) else "")  # a shell's prompt comes next
 
 
 def _numbers(line: str) -> Iterator[int]:

@@ -107,7 +107,7 @@ def model_options(verb: Verb) -> Verb:
     @option(
         "--threads",
         section="Model",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 1024),
         metavar="N",
         help="CPU threads; without it, the backend's choice.",
     )

@@ -55,7 +55,10 @@ def train(
     try:
         from gpt2.train import load_config, pretrain, to_toml
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"training needs the extra `train` ({error.name} is not installed).") from error
+        raise MissingExtraError(
+            f"Training cannot start: {error.name} is not installed. Install the extra that brings it: "
+            f"pip install 'gpt2kit[train]', or '.[train]' in a checkout."
+        ) from error
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
     config = load_config(recipe, [*overrides, *said])

@@ -31,7 +31,7 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
     if len(ids) > limit and not request.sampling.truncate_prompt:
         raise ContextError(
             f"The prompt cannot be continued: it has {len(ids):,} tokens, and the model's context is {limit:,}. "
-            f"Shorten it, or keep only its last tokens (truncate_prompt); "
+            f"Shorten it, or keep only its last tokens (--truncate-prompt, truncate_prompt=True); "
             f"to score a longer text, use score, which slides a window over it."
         )
     return ids[-limit:]
