@@ -140,7 +140,7 @@ bool Engine::step(const gpt2_work* work, int count) {
     for (;;) {
       if (member == 0) next_chunk(work, count);
       team.meet();
-      if (rows_.empty()) return;
+      if (rows_.empty()) return;   // all chunks are done
       forward(team, member, work);
     }
   });
@@ -155,16 +155,14 @@ bool Engine::step(const gpt2_work* work, int count) {
 void Engine::next_chunk(const gpt2_work* work, int count) {
   rows_.clear();
   tiles_.clear();
-  head_rows_.clear();
   while (work_cursor_ < count && static_cast<int>(rows_.size()) < kChunkRows) {
     const gpt2_work& piece = work[work_cursor_];
     const int first = static_cast<int>(rows_.size()), held = slots_.length(piece.slot);
     for (; token_cursor_ < piece.token_count && static_cast<int>(rows_.size()) < kChunkRows; ++token_cursor_) {
       const int wanted = std::max(-1, token_cursor_ - (piece.token_count - piece.rows));
-      if (wanted >= 0 && wants_logits(piece)) head_rows_.push_back(static_cast<int>(rows_.size()));
-      rows_.push_back({work_cursor_, held + token_cursor_, piece.tokens[token_cursor_], wanted});
+      rows_.push_back({work_cursor_, held + token_cursor_, piece.tokens[token_cursor_], wanted, wants_logits(piece)});
     }
-    add_tiles(first);
+    add_tiles(first, static_cast<int>(rows_.size()));
     if (token_cursor_ == piece.token_count) {
       ++work_cursor_;
       token_cursor_ = 0;
@@ -172,8 +170,7 @@ void Engine::next_chunk(const gpt2_work* work, int count) {
   }
 }
 
-void Engine::add_tiles(int first_row) {
-  const int end = static_cast<int>(rows_.size());
+void Engine::add_tiles(int first_row, int end) {
   for (int row = first_row; row < end; row += kTileRows) tiles_.push_back({row, std::min(kTileRows, end - row)});
 }
 
@@ -200,7 +197,7 @@ void Engine::embed(Team& team) {
 
 void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   const Layer& w = layers_[static_cast<size_t>(layer)];
-  const int rows = static_cast<int>(rows_.size());
+  int rows = static_cast<int>(rows_.size());
   const auto norm = [&](const Buffer<float>& gain, const Buffer<float>& bias, int row, int end) {
     for (; row < end; ++row) {
       kernels_.layer_norm(x_.row(row), gain.data(), bias.data(), shape_.n_embd, shape_.layer_norm_epsilon, normed_.row(row));
@@ -211,6 +208,8 @@ void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
     norm(w.ln_1_g, w.ln_1_b, row, end);
   });
   apply(team, w.attn, normed_, rows, output(qkv_, Finish::store));
+  store_keys_and_values(team, work, layer);
+  if (layer == shape_.n_layer - 1) rows = drop_unwanted_rows(team, member);
   attention(team, member, work, layer);
   apply(team, w.attn_proj, mixed_, rows, output(x_, Finish::add));
   team.for_each(rows, 4, [&](int row, int end) { norm(w.ln_2_g, w.ln_2_b, row, end); });
@@ -240,19 +239,51 @@ void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, 
 
 // ---- attention ----
 
-void Engine::attention(Team& team, int member, const gpt2_work* work, int layer) {
+void Engine::store_keys_and_values(Team& team, const gpt2_work* work, int layer) {
   const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
-  const int D = shape_.n_embd, n_head = shape_.n_head;
+  const int D = shape_.n_embd;
   team.for_each(static_cast<int>(rows_.size()), 4, [&](int r, int end) {
     for (; r < end; ++r) {
       const Row& row = rows_[static_cast<size_t>(r)];
       unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
-      for (int head = 0; head < n_head; ++head) {
+      for (int head = 0; head < shape_.n_head; ++head) {
         const float* k = qkv_.row(r) + D + head * head_width_;
         store(k, k + D, head_width_, row.position % kPage, page + pages_.keys(layer, head), page + pages_.values(layer, head));
       }
     }
   });
+}
+
+// In the last layer, rows of which nothing is wanted are done once their keys and values are stored: the wanted
+// ones move to the front. Returns how many they are.
+int Engine::drop_unwanted_rows(Team& team, int member) {
+  if (member == 0) {
+    tiles_.clear();
+    head_rows_.clear();
+    int kept = 0, first = 0;
+    for (int r = 0; r < static_cast<int>(rows_.size()); ++r) {
+      const Row row = rows_[static_cast<size_t>(r)];
+      if (row.wanted < 0) continue;
+      if (kept > first && rows_[static_cast<size_t>(kept - 1)].work != row.work) {
+        add_tiles(first, kept);
+        first = kept;
+      }
+      if (kept < r) {
+        std::copy(x_.row(r), x_.row(r) + shape_.n_embd, x_.row(kept));
+        std::copy(qkv_.row(r), qkv_.row(r) + shape_.n_embd, qkv_.row(kept));   // the queries
+      }
+      if (row.has_logits) head_rows_.push_back(kept);
+      rows_[static_cast<size_t>(kept++)] = row;
+    }
+    add_tiles(first, kept);
+    rows_.erase(rows_.begin() + kept, rows_.end());
+  }
+  team.meet();
+  return static_cast<int>(rows_.size());
+}
+
+void Engine::attention(Team& team, int member, const gpt2_work* work, int layer) {
+  const int n_head = shape_.n_head;
   team.for_each(static_cast<int>(tiles_.size()) * n_head, 1, [&](int item, int end) {
     for (; item < end; ++item) attend_tile(member, work, layer, tiles_[static_cast<size_t>(item / n_head)], item % n_head);
   });

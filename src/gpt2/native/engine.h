@@ -60,7 +60,7 @@ class Engine {
   bool step(const gpt2_work* work, int count);
 
  private:
-  struct Row { int work, position, token, wanted; };   // wanted: which of its work's wanted rows it is, or -1
+  struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: which of its work's wanted rows, or -1
   struct Tile { int row, rows; };                      // neighbouring rows of one piece of work
 
   Matrix* find_matrix(const std::string& name);
@@ -68,10 +68,12 @@ class Engine {
 
   void begin_chunks() { work_cursor_ = token_cursor_ = 0; }
   void next_chunk(const gpt2_work* work, int count);
-  void add_tiles(int first_row);
+  void add_tiles(int first_row, int end);
   void forward(Team& team, int member, const gpt2_work* work);
   void embed(Team& team);
   void block(Team& team, int member, const gpt2_work* work, int layer);
+  void store_keys_and_values(Team& team, const gpt2_work* work, int layer);
+  int drop_unwanted_rows(Team& team, int member);
   void attention(Team& team, int member, const gpt2_work* work, int layer);
   void attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head);
   void keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum);
