@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt2 import checkpoint
+from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 
 from .conftest import random_arrays
@@ -77,3 +78,31 @@ def test_memory_that_is_given_back_is_free(model: Path) -> None:
     assert resident_file_bytes(model / "model.safetensors") > 0.9 * LARGEST_BYTES
     wte.release()
     assert resident_file_bytes(model / "model.safetensors") < 0.1 * LARGEST_BYTES
+
+
+@pytest.mark.parametrize(("format", "form"), [("openai", "fp32"), ("llmc", "bf16"), ("gguf", "fp16"), ("gguf", "q8_0")])
+def test_other_formats_allocate_pieces_only(
+    model: Path, tmp_path: Path, format: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 1 << 15)
+    found = checkpoint.read(model)
+    checkpoint.write(tmp_path / "first", found.weights, None, format=format, form=form)  # imports and tables
+    tracemalloc.start()
+    try:
+        checkpoint.write(tmp_path / "out", found.weights, None, format=format, form=form)
+        assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES / 8
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted in /proc")
+@pytest.mark.parametrize("format", ["openai", "llmc", "gguf"])
+def test_pages_of_other_formats_are_given_back(tmp_path: Path, format: str) -> None:
+    config = ModelConfig(n_layer=2, n_head=2, n_embd=256, n_positions=8, vocab_size=300)  # mostly matrices
+    weights = Weights.from_arrays(config, random_arrays(config))
+    checkpoint.write(tmp_path / "there", weights, None, format=format, form="fp32")
+    found = checkpoint.read(tmp_path / "there")
+    file = max([tmp_path / "there", *(tmp_path / "there").glob("*")], key=lambda path: path.stat().st_size)
+    checkpoint.write_folder(tmp_path / "back", found.weights, found.config, None)
+    assert file.stat().st_size > 6e6
+    assert resident_file_bytes(file) < 1e6

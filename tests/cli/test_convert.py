@@ -96,3 +96,50 @@ def test_wrong_usage_is_told_apart_from_failure(source: Path, tmp_path: Path) ->
     assert frame.run(["convert", str(source), goal, "--to", "hf", "--weights", "int4"]) == 2
     assert frame.run(["convert", str(tmp_path / "absent"), goal, "--to", "hf"]) == 1
     assert not (tmp_path / "goal").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "forms", "changes"),
+    [
+        ("openai", ["fp32"], []),
+        (
+            "llmc",
+            ["fp32", "bf16"],
+            [
+                "matrices transposed from [in, out] to [out, in]",
+                "vocabulary padded with 47 rows of zeros, to a multiple of 128",
+            ],
+        ),
+        ("gguf", ["fp32", "fp16", "bf16", "q8_0"], ["matrices transposed from [in, out] to [out, in]"]),
+    ],
+)
+def test_other_formats_and_back(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str, forms: list[str], changes: list[str]
+) -> None:
+    goal, back = tmp_path / "goal.gguf", tmp_path / "back"
+    assert frame.run(["convert", str(source), str(goal), "--to", format, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["format"], facts["weights"], facts["changes"]) == (format, "fp32", changes)
+    assert frame.run(["convert", str(goal), str(back), "--to", "hf"]) == 0
+    assert (back / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert checkpoint.read(back).tokenizer().hash == checkpoint.read(source).tokenizer().hash
+    for form in ("fp16", "bf16", "int8", "q8_0"):
+        code = frame.run(["convert", str(source), str(tmp_path / form), "--to", format, "--weights", form])
+        said = capsys.readouterr().err
+        if form == "q8_0" and form in forms:
+            assert "not multiples of 32" in said
+        elif form in forms:
+            assert code == 0
+            assert f"changed: precision from fp32 to {form}: every value rounded" in said
+        else:
+            assert code == 1
+            assert f"cannot be written as '{format}' in '{form}'" in said
+
+
+def test_a_precision_the_goal_has_not_is_widened_and_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half"
+    assert frame.run(["convert", str(source), str(half), "--to", "hf", "--weights", "fp16"]) == 0
+    assert frame.run(["convert", str(half), str(tmp_path / "goal"), "--to", "openai"]) == 0
+    assert "changed: precision from fp16 to fp32: no value changed" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What reading a model gives, whichever format it was in."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +27,14 @@ class Checkpoint:
         path: the folder or file that was read.
         format: the name of the format, as `gpt2 convert` calls it.
         notes: what reading changed or left out, one line each: padding cut, masks dropped.
+        vocabulary: gives the tokenizer of a format that holds it in the file itself.
     """
 
     weights: Weights
     path: Path
     format: str
     notes: tuple[str, ...] = ()
+    vocabulary: "Callable[[], Tokenizer] | None" = None
 
     @property
     def config(self) -> ModelConfig:
@@ -48,7 +51,9 @@ class Checkpoint:
         from gpt2.tokenizer import Tokenizer
 
         folder = self.path if self.path.is_dir() else self.path.parent
-        if has_vocabulary(folder):
+        if self.vocabulary is not None:
+            tokenizer = self.vocabulary()
+        elif has_vocabulary(folder):
             tokenizer = Tokenizer.from_folder(folder)
         elif self.config.vocab_size == PUBLISHED_VOCAB_SIZE:
             log.debug("%s has no vocabulary files: the published vocabulary is used", folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.checkpoint import llmc, openai
 from gpt2.checkpoint.forms import FORMS, Floats, dtype_in_form, encode, int8_round, int8_scale, int8_scale_shape
 from gpt2.checkpoint.hf_config import config_to_json
 from gpt2.checkpoint.huggingface import CONFIG, FORM_KEY, INDEX, INT8, PREFIX, SCALE_SUFFIX, WHOLE
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
 _PUBLISHED_EOT = 50256
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
-# What a model folder may hold; a folder with anything else in it is not replaced.
+# What a model folder may hold, in any format; a folder with anything else in it is not replaced.
 _KNOWN_FILES = {
     CONFIG,
     WHOLE,
     INDEX,
     INT8,
+    openai.HPARAMS,
+    openai.STATE,
+    *openai.BUNDLE_FILES,
+    "encoder.json",
+    "vocab.bpe",
+    llmc.FILE,
     "generation_config.json",
     "vocab.json",
     "merges.txt",
@@ -77,7 +84,7 @@ def write_folder(
         raise CheckpointError(f"Weights cannot be stored as {form!r}: choose one of {', '.join(FORMS)}.")
     folder = Path(folder)
     try:
-        _check_goal(folder, overwrite=overwrite)
+        check_goal(folder, overwrite=overwrite)
         with atomic_folder(folder) as partial:
             fill_folder(partial, weights, config, tokenizer, form=form)
             if card is not None:
@@ -88,7 +95,12 @@ def write_folder(
         ) from error
 
 
-def _check_goal(folder: Path, *, overwrite: bool) -> None:
+def check_goal(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write a model where something is that may not be replaced.
+
+    Raises:
+        CheckpointError: it is there already; or it may be overwritten, and is no model.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

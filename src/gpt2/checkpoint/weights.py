@@ -54,6 +54,10 @@ class StoredArray:
         scale = self.scale[begin:end] if self.scale is not None and by_row else self.scale
         return StoredArray(data=self.data[begin:end], dtype=self.dtype, scale=scale)
 
+    def transposed(self) -> "StoredArray":
+        """The matrix with its axes exchanged, without copying."""
+        return StoredArray(data=self.data.T, dtype=self.dtype, scale=None if self.scale is None else self.scale.T)
+
     def blocks(self) -> Iterator["StoredArray"]:
         """The whole in pieces of a few megabytes; the memory behind a mapped piece is given back after it."""
         if self.data.ndim == 0 or self.data.size == 0:
@@ -75,7 +79,9 @@ class StoredArray:
             return
         start = _address(self.data) - _address(np.frombuffer(mapping, np.uint8))
         start_of_page = start // mmap.PAGESIZE * mmap.PAGESIZE
-        mapping.madvise(mmap.MADV_DONTNEED, start_of_page, start + self.data.nbytes - start_of_page)
+        span = sum((n - 1) * stride for n, stride in zip(self.shape, self.data.strides, strict=True))
+        end = start + span + self.data.itemsize  # of a transposed view all the rows it is spread over
+        mapping.madvise(mmap.MADV_DONTNEED, start_of_page, end - start_of_page)
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -146,6 +152,19 @@ def check_names(names: Iterable[str], config: ModelConfig) -> None:
         raise MismatchError(f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.")
     if unknown := [name for name in given if name not in wanted]:
         raise MismatchError(f"The weights hold what this GPT-2 has no place for: {_listed(unknown)}.")
+
+
+def check_plain(config: ModelConfig, reader: str) -> None:
+    """Refuse, before writing for code that has no setting for them, another width of the MLP or another epsilon.
+
+    Raises:
+        MismatchError: the model has one.
+    """
+    if config.n_inner != 4 * config.n_embd or config.layer_norm_epsilon != 1e-5:
+        raise MismatchError(
+            f"The model cannot be written for {reader}, which knows only an MLP of {4 * config.n_embd} and an epsilon "
+            f"of 1e-05: the model has {config.n_inner} and {config.layer_norm_epsilon}. Write it as hf."
+        )
 
 
 def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:

@@ -22,39 +22,50 @@ log = logging.getLogger("gpt2")
 @click.command(cls=Sectioned)
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
-@click.option("--to", "format", type=click.Choice(["hf"]), required=True, help="The format: hf is Hugging Face's.")
+@click.option(
+    "--to",
+    "format",
+    type=click.Choice(["hf", "openai", "llmc", "gguf"]),
+    required=True,
+    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), llm.c's, or llama.cpp's.",
+)
 @click.option(
     "--weights",
     cls=Option,
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    help="Their precision. int8 is this package's own compact form.  [default: as in SRC; fp32 for int8]",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "q8_0"]),
+    help="Their precision. int8 is this package's own compact form, q8_0 GGUF's.  "
+    "[default: as in SRC where the format has it, else fp32]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the model folder that is at DST.")
+@click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")
 @output_options
 def convert(
     *, source: str, destination: Path, format: str, weights: str | None, overwrite: bool, as_json: bool
 ) -> None:
-    """Rewrite the model SRC (a name, folder or file) as the folder DST, and say what changed."""
+    """Rewrite the model SRC (a name, folder or file) as DST, and say what changed.
+
+    DST is a folder, for gguf a file.
+    """
     from gpt2 import checkpoint, hub
 
     path = hub.locate(source)
     folder = path if path.is_dir() else path.parent
-    if destination.exists() and destination.resolve() == folder.resolve():
-        raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is its own folder.")
+    if destination.exists() and destination.resolve() in (folder.resolve(), path.resolve()):
+        raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
     found = checkpoint.read(path)
     before = found.weights.form
-    after = weights or ("fp32" if before == "int8" else before)
-    checkpoint.write_folder(
+    after = weights or (before if before in checkpoint.FORMS_OF[format] and before != "int8" else "fp32")
+    checkpoint.write(
         destination,
         found.weights,
-        found.config,
         found.tokenizer(),
+        format=format,
         form=after,
         card=_card(folder),
         overwrite=overwrite,
     )
-    changes = [*found.notes, *_precision_change(found, after)]
-    size = sum(file.stat().st_size for file in destination.iterdir())
+    changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, after)]
+    files = [destination] if destination.is_file() else list(destination.iterdir())
+    size = sum(file.stat().st_size for file in files)
     for change in changes:
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
@@ -63,6 +74,15 @@ def convert(
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})
+
+
+def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
+    changes: list[str] = []
+    if format in ("llmc", "gguf"):
+        changes.append("matrices transposed from [in, out] to [out, in]")
+    if format == "llmc" and (rest := -found.config.vocab_size % 128):
+        changes.append(f"vocabulary padded with {rest} rows of zeros, to a multiple of 128")
+    return changes
 
 
 def _precision_change(found: "Checkpoint", after: str) -> list[str]:

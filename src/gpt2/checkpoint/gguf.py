@@ -1,0 +1,279 @@
+"""GGUF files of architecture gpt2, llama.cpp's form of a GPT-2: one file with weights and vocabulary.
+
+Matrices are [out, in] there. F32, F16 and BF16 stay as they lie in the file; Q8_0 and Q4_0 are expanded to float32 in
+memory when the file is opened. Vectors and positions are written as F32, whatever the matrices are, as llama.cpp's own
+converter does.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.checkpoint.forms import encode
+from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, from_q4_0, from_q8_0, to_q8_0
+from gpt2.checkpoint.gguf_file import MAGIC, Tensor, Unwritten, read_gguf, write_gguf
+from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
+from gpt2.checkpoint.safetensors import NUMPY_TYPE
+from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.config import ModelConfig
+from gpt2.errors import ConfigError, FormatError, MismatchError, TokenizerError
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer import Tokenizer
+
+NAME = "gguf"
+SUFFIX = ".gguf"
+FORMS = ("fp32", "fp16", "bf16", "q8_0")
+
+_ARCHITECTURE = "gpt2"
+_TYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+_FILE_TYPE_OF_FORM = {"fp32": 0, "fp16": 1, "q8_0": 7, "bf16": 32}  # llama.h, enum llama_ftype
+_KEYS = {
+    "n_positions": "gpt2.context_length",
+    "n_embd": "gpt2.embedding_length",
+    "n_inner": "gpt2.feed_forward_length",
+    "n_layer": "gpt2.block_count",
+    "n_head": "gpt2.attention.head_count",
+    "layer_norm_epsilon": "gpt2.attention.layer_norm_epsilon",
+}
+_PARTS = {
+    "wte": "token_embd",
+    "wpe": "position_embd",
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+    "ln_f": "output_norm",
+}
+_HEAD = "output.weight"
+_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # llama.h, enum llama_token_type
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is a GGUF file, or a folder with one and no other."""
+    file = _file(path)
+    if file is None:
+        return False
+    with file.open("rb") as stream:
+        return stream.read(4) == MAGIC
+
+
+def _file(path: Path) -> Path | None:
+    if path.is_dir():
+        found = sorted(path.glob(f"*{SUFFIX}"))
+        return found[0] if len(found) == 1 else None
+    return path if path.is_file() else None
+
+
+def read(path: Path) -> Checkpoint:
+    """Open a file; its vocabulary is that of the checkpoint.
+
+    Raises:
+        FormatError: it is damaged, truncated or hostile, or stores tensors in a type that is not read.
+        MismatchError: a sound file that is not a GPT-2.
+        OSError: it cannot be opened.
+    """
+    file = _file(path)
+    assert file is not None
+    metadata, tensors = read_gguf(file)
+    notes = ["matrices transposed from [out, in] to [in, out]"]
+    config = _config(metadata, tensors, file)
+    if config.n_layer * ARRAYS_PER_BLOCK > len(tensors):  # before any list of that length is made
+        raise MismatchError(f"{file} holds {len(tensors)} tensors, too few for its {config.n_layer:,} layers.")
+    head = tensors.pop(_HEAD, None)
+    if head is not None:
+        _check_tied(head, tensors["token_embd.weight"], file)
+        notes.append("output.weight left out: it repeats token_embd, as GPT-2's tied head must")
+    ours = {_their_name(name): name for name in shapes(config)}
+    if missing := [name for name in ours if name not in tensors]:
+        raise MismatchError(f"{file} is not a whole GPT-2: it has no {missing[0]}.")
+    if unknown := [name for name in tensors if name not in ours]:
+        raise MismatchError(f"{file} holds what this GPT-2 has no place for: {unknown[0][:80]!r}.")
+    for name, shape in shapes(config).items():
+        theirs = tensors[_their_name(name)].shape
+        if name != "wte" and theirs != (shape[::-1] if name.endswith(".w") else shape):
+            raise MismatchError(f"{file}: {_their_name(name)} has the shape {list(theirs)}, not that of its metadata.")
+    if expanded := {tensor.type for tensor in tensors.values()} & {"Q8_0", "Q4_0"}:
+        notes.append(f"precision from {', '.join(sorted(expanded))} to fp32: the rounding stays")
+    arrays = {ours[name]: _stored(tensor, ours[name]) for name, tensor in tensors.items()}
+    n_tokens = _true_vocab_size(metadata, config.vocab_size)
+    if n_tokens < config.vocab_size:
+        notes.append(f"vocabulary cut from {config.vocab_size:,} rows to the {n_tokens:,} that are tokens")
+        arrays["wte"] = arrays["wte"].rows(0, n_tokens)
+        config = replace(config, vocab_size=n_tokens)
+    return Checkpoint(
+        weights=Weights(config, arrays),
+        path=path,
+        format=NAME,
+        notes=tuple(notes),
+        vocabulary=(lambda: _tokenizer(metadata, file)) if "tokenizer.ggml.tokens" in metadata else None,
+    )
+
+
+def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> ModelConfig:
+    if (architecture := metadata.get("general.architecture")) != _ARCHITECTURE:
+        raise MismatchError(f"{path} is not a GPT-2: its architecture is {architecture!r:.60}.")
+    if missing := [key for key in _KEYS.values() if key not in metadata]:
+        raise FormatError(f"{path} does not say {missing[0]}.")
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise MismatchError(f"{path} is not a GPT-2: it has no token_embd.weight of two axes.")
+    settings = {ours: metadata[theirs] for ours, theirs in _KEYS.items()}
+    epsilon = settings["layer_norm_epsilon"]
+    if not isinstance(epsilon, float):
+        raise FormatError(f"{path}: {_KEYS['layer_norm_epsilon']} must be a number: got {epsilon!r:.40}.")
+    settings["layer_norm_epsilon"] = float(f"{epsilon:.7g}")  # 1e-05 again, after the file's float32
+    try:
+        config = ModelConfig(**settings, vocab_size=embedding.shape[0])
+    except ConfigError as error:
+        raise FormatError(f"{path}: {str(error)[:300]}") from error
+    if config.n_embd != embedding.shape[1]:
+        raise MismatchError(f"{path}: token_embd.weight has rows of {embedding.shape[1]:,}, not of {config.n_embd:,}.")
+    return config
+
+
+def _check_tied(head: Tensor, embedding: Tensor, path: Path) -> None:
+    same = (head.type, head.shape) == (embedding.type, embedding.shape)
+    if not same or not np.array_equal(head.data, embedding.data):
+        raise MismatchError(
+            f"{path} has an output.weight that differs from token_embd: its head is not tied to the embedding, or is "
+            f"stored in another precision. Take a file without it."
+        )
+
+
+def _their_name(name: str) -> str:
+    block = re.fullmatch(r"h\.(\d+)\.(.*)\.([gbw])", name)
+    if block:
+        return f"blk.{block[1]}.{_PARTS[block[2]]}.{'bias' if block[3] == 'b' else 'weight'}"
+    part, _, kind = name.partition(".")
+    return f"{_PARTS[part]}.{'bias' if kind == 'b' else 'weight'}"
+
+
+def _stored(tensor: Tensor, name: str) -> StoredArray:
+    """A tensor as an array of ours; block types are expanded."""
+    if tensor.type in ("Q8_0", "Q4_0"):
+        data: NDArray[Any] = np.empty(prod(tensor.shape), np.float32)
+        (from_q8_0 if tensor.type == "Q8_0" else from_q4_0)(tensor.data, data)
+        array = StoredArray(data=data.reshape(tensor.shape), dtype="F32")
+    else:
+        array = StoredArray(data=tensor.data.view(NUMPY_TYPE[tensor.type]).reshape(tensor.shape), dtype=tensor.type)
+    return array.transposed() if name.endswith(".w") else array
+
+
+def _true_vocab_size(metadata: Mapping[str, Any], rows: int) -> int:
+    """The rows of the embedding less those at the end whose tokens are marked as unused."""
+    kinds = metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(kinds, list) or len(kinds) != rows:
+        return rows
+    unused = next((i for i, kind in enumerate(reversed(kinds)) if kind != _UNUSED), rows)
+    return max(1, rows - unused)
+
+
+def _tokenizer(metadata: Mapping[str, Any], path: Path) -> "Tokenizer":
+    """The vocabulary in a file's metadata.
+
+    Raises:
+        TokenizerError: it is damaged, or of another kind than GPT-2's.
+    """
+    from gpt2.tokenizer import Tokenizer
+    from gpt2.tokenizer.assembly import assemble
+
+    model, splitting = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if model != "gpt2" or splitting not in ("gpt-2", "default"):
+        raise TokenizerError(f"The vocabulary in {path} is not GPT-2's: it is {model!r:.40}, {splitting!r:.40}.")
+    tokens = _texts(metadata, "tokenizer.ggml.tokens", path)
+    merges = _texts(metadata, "tokenizer.ggml.merges", path)
+    kinds = metadata.get("tokenizer.ggml.token_type")
+    kinds = kinds if isinstance(kinds, list) and len(kinds) == len(tokens) else [_NORMAL] * len(tokens)
+    tokens = tokens[: _true_vocab_size({"tokenizer.ggml.token_type": kinds}, len(tokens))]
+    if len(set(tokens)) < len(tokens):
+        raise TokenizerError(f"The vocabulary in {path} cannot be read: a token is there twice.")
+    if any(merge.count(" ") != 1 for merge in merges):
+        raise TokenizerError(f"The vocabulary in {path} cannot be read: a merge is not of two tokens.")
+    pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
+    special = {token: i for i, (token, kind) in enumerate(zip(tokens, kinds, strict=False)) if kind == _CONTROL}
+    try:
+        return Tokenizer(assemble({token: i for i, token in enumerate(tokens)}, pairs, special))
+    except TokenizerError as error:
+        raise TokenizerError(f"The vocabulary in {path} cannot be read: {str(error).rstrip('.')}.") from error
+
+
+def write(file: IO[bytes], weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+    """Write a file that llama.cpp loads.
+
+    Raises:
+        MismatchError: the model does not fit `form`: Q8_0 needs widths that are multiples of 32.
+        OSError: the disk is full.
+    """
+    config = weights.config
+    if form == "q8_0" and (config.n_embd % BLOCK_VALUES or config.n_inner % BLOCK_VALUES):
+        raise MismatchError(
+            f"The model cannot be stored as Q8_0: its widths {config.n_embd} and {config.n_inner} are not multiples "
+            f"of {BLOCK_VALUES}. Choose fp16."
+        )
+    metadata: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.file_type": _FILE_TYPE_OF_FORM[form]}
+    if form == "q8_0":
+        metadata["general.quantization_version"] = 2
+    metadata |= {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
+    metadata |= _vocabulary(tokenizer, config)
+    tensors: dict[str, Unwritten] = {}
+    for name, shape in shapes(config).items():
+        is_matrix = name.endswith(".w")
+        kind = _TYPE_OF_FORM[form] if is_matrix or name == "wte" else "F32"
+        array = weights.stored(name).transposed() if is_matrix else weights.stored(name)
+        tensors[_their_name(name)] = Unwritten(
+            kind,
+            shape[::-1] if is_matrix else shape,
+            partial(_pieces, array, kind, name),
+        )
+    write_gguf(file, metadata, tensors)
+
+
+def _pieces(array: StoredArray, kind: str, name: str) -> Iterator[NDArray[Any]]:
+    for block in array.blocks():
+        if block.dtype == kind:
+            yield block.data
+        else:
+            yield to_q8_0(block.float32(), name) if kind == "Q8_0" else encode(block.float32(), kind, name)
+
+
+def _vocabulary(tokenizer: "Tokenizer | None", config: ModelConfig) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "none"}
+    from gpt2.tokenizer.alphabet import letters
+
+    vocabulary = tokenizer.vocabulary
+    tokens = [letters(token) for token in vocabulary.tokens]
+    kinds = [_NORMAL] * len(tokens)
+    for token, i in vocabulary.special.items():
+        tokens[i], kinds[i] = token, _CONTROL
+    unused = range(len(tokens), config.vocab_size)
+    ends = (
+        {} if tokenizer.eot is None else {f"tokenizer.ggml.{name}_token_id": tokenizer.eot for name in ("bos", "eos")}
+    )
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [*tokens, *(f"[PAD{i}]" for i in unused)],
+        "tokenizer.ggml.token_type": [*kinds, *[_UNUSED] * len(unused)],
+        "tokenizer.ggml.merges": [f"{letters(left)} {letters(right)}" for left, right in vocabulary.merges()],
+        **ends,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def _texts(metadata: Mapping[str, Any], key: str, path: Path) -> list[str]:
+    value = metadata.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TokenizerError(f"The vocabulary in {path} cannot be read: {key} is no list of texts.")
+    return cast("list[str]", value)
