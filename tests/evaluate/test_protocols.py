@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gpt2.errors import DataError
-from gpt2.evaluate import Plan, Setting, lambada, ptb, wikitext2, wsc273
+from gpt2.evaluate import Continued, Plan, Setting, lambada, natural_questions, ptb, runner, wikitext2, wsc273
 from gpt2.generation.targets import TargetScore, score_targets
 from gpt2.language_model import LanguageModel
 
@@ -109,6 +109,12 @@ def test_lambada(model: LanguageModel, hf_logprobs, setting: Callable[..., Setti
     assert math.log(found["perplexity"]) == pytest.approx(-total / 3, abs=NEAR)
 
 
+def test_a_passage_of_one_word_follows_the_end_of_text_token(setting: Callable[..., Setting]):
+    choices = {"text": "openai", "start": "nothing"}
+    [request] = lambada.plan(['{"text": "word"}'], setting(choices=choices)).requests
+    assert request.context == (EOT,)
+
+
 def test_lambada_counts_what_is_right(setting: Callable[..., Setting]):
     plan = lambada.plan([LAMBADA], setting(choices={"text": "openai", "start": "nothing"}))
     the, boat = setting().encode(" the")[0], plan.requests[1].targets[0]
@@ -159,7 +165,43 @@ def test_limits(setting: Callable[..., Setting]):
     assert len(lambada.plan([LAMBADA], setting(limit=1, choices=choices)).requests) == 1
 
 
-@pytest.mark.parametrize("benchmark", [lambada, wsc273])
+NQ = "".join(
+    json.dumps({"question": question, "answer": answers}) + "\n"
+    for question, answers in [("who wrote it", ["Ann Lee", "A. Lee"]), ("when was that", ["1989"])]
+)
+
+
+def test_natural_questions_are_asked_and_compared(setting: Callable[..., Setting]):
+    plan = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "written"}))
+    assert plan.requests[0].prompt.endswith("\nA: Mercury\nQ: Who wrote it?\nA:")
+    typed = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "typed"}))
+    assert typed.requests[1].prompt.endswith("\nQ: when was that\nA:")
+    right, wrong = Continued(text=" The a. lee!\nQ: Why?", logprob=-5.0), Continued(text=" in 1989", logprob=-1.0)
+    assert plan.measure([right, wrong]) == {"exact_match": 50.0, "exact_match_of_the_surest_1_percent": 0.0}
+    surer = Continued(text="Ann Lee", logprob=-0.5)
+    assert plan.measure([surer, wrong]) == {"exact_match": 50.0, "exact_match_of_the_surest_1_percent": 100.0}
+
+
+def test_a_greedy_answer_and_how_sure_it_is(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
+    plan = natural_questions.plan([NQ], setting(choices={"question": "typed"}))
+    for asked, (found, _) in zip(
+        plan.requests, [runner.answers_of(model, [request]) for request in plan.requests], strict=True
+    ):
+        ids = model.tokenizer.encode(asked.prompt)
+        text, total = "", 0.0
+        for _ in range(40):
+            row = hf_logprobs(ids)[-1]
+            ids.append(int(row.argmax()))
+            total += row.max().item()
+            text = model.tokenizer.decode(ids)[len(asked.prompt) :]
+            if ids[-1] == EOT or "\n" in text:
+                break
+        assert found[0].text == text.removesuffix("<|endoftext|>").partition("\n")[0]
+        assert found[0].logprob == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize("benchmark", [lambada, wsc273, natural_questions])
 def test_a_line_that_is_not_an_example(benchmark, setting: Callable[..., Setting]):
+    choices = {"text": "openai", "start": "nothing", "question": "typed"}
     with pytest.raises(DataError, match=r"line 1 of .* begins 'nonsense'"):
-        benchmark.plan(["nonsense\n"], setting(choices={"text": "openai", "start": "nothing"}))
+        benchmark.plan(["nonsense\n"], setting(choices=choices))

@@ -90,7 +90,7 @@ def test_what_cannot_be_chosen(model: LanguageModel, lambada: Benchmark, tmp_pat
 def test_an_unknown_benchmark_has_a_nearest_name() -> None:
     with pytest.raises(DataError, match="Did you mean wikitext2"):
         find("wikitext-2x")
-    with pytest.raises(DataError, match="There are: lambada, wikitext2, ptb, wsc273"):
+    with pytest.raises(DataError, match="There are: lambada, wikitext2, ptb, wsc273, nq"):
         find("qqq")
 
 

@@ -5,9 +5,27 @@ files -> plan(texts, setting) -> requests -> the model -> plan.measure(results) 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpt2.generation.targets import Target, TargetScore
+from gpt2.tasks import Asked
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continued:
+    """What the model wrote when it was asked.
+
+    Attributes:
+        text: up to what stopped it.
+        logprob: of all its tokens, the one that stopped it included.
+    """
+
+    text: str
+    logprob: float
+
+
+Request = Target | Asked  # score these tokens; continue this prompt
+Answer = TargetScore | Continued
 Figures = dict[str, float]
 
 
@@ -65,14 +83,14 @@ class Plan:
     """What to ask the model, and what to make of its answers.
 
     Attributes:
-        requests: in any order the runner likes; each stands for itself.
+        requests: of one kind, in any order the runner likes; each stands for itself.
         measure: figures from the answers, in the order of the requests.
         n_examples: that were taken from the files.
         notes: what is to be said beside the figures.
     """
 
-    requests: Sequence[Target]
-    measure: Callable[[Sequence[TargetScore]], Figures]
+    requests: Sequence[Target] | Sequence[Asked]
+    measure: Callable[[Sequence[Any]], Figures]
     n_examples: int
     notes: tuple[str, ...] = ()
 

@@ -1,15 +1,17 @@
 """Answers of a model that were already computed, so that an interrupted evaluation goes on where it was.
 
 One file for each model, weight form and backend: a line of JSON for each request, added as soon as it is
-answered and found again by a hash of the request's tokens. Nothing else decides, so a changed choice or limit
+answered and found again by a hash of the request. Nothing else decides, so a changed choice or limit
 reuses what is the same and computes what is not. A line that an interruption cut short is ignored.
 """
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from gpt2.evaluate.benchmark import Answer, Continued, Request
 from gpt2.generation.targets import Target, TargetScore
 
 
@@ -17,7 +19,7 @@ class Answers:
     """The answers in one file. Without a path nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
-        self._found: dict[str, TargetScore] = {}
+        self._found: dict[str, Answer] = {}
         self._file: IO[str] | None = None
         if path is None:
             return
@@ -32,17 +34,16 @@ class Answers:
         if torn:
             self._file.write("\n")
 
-    def get(self, request: Target) -> TargetScore | None:
+    def get(self, request: Request) -> Answer | None:
         """The answer to a request, where there is one."""
         return self._found.get(_key(request))
 
-    def put(self, request: Target, answer: TargetScore) -> None:
+    def put(self, request: Request, answer: Answer) -> None:
         """Keep an answer; it is on its way to the disk when this returns."""
         key = _key(request)
         self._found[key] = answer
         if self._file is not None:
-            line = {"key": key, "logprobs": answer.logprobs, "ranks": answer.ranks, "best": answer.best}
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps({"key": key, **asdict(answer)}) + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -53,14 +54,21 @@ class Answers:
     def _take(self, line: str) -> None:
         try:
             found = json.loads(line)
-            answer = TargetScore(
-                logprobs=tuple(found["logprobs"]), ranks=tuple(found["ranks"]), best=tuple(found["best"])
+            answer = (
+                Continued(text=found["text"], logprob=found["logprob"])
+                if "text" in found
+                else TargetScore(
+                    logprobs=tuple(found["logprobs"]), ranks=tuple(found["ranks"]), best=tuple(found["best"])
+                )
             )
             self._found[found["key"]] = answer
         except (ValueError, KeyError, TypeError):
             return
 
 
-def _key(request: Target) -> str:
-    tokens = json.dumps([request.context, request.targets, request.best])
-    return hashlib.sha256(tokens.encode("ascii")).hexdigest()[:32]
+def _key(request: Request) -> str:
+    if isinstance(request, Target):
+        asked = json.dumps([request.context, request.targets, request.best])
+    else:
+        asked = json.dumps([request.prompt, repr(request.sampling)])
+    return hashlib.sha256(asked.encode("ascii")).hexdigest()[:32]

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gpt2.errors import DataError
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Plan, Setting
@@ -35,19 +35,17 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     passages = _passages(texts[0])[: setting.limit]
     if setting.choices["text"] == "normalised":
         passages = [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]
-    stop_ids = frozenset(ids[0] for word in STOP_WORDS for form in (word, word.capitalize())
-                         if len(ids := setting.encode(f" {form}")) == 1)  # fmt: skip
+    forms = [f" {form}" for word in STOP_WORDS for form in (word, word.capitalize())]
+    stop_ids = frozenset(ids[0] for ids in map(setting.encode, forms) if len(ids) == 1)
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
-    requests = [
-        _request(passage, setting.encode, start, setting.n_positions, best=len(stop_ids) + 1) for passage in passages
-    ]
+    requests = [_request(passage, setting, start, best=len(stop_ids) + 1) for passage in passages]
 
     def measure(results: Sequence[TargetScore]) -> Figures:
         n = len(results)
         whole = [max(result.ranks) == 0 for result in results]
         last = [result.ranks[-1] == 0 for result in results]
         filtered = [
-            next(token for token in result.best if token not in stop_ids) == request.targets[0]
+            next((token for token in result.best if token not in stop_ids), None) == request.targets[0]
             and max(result.ranks[1:], default=0) == 0
             for request, result in zip(requests, results, strict=True)
         ]
@@ -61,14 +59,12 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     return Plan(requests=requests, measure=measure, n_examples=len(passages))
 
 
-def _request(
-    passage: str, encode: Callable[[str], list[int]], start: tuple[int, ...], n_positions: int, *, best: int
-) -> Target:
+def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: int) -> Target:
     context, _, word = passage.rpartition(" ")
-    before, targets = encode(context), tuple(encode(f" {word}"))
-    # a passage longer than the context keeps its end
-    kept = (*start, *before)[-(n_positions - len(targets) + 1) :]
-    return Target(context=tuple(kept), targets=targets, best=best)
+    before, targets = (*start, *setting.encode(context)), tuple(setting.encode(f" {word}"))
+    # a passage longer than the context keeps its end; one of a single word follows the end-of-text token
+    kept = before[-(setting.n_positions - len(targets) + 1) :] or (setting.eot,)
+    return Target(context=kept, targets=targets, best=best)
 
 
 def _passages(text: str) -> list[str]:

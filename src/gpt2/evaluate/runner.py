@@ -1,25 +1,30 @@
 """Running benchmarks on a model, and everything that must be known to compare the figures."""
 
 import hashlib
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Benchmark, Plan, Setting
+from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Plan, Request, Setting
 from gpt2.evaluate.cache import Answers
 from gpt2.evaluate.files_of_data import read_files
 from gpt2.files import sha256_file
-from gpt2.generation.targets import Target, TargetScore, score_targets
+from gpt2.generation import Sampling
+from gpt2.generation.targets import Target, score_targets
 from gpt2.language_model import LanguageModel
+from gpt2.tasks import Asked
 
 Progress = Callable[[str, int, int], None]  # benchmark, requests answered, of how many
 
 _STEP_TOKENS = 512  # of short requests together: enough to keep the matrix products busy
+_PROMPTS_AT_ONCE = 32
 
 
 def evaluate(
@@ -126,16 +131,16 @@ def _run(
     begin, n_tokens, done = time.perf_counter(), 0, len(found) - len(missing)
     for group in _groups(plan.requests, missing):
         requests = [plan.requests[i] for i in group]
-        for i, request, answer in zip(group, requests, score_targets(model.backend, requests), strict=True):
+        computed, n = answers_of(model, requests)
+        for i, request, answer in zip(group, requests, computed, strict=True):
             found[i] = answer
             answers.put(request, answer)
-            n_tokens += len(request.context) + len(request.targets) - 1
+        n_tokens += n
         done += len(group)
         progress(benchmark.name, done, len(found))
     seconds = time.perf_counter() - begin
-    complete: list[TargetScore] = [answer for answer in found if answer is not None]
     return {
-        "figures": plan.measure(complete),
+        "figures": plan.measure(found),
         "paper": dict(benchmark.paper),
         "examples": plan.n_examples,
         "requests": len(found),
@@ -149,16 +154,43 @@ def _run(
     }
 
 
-def _groups(requests: Sequence[Target], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Requests that are computed together, neighbours, up to `_STEP_TOKENS` tokens."""
+def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Sequence[Answer], int]:
+    """The answers, and how many tokens were computed for them."""
+    targets = [request for request in requests if isinstance(request, Target)]
+    if targets:
+        return score_targets(model.backend, targets), sum(map(_size, targets))
+    prompts = [request for request in requests if isinstance(request, Asked)]
+    sampling = replace(prompts[0].sampling, logprobs=0, seed=0)
+    continued: list[Continued] = []
+    n_tokens = 0
+    for completion in model.generate([asked.prompt for asked in prompts], sampling):
+        logprobs = [each.logprob or 0.0 for each in completion.samples[0].logprobs or ()]
+        continued.append(Continued(text=completion.text, logprob=math.fsum(logprobs)))
+        n_tokens += len(model.tokenizer.encode(str(completion.prompt))) + len(logprobs)
+    return continued, n_tokens
+
+
+def _groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
+    """Requests that are computed together: neighbours, up to `_STEP_TOKENS` tokens, or prompts of the same settings."""
     group: list[int] = []
     n_tokens = 0
     for i in wanted:
-        size = len(requests[i].context) + len(requests[i].targets)
-        if group and n_tokens + size > _STEP_TOKENS:
+        size = _size(requests[i])
+        alike = not group or _settings(requests[group[0]]) == _settings(requests[i])
+        if group and (n_tokens + size > _STEP_TOKENS or not alike):
             yield group
             group, n_tokens = [], 0
         group.append(i)
         n_tokens += size
     if group:
         yield group
+
+
+def _size(request: Request) -> int:
+    if isinstance(request, Target):
+        return len(request.context) + len(request.targets) - 1
+    return _STEP_TOKENS // _PROMPTS_AT_ONCE
+
+
+def _settings(request: Request) -> Sampling | None:
+    return None if isinstance(request, Target) else request.sampling

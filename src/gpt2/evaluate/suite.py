@@ -3,10 +3,16 @@
 import difflib
 
 from gpt2.errors import DataError
-from gpt2.evaluate import lambada, ptb, wikitext2, wsc273
+from gpt2.evaluate import lambada, natural_questions, ptb, wikitext2, wsc273
 from gpt2.evaluate.benchmark import Benchmark
 
-SUITE: tuple[Benchmark, ...] = (lambada.BENCHMARK, wikitext2.BENCHMARK, ptb.BENCHMARK, wsc273.BENCHMARK)
+SUITE: tuple[Benchmark, ...] = (
+    lambada.BENCHMARK,
+    wikitext2.BENCHMARK,
+    ptb.BENCHMARK,
+    wsc273.BENCHMARK,
+    natural_questions.BENCHMARK,
+)
 NAMES = tuple(benchmark.name for benchmark in SUITE)
 
 

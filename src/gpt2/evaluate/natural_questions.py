@@ -1,0 +1,95 @@
+"""Natural Questions: what people asked a search engine, answered from what the model knows."""
+
+import json
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt2.errors import DataError
+from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Plan, Setting
+from gpt2.tasks import Prompts, Room, answer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """Attributes:
+    question: as it was typed, in lower case.
+    answers: any of which is right.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+
+
+def plan(texts: Sequence[str], setting: Setting) -> Plan:
+    """One prompt a question: our examples of questions and answers, then the question."""
+    questions = _questions(texts[0])[: setting.limit]
+    prompts = Prompts.ours().answer
+    room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
+    written = setting.choices["question"] == "written"
+    requests = [
+        answer.ask(_written(each.question) if written else each.question, prompts=prompts, room=room)
+        for each in questions
+    ]
+
+    def measure(results: Sequence[Continued]) -> Figures:
+        right = [
+            normalised(answer.read(result.text)) in {normalised(text) for text in question.answers}
+            for question, result in zip(questions, results, strict=True)
+        ]
+        surest = sorted(range(len(results)), key=lambda i: -results[i].logprob)[: max(1, len(results) // 100)]
+        return {
+            "exact_match": 100 * sum(right) / len(right),
+            "exact_match_of_the_surest_1_percent": 100 * sum(right[i] for i in surest) / len(surest),
+        }
+
+    return Plan(requests=requests, measure=measure, n_examples=len(questions))
+
+
+def normalised(text: str) -> str:
+    """As SQuAD compares answers: without case, punctuation, articles and extra spaces."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _written(question: str) -> str:
+    return f"{question[:1].upper()}{question[1:]}{'' if question.endswith('?') else '?'}"
+
+
+def _questions(text: str) -> list[Question]:
+    questions: list[Question] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found = json.loads(line)
+            questions.append(Question(question=str(found["question"]), answers=tuple(map(str, found["answer"]))))
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"line {number} of Natural Questions is not a question: it begins {line[:40]!r}.") from None
+    return questions
+
+
+BENCHMARK = Benchmark(
+    name="nq",
+    title="Natural Questions",
+    protocol=(
+        "Section 3.8: the context is seeded with example question answer pairs; the exact match of SQuAD; the largest "
+        "model answers 4.1 % and the smallest at most 1.0 %, and of the 1 % of questions it is surest of 63.1 %. Open: "
+        "the examples, and how sure is measured. Here the first line of a greedy continuation is the answer, and its "
+        "probability, to the end of the line, says how sure the model is. The file is the later open edition of the "
+        "development set, so the paper's figures are of other questions."
+    ),
+    files=(
+        DataFile(
+            path="nq_open/NQ-open.dev.jsonl",
+            sha256="f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616",
+            origin="the development set of NQ-open (Google; CC BY-SA 3.0), NQ-open.dev.jsonl, 3,610 lines",
+        ),
+    ),
+    choices={
+        "question": Choice(
+            values=("written", "typed"), help="with a capital and a question mark, or in lower case as it was typed"
+        )
+    },
+    plan=plan,
+    paper={"exact_match": (None, None, None, 4.1), "exact_match_of_the_surest_1_percent": (None, None, None, 63.1)},
+)
