@@ -217,6 +217,11 @@ def test_parquet(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="has no column 'body': it has text, n"):
         list(read_documents(path, ReadOptions(field="body")))
+    with pytest.raises(DataError, match="no text in the column 'n': row 1 holds int"):
+        list(read_documents(path, ReadOptions(field="n")))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"a\.parquet is broken"):
+        list(read_documents(path))
 
 
 @settings(deadline=None)

@@ -218,7 +218,17 @@ def test_sources_that_cannot_be_mixed_are_refused(folders: list[Source], tmp_pat
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"sequences": 1}, {"sequences": "x", "tokens": {}}, {"sequences": 1, "tokens": 3}, [], None]
+    "value",
+    [
+        {},
+        {"sequences": 1},
+        {"sequences": "x", "tokens": {}},
+        {"sequences": 1, "tokens": 3},
+        {"sequences": -1, "tokens": {}},
+        {"sequences": 1, "tokens": {"books": -1}},
+        [],
+        None,
+    ],
 )
 def test_what_is_not_a_cursor_is_refused(value: object) -> None:
     with pytest.raises(DataError, match="cursor"):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import gpt2
 from gpt2 import files
 from gpt2.data import PrepareConfig, Progress, ReadOptions, TokenStream, blocks, folder_writer, prepare, verify
-from gpt2.errors import DataError, FolderInUseError
+from gpt2.errors import DataError, FolderInUseError, ShardError
 from gpt2.tokenizer import Tokenizer
 
 EOT = 50256
@@ -171,7 +171,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     kill = "next(count, None) is None and os.kill(os.getpid(), signal.SIGKILL)"
     environment = {**os.environ, "PYTHONPATH": str(Path(gpt2.__file__).parents[1])}
     for _ in range(2):
-        ended = subprocess.run([*script(corpus, out, kill)], env=environment, timeout=60, check=False)
+        ended = subprocess.run([*script(corpus, out, kill)], env=environment, timeout=600, check=False)
         assert ended.returncode == -signal.SIGKILL
     before = json.loads((out / "progress.json").read_text(encoding="utf-8"))["state"]["blocks"]
     assert before == 10  # five blocks each time
@@ -187,7 +187,8 @@ def test_a_worker_that_dies_costs_only_what_it_was_doing(
     out = tmp_path / "out"
 
     def kill_one(progress: Progress) -> None:
-        multiprocessing.active_children()[0].kill()
+        for child in multiprocessing.active_children()[:1]:  # what was encoded already is still told
+            child.kill()
 
     with pytest.raises(DataError, match="a worker process died"):
         prepare(corpus, out, config=CONFIG, workers=2, progress=kill_one)
@@ -196,13 +197,38 @@ def test_a_worker_that_dies_costs_only_what_it_was_doing(
     assert contents(out) == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked")
+def test_a_worker_that_is_starting_does_not_hear_ctrl_c(
+    corpus: list[Path], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys; '--multiprocessing-fork' in sys.orig_argv and signal.raise_signal(signal.SIGINT)",
+        encoding="utf-8",
+    )
+    source = str(Path(gpt2.__file__).parents[1])
+    program = f"""from gpt2.data import PrepareConfig, blocks, prepare
+blocks.BLOCK_CHARACTERS = 400
+config = PrepareConfig(validation=0.2, shard_tokens=500)
+prepare({[str(path) for path in corpus]!r}, {str(tmp_path / "out")!r}, config=config, workers=2)"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), source])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    assert contents(tmp_path / "out") == expected
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit")
 def test_a_full_disk_loses_nothing(corpus: list[Path], expected: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1800, 1800))"
     environment = {**os.environ, "PYTHONPATH": str(Path(gpt2.__file__).parents[1])}
     full = subprocess.run(
-        [*script(corpus, out, limit)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*script(corpus, out, limit)], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert "OSError" in full.stderr
     assert not (out / "manifest.json").exists()
@@ -267,8 +293,64 @@ def test_a_shard_that_vanished_is_named(corpus: list[Path], tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         prepare(corpus, tmp_path / "out", config=CONFIG, progress=stop_after(1, KeyboardInterrupt()))
     (tmp_path / "out" / "train-00000.bin").unlink()
-    with pytest.raises(DataError, match=r"train-00000\.bin is lost"):
+    with pytest.raises(DataError, match=r"train-00000\.bin is cut off or lost"):
         prepare(corpus, tmp_path / "out", config=CONFIG)
+
+
+def test_a_finished_shard_that_was_cut_is_named(corpus: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, out, config=CONFIG, progress=stop_after(8, KeyboardInterrupt()))
+    closed = [*json.loads((out / "progress.json").read_text(encoding="utf-8"))["state"]["closed"]]
+    os.truncate(out / closed[0], 1100)
+    before = contents(out)
+    with pytest.raises(ShardError, match=f"{closed[0]} is cut off or lost. Remove the folder"):
+        prepare(corpus, out, config=CONFIG)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "[]",
+        "",
+        '{"settings": {}, "state": {}}',
+        ('"blocks": 2', '"blocks": "2"'),
+        ('"train": {', '"other": {'),
+        ('"tokens"', '"lost"'),
+        ('"name"', '"lost"'),
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_refused(corpus: list[Path], tmp_path: Path, spoil: str | tuple[str, str]) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, out, config=CONFIG, progress=stop_after(1, KeyboardInterrupt()))
+    record = (out / "progress.json").read_text(encoding="utf-8")
+    damaged = spoil if isinstance(spoil, str) else record.replace(*spoil)
+    assert damaged != record
+    (out / "progress.json").write_text(damaged, encoding="utf-8")
+    with pytest.raises(ShardError, match=r"progress\.json is damaged.*Remove .*out and start anew"):
+        prepare(corpus, out, config=CONFIG)
+
+
+def test_a_manifest_without_settings_is_another_folder(corpus: list[Path], tmp_path: Path) -> None:
+    manifest = prepare(corpus, tmp_path / "out")
+    del manifest["settings"]
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(DataError, match="another configuration"):
+        prepare(corpus, tmp_path / "out")
+
+
+def test_one_source_needs_no_list(corpus: list[Path], tmp_path: Path) -> None:
+    assert prepare(str(corpus[1]), tmp_path / "out")["documents"] == 1
+
+
+def test_a_file_in_the_way_stays(corpus: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match="it is a file"):
+        prepare(corpus, tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_folder_with_other_things_in_it_is_not_filled(corpus: list[Path], tmp_path: Path) -> None:

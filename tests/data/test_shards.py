@@ -48,6 +48,13 @@ def test_an_id_outside_the_vocabulary_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "a.bin").exists()
 
 
+def test_ids_are_whole_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="whole numbers"):
+        write_shard(tmp_path / "a.bin", np.array([1.0, 2.5]), vocab_size=10)
+    write_shard(tmp_path / "a.bin", [], vocab_size=10)
+    assert read_shard(tmp_path / "a.bin").size == 0
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

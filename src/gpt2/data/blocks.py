@@ -4,14 +4,17 @@ This process reads documents and cuts them into blocks, always at the same place
 the ids come back in the order of the blocks. So the number of workers cannot change what is written.
 """
 
+import contextlib
 import hashlib
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -127,11 +130,14 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
             yield block, encode_block(block.pieces, tokenizer)
         return
     context = multiprocessing.get_context("spawn")
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tokenizer,))
     waiting: deque[tuple[Block, Future[Encoded]]] = deque()
     try:
         for block in blocks:
-            waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
+            with _deaf_children():  # submitting starts a worker, until there are enough
+                waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
             if len(waiting) > 2 * workers:
                 first, ids = waiting.popleft()
                 yield first, ids.result()
@@ -144,6 +150,22 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Generator[None]:
+    """Processes started in the block never hear Ctrl-C: a terminal sends it to all, and the parent answers it.
+
+    What reaches this process meanwhile is heard as the block ends. (On Windows a worker is deaf only once it runs.)
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts

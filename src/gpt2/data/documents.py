@@ -106,6 +106,7 @@ def read_documents(
     Raises:
         DataError: bytes that are not UTF-8 (named by offset), a broken line (named by number), a broken archive.
         MissingExtraError: the library for this compression or for Parquet is not installed.
+        OSError: the file cannot be opened or read.
     """
     options = options or ReadOptions()
     name = str(source)
@@ -229,19 +230,29 @@ def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
 
 def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
     try:
+        import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError(f"Reading {name} needs the extra `data` (the package pyarrow).") from error
-    with parquet.ParquetFile(name) as file:
-        columns: list[str] = file.schema_arrow.names
-        if options.field not in columns:
-            raise DataError(
-                f"{name} has no column {options.field!r}: it has {', '.join(columns)}. "
-                f"Name the column of the text (--field)."
-            )
-        row = 0
-        for batch in file.iter_batches(batch_size=1024, columns=[options.field]):
-            for text in batch.column(0).to_pylist():
-                row += 1
-                if text is not None:
-                    yield Document(text=str(text), where=f"{name}, row {row}")
+    try:
+        with parquet.ParquetFile(name) as file:
+            columns: list[str] = file.schema_arrow.names
+            if options.field not in columns:
+                raise DataError(
+                    f"{name} has no column {options.field!r}: it has {', '.join(columns)}. "
+                    f"Name the column of the text (--field)."
+                )
+            row = 0
+            for batch in file.iter_batches(batch_size=1024, columns=[options.field]):
+                for text in batch.column(0).to_pylist():
+                    row += 1
+                    if text is None:
+                        continue
+                    if not isinstance(text, str):
+                        raise DataError(
+                            f"{name} has no text in the column {options.field!r}: row {row} holds "
+                            f"{type(text).__name__}. Name the column of the text (--field)."
+                        )
+                    yield Document(text=text, where=f"{name}, row {row}")
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is broken: {error}. Fetch it again.") from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt2.data import shards
 from gpt2.data.blocks import SPLITS, Block, Encoded
-from gpt2.errors import DataError
+from gpt2.errors import DataError, FormatError, ShardError
 from gpt2.files import MANIFEST_NAME, read_json, sha256_file, write_json
 from gpt2.tokenizer import Tokenizer
 
@@ -88,21 +88,23 @@ class FolderWriter:
                 )
             self._record()
             return
-        before = read_json(path, shards.MANIFEST_LIMIT_BYTES)
-        refuse_other(self.out, _without_sizes(before["settings"]), _without_sizes(self.settings))
-        self.state = _State(**before["state"])
+        settings, self.state = _read_record(path)
+        refuse_other(self.out, _without_sizes(settings), _without_sizes(self.settings))
         open_bytes = {
             self.state.filling(split): shards.size_bytes(facts["tokens"], self.version)
             for split, facts in self.state.open.items()
             if facts["tokens"]
         }
-        for file in sorted(self.out.glob("*.bin")):
-            if file.name in open_bytes and file.stat().st_size >= open_bytes[file.name]:
-                os.truncate(file, open_bytes.pop(file.name))
-            elif file.name not in self.state.closed:
-                file.unlink()
-        if open_bytes:
-            raise DataError(f"{self.out} cannot be finished: {', '.join(open_bytes)} is lost. Remove the folder.")
+        least_bytes = open_bytes | {name: facts["bytes"] for name, facts in self.state.closed.items()}
+        size_of = {file.name: file.stat().st_size for file in sorted(self.out.glob("*.bin"))}
+        for name, wanted_bytes in least_bytes.items():
+            if size_of.get(name, -1) < wanted_bytes:
+                raise ShardError(f"{self.out} cannot be finished: {name} is cut off or lost. Remove the folder.")
+        for name in size_of:
+            if name in open_bytes:
+                os.truncate(self.out / name, open_bytes[name])
+            elif name not in self.state.closed:
+                (self.out / name).unlink()
         if self.state.blocks:
             documents = sum(self.state.total("documents", split) for split in SPLITS)
             _log.info("%s: going on after %s documents that an earlier run finished", self.out, f"{documents:,}")
@@ -212,6 +214,31 @@ class FolderWriter:
                     os.fsync(file.fileno())
         write_json(self.out / PROGRESS_NAME, {"settings": self.settings, "state": asdict(self.state)})
         self.last_record = time.monotonic()
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any], _State]:
+    """The settings and the state of an unfinished run.
+
+    Raises:
+        ShardError: the record is damaged.
+    """
+    try:
+        record = read_json(path, shards.MANIFEST_LIMIT_BYTES)
+        settings, raw = record["settings"], record["state"]
+        _without_sizes(settings)
+        counts = [raw[what] for what in ("blocks", "empty", "text_bytes")]
+        counts += [raw["open"][split][what] for split in SPLITS for what in ("tokens", "documents")]
+        for facts in raw["closed"].values():
+            counts += [facts[what] for what in ("tokens", "documents", "bytes")] + [SPLITS.index(facts["split"])]
+        if not all(isinstance(count, int) for count in counts):
+            raise TypeError("a count that is no whole number")
+        state = _State(**raw)
+    except (FormatError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(
+            f"{path} is damaged, so the run cannot go on ({type(error).__name__}: {error}). "
+            f"Remove {path.parent} and start anew."
+        ) from error
+    return settings, state
 
 
 def refuse_other(out: Path, before: object, now: object) -> None:

@@ -68,7 +68,10 @@ class Cursor:
         """
         try:
             tokens = {str(name): int(count) for name, count in value["tokens"].items()}
-            return cls(sequences=int(value["sequences"]), tokens=tokens)
+            sequences = int(value["sequences"])
+            if min(sequences, *tokens.values(), 0) < 0:
+                raise ValueError("no run has read less than nothing")
+            return cls(sequences=sequences, tokens=tokens)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"The data cursor cannot be read: {value!r} is not one.") from error
 

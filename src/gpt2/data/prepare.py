@@ -77,7 +77,7 @@ class Progress:
 
 
 def prepare(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     out: Path | str,
     *,
     config: PrepareConfig | None = None,
@@ -104,19 +104,24 @@ def prepare(
     Raises:
         DataError: a source that cannot be read, has nothing in it, or is not what the run began with; or a
             folder that holds the output of another configuration.
+        ShardError: the record of the former run is damaged, or a shard that it finished is.
         FolderInUseError: another process is writing there.
         OSError: the disk is full; run again once there is room, what was recorded is kept.
     """
     config = config or PrepareConfig()
     out = Path(out)
     tokenizer = tokenizer or Tokenizer.published()
+    if isinstance(sources, str | Path):  # a text is a sequence too: of names of one letter
+        sources = [sources]
     found = find_sources(sources, config.read.kind)
     named = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
     settings = {"sources": named, "tokenizer_hash": tokenizer.hash, **asdict(config)}
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} cannot be filled: it is a file. Choose the name of a folder.")
     with lock(out):
         if (out / MANIFEST_NAME).is_file():
             manifest = shards.read_manifest(out)
-            refuse_other(out, manifest["settings"], settings)
+            refuse_other(out, manifest.get("settings"), settings)
             (out / PROGRESS_NAME).unlink(missing_ok=True)
             _log.info("%s: already prepared", out)
             return manifest

@@ -59,10 +59,12 @@ def write_shard(path: Path, ids: Sequence[int] | Ids, *, vocab_size: int) -> Non
     """Write one shard, atomically.
 
     Raises:
-        ShardError: an id that the vocabulary does not have.
+        ShardError: an id that is no whole number or that the vocabulary does not have.
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
-    array = np.asarray(ids, dtype=np.int64)
+    array = np.asarray(ids)
+    if array.size and array.dtype.kind not in "iu":
+        raise ShardError(f"{path} cannot be written: ids must be whole numbers, and these are {array.dtype}.")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < vocab_size:
         raise ShardError(f"{path} cannot be written: ids must lie between 0 and {vocab_size - 1}.")
     version = version_for(vocab_size)
@@ -216,7 +218,10 @@ def verify(folder: Path) -> Iterator[str]:
         ShardError: there is no readable manifest.
     """
     manifest = read_manifest(folder)
-    yield from broken_files(folder)
+    try:
+        yield from broken_files(folder)
+    except FormatError as error:
+        raise ShardError(str(error)) from error
     for name in sorted(manifest["files"]):
         try:
             ids = read_shard(folder / name)
