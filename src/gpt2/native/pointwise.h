@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include <math.h>   // sqrtf alone: one instruction, and no template of <cmath>
+
 namespace gpt2 {
 namespace {
 
@@ -47,15 +49,6 @@ inline Lanes gelu(const Lanes& x) {
   return div(x, add(broadcast(1.0f), exponential(power)));
 }
 
-inline float square_root(float x) {
-  // Newton's method is exact enough, but the compiler's instruction is exact: this is it, without <cmath>.
-#if defined(__GNUC__) || defined(__clang__)
-  return __builtin_sqrtf(x);
-#else
-  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
-#endif
-}
-
 void layer_norm(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y) {
   Lanes sum = broadcast(0.0f);
   for (int d = 0; d < width; d += kPanel) sum = add(sum, load_first(x + d, width - d, 0.0f));
@@ -67,7 +60,7 @@ void layer_norm(const float* x, const float* gain, const float* bias, int width,
     squares = multiply_add(centred, centred, squares);
   }
   const float variance = sum_across(squares) / static_cast<float>(width);
-  const float scale = 1.0f / square_root(variance + epsilon);
+  const float scale = 1.0f / sqrtf(variance + epsilon);
 
   for (int d = 0; d < width; d += kPanel) {
     const Lanes centred = sub(load_first(x + d, width - d, mean), broadcast(mean));
