@@ -190,7 +190,7 @@ def test_what_gpt2_has_not_is_refused_by_name(folder: Path, rewrite: Any, settin
         ({"n_head": 0}, "n_head must lie between"),
         ({"n_inner": 2.5}, "n_inner must be a whole number"),
         ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon must be a number"),
-        ({"layer_norm_epsilon": -1}, "layer_norm_epsilon must lie between"),
+        ({"layer_norm_epsilon": -1}, "layer_norm_epsilon must be a number between"),
         ({"num_attention_heads": 4}, "n_head is 2 and num_attention_heads is 4"),
     ],
 )

@@ -156,6 +156,14 @@ def test_another_checkpoint_than_model_ckpt_is_found_by_its_state(ours: Path) ->
         checkpoint.read(ours)
 
 
+@pytest.mark.parametrize("name", [INDEX, DATA, "hparams.json"])
+def test_a_link_out_of_the_folder_is_refused(ours: Path, tmp_path: Path, name: str) -> None:
+    (ours / name).rename(tmp_path / name)
+    (ours / name).symlink_to(tmp_path / name)
+    with pytest.raises(FormatError, match="a link that leads out of its folder"):
+        checkpoint.read(ours)
+
+
 def test_damage_anywhere_in_the_data_is_found(ours: Path) -> None:
     content = (ours / DATA).read_bytes()
     for position in (0, len(content) // 2, len(content) - 1):

@@ -55,7 +55,7 @@ def read(path: Path) -> Checkpoint:
             f"{path} cannot be read: there is no {CONFIG} in {folder}, and the number of heads stands nowhere else. "
             f"Put the model's {CONFIG} there."
         )
-    config = config_from_json(read_json(_inside(folder, CONFIG)), str(folder / CONFIG))
+    config = config_from_json(read_json(inside(folder, CONFIG)), str(folder / CONFIG))
     arrays = _join_scales(_read_arrays(path), path)
     arrays = {name.removeprefix(PREFIX): array for name, array in arrays.items()}
     if config.n_layer * ARRAYS_PER_BLOCK > len(arrays):  # before any list of that length is made
@@ -81,16 +81,16 @@ def read(path: Path) -> Checkpoint:
 
 def _read_arrays(path: Path) -> dict[str, StoredArray]:
     if path.is_file():
-        return read_safetensors(_inside(path.parent, path.name))
+        return read_safetensors(inside(path.parent, path.name))
     for name in (WHOLE, INT8):
         if (path / name).is_file():
-            return read_safetensors(_inside(path, name))
+            return read_safetensors(inside(path, name))
     return _read_shards(path)
 
 
 def _read_shards(folder: Path) -> dict[str, StoredArray]:
     """Every array of a sharded model; the index and the shards must say the same."""
-    raw: Any = read_json(_inside(folder, INDEX), limit_bytes=4 << 20)
+    raw: Any = read_json(inside(folder, INDEX), limit_bytes=4 << 20)
     shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise FormatError(f"{folder / INDEX} has no weight_map from names to files.")
@@ -98,7 +98,7 @@ def _read_shards(folder: Path) -> dict[str, StoredArray]:
     if others := [shard for shard in shards if not shard.endswith(".safetensors")]:
         raise FormatError(f"{folder / INDEX} names {others[0][:80]!r}, which is not a safetensors file.")
     arrays: dict[str, StoredArray] = {}
-    for shard, path in [(shard, _inside(folder, shard)) for shard in shards]:
+    for shard, path in [(shard, inside(folder, shard)) for shard in shards]:
         for name, array in read_safetensors(path).items():
             if shard_of.get(name) != shard:
                 raise FormatError(f"{shard} holds {name[:80]!r}, and {INDEX} does not say so.")
@@ -108,7 +108,7 @@ def _read_shards(folder: Path) -> dict[str, StoredArray]:
     return arrays
 
 
-def _inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str) -> Path:
     """The path of a file that a folder names, which must lie in that folder.
 
     The one link that may lead out is that of Hugging Face's cache: from snapshots/REVISION/ to blobs/.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.forms import Floats
+from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, BundleArray, read_bundle, write_bundle
 from gpt2.checkpoint.weights import StoredArray, Weights, check_plain
@@ -56,8 +57,11 @@ def read(path: Path) -> Checkpoint:
             f"{path} cannot be read: there is no {HPARAMS} in {folder}, and the number of heads stands nowhere else. "
             f"Put the model's {HPARAMS} there."
         )
-    config = _config(read_json(folder / HPARAMS), folder / HPARAMS)
-    stored = read_bundle(path.with_suffix("") if path.is_file() else folder / _newest(folder))
+    config = _config(read_json(inside(folder, HPARAMS)), folder / HPARAMS)
+    bundle = path.name.removesuffix(INDEX_SUFFIX) if path.is_file() else _newest(folder)
+    for suffix in (INDEX_SUFFIX, DATA_SUFFIX):
+        inside(folder, bundle + suffix)
+    stored = read_bundle(folder / bundle)
     arrays = {_our_name(name): _without_leading_axis(array) for name, array in stored.items() if _is_weight(name)}
     if config.n_layer * ARRAYS_PER_BLOCK > len(arrays):  # before any list of that length is made
         raise MismatchError(f"{path} holds {len(arrays)} arrays, too few for its {config.n_layer:,} layers.")

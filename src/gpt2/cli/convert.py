@@ -63,7 +63,7 @@ def convert(
         card=_card(folder),
         overwrite=overwrite,
     )
-    changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, after)]
+    changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, format, after)]
     files = [destination] if destination.is_file() else list(destination.iterdir())
     size = sum(file.stat().st_size for file in files)
     for change in changes:
@@ -85,12 +85,13 @@ def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
     return changes
 
 
-def _precision_change(found: "Checkpoint", after: str) -> list[str]:
+def _precision_change(found: "Checkpoint", format: str, after: str) -> list[str]:
     before = found.weights.form
     if before == after:
         return []
     exact = after == "fp32" and before != "int8"
-    kept = "no value changed" if exact else "every value rounded" if after != "fp32" else "the rounding of int8 stays"
+    rounded = "matrices rounded, vectors and positions in fp32" if format == "gguf" else "every value rounded"
+    kept = "no value changed" if exact else rounded if after != "fp32" else "the rounding of int8 stays"
     return [f"precision from {before} to {after}: {kept}"]
 
 
