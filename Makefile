@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt
 # Small matrices on a thread for each core are slower than on one; the engine's own threads are set by its tests.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: demo test test-all test-install lint types bench clean
+.PHONY: demo test test-all test-sanitized test-install lint types bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
@@ -22,7 +22,15 @@ test: $(VENV)/completed lint types
 
 test-all: $(VENV)/completed
 	$(PYTEST) -m long
-	$(MAKE) test-install
+	$(MAKE) test-sanitized test-install
+
+# The kernels' tests again, with every stray memory access and undefined operation an error (gcc, Linux).
+SANITIZED := build/sanitized/libgpt2_native.so
+test-sanitized: $(VENV)/completed
+	$(BIN)/cmake -S . -B build/sanitized -DGPT2_SANITIZE=ON && $(BIN)/cmake --build build/sanitized
+	GPT2_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	  $(PYTEST) tests/native tests/backends/test_native.py
 
 # What a user gets from `pip install .` alone, in an environment of its own.
 test-install:
