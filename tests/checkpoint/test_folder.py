@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_renamed_into_place_loses_nothing(
     real = Path.rename
 
     def fails(path: Path, target: Path) -> Any:
-        if Path(target) == folder and "-old-" not in path.name:
+        if Path(target) == folder and path.name.startswith(".partial-"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(path, target)
 
