@@ -18,16 +18,16 @@ demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
 
 test: $(VENV)/completed lint types
-	$(PYTEST) -m "not long"
+	$(PYTEST) -n 2 -m "not long"
 
 test-all: $(VENV)/completed
-	$(PYTEST) -m long
+	$(PYTEST) -n 2 -m long
 	$(MAKE) test-sanitized test-install
 
 # The kernels' tests again, with every stray memory access and undefined operation an error (gcc, Linux).
 SANITIZED := build/sanitized/libgpt2_native.so
 test-sanitized: $(VENV)/completed
-	$(BIN)/cmake -S . -B build/sanitized -DGPT2_SANITIZE=ON && $(BIN)/cmake --build build/sanitized
+	$(BIN)/cmake -S . -B build/sanitized -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGPT2_SANITIZE=ON && $(BIN)/cmake --build build/sanitized
 	GPT2_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	  $(PYTEST) tests/native tests/backends/test_native.py
