@@ -6,12 +6,11 @@ Each method is a few lines over the room that does the work; here they meet, and
 import dataclasses
 import logging
 import os
-import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,26 +20,16 @@ from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError
-from gpt2.generation import (
-    Beam,
-    Event,
-    FinishReason,
-    Request,
-    Sampling,
-    Scheduler,
-    Score,
-    TokenLogprob,
-    beam_search,
-    score,
-)
-from gpt2.tasks import Asked, Prompts, Room, answer, summarize, translate
+from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
 from gpt2.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # the first token waits for none of these
+    from gpt2.generation import Beam, Score
+    from gpt2.tasks import Asked, Prompts, Room
 
 Prompt = str | Sequence[int]
 
 log = logging.getLogger("gpt2")
-
-_LARGEST_CHOSEN_SEED = (1 << 32) - 1  # a seed that nobody gave stays short enough to type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +167,7 @@ class LanguageModel:
         beams: int = 4,
         length_penalty: float = 1.0,
         **settings: Any,
-    ) -> list[Beam]:
+    ) -> "list[Beam]":
         """The likeliest continuations that a search of bounded width finds, `n` of them, best first.
 
         Args:
@@ -193,9 +182,11 @@ class LanguageModel:
             GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
         """
         request = Request(prompt=prompt, sampling=_with_seed(sampling, settings))
+        from gpt2.generation import beam_search
+
         return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
 
-    def score(self, text: str, *, stride: int | None = None, best: int = 0) -> Score:
+    def score(self, text: str, *, stride: int | None = None, best: int = 0) -> "Score":
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
         Args:
@@ -206,10 +197,12 @@ class LanguageModel:
         Raises:
             GenerationError: an empty text, or a stride outside the context.
         """
+        from gpt2.generation import score
+
         return score(self._exact_backend(), self.tokenizer, text, stride=stride, best=best)
 
     def translate(
-        self, text: str, *, source: str = "french", target: str = "english", prompts: Prompts | None = None
+        self, text: str, *, source: str = "french", target: str = "english", prompts: "Prompts | None" = None
     ) -> str:
         """A sentence in another language, by the paper's prompt of example pairs; greedy.
 
@@ -223,12 +216,14 @@ class LanguageModel:
             ContextError: the text does not fit the context.
             GenerationError: no text, or a language without examples.
         """
+        from gpt2.tasks import Prompts, translate
+
         chosen = (prompts or Prompts.ours()).translate
         return translate.read(
             self._asked(translate.ask(text, source=source, target=target, prompts=chosen, room=self.room))
         )
 
-    def summarize(self, text: str, *, seed: int | None = None, prompts: Prompts | None = None) -> str:
+    def summarize(self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None) -> str:
         """A few sentences that sum an article up, by the paper's `TL;DR:`; sampled with top-k 2.
 
         Args:
@@ -239,6 +234,8 @@ class LanguageModel:
         Raises:
             GenerationError: no text.
         """
+        from gpt2.tasks import Prompts, summarize
+
         chosen = (prompts or Prompts.ours()).summarize
         asked = summarize.ask(text, prompts=chosen, room=self.room)
         return summarize.read(self._asked(asked, seed=seed), sentences=chosen.sentences)
@@ -249,7 +246,7 @@ class LanguageModel:
         *,
         context: str | None = None,
         history: Sequence[tuple[str, str]] = (),
-        prompts: Prompts | None = None,
+        prompts: "Prompts | None" = None,
     ) -> str:
         """An answer, from a passage or from what the model knows, by the paper's prompts; greedy.
 
@@ -263,16 +260,20 @@ class LanguageModel:
             ContextError: the question does not fit the context.
             GenerationError: no question.
         """
+        from gpt2.tasks import Prompts, answer
+
         chosen = (prompts or Prompts.ours()).answer
         asked = answer.ask(question, prompts=chosen, room=self.room, context=context, history=history)
         return answer.read(self._asked(asked))
 
     @property
-    def room(self) -> Room:
+    def room(self) -> "Room":
         """How long a task's prompt may be."""
+        from gpt2.tasks import Room
+
         return Room(n_positions=self.config.n_positions, count=lambda text: len(self.tokenizer.encode(text)))
 
-    def _asked(self, asked: Asked, **settings: Any) -> str:
+    def _asked(self, asked: "Asked", **settings: Any) -> str:
         if asked.left_out:
             log.warning("%s", asked.left_out)
         return self.generate(asked.prompt, asked.sampling, **settings).text
@@ -376,7 +377,8 @@ def _with_seed(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:
     sampling = Sampling(**settings) if sampling is None else dataclasses.replace(sampling, **settings)
     if sampling.seed is not None:
         return sampling
-    return dataclasses.replace(sampling, seed=secrets.randbelow(_LARGEST_CHOSEN_SEED))
+    # a seed that nobody gave stays short enough to type
+    return dataclasses.replace(sampling, seed=int.from_bytes(os.urandom(4)))
 
 
 def _events(scheduler: Scheduler) -> Generator[Event]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-import secrets
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ def generate(
         raise click.UsageError("--prompt-logprobs needs --json. `gpt2 score` shows them as a table.")
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     if sampling.seed is None:
-        sampling = dataclasses.replace(sampling, seed=secrets.randbits(31))
+        sampling = dataclasses.replace(sampling, seed=int.from_bytes(os.urandom(4)))
     if file is None and not interactive:
         prompt = reading.read_text(prompt, errors=errors)
         if not prompt:

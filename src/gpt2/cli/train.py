@@ -68,10 +68,9 @@ def train(
     if dry_run:
         output.write(to_toml(config))
         return
-    _log.info(to_toml(config))
     outcome = pretrain(
         config,
-        on_plan=lambda plan: _log.info("%s", "\n".join(plan.lines())),
+        on_plan=lambda plan: _log.info("%s\n%s", to_toml(config), "\n".join(plan.lines())),
         on_sample=_sampler(config),
     )
     if as_json:
