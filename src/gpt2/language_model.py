@@ -19,7 +19,7 @@ from gpt2 import backends, checkpoint, hub
 from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import CheckpointError
+from gpt2.errors import CheckpointError, GenerationError
 from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
 from gpt2.tokenizer import Tokenizer
 
@@ -285,6 +285,8 @@ class LanguageModel:
             ContextError: more ids than the context.
             GenerationError: an id outside the vocabulary, or none at all.
         """
+        if not len(ids):
+            raise GenerationError("There are no logits of no tokens: give at least 1 id.")
         backend = self._exact_backend()
         slot = backend.new()
         try:
