@@ -19,7 +19,7 @@ from gpt2 import backends, checkpoint, hub
 from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import CheckpointError, GenerationError
+from gpt2.errors import GenerationError
 from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
 from gpt2.tokenizer import Tokenizer
 
@@ -303,19 +303,22 @@ class LanguageModel:
 
         Args:
             folder: takes its name when it is complete.
-            format: "hf", a Hugging Face folder.
-            weights: the form they are stored in: fp32, fp16, bf16 or int8.
+            format: "hf", a Hugging Face folder; or "openai", "llmc", "gguf".
+            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, q8_0.
             overwrite: replace a model that is there.
 
         Raises:
             CheckpointError: there is no such format or form, or the folder is there or cannot be written; what was
                 there before stays.
         """
-        if format != "hf":
-            raise CheckpointError(f"the model cannot be saved as {format!r}: the format here is 'hf'.")
-        source = self.checkpoint
-        checkpoint.write_folder(
-            Path(folder), source.weights, source.config, self.tokenizer, form=weights, overwrite=overwrite
+        checkpoint.write(
+            Path(folder),
+            self.checkpoint.weights,
+            self.tokenizer,
+            format=format,
+            form=weights,
+            card=self.checkpoint.card(),
+            overwrite=overwrite,
         )
 
     def close(self) -> None:

@@ -165,7 +165,7 @@ def test_a_folder_that_is_there_is_replaced_only_when_asked(folder: Path, tiny: 
         checkpoint.write_folder(folder, arrays, config, None, form="fp16")
     assert contents(folder) == before
     checkpoint.write_folder(folder, arrays, config, None, form="int8", overwrite=True)
-    assert set(contents(folder)) == {"config.json", "generation_config.json", "model.int8.safetensors"}
+    assert set(contents(folder)) == {"README.md", "config.json", "generation_config.json", "model.int8.safetensors"}
 
 
 @pytest.mark.parametrize("foreign", ["novel.txt", "data/"])

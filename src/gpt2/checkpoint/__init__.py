@@ -1,16 +1,21 @@
 """Files <-> named arrays: one module for each format, one table of names, and never a pickle.
 
 `read` opens a model in any format into `Weights`, mapped into memory; `write` writes it in any format, and
-`write_folder` a Hugging Face folder from whatever gives arrays.
+`write_folder` a Hugging Face folder from whatever gives arrays. The names below are imported when they are first
+used: opening a model wants none of what writes one.
 """
 
-from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.folder import fill_folder, write_folder
-from gpt2.checkpoint.formats import FORMS_OF, read, write
-from gpt2.checkpoint.forms import FORMS
-from gpt2.checkpoint.names import shapes
-from gpt2.checkpoint.safetensors import LazyArray, read_metadata, read_safetensors, write_safetensors
-from gpt2.checkpoint.weights import StoredArray, Weights
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2.checkpoint.checkpoint import Checkpoint
+    from gpt2.checkpoint.folder import fill_folder, write_folder
+    from gpt2.checkpoint.forms import FORMS
+    from gpt2.checkpoint.names import shapes
+    from gpt2.checkpoint.reading import read
+    from gpt2.checkpoint.safetensors import LazyArray, read_metadata, read_safetensors, write_safetensors
+    from gpt2.checkpoint.weights import StoredArray, Weights
+    from gpt2.checkpoint.writing import FORMS_OF, write
 
 __all__ = [
     "FORMS",
@@ -28,3 +33,28 @@ __all__ = [
     "write_folder",
     "write_safetensors",
 ]
+
+_HOMES = {
+    "FORMS": "forms",
+    "FORMS_OF": "writing",
+    "Checkpoint": "checkpoint",
+    "LazyArray": "safetensors",
+    "StoredArray": "weights",
+    "Weights": "weights",
+    "fill_folder": "folder",
+    "read": "reading",
+    "read_metadata": "safetensors",
+    "read_safetensors": "safetensors",
+    "shapes": "names",
+    "write": "writing",
+    "write_folder": "folder",
+    "write_safetensors": "safetensors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2.checkpoint.card import read_card
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import MismatchError
@@ -41,6 +42,15 @@ class Checkpoint:
         """The model's configuration."""
         return self.weights.config
 
+    @property
+    def folder(self) -> Path:
+        """Where the model lies: the path, or the folder of the file that it is."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def card(self) -> str | None:
+        """The text of the model card beside the weights, if there is one."""
+        return read_card(self.folder)
+
     def tokenizer(self) -> "Tokenizer":
         """The vocabulary beside the weights, or the published one for a model of its size without files of its own.
 
@@ -50,7 +60,7 @@ class Checkpoint:
         """
         from gpt2.tokenizer import Tokenizer
 
-        folder = self.path if self.path.is_dir() else self.path.parent
+        folder = self.folder
         if self.vocabulary is not None:
             tokenizer = self.vocabulary()
         elif has_vocabulary(folder):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint import llmc, openai
+from gpt2.checkpoint.card import CARD, plain_card
 from gpt2.checkpoint.forms import FORMS, Floats, dtype_in_form, encode, int8_round, int8_scale, int8_scale_shape
 from gpt2.checkpoint.hf_config import config_to_json
 from gpt2.checkpoint.huggingface import CONFIG, FORM_KEY, INDEX, INT8, PREFIX, SCALE_SUFFIX, WHOLE
@@ -47,7 +48,7 @@ _KNOWN_FILES = {
     _TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
-    "README.md",
+    CARD,
     "LICENSE",
     ".gitattributes",
 }
@@ -73,7 +74,7 @@ def write_folder(
         config: the model's shape.
         tokenizer: its vocabulary; None writes no vocabulary files, which fits a model of the published vocabulary.
         form: fp32, fp16, bf16; or int8, our own compact form, which only this package reads.
-        card: the text of its model card, README.md.
+        card: the text of its model card, README.md; None writes one that says the shape and nothing else.
         overwrite: replace a model folder that is there. A folder with anything else in it is never replaced.
 
     Raises:
@@ -87,8 +88,7 @@ def write_folder(
         check_goal(folder, overwrite=overwrite)
         with atomic_folder(folder) as partial:
             fill_folder(partial, weights, config, tokenizer, form=form)
-            if card is not None:
-                write_text(partial / "README.md", card)
+            write_text(partial / CARD, plain_card(config) if card is None else card)
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be written: {error.strerror or error}. What was there before is as it was."
@@ -126,6 +126,11 @@ def fill_folder(
     """
     check_names(weights.names if isinstance(weights, Weights) else weights, config)
     if tokenizer is not None:
+        if tokenizer.vocab_size > config.vocab_size:
+            raise MismatchError(
+                f"The vocabulary is not this model's: it has {tokenizer.vocab_size:,} ids, the model "
+                f"{config.vocab_size:,}. Give the model's own."
+            )
         eot = tokenizer.eot
         tokenizer.save(folder)
         settings = read_json(folder / _TOKENIZER_CONFIG)

@@ -105,7 +105,14 @@ class Weights:
 
     @classmethod
     def from_arrays(cls, config: ModelConfig, arrays: Mapping[str, NDArray[Any]]) -> "Weights":
-        """Weights of arrays in memory: float32, float16, or any other float, which is rounded to float32."""
+        """Weights of arrays in memory: float32, float16, or any other float, which is rounded to float32.
+
+        Raises:
+            MismatchError: an array is not of floats, or they are not those of `config`.
+        """
+        for name, array in arrays.items():
+            if np.asarray(array).dtype.kind != "f":
+                raise MismatchError(f"{name} must be an array of floats: got {np.asarray(array).dtype}.")
         return cls(config, {name: _stored(np.asarray(array)) for name, array in arrays.items()})
 
     @property

@@ -9,7 +9,6 @@ import click
 from gpt2.cli import output
 from gpt2.cli.options import Option, Sectioned, output_options
 from gpt2.errors import CheckpointError
-from gpt2.files import read_bounded
 
 if TYPE_CHECKING:
     from gpt2.checkpoint import Checkpoint
@@ -60,7 +59,7 @@ def convert(
         found.tokenizer(),
         format=format,
         form=after,
-        card=_card(folder),
+        card=found.card(),
         overwrite=overwrite,
     )
     changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, format, after)]
@@ -93,9 +92,3 @@ def _precision_change(found: "Checkpoint", format: str, after: str) -> list[str]
     rounded = "matrices rounded, vectors and positions in fp32" if format == "gguf" else "every value rounded"
     kept = "no value changed" if exact else rounded if after != "fp32" else "the rounding of int8 stays"
     return [f"precision from {before} to {after}: {kept}"]
-
-
-def _card(folder: Path) -> str | None:
-    """The model's card goes with it."""
-    card = folder / "README.md"
-    return read_bounded(card, _CARD_LIMIT_BYTES).decode("utf-8", errors="replace") if card.is_file() else None

@@ -1,0 +1,50 @@
+"""Opening a model in whichever format it is.
+
+A format is a module with `matches(path) -> bool`, which only looks, and `read(path) -> Checkpoint`. To add one, write
+the module and name it in `FORMATS`; the first that matches reads, and those after it are not even imported.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.errors import CheckpointError, FormatError
+
+FORMATS = ("huggingface", "openai", "llmc", "gguf")
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Open the model in a folder or file; its arrays stay in the file until they are used.
+
+    Raises:
+        FormatError: no format that is read here, or a damaged, truncated or hostile file of one.
+        MismatchError: sound files that are not a GPT-2.
+        CheckpointError: the files cannot be opened.
+    """
+    path = Path(path)
+    try:
+        for name in FORMATS:
+            format = import_module(f"gpt2.checkpoint.{name}")
+            if format.matches(path):
+                return format.read(path)
+        raise _no_format(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _no_format(path: Path) -> CheckpointError:
+    if not path.exists():
+        return CheckpointError(f"{path} cannot be read: there is nothing there.")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if pickles := [file.name for file in files if file.suffix in _PICKLES]:
+        return FormatError(
+            f"{path} cannot be read: {pickles[0]} is a pickle, and opening a pickle can run any program hidden in it. "
+            f"Take the same model as safetensors, or write it so where you trust it: "
+            f"transformers' save_pretrained does."
+        )
+    return FormatError(
+        f"{path} cannot be read: it is no model in a format known here. Known are a Hugging Face folder (config.json "
+        f"with model.safetensors), OpenAI's (hparams.json with checkpoint), llm.c's .bin and .gguf files."
+    )
