@@ -106,7 +106,9 @@ def check_goal(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} cannot be written: there is a file of that name. Choose another name.")
     if not overwrite:
-        raise CheckpointError(f"{folder} is there already. Choose another name, or ask to overwrite it.")
+        raise CheckpointError(
+            f"{folder} is there already. Choose another name, or overwrite it (--overwrite, overwrite=True)."
+        )
     for entry in sorted(folder.iterdir()):
         if not entry.is_file() or (entry.name not in _KNOWN_FILES and entry.suffix != ".safetensors"):
             raise CheckpointError(

@@ -75,6 +75,8 @@ def _check_file(goal: Path, *, overwrite: bool) -> None:
     if goal.is_dir():
         raise CheckpointError(f"{goal} is a folder, and GGUF is one file: name the file, as in {goal / 'model.gguf'}.")
     if goal.exists() and not overwrite:
-        raise CheckpointError(f"{goal} is there already. Choose another name, or ask to overwrite it.")
+        raise CheckpointError(
+            f"{goal} is there already. Choose another name, or overwrite it (--overwrite, overwrite=True)."
+        )
     if goal.exists() and not gguf.matches(goal):
         raise CheckpointError(f"{goal} is not overwritten: it is no GGUF file. Choose another name.")

@@ -28,7 +28,8 @@ ABI = 1
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
-    "build tools) and install the package again; until then NumPy computes, which is slower"
+    "build tools) and install the package again (in a checkout: make clean demo); until then NumPy computes, which is "
+    "slower"
 )
 
 
