@@ -4,11 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gpt2 import checkpoint
 from gpt2.checkpoint import Weights, shapes
 from gpt2.config import ModelConfig
 from gpt2.tokenizer import Tokenizer
+
+# No test depends on the clock, and the same examples are drawn every time.
+settings.register_profile("gpt2", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gpt2")
 
 TINY = ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=64)
 
