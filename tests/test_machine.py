@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import hub, machine
+from gpt2 import machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the made-up folders imitate Linux")
 
@@ -151,10 +151,3 @@ def test_this_machine() -> None:
 )
 def test_peaks_go_by_whole_words(name: str, flops: float | None) -> None:
     assert machine.device_peaks(name) == flops
-
-
-def test_the_cache_folder_is_the_one_models_are_kept_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert machine.cache_folder() == hub.cache_folder() == tmp_path / "gpt2"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert machine.cache_folder() == hub.cache_folder()

@@ -1,4 +1,4 @@
-"""What this machine offers this process: cores, memory, instruction sets, a place for caches, the peaks of known GPUs.
+"""What this machine offers this process: cores, memory, instruction sets, the peaks of known GPUs.
 
 Containers lie by default: the cores and the memory of the host are visible, those of the container are given.
 So every answer is the least of what the machine has, what the scheduler allows (affinity) and what the
@@ -156,17 +156,6 @@ def device_peaks(name: str) -> float | None:
     words = name.replace("-", " ").split()
     fitting = [known for known in _DEVICE_PEAKS if _contains(words, known.split())]
     return _DEVICE_PEAKS[max(fitting, key=len)] if fitting else None
-
-
-def cache_folder() -> Path:
-    """Where this user's packed weights and fetched files are kept: XDG_CACHE_HOME, else the system's custom."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "gpt2"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gpt2"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
-    return Path.home() / ".cache" / "gpt2"
 
 
 def _contains(words: list[str], part: list[str]) -> bool:

@@ -38,7 +38,7 @@ def _examine() -> dict[str, dict[str, Any]]:
     from gpt2.bench.facts import facts, versions
 
     here = facts()
-    cache = machine.cache_folder()
+    cache = hub.cache_folder()
     return {
         "gpt2": {"version": __version__, "folder": str(Path(__file__).parents[1]), "python": sys.version.split()[0]},
         "machine": {
