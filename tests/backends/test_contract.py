@@ -30,7 +30,7 @@ def opened(name: str, weights: Weights) -> Backend:
     except BackendError as error:
         if name != "native":
             raise
-        pytest.skip(str(error))  # the engine's own tests demand that it is built
+        pytest.skip(str(error))  # tests/native demands that it is built where it can be
 
 
 @pytest.fixture(params=NAMES)

@@ -1,5 +1,6 @@
 """Finding the library, and saying so where it is not."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 from gpt2.errors import BackendError
 from gpt2.native import library as library_module
 from gpt2.native.library import Library, choose_level
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is here")
+def test_it_is_built_where_there_is_a_compiler() -> None:
+    Library.load()  # else every other test of the engine would skip, and nobody would notice
 
 
 def test_there_is_always_a_portable_level(library: Library) -> None:
