@@ -1,0 +1,153 @@
+"""From a matplotlib figure to an inline SVG: colours of the page instead of fixed ones, ids that are unique in it.
+
+The figure is drawn in key colours that nothing else uses, and each is then written as the style's variable.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+from gpt2.errors import MissingExtraError
+from gpt2.report.blocks import Table
+from gpt2.report.markup import escape
+from gpt2.report.numbers import readable
+
+# key colour -> variable of page.css
+_INK, _SOFT, _RULE = "#010101", "#020202", "#030303"
+_SERIES = [f"#04040{i}" for i in range(1, 9)]
+_VARIABLES = {
+    _INK: "--ink",
+    _SOFT: "--soft",
+    _RULE: "--rule",
+    **{key: f"--s{i}" for i, key in enumerate(_SERIES, 1)},
+}
+_DASHES: list[tuple[float, ...]] = [
+    (),
+    (6, 2),
+    (2, 1.5),
+    (7, 2, 2, 2),
+    (10, 3),
+    (4, 1, 1, 1, 1, 1),
+    (1, 1),
+    (12, 2, 4, 2),
+]
+_HATCHES = ["", "////", "....", "\\\\\\\\", "xx", "--", "||", "oo"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+_SHORT = {1e3: "k", 1e6: "M", 1e9: "G", 1e12: "T"}
+_LARGE = 20_000
+_SETTINGS: dict[str, Any] = {
+    "axes.edgecolor": _SOFT,
+    "axes.grid": True,
+    "axes.labelcolor": _SOFT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.unicode_minus": True,
+    "figure.figsize": (8.0, 3.8),
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: widths are the same on every machine
+    "font.size": 10.5,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.8,
+    "hatch.linewidth": 0.6,
+    "legend.labelcolor": _INK,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+    "svg.hashsalt": "gpt2",
+    "text.color": _INK,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+}
+
+
+def series_color(i: int) -> str:
+    """The key colour of the i-th series, from 0."""
+    return _SERIES[i % len(_SERIES)]
+
+
+def series_dashes(i: int) -> tuple[float, ...]:
+    """Its dashes; the first is drawn through."""
+    return _DASHES[i % len(_DASHES)]
+
+
+def series_hatch(i: int) -> str:
+    """Its hatching; the first has none."""
+    return _HATCHES[i % len(_HATCHES)]
+
+
+def series_marker(i: int) -> str:
+    """The mark of its points."""
+    return _MARKERS[i % len(_MARKERS)]
+
+
+def new_axes(x_label: str, y_label: str, *, height: float = 3.8) -> tuple[Any, Any]:
+    """An empty figure and its axes; no window and no global state of matplotlib is touched."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(8.0, height), layout="constrained")
+    axes: Any = drawn.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_axisbelow(True)
+    return drawn, axes
+
+
+def set_scales(axes: Any, *, log_x: bool = False, log_y: bool = False, names_on_y: bool = False) -> None:
+    """Logarithmic or plain axes, once everything is drawn: large numbers short (2M), small ones written out."""
+    for axis, log, low, high in ((axes.xaxis, log_x, *axes.get_xlim()), (axes.yaxis, log_y, *axes.get_ylim())):
+        if axis is axes.yaxis and names_on_y:
+            continue
+        if log:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            axis.set_major_formatter(_short)
+            axis.set_minor_formatter(_short if low > 0 and high < 10 * low else "")
+        elif max(abs(low), abs(high)) >= _LARGE:
+            axis.set_major_formatter(_short)
+
+
+def _short(value: float, place: int) -> str:
+    """An axis number: 2M, 0.03."""
+    size = max((s for s in _SHORT if abs(value) >= s), default=1.0)
+    return readable(value / size) + _SHORT.get(size, "")
+
+
+def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> str:
+    """A chart as HTML: its title, the drawing, and its numbers to unfold.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "The report cannot be drawn: matplotlib is not installed. Install the extra that brings it: "
+            "pip install 'gpt2kit[report]', or '.[report]' in a checkout."
+        ) from error
+    written = io.StringIO()
+    with warnings.catch_warnings(), matplotlib.rc_context(cast("Any", _SETTINGS)):
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts show it, not matplotlib's
+        draw().savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return (
+        f'<figure class="chart"><figcaption><strong>{escape(title)}</strong></figcaption>\n'
+        f"{inline(written.getvalue(), title, name)}\n"
+        f"<details><summary>The numbers</summary>\n{numbers.html(name)}\n</details></figure>"
+    )
+
+
+def inline(svg: str, title: str, name: str) -> str:
+    """An SVG file's text made part of a page: no prologue, ids that begin with `name`, colours of the page."""
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"|\sversion="[^"]*"', "", svg, count=3)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub("#0[1-4]0[1-4]0[1-8]", lambda found: f"var({_VARIABLES[found.group()]})", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = svg.replace("#ffffff", "var(--paper)").replace("#000000", "var(--ink)").replace("#808080", "var(--soft)")
+    return re.sub(
+        r'<svg\s[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(title)}">', svg, count=1
+    )

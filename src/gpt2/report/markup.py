@@ -1,0 +1,23 @@
+"""Text as HTML: escaped, so that nothing a model wrote can become part of the page."""
+
+import html as escaping
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_CODE = re.compile("`([^`]+)`")
+
+
+def escape(text: str) -> str:
+    """Text for HTML, attributes included; characters that cannot be shown become U+FFFD."""
+    return escaping.escape(_CONTROL.sub("\ufffd", text))
+
+
+def paragraph(text: str) -> str:
+    """A paragraph; what stands in backticks is code."""
+    inside = _CODE.sub(r"<code>\1</code>", escape(text))
+    return f"<p>{inside}</p>"
+
+
+def caption(text: str, element: str = "figcaption") -> str:
+    """What is said above a block; nothing, if nothing is."""
+    return f"<{element}>{escape(text)}</{element}>" if text else ""
