@@ -32,6 +32,7 @@ VERBS = {
     },
     "Judge a model": {
         "evaluate": "The paper's benchmarks, beside the paper's numbers.",
+        "overlap": "How much of a test set stands in a training set.",
     },
     "Text and tokens": {
         "tokenize": "Text to token ids.",

@@ -4,7 +4,6 @@ This process reads documents and cuts them into blocks, always at the same place
 the ids come back in the order of the blocks. So the number of workers cannot change what is written.
 """
 
-import contextlib
 import hashlib
 import multiprocessing
 import signal
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from gpt2.data.documents import ReadOptions, read_documents
 from gpt2.data.shards import dtype_of, version_for
+from gpt2.data.workers import deaf_children
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
 
@@ -136,7 +136,7 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
     waiting: deque[tuple[Block, Future[Encoded]]] = deque()
     try:
         for block in blocks:
-            with _deaf_children():  # submitting starts a worker, until there are enough
+            with deaf_children():  # submitting starts a worker, until there are enough
                 waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
             if len(waiting) > 2 * workers:
                 first, ids = waiting.popleft()
@@ -150,22 +150,6 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Generator[None]:
-    """Processes started in the block never hear Ctrl-C: a terminal sends it to all, and the parent answers it.
-
-    What reaches this process meanwhile is heard as the block ends. (On Windows a worker is deaf only once it runs.)
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts

@@ -1,0 +1,84 @@
+"""`gpt2 overlap`: how much of a test set stands word for word in a training set."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from gpt2.cli import output, reading
+from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.status_line import StatusLine, duration
+
+if TYPE_CHECKING:
+    from gpt2.data.overlap import Searched
+
+
+@click.command(cls=Sectioned)
+@click.argument("train", metavar="TRAIN")
+@click.argument("tests", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEST...")
+@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words in an n-gram.")
+@click.option("--confirm", is_flag=True, help="Compare the words themselves, not only their 64-bit hashes.")
+@click.option(
+    "--show", type=click.IntRange(min=0), default=0, metavar="N", help="Of each test set, the N examples found most."
+)
+@click.option("--field", default="text", show_default=True, metavar="NAME", help="The field or column of TRAIN's text.")
+@reading.errors_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes, each at a file of TRAIN; the result is the same.  [default: the usable cores]",
+)
+@output_options
+def overlap(
+    train: str,
+    tests: tuple[Path, ...],
+    n: int,
+    confirm: bool,
+    show: int,
+    field: str,
+    errors: Literal["strict", "replace"],
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Which share of the 8-grams of each TEST stands in TRAIN, as in section 4 of the paper.
+
+    TRAIN is a file or folder as `gpt2 prepare` takes it. A TEST is a file, or a folder of them, in whatever form:
+    text, JSON and JSON Lines (all strings in them), Parquet, plain or compressed. Words are lower-cased and
+    alphanumeric; no n-gram runs from one example into the next.
+    """
+    from gpt2.data.documents import ReadOptions
+    from gpt2.data.overlap import measure_overlap
+    from gpt2.machine import usable_cores
+
+    with StatusLine() as line:
+        found = measure_overlap(
+            train,
+            tests,
+            n=n,
+            read=ReadOptions(field=field, errors=errors),
+            confirm=confirm,
+            worst=show,
+            workers=workers or usable_cores(),
+            progress=lambda searched: line.show(lambda: _status(searched)),
+        )
+    if as_json:
+        output.write_json({"train": train, "n": n, "tests": [asdict(one) | {"percent": one.percent} for one in found]})
+        return
+    rows = [["test set", "examples", f"{n}-grams", "found", "%", "examples touched"]]
+    rows += [
+        [one.name, f"{one.examples:,}", f"{one.ngrams:,}", f"{one.found:,}", f"{one.percent:.2f}", f"{one.touched:,}"]
+        for one in found
+    ]
+    output.write(output.table(rows, right=range(1, 6)), end="\n")
+    for one in found:
+        for example in one.worst:
+            share = f"{example.found:,} of {example.ngrams:,}"
+            output.write(f"\n{one.name}, example {example.number:,}: {share}, first: {example.text}\n")
+
+
+def _status(searched: "Searched") -> str:
+    rate = searched.documents / max(searched.seconds, 1e-3)
+    left = "" if searched.seconds_left is None else f", {duration(searched.seconds_left)} left"
+    return f"{searched.documents:,} documents, {rate:,.0f} documents/s{left}"

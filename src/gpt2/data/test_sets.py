@@ -1,0 +1,108 @@
+"""Evaluation sets of any form as texts: whatever a file says in strings is an example or part of one.
+
+What overlap and decontamination need of an evaluation set is its words, not its structure. So a JSON value gives
+all its strings, a Parquet row all its text columns, and a file of any other name, if it is UTF-8, itself.
+"""
+
+import gzip
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.data.compressed import SUFFIXES, open_source
+from gpt2.errors import DataError, MissingExtraError
+
+_ASIDE = ("readme", "licence", "license", "manifest")  # beside the data, and not of it
+_log = logging.getLogger("gpt2")
+
+
+def find_test_sets(names: Sequence[str | Path]) -> list[Path]:
+    """The files that these names mean; of a folder all, recursively and sorted, but hidden ones and read-me's.
+
+    Raises:
+        DataError: a name that is not there, or a folder without a file.
+    """
+    found: list[Path] = []
+    for path in map(Path, names):
+        if not path.exists():
+            raise DataError(f"The test set {path} cannot be read: there is no such file or folder.")
+        if path.is_file():
+            found.append(path)
+            continue
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+            and not file.name.lower().startswith((".", *_ASIDE))
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            raise DataError(f"The test set {path} cannot be read: the folder holds no file.")
+        found += inside
+    return found
+
+
+def read_test_set(path: Path) -> Iterator[str]:
+    """The examples of one file: lines of JSON Lines, items of a JSON list, rows of Parquet, or the whole text.
+
+    A file that is not text is passed over, and that is said.
+
+    Raises:
+        DataError: a broken archive or Parquet file.
+        MissingExtraError: a library for this form is not installed.
+        OSError: the file cannot be read.
+    """
+    packed = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
+    kind = Path(path.name.removesuffix(packed)).suffix
+    if kind == ".parquet":
+        yield from _parquet(path)
+        return
+    with open_source(str(path)) as file:
+        data = file.read()
+    if not packed and data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _log.warning("%s is not text, and is passed over", path)
+        return
+    if kind in (".jsonl", ".ndjson", ".json"):
+        try:
+            values = [json.loads(text)] if kind == ".json" else [json.loads(line) for line in _lines(text)]
+        except (ValueError, RecursionError):  # another thing under this name: its words count all the same
+            values = [text]
+        if len(values) == 1 and isinstance(values[0], list):
+            values = values[0]
+        for value in values:
+            yield "\n".join(_strings(value))
+    elif text:
+        yield text
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += reversed(value.values())
+        elif isinstance(value, list):
+            waiting += reversed(value)
+
+
+def _parquet(path: Path) -> Iterator[str]:
+    try:
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingExtraError(f"Reading {path} needs the extra `data` (the package pyarrow).") from error
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                yield "\n".join(_strings(row))

@@ -1,0 +1,132 @@
+"""Work for several processes: each task is done whole or again, and a process that dies costs only what it held.
+
+Processes are started anew ("spawn"), so nothing is inherited by accident and every system behaves alike.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
+from typing import Any, TypeVar
+
+from gpt2.errors import DataError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_LOOK_SECONDS = 0.3
+_TRIES = 3
+
+
+class Tally:
+    """Counts that workers add to and this process reads: documents done and bytes read."""
+
+    def __init__(self) -> None:
+        self._counts = multiprocessing.get_context("spawn").Array("q", 2)
+
+    def add(self, documents: int, n_bytes: int) -> None:
+        """Count more of both."""
+        with self._counts.get_lock():
+            self._counts[0] += documents
+            self._counts[1] += n_bytes
+
+    def read(self) -> tuple[int, int]:
+        """Documents and bytes so far, those of tasks that were begun again included."""
+        with self._counts.get_lock():
+            return self._counts[0], self._counts[1]
+
+
+def run_tasks(
+    do: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...] = (),
+    look: Callable[[], None] = lambda: None,
+) -> Generator[tuple[Task, Result]]:
+    """Do every task and yield it with its result, in the order in which they are finished.
+
+    Args:
+        do: a function of a module, which may be called twice for a task whose worker died.
+        tasks: what to do.
+        workers: processes; 1 does the work in this one.
+        start: called once in each process with `arguments`, before its first task.
+        arguments: of `start`.
+        look: called a few times a second while waiting.
+
+    Raises:
+        DataError: the workers died again and again.
+    """
+    if workers <= 1 or len(tasks) <= 1:
+        start(*arguments)
+        for task in tasks:
+            yield task, do(task)
+            look()
+        return
+    left = dict(enumerate(tasks))
+    for _ in range(_TRIES):
+        with contextlib.suppress(BrokenProcessPool):
+            for number, result in _run_in_pool(do, dict(left), workers, start, arguments, look):
+                yield left.pop(number), result
+            return
+    raise DataError(
+        f"The work cannot be finished: worker processes died {_TRIES} times, perhaps for lack of memory. "
+        f"What was finished is kept; run again to go on, with fewer workers if it happens again."
+    )
+
+
+def _run_in_pool(
+    do: Callable[[Any], Any],
+    tasks: dict[int, Any],
+    workers: int,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...],
+    look: Callable[[], None],
+) -> Generator[tuple[int, Any]]:
+    context = multiprocessing.get_context("spawn")
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
+    pool = ProcessPoolExecutor(
+        min(workers, len(tasks)), context, initializer=_start_worker, initargs=(start, *arguments)
+    )
+    waiting: dict[Future[Any], int] = {}
+    coming = iter(tasks.items())
+    try:
+        while True:
+            with deaf_children():  # submitting starts a worker, until there are enough
+                while len(waiting) < 2 * workers and (each := next(coming, None)):
+                    waiting[pool.submit(do, each[1])] = each[0]
+            if not waiting:
+                return
+            done, _ = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+            look()
+            for future in done:
+                yield waiting.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(start: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
+    start(*arguments)
+
+
+@contextlib.contextmanager
+def deaf_children() -> Generator[None]:
+    """Processes started in the block never hear Ctrl-C: a terminal sends it to all, and the parent answers it.
+
+    What reaches this process meanwhile is heard as the block ends. (On Windows a worker is deaf only once it runs.)
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
