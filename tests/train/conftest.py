@@ -52,6 +52,7 @@ def make_config(data: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
                 "shape": "trapezoid",
             },
             "loss": {"rows": 100, "full_fraction": 0.25, "chunk_tokens": 48},
+            "rounding": {},
             "run": {
                 "folder": str(tmp_path / "run"),
                 "device": "cpu",

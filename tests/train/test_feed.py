@@ -6,7 +6,7 @@ import pytest
 
 from gpt2.errors import ConfigError, DataError
 from gpt2.train import TrainConfig
-from gpt2.train.feed import Feed
+from gpt2.train.feed import Ahead, Feed
 
 Make = Callable[..., TrainConfig]
 
@@ -69,3 +69,17 @@ def test_a_folder_may_be_held_out_as_a_whole(make_config: Make, data: Path) -> N
 def test_a_vocabulary_larger_than_the_model_is_refused(make_config: Make) -> None:
     with pytest.raises(ConfigError, match=r"Set model\.vocab_size"):
         Feed(make_config(model={"vocab_size": 256}, loss={"rows": 0}))
+
+
+def test_read_ahead_gives_what_the_feed_gives(make_config: Make) -> None:
+    feed = Feed(make_config())
+    ahead, cursor = Ahead(feed), feed.start()
+    for progress in (0.0, 0.1, 0.2):
+        expected = feed.batch(cursor, progress)
+        batch = ahead.batch(cursor, progress)
+        np.testing.assert_array_equal(batch.inputs, expected.inputs)
+        np.testing.assert_array_equal(batch.targets, expected.targets)
+        ahead.read(batch.cursor, progress + 0.1)
+        cursor = batch.cursor
+    restarted = ahead.batch(feed.start(), 0.0)  # not what was read ahead
+    np.testing.assert_array_equal(restarted.inputs, feed.batch(feed.start(), 0.0).inputs)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt2.train.loss import cross_entropy, sample_rows
+from gpt2.train.loss import cross_entropy, fused_softmax, sample_rows, softmax_in_passes, softmax_in_place
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,3 +119,30 @@ def test_a_batch_with_more_tokens_than_rows_keeps_them_all() -> None:
     rows = sample_rows(np.arange(40), zipf(100), 10, np.random.default_rng(0))
     assert rows.ids.tolist() == list(range(40))
     assert np.isfinite(rows.correction.numpy()).all()
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_softmax_for_the_compiler_equals_the_one_in_place_with_padded_rows_left_out(corrected: bool) -> None:
+    logits = torch.randn(37, 104, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    targets = torch.arange(37) % 101
+    correction = torch.linspace(0.0, 3.0, 104, dtype=torch.float64) if corrected else None
+    plain_loss, plain_gradient = softmax_in_place(logits[:, :101].clone(), targets, None, 101, 0.25)
+    for softmax in (softmax_in_place, softmax_in_passes):
+        loss, gradient = softmax(logits.clone(), targets, correction, 101, 0.25)
+        assert bool((gradient[:, 101:] == 0).all())
+        if not corrected:
+            torch.testing.assert_close(loss, plain_loss, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(gradient[:, :101], plain_gradient, rtol=1e-12, atol=1e-15)
+    one, other = (f(logits.clone(), targets, correction, 101, 0.25) for f in (softmax_in_place, softmax_in_passes))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of PyTorch's own compiler
+def test_compiled_it_is_the_same_loss() -> None:
+    x, head, targets = inputs(torch.float32)
+    plain = cross_entropy(x, head, targets, chunk_tokens=10)
+    fused = cross_entropy(x, head, targets, chunk_tokens=10, softmax=fused_softmax())
+    torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-6)
+    for ours, theirs in zip(torch.autograd.grad(fused, (x, head)), torch.autograd.grad(plain, (x, head)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)

@@ -14,6 +14,7 @@ from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import TrainConfig
 from gpt2.train.precision import Precision
+from gpt2.train.rounding import round_int4
 from gpt2.train.step import Learner, lr_factor
 
 DOUBLE = Precision(device=torch.device("cpu"), dtype=torch.float64, reason="to compare")
@@ -126,6 +127,41 @@ def test_all_rows_sampled_equals_all_rows(make_config: Callable[..., TrainConfig
     reports = [each.step(inputs, targets, step=1, tokens=0) for each in (sampled, whole)]
     assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-12)
     assert reports[0].grad_norm == pytest.approx(reports[1].grad_norm, abs=1e-12)
+
+
+def test_at_the_end_the_loss_is_that_of_the_weights_as_they_will_be_stored(
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    config = make_config(rounding={"form": "int4", "fraction": 0.25}, loss={"rows": 0})
+    inputs, targets = batch(config)
+    total = config.schedule.tokens
+    exact = learner(make_config(loss={"rows": 0})).step(inputs, targets, step=1, tokens=0)
+    before = learner(config).step(inputs, targets, step=1, tokens=total // 2)
+    assert before.loss == exact.loss
+    pupil = learner(config)
+    own = {name: p.detach().clone() for name, p in pupil.model.named_parameters()}
+    late = pupil.step(inputs, targets, step=1, tokens=total - config.schedule.batch_tokens)
+    by_hand = learner(make_config(loss={"rows": 0}))
+    with torch.no_grad():
+        for name, p in by_hand.model.named_parameters():
+            if p.ndim == 2 and name != "wpe.weight":
+                p.copy_(round_int4(p))
+    assert late.loss == by_hand.step(inputs, targets, step=1, tokens=0).loss != exact.loss
+    changed = [name for name, p in pupil.model.named_parameters() if not torch.equal(p, own[name])]
+    assert changed, "the exact weights learn"
+    assert any(not torch.equal(p, round_int4(p)) for _, p in pupil.model.named_parameters() if p.ndim == 2)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of PyTorch's own compiler
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # likewise
+def test_compiled_blocks_take_the_same_step(make_config: Callable[..., TrainConfig]) -> None:
+    plain, compiled = (learner(make_config(loss={"rows": 0}, run={"compile": on})) for on in (False, True))
+    inputs, targets = batch(plain.config)
+    reports = [each.step(inputs, targets, step=1, tokens=0) for each in (plain, compiled)]
+    assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-9)
+    for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(make_config: Callable[..., TrainConfig]) -> None:

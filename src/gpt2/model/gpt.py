@@ -6,7 +6,7 @@ as [in, out] there and as [out, in] in `nn.Linear`. Radford et al. 2019, section
 Axes: B sequences, T tokens, V vocabulary, D embedding, F the MLP's width, H heads, K the width of a head.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,8 +89,12 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
+    def hidden(self, ids_BT: Tensor, *, blocks: Sequence[Callable[[Tensor], Tensor]] | None = None) -> Tensor:
         """The residual stream after the last layer norm, [B, T, D]; times `wte.weight`'s transpose it is the logits.
+
+        Args:
+            ids_BT: token ids.
+            blocks: called in place of `h`: the same blocks, compiled.
 
         Raises:
             ContextError: T is more than `n_positions`.
@@ -102,7 +106,7 @@ class GPT(nn.Module):
             )
         x_BTD = self.wte(ids_BT) + self.wpe(torch.arange(T, device=ids_BT.device))
         x_BTD = functional.dropout(x_BTD, self.dropout, self.training)
-        for block in self.h:
+        for block in self.h if blocks is None else blocks:
             x_BTD = block(x_BTD)
         out_BTD: Tensor = self.ln_f(x_BTD)
         return out_BTD

@@ -108,16 +108,15 @@ def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float,
     device = learner.precision.device
     total, seen = 0.0, 0
     learner.model.eval()
-    for batch in run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens):
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        targets = torch.from_numpy(batch.targets).to(device)
-        with learner.precision.autocast():
-            x_ND = learner.model.hidden(inputs).flatten(0, 1)
-            loss = cross_entropy(
-                x_ND, learner.model.wte.weight, targets.flatten(), chunk_tokens=run.config.loss.chunk_tokens
-            )
-        total += float(loss) * batch.inputs.size
-        seen += batch.inputs.size
+    with learner.rounded(run.fraction):
+        for batch in run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens):
+            inputs = torch.from_numpy(batch.inputs).to(device)
+            targets = torch.from_numpy(batch.targets).to(device)
+            with learner.precision.autocast():
+                x_ND = learner.model.hidden(inputs).flatten(0, 1)
+                loss = cross_entropy(x_ND, learner.model.wte.weight, targets.flatten())
+            total += float(loss) * batch.inputs.size
+            seen += batch.inputs.size
     learner.model.train()
     return total / seen, seen
 

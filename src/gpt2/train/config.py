@@ -101,12 +101,25 @@ class LossConfig:
     Attributes:
         rows: rows of the head that are used in most of the run, where the processor is slow; 0: always all.
         full_fraction: the last part of the run, which uses all rows.
-        chunk_tokens: the most tokens whose logits exist at one time.
+        chunk_tokens: the most tokens whose logits exist at one time; 0: chosen by the device.
     """
 
     rows: int = 0
     full_fraction: float = 0.15
-    chunk_tokens: int = 1024
+    chunk_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundingConfig:
+    """What weights are rounded to while they still learn, so that little is lost when they are stored so.
+
+    Attributes:
+        form: of the blocks' matrices and the token embedding; none: they are never rounded.
+        fraction: the last part of the run, in which they are.
+    """
+
+    form: Literal["none", "int8", "int4"] = "none"
+    fraction: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +133,7 @@ class RunConfig:
         dtype: of the matrix products; weights and optimizer are float32.
         threads: on a CPU; 0: its physical cores.
         micro_batch_tokens: of one forward and backward pass; 0: chosen by the device.
-        compile: have PyTorch compile the blocks.
+        compile: have PyTorch compile the blocks and the softmax of the loss.
         validate_every_steps: 0: only at the end.
         validation_tokens: of one measurement; 0: all there are.
         sample_every_steps: 0: never.
@@ -155,10 +168,11 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    rounding: RoundingConfig = field(default_factory=RoundingConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        optim, schedule, loss, run = self.optim, self.schedule, self.loss, self.run
+        optim, schedule, loss, rounding, run = self.optim, self.schedule, self.loss, self.rounding, self.run
         for name, value, low, high in (
             ("optim.lr", optim.lr, 0.0, 10.0),
             ("optim.betas", optim.betas[0], 0.0, 0.99999),
@@ -177,7 +191,8 @@ class TrainConfig:
             ("schedule.momentum_warmup_steps", schedule.momentum_warmup_steps, 0, 1 << 30),
             ("loss.rows", loss.rows, 0, self.model.vocab_size),
             ("loss.full_fraction", loss.full_fraction, 0.0, 1.0),
-            ("loss.chunk_tokens", loss.chunk_tokens, 1, 1 << 30),
+            ("loss.chunk_tokens", loss.chunk_tokens, 0, 1 << 30),
+            ("rounding.fraction", rounding.fraction, 0.0, 1.0),
             ("run.seed", run.seed, 0, (1 << 63) - 1),
             ("run.threads", run.threads, 0, 4096),
             ("run.micro_batch_tokens", run.micro_batch_tokens, 0, 1 << 30),

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,27 @@ from gpt2.tokenizer import Tokenizer
 from gpt2.train.config import TrainConfig
 
 _COUNTED_TOKENS = 20_000_000  # of each source: enough to know how frequent a token is
+
+
+class Ahead:
+    """Reads the next batch while the one at hand is learned from; what it gives is what the feed would have given."""
+
+    def __init__(self, feed: "Feed") -> None:
+        self._feed = feed
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._next: tuple[Cursor, float, Future[Batch]] | None = None
+
+    def read(self, cursor: Cursor, progress: float) -> None:
+        """Begin to read the batch at `cursor`, unless the run ends there."""
+        self._next = None
+        if progress < 1.0:
+            self._next = cursor, progress, self._reader.submit(self._feed.batch, cursor, progress)
+
+    def batch(self, cursor: Cursor, progress: float) -> Batch:
+        """The batch at `cursor`, from ahead if it was read there."""
+        if self._next is not None and self._next[:2] == (cursor, progress):
+            return self._next[2].result()
+        return self._feed.batch(cursor, progress)
 
 
 class Feed:

@@ -9,7 +9,7 @@ import torch
 from gpt2.errors import TrainingError
 from gpt2.train import state as states
 from gpt2.train.config import TrainConfig, as_tree
-from gpt2.train.feed import Feed
+from gpt2.train.feed import Ahead, Feed
 from gpt2.train.state import Progress, TrainState
 from gpt2.train.step import Learner, StepReport
 
@@ -37,6 +37,7 @@ class Run:
         self.folder = folder
         self.progress = Progress(cursor=feed.start())
         self.stop = False
+        self._ahead = Ahead(feed)
 
     @property
     def fraction(self) -> float:
@@ -55,7 +56,8 @@ class Run:
             TrainingError: it goes on failing, and going back did not help.
         """
         progress = self.progress
-        batch = self.feed.batch(progress.cursor, self.fraction)
+        batch = self._ahead.batch(progress.cursor, self.fraction)
+        self._ahead.read(batch.cursor, (progress.tokens + batch.inputs.size) / self.config.schedule.tokens)
         report = self.learner.step(batch.inputs, batch.targets, step=progress.step + 1, tokens=progress.tokens)
         progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
         progress.seconds += report.seconds

@@ -4,11 +4,15 @@ The plain loss is `functional.cross_entropy(x @ head.T, targets)`. Here it is co
 since its gradient is known as soon as a chunk's softmax is, the gradient is taken in the same pass: three matrix
 products a chunk and no logits kept.
 
+Between the products lie passes over the logits, which cost more than the products wherever memory is slow beside
+arithmetic: on every GPU. `Fused` has PyTorch's compiler make them one pass that reads and one that writes.
+
 `sample_rows` chooses fewer rows of the head, for training on processors where the head is most of the work.
 
 Axes: N tokens, C tokens of one chunk, V vocabulary, R chosen rows of the head, D embedding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+
+# Rows of the head are padded to a multiple of this where they are multiplied on a GPU: 50,257 is odd, and a matrix
+# unit reads rows that begin at even addresses.
+_PADDED_ROWS = {"cuda": 64}
+
+# From logits [C, V], their targets [C], a correction [V] or None, how many of the V are rows, and a factor:
+# the sum of the losses and the gradient of the logits, scaled by the factor.
+Softmax = Callable[[Tensor, Tensor, Tensor | None, int, float], tuple[Tensor, Tensor]]
 
 
 def cross_entropy(
@@ -26,6 +39,7 @@ def cross_entropy(
     correction_V: Tensor | None = None,
     chunk_tokens: int = 1024,
     scale: float | None = None,
+    softmax: Softmax | None = None,
 ) -> Tensor:
     """Mean negative log-likelihood of the targets, in nats; a scalar that can be differentiated once.
 
@@ -36,6 +50,7 @@ def cross_entropy(
         correction_V: added to every logit but the target's own.
         chunk_tokens: the most tokens whose logits exist at one time.
         scale: factor of the sum over tokens; None gives the mean, 1/N.
+        softmax: what turns logits into loss and gradient: None is `softmax_in_place`, which needs no compiler.
 
     The products run in the dtype of autocast, if it is on; sums and the softmax in float32 at least.
     """
@@ -44,8 +59,52 @@ def cross_entropy(
     scale = 1.0 / x_ND.shape[0] if scale is None else scale
     # under no_grad, autograd still reports what the inputs would need: the gradient must not be computed then
     wanted = torch.is_grad_enabled() and (x_ND.requires_grad or head_VD.requires_grad)
-    loss: Any = _ChunkedCrossEntropy.apply(x_ND, head_VD, targets_N, correction_V, chunk_tokens, scale, dtype, wanted)
+    loss: Any = _ChunkedCrossEntropy.apply(
+        x_ND, head_VD, targets_N, correction_V, chunk_tokens, scale, dtype, wanted, softmax or softmax_in_place
+    )
     return loss
+
+
+def softmax_in_place(
+    logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of one chunk, in as little memory as can be: the gradient lies where the logits were."""
+    dtype, own_C1 = logits_CV.dtype, targets_C[:, None]
+    sums_CV = logits_CV.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    target_C1 = sums_CV.gather(1, own_C1)
+    if correction_V is not None:
+        sums_CV.add_(correction_V).scatter_(1, own_C1, target_C1)
+    sums_CV[:, n_rows:] = -torch.inf
+    top_C1 = sums_CV.amax(1, keepdim=True)
+    weights_CV = sums_CV.sub_(top_C1).exp_()
+    norm_C1 = weights_CV.sum(1, keepdim=True)
+    loss = (norm_C1.log() + top_C1 - target_C1).sum()
+    gradient_CV = weights_CV.mul_(scale / norm_C1)
+    gradient_CV.scatter_add_(1, own_C1, torch.full_like(top_C1, -scale))
+    return loss, gradient_CV.to(dtype)
+
+
+def softmax_in_passes(
+    logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The same without changing anything in place: what the compiler turns into one reading and one writing pass."""
+    dtype, own_C1 = logits_CV.dtype, targets_C[:, None]
+    sums_CV = logits_CV.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    target_C1 = sums_CV.gather(1, own_C1)
+    column_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
+    is_own_CV = column_V == own_C1
+    if correction_V is not None:
+        sums_CV = torch.where(is_own_CV, sums_CV, sums_CV + correction_V)
+    sums_CV = torch.where(column_V < n_rows, sums_CV, -torch.inf)
+    norm_C1 = sums_CV.logsumexp(1, keepdim=True)
+    gradient_CV = ((sums_CV - norm_C1).exp() - is_own_CV.to(sums_CV.dtype)) * scale
+    return (norm_C1 - target_C1).sum(), gradient_CV.to(dtype)
+
+
+def fused_softmax() -> Softmax:
+    """`softmax_in_passes`, compiled when first called, for each shape of a chunk."""
+    compiled: Any = torch.compile(softmax_in_passes, dynamic=False)
+    return compiled
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -60,13 +119,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         scale: float,
         dtype: torch.dtype,
         wanted: bool,
+        softmax: Softmax,
     ) -> Tensor:
+        n_rows = head_VD.shape[0]
+        padding = -n_rows % _PADDED_ROWS.get(x_ND.device.type, 1)
         with torch.autocast(x_ND.device.type, enabled=False):
-            head = head_VD.to(dtype)
-            sums = torch.float64 if dtype == torch.float64 else torch.float32
-            total = torch.zeros((), dtype=sums, device=x_ND.device)
+            head = functional.pad(head_VD.to(dtype), (0, 0, 0, padding))
+            if correction_V is not None:
+                correction_V = functional.pad(correction_V, (0, padding))
+            total: Tensor | None = None
             grad_x_ND = torch.empty_like(x_ND) if wanted else None
-            grad_head_VD = torch.zeros_like(head_VD) if wanted else None
+            grad_head_VD = torch.zeros_like(head, dtype=head_VD.dtype) if wanted else None
             for x_CD, targets_C, at in zip(
                 x_ND.split(chunk_tokens),
                 targets_N.split(chunk_tokens),
@@ -74,32 +137,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 strict=True,
             ):
                 x = x_CD.to(dtype)
-                logits_CV = (x @ head.T).to(sums)
-                own_C1 = targets_C[:, None]
-                target_logits_C1 = logits_CV.gather(1, own_C1)
-                if correction_V is not None:
-                    logits_CV.add_(correction_V).scatter_(1, own_C1, target_logits_C1)
-                top_C1 = logits_CV.amax(1, keepdim=True)
-                weights_CV = logits_CV.sub_(top_C1).exp_()
-                norm_C1 = weights_CV.sum(1, keepdim=True)
-                total += (norm_C1.log() + top_C1 - target_logits_C1).sum()
+                loss, gradient_CV = softmax(x @ head.T, targets_C, correction_V, n_rows, scale)
+                total = loss if total is None else total + loss
                 if grad_x_ND is not None and grad_head_VD is not None:
-                    gradient_CV = weights_CV.mul_(scale / norm_C1)
-                    gradient_CV.scatter_add_(1, own_C1, torch.full_like(top_C1, -scale))
-                    gradient = gradient_CV.to(dtype)
-                    grad_x_ND[at : at + x.shape[0]] = gradient @ head
+                    grad_x_ND[at : at + x.shape[0]] = gradient_CV @ head
                     if dtype == grad_head_VD.dtype:
-                        grad_head_VD.addmm_(gradient.T, x)
+                        grad_head_VD.addmm_(gradient_CV.T, x)
                     else:
-                        grad_head_VD += gradient.T @ x
+                        grad_head_VD += gradient_CV.T @ x
             if grad_x_ND is not None and grad_head_VD is not None:
-                ctx.save_for_backward(grad_x_ND, grad_head_VD)
+                ctx.save_for_backward(grad_x_ND, grad_head_VD[:n_rows])
+        assert total is not None, "a batch has tokens"
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_x_ND, grad_head_VD = ctx.saved_tensors
-        return grad_x_ND * grad_output, grad_head_VD * grad_output, None, None, None, None, None, None
+        return grad_x_ND * grad_output, grad_head_VD * grad_output, *(None,) * 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,13 +52,19 @@ def flops_per_token(model: ModelConfig, *, seq_tokens: int, rows: int) -> float:
     return flops.training_flops_per_token(model, seq_tokens, causal=False) - skipped
 
 
-def memory_estimate_bytes(config: TrainConfig, micro_tokens: int) -> int:
-    """Weights, gradient, optimizer, and what a micro-batch keeps for its backward pass, in float32."""
+def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) -> int:
+    """Weights, gradient, optimizer, and what a micro-batch keeps for its backward pass, in float32.
+
+    Args:
+        config: of the run.
+        micro_tokens: of one forward and backward pass.
+        chunk: the most tokens whose logits exist at one time.
+    """
     model = config.model
     n_parameters = flops.parameters(model)
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
     rows = config.loss.rows or model.vocab_size
-    logits = min(config.loss.chunk_tokens, micro_tokens) * model.vocab_size * 2
+    logits = min(chunk, micro_tokens) * model.vocab_size * 2
     head = 3 * rows * model.n_embd
     return 4 * (4 * n_parameters + micro_tokens * kept_a_token + logits + head) + 400_000_000
 

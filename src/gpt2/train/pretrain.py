@@ -24,7 +24,7 @@ from gpt2.train.feed import Feed
 from gpt2.train.loop import Run, loop
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
-from gpt2.train.step import Learner, micro_batch_tokens
+from gpt2.train.step import Learner, chunk_tokens, micro_batch_tokens
 
 _log = logging.getLogger("gpt2")
 
@@ -155,7 +155,9 @@ def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
         parameters=flops.parameters(config.model),
         tokens=config.schedule.tokens,
         steps=config.total_steps,
-        memory_bytes=plans.memory_estimate_bytes(config, micro_batch_tokens(config.run, precision)),
+        memory_bytes=plans.memory_estimate_bytes(
+            config, micro_batch_tokens(config.run, precision), chunk_tokens(config, precision)
+        ),
         device=f"{precision.device.type} in {str(precision.dtype).removeprefix('torch.')} ({precision.reason})",
         threads=threads,
         resumed_step=run.progress.step,

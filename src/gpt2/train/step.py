@@ -1,10 +1,14 @@
 """One optimizer step: micro-batches forward and backward, the gradient's length, the update.
 
+The host waits for the device once a step, for the loss and the gradient's length, before the update is queued; while
+the device updates, the host prepares the next step.
+
 Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batch.
 """
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +19,13 @@ from torch import Tensor, nn
 from gpt2.model.gpt import GPT
 from gpt2.optim import Muon, adamw, cosine, partition, trapezoid, warm_momentum
 from gpt2.train.config import OptimConfig, RunConfig, ScheduleConfig, TrainConfig
-from gpt2.train.loss import Rows, cross_entropy, sample_rows
+from gpt2.train.loss import Rows, cross_entropy, fused_softmax, sample_rows
 from gpt2.train.precision import Precision
+from gpt2.train.rounding import rounded
 
 _MOMENTUM_START = 0.85
 _MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 8192}
+_CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 2048}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +73,9 @@ class Learner:
         self.precision = precision
         self.optimizers = build_optimizers(model, config.optim)
         self._frequency_V = frequency_V
-        self._hidden = torch.compile(model.hidden, dynamic=False) if config.run.compile else model.hidden
+        # One block is compiled and serves for all: a fraction of the time that compiling the whole model takes.
+        self._blocks = [torch.compile(block, dynamic=False) for block in model.h] if config.run.compile else None
+        self._softmax = fused_softmax() if config.run.compile else None
 
     def step(
         self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], *, step: int, tokens: int
@@ -83,22 +91,23 @@ class Learner:
         began = time.perf_counter()
         progress = tokens / self.config.schedule.tokens
         lr = self._schedule(progress, step)
-        loss = self._backward(inputs_BT, targets_BT, self._rows(targets_BT, progress, step))
+        with self.rounded(progress):
+            summed_loss = self._backward(inputs_BT, targets_BT, self._rows(targets_BT, progress, step))
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        limit = self.config.optim.clip_norm
-        finite = math.isfinite(float(loss)) and math.isfinite(float(grad_norm))
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        loss, grad_norm = torch.stack((summed_loss, norm.to(summed_loss.dtype))).tolist()
+        finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if finite:
-            if limit:
-                nn.utils.clip_grads_with_norm_(parameters, limit, grad_norm)
+            if limit := self.config.optim.clip_norm:
+                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             for optimizer in self.optimizers:
                 optimizer.step()
         self.model.zero_grad(set_to_none=True)
         return StepReport(
             step=step,
             tokens=tokens + inputs_BT.size,
-            loss=float(loss),
-            grad_norm=float(grad_norm),
+            loss=loss,
+            grad_norm=grad_norm,
             lr=lr,
             skipped=not finite,
             seconds=time.perf_counter() - began,
@@ -108,6 +117,14 @@ class Learner:
         """Whether the loss at this point of the run is over the whole vocabulary."""
         return not self.config.loss.rows or progress >= 1.0 - self.config.loss.full_fraction
 
+    def rounded(self, progress: float) -> AbstractContextManager[None]:
+        """A context in which the weights are as they will be stored, if this point of the run asks for that."""
+        rounding = self.config.rounding
+        if rounding.form == "none" or progress < 1.0 - rounding.fraction:
+            return nullcontext()
+        kinds = partition(self.model.named_parameters())
+        return rounded([*kinds["matrix"].values(), self.model.wte.weight], rounding.form)
+
     def _backward(self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], rows: Rows | None) -> Tensor:
         """Fill the gradients with those of the batch's mean loss, and return it."""
         device = self.precision.device
@@ -115,10 +132,10 @@ class Learner:
         sequences = max(1, micro_batch_tokens(self.config.run, self.precision) // T)
         loss = torch.zeros((), device=device, dtype=self.model.wte.weight.dtype)
         for at in range(0, inputs_BT.shape[0], sequences):
-            inputs = torch.from_numpy(inputs_BT[at : at + sequences]).to(device)
-            targets_N = torch.from_numpy(targets_BT[at : at + sequences]).to(device).flatten()
+            inputs = _on(device, inputs_BT[at : at + sequences])
+            targets_N = _on(device, targets_BT[at : at + sequences]).flatten()
             with self.precision.autocast():
-                x_ND = self._hidden(inputs).flatten(0, 1)
+                x_ND = self.model.hidden(inputs, blocks=self._blocks).flatten(0, 1)
                 head = self.model.wte.weight
                 if rows is not None:
                     head, targets_N = head[rows.ids], rows.place[targets_N]
@@ -127,8 +144,9 @@ class Learner:
                     head,
                     targets_N,
                     correction_V=None if rows is None else rows.correction,
-                    chunk_tokens=self.config.loss.chunk_tokens,
+                    chunk_tokens=chunk_tokens(self.config, self.precision),
                     scale=1.0 / n_tokens,
+                    softmax=self._softmax,
                 )
             part.backward()
             loss += part.detach()
@@ -166,6 +184,11 @@ def micro_batch_tokens(run: RunConfig, precision: Precision) -> int:
     return run.micro_batch_tokens or _MICRO_BATCH_TOKENS[precision.device.type]
 
 
+def chunk_tokens(config: TrainConfig, precision: Precision) -> int:
+    """The most tokens whose logits exist at one time: what was asked, or what suits the device."""
+    return config.loss.chunk_tokens or _CHUNK_TOKENS[precision.device.type]
+
+
 def lr_factor(schedule: ScheduleConfig, progress: float) -> float:
     """The part of the peak learning rate at a point of the run."""
     if schedule.shape == "cosine":
@@ -196,3 +219,9 @@ def build_optimizers(model: nn.Module, optim: OptimConfig) -> list[torch.optim.O
         )
     )
     return optimizers
+
+
+def _on(device: torch.device, ids: NDArray[np.int64]) -> Tensor:
+    """Token ids on a device; to a GPU they travel while the host goes on."""
+    tensor = torch.from_numpy(ids)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
