@@ -184,3 +184,15 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 def test_a_backend_that_is_not_there(tiny_folder: Path) -> None:
     with pytest.raises(BackendError):
         gpt2.load(tiny_folder, backend="abacus")
+
+
+def test_looking_inside_is_in_fp32_whatever_generates(tiny_folder: Path) -> None:
+    with gpt2.load(tiny_folder) as model:
+        ids = model.tokenizer.encode("Once upon a time")
+        logits_TV = model.logits(ids).astype(np.float64)
+        lens = model.logit_lens("Once upon a time", depths=2, best=1)
+        assert lens.best_ids_LTK[0, :, 0].tolist() == logits_TV.argmax(1).tolist()
+        assert model.activations(ids).residual_LTD.shape == (3, 4, 16)
+        np.testing.assert_allclose(model.attention(ids, 1, 0).of(1, 0).sum(1), 1, atol=1e-6)
+        patched = model.patch("Once upon a time", source="Once upon a day", answer=" the", depths=[0], positions=[3])
+        assert patched.after_LP[0, 0] == pytest.approx(patched.source, abs=1e-5)

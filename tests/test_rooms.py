@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {"model", "checkpoint", "native", "machine"},
     "generation": {"backends", "tokenizer"},
     "tasks": {"generation", "backends"},
-    "inspect": {"generation", "backends"},
+    "inspect": {"generation", "backends", "tokenizer"},
     "detect": {"generation", "data", "files"},
     "language_model": {"generation", "tasks", "inspect", "detect", "backends", "checkpoint", "hub", "tokenizer"},
     "train": {"data", "model", "optim", "checkpoint", "tokenizer", "files", "machine", "native", "report", "recipes"},

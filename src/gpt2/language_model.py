@@ -24,7 +24,9 @@ from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, T
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
+    from gpt2.backends.head import Head
     from gpt2.generation import Beam, Score
+    from gpt2.inspect import Activations, Attention, Lens, Patching
     from gpt2.tasks import Asked, Prompts, Room
 
 Prompt = str | Sequence[int]
@@ -104,6 +106,8 @@ class LanguageModel:
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
         self._open_exact = exact
         self._exact: Backend | None = None if exact else backend
+        self._intervening: Backend | None = None
+        self._head: Head | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -296,6 +300,58 @@ class LanguageModel:
         assert result.logits_RV is not None
         return result.logits_RV
 
+    def activations(self, text: Prompt, *, depths: Sequence[int] | int | None = None) -> "Activations":
+        """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`."""
+        from gpt2.inspect import activations
+
+        return activations(self._exact_backend(), self.tokenizer, text, depths=depths)
+
+    def attention(
+        self,
+        text: Prompt,
+        layer: Sequence[int] | int | None = None,
+        head: Sequence[int] | int | None = None,
+        *,
+        last: int | None = None,
+    ) -> "Attention":
+        """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`."""
+        from gpt2.inspect import attention
+
+        return attention(self._exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
+
+    def logit_lens(self, text: Prompt, *, depths: Sequence[int] | int | None = None, best: int = 10) -> "Lens":
+        """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`."""
+        from gpt2.inspect import logit_lens
+
+        return logit_lens(self._exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
+
+    def patch(
+        self,
+        text: Prompt,
+        *,
+        source: Prompt,
+        answer: str | int,
+        depths: Sequence[int] | int | None = None,
+        positions: Sequence[int] | int | None = None,
+    ) -> "Patching":
+        """A text run with single vectors of another in it; see `gpt2.inspect.patch`.
+
+        Where the model's backend only looks, the reference backend is opened for it, and the log says so.
+        """
+        from gpt2.inspect import patch
+
+        backend = self._intervening_backend()
+        return patch(backend, self.tokenizer, text, source=source, answer=answer, depths=depths, positions=positions)
+
+    @property
+    def head(self) -> "Head":
+        """The last layer norm and the tied embedding by themselves, in fp32; read when first used."""
+        if self._head is None:
+            from gpt2.backends.head import Head
+
+            self._head = Head(self.checkpoint.weights)
+        return self._head
+
     def save(
         self, folder: str | os.PathLike[str], *, format: str = "hf", weights: str = "fp32", overwrite: bool = False
     ) -> None:
@@ -323,9 +379,8 @@ class LanguageModel:
 
     def close(self) -> None:
         """Give back memory and threads of the backend; `with gpt2.load(…) as model:` does."""
-        self.backend.close()
-        if self._exact is not None and self._exact is not self.backend:
-            self._exact.close()
+        for backend in {id(each): each for each in (self.backend, self._exact, self._intervening) if each}.values():
+            backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -340,6 +395,14 @@ class LanguageModel:
             assert self._open_exact is not None
             self._exact = self._open_exact()
         return self._exact
+
+    def _intervening_backend(self) -> Backend:
+        if self._intervening is None:
+            exact = self._exact_backend()
+            self._intervening = (
+                exact if exact.intervenes else backends.open(self.checkpoint.weights, backend="reference")
+            )
+        return self._intervening
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.backend.weights} by {self.backend.name} on {self.device})"

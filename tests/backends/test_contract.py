@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt2 import backends
-from gpt2.backends import NEXT_LOGITS, NOTHING, Backend, Result, Trace, Want, Work
+from gpt2.backends import NEXT_LOGITS, NOTHING, Backend, Patch, Result, Trace, Want, Work
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import BackendError, ContextError, GenerationError
 from gpt2.model import reference
@@ -367,6 +367,47 @@ def test_traces_of_several_slots_do_not_mix(backend: Backend, define: Define) ->
         assert result.attention[1, 1][0, -1] == 0  # the last but one row does not see the last token
         assert result.residual[3].shape == (2, 21)
     assert not np.allclose(first.residual[3], second.residual[3], atol=1e-3)
+
+
+@pytest.mark.parametrize(("held", "row"), [(0, 0), (0, 4), (0, 29), (11, 3), (29, 0)])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_patches_are_the_definitions(backend: Backend, weights: Weights, held: int, row: int, depth: int) -> None:
+    value_D = np.random.default_rng(depth).normal(size=backend.config.n_embd).astype(np.float32)
+
+    def exchange(site: str, layer: int, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        if site == "residual" and layer == depth:
+            value[held + row] = value_D
+        return value
+
+    exact = {name: weights.float32(name).astype(np.float64) for name in weights.names}
+    wanted = reference.hidden(backend.config, exact, TEXT[:30], at=exchange) @ exact["wte"].T
+
+    slot, other = backend.new(), backend.new()
+    if held:
+        one(backend, slot, TEXT[:held])
+    patches = (Patch(depth=depth, row=row, value_D=value_D),)
+    want = Want(rows=30 - held, logits=True, trace=Trace(residual=(depth,)))
+    work = [
+        Work(slot=other, tokens=TEXT[: 30 - held], want=NEXT_LOGITS),  # beside it, untouched
+        Work(slot=slot, tokens=TEXT[held:30], want=want, patches=patches),
+    ]
+    if not backend.intervenes:
+        with pytest.raises(BackendError, match="patched"):
+            backend.step(work)
+        return
+    untouched, result = backend.step(work)
+    close(result.logits_RV, wanted[held:])
+    np.testing.assert_array_equal(result.residual[depth][row], value_D)
+    close(untouched.logits_RV, reference.logits(backend.config, exact, TEXT[: 30 - held])[-1:])
+    close(logits_of(backend, slot, [TEXT[40]]), definition_after(weights, TEXT[:30], TEXT[40], exchange))
+
+
+def definition_after(
+    weights: Weights, tokens: list[int], last: int, exchange: Callable[..., NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    exact = {name: weights.float32(name).astype(np.float64) for name in weights.names}
+    hidden_TD = reference.hidden(weights.config, exact, [*tokens, last], at=exchange)
+    return hidden_TD[-1:] @ exact["wte"].T
 
 
 def test_a_backend_says_what_it_is(backend: Backend, weights: Weights) -> None:

@@ -50,6 +50,7 @@ class FakeBackend:
     """
 
     name, device, weights, reason = "fake", "cpu", "fp32", "asked for"
+    intervenes = False
 
     def __init__(self, *, vocab_size: int = 257, n_positions: int = 32, script: Sequence[int] = ()) -> None:
         self.config = ModelConfig(n_layer=1, n_head=1, n_embd=1, n_positions=n_positions, vocab_size=vocab_size)

@@ -5,7 +5,7 @@ NumPy is imported until a backend asks for more.
 """
 
 from gpt2.backends.choice import BACKENDS, DEVICES, FORMS, open
-from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Backend, Result, Source, Trace, Want, Work
+from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Backend, Patch, Result, Source, Trace, Want, Work
 
 __all__ = [
     "BACKENDS",
@@ -14,6 +14,7 @@ __all__ = [
     "NEXT_LOGITS",
     "NOTHING",
     "Backend",
+    "Patch",
     "Result",
     "Source",
     "Trace",

@@ -54,6 +54,7 @@ class NativeBackend:
         self.weights = form
         self.level = level
         self.config: ModelConfig = weights.config
+        self.intervenes = False
         self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}"
         self._lengths: dict[int, int] = {}
         self._engine = Engine(library, shape=_shape(weights.config), form=form, level=level, threads=threads)
@@ -96,7 +97,7 @@ class NativeBackend:
 
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
-        check(self.config, self.length, work)
+        check(self.config, self.length, work, intervenes=self.intervenes)
         wanted = [self._wanted(piece) for piece in work]
         self._engine.step(wanted)
         for piece in work:

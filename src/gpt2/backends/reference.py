@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2.backends.readout import read_out
-from gpt2.backends.seam import Floats, Result, Source, Trace, Work, check
+from gpt2.backends.seam import Floats, Patch, Result, Source, Trace, Work, check
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 from gpt2.model import reference
@@ -43,6 +43,7 @@ class ReferenceBackend:
         self.device = "cpu"
         self.weights = "fp32"
         self.config: ModelConfig = weights.config
+        self.intervenes = True
         self.reason = "NumPy, on as many threads as its matrix library takes"
         if threads is not None:
             self.reason += f" (not {threads}: that is set by OPENBLAS_NUM_THREADS and the like, before Python starts)"
@@ -95,7 +96,7 @@ class ReferenceBackend:
         slot, want = self._slots[piece.slot], piece.want
         first = slot.length + len(piece.tokens) - want.rows  # the first wanted token's position
         slot.reserve(slot.length + len(piece.tokens))
-        view = _View(want.trace or Trace(), slot, first, slot.length + len(piece.tokens))
+        view = _View(want.trace or Trace(), piece.patches, slot, first, slot.length + len(piece.tokens))
         ids_T = np.asarray(piece.tokens, np.int64)
         hidden: list[Array] = []
         for start in range(0, len(ids_T), _CHUNK_TOKENS):
@@ -145,10 +146,14 @@ class _KeyValues:
 
 
 class _View:
-    """What looks into one piece of work: keeps keys and values, and the trace of the rows from `first` on."""
+    """What looks into one piece of work: keeps keys and values, and the trace of the rows from `first` on.
 
-    def __init__(self, trace: Trace, slot: _KeyValues, first: int, total: int) -> None:
+    It also puts the patches in.
+    """
+
+    def __init__(self, trace: Trace, patches: Sequence[Patch], slot: _KeyValues, first: int, total: int) -> None:
         self._slot, self._first = slot, first
+        self._patches = [(patch.depth, slot.length + patch.row, patch.value_D) for patch in patches]
         self._D = slot.kv.shape[2] * slot.kv.shape[4]
         R = total - first
         self.residual: dict[int, Floats] = {depth: np.empty((R, self._D), np.float32) for depth in trace.residual}
@@ -164,6 +169,10 @@ class _View:
             kept_HCK[:, past : past + value.shape[1]] = value
             return kept_HCK[:, : past + value.shape[1]]
         T = value.shape[-2]  # the chunk: positions past to past + T
+        if site == "residual":
+            for depth, position, patch_D in self._patches:
+                if depth == layer and past <= position < past + T:
+                    value[position - past] = patch_D
         skip = max(0, self._first - past)
         if skip < T:
             rows = slice(past + skip - self._first, past + T - self._first)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.config import ModelConfig
-from gpt2.errors import ContextError, GenerationError
+from gpt2.errors import BackendError, ContextError, GenerationError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -54,17 +54,36 @@ class Want:
     trace: Trace | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Patch:
+    """A vector to put into the residual stream in place of the computed one; all that follows is computed from it.
+
+    Attributes:
+        depth: as in `Trace.residual`; a trace of that depth shows the new vector.
+        row: which of the piece's tokens, the first being 0.
+        value_D: the vector.
+    """
+
+    depth: int
+    row: int
+    value_D: Floats
+
+
 NOTHING = Want(rows=0)
 NEXT_LOGITS = Want(rows=1, logits=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Tokens to append to a slot, and what is wanted of the last of them."""
+    """Tokens to append to a slot, and what is wanted of the last of them.
+
+    With patches, what the slot then holds is what the patched model made of the tokens.
+    """
 
     slot: int
     tokens: Sequence[int]
     want: Want = NOTHING
+    patches: Sequence[Patch] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,6 +111,7 @@ class Backend(Protocol):
     device: str  # "cpu", "cuda:0", "mps"
     weights: str  # "fp32", "bf16", "fp16", "int8" or "int4"
     config: ModelConfig
+    intervenes: bool  # whether `Work.patches` are obeyed
     reason: str  # what was chosen and why, one sentence for people
 
     def new(self) -> int:
@@ -122,7 +142,8 @@ class Backend(Protocol):
         """Append every work's tokens to its slot and return what each wanted, in order.
 
         Slots are distinct; tokens are not empty and fit the context (`ContextError` otherwise, before
-        anything changed); ids lie in the vocabulary (`GenerationError`).
+        anything changed); ids lie in the vocabulary (`GenerationError`). Patches are for the backends that
+        `intervenes` says can (`BackendError`).
         """
         ...
 
@@ -144,10 +165,11 @@ class Source(Protocol):
         ...
 
 
-def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work]) -> None:
+def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work], *, intervenes: bool = True) -> None:
     """Refuse what no backend can do, before anything changes: every `step` begins with this.
 
     Raises:
+        BackendError: a patch, where the backend does not intervene.
         ContextError: a slot would hold more than `n_positions` tokens.
         GenerationError: a token or target is not in the vocabulary.
     """
@@ -163,6 +185,14 @@ def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work
             assert all(
                 0 <= layer < config.n_layer and 0 <= head < config.n_head for layer, head in want.trace.attention
             ), "no such head"
+        if piece.patches and not intervenes:
+            raise BackendError(
+                "the residual stream cannot be patched: this backend only looks. Take the torch or reference backend."
+            )
+        for patch in piece.patches:
+            assert 0 <= patch.depth <= config.n_layer, "no such depth"
+            assert 0 <= patch.row < new, "no such row"
+            assert patch.value_D.shape == (config.n_embd,), "a vector as wide as the residual stream"
         if held + new > config.n_positions:
             raise ContextError(
                 f"{new:,} more tokens do not fit: the slot holds {held:,} and the model's context is "

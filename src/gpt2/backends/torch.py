@@ -49,6 +49,7 @@ class TorchBackend:
         self.device = str(self._device)
         self.weights = next(form for form, dtype in _DTYPES.items() if dtype == self._dtype)
         self.config: ModelConfig = weights.config
+        self.intervenes = True
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
         self.reason = f"PyTorch {torch.__version__}"
@@ -125,7 +126,7 @@ class TorchBackend:
         arrays, config = self._arrays, self.config
         place = self._pool.place(batch)
         x_BTD = arrays["wte"][place.ids_BT] + arrays["wpe"][place.positions_BT]
-        self._trace_residual(0, x_BTD, batch, into)
+        self._at_depth(0, x_BTD, batch, into)
         for layer in range(config.n_layer):
             name = f"h.{layer}"
             normed_BTD = self._norm(f"{name}.ln_1", x_BTD).to(self._dtype)
@@ -133,7 +134,7 @@ class TorchBackend:
             normed_BTD = self._norm(f"{name}.ln_2", x_BTD).to(self._dtype)
             h_BTF = self._linear(f"{name}.mlp.c_fc", normed_BTD)
             x_BTD = x_BTD + self._linear(f"{name}.mlp.c_proj", functional.gelu(h_BTF, approximate="tanh"))
-            self._trace_residual(layer + 1, x_BTD, batch, into)
+            self._at_depth(layer + 1, x_BTD, batch, into)
         for piece in batch:
             self._pool.lengths[piece.slot] += len(piece.tokens)
         wanted_MD = torch.cat([x_BTD[b, _wanted(piece)] for b, piece in enumerate(batch)])
@@ -167,8 +168,12 @@ class TorchBackend:
         g_D, b_D = self._arrays[f"{name}.g"], self._arrays[f"{name}.b"]
         return functional.layer_norm(x, g_D.shape, g_D, b_D, self.config.layer_norm_epsilon)
 
-    def _trace_residual(self, depth: int, x_BTD: Tensor, batch: list[Work], into: list[Result]) -> None:
+    def _at_depth(self, depth: int, x_BTD: Tensor, batch: list[Work], into: list[Result]) -> None:
+        """Put patches into the residual stream and take traces out of it."""
         for b, piece in enumerate(batch):
+            for patch in piece.patches:
+                if patch.depth == depth:
+                    x_BTD[b, patch.row] = torch.as_tensor(patch.value_D, device=self._device)
             if piece.want.trace and depth in piece.want.trace.residual:
                 into[b].residual[depth] = x_BTD[b, _wanted(piece)].cpu().numpy()
 

@@ -110,8 +110,8 @@ class Sampler:
     def _may_not_end(self, n_seen: int) -> bool:
         return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens
 
-    def _draw(self, row: filters.Row, key: int) -> int:
-        """The filters that keep fewer tokens, in their order; then the draw."""
+    def keep(self, row: filters.Row) -> filters.Row:
+        """The filters that keep fewer tokens, in their order, for a temperature above 0."""
         sampling = self._sampling
         ids, logits = row
         if sampling.temperature != 1:
@@ -125,7 +125,10 @@ class Sampler:
             row = filters.min_p(row, sampling.min_p)
         if sampling.typical_p < 1:
             row = filters.typical_p(row, sampling.typical_p)
-        return draws.draw(key, *row)
+        return row
+
+    def _draw(self, row: filters.Row, key: int) -> int:
+        return draws.draw(key, *self.keep(row))
 
     def _choose_from_best(self, ids_K: filters.Ids, logprobs_K: filters.Logits, key: int) -> Choice:
         if self._sampling.is_greedy:

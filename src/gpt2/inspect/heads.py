@@ -1,0 +1,84 @@
+"""Attention: how much each token takes from each token before it, by layer and head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt2.backends.seam import Backend, Floats, Trace, Want
+from gpt2.errors import GenerationError
+from gpt2.inspect.reading import Text, chosen, read_tokens, run
+from gpt2.tokenizer import Tokenizer
+
+_MOST_BYTES = 1 << 30  # all of gpt2's 144 heads over its whole context are 604 MB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Attention:
+    """Attention weights of some heads.
+
+    Attributes:
+        ids: the text's tokens.
+        pieces: the text of each.
+        layers: counted from 0.
+        heads: of each of these layers.
+        rows: which tokens look, by position.
+        weights_LHRT: what each of them takes from every token; a row sums to 1, and is 0 for what comes after.
+    """
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    rows: range
+    weights_LHRT: Floats
+
+    def of(self, layer: int, head: int) -> Floats:
+        """The weights of one head: [R, T]."""
+        return self.weights_LHRT[self.layers.index(layer), self.heads.index(head)]
+
+
+def attention(
+    backend: Backend,
+    tokenizer: Tokenizer,
+    text: Text,
+    *,
+    layer: Sequence[int] | int | None = None,
+    head: Sequence[int] | int | None = None,
+    last: int | None = None,
+) -> Attention:
+    """Trace the attention weights of a text, or ids.
+
+    Args:
+        backend: any; every backend traces.
+        tokenizer: of the model.
+        text: within the context.
+        layer: one or several; all by default.
+        head: one or several; all by default.
+        last: only the rows of this many last tokens; all by default.
+
+    Raises:
+        ContextError: the text is longer than the context.
+        GenerationError: an empty text, no such layer, head or row, or more than 1 GB of weights.
+    """
+    ids, pieces = read_tokens(backend, tokenizer, text)
+    layers = chosen("layer", layer, backend.config.n_layer)
+    heads = chosen("head", head, backend.config.n_head)
+    T = len(ids)
+    R = T if last is None else last
+    if not 1 <= R <= T:
+        raise GenerationError(f"The last {R:,} rows cannot be had: the text has {T:,} tokens. Ask for 1 to {T:,}.")
+    n_bytes = 4 * len(layers) * len(heads) * R * T
+    if n_bytes > _MOST_BYTES:
+        raise GenerationError(
+            f"The attention of {len(layers)} layers of {len(heads)} heads cannot be had at once: over {R:,} rows of "
+            f"{T:,} tokens it takes {n_bytes / 1e9:.1f} GB, and 1.1 GB are allowed. Name layers, heads or `last`."
+        )
+    wanted = tuple((layer, head) for layer in layers for head in heads)
+    result = run(backend, ids, Want(rows=R, trace=Trace(attention=wanted)))
+    weights_LHRT = np.empty((len(layers), len(heads), R, T), np.float32)
+    for index, pair in enumerate(wanted):
+        weights_LHRT[divmod(index, len(heads))] = result.attention.pop(pair)
+    return Attention(
+        ids=ids, pieces=pieces, layers=layers, heads=heads, rows=range(T - R, T), weights_LHRT=weights_LHRT
+    )

@@ -1,0 +1,95 @@
+"""The logit lens: what the model would say next if it stopped after each layer.
+
+The last layer norm and the head are applied to every depth of the residual stream (nostalgebraist 2020,
+"interpreting GPT: the logit lens"). The last depth is the model's own prediction.
+
+Axes: L depths, T tokens, K best tokens, R rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt2.backends.head import Head
+from gpt2.backends.seam import Backend, Floats, Ints, Trace, Want
+from gpt2.inspect.reading import Text, chosen, read_tokens, run
+from gpt2.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Lens:
+    """What each depth predicts after each token.
+
+    Column t is read where token t stands. What is said of the actual next token is of token t + 1, and the last
+    column, which has none, is missing there.
+
+    Attributes:
+        ids: the text's tokens.
+        pieces: the text of each.
+        depths: 0 is the embedding, i the output of block i.
+        best_ids_LTK: the likeliest next tokens, likeliest first.
+        best_logprobs_LTK: their log-probabilities, natural.
+        ranks_LR: of the actual next token, R = T - 1 of them; 0 is the likeliest.
+        logprobs_LR: of the actual next token.
+        entropies_LT: of the prediction, in nats.
+    """
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    depths: tuple[int, ...]
+    best_ids_LTK: Ints
+    best_logprobs_LTK: Floats
+    ranks_LR: Ints
+    logprobs_LR: Floats
+    entropies_LT: Floats
+
+
+def logit_lens(
+    backend: Backend,
+    head: Head,
+    tokenizer: Tokenizer,
+    text: Text,
+    *,
+    depths: Sequence[int] | int | None = None,
+    best: int = 10,
+) -> Lens:
+    """Read every depth of a text, or ids, through the head.
+
+    Args:
+        backend: any; every backend traces.
+        head: of the same weights.
+        tokenizer: of the model.
+        text: within the context.
+        depths: all by default.
+        best: how many of the likeliest tokens to keep.
+
+    Raises:
+        ContextError: the text is longer than the context.
+        GenerationError: an empty text, or no such depth.
+    """
+    ids, pieces = read_tokens(backend, tokenizer, text)
+    wanted = chosen("depth", depths, backend.config.n_layer + 1)
+    L, T, K = len(wanted), len(ids), min(best, backend.config.vocab_size)
+    traced = run(backend, ids, Want(rows=T, trace=Trace(residual=wanted)))
+    want = Want(rows=T, best=best, targets=[*ids[1:], 0])  # the last token has no next: its column is left out
+    lens = Lens(
+        ids=ids,
+        pieces=pieces,
+        depths=wanted,
+        best_ids_LTK=np.empty((L, T, K), np.int32),
+        best_logprobs_LTK=np.empty((L, T, K), np.float32),
+        ranks_LR=np.empty((L, T - 1), np.int32),
+        logprobs_LR=np.empty((L, T - 1), np.float32),
+        entropies_LT=np.empty((L, T), np.float32),
+    )
+    for index, depth in enumerate(wanted):
+        read = head.read(traced.residual[depth], want)
+        assert read.target_ranks_R is not None
+        assert read.target_logprobs_R is not None
+        assert read.entropies_R is not None
+        lens.ranks_LR[index], lens.logprobs_LR[index] = read.target_ranks_R[:-1], read.target_logprobs_R[:-1]
+        lens.entropies_LT[index] = read.entropies_R
+        if read.best_ids_RK is not None and read.best_logprobs_RK is not None:
+            lens.best_ids_LTK[index], lens.best_logprobs_LTK[index] = read.best_ids_RK, read.best_logprobs_RK
+    return lens

@@ -1,0 +1,147 @@
+"""Activation patching: which part of the residual stream carries what decides the answer.
+
+Two texts of as many tokens differ in something that matters, such as a name. Where the vector of the one, at
+one depth and position, is put into the run of the other, the answer moves: by how much says whether what
+matters was there (Meng et al. 2022, "Locating and editing factual associations in GPT", section 2.1, where the
+text is disturbed by noise instead).
+
+Axes: L depths, P positions, T tokens, D embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt2.backends.seam import Backend, Floats, Patch, Trace, Want, Work
+from gpt2.errors import GenerationError
+from gpt2.inspect.reading import Text, chosen, read_tokens, run
+from gpt2.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Patching:
+    """The log-probability of the answer, as it is and with one vector exchanged. Natural logarithms.
+
+    Attributes:
+        pieces: of the text that was run.
+        source_pieces: of the text that the vectors were taken from.
+        answer: the token whose probability is meant.
+        depths: where vectors were exchanged: 0 is the embedding, i the output of block i.
+        positions: of which tokens.
+        before: after the text.
+        source: after the source.
+        after_LP: after the text, with the source's vector at that depth and position.
+    """
+
+    pieces: tuple[str, ...]
+    source_pieces: tuple[str, ...]
+    answer: int
+    depths: tuple[int, ...]
+    positions: tuple[int, ...]
+    before: float
+    source: float
+    after_LP: Floats
+
+    @property
+    def effect(self) -> Floats:
+        """What each exchange adds to the log-probability of the answer: [L, P]."""
+        return self.after_LP - np.float32(self.before)
+
+
+def patch(
+    backend: Backend,
+    tokenizer: Tokenizer,
+    text: Text,
+    *,
+    source: Text,
+    answer: str | int,
+    depths: Sequence[int] | int | None = None,
+    positions: Sequence[int] | int | None = None,
+) -> Patching:
+    """Run a text with single vectors of another in it.
+
+    Args:
+        backend: one that intervenes: torch or reference.
+        tokenizer: of the model.
+        text: that is run, or ids.
+        source: what vectors are taken from; as many tokens.
+        answer: one token, as its text (mostly with a space before it) or id.
+        depths: all by default.
+        positions: all by default.
+
+    Raises:
+        BackendError: the backend does not intervene.
+        ContextError: the text is longer than the context.
+        GenerationError: texts of different lengths, an answer that is not one token, no such depth or position.
+    """
+    ids, pieces = read_tokens(backend, tokenizer, text)
+    source_ids, source_pieces = read_tokens(backend, tokenizer, source)
+    if len(ids) != len(source_ids):
+        raise GenerationError(
+            f"Vectors cannot be exchanged between texts of {len(ids)} and {len(source_ids)} tokens: "
+            f"{_show(pieces)} and {_show(source_pieces)}. Choose words of as many tokens."
+        )
+    target = _one_token(tokenizer, answer)
+    at_depths = chosen("depth", depths, backend.config.n_layer + 1)
+    at_positions = chosen("position", positions, len(ids))
+
+    after_source = run(
+        backend, source_ids, Want(rows=len(ids), trace=Trace(residual=at_depths), targets=[target] * len(ids))
+    )
+    after_LP = np.empty((len(at_depths), len(at_positions)), np.float32)
+    want = Want(rows=1, targets=[target])
+    held = backend.new()
+    try:
+        [plain] = backend.step([Work(slot=held, tokens=ids, want=want)])
+        for p in sorted(range(len(at_positions)), key=lambda p: -at_positions[p]):
+            position = at_positions[p]
+            backend.truncate(held, position)  # what comes before is as it was: no patch reaches it
+            slots = [backend.fork(held) for _ in at_depths]
+            try:
+                work = [
+                    Work(
+                        slot=slot,
+                        tokens=ids[position:],
+                        want=want,
+                        patches=(Patch(depth=depth, row=0, value_D=after_source.residual[depth][position]),),
+                    )
+                    for slot, depth in zip(slots, at_depths, strict=True)
+                ]
+                results = backend.step(work)
+            finally:
+                for slot in slots:
+                    backend.free(slot)
+            for index, result in enumerate(results):
+                assert result.target_logprobs_R is not None
+                after_LP[index, p] = result.target_logprobs_R[0]
+    finally:
+        backend.free(held)
+    assert plain.target_logprobs_R is not None
+    assert after_source.target_logprobs_R is not None
+    return Patching(
+        pieces=pieces,
+        source_pieces=source_pieces,
+        answer=target,
+        depths=at_depths,
+        positions=at_positions,
+        before=float(plain.target_logprobs_R[0]),
+        source=float(after_source.target_logprobs_R[-1]),
+        after_LP=after_LP,
+    )
+
+
+def _one_token(tokenizer: Tokenizer, answer: str | int) -> int:
+    if isinstance(answer, int):
+        return answer
+    ids = tokenizer.encode(answer)
+    if len(ids) != 1:
+        raise GenerationError(
+            f"The answer {answer!r} is not one token but {len(ids)}: "
+            f"{_show([tokenizer.decode([token]) for token in ids])}. Give one of them, or an id."
+        )
+    return ids[0]
+
+
+def _show(pieces: Sequence[str]) -> str:
+    return "|".join(pieces)

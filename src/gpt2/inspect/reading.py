@@ -1,0 +1,52 @@
+"""What every look inside begins with: a text's tokens, and one step of the backend over them."""
+
+from collections.abc import Sequence
+
+from gpt2.backends.seam import Backend, Result, Want, Work
+from gpt2.errors import ContextError, GenerationError
+from gpt2.tokenizer import Tokenizer
+
+Text = str | Sequence[int]
+
+
+def read_tokens(backend: Backend, tokenizer: Tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The ids of a text and the text of each by itself; part of a character is U+FFFD.
+
+    Raises:
+        GenerationError: no token.
+        ContextError: more than the context.
+    """
+    ids = tuple(tokenizer.encode(text) if isinstance(text, str) else text)
+    if not ids:
+        raise GenerationError("There is nothing to look at: the text is empty. Give at least one token.")
+    if len(ids) > backend.config.n_positions:
+        raise ContextError(
+            f"The model cannot be looked into as it reads this text: it has {len(ids):,} tokens, and the context is "
+            f"{backend.config.n_positions:,}. Give a part of it."
+        )
+    return ids, tuple(tokenizer.decode([token]) for token in ids)
+
+
+def run(backend: Backend, ids: Sequence[int], want: Want) -> Result:
+    """One step over all of `ids` in a slot of its own, which is given back."""
+    slot = backend.new()
+    try:
+        [result] = backend.step([Work(slot=slot, tokens=ids, want=want)])
+    finally:
+        backend.free(slot)
+    return result
+
+
+def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[int, ...]:
+    """Those asked for, or all `count` of them.
+
+    Raises:
+        GenerationError: there is none of that number.
+    """
+    if given is None:
+        return tuple(range(count))
+    numbers = (given,) if isinstance(given, int) else tuple(given)
+    for number in numbers:
+        if not 0 <= number < count:
+            raise GenerationError(f"There is no {what} {number}: they are 0 to {count - 1}. Choose one of these.")
+    return numbers
