@@ -63,6 +63,6 @@ $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 
 # What the tests need, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,serve,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed

@@ -30,6 +30,9 @@ VERBS = {
         "summarize": "Summarize an article.",
         "answer": "Answer a question.",
     },
+    "Share a model": {
+        "serve": "An HTTP server with OpenAI's interface, and its page.",
+    },
     "Judge a model": {
         "evaluate": "The paper's benchmarks, beside the paper's numbers.",
         "overlap": "How much of a test set stands in a training set.",

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TextIO
 
@@ -118,11 +119,13 @@ class Messages(logging.Handler):
 
     Attributes:
         debug: --debug was given: show everything, and tracebacks.
+        form: "plain"; "stamped" with the time before each line; or "json", an object a line.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.debug = False
+        self.form = "plain"
 
     def choose(self, *, quiet: bool = False, debug: bool = False) -> None:
         """Take over --quiet or --debug."""
@@ -148,5 +151,18 @@ class Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message; a warning says that it is one."""
-        mark = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        complain(mark + record.getMessage())
+        level = record.levelname.lower()
+        line = record.getMessage() if record.levelno == logging.INFO else f"{level}: {record.getMessage()}"
+        if self.form == "plain":
+            complain(line)
+            return
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        if self.form == "json":
+            import json
+
+            fields = getattr(record, "fields", None) or {"message": record.getMessage()}
+            line = json.dumps({"time": moment, "level": level, **fields} | ({"trace": trace} if trace else {}))
+        else:
+            line = f"{moment} {line}" + (f"\n{trace}" if trace else "")
+        complain(line)

@@ -1,0 +1,133 @@
+"""`gpt2 serve`: the HTTP server and its page."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import ModelChoice, Sectioned, message_options, model_options, option
+from gpt2.serve.limits import Limits
+
+log = logging.getLogger("gpt2")
+
+Verb = Callable[..., object]
+
+
+def _limit_options(verb: Verb) -> Verb:
+    """Add `--max-…` for every field of `Limits`; the verb gets them as one `limits: Limits`."""
+
+    @functools.wraps(verb)
+    def with_limits(**values: Any) -> object:
+        chosen = {limit.name: values.pop(f"max_{limit.name}") for limit in dataclasses.fields(Limits)}
+        return verb(limits=Limits(**chosen), **values)
+
+    decorated: Verb = with_limits
+    for limit in reversed(dataclasses.fields(Limits)):
+        kind = click.IntRange if limit.type is int else click.FloatRange
+        decorated = option(
+            f"--max-{limit.name.replace('_', '-')}",
+            section="Limits",
+            type=kind(limit.metadata["least"]),
+            default=limit.default,
+            show_default=True,
+            metavar="N" if limit.type is int else "X",
+            help=f"{limit.metadata['help'][:1].upper()}{limit.metadata['help'][1:]}.",
+        )(decorated)
+    return decorated
+
+
+@click.command(cls=Sectioned)
+@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@option("--also", multiple=True, metavar="[NAME=]MODEL", help="Another model in the same server; may be repeated.")
+@option(
+    "--sequences",
+    type=click.IntRange(1, 4096),
+    default=16,
+    show_default=True,
+    help="Texts of a model computed at once.",
+)
+@option(
+    "--api-keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of keys, one a line; also read from GPT2_API_KEYS. Each request but for health then needs one.",
+)
+@option("--allow-host", multiple=True, metavar="NAME", help="A further name that a server on loopback answers to.")
+@option("--cors-origin", multiple=True, metavar="ORIGIN", help="Pages that may use this server: https://example.org.")
+@option("--certificate", type=click.Path(exists=True, path_type=Path), help="PEM file; the server then speaks TLS.")
+@option("--private-key", type=click.Path(exists=True, path_type=Path), help="PEM file of the certificate's key.")
+@option("--log-text", is_flag=True, help="Write prompts and continuations to the log.")
+@option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, a line each.")
+@message_options
+@_limit_options
+@model_options
+def serve(
+    *,
+    host: str,
+    port: int,
+    also: tuple[str, ...],
+    sequences: int,
+    api_keys: Path | None,
+    allow_host: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    certificate: Path | None,
+    private_key: Path | None,
+    log_text: bool,
+    as_json: bool,
+    limits: Limits,
+    choice: ModelChoice,
+) -> None:
+    """Serve models by OpenAI's completions interface, with a page to try them at /.
+
+    A model is known by its name, or the name of its folder, or NAME in NAME=MODEL; requests that name none get
+    --model. A first SIGTERM or Ctrl-C lets running requests finish, a second does not.
+
+    \b
+        gpt2 serve
+        gpt2 serve --model mine=./novel --also gpt2-mini --port 9000
+        GPT2_API_KEYS=$(openssl rand -hex 32) gpt2 serve --host 0.0.0.0
+    """
+    from gpt2.serve import Options, ServedModel, build_service, read_keys, run
+
+    messages = click.get_current_context().find_root().obj
+    if isinstance(messages, output.Messages):
+        messages.form = "json" if as_json else "stamped"
+    keys = read_keys(api_keys, os.environ.get("GPT2_API_KEYS"))
+    options = Options(
+        host=host,
+        port=port,
+        keys=keys,
+        hosts=allow_host,
+        origins=cors_origin,
+        certificate=certificate,
+        private_key=private_key,
+    )
+    if not keys and not options.is_loopback:
+        log.warning("everybody who reaches %s can use this server: give it keys with --api-keys", host)
+    with contextlib.ExitStack() as stack:
+        served: list[ServedModel] = []
+        for name, source in map(_named, (choice.model, *also)):
+            if name in [other.name for other in served]:
+                raise click.UsageError(f"two models are called {name!r}: name one of them, as in other={source}.")
+            model = stack.enter_context(dataclasses.replace(choice, model=source).load())
+            log.info("%s: %s by %s on %s", name, model.backend.weights, model.backend.name, model.device)
+            served.append(ServedModel(model, name=name, limits=limits, max_sequences=sequences))
+        service = build_service(served, limits=limits, log_text=log_text)
+        code = run(service, options, ready=lambda address: log.info("listening on %s", address))
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _named(model: str) -> tuple[str, str]:
+    """NAME=MODEL, or a model that goes by its own name: a folder's is its last part."""
+    name, equals, source = model.partition("=")
+    if equals and name and "/" not in name and not Path(model).exists():
+        return name, source
+    return (Path(model).resolve().name if Path(model).exists() else model), model

@@ -1,0 +1,47 @@
+"""HTTP: OpenAI's completions and what belongs to them, over one engine thread a model; the playground page.
+
+Everything here needs the extra `serve`. What is imported when `gpt2.serve` is, needs nothing: the command line wants
+the limits alone.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gpt2.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from gpt2.serve.app import build_app
+    from gpt2.serve.keys import read_keys
+    from gpt2.serve.models import ServedModel
+    from gpt2.serve.server import Options, run
+    from gpt2.serve.service import Service, build_service
+
+__all__ = ["Limits", "Options", "ServedModel", "Service", "build_app", "build_service", "read_keys", "run"]
+
+_HOMES = {
+    "Options": "server",
+    "ServedModel": "models",
+    "Service": "service",
+    "build_app": "app",
+    "build_service": "service",
+    "read_keys": "keys",
+    "run": "server",
+}
+_EXTRA = ("starlette", "uvicorn", "pydantic", "prometheus_client", "llguidance")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    from gpt2.errors import MissingExtraError
+
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        raise MissingExtraError(
+            f"The server cannot run: {error.name} is not installed. Install the extra: pip install 'gpt2kit[serve]', "
+            f"from a checkout pip install -c constraints.txt '.[serve]'."
+        ) from error

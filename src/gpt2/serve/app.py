@@ -1,0 +1,65 @@
+"""The paths of the server, and the application that answers them.
+
+An endpoint is a function of the `Service` and the request, in the file of what it is about; it raises `ApiError`
+for what cannot be done. A new one takes a line here.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gpt2.serve import playground, status
+from gpt2.serve.door import Admission, Door
+from gpt2.serve.faults import ApiError
+from gpt2.serve.service import Service
+
+Endpoint = Callable[[Service, Request], Awaitable[Response]]
+
+ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/v1/chat/completions", status.no_chat),
+    ("GET", "/v1/models", status.list_models),
+    ("GET", "/v1/models/{model:path}", status.one_model),
+    ("GET", "/health/live", status.live),
+    ("GET", "/health/ready", status.ready),
+    ("GET", "/health", status.ready),
+    ("GET", "/metrics", status.metrics),
+    ("GET", "/", playground.index),
+    ("GET", "/page/{name}", playground.file),
+)
+
+
+def build_app(service: Service, admission: Admission | None = None) -> ASGIApp:
+    """The whole server as an ASGI application; its lifespan starts and stops the engines."""
+    router = Router([_route(service, *endpoint) for endpoint in ENDPOINTS], redirect_slashes=False, default=_no_path)
+
+    def start() -> None:
+        for model in service.models:
+            model.engine.start()
+
+    def stop() -> None:
+        for model in service.models:
+            model.engine.stop()
+
+    return Door(
+        router,
+        admission=admission or Admission(),
+        limits=service.limits,
+        metrics=service.metrics,
+        startup=start,
+        shutdown=stop,
+    )
+
+
+def _route(service: Service, method: str, path: str, endpoint: Endpoint) -> BaseRoute:
+    async def answer(request: Request) -> Response:
+        request.scope["call"].route = path
+        return await endpoint(service, request)
+
+    return Route(path, answer, methods=[method])
+
+
+async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ApiError(404, f"There is no {scope['path'][:200]!r} here. GET /openapi.json lists the paths.")

@@ -1,0 +1,261 @@
+"""The door: who comes in, under which number, and what is written down about it.
+
+Every request passes here, first and last. It gets an id; its host, origin and key are checked; whatever goes wrong
+behind the door becomes an error in OpenAI's form; one line of the log and one count of the metrics say how it ended.
+The log has no text: names, numbers and durations only.
+"""
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gpt2.serve.faults import ApiError, limit_exceeded, to_api_error
+from gpt2.serve.keys import Keys
+from gpt2.serve.limits import Limits
+from gpt2.serve.metrics import Metrics
+
+log = logging.getLogger("gpt2.serve")
+access = logging.getLogger("gpt2.serve.access")
+
+PUBLIC = frozenset({"/health", "/health/live", "/health/ready"})
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One request on its way through the server.
+
+    Attributes:
+        id: the client's x-request-id where it has a sane one, else ours.
+        holder: short name of the key it came with.
+        route: the path's pattern, for the metrics.
+        fields: what endpoints add to its line of the log.
+    """
+
+    id: str
+    holder: str | None = None
+    route: str = "other"
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    """Who may come in.
+
+    Attributes:
+        keys: of which one is needed, except for health; none: everybody.
+        hosts: names by which the server may be called, None: any. It keeps a page elsewhere, whose name was made to
+            point here, from reaching a server that listens on loopback alone.
+        origins: of pages elsewhere whose scripts may use this server.
+    """
+
+    keys: Keys = field(default_factory=Keys)
+    hosts: tuple[str, ...] | None = None
+    origins: tuple[str, ...] = ()
+
+    def check(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+        """The name of the key that came, None where none is needed.
+
+        Raises:
+            ApiError: not admitted: 401, 403 or 421.
+        """
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.hosts is not None and _name(host) not in self.hosts:
+            raise ApiError(
+                421,
+                f"This server does not answer to the name {host[:100]!r}, but to {', '.join(self.hosts)}. "
+                f"Start it with --allow-host to add one.",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and origin not in self.origins and urlsplit(origin).netloc.lower() != host.lower():
+            raise ApiError(
+                403,
+                f"Pages of {origin[:100]!r} may not use this server. Start it with --cors-origin to allow them.",
+            )
+        if not self.keys or scope["path"] in PUBLIC:
+            return None
+        holder = self.keys.holder(headers.get(b"authorization", b"").decode("latin-1"))
+        if holder is None:
+            raise ApiError(
+                401,
+                "This server needs an API key, and the request has none that it knows. "
+                "Send one as `Authorization: Bearer KEY`.",
+                code="invalid_api_key",
+                headers={"www-authenticate": 'Basic realm="gpt2", charset="UTF-8"'},
+            )
+        return holder
+
+    def cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """What tells a browser that the page it shows may read the answer."""
+        origin = headers.get(b"origin", b"")
+        if not self.origins or origin.decode("latin-1") not in self.origins:
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            (b"vary", b"origin"),
+        ]
+
+
+class Door:
+    """The outermost application.
+
+    Args:
+        inside: answers what was admitted; may raise `ApiError`, or anything.
+        admission: who is admitted.
+        limits: of the size of a request's head.
+        metrics: counts the answers.
+        startup: run when the server starts, shutdown when it ends.
+    """
+
+    def __init__(
+        self,
+        inside: ASGIApp,
+        *,
+        admission: Admission,
+        limits: Limits,
+        metrics: Metrics,
+        startup: Callable[[], None],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self._inside = inside
+        self._admission = admission
+        self._limits = limits
+        self._metrics = metrics
+        self._startup = startup
+        self._shutdown = shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request from beginning to end; or the life of the server."""
+        if scope["type"] == "lifespan":
+            return await self._live(receive, send)
+        assert scope["type"] == "http"
+        began = time.monotonic()
+        headers = dict(scope["headers"])
+        call = Call(id=_request_id(headers))
+        scope["call"], scope["app"] = call, self
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", call.id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    *self._admission.cors(headers),
+                ]
+            await send(message)
+
+        try:
+            try:
+                _check_head(scope, self._limits)
+                call.holder = self._admission.check(scope, headers)
+                if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                    await _preflight(send_marked)
+                else:
+                    await self._inside(scope, receive, send_marked)
+            except ClientDisconnect:
+                call.fields["left"] = True
+            except Exception as error:
+                if status:  # the answer has begun: nothing can be mended
+                    raise
+                await _api_error(error, call).response()(scope, receive, send_marked)
+        except Exception as error:
+            log.error("request %s broke off: %s", call.id, type(error).__name__, exc_info=error)
+            raise
+        finally:
+            self._metrics.http.labels(call.route, str(status)).inc()
+            self._note(call, scope, status, time.monotonic() - began)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._startup()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                self._shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _note(self, call: Call, scope: Scope, status: int, seconds: float) -> None:
+        if not access.isEnabledFor(logging.INFO) or (call.route in PUBLIC and status == 200):
+            return
+        fields: dict[str, Any] = {
+            "request": call.id,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        if call.holder:
+            fields["key"] = call.holder
+        fields |= call.fields
+        access.info("%s", in_words(fields), extra={"fields": fields})
+
+
+def in_words(fields: dict[str, Any]) -> str:
+    """`name=value` pairs; a value with spaces or controls is quoted as in JSON, so that no line can be forged."""
+    return " ".join(f"{name}={_word(value)}" for name, value in fields.items())
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if re.fullmatch(r"[!#-~]+", text) else json.dumps(text)
+
+
+def _api_error(error: Exception, call: Call) -> ApiError:
+    if isinstance(error, HTTPException):  # of the router: no such path, no such method
+        if error.status_code == 405:
+            return ApiError(405, "This path does not have that method.", headers=dict(error.headers or {}))
+        return ApiError(error.status_code, str(error.detail))
+    answer = to_api_error(error)
+    if answer.status == 500 and not isinstance(error, ApiError):
+        log.error("request %s failed: %s", call.id, type(error).__name__, exc_info=error)
+    call.fields["error"] = answer.code or type(error).__name__
+    return answer
+
+
+def _check_head(scope: Scope, limits: Limits) -> None:
+    """The protocol sees to heads that are too large while they arrive; one that came in a single read is seen here."""
+    size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    size += len(scope["raw_path"]) + len(scope["query_string"])
+    if size > limits.header_bytes:
+        error = limit_exceeded("The head is too large", f"{size:,} bytes", "header_bytes", f"{limits.header_bytes:,}")
+        error.status = 431
+        raise error
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+
+
+def _name(host: str) -> str:
+    """A host without its port, in lower case: `[::1]:8000` is `::1`."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
+
+
+async def _preflight(send: Send) -> None:
+    headers = [
+        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

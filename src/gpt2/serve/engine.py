@@ -1,0 +1,287 @@
+"""The thread that steps a model's scheduler, and the way there and back.
+
+Requests go in by a queue and events come out in one call to the event loop a step, so neither side waits for the
+other. An error in a request ends that request; an error of the scheduler itself ends the engine, and whoever
+watches it (`on_death`) ends the process: a supervisor starts a sound one.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+from gpt2.generation import Event, Request, Scheduler
+from gpt2.serve.faults import ApiError
+from gpt2.serve.limits import Limits
+
+log = logging.getLogger("gpt2.serve")
+
+T = TypeVar("T")
+Batch = list[tuple[int, Event]]
+
+
+class Ticket:
+    """A group of requests on its way: what one HTTP request asked for.
+
+    Attributes:
+        n_tokens: prompts and continuations that it may come to.
+        arrived: seconds, of the monotonic clock.
+        started: when it got its place, None before.
+    """
+
+    def __init__(self, engine: "Engine", requests: Sequence[Request], n_tokens: int) -> None:
+        self.requests = requests
+        self.n_tokens = n_tokens
+        self.arrived = time.monotonic()
+        self.started: float | None = None
+        self.numbers: list[int] = []  # of the scheduler; only the engine's thread touches them
+        self.samples_left = [request.sampling.n for request in requests]  # of the engine's thread
+        self.over = False
+        self._engine = engine
+        self._batches: list[Batch] = []
+        self._news = asyncio.Event()
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """Pairs of (index of the request, event), as many at once as came meanwhile, until every request has ended."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            batches, self._batches = self._batches, []
+            for batch in batches:
+                yield batch
+            if self.over and not self._batches:
+                return
+
+    def cancel(self) -> None:
+        """Give its place back within a step; no more events come. May be called at any time."""
+        self._engine.cancel(self)
+
+    def take(self, batch: Batch) -> None:
+        """Events from the engine; called on the event loop."""
+        self._batches.append(batch)
+        self._news.set()
+
+    def end(self) -> None:
+        """Nothing follows; called on the event loop."""
+        self.over = True
+        self._news.set()
+
+
+class Engine:
+    """One scheduler with a thread of its own.
+
+    Args:
+        scheduler: touched by the engine's thread alone from `start` on.
+        name: of the model, for messages.
+        limits: of the queue.
+        on_death: called on the event loop when the scheduler has failed for good.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, name: str, limits: Limits) -> None:
+        self.name = name
+        self.on_death: Callable[[BaseException], None] = lambda error: None
+        self.death: BaseException | None = None
+        self.steps = 0
+        self.beat = time.monotonic()  # when the last step began or ended
+        self._scheduler = scheduler
+        self._limits = limits
+        self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
+        self._open: set[Ticket] = set()  # of the event loop
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # What the event loop calls
+
+    def start(self) -> None:
+        """Begin to step; events come to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def waiting(self) -> list[Ticket]:
+        """Those without a place yet."""
+        return [ticket for ticket in self._open if ticket.started is None]
+
+    @property
+    def running(self) -> int:
+        """How many have one."""
+        return sum(ticket.started is not None for ticket in self._open)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was asked that has not been answered."""
+        return not self._open
+
+    def submit(self, requests: Sequence[Request], n_tokens: int) -> Ticket:
+        """Queue a group of requests.
+
+        Raises:
+            ApiError: the queue is full (429), or the engine has died (503).
+        """
+        self._check_room(n_tokens)
+        ticket = Ticket(self, requests, n_tokens)
+        self._open.add(ticket)
+        self._commands.put(lambda: self._submit(ticket))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give a ticket's place back within a step."""
+        if ticket in self._open:
+            self._open.discard(ticket)
+            ticket.end()
+            self._commands.put(lambda: self._cancel(ticket))
+
+    def break_off(self, reason: str) -> None:
+        """End everything that is open with a 503 that says why."""
+        fault = ApiError(503, reason, retry_after=2)
+        for ticket in list(self._open):
+            ticket.take([(0, Event(request=-1, finish_reason="error", error=fault))])
+            self.cancel(ticket)
+
+    def call(self, function: Callable[[], T]) -> "Future[T]":
+        """Run a function on the engine's thread, between two steps."""
+        future: Future[T] = Future()
+
+        def answer() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        if self.death is not None:
+            raise self._dead()
+        self._commands.put(answer)
+        return future
+
+    def stop(self) -> None:
+        """End the thread after its present step; what is running gets no more events."""
+        self._stopping = True
+        self._commands.put(lambda: None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _dead(self) -> ApiError:
+        return ApiError(503, f"The engine of {self.name} has failed and is being restarted.", retry_after=2)
+
+    def _check_room(self, n_tokens: int) -> None:
+        if self.death is not None:
+            raise self._dead()
+        waiting = self.waiting
+        if len(waiting) >= self._limits.queue_requests:
+            raise ApiError(
+                429,
+                f"The request cannot be queued: {len(waiting)} requests wait for {self.name}, and the limit "
+                f"queue_requests is {self._limits.queue_requests}. Send it again later.",
+                code="queue_requests",
+                retry_after=1,
+            )
+        n_waiting = sum(ticket.n_tokens for ticket in waiting)
+        if n_waiting + n_tokens > self._limits.queue_tokens:
+            raise ApiError(
+                429,
+                f"The request cannot be queued: it may come to {n_tokens:,} tokens, those that wait for {self.name} to "
+                f"{n_waiting:,}, and the limit queue_tokens is {self._limits.queue_tokens:,}. Send it again later.",
+                code="queue_tokens",
+                retry_after=1,
+            )
+
+    # What runs on the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._obey()
+                if self._scheduler.busy and not self._stopping:
+                    self.beat = time.monotonic()
+                    events = self._scheduler.step()
+                    self.steps += 1
+                    self._pass_on(events)
+                self.beat = time.monotonic()
+            self._scheduler.close()
+        except BaseException as error:  # nothing may end this thread unseen
+            log.critical("the engine of %s has died: %s: %s", self.name, type(error).__name__, error, exc_info=True)
+            self.death = error
+            self._on_loop(self._bury, error)
+
+    def _obey(self) -> None:
+        """Run every command there is; wait for one when there is nothing else to do."""
+        if not self._scheduler.busy:
+            self._commands.get()()
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            command()
+
+    def _submit(self, ticket: Ticket) -> None:
+        for index, request in enumerate(ticket.requests):
+            try:
+                number = self._scheduler.submit(request)
+            except Exception as error:
+                self._cancel(ticket)
+                failed = Event(request=-1, finish_reason="error", error=error)
+                self._on_loop(self._hand_out, [(ticket, [(index, failed)], True)])
+                return
+            ticket.numbers.append(number)
+            self._tickets[number] = ticket, index
+
+    def _cancel(self, ticket: Ticket) -> None:
+        for number in ticket.numbers:
+            if self._tickets.pop(number, None) is not None:
+                self._scheduler.cancel(number)
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        """Events to their tickets, in one call to the event loop."""
+        batches: dict[Ticket, Batch] = {}
+        for event in events:
+            found = self._tickets.get(event.request)
+            if found is None:  # cancelled
+                continue
+            ticket, index = found
+            batches.setdefault(ticket, []).append((index, event))
+            if event.finish_reason is not None:
+                left = 0 if event.error is not None else ticket.samples_left[index] - 1
+                ticket.samples_left[index] = left
+                if left == 0:
+                    del self._tickets[event.request]
+        if batches:
+            self._on_loop(
+                self._hand_out, [(ticket, batch, not any(ticket.samples_left)) for ticket, batch in batches.items()]
+            )
+
+    def _on_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            log.debug("events after the end of the event loop")
+
+    # What it leaves for the event loop to do
+
+    def _hand_out(self, batches: Sequence[tuple[Ticket, Batch, bool]]) -> None:
+        now = time.monotonic()
+        for ticket, batch, is_last in batches:
+            if ticket not in self._open:
+                continue
+            if ticket.started is None:
+                ticket.started = now
+            ticket.take(batch)
+            if is_last:
+                self._open.discard(ticket)
+                ticket.end()
+
+    def _bury(self, error: BaseException) -> None:
+        fault = ApiError(500, f"The engine of {self.name} has failed and is being restarted.")
+        for ticket in list(self._open):
+            ticket.take([(0, Event(request=-1, finish_reason="error", error=fault))])
+            self._open.discard(ticket)
+            ticket.end()
+        self.on_death(error)

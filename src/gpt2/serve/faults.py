@@ -1,0 +1,98 @@
+"""What a client is told when something cannot be done: OpenAI's error object, with the status that fits.
+
+A client's fault is always a 4xx: clients of OpenAI's interface send a request again after 408, 409, 429 and 5xx, and
+nothing would be gained by that. 429 and 503 say in Retry-After when it would.
+"""
+
+import json
+import math
+from typing import Any
+
+from starlette.responses import Response
+
+from gpt2.errors import BackendError, ContextError, Gpt2Error
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+}
+
+
+class ApiError(Exception):
+    """An answer that is an error.
+
+    Args:
+        status: of HTTP.
+        message: what was asked cannot be done: what was seen. What to do.
+        param: the field at fault.
+        code: for programs: "context_length_exceeded", "model_not_found", …
+        retry_after: seconds after which another try may succeed.
+        headers: to be sent with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The whole answer."""
+        return json_response(self.body(), status=self.status, headers=self.headers)
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """A 400 about one field."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def limit_exceeded(what: str, given: object, limit: str, most: object, *, param: str | None = None) -> ApiError:
+    """A 400 that names the limit, what it is, and what was given."""
+    return ApiError(400, f"{what}: the limit {limit} is {most}, and the request has {given}.", param=param, code=limit)
+
+
+def to_api_error(error: Exception) -> ApiError:
+    """What any exception looks like to a client: ours are the client's fault, anything else is the server's."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextError):
+        return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+    if isinstance(error, BackendError):
+        return ApiError(503, str(error), retry_after=1)
+    if isinstance(error, Gpt2Error):
+        return ApiError(400, str(error))
+    if isinstance(error, MemoryError):
+        return ApiError(503, "There is not enough memory for this request now. Send it again later.", retry_after=5)
+    return ApiError(500, "The request failed through a fault of the server. Its log has the details by request id.")
+
+
+def json_bytes(value: object) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON."""
+    return Response(json_bytes(value), status_code=status, headers=headers, media_type="application/json")

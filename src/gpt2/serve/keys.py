@@ -1,0 +1,80 @@
+"""API keys: held as hashes, compared in constant time.
+
+A key comes as `Authorization: Bearer KEY`, or as the password of HTTP's basic authentication, which is how a browser
+asks a person for it.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpt2.errors import ConfigError
+
+_MIN_CHARACTERS = 16
+
+
+class Keys:
+    """The keys that open a server; with none it is open to all who reach it.
+
+    Args:
+        keys: in clear; only their SHA-256 is kept.
+
+    Raises:
+        ConfigError: a key that is too short to withstand guessing, or that a header cannot carry.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._digests: list[bytes] = []
+        for number, key in enumerate(keys, start=1):
+            if len(key) < _MIN_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
+                raise ConfigError(
+                    f"API key number {number} cannot be used: a key is at least {_MIN_CHARACTERS} printable ASCII "
+                    f"characters without spaces, and this one has {len(key)} characters. Generate one: "
+                    f'python -c "import secrets; print(secrets.token_urlsafe(32))".'
+                )
+            self._digests.append(hashlib.sha256(key.encode()).digest())
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def holder(self, authorization: str | None) -> str | None:
+        """Who sent this header, as a short name of the key; None where no key of ours is in it."""
+        given = hashlib.sha256(_key_of(authorization or "").encode("utf-8", "replace")).digest()
+        found: str | None = None
+        for digest in self._digests:  # all of them: when it ends tells nothing
+            if hmac.compare_digest(digest, given):
+                found = digest.hex()[:8]
+        return found
+
+
+def read_keys(file: Path | None, environment: str | None) -> Keys:
+    """Keys from a file, one a line (# begins a remark), and from a variable, separated by commas or white space.
+
+    Raises:
+        ConfigError: there is a file and no key in it, or a key cannot be used.
+        OSError: the file cannot be read.
+    """
+    keys: list[str] = []
+    if file is not None:
+        lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+        keys += [line for line in lines if line]
+        if not keys:  # an empty file must not open the server
+            raise ConfigError(f"The server cannot be protected by {file}: it holds no key. Write one on each line.")
+    keys += [key for key in re.split(r"[,\s]+", environment or "") if key]
+    return Keys(keys)
+
+
+def _key_of(authorization: str) -> str:
+    scheme, _, rest = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).decode("utf-8").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""

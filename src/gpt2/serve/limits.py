@@ -1,0 +1,49 @@
+"""What a server will not do more of: every bound, with its default and one line of help.
+
+The command line has a flag for each: `--max-` and the name, so `body_bytes` is `--max-body-bytes`.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from gpt2.errors import ConfigError
+
+
+def _limit(default: float, help: str, *, least: float = 1) -> Any:
+    return field(default=default, metadata={"help": help, "least": least})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The bounds of a server.
+
+    Raises:
+        ConfigError: one is below its least value.
+    """
+
+    body_bytes: int = _limit(1_000_000, "bytes of a request's body")
+    header_bytes: int = _limit(65_536, "bytes of its request line and headers", least=1024)
+    receive_seconds: float = _limit(30.0, "seconds in which a request must have arrived", least=0.01)
+    send_seconds: float = _limit(30.0, "seconds a client may leave what it was sent unread", least=0.01)
+    connections: int = _limit(4096, "connections at once")
+    prompts: int = _limit(64, "prompts of one request")
+    n: int = _limit(16, "n and best_of, for each prompt")
+    sequences: int = _limit(128, "sequences of one request: prompts times the larger of n and best_of")
+    logprobs: int = _limit(20, "most likely tokens reported at each place", least=0)
+    stops: int = _limit(16, "stop strings, and stop token ids", least=0)
+    stop_characters: int = _limit(256, "characters of a stop string")
+    bias_entries: int = _limit(1024, "entries of logit_bias, allowed_token_ids and bad_words", least=0)
+    grammar_bytes: int = _limit(65_536, "bytes of a JSON schema or regular expression", least=0)
+    score_tokens: int = _limit(32_768, "tokens of a text to score")
+    queue_requests: int = _limit(256, "requests that wait for a place")
+    queue_tokens: int = _limit(1_000_000, "tokens that those requests may come to, prompts and continuations")
+    queue_seconds: float = _limit(30.0, "seconds a request may wait for a place", least=0.01)
+    drain_seconds: float = _limit(
+        30.0, "seconds that running requests have to finish when the server is stopped", least=0
+    )
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value, least = getattr(self, limit.name), limit.metadata["least"]
+            if not least <= value < float("inf"):
+                raise ConfigError(f"The limit {limit.name} must be finite and at least {least:g}: got {value:g}.")

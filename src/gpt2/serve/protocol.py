@@ -1,0 +1,117 @@
+"""HTTP/1.1 with the deadlines and bounds that uvicorn leaves to others.
+
+A request has to arrive within a time, headers and all, or its connection is closed: one byte a second would otherwise
+hold a connection for ever. Connections are bounded. A client that reads nothing of what it is sent loses its
+connection. What is refused here, before there is a request, is refused in OpenAI's error form all the same.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gpt2.serve.faults import ApiError, json_bytes
+from gpt2.serve.limits import Limits
+
+
+def protocol_class(limits: Limits) -> type[asyncio.Protocol]:
+    """The protocol of a server with these limits."""
+
+    class Bounded(BoundedProtocol):
+        bounds = limits
+
+    return Bounded
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection."""
+
+    bounds = Limits()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._arriving: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here: its first request has to follow."""
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.connections:
+            message = f"The server has {self.bounds.connections} connections, its limit. Try again later."
+            self._refuse(ApiError(503, message, code="connections", retry_after=1))
+            return
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._arriving = _cancelled(self._arriving)
+        self._unread = _cancelled(self._unread)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:  # only the beginning of a head
+            self._expect()
+        else:
+            self._arriving = _cancelled(self._arriving)
+
+    def on_response_complete(self) -> None:
+        """A request was answered; the next may come, or has come already in part."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._expect()
+
+    def pause_writing(self) -> None:
+        """64 kB lie unread by the client."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.bounds.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        super().resume_writing()
+        self._unread = _cancelled(self._unread)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP, or its head is too large."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        size = len(self.conn.trailing_data[0])
+        if size > self.bounds.header_bytes:
+            message = (
+                f"The head of the request is too large: the limit header_bytes is {self.bounds.header_bytes:,}, and "
+                f"{size:,} bytes have come."
+            )
+            self._refuse(ApiError(431, message, code="header_bytes"))
+        else:
+            self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
+
+    def _expect(self) -> None:
+        if self._arriving is None:
+            self._arriving = self.loop.call_later(self.bounds.receive_seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._arriving = None
+        if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+            return
+        if not self.conn.trailing_data[0]:  # nothing was asked: nothing is answered
+            self.transport.close()
+            return
+        message = f"The request did not arrive in time: the limit receive_seconds is {self.bounds.receive_seconds:g}."
+        self._refuse(ApiError(408, message, code="receive_seconds"))
+
+    def _refuse(self, error: ApiError) -> None:
+        body = json_bytes(error.body())
+        head = [f"HTTP/1.1 {error.status} ", "content-type: application/json", f"content-length: {len(body)}"]
+        head += [f"{name}: {value}" for name, value in error.headers.items()]
+        self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode("latin-1") + body)
+        self.transport.close()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,205 @@
+"""Running the server: listening, and ending in order.
+
+At the first SIGTERM or Ctrl-C the server is no longer ready and takes nothing new, but stays reachable; what runs
+has `drain_seconds` to finish, is then ended with an error, and the process exits with 0. A second signal ends it at
+once. When an engine has died the process exits with 1, for its supervisor to start it again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from gpt2.errors import ConfigError
+from gpt2.serve.app import build_app
+from gpt2.serve.door import LOOPBACK, Admission
+from gpt2.serve.keys import Keys
+from gpt2.serve.protocol import protocol_class
+from gpt2.serve.service import Service
+
+log = logging.getLogger("gpt2.serve")
+
+FAILED = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Where a server listens, and to whom.
+
+    Attributes:
+        host: an address of this machine; loopback by default.
+        port: 0 takes a free one.
+        keys: of which a request needs one.
+        hosts: further names that the server answers to, where it listens on loopback without keys.
+        origins: of pages elsewhere that may use it.
+        certificate: and private_key: PEM files; with them it speaks TLS.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: Keys = field(default_factory=Keys)
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+    def admission(self) -> Admission:
+        """Who may come in."""
+        names = (
+            tuple(dict.fromkeys((*LOOPBACK, self.host, *self.hosts))) if self.is_loopback and not self.keys else None
+        )
+        return Admission(keys=self.keys, hosts=names, origins=self.origins)
+
+
+def run(service: Service, options: Options, *, ready: Callable[[str], None] = lambda address: None) -> int:
+    """Serve until a signal or a failure ends it.
+
+    Args:
+        service: what is served.
+        options: where.
+        ready: called with the address once requests are answered.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        ConfigError: the address is taken, or cannot be listened on.
+    """
+    listener = _listen(options)
+    app = build_app(service, options.admission())
+    config = uvicorn.Config(
+        app,
+        http=protocol_class(service.limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=service.limits.header_bytes,
+        timeout_keep_alive=75,  # longer than load balancers keep a connection: it is they who close it
+        ssl_certfile=options.certificate,
+        ssl_keyfile=options.private_key,
+    )
+    _room_for_connections(service.limits.connections)
+    server = _Server(config, service)
+    with contextlib.closing(listener):
+        scheme = "https" if options.certificate else "http"
+        host, port = listener.getsockname()[:2]
+        address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        asyncio.run(server.serve_until_ended(listener, lambda: ready(address)))
+    return FAILED if service.failure else 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with our own way to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._ended = asyncio.Event()
+
+    async def serve_until_ended(self, listener: socket.socket, ready: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        for model in self._service.models:
+            model.engine.on_death = lambda error: self._ended.set()
+        with _signals(lambda: loop.call_soon_threadsafe(self._asked_to_end)):
+            ending = asyncio.create_task(self._end())
+            announcing = asyncio.create_task(self._announce(ready))
+            try:
+                await self._serve([listener])
+            finally:
+                ending.cancel()
+                announcing.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield  # ours are set already
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        while not self.started:
+            await asyncio.sleep(0.005)
+        ready()
+
+    def _asked_to_end(self) -> None:
+        if self._service.draining:  # for the second time
+            self.force_exit = self.should_exit = True
+        self._service.draining = True
+        self._ended.set()
+
+    async def _end(self) -> None:
+        await self._ended.wait()
+        if self._service.failure is None:
+            await self._drain()
+        # Connections between two requests are closed by uvicorn; what is left are answers on their way out.
+        self.config.timeout_graceful_shutdown = 5
+        self.should_exit = True
+
+    async def _drain(self) -> None:
+        engines = [model.engine for model in self._service.models]
+        seconds = self._service.limits.drain_seconds
+        log.info("shutting down: no new requests, up to %g s for those that run", seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not all(engine.idle for engine in engines):
+                    await asyncio.sleep(0.02)
+        for engine in engines:
+            engine.break_off("The server is shutting down, and the request did not end in time. Send it again.")
+
+
+@contextlib.contextmanager
+def _signals(asked_to_end: Callable[[], object]) -> Generator[None]:
+    """Call back on SIGTERM and Ctrl-C while the block runs."""
+    names = ["SIGINT", "SIGTERM", *(["SIGBREAK"] if sys.platform == "win32" else [])]
+    numbers = [getattr(signal, name) for name in names]
+    before = {number: signal.signal(number, lambda *_: asked_to_end()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(options: Options) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"The server cannot listen on {options.host} port {options.port}: {reason}. "
+            f"Choose another with --host and --port; --port 0 takes a free one."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _room_for_connections(connections: int) -> None:
+    """Let the process hold as many open files as that takes, where the system has such a bound and allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,125 @@
+"""What every endpoint is given: the models, the limits, the metrics, and whether the server is on its way out."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
+from gpt2.serve.limits import Limits
+from gpt2.serve.metrics import Metrics
+from gpt2.serve.models import ModelSet, ServedModel
+
+M = TypeVar("M", bound=BaseModel)
+
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(kw_only=True)
+class Service:
+    """One server.
+
+    Attributes:
+        draining: it finishes what runs, and takes nothing new.
+        log_text: prompts and continuations may be logged.
+    """
+
+    models: ModelSet
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: bool = False
+    log_text: bool = False
+
+    @property
+    def failure(self) -> str | None:
+        """Why the server cannot answer any more, None while it can."""
+        dead = [model.name for model in self.models if model.engine.death is not None]
+        return f"The engine of {', '.join(dead)} has failed." if dead else None
+
+    def check_ready(self) -> None:
+        """Refuse new work while the server is on its way out.
+
+        Raises:
+            ApiError: 503, with the time after which another server may have taken over.
+        """
+        if self.draining:
+            raise ApiError(503, "The server is shutting down and takes no new requests. Send it again.", retry_after=2)
+
+
+def build_service(models: Sequence[ServedModel], *, limits: Limits, log_text: bool = False) -> Service:
+    """A server of these models; the first is the default."""
+    return Service(models=ModelSet(models), limits=limits, log_text=log_text)
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The body, as long as it is neither too large nor too slow.
+
+    Raises:
+        ApiError: it is (413, 408).
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limits.body_bytes:
+        raise _too_large(f"{int(declared):,}", limits)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.receive_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise _too_large(f"more than {limits.body_bytes:,}", limits)
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"The request did not arrive in time: the limit receive_seconds is {limits.receive_seconds:g}, and after "
+            f"that {len(body):,} bytes of its body were here.",
+            code="receive_seconds",
+            headers={"connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise ApiError(400, "The client left before its request had arrived.") from None
+    return bytes(body)
+
+
+async def read(request: Request, kind: type[M], limits: Limits) -> M:
+    """The body as a request of this kind.
+
+    Raises:
+        ApiError: it is not JSON, or a field is not what it must be; the message names the field and the value.
+    """
+    body = await read_body(request, limits)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def _explain(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return bad_request(f"The body cannot be read as JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
+    place = [str(part) for part in first["loc"]]
+    if not place:
+        return bad_request(f"The body must be a JSON object: {first['msg']}.")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "missing":
+        return bad_request(f"{place[0]} is missing.", place[0])
+    return bad_request(f"{'.'.join(place)} cannot be used: {message}: got {_shown(first['input'])}.", place[0])
+
+
+def _shown(value: object) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):
+        text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _too_large(given: str, limits: Limits) -> ApiError:
+    error = limit_exceeded("The body is too large", f"{given} bytes", "body_bytes", f"{limits.body_bytes:,}")
+    error.status = 413
+    error.headers["connection"] = "close"  # what is left of it is not read
+    return error

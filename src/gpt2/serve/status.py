@@ -1,0 +1,54 @@
+"""What a server says about itself: health for a supervisor, models for clients, metrics for Prometheus."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gpt2.serve.faults import ApiError, json_response
+from gpt2.serve.service import Service
+
+
+async def live(service: Service, request: Request) -> Response:
+    """200 while the process is of use; 503 when only a restart helps."""
+    if service.failure:
+        raise ApiError(503, service.failure)
+    return json_response({"status": "ok"})
+
+
+async def ready(service: Service, request: Request) -> Response:
+    """200 while new requests are taken; 503 while loading, draining or dead."""
+    if service.failure:
+        raise ApiError(503, service.failure, retry_after=2)
+    service.check_ready()
+    return json_response({"status": "ok"})
+
+
+async def list_models(service: Service, request: Request) -> Response:
+    """Every model here."""
+    return json_response({"object": "list", "data": [model.description() for model in service.models]})
+
+
+async def one_model(service: Service, request: Request) -> Response:
+    """One model."""
+    return json_response(service.models.get(request.path_params["model"]).description())
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    """Prometheus's text format."""
+    for served in service.models:
+        engine, label = served.engine, served.name
+        service.metrics.running.labels(label).set(engine.running)
+        waiting = engine.waiting
+        service.metrics.waiting.labels(label).set(len(waiting))
+        service.metrics.waiting_tokens.labels(label).set(sum(ticket.n_tokens for ticket in waiting))
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def no_chat(service: Service, request: Request) -> Response:
+    """Why there is no chat here."""
+    raise ApiError(
+        404,
+        "There is no chat here: GPT-2 is a base model. It continues a text, and was never taught to take turns or "
+        "follow instructions, so there is no form in which messages could be given to it. Write the beginning of the "
+        "text that you want continued, and send it as `prompt` to POST /v1/completions.",
+        code="no_chat",
+    )
