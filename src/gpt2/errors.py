@@ -12,6 +12,7 @@
     ├── BackendError         (RuntimeError)  a device, backend or weight form that cannot be had
     ├── GenerationError      (ValueError)    a request that cannot be generated or scored
     │   └── ContextError                     longer than the model's context
+    ├── DeadlineError        (TimeoutError)  a request that was not begun or finished in time
     ├── TrainingError        (RuntimeError)  a run that cannot start or go on
     ├── FolderInUseError     (RuntimeError)  another process holds the folder's lock
     └── MissingExtraError    (ImportError)   an optional dependency is not installed
@@ -67,6 +68,10 @@ class GenerationError(Gpt2Error, ValueError):
 
 class ContextError(GenerationError):
     """A text longer than the model's context, where sliding was not asked for."""
+
+
+class DeadlineError(Gpt2Error, TimeoutError):
+    """A request that was not begun, or not finished, by the time that it named."""
 
 
 class TrainingError(Gpt2Error, RuntimeError):

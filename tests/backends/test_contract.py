@@ -242,6 +242,19 @@ def test_memory_grows_with_the_tokens_and_is_given_back(backend: Backend) -> Non
     assert backend.bytes() == empty
 
 
+@pytest.mark.parametrize("n_tokens", [1, 5, 33, 48])
+def test_what_a_slot_may_take_is_known_before(backend: Backend, n_tokens: int) -> None:
+    held, foreseen = backend.bytes(), [backend.slot_bytes(n_tokens) for _ in range(3)]
+    assert backend.bytes() == held
+    for bound in foreseen:
+        slot = backend.new()
+        for token in TEXT[:n_tokens]:
+            backend.step([Work(slot=slot, tokens=[token])])
+        assert backend.bytes() - held <= bound
+        backend.free(slot)
+    assert foreseen[0] <= 4 * 48 * 2 * backend.config.n_layer * backend.config.n_embd * 4
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,9 @@ class FakeBackend:
     def bytes(self) -> int:
         return sum(len(tokens) for tokens in self.slots.values())
 
+    def slot_bytes(self, tokens: int) -> int:
+        return tokens
+
     def step(self, work: Sequence[Work]) -> list[Result]:
         assert len({piece.slot for piece in work}) == len(work)
         self.steps.append(list(work))

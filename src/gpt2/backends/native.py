@@ -16,6 +16,7 @@ from gpt2.errors import BackendError
 from gpt2.machine import physical_cores, usable_cores
 from gpt2.native.library import (
     FORMS,
+    PAGE_TOKENS,
     Engine,
     Library,
     Wanted,
@@ -57,6 +58,7 @@ class NativeBackend:
         self.intervenes = False
         self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}"
         self._lengths: dict[int, int] = {}
+        self._page_bytes = 0
         self._engine = Engine(library, shape=_shape(weights.config), form=form, level=level, threads=threads)
         try:
             _load(self._engine, weights, form)
@@ -94,6 +96,17 @@ class NativeBackend:
     def bytes(self) -> int:
         """Memory that the slots hold at present."""
         return self._engine.slots_bytes()
+
+    def slot_bytes(self, tokens: int) -> int:
+        """The most that a slot of this many tokens takes: whole pages."""
+        if not self._page_bytes:  # the engine knows how it holds keys and values: see what one token takes
+            held, slot = self.bytes(), self.new()
+            try:
+                self.step([Work(slot=slot, tokens=[0])])
+                self._page_bytes = self.bytes() - held
+            finally:
+                self.free(slot)
+        return self._page_bytes * -(-tokens // PAGE_TOKENS)
 
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""

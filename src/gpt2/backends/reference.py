@@ -76,6 +76,12 @@ class ReferenceBackend:
         """Memory that the slots hold at present."""
         return sum(slot.kv.nbytes for slot in self._slots.values())
 
+    def slot_bytes(self, tokens: int) -> int:
+        """The most that a slot of this many tokens takes: its array doubles."""
+        config = self.config
+        capacity = min(config.n_positions, max(2 * tokens, _LEAST_CAPACITY))
+        return 2 * config.n_layer * config.n_embd * 4 * capacity
+
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)

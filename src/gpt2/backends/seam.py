@@ -138,6 +138,10 @@ class Backend(Protocol):
         """Memory that the slots hold at present."""
         ...
 
+    def slot_bytes(self, tokens: int) -> int:
+        """The most by which `bytes` grows for a slot of this many tokens that shares nothing with another."""
+        ...
+
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order.
 

@@ -91,6 +91,11 @@ class TorchBackend:
         """Memory that the slots hold at present."""
         return self._pool.kv.nbytes
 
+    def slot_bytes(self, tokens: int) -> int:
+        """The most that a slot takes, however few its tokens: all rows are as long as the longest, and rows double."""
+        config = self.config
+        return 2 * 2 * config.n_layer * config.n_embd * config.n_positions * self._dtype.itemsize
+
     def close(self) -> None:
         """Give back everything; the backend cannot be used afterwards."""
         self._arrays.clear()

@@ -7,9 +7,10 @@ The order, equal to Hugging Face's `generate` where both have the filter:
     3. presence and frequency   7. (top-k and what follows see     11. typical-p
     4. no-repeat n-gram         8.  only what is left) top-k
 
-The first five change logits and keep the row whole: logits_V -> logits_V. Those after the temperature keep
-fewer tokens: (ids_N, logits_N) -> (ids_M, logits_M), ids ascending, M >= 1, each renormalising what it gets.
-They partition, and sort only the few that are kept. Of equal logits the lower id counts as the more likely.
+What a constraint allows (`only`) comes between 5 and 6. It and the first five change logits and keep the row
+whole: logits_V -> logits_V. Those after the temperature keep fewer tokens: (ids_N, logits_N) -> (ids_M, logits_M),
+ids ascending, M >= 1, each renormalising what it gets. They partition, and sort only the few that are kept. Of equal
+logits the lower id counts as the more likely.
 
 Axes: V vocabulary, N and M tokens still in the race.
 """
@@ -69,6 +70,14 @@ def ban(logits_V: Logits, ids: Ids | Sequence[int]) -> Logits:
     logits_V = logits_V.copy()
     logits_V[ids] = -np.inf
     return logits_V
+
+
+def only(logits_V: Logits, allowed: NDArray[np.bool_]) -> Logits:
+    """Make impossible whatever is not allowed; ids beyond the end of `allowed` are not."""
+    kept_V = np.full_like(logits_V, -np.inf)
+    n = min(len(allowed), len(logits_V))
+    np.copyto(kept_V[:n], logits_V[:n], where=allowed[:n])
+    return kept_V
 
 
 def temperature(logits: Logits, temperature: float) -> Logits:

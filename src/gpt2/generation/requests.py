@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gpt2.generation.constraint import Constraint
 from gpt2.generation.settings import Sampling
 
 FinishReason = Literal["stop", "length", "error"]
@@ -11,10 +12,27 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """A prompt, as text or as ids, and how to continue it. An empty prompt starts from the end-of-text token."""
+    """A prompt, as text or as ids, and how to continue it. An empty prompt starts from the end-of-text token.
+
+    Attributes:
+        prompt: text or ids.
+        sampling: how it is continued.
+        priority: of those that wait the highest begin first, and of those that read their prompts the highest read
+            first. It changes when a text comes, never the text.
+        namespace: only requests of one namespace share the computation of a common beginning, so that nobody learns
+            from the time it takes what others asked.
+        start_by: by then it has begun or it ends with `DeadlineError`; in the clock that `Scheduler.step` is given.
+        finish_by: by then it is complete or it ends with `DeadlineError`.
+        constraint: what the continuation may be, token by token.
+    """
 
     prompt: str | Sequence[int]
     sampling: Sampling = field(default_factory=Sampling)
+    priority: int = 0
+    namespace: str = ""
+    start_by: float | None = None
+    finish_by: float | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,25 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What one request took, all its samples together.
+
+    Attributes:
+        prompt_tokens: of the prompt as it was read.
+        cached_tokens: those of them that another request had computed already.
+        generated_tokens: of all samples, those that `best_of` dropped included.
+        drafted_tokens: proposed to the model.
+        accepted_tokens: those of them that the model would have drawn, and so did not compute one by one.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """One token of one sample; or, without a token, an end, an error, or the log-probabilities of the prompt.
 
@@ -47,6 +84,8 @@ class Event:
         stop_reason: the stop string, or the token id, that ended the sample.
         error: what ended the whole request, all samples of it; nothing of it follows.
         prompt: one for each token of the prompt, where `Sampling.prompt_logprobs` asked for them.
+        usage: on the last event of a request. Events that differ in nothing else are equal: what was computed
+            before, or drafted, is no part of what was answered.
     """
 
     request: int
@@ -59,3 +98,4 @@ class Event:
     stop_reason: str | int | None = None
     error: Exception | None = None
     prompt: tuple[TokenLogprob, ...] | None = None
+    usage: Usage | None = field(default=None, compare=False)

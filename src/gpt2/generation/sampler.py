@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt2.backends.seam import Result, Want
 from gpt2.errors import GenerationError
 from gpt2.generation import draws, filters
+from gpt2.generation.noise import POSITION, Noise
 from gpt2.generation.settings import Sampling
 
 MAX_BEST = 256  # up to here the backend's own best-k costs less than moving and partitioning a whole row
@@ -36,13 +38,25 @@ class Sampler:
         n_ids: ids that may be generated: 0 to n_ids - 1. A model may have more, as padding.
         vocab_size: of the model.
         end_ids: what may not come before the minimum length.
+        noise: what its draws are keyed by.
+        constrained: whether `choose` is told which tokens are allowed.
     """
 
     def __init__(
-        self, sampling: Sampling, *, seed: int, n_prompt: int, n_ids: int, vocab_size: int, end_ids: Sequence[int]
+        self,
+        sampling: Sampling,
+        *,
+        seed: int,
+        n_prompt: int,
+        n_ids: int,
+        vocab_size: int,
+        end_ids: Sequence[int],
+        noise: Noise = POSITION,
+        constrained: bool = False,
     ) -> None:
         self._sampling = sampling
         self._seed = seed
+        self._noise = noise
         self._n_prompt = n_prompt
         self._all_ids = np.arange(n_ids, dtype=np.int64)
         self._end_ids = np.array([token for token in end_ids if token < n_ids], dtype=np.int64)
@@ -58,33 +72,54 @@ class Sampler:
             or sampling.frequency_penalty
             or sampling.no_repeat_ngram
         )
-        changes_logits = bool(sampling.logit_bias) or self._looks_back
+        changes_logits = bool(sampling.logit_bias) or self._looks_back or constrained
         best_decides = 0 < deciding <= best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
         self._best = best if best_decides else 0
 
-    def want(self, n_seen: int) -> Want:
-        """What to ask of the row after `n_seen` tokens of prompt and continuation."""
+    def want(self, n_seen: int, rows: int = 1) -> Want:
+        """What to ask of the row after `n_seen` tokens of prompt and continuation, and of the rows after it."""
         if self._best and not self._may_not_end(n_seen):
-            return Want(rows=1, best=self._best)
-        return Want(rows=1, logits=True)
+            return Want(rows=rows, best=self._best)
+        return Want(rows=rows, logits=True)
 
-    def choose(self, result: Result, row: int, seen: Sequence[int], sample: int) -> Choice:
+    def rows_alike(self, n_seen: int) -> int | None:
+        """For how many rows from the one after `n_seen` tokens the same is asked; None: for all."""
+        return self._sampling.min_tokens - (n_seen - self._n_prompt) if self._may_not_end(n_seen) else None
+
+    def choose(
+        self,
+        result: Result,
+        row: int,
+        seen: Sequence[int],
+        sample: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Choice:
         """The token that follows `seen` (prompt and continuation), from a row of the backend's result.
 
+        Args:
+            result: of the backend.
+            row: of the result.
+            seen: ids of prompt and continuation.
+            sample: which of the request's samples it is.
+            allowed: true where an id may come next; ids beyond its end may not. None: all may.
+
         Raises:
-            GenerationError: the filters left no token.
+            GenerationError: the filters, or what is allowed, left no token.
         """
-        key = draws.key(self._seed, sample, len(seen))
+        key = self._noise.key(seed=self._seed, sample=sample, seen=seen, n_prompt=self._n_prompt)
         if result.logits_RV is None:
             assert result.best_ids_RK is not None
             assert result.best_logprobs_RK is not None
             return self._choose_from_best(result.best_ids_RK[row], result.best_logprobs_RK[row], key)
         logits_V = result.logits_RV[row, : len(self._all_ids)]
         filtered_V = self.change(logits_V, seen)
+        if allowed is not None:
+            filtered_V = filters.only(filtered_V, allowed)
         if filtered_V.max() == -np.inf:
             raise GenerationError(
                 "The text cannot be continued: no token is left that the settings allow. "
-                "Loosen no_repeat_ngram or min_tokens."
+                + ("Loosen no_repeat_ngram or min_tokens." if allowed is None else "Loosen the constraint.")
             )
         greedy = self._sampling.is_greedy
         token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)

@@ -2,25 +2,34 @@
 
 A step gathers one piece of work from every sequence that can go on: a token to decode, or a chunk of a prompt
 (or of a window that slid). The backend computes them together, each row gives a token, and the tokens come
-back as events. Nothing here owns a thread or waits: who calls `step` decides when.
+back as events. Nothing here owns a thread, waits, or reads a clock: who calls `step` decides when, and says what
+time it is.
 
 What a request yields depends on the request alone. Its draws are keyed by its own seed, its prompt is cut
 into chunks at places fixed by the prompt, and its window slides by its own length.
+
+    submit -> Admission -> PrefixCache.begin -> [ Turns.take -> backend.step -> progress ] -> events
+              who begins   what is computed       whose turn                    what became of it
 """
 
 import logging
 import secrets
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from gpt2.backends.seam import NOTHING, Backend, Result, Want, Work
+from gpt2.backends.seam import Backend, Result
+from gpt2.errors import DeadlineError, GenerationError
+from gpt2.generation import progress
+from gpt2.generation.admission import Admission
+from gpt2.generation.job import Job
+from gpt2.generation.noise import POSITION, Noise
+from gpt2.generation.prefix_cache import PrefixCache
 from gpt2.generation.prompts import end_ids, prompt_ids, token_limit
-from gpt2.generation.requests import Event, Request, TokenLogprob
-from gpt2.generation.sampler import Sampler, best_of_rows
-from gpt2.generation.sequence import SlotSequence
-from gpt2.generation.settings import MAX_SEED, Sampling
-from gpt2.generation.text import TextStream
+from gpt2.generation.requests import Event, Request
+from gpt2.generation.sampler import Sampler
+from gpt2.generation.settings import MAX_SEED
+from gpt2.generation.statistics import Counts, Statistics
+from gpt2.generation.turns import Piece, Turns
 from gpt2.tokenizer import Tokenizer
 
 log = logging.getLogger("gpt2")
@@ -35,6 +44,10 @@ class Scheduler:
         max_slots: sequences computed at once. A request with more samples than this runs alone.
         chunk_tokens: a prompt is read this many tokens at a time, so that others go on meanwhile.
         prefill_tokens: a step reads prompts until it has read this many tokens; at least one chunk.
+        kv_bytes: what keys and values may take, those of the prefix cache included; a request begins when the most
+            that it can come to need fits. None: no limit.
+        prefix_bytes: what the prefix cache may keep of texts that have ended. 0 keeps none, and shares none.
+        noise: what draws are keyed by, for all requests.
     """
 
     def __init__(
@@ -45,30 +58,34 @@ class Scheduler:
         max_slots: int = 16,
         chunk_tokens: int = 128,
         prefill_tokens: int = 512,
+        kv_bytes: int | None = None,
+        prefix_bytes: int = 0,
+        noise: Noise = POSITION,
     ) -> None:
         self._backend = backend
         self._tokenizer = tokenizer
-        self._max_slots = max_slots
-        self._chunk_tokens = chunk_tokens
-        self._prefill_tokens = prefill_tokens
-        self._waiting: deque[_Job] = deque()
-        self._running: dict[int, _Job] = {}
-        self._n_submitted = 0
+        self._noise = noise
+        self._prefixes = PrefixCache(backend, limit_bytes=prefix_bytes)
+        self._admission = Admission(backend, self._prefixes, max_slots=max_slots, kv_bytes=kv_bytes)
+        self._turns = Turns(chunk_tokens=chunk_tokens, prefill_tokens=prefill_tokens)
+        self._running: dict[int, Job] = {}
+        self._counts = Counts()
 
     @property
     def busy(self) -> bool:
         """Whether another `step` would do anything."""
-        return bool(self._waiting or self._running)
+        return bool(len(self._admission) or self._running)
 
     def submit(self, request: Request) -> int:
         """Queue a request and return the number that its events carry.
 
         Raises:
-            ContextError, GenerationError: see `prompts.prompt_ids`.
+            ContextError, GenerationError: see `prompts.prompt_ids`; or it needs more memory than there may ever be.
         """
         config, sampling = self._backend.config, request.sampling
         prompt = prompt_ids(request, self._tokenizer, config)
         ends = end_ids(sampling, self._tokenizer)
+        limit = token_limit(sampling, len(prompt), config)
         sampler = Sampler(
             sampling,
             seed=secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed,
@@ -76,42 +93,63 @@ class Scheduler:
             n_ids=min(self._tokenizer.vocab_size, config.vocab_size),
             vocab_size=config.vocab_size,
             end_ids=sorted(ends),
+            noise=self._noise,
+            constrained=request.constraint is not None,
         )
-        job = _Job(
-            id=self._n_submitted,
-            sampling=sampling,
+        job = Job(
+            id=self._counts.submitted,
+            request=request,
             sampler=sampler,
             prompt=prompt,
             end_ids=ends,
-            limit=token_limit(sampling, len(prompt), config),
+            limit=limit,
+            need_bytes=self._need_bytes(len(prompt) + limit, sampling.candidates),
         )
-        self._n_submitted += 1
-        self._waiting.append(job)
+        self._counts.submitted += 1
+        self._admission.add(job)
         return job.id
 
     def cancel(self, request: int) -> bool:
         """End a request at once, without further events; whether there was one of that number."""
-        job = self._running.pop(request, None)
-        if job is not None:
-            job.free()
-            return True
-        job = next((job for job in self._waiting if job.id == request), None)
-        if job is not None:
-            self._waiting.remove(job)
-        return job is not None
+        job = self._running.pop(request, None) or self._admission.remove(request)
+        if job is None:
+            return False
+        job.free()
+        self._counts.cancelled += 1
+        return True
 
     def close(self) -> None:
-        """Cancel everything. The backend stays open: it belongs to the caller."""
-        for request in [*self._running, *(job.id for job in self._waiting)]:
+        """Cancel everything and empty the prefix cache. The backend stays open: it belongs to the caller."""
+        for request in [*self._running, *(job.id for job in self._admission.waiting)]:
             self.cancel(request)
+        self._prefixes.shrink(0)
 
-    def step(self) -> list[Event]:
-        """Compute one step and return what it brought, in the order of submission.
+    def statistics(self) -> Statistics:
+        """How things stand."""
+        running = self._running.values()
+        return Statistics(
+            running=len(running),
+            waiting=len(self._admission),
+            sequences=sum(len(job.sequences()) for job in running),
+            kv_bytes=self._backend.bytes(),
+            reserved_bytes=sum(job.need_bytes for job in running),
+            limit_bytes=self._admission.kv_bytes,
+            prefix_entries=len(self._prefixes),
+            prefix_bytes=self._prefixes.size_bytes,
+            counts=replace(self._counts),
+        )
+
+    def step(self, now: float | None = None) -> list[Event]:
+        """Compute one step and return what it brought: the events of a sample in the order of its text.
 
         An error in one request ends that request with an event that carries it. Ctrl-C and the like pass through.
+
+        Args:
+            now: the time, on the clock of `Request.start_by` and `finish_by`; without it these do not count.
         """
-        events = self._admit()
-        pieces = self._gather()
+        events = self._expire(now) if now is not None else []
+        events += self._admit()
+        pieces = self._turns.take(self._running.values())
         for piece, result in zip(pieces, self._compute(pieces), strict=True):
             if isinstance(result, Exception):
                 events += self._fail(piece.job, result)
@@ -122,53 +160,61 @@ class Scheduler:
                     events += self._fail(piece.job, error)
         return events
 
-    # Before the backend: who takes part, and with what
+    def _need_bytes(self, n_tokens: int, n_sequences: int) -> int:
+        limit_bytes = self._admission.kv_bytes
+        if limit_bytes is None:
+            return 0
+        need_bytes = n_sequences * self._backend.slot_bytes(min(n_tokens, self._backend.config.n_positions))
+        if need_bytes > limit_bytes:
+            raise GenerationError(
+                f"The request cannot be computed here: its {n_sequences} sequence(s) of up to {n_tokens:,} tokens may "
+                f"take {need_bytes:,} bytes of keys and values, and {limit_bytes:,} are allowed. Ask for fewer tokens "
+                f"or samples, or allow more."
+            )
+        return need_bytes
+
+    # Before the backend: who takes part
+
+    def _expire(self, now: float) -> list[Event]:
+        events: list[Event] = []
+        for job in [*self._admission.waiting, *self._running.values()]:
+            start_by, finish_by = job.request.start_by, job.request.finish_by
+            if job.id not in self._running and start_by is not None and now > start_by:
+                error = f"The request was not begun in time: {now - start_by:.1f} after its time it still waits."
+            elif finish_by is not None and now > finish_by:
+                error = (
+                    f"The request was not finished in time: {now - finish_by:.1f} after its time it is not complete."
+                )
+            else:
+                continue
+            events += self._fail(job, DeadlineError(f"{error} Try again later, or allow more time."))
+        return events
 
     def _admit(self) -> list[Event]:
         events: list[Event] = []
-        while self._waiting:
-            in_use = sum(job.sampling.candidates for job in self._running.values())
-            if self._running and in_use + self._waiting[0].sampling.candidates > self._max_slots:
-                break
-            job = self._waiting.popleft()
+        while (job := self._admission.next(self._running.values())) is not None:
             self._running[job.id] = job
             try:
-                if job.limit > 0 or (job.scores_prompt and len(job.prompt) > 1):
-                    job.reading = SlotSequence(self._backend, job.prompt)
+                if job.is_unread:
+                    events += self._finish(job, progress.end_unread(job))
                 else:
-                    events += self._end_unread(job)
+                    self._begin(job)
             except Exception as error:
                 events += self._fail(job, error)
         return events
 
-    def _gather(self) -> list["_Piece"]:
-        pieces: list[_Piece] = []
-        n_prefilled = 0
-        for job in self._running.values():
-            for sample, sequence in job.sequences():
-                pending = sequence.pending
-                if pending > 1 and n_prefilled >= self._prefill_tokens:
-                    continue
-                piece = self._piece(job, sample, sequence, pending)
-                n_prefilled += len(piece.work.tokens) if pending > 1 else 0
-                pieces.append(piece)
-        return pieces
+    def _begin(self, job: Job) -> None:
+        job.reading = self._prefixes.begin(job, self._running.values())
+        self._turns.begin(job)
+        if self._prefixes.is_on and not job.scores_prompt:
+            self._counts.prefix_queries += 1
+            self._counts.prefix_hits += job.n_cached > 0
+            self._counts.prefix_tokens += job.n_cached
 
-    def _piece(self, job: "_Job", sample: "_Sample | None", sequence: SlotSequence, pending: int) -> "_Piece":
-        n = min(pending, self._chunk_tokens)
-        if sample is None and job.scores_prompt and pending > 1:
-            # Every token but the last has a target: no row of logits leaves the backend for these.
-            n = min(n, pending - 1)
-            _, *targets = sequence.next_ids(n + 1)
-            want = Want(rows=n, targets=targets, best=job.sampling.prompt_logprobs or 0)
-        else:
-            want = job.sampler.want(len(sequence.ids)) if n == pending else NOTHING
-        work = Work(slot=sequence.slot, tokens=sequence.next_ids(n), want=want)
-        return _Piece(job=job, sample=sample, sequence=sequence, work=work)
-
-    def _compute(self, pieces: Sequence["_Piece"]) -> list[Result | Exception]:
+    def _compute(self, pieces: Sequence[Piece]) -> list[Result | Exception]:
         if not pieces:
             return []
+        self._counts.steps += 1
         try:
             return list(self._backend.step([piece.work for piece in pieces]))
         except Exception as error:
@@ -182,154 +228,51 @@ class Scheduler:
                 results.append(error)
         return results
 
-    # After the backend: rows to tokens, tokens to events
+    # After the backend: what became of it
 
-    def _absorb(self, piece: "_Piece", result: Result) -> list[Event]:
+    def _absorb(self, piece: Piece, result: Result) -> list[Event]:
         job, sequence, want = piece.job, piece.sequence, piece.work.want
         sequence.advance(len(piece.work.tokens))
+        if piece.sample is None:
+            self._counts.prompt_tokens += len(piece.work.tokens)
         if want.targets is not None:
-            job.scored += _scored(want.targets, result)
-            return self._end_unread(job) if job.limit <= 0 and sequence.pending == 1 else []
+            progress.score_prompt(job, want.targets, result)
+            if job.limit <= 0 and sequence.pending == 1:
+                return self._finish(job, progress.end_unread(job))
+            return []
         if want.rows == 0:
             return []
         if piece.sample is not None:
-            return self._extend(job, piece.sample, result)
-        events = [Event(request=job.id, prompt=job.prompt_logprobs())] if job.scores_prompt else []
-        self._begin_samples(job)
-        for sample in list(job.samples):
-            events += self._extend(job, sample, result)
-        return events
+            return self._extend(job, [piece.sample], result)
+        progress.begin_samples(job, self._tokenizer)
+        return job.prompt_event() + self._extend(job, job.samples, result)
 
-    def _begin_samples(self, job: "_Job") -> None:
-        """The prompt is read: its slot goes to the first sample, a fork of it to each other one."""
-        assert job.reading is not None
-        streams = [TextStream(self._tokenizer, job.sampling.stop) for _ in range(job.sampling.candidates)]
-        first, job.reading = job.reading, None
-        job.samples.append(_Sample(index=0, sequence=first, stream=streams[0]))
-        for index, stream in enumerate(streams[1:], start=1):
-            job.samples.append(_Sample(index=index, sequence=first.fork(), stream=stream))
+    def _extend(self, job: Job, samples: Sequence[progress.Sample], result: Result) -> list[Event]:
+        events: list[Event] = []
+        for sample in samples:
+            event = progress.extend(job, sample, result, 0)
+            self._counts.generated_tokens += 1
+            if not sample.is_open:
+                self._give_back(job, sample)
+            events += progress.give_out(job, sample, event)
+        done = not any(sample.is_open for sample in job.samples)
+        return self._finish(job, events) if done else events
 
-    def _extend(self, job: "_Job", sample: "_Sample", result: Result) -> list[Event]:
-        """Draw the next token of a sample, and see whether it ends there."""
-        choice = job.sampler.choose(result, 0, sample.sequence.ids, sample.index)
-        sample.sequence.ids.append(choice.token)
-        sample.n_tokens += 1
-        sample.logprob_sum += choice.logprob or 0.0
-        text, stop, reason = "", None, None
-        if choice.token in job.end_ids:
-            text, stop = sample.stream.finish()
-            stop, reason = (choice.token if stop is None else stop), "stop"
+    def _give_back(self, job: Job, sample: progress.Sample) -> None:
+        if self._prefixes.is_on and sample.index == 0:
+            self._prefixes.keep(job, sample.sequence)
         else:
-            if sample.n_tokens < job.sampling.min_tokens:
-                text = sample.stream.push_unstoppable(choice.token)
-            else:
-                text, stop = sample.stream.push(choice.token)
-            if stop is None and sample.n_tokens >= job.limit:
-                tail, stop = sample.stream.finish()
-                text, reason = text + tail, "length"
-            reason = "stop" if stop is not None else reason
-        event = Event(
-            request=job.id,
-            sample=sample.index,
-            text=text,
-            token=choice.token,
-            logprob=choice.logprob,
-            top=choice.top,
-            finish_reason=reason,
-            stop_reason=stop,
-        )
-        return self._emit(job, sample, event)
-
-    def _emit(self, job: "_Job", sample: "_Sample", event: Event) -> list[Event]:
-        """Pass an event on, or with `best_of` hold it until it is known which samples are the best."""
-        if event.finish_reason is not None:
-            sample.is_open = False
             sample.sequence.free()
-        done = not any(other.is_open for other in job.samples)
-        if done:
-            del self._running[job.id]
-        if job.sampling.candidates == job.sampling.n:
-            return [event]
-        sample.events.append(event)
-        if not done:
-            return []
-        ranked = sorted(job.samples, key=lambda sample: -sample.logprob_sum / sample.n_tokens)
-        return [
-            replace(event, sample=rank)
-            for rank, sample in enumerate(ranked[: job.sampling.n])
-            for event in sample.events
-        ]
 
-    def _end_unread(self, job: "_Job") -> list[Event]:
-        """End a request that generates nothing."""
+    def _finish(self, job: Job, events: list[Event]) -> list[Event]:
         del self._running[job.id]
         job.free()
-        events = [Event(request=job.id, prompt=job.prompt_logprobs())] if job.scores_prompt else []
-        events += [Event(request=job.id, sample=i, finish_reason="length") for i in range(job.sampling.n)]
+        self._counts.finished += 1
         return events
 
-    def _fail(self, job: "_Job", error: Exception) -> list[Event]:
-        if self._running.pop(job.id, None) is None:
+    def _fail(self, job: Job, error: Exception) -> list[Event]:
+        if self._running.pop(job.id, None) is None and self._admission.remove(job.id) is None:
             return []  # another piece of it failed in this same step
         job.free()
-        return [Event(request=job.id, finish_reason="error", error=error)]
-
-
-@dataclass(kw_only=True, slots=True)
-class _Sample:
-    """One continuation that is being generated."""
-
-    index: int
-    sequence: SlotSequence
-    stream: TextStream
-    is_open: bool = True
-    n_tokens: int = 0
-    logprob_sum: float = 0.0
-    events: list[Event] = field(default_factory=list[Event])  # held back while best_of is undecided
-
-
-@dataclass(kw_only=True, slots=True)
-class _Job:
-    """A request on its way: first its prompt is read in one slot, then its samples go on from there."""
-
-    id: int
-    sampling: Sampling
-    sampler: Sampler
-    prompt: list[int]
-    end_ids: frozenset[int]
-    limit: int  # tokens to generate for each sample
-    reading: SlotSequence | None = None
-    samples: list[_Sample] = field(default_factory=list[_Sample])
-    scored: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-
-    @property
-    def scores_prompt(self) -> bool:
-        return self.sampling.prompt_logprobs is not None
-
-    def prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
-        return (TokenLogprob(self.prompt[0], None), *self.scored)
-
-    def sequences(self) -> list[tuple[_Sample | None, SlotSequence]]:
-        if self.reading is not None:
-            return [(None, self.reading)]
-        return [(sample, sample.sequence) for sample in self.samples if sample.is_open]
-
-    def free(self) -> None:
-        for _, sequence in self.sequences():
-            sequence.free()
-
-
-@dataclass(kw_only=True, slots=True)
-class _Piece:
-    """A piece of work and whose it is; no sample: it reads the prompt."""
-
-    job: _Job
-    sample: _Sample | None
-    sequence: SlotSequence
-    work: Work
-
-
-def _scored(targets: Sequence[int], result: Result) -> list[TokenLogprob]:
-    assert result.target_logprobs_R is not None
-    top = best_of_rows(result) or [()] * len(targets)
-    return [TokenLogprob(*entry) for entry in zip(targets, result.target_logprobs_R.tolist(), top, strict=True)]
+        self._counts.failed += 1
+        return [Event(request=job.id, finish_reason="error", error=error, usage=job.usage())]

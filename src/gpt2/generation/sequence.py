@@ -10,14 +10,20 @@ class SlotSequence:
 
     When the ids outgrow the window, it starts anew at the last `n_positions // 2` of them (at least one), which
     are computed again. Where it starts depends on the number of ids alone, never on how they were computed.
+
+    Args:
+        backend: whose slot it is.
+        ids: the text.
+        slot: of the backend, handed over; without it a new one is made.
+        computed: how many of the first ids that slot holds.
     """
 
-    def __init__(self, backend: Backend, ids: Sequence[int], slot: int | None = None) -> None:
+    def __init__(self, backend: Backend, ids: Sequence[int], slot: int | None = None, *, computed: int = 0) -> None:
         self.ids = list(ids)
         self._backend = backend
         self._slot = backend.new() if slot is None else slot
         self._start = 0  # of the window, in ids
-        self._computed = 0  # ids from there that the slot holds
+        self._computed = computed  # ids from there that the slot holds
 
     @property
     def slot(self) -> int:
@@ -34,6 +40,21 @@ class SlotSequence:
             self._computed = 0
         return len(self.ids) - self._start - self._computed
 
+    @property
+    def computed(self) -> int:
+        """How many ids of the window the slot holds."""
+        return self._computed
+
+    @property
+    def room(self) -> int:
+        """How many more ids the window takes before it slides."""
+        return self._backend.config.n_positions - (len(self.ids) - self._start)
+
+    @property
+    def whole(self) -> Sequence[int]:
+        """The first ids as far as the slot holds them; none once the window has slid."""
+        return self.ids[: self._computed] if self._start == 0 else ()
+
     def next_ids(self, n: int) -> list[int]:
         """The first `n` pending ids."""
         first = self._start + self._computed
@@ -43,10 +64,21 @@ class SlotSequence:
         """The backend has appended `n` of the pending ids to the slot."""
         self._computed += n
 
+    def settle(self, n: int) -> None:
+        """Of the drafts that the backend appended to the slot, the first `n` are ids now; it forgets the others."""
+        self._computed += n
+        self.restore()
+
     def restore(self) -> None:
         """Bring the slot back to what it held before a step that failed half-way."""
         if self._backend.length(self._slot) != self._computed:
             self._backend.truncate(self._slot, self._computed)
+
+    def cut(self, n: int) -> None:
+        """Forget all ids but the first `n`, of which at least one is computed again."""
+        del self.ids[n:]
+        self._computed = max(0, min(self._computed, n - 1 - self._start))
+        self.restore()
 
     def fork(self) -> "SlotSequence":
         """The same text in a slot of its own."""
@@ -59,3 +91,8 @@ class SlotSequence:
         if self._slot >= 0:
             self._backend.free(self._slot)
             self._slot = -1
+
+    def hand_over(self) -> int:
+        """The slot, which is the caller's from now on."""
+        slot, self._slot = self._slot, -1
+        return slot

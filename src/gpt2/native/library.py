@@ -25,6 +25,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 ABI = 1
+PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "

@@ -1,0 +1,84 @@
+"""Who may begin: requests that wait, and the slots and memory that let them in.
+
+The highest priority first, of equals the first to come. One that does not fit yet may be overtaken by others of its
+priority that do, a bounded number of times; then all wait for it. One that would compute what another is about to
+have computed waits for that one, and nobody waits for it.
+"""
+
+from collections.abc import Collection
+
+from gpt2.backends.seam import Backend
+from gpt2.generation.job import Job
+from gpt2.generation.prefix_cache import PrefixCache
+
+_MOST_OVERTAKEN = 16
+
+
+class Admission:
+    """The queue.
+
+    Args:
+        backend: says what slots take.
+        prefixes: gives up what it keeps when that lets a request in.
+        max_slots: sequences computed at once. A request with more samples than this runs alone.
+        kv_bytes: what the running requests may come to need, and the prefix cache with them. None: no limit.
+    """
+
+    def __init__(self, backend: Backend, prefixes: PrefixCache, *, max_slots: int, kv_bytes: int | None) -> None:
+        self._backend = backend
+        self._prefixes = prefixes
+        self._max_slots = max_slots
+        self.kv_bytes = kv_bytes
+        self._waiting: list[Job] = []  # in the order in which they may begin
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def waiting(self) -> list[Job]:
+        """Those that wait, in the order in which they may begin."""
+        return list(self._waiting)
+
+    def add(self, job: Job) -> None:
+        """Queue a job."""
+        self._waiting.append(job)
+        self._waiting.sort(key=lambda job: (-job.request.priority, job.id))
+
+    def remove(self, request: int) -> Job | None:
+        """Take a job out of the queue, if it is there."""
+        job = next((job for job in self._waiting if job.id == request), None)
+        if job is not None:
+            self._waiting.remove(job)
+        return job
+
+    def next(self, running: Collection[Job]) -> Job | None:
+        """The next to begin, taken out of the queue; None when nobody can."""
+        in_use = sum(job.sampling.candidates for job in running)
+        if running and in_use >= self._max_slots:
+            return None
+        held_up: list[Job] = []
+        for job in self._waiting:
+            if held_up and (job.request.priority != held_up[0].request.priority):
+                return None
+            if self._prefixes.should_wait(job, running):
+                continue
+            if self._fits(job, running, in_use):
+                for other in held_up:
+                    other.n_overtaken += 1
+                self._waiting.remove(job)
+                return job
+            held_up.append(job)
+            if job.n_overtaken >= _MOST_OVERTAKEN:
+                return None
+        return None
+
+    def _fits(self, job: Job, running: Collection[Job], in_use: int) -> bool:
+        if running and in_use + job.sampling.candidates > self._max_slots:
+            return False
+        if self.kv_bytes is None:
+            return True
+        free_bytes = self.kv_bytes - job.need_bytes - sum(other.need_bytes for other in running)
+        if free_bytes < 0:
+            return False
+        self._prefixes.shrink(free_bytes)
+        return True

@@ -1,0 +1,80 @@
+"""Whose turn it is: from the jobs that run to the pieces of work of one step.
+
+Every text that only wants its next token takes part in every step. The readers, whose prompts (or windows that
+slid) are long, share a budget of tokens a step by fair queueing: each counts the tokens it has read, the one furthest
+behind reads next, and one that comes begins at a common clock, which runs with what each of those there gets if they
+get the same. So with L long prompts before it a short one waits for about L chunks, not for L prompts, and no stream
+of short ones stops a long one. Virtual time: Demers, Keshav, Shenker, "Analysis and simulation of a fair queueing
+algorithm", SIGCOMM 1989.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpt2.backends.seam import NOTHING, Want, Work
+from gpt2.generation.job import Job, Sample
+from gpt2.generation.sequence import SlotSequence
+
+
+@dataclass(kw_only=True, slots=True)
+class Piece:
+    """A piece of work and whose it is; no sample: it reads the prompt. The work's last tokens are the draft."""
+
+    job: Job
+    sample: Sample | None
+    sequence: SlotSequence
+    work: Work
+    draft: Sequence[int] = ()
+
+
+class Turns:
+    """The pieces of each step.
+
+    Args:
+        chunk_tokens: a prompt is read this many tokens at a time, cut at multiples of it.
+        prefill_tokens: a step reads prompts until it has read this many tokens; at least one chunk.
+    """
+
+    def __init__(self, *, chunk_tokens: int, prefill_tokens: int) -> None:
+        self._chunk_tokens = chunk_tokens
+        self._prefill_tokens = prefill_tokens
+        self._clock = 0.0
+
+    def begin(self, job: Job) -> None:
+        """A job is about to read its prompt: it starts level with those that are reading."""
+        job.n_served = self._clock
+
+    def take(self, jobs: Iterable[Job]) -> list[Piece]:
+        """The pieces of the next step, those that decode first, each in the order of `jobs`."""
+        pieces: list[Piece] = []
+        readers: list[tuple[Job, Sample | None, SlotSequence]] = []
+        for job in jobs:
+            for sample, sequence in job.sequences():
+                if sequence.pending > 1:
+                    readers.append((job, sample, sequence))
+                else:
+                    pieces.append(self._piece(job, sample, sequence))
+        readers.sort(key=lambda reader: (-reader[0].request.priority, reader[0].n_served))
+        n_read = 0
+        for job, sample, sequence in readers:
+            if n_read >= self._prefill_tokens:
+                break
+            piece = self._piece(job, sample, sequence)
+            n_read += len(piece.work.tokens)
+            job.n_served += len(piece.work.tokens)
+            self._clock += len(piece.work.tokens) / len(readers)
+            pieces.append(piece)
+        return pieces
+
+    def _piece(self, job: Job, sample: Sample | None, sequence: SlotSequence) -> Piece:
+        pending = sequence.pending
+        n = min(pending, self._chunk_tokens - sequence.computed % self._chunk_tokens)
+        if sample is None and job.scores_prompt and pending > 1:
+            # Every token but the last has a target: no row of logits leaves the backend for these.
+            n = min(n, pending - 1)
+            _, *targets = sequence.next_ids(n + 1)
+            want = Want(rows=n, targets=targets, best=job.sampling.prompt_logprobs or 0)
+        else:
+            want = job.sampler.want(len(sequence.ids)) if n == pending else NOTHING
+        work = Work(slot=sequence.slot, tokens=sequence.next_ids(n), want=want)
+        return Piece(job=job, sample=sample, sequence=sequence, work=work)
