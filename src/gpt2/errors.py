@@ -9,6 +9,7 @@
     │   ├── FormatError                      the file breaks its own format
     │   └── MismatchError                    sound, but not a GPT-2 or not this GPT-2
     ├── ModelNotFoundError   (LookupError)   no model of that name here
+    ├── DownloadError        (RuntimeError)  a download that cannot be made or finished
     ├── BackendError         (RuntimeError)  a device, backend or weight form that cannot be had
     ├── GenerationError      (ValueError)    a request that cannot be generated or scored
     │   └── ContextError                     longer than the model's context
@@ -56,6 +57,10 @@ class MismatchError(CheckpointError):
 
 class ModelNotFoundError(Gpt2Error, LookupError):
     """No model of that name on this machine."""
+
+
+class DownloadError(Gpt2Error, RuntimeError):
+    """A download that cannot be made or finished."""
 
 
 class BackendError(Gpt2Error, RuntimeError):

@@ -19,7 +19,7 @@ from gpt2 import backends, checkpoint, hub
 from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import GenerationError
+from gpt2.errors import GenerationError, ModelNotFoundError
 from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
 from gpt2.tokenizer import Tokenizer
 
@@ -415,6 +415,7 @@ def load(
     backend: str = "auto",
     weights: str = "auto",
     threads: int | None = None,
+    download: bool = False,
 ) -> LanguageModel:
     """Open a model.
 
@@ -425,13 +426,21 @@ def load(
         weights: the form they are held in: "auto", "fp32", "bf16", "int8" or "int4". Where "auto" chose a smaller
             form than fp32, `score` and `logits` open the weights a second time, in fp32, when first called.
         threads: CPU threads; by default the physical cores.
+        download: fetch it first if it is not here: a published name or a hub id.
 
     Raises:
         ModelNotFoundError: there is no such model here; the message lists those there are.
+        DownloadError: it cannot be fetched.
         CheckpointError: its files are broken, or not a GPT-2.
         BackendError: the device, backend or form cannot be had here.
     """
-    files = checkpoint.read(hub.locate(os.fspath(model)))
+    try:
+        path = hub.locate(os.fspath(model))
+    except ModelNotFoundError:
+        if not download:
+            raise
+        path = hub.download(hub.plan(os.fspath(model)))
+    files = checkpoint.read(path)
 
     def opened(form: str) -> Backend:
         return backends.open(files.weights, device=device, backend=backend, form=form, threads=threads)

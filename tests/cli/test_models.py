@@ -1,6 +1,8 @@
 """`gpt2 models`: the table and the JSON."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,10 @@ def test_a_table_for_people(medium: Path, capsys: pytest.CaptureFixture[str]) ->
     assert frame.run(["models"]) == 0
     shown = capsys.readouterr()
     heading, row = shown.out.splitlines()
-    assert heading.split() == ["NAME", "PARAMETERS", "MB", "FROM", "PATH"]
-    assert row.split() == ["gpt2-medium", "354,823,168", "1.5", "gpt2", "cache", str(medium)]
-    assert shown.err == "published, and not here: gpt2, gpt2-large, gpt2-xl\n"
+    assert heading.split() == ["NAME", "PARAMETERS", "MB", "FORM", "LAST", "READ", "FROM", "PATH"]
+    day = time.strftime("%Y-%m-%d", time.localtime((medium / "model.safetensors").stat().st_atime))
+    assert row.split() == ["gpt2-medium", "354,823,168", "1.5", "unreadable", day, "gpt2", "cache", str(medium)]
+    assert shown.err == "published, and not here: gpt2, gpt2-large, gpt2-xl; `gpt2 download NAME` fetches one\n"
 
 
 def test_json_for_programs(medium: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +50,26 @@ def test_json_for_programs(medium: Path, capsys: pytest.CaptureFixture[str]) -> 
         "parameters": 354_823_168,
         "bytes": size,
         "origin": "gpt2 cache",
+        "form": "unreadable",
+        "used": (medium / "model.safetensors").stat().st_atime,
     }
+
+
+def test_the_precision_of_sound_weights(caches: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny_folder, caches / "cache" / "gpt2" / "models" / "org--tiny")
+    assert frame.run(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["form"] == "fp32"
+
+
+def test_removing_asks_first(medium: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert frame.run(["models", "--remove", "gpt2-medium"]) == 2
+    assert f"give --yes to delete {medium}" in capsys.readouterr().err
+    assert medium.is_dir()
+    assert frame.run(["models", "--remove", "gpt2-medium", "--yes"]) == 0
+    assert capsys.readouterr().err == "removed gpt2-medium: 1.5 MB are free again\n"
+    assert not medium.exists()
+    assert frame.run(["models", "--remove", "gpt2-medium", "--yes"]) == 1
+    assert frame.run(["models", "--remove", "../..", "--yes"]) == 1
 
 
 def test_nothing_here(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,8 @@ VERBS = {
         "train": "Train a model from a recipe.",
     },
     "Models here": {
-        "models": "List the models on this machine.",
+        "download": "Fetch a published model.",
+        "models": "List the models on this machine, or remove one.",
         "convert": "Rewrite a model in another format.",
     },
     "This machine": {

@@ -1,38 +1,51 @@
 """`gpt2 models`: what is on this machine."""
 
+import contextlib
 import dataclasses
 import logging
+import os
 import sys
+import time
+from pathlib import Path
 
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.options import Sectioned, option, output_options
 from gpt2.config import PUBLISHED
+from gpt2.errors import Gpt2Error
 
 log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
+@option("--remove", metavar="NAME", help="Delete this model from the caches, unfinished downloads of it too.")
+@option("--yes", is_flag=True, help="Do not ask before deleting.")
 @output_options
-def models(*, as_json: bool) -> None:
-    """List the models on this machine: name, parameters, size and place.
+def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
+    """List the models on this machine: name, parameters, size, precision, last use and place.
 
     Each is used by its name, as in `gpt2 generate --model NAME`.
     """
     from gpt2 import hub
 
+    if remove is not None:
+        _remove(remove, yes=yes)
+        return
     found = hub.local_models()
     if as_json:
-        output.write_json([{**dataclasses.asdict(model), "path": str(model.path)} for model in found], indent=2)
+        facts = ({**dataclasses.asdict(model), "path": str(model.path), "form": _form(model.path)} for model in found)
+        output.write_json(list(facts), indent=2)
         return
     if found:
-        heading = ("NAME", "PARAMETERS", "MB", "FROM", "PATH")
+        heading = ("NAME", "PARAMETERS", "MB", "FORM", "LAST READ", "FROM", "PATH")
         rows = [
             (
                 model.name,
                 "?" if model.parameters is None else f"{model.parameters:,}",
                 f"{model.bytes / 1e6:,.1f}",
+                _form(model.path),
+                time.strftime("%Y-%m-%d", time.localtime(model.used)),
                 model.origin,
                 str(model.path),
             )
@@ -41,4 +54,34 @@ def models(*, as_json: bool) -> None:
         sys.stdout.write(output.table([heading, *rows], right=(1, 2)) + "\n")
     absent = [name for name in PUBLISHED if not {name, f"{hub.PUBLISHER}/{name}"} & {model.name for model in found}]
     if absent:
-        log.info("published, and not here: %s", ", ".join(absent))
+        log.info("published, and not here: %s; `gpt2 download NAME` fetches one", ", ".join(absent))
+
+
+def _form(path: Path) -> str:
+    """The precision of a model's weights, by a look at the files that costs nothing and counts as no use of them."""
+    from gpt2 import checkpoint
+
+    if not (path / "config.json").is_file():
+        return "fp32"  # OpenAI's; opening it would read it whole, for its checksums
+    times = {file: file.stat() for file in path.iterdir() if file.is_file()}
+    try:
+        return checkpoint.read(path).weights.form
+    except Gpt2Error as error:
+        log.debug("%s", error)
+        return "unreadable"
+    finally:
+        with contextlib.suppress(OSError):  # of another user's
+            for file, before in times.items():
+                os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _remove(name: str, *, yes: bool) -> None:
+    from gpt2 import hub
+
+    folders = hub.removable(name)
+    if folders and not yes:
+        if not output.is_terminal(sys.stdin):
+            raise click.UsageError(f"nobody is there to be asked: give --yes to delete {', '.join(map(str, folders))}.")
+        click.confirm(f"Delete {', '.join(map(str, folders))}?", abort=True, err=True)
+    freed = hub.remove(name)
+    log.info("removed %s: %s MB are free again", name, f"{freed / 1e6:,.1f}")

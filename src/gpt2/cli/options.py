@@ -65,6 +65,7 @@ class ModelChoice:
     backend: str
     weights: str
     threads: int | None
+    download: bool = False
 
     def load(self, *, auto_weights: str = "auto") -> "LanguageModel":
         """Open the chosen model.
@@ -75,7 +76,20 @@ class ModelChoice:
         from gpt2.language_model import load
 
         weights = auto_weights if self.weights == "auto" else self.weights
+        if self.download:
+            self._fetch()
         return load(self.model, device=self.device, backend=self.backend, weights=weights, threads=self.threads)
+
+    def _fetch(self) -> None:
+        from gpt2 import hub
+        from gpt2.errors import ModelNotFoundError
+
+        try:
+            hub.locate(self.model)
+        except ModelNotFoundError:
+            from gpt2.cli.download import fetch
+
+            fetch(hub.plan(self.model))
 
 
 def option(*names: str, section: str = "Options", **settings: Any) -> Callable[[Verb], Verb]:
@@ -84,11 +98,12 @@ def option(*names: str, section: str = "Options", **settings: Any) -> Callable[[
 
 
 def model_options(verb: Verb) -> Verb:
-    """Add --model --device --backend --weights --threads; the verb gets them as one `choice: ModelChoice`."""
+    """Add --model --download --device --backend --weights --threads; the verb gets one `choice: ModelChoice`."""
 
     @option(
         "--model", section="Model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model."
     )
+    @option("--download", section="Model", is_flag=True, help="Fetch it first, if it is not here.")
     @option("--device", section="Model", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
     @option(
         "--backend",
@@ -112,8 +127,12 @@ def model_options(verb: Verb) -> Verb:
         help="CPU threads; without it, the backend's choice.",
     )
     @functools.wraps(verb)
-    def with_choice(*, model: str, device: str, backend: str, weights: str, threads: int | None, **rest: Any) -> object:
-        choice = ModelChoice(model=model, device=device, backend=backend, weights=weights, threads=threads)
+    def with_choice(
+        *, model: str, download: bool, device: str, backend: str, weights: str, threads: int | None, **rest: Any
+    ) -> object:
+        choice = ModelChoice(
+            model=model, download=download, device=device, backend=backend, weights=weights, threads=threads
+        )
         return verb(choice=choice, **rest)
 
     return with_choice

@@ -1,9 +1,35 @@
-"""Finding models on this machine: inside the package, in our cache, in Hugging Face's, or at a path.
+"""Models on this machine: finding them in the package, our cache, Hugging Face's or at a path; and fetching them.
 
-Nothing here opens a connection.
+Only `plan` and `download` open a connection. They are imported when first used: opening a model wants none of it.
 """
 
-from gpt2.hub.local import PUBLISHER, LocalModel, local_models, locate
+from typing import TYPE_CHECKING, Any
+
+from gpt2.hub.local import PUBLISHER, LocalModel, local_models, locate, removable, remove
 from gpt2.hub.places import cache_folder, huggingface_cache
 
-__all__ = ["PUBLISHER", "LocalModel", "cache_folder", "huggingface_cache", "local_models", "locate"]
+if TYPE_CHECKING:
+    from gpt2.hub.fetching import SOURCES, Plan, download, plan
+
+__all__ = [
+    "PUBLISHER",
+    "SOURCES",
+    "LocalModel",
+    "Plan",
+    "cache_folder",
+    "download",
+    "huggingface_cache",
+    "local_models",
+    "locate",
+    "plan",
+    "removable",
+    "remove",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("SOURCES", "Plan", "download", "plan"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("gpt2.hub.fetching"), name)

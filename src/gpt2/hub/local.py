@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from gpt2.hub import places
 
 PUBLISHER = "openai-community"
 
-_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,8 @@ class LocalModel:
         parameters: how many, by its configuration; None where that cannot be read.
         bytes: of all its files.
         origin: "package", "gpt2 cache" or "hugging face cache".
+        used: when its weights were last read, in seconds since 1970, as the disk noted it: most systems note it once a
+            day at the most.
     """
 
     name: str
@@ -34,6 +37,7 @@ class LocalModel:
     parameters: int | None
     bytes: int
     origin: str
+    used: float
 
 
 def locate(name_or_path: str | os.PathLike[str]) -> Path:
@@ -60,7 +64,7 @@ def _places_of(name: str) -> Iterator[Path]:
         yield places.in_our_cache(short)
         for hub_id in (f"{PUBLISHER}/{short}", short):  # the second is where older libraries put it
             yield from _found(places.in_huggingface_cache(hub_id))
-    elif _HUB_ID.fullmatch(name):
+    elif HUB_ID.fullmatch(name):
         if not os.path.exists(name):  # noqa: PTH110
             yield places.in_our_cache(name)
             yield from _found(places.in_huggingface_cache(name))
@@ -100,26 +104,85 @@ def _described(name: str, folder: Path, origin: str) -> list[LocalModel]:
     if not places.holds_model(folder):
         return []
     try:
-        raw: Any = read_json(folder / "config.json")
-        if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
-            return []
-        sizes = {field.name: raw[field.name] for field in fields(ModelConfig) if raw.get(field.name) is not None}
-        parameters = ModelConfig(**({"n_layer": 12, "n_head": 12, "n_embd": 768} | sizes)).parameters
+        sizes = _sizes(folder)
+        parameters = None if sizes is None else ModelConfig(**sizes).parameters
     except (OSError, FormatError):
         return []
     except (ConfigError, TypeError):
         parameters = None
+    else:
+        if sizes is None:
+            return []
     try:
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        facts = [file.stat() for file in folder.rglob("*") if file.is_file()]
     except OSError:
         return []
-    return [LocalModel(name=name, path=folder, parameters=parameters, bytes=size, origin=origin)]
+    largest = max(facts, key=lambda fact: fact.st_size)
+    size = sum(fact.st_size for fact in facts)
+    return [LocalModel(name=name, path=folder, parameters=parameters, bytes=size, origin=origin, used=largest.st_atime)]
+
+
+def _sizes(folder: Path) -> dict[str, Any] | None:
+    """What the configuration of a folder says of the model's shape; None for another kind of model."""
+    if (folder / "config.json").is_file():
+        raw: Any = read_json(folder / "config.json")
+        if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
+            return None
+        sizes = {field.name: raw[field.name] for field in fields(ModelConfig) if raw.get(field.name) is not None}
+        return {"n_layer": 12, "n_head": 12, "n_embd": 768} | sizes
+    raw = read_json(folder / "hparams.json")
+    names = {
+        "n_vocab": "vocab_size",
+        "n_ctx": "n_positions",
+        "n_embd": "n_embd",
+        "n_head": "n_head",
+        "n_layer": "n_layer",
+    }
+    if not isinstance(raw, dict):
+        return None
+    return {ours: raw.get(theirs) for theirs, ours in names.items()}
+
+
+def removable(name: str) -> list[Path]:
+    """The folders in the caches, unfinished downloads included, that removing the model of this name would delete."""
+    short = name.removeprefix(f"{PUBLISHER}/")
+    hub_ids = [f"{PUBLISHER}/{short}", short] if short in PUBLISHED else [name]
+    if not all(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", hub_id) for hub_id in hub_ids):
+        return []
+    ours = places.in_our_cache(short if short in PUBLISHED else name)
+    found = [ours, ours.with_name(f".unfinished-{ours.name}"), *map(places.huggingface_repository, hub_ids)]
+    return [folder for folder in found if folder.is_dir()]
+
+
+def remove(name: str) -> int:
+    """Delete a model from the caches, and return the bytes that were freed. A model in the package is not touched.
+
+    Raises:
+        ModelNotFoundError: no cache has it.
+        OSError: it cannot be deleted.
+    """
+    folders = removable(name)
+    if not folders:
+        if any(model.name == name for model in local_models()):
+            raise ModelNotFoundError(f"{name} is part of the package and cannot be removed alone.")
+        raise _not_found(name)
+    freed = 0
+    for folder in folders:
+        freed += sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+        shutil.rmtree(folder)
+    return freed
 
 
 def _not_found(name: str) -> ModelNotFoundError:
     here = ", ".join(dict.fromkeys(model.name for model in local_models())) or "none"
+    short = name.removeprefix(f"{PUBLISHER}/")
+    if short in PUBLISHED or HUB_ID.fullmatch(name):
+        return ModelNotFoundError(
+            f"The model {name!r} is not on this machine. `gpt2 download {short}` fetches it, as does --download "
+            f"(download=True). Models here: {here}."
+        )
     return ModelNotFoundError(
         f"There is no model {name[:200]!r} on this machine: no name, no path and no hub id that was downloaded. "
-        f"Models here: {here}. Published, to be downloaded first: {', '.join(PUBLISHED)}. "
+        f"Models here: {here}. Published, for `gpt2 download`: {', '.join(PUBLISHED)}. "
         f"A folder or a .safetensors file is named by its path."
     )

@@ -42,9 +42,14 @@ def in_our_cache(name: str) -> Path:
     return cache_folder() / "models" / name.replace("/", "--")
 
 
+def huggingface_repository(hub_id: str) -> Path:
+    """Where Hugging Face's cache keeps a repository, with all its revisions."""
+    return huggingface_cache() / f"models--{hub_id.replace('/', '--')}"
+
+
 def in_huggingface_cache(hub_id: str) -> Path | None:
     """The snapshot of a repository's main revision, where there is one."""
-    return snapshot(huggingface_cache() / f"models--{hub_id.replace('/', '--')}")
+    return snapshot(huggingface_repository(hub_id))
 
 
 def snapshot(repository: Path) -> Path | None:
@@ -61,8 +66,9 @@ def snapshot(repository: Path) -> Path | None:
 def holds_model(folder: Path) -> bool:
     """Whether a folder has a configuration and weights; whether they are sound is for reading to say."""
     try:
-        return (folder / "config.json").is_file() and any(
-            file.suffix in (".safetensors", ".bin") for file in folder.iterdir()
-        )
+        names = [file.name for file in folder.iterdir()]
     except OSError:
         return False
+    if "config.json" in names:
+        return any(name.endswith((".safetensors", ".bin")) for name in names)
+    return "hparams.json" in names and "model.ckpt.index" in names

@@ -1,0 +1,220 @@
+"""Bringing a published model or one of the hub here: first a plan, then its files, and last its name.
+
+Until every file is here and its hash is right, the model has no name, and nothing takes half of it for a whole. What
+has arrived stays, whatever stops it, and the next call goes on from there.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpt2.config import PUBLISHED
+from gpt2.errors import DownloadError, FormatError
+from gpt2.files import lock, read_json, sha256_file, write_json
+from gpt2.hub import original, places, repository
+from gpt2.hub.local import HUB_ID, PUBLISHER
+from gpt2.hub.transfer import Progress, RemoteFile, fetch
+
+SOURCES = ("huggingface", "openai")
+
+_RESERVE_BYTES = 64 << 20  # a disk that is full to the last byte serves nobody
+_PART = ".gpt2-part"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a download would do.
+
+    Attributes:
+        name: what `--model` will call it.
+        source: "huggingface" or "openai".
+        server: the address it comes from.
+        place: the folder that it will be read from.
+        files: all of them, in the order of fetching.
+        present_bytes: what is here already, parts included.
+        total_bytes: of all files whose length is known.
+        free_bytes: on the disk of `place`.
+    """
+
+    name: str
+    source: str
+    server: str
+    place: Path
+    files: tuple[RemoteFile, ...]
+    present_bytes: int
+    total_bytes: int
+    free_bytes: int
+
+    @property
+    def missing_bytes(self) -> int:
+        """What is still to come."""
+        return self.total_bytes - self.present_bytes
+
+
+def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) -> Plan:
+    """Look what there is to download.
+
+    Args:
+        name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, or a hub id `ORG/NAME`.
+        source: "huggingface", the hub or its mirror; or "openai", the files of 2019 of a published model.
+        allow_pickle: take `pytorch_model.bin` where there is nothing better.
+
+    Raises:
+        DownloadError: offline mode, no such name, or the server cannot be reached or has no model there.
+    """
+    if source not in SOURCES:
+        raise DownloadError(f"Models cannot be downloaded from {source!r}: choose one of {', '.join(SOURCES)}.")
+    _refuse_offline()
+    short = name.removeprefix(f"{PUBLISHER}/")
+    if source == "openai":
+        if short not in PUBLISHED:
+            raise DownloadError(f"OpenAI published no {name[:200]!r}: choose one of {', '.join(PUBLISHED)}.")
+        folder = places.in_our_cache(short)
+        files = [_as_present(folder, file) for file in original.list_files(short)]
+        total = sum(file.bytes or 0 for file in files)
+        present = sum(min(file.bytes, _gathered_bytes(folder, file)) for file in files if file.bytes is not None)
+        return _plan(short, source, original.STORE, folder, files, present, total)
+    hub_id = f"{PUBLISHER}/{short}" if short in PUBLISHED else name
+    if not HUB_ID.fullmatch(hub_id):
+        raise DownloadError(
+            f"{name[:200]!r} cannot be downloaded: it is neither one of {', '.join(PUBLISHED)} nor a hub id ORG/NAME."
+        )
+    revision, files = repository.list_files(hub_id, allow_pickle=allow_pickle)
+    folder = repository.repository_of(hub_id)
+    present = sum(
+        min(file.bytes or 0, _size(repository.blob(folder, file)) or _size(_part(folder, file)))
+        if not repository.is_here(folder, revision, file)
+        else file.bytes or 0
+        for file in files
+    )
+    total = sum(file.bytes or 0 for file in files)
+    shown = short if short in PUBLISHED else hub_id
+    return _plan(shown, source, repository.endpoint(), folder / "snapshots" / revision, files, present, total)
+
+
+def download(
+    plan: Plan, *, progress: Progress = lambda more: None, pause: Callable[[float], None] = time.sleep
+) -> Path:
+    """Carry a plan out, and return the folder of the model.
+
+    Args:
+        plan: from `plan`.
+        progress: called with the bytes that are here, as they arrive.
+        pause: waits before an attempt after a failed one.
+
+    Raises:
+        DownloadError: not enough room on the disk, the connection fails for good, or something else came than was
+            announced.
+        FolderInUseError: another process is fetching the same model.
+        OSError: the cache cannot be written.
+    """
+    if plan.missing_bytes + _RESERVE_BYTES > plan.free_bytes:
+        raise DownloadError(
+            f"{plan.name} cannot be downloaded: {plan.missing_bytes / 1e6:,.0f} MB are to come and "
+            f"{plan.free_bytes / 1e6:,.0f} MB are free at {plan.place}. Make room, or choose another place: "
+            f"{'HF_HOME' if plan.source == 'huggingface' else 'XDG_CACHE_HOME'} says where."
+        )
+    fill = _from_huggingface if plan.source == "huggingface" else _from_openai
+    return fill(plan, progress, pause)
+
+
+def _from_huggingface(plan: Plan, progress: Progress, pause: Callable[[float], None]) -> Path:
+    revision, folder = plan.place.name, plan.place.parent.parent
+    with lock(folder.parent / ".locks" / folder.name):
+        for file in plan.files:
+            if repository.is_here(folder, revision, file):
+                progress(file.bytes or 0)
+            else:
+                blob = repository.blob(folder, file)
+                if _size(blob) == file.bytes and blob.is_file():
+                    progress(_size(blob))
+                else:
+                    part = _part(folder, file)
+                    fetch(file, blob, part=part, headers=repository.headers(), progress=progress, pause=pause)
+                repository.name_blob(folder, revision, file)
+            if file.name == "config.json":
+                _check_kind(plan.place / file.name, plan.name)
+        repository.name_revision(folder, revision)
+    return plan.place
+
+
+def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None]) -> Path:
+    """The files gather in a folder beside the goal, which takes the goal's name at the end."""
+    if places.holds_model(plan.place):
+        progress(plan.total_bytes)
+        return plan.place
+    gathered = _unfinished(plan.place)
+    with lock(plan.place.parent / ".locks" / plan.place.name):
+        for file in plan.files:
+            if not (gathered / file.name).is_file():
+                known: Progress = progress if file.bytes is not None else lambda more: None
+                part = gathered / f"{file.name}{_PART}"
+                fetch(file, gathered / file.name, part=part, progress=known, pause=pause)
+            else:
+                progress(file.bytes or 0)
+        if plan.place.exists():
+            raise DownloadError(f"{plan.place} holds something that is no model. Move it away, and run it again.")
+        hashes = {file.name: sha256_file(gathered / file.name) for file in plan.files}
+        write_json(gathered / "downloaded.json", {"from": plan.server, "sha256": hashes})
+        gathered.rename(plan.place)
+    return plan.place
+
+
+def _plan(name: str, source: str, server: str, place: Path, files: list[RemoteFile], present: int, total: int) -> Plan:
+    standing = next(parent for parent in place.parents if parent.exists())
+    return Plan(
+        name=name,
+        source=source,
+        server=server,
+        place=place,
+        files=tuple(files),
+        present_bytes=present,
+        total_bytes=total,
+        free_bytes=shutil.disk_usage(standing).free,
+    )
+
+
+def _refuse_offline() -> None:
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(variable, "").strip().upper() in ("1", "ON", "YES", "TRUE"):
+            raise DownloadError(f"Nothing is downloaded: {variable} is set. Unset it to allow the network.")
+
+
+def _check_kind(config: Path, name: str) -> None:
+    """Refuse another kind of model before its weights are fetched."""
+    try:
+        raw: Any = read_json(config)
+    except FormatError as error:
+        raise DownloadError(f"{name} cannot be downloaded: its config.json is not readable.") from error
+    kind = raw.get("model_type") if isinstance(raw, Mapping) else None
+    if kind != "gpt2":
+        raise DownloadError(f"{name} is not a GPT-2: its config.json says {kind!r:.60}. Its weights were not fetched.")
+
+
+def _as_present(folder: Path, file: RemoteFile) -> RemoteFile:
+    return replace(file, bytes=_size(folder / file.name)) if places.holds_model(folder) else file
+
+
+def _gathered_bytes(folder: Path, file: RemoteFile) -> int:
+    places_of_it = (folder / file.name, _unfinished(folder) / file.name, _unfinished(folder) / f"{file.name}{_PART}")
+    return max(_size(path) for path in places_of_it)
+
+
+def _part(folder: Path, file: RemoteFile) -> Path:
+    blob = repository.blob(folder, file)
+    return blob.with_name(blob.name + _PART)
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".unfinished-{folder.name}")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

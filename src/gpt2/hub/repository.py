@@ -1,0 +1,147 @@
+"""A repository on Hugging Face's hub, or a mirror of it: what files of a model it has, and where they are kept here.
+
+They are kept as Hugging Face's own libraries keep them, so that each finds what the other has fetched: content under
+its hash in `blobs/`, names as links to it in `snapshots/REVISION/`, the revision in `refs/main` (huggingface_hub's
+guide "Understand caching"). Where links cannot be made (Windows without the right), the content lies in the snapshot.
+
+Obeyed are HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, HF_TOKEN and the variables of the cache.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from gpt2.errors import DownloadError, FormatError
+from gpt2.files import parse_json, write_text
+from gpt2.hub import places
+from gpt2.hub.transfer import RemoteFile, read_url
+
+ENDPOINT = "https://huggingface.co"
+
+# Beside the weights; none of them holds code, and none has a path.
+_SMALL = (
+    "config.json",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "README.md",
+    "LICENSE",
+)
+_WHOLE, _INDEX, _PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_INDEX_LIMIT_BYTES = 16 << 20
+_SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+
+
+def headers() -> Mapping[str, str]:
+    """What proves to the hub who asks, if the user set it."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def endpoint() -> str:
+    """The hub's address, or its mirror's."""
+    return os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or ENDPOINT
+
+
+def list_files(hub_id: str, *, allow_pickle: bool = False) -> tuple[str, list[RemoteFile]]:
+    """The revision of a repository and the files of the model in it, `config.json` first.
+
+    Raises:
+        DownloadError: it cannot be reached, is not there, or holds no model that is read here.
+    """
+    address = f"{endpoint()}/api/models/{hub_id}/revision/main?blobs=true"
+    try:
+        raw: Any = parse_json(read_url(address, limit_bytes=_INDEX_LIMIT_BYTES, headers=headers()), address)
+        revision = raw["sha"]
+        found = {entry["rfilename"]: entry for entry in raw["siblings"]}
+    except (FormatError, KeyError, TypeError) as error:
+        raise DownloadError(f"{address} does not describe a repository. Check HF_ENDPOINT.") from error
+    if not isinstance(revision, str) or not _SHA1.fullmatch(revision):
+        raise DownloadError(f"{address} names no revision. Check HF_ENDPOINT.")
+    names = [name for name in _SMALL if name in found]
+    names += _weights(list(found), hub_id, allow_pickle=allow_pickle)
+    return revision, [_described(hub_id, revision, name, found[name], address) for name in names]
+
+
+def _weights(names: Sequence[str], hub_id: str, *, allow_pickle: bool) -> list[str]:
+    if "config.json" not in names:
+        what = "GGUF files, which it does not choose from" if any(n.endswith(".gguf") for n in names) else "no model"
+        raise DownloadError(
+            f"{hub_id} cannot be downloaded: it has no config.json, so it holds {what}. Fetch the file that you want "
+            f"with your browser, and name its path."
+        )
+    if _WHOLE in names:
+        return [_WHOLE]
+    if _INDEX in names:
+        return [_INDEX, *sorted(name for name in names if _SHARD.fullmatch(name))]
+    if _PICKLE not in names:
+        raise DownloadError(f"{hub_id} cannot be downloaded: it has no {_WHOLE} and no {_PICKLE}. Check the name.")
+    if not allow_pickle:
+        raise DownloadError(
+            f"{hub_id} holds its weights only as a pickle, {_PICKLE}. Give --allow-pickle (allow_pickle=True) to fetch "
+            f"it all the same: it is read without running anything that is in it."
+        )
+    return [_PICKLE]
+
+
+def _described(hub_id: str, revision: str, name: str, entry: Any, address: str) -> RemoteFile:
+    lfs = entry.get("lfs") or {}
+    sha256, git_sha1 = lfs.get("sha256"), None if lfs else entry.get("blobId")
+    size = lfs.get("size", entry.get("size"))
+    sound = (
+        isinstance(size, int)
+        and size >= 0
+        and (sha256 is None or _SHA256.fullmatch(str(sha256)))
+        and (git_sha1 is None or _SHA1.fullmatch(str(git_sha1)))
+        and (sha256 or git_sha1)
+    )
+    if not sound:
+        raise DownloadError(
+            f"{address} does not say the length and hash of {name}. Check HF_ENDPOINT, or another mirror."
+        )
+    url = f"{endpoint()}/{hub_id}/resolve/{revision}/{quote(name)}"
+    return RemoteFile(name=name, url=url, bytes=size, sha256=sha256, git_sha1=git_sha1)
+
+
+def blob(repository: Path, file: RemoteFile) -> Path:
+    """Where the content of a file is kept."""
+    hash = file.sha256 or file.git_sha1
+    assert hash is not None
+    return repository / "blobs" / hash
+
+
+def is_here(repository: Path, revision: str, file: RemoteFile) -> bool:
+    """Whether a file of a revision has arrived whole."""
+    try:
+        return (repository / "snapshots" / revision / file.name).stat().st_size == file.bytes
+    except OSError:
+        return False
+
+
+def name_blob(repository: Path, revision: str, file: RemoteFile) -> None:
+    """Give a file's content its name in the snapshot."""
+    content, name = blob(repository, file), repository / "snapshots" / revision / file.name
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.unlink(missing_ok=True)
+    try:
+        name.symlink_to(Path("..", "..", "blobs", content.name))
+    except OSError:
+        content.replace(name)
+
+
+def name_revision(repository: Path, revision: str) -> None:
+    """Make a revision, all of whose files are here, the one that names lead to."""
+    write_text(repository / "refs" / "main", revision)
+
+
+def repository_of(hub_id: str) -> Path:
+    """Where the cache keeps it."""
+    return places.huggingface_repository(hub_id)

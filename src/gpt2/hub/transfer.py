@@ -1,0 +1,281 @@
+"""One file over HTTP, whole or not at all: resumed where it broke off, checked before it has a name.
+
+A server is not believed: how much it sends, from where on and what it is are compared with what was announced. What
+has arrived stays in a part file when a connection breaks or the user stops it, and the next attempt asks for the rest.
+"""
+
+import hashlib
+import http.client
+import logging
+import os
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt2.errors import DownloadError
+
+Progress = Callable[[int], None]  # bytes more; below 0 where what had arrived was thrown away
+
+ATTEMPTS = 5  # in a row that bring next to nothing
+_TIMEOUT_SECONDS = 30.0
+_PIECE_BYTES = 1 << 20
+_NEXT_TO_NOTHING_BYTES = 256 << 10
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+log = logging.getLogger("gpt2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile:
+    """A file on a server, as its index announces it.
+
+    Attributes:
+        name: its name in the model's folder.
+        url: where it is.
+        bytes: its length; None where nobody has said it.
+        sha256: of its content, in hexadecimal; None where not known.
+        git_sha1: of its content as a blob of git, where that is known instead.
+    """
+
+    name: str
+    url: str
+    bytes: int | None
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+def fetch(
+    file: RemoteFile,
+    goal: Path,
+    *,
+    part: Path,
+    headers: Mapping[str, str] | None = None,
+    progress: Progress = lambda more: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Bring a file to `goal`, going on with `part` where that is there.
+
+    Args:
+        file: what and from where.
+        goal: takes its name when all has arrived and its hash is right.
+        part: what has arrived so far; stays when this fails.
+        headers: sent to the server that `file` names, and to no other that it redirects to.
+        progress: called with the bytes that arrived.
+        pause: waits before another attempt.
+
+    Raises:
+        DownloadError: the server refuses, cannot be reached, or sends something else than it announced.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    failures, thrown_away = 0, False
+    part.parent.mkdir(parents=True, exist_ok=True)
+    reached = part.stat().st_size if part.is_file() else 0
+    progress(reached)
+    while True:
+        try:
+            total = _fetch_rest(file, part, headers or {}, progress)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in (408, 425, 429, 500, 502, 503, 504):
+                raise refused(file.url, error.code) from error
+            fault = f"the server answered {error.code} {error.reason}"
+        except urllib.error.URLError as error:
+            fault = _why(error.reason)
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            fault = _why(error)
+        else:
+            size = part.stat().st_size
+            if total is None or size == total:
+                if (wrong := _wrong_hash(file, part)) is None:
+                    break
+                progress(-size)
+                part.unlink()
+                if thrown_away:
+                    raise DownloadError(
+                        f"{file.name} cannot be downloaded: what {_server(file.url)} sent is damaged or is another "
+                        f"file: {wrong}. Nothing of it was kept. Try again later, or another mirror."
+                    )
+                log.warning("%s arrived damaged (%s): once more from the beginning", file.name, wrong)
+                thrown_away, reached, failures = True, 0, 0
+                continue
+            fault = f"the connection ended after {size:,} of {total:,} bytes"
+        size = part.stat().st_size if part.is_file() else 0
+        failures = failures + 1 if size < reached + _NEXT_TO_NOTHING_BYTES else 1
+        reached = size
+        if failures >= ATTEMPTS:
+            raise DownloadError(
+                f"{file.name} cannot be downloaded from {_server(file.url)}: {fault}, after {ATTEMPTS} attempts. "
+                f"What has arrived is kept: run it again to go on from there."
+            )
+        log.info("%s: %s; attempt %d of %d", file.name, fault, failures + 1, ATTEMPTS)
+        pause(min(30.0, 2.0 ** (failures - 1)))
+    part.replace(goal)
+
+
+def read_url(url: str, *, limit_bytes: int, headers: Mapping[str, str] | None = None) -> bytes:
+    """The content behind an address, of at most `limit_bytes`.
+
+    Raises:
+        DownloadError: the server refuses, cannot be reached, or sends more.
+    """
+    try:
+        with _open(url, headers or {}, {}) as response:
+            data = response.read(limit_bytes + 1)
+            announced = response.headers.get("Content-Length")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise refused(url, error.code) from error
+    except urllib.error.URLError as error:
+        raise _unreachable(url, error.reason) from error
+    except (http.client.HTTPException, OSError) as error:
+        raise _unreachable(url, error) from error
+    if len(data) > limit_bytes or (announced is not None and announced.isdecimal() and int(announced) != len(data)):
+        raise DownloadError(
+            f"{url} cannot be read: {len(data):,} bytes came, and the server announced {announced}; at most "
+            f"{limit_bytes:,} are read. Try again later."
+        )
+    return data
+
+
+def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progress: Progress) -> int | None:
+    """Append what is missing to the part file; returns the whole length as far as it is known."""
+    begin = part.stat().st_size if part.is_file() else 0
+    if file.bytes is not None and begin >= file.bytes:
+        if begin > file.bytes:  # of another version, or not ours
+            progress(-begin)
+            part.unlink()
+            begin = 0
+        elif begin == file.bytes and begin > 0:
+            return file.bytes
+    wanted = {"Range": f"bytes={begin}-"} if begin else {}
+    try:
+        response = _open(file.url, headers, wanted)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not begin:
+            raise
+        error.close()  # there is no such place in the file: what we have is of another one
+        progress(-begin)
+        part.unlink()
+        raise http.client.HTTPException("the server has fewer bytes than had arrived") from error
+    with response:
+        total = file.bytes
+        if begin and not _goes_on(response, begin, total):
+            progress(-begin)
+            begin = 0
+        length = response.headers.get("Content-Length", "")
+        if total is None and length.isdecimal():
+            total = begin + int(length)
+        with part.open("r+b" if begin else "wb") as out:
+            out.seek(begin)
+            out.truncate()
+            position = begin
+            while piece := response.read(_PIECE_BYTES):
+                if total is not None and position + len(piece) > total:
+                    out.truncate(0)
+                    progress(-position)
+                    raise DownloadError(
+                        f"{file.name} cannot be downloaded: {_server(file.url)} sends more than the {total:,} bytes "
+                        f"that were announced. Try again later, or another mirror."
+                    )
+                out.write(piece)
+                position += len(piece)
+                progress(len(piece))
+            out.flush()
+            os.fsync(out.fileno())
+    return total
+
+
+def _goes_on(response: Any, begin: int, total: int | None) -> bool:
+    """Whether the answer is the rest that was asked for; a server may send the whole instead, or some other part."""
+    found = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
+    first = found[0].partition("-")[0]
+    return response.status == 206 and first == str(begin) and (total is None or found[2] in ("*", str(total)))
+
+
+def _wrong_hash(file: RemoteFile, path: Path) -> str | None:
+    """What is wrong with the content of a file that has arrived, in words."""
+    return wrong_hash(path, sha256=file.sha256, git_sha1=file.git_sha1)
+
+
+def wrong_hash(path: Path, *, sha256: str | None = None, git_sha1: str | None = None) -> str | None:
+    """How a file's hash differs from the one it must have, in words; None where it is right or nothing is known."""
+    if sha256 is not None:
+        name, wanted, digest = "SHA-256", sha256, hashlib.sha256()
+    elif git_sha1 is not None:
+        name, wanted = "git hash", git_sha1
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        return None
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    found = digest.hexdigest()
+    return None if found == wanted else f"its {name} is {found}, not {wanted}"
+
+
+def _open(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> Any:
+    """Open an address, over TLS or on this machine; `private` headers go to that server only."""
+    split = urlsplit(url)
+    if split.scheme != "https" and not (split.scheme == "http" and split.hostname):
+        raise DownloadError(f"{url} cannot be downloaded: only https and http addresses are.")
+    request = urllib.request.Request(url, headers={"User-Agent": "gpt2kit", "Accept-Encoding": "identity", **headers})
+    if split.scheme == "https" or split.hostname in _LOOPBACK:  # never in the clear over a network
+        for name, value in private.items():
+            request.add_unredirected_header(name, value)
+    return urllib.request.build_opener(_Redirects(private)).open(request, timeout=_TIMEOUT_SECONDS)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but never from TLS to none, and with private headers only on the same server."""
+
+    def __init__(self, private: Mapping[str, str]) -> None:
+        self._private = private
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
+            raise DownloadError(
+                f"{req.full_url} cannot be downloaded: the server leads to {newurl[:200]}, which is not encrypted. "
+                f"Try another mirror."
+            )
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and (before.scheme, before.netloc) == (after.scheme, after.netloc):
+            for name, value in self._private.items():
+                if req.has_header(name):
+                    request.add_unredirected_header(name, value)
+        return request
+
+
+def refused(url: str, code: int) -> DownloadError:
+    """The error for an answer that another attempt would not change."""
+    server = _server(url)
+    if code in (401, 403):
+        return DownloadError(
+            f"{url} cannot be downloaded: {server} answered {code}, which means that it is private, gated, or not "
+            f"there. Check the name; for a private model set HF_TOKEN."
+        )
+    if code == 404:
+        return DownloadError(f"{url} cannot be downloaded: {server} has nothing there (404). Check the name.")
+    return DownloadError(f"{url} cannot be downloaded: {server} answered {code}. Try again later.")
+
+
+def _unreachable(url: str, reason: object) -> DownloadError:
+    return DownloadError(
+        f"{_server(url)} cannot be reached: {_why(reason)}. Check the network, or name a mirror in HF_ENDPOINT."
+    )
+
+
+def _why(reason: object) -> str:
+    text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
+    advice = " (the certificates of this Python may be missing: SSL_CERT_FILE names them)"
+    return text + advice if "CERTIFICATE_VERIFY_FAILED" in text else text
+
+
+def _server(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
