@@ -1,0 +1,197 @@
+"""Training speed beside nanoGPT and Hugging Face's model, on the same shape. Writes results/training-DEVICE.json.
+
+    python benchmarks/training.py --shape 30m --steps 5 [--device cpu] [--nanogpt CHECKOUT] [--engines ours hf]
+
+Each engine runs in a process of its own, and takes optimizer steps of the same tokens: forward, backward, clipping
+where its recipe has it, update. `nanogpt` is the model and the loop of github.com/karpathy/nanoGPT, from a checkout;
+`hf` is transformers' GPT2LMHeadModel with autocast. Tokens are random: speed does not depend on them.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpt2 import machine
+from gpt2.bench import facts
+from gpt2.config import ModelConfig
+from gpt2.files import write_json
+from gpt2.model import flops
+from gpt2.model.gpt import GPT
+from gpt2.model.init import initialize
+from gpt2.train.config import load_config
+from gpt2.train.plan import measured_peak_flops
+from gpt2.train.precision import choose_precision
+from gpt2.train.step import Learner
+
+RESULTS = Path(__file__).parent / "results"
+SHAPES = {"30m": (6, 6, 384), "51m": (8, 8, 512), "124m": (12, 12, 768)}
+SEQUENCE = 1024
+Step = Callable[[], float]
+
+
+def ours(arguments: argparse.Namespace) -> Step:
+    """The fast recipe's step."""
+    n_layer, n_head, n_embd = SHAPES[arguments.shape]
+    config = load_config(
+        arguments.recipe,
+        [
+            f"model.n_layer={n_layer}",
+            f"model.n_head={n_head}",
+            f"model.n_embd={n_embd}",
+            f"schedule.batch_tokens={arguments.batch_tokens}",
+            f"schedule.sequence=[[0.0, {SEQUENCE}]]",
+            f"run.micro_batch_tokens={arguments.micro_batch_tokens}",
+            f"run.device={arguments.device}",
+            f"run.compile={str(arguments.compile).lower()}",
+            *arguments.overrides,
+        ],
+    )
+    model = GPT(config.model)
+    initialize(model, torch.Generator().manual_seed(1), zero_projections=config.optim.zero_projections)
+    precision = choose_precision(config.run)
+    learner = Learner(model.to(precision.device), config, precision)
+    inputs, targets = batch(arguments)
+    return lambda: learner.step(inputs, targets, step=1, tokens=0).loss
+
+
+def nanogpt(arguments: argparse.Namespace) -> Step:
+    """The loop of nanoGPT's train.py, with its settings for this machine."""
+    sys.path.insert(0, str(arguments.nanogpt))
+    theirs: Any = __import__("model")
+    n_layer, n_head, n_embd = SHAPES[arguments.shape]
+    torch.set_float32_matmul_precision("high")
+    model = theirs.GPT(
+        theirs.GPTConfig(
+            block_size=SEQUENCE, vocab_size=50304, n_layer=n_layer, n_head=n_head, n_embd=n_embd, dropout=0.0, bias=True
+        )
+    ).to(arguments.device)
+    optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), arguments.device)
+    call = torch.compile(model) if arguments.compile else model
+    return loop(arguments, model, lambda x, y: call(x, y)[1], optimizer)
+
+
+def hf(arguments: argparse.Namespace) -> Step:
+    """transformers' model in a loop like nanoGPT's."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    n_layer, n_head, n_embd = SHAPES[arguments.shape]
+    sizes = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model: Any = GPT2LMHeadModel(sizes).to(arguments.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    return loop(arguments, model, lambda x, y: model(x, labels=x).loss, optimizer)
+
+
+def loop(arguments: argparse.Namespace, model: Any, loss_of: Any, optimizer: Any) -> Step:
+    """Accumulate micro-batches under autocast, clip to 1, update."""
+    inputs, targets = (torch.from_numpy(ids) for ids in batch(arguments))
+    rows = arguments.micro_batch_tokens // SEQUENCE
+    parts = len(inputs) // rows
+
+    def step() -> float:
+        total = 0.0
+        for at in range(0, len(inputs), rows):
+            x, y = (ids[at : at + rows].to(arguments.device) for ids in (inputs, targets))
+            with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=not arguments.fp32):
+                loss = loss_of(x, y) / parts
+            loss.backward()
+            total = total + loss.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(total)
+
+    return step
+
+
+def batch(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(0).integers(50257, size=(arguments.batch_tokens // SEQUENCE, SEQUENCE + 1))
+    return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
+
+
+def measure(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of each step after the first two, which compile."""
+    cuda = arguments.device.startswith("cuda")
+    began = time.perf_counter()
+    losses = [step(), step()]
+    compiling = time.perf_counter() - began
+    seconds = []
+    for _ in range(arguments.steps):
+        if cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        losses.append(step())
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    n_layer, n_head, n_embd = SHAPES[arguments.shape]
+    shape = ModelConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+    rate = arguments.batch_tokens / statistics.median(seconds)
+    load = flops.training_flops_per_token(shape, SEQUENCE, causal=False)
+    if cuda:
+        peak = machine.device_peaks(torch.cuda.get_device_name())
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        run = load_config(arguments.recipe, ["run.dtype=" + ("fp32" if arguments.fp32 else "auto")]).run
+        peak = measured_peak_flops(choose_precision(run))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "engine": arguments.label or arguments.engine,
+        "tokens_per_second": round(rate, 1),
+        "mfu": round(rate * load / peak, 4) if peak else None,
+        "peak_bytes": memory,
+        "first_two_steps_seconds": round(compiling, 1),
+        "seconds": [round(s, 4) for s in seconds],
+        "losses": [round(x, 4) for x in losses],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="30m")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--recipe", default="gpt2-124m-fast", help="of ours")
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--micro-batch-tokens", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--fp32", action="store_true", help="the peers without autocast")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout")
+    parser.add_argument("--engines", nargs="+", default=["ours", "nanogpt", "hf"])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="a setting of ours")
+    parser.add_argument("--label", default="")
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.engine:
+        step = {"ours": ours, "nanogpt": nanogpt, "hf": hf}[arguments.engine](arguments)
+        print(json.dumps(measure(step, arguments)))
+        return
+    rows = []
+    for engine in arguments.engines:
+        if engine == "nanogpt" and not arguments.nanogpt:
+            print("nanogpt: left out, no --nanogpt CHECKOUT", file=sys.stderr)
+            continue
+        command = [sys.executable, __file__, *sys.argv[1:], "--engine", engine]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"{engine}: failed", file=sys.stderr)
+            continue
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(json.dumps(rows[-1]), flush=True)
+    device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else None
+    result = {"command": " ".join(["python benchmarks/training.py", *sys.argv[1:]]), "device": device, "rows": rows}
+    name = f"training-{arguments.device}-{arguments.shape}.json"
+    write_json(RESULTS / name, {**result, "facts": facts()})
+
+
+if __name__ == "__main__":
+    main()
