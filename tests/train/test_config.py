@@ -24,7 +24,7 @@ def test_every_recipe_is_sound_and_survives_being_saved(name: str, tmp_path: Pat
 
 
 def test_the_recipes_are_those_the_manual_names() -> None:
-    assert recipe_names() == ["gpt2-124m-adamw", "gpt2-124m-fast", "gpt2-mini", "tiny-cpu"]
+    assert recipe_names() == ["gpt2-124m-adamw", "gpt2-124m-fast", "gpt2-mini", "small-cpu", "tiny-cpu"]
 
 
 def test_odd_texts_survive_being_saved(tmp_path: Path) -> None:
