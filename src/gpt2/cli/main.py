@@ -35,6 +35,7 @@ VERBS = {
     },
     "Judge a model": {
         "evaluate": "The paper's benchmarks, beside the paper's numbers.",
+        "verify": "Whether a model is whole, and gives its known answers.",
         "overlap": "How much of a test set stands in a training set.",
     },
     "Text and tokens": {

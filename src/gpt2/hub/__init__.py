@@ -10,13 +10,16 @@ from gpt2.hub.places import cache_folder, huggingface_cache
 
 if TYPE_CHECKING:
     from gpt2.hub.fetching import SOURCES, Plan, download, plan
+    from gpt2.hub.integrity import Hashed, check_hashes
 
 __all__ = [
     "PUBLISHER",
     "SOURCES",
+    "Hashed",
     "LocalModel",
     "Plan",
     "cache_folder",
+    "check_hashes",
     "download",
     "huggingface_cache",
     "local_models",
@@ -27,9 +30,19 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "SOURCES": "fetching",
+    "Hashed": "integrity",
+    "Plan": "fetching",
+    "check_hashes": "integrity",
+    "download": "fetching",
+    "plan": "fetching",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in ("SOURCES", "Plan", "download", "plan"):
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("gpt2.hub.fetching"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -16,6 +16,7 @@ from gpt2.config import PUBLISHED
 from gpt2.errors import DownloadError, FormatError
 from gpt2.files import lock, read_json, sha256_file, write_json
 from gpt2.hub import original, places, repository
+from gpt2.hub.integrity import DOWNLOADED
 from gpt2.hub.local import HUB_ID, PUBLISHER
 from gpt2.hub.transfer import Progress, RemoteFile, fetch
 
@@ -159,7 +160,7 @@ def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None])
         if plan.place.exists():
             raise DownloadError(f"{plan.place} holds something that is no model. Move it away, and run it again.")
         hashes = {file.name: sha256_file(gathered / file.name) for file in plan.files}
-        write_json(gathered / "downloaded.json", {"from": plan.server, "sha256": hashes})
+        write_json(gathered / DOWNLOADED, {"from": plan.server, "sha256": hashes})
         gathered.rename(plan.place)
     return plan.place
 
