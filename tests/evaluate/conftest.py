@@ -38,6 +38,6 @@ def hf_logprobs(tiny_folder: Path) -> Iterator[LogProbs]:
 def setting(model: LanguageModel) -> Callable[..., Setting]:
     def made(**changes: object) -> Setting:
         values = {"n_positions": 64, "stride": 16, "limit": None, "choices": {}} | changes
-        return Setting(encode=model.tokenizer.encode, eot=50256, **values)
+        return Setting(encode=model.tokenizer.encode, decode=model.tokenizer.decode, eot=50256, **values)
 
     return made

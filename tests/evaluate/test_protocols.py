@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gpt2.errors import DataError
-from gpt2.evaluate import Continued, Plan, Setting, lambada, natural_questions, ptb, runner, wikitext2, wsc273
+from gpt2.evaluate import Continued, Plan, Setting, lambada, natural_questions, ptb, runner, wikitext, wsc273
 from gpt2.generation.targets import TargetScore, score_targets
 from gpt2.language_model import LanguageModel
 
@@ -63,8 +63,8 @@ def loss_by_windows(ids: list[int], hf_logprobs, n_positions: int, stride: int) 
 @pytest.mark.parametrize("stride", [16, 64, 7])
 @pytest.mark.parametrize("detokenize", ["yes", "no"])
 def test_wikitext2(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting], stride: int, detokenize: str):
-    choices = {"detokenize": detokenize, "newlines": "counted"}
-    found = measured(wikitext2.plan([WIKITEXT], setting(stride=stride, choices=choices)), model)
+    choices = {"detokenize": detokenize, "newlines": "counted", "documents": "whole"}
+    found = measured(wikitext.plan([WIKITEXT], setting(stride=stride, choices=choices)), model)
     natural = (
         "\n= Lighthouse =\n\n"
         'The lighthouse, a well-known <unk>, was built in 1,840 (or so "they" say).\n'
@@ -172,9 +172,9 @@ NQ = "".join(
 
 
 def test_natural_questions_are_asked_and_compared(setting: Callable[..., Setting]):
-    plan = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "written"}))
+    plan = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "written", "examples": "5"}))
     assert plan.requests[0].prompt.endswith("\nA: Mercury\nQ: Who wrote it?\nA:")
-    typed = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "typed"}))
+    typed = natural_questions.plan([NQ], setting(n_positions=1024, choices={"question": "typed", "examples": "1"}))
     assert typed.requests[1].prompt.endswith("\nQ: when was that\nA:")
     right, wrong = Continued(text=" The a. lee!\nQ: Why?", logprob=-5.0), Continued(text=" in 1989", logprob=-1.0)
     assert plan.measure([right, wrong]) == {"exact_match": 50.0, "exact_match_of_the_surest_1_percent": 0.0}
@@ -183,7 +183,7 @@ def test_natural_questions_are_asked_and_compared(setting: Callable[..., Setting
 
 
 def test_a_greedy_answer_and_how_sure_it_is(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
-    plan = natural_questions.plan([NQ], setting(choices={"question": "typed"}))
+    plan = natural_questions.plan([NQ], setting(choices={"question": "typed", "examples": "5"}))
     for asked, (found, _) in zip(
         plan.requests, [runner.answers_of(model, [request]) for request in plan.requests], strict=True
     ):
@@ -202,6 +202,6 @@ def test_a_greedy_answer_and_how_sure_it_is(model: LanguageModel, hf_logprobs, s
 
 @pytest.mark.parametrize("benchmark", [lambada, wsc273, natural_questions])
 def test_a_line_that_is_not_an_example(benchmark, setting: Callable[..., Setting]):
-    choices = {"text": "openai", "start": "nothing", "question": "typed"}
+    choices = {"text": "openai", "start": "nothing", "question": "typed", "examples": "5"}
     with pytest.raises(DataError, match=r"line 1 of .* begins 'nonsense'"):
         benchmark.plan(["nonsense\n"], setting(choices=choices))

@@ -2,9 +2,8 @@
 
 import logging
 import math
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,86 +11,89 @@ from gpt2 import __version__
 from gpt2.cli import output
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
 
-if TYPE_CHECKING:
-    from gpt2.evaluate import Benchmark
-
 log = logging.getLogger("gpt2")
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(cls=Sectioned)
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@option("--suite", type=click.Choice(["paper", "all"]), help="Every benchmark of the paper, or of ours, that is here.")
 @option(
     "--data",
     envvar="GPT2_DATA",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of the benchmarks' files.  [default: $GPT2_DATA]",
 )
+@option("--examples", is_flag=True, help="Run on a few made-up examples that need no data.")
 @option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N examples of each.")
 @option("--stride", type=click.IntRange(min=1), metavar="N", help="Windows move on by N tokens.  [default: half]")
 @option("--set", "choices", multiple=True, metavar="TASK.CHOICE=VALUE", help="Where the protocol leaves a choice.")
 @option("--list", "listed", is_flag=True, help="Say what benchmarks and choices there are, and stop.")
 @option("--cache/--no-cache", default=True, help="Keep answers, so that an interrupted run goes on.  [default: keep]")
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this JSON file too.")
+@option("--out", type=_FILE, help="Write the figures to this JSON file too.")
+@option("--report", type=_FILE, metavar="FILE.html", help="Write a page with tables and charts too.")
+@option("--compare", type=_GIVEN, nargs=2, metavar="A.json B.json", help="Two results beside each other; run nothing.")
 @model_options
 @output_options
 def evaluate(
     *,
     tasks: tuple[str, ...],
+    suite: str | None,
     data: Path | None,
+    examples: bool,
     limit: int | None,
     stride: int | None,
     choices: tuple[str, ...],
     listed: bool,
     cache: bool,
     out: Path | None,
+    report: Path | None,
+    compare: tuple[Path, Path] | None,
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Run benchmarks of the paper: all there are, or each TASK.
+    """Run benchmarks: each TASK, or the paper's as far as their data are here.
 
     Weights are fp32 unless --weights says otherwise. JSON holds every figure with the settings, the hashes of the
     files and of the model, and the versions; the table, the figures the paper prints.
 
     \b
-        gpt2 evaluate --data DIR
+        gpt2 evaluate --suite paper --data DIR --report page.html
         gpt2 evaluate lambada --limit 200 --set lambada.text=normalised
     """
     from gpt2 import evaluate as room
-    from gpt2.files import write_json
+    from gpt2.cli import evaluate_shown as shown
     from gpt2.hub import cache_folder
 
-    benchmarks = [room.find(name) for name in dict.fromkeys(tasks)] or list(room.SUITE)
+    if compare is not None:
+        shown.put_comparison(*compare, as_json=as_json)
+        return
+    if tasks and suite:
+        raise click.UsageError("TASK and --suite exclude each other: give one.")
+    benchmarks = [room.find(name) for name in dict.fromkeys(tasks)] or list(room.SUITES[suite or "paper"])
     if listed:
-        output.write("\n\n".join(map(_described, benchmarks)) + "\n")
+        output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return
     chosen = _choices(choices, [benchmark.name for benchmark in benchmarks])
-    if data is None:
-        raise click.UsageError("where the data are is not known. Give --data DIR, or set GPT2_DATA.")
-    with choice.load(auto_weights="fp32") as model:
-        report = room.evaluate(
+    if data is None and not examples:
+        raise click.UsageError("where the data are is not known. Give --data DIR, set GPT2_DATA, or try --examples.")
+    if report is not None:
+        room.check_charts()
+    with choice.load(auto_weights="fp32") as model, shown.Progress() as progress:
+        found = room.evaluate(
             model,
             benchmarks,
-            data,
+            None if examples else data,
             version=__version__,
             stride=stride,
             limit=limit,
             choices=chosen,
             cache=cache_folder() / "evaluate" if cache else None,
-            progress=_show_progress,
+            skip_missing=not tasks,
+            progress=progress,
         )
-    report = _without_infinities(report)
-    if out is not None:
-        write_json(out, report)
-    if as_json:
-        output.write_json(report, indent=2)
-        return
-    titles = {benchmark.name: benchmark.title for benchmark in benchmarks}
-    output.write(_table(report, titles) + "\n")
-    for name, found in report["benchmarks"].items():
-        for note in found["notes"]:
-            log.info("%s: %s", name, note)
-    if limit is not None:
-        log.info("the first %d examples only: not to be compared with the paper", limit)
+    shown.put(_without_infinities(found), out=out, report=report, as_json=as_json)
 
 
 def _choices(given: tuple[str, ...], names: list[str]) -> dict[str, dict[str, str]]:
@@ -107,29 +109,6 @@ def _choices(given: tuple[str, ...], names: list[str]) -> dict[str, dict[str, st
     return choices
 
 
-def _described(benchmark: "Benchmark") -> str:
-    lines = [f"{benchmark.name}: {benchmark.title}", f"  {benchmark.protocol}"]
-    lines += [f"  file {file.path}: {file.origin}" for file in benchmark.files]
-    for name, choice in benchmark.choices.items():
-        lines.append(f"  --set {benchmark.name}.{name}={'|'.join(choice.values)}: {choice.help}")
-    return "\n".join(lines)
-
-
-def _table(report: dict[str, Any], titles: dict[str, str]) -> str:
-    rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", "124M", "355M", "774M", "1.5B")]
-    for name, found in report["benchmarks"].items():
-        for figure, value in found["figures"].items():
-            if figure in ("words", "tokens", "bytes"):
-                continue
-            paper = found["paper"].get(figure, (None,) * 4)
-            rows.append((titles[name], figure.replace("_", " "), _shown(value), *(_shown(each, "") for each in paper)))
-    return output.table(rows, right=(2, 3, 4, 5, 6))
-
-
-def _shown(value: float | None, nothing: str = "beyond measure") -> str:
-    return nothing if value is None else f"{value:,.2f}"
-
-
 def _without_infinities(value: Any) -> Any:
     """JSON has no infinity: None in its place."""
     if isinstance(value, dict):
@@ -137,8 +116,3 @@ def _without_infinities(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_infinities(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _show_progress(name: str, done: int, total: int) -> None:
-    if output.is_terminal(sys.stderr) and log.isEnabledFor(logging.INFO):
-        click.echo(f"\r{name}: {done:,} of {total:,}" + ("\n" if done == total else ""), nl=False, err=True)

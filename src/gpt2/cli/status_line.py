@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from typing import Self
 
 from gpt2.cli import output
 
@@ -21,7 +22,7 @@ class StatusLine:
         self._wanted = _log.isEnabledFor(logging.INFO)
         self._next = time.monotonic() + (0.0 if self._live else _LOGGED_SECONDS)
 
-    def __enter__(self) -> "StatusLine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

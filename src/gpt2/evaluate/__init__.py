@@ -1,7 +1,26 @@
 """The paper's zero-shot suite: one file a benchmark, each pure functions from examples to requests to a score."""
 
-from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Plan, Setting
+from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Judged, Known, Plan, Setting
+from gpt2.evaluate.comparison import compare
+from gpt2.evaluate.page import check_charts, page
 from gpt2.evaluate.runner import evaluate
-from gpt2.evaluate.suite import NAMES, SUITE, find
+from gpt2.evaluate.suite import NAMES, SUITE, SUITES, find
 
-__all__ = ["NAMES", "SUITE", "Benchmark", "Choice", "Continued", "DataFile", "Plan", "Setting", "evaluate", "find"]
+__all__ = [
+    "NAMES",
+    "SUITE",
+    "SUITES",
+    "Benchmark",
+    "Choice",
+    "Continued",
+    "DataFile",
+    "Judged",
+    "Known",
+    "Plan",
+    "Setting",
+    "check_charts",
+    "compare",
+    "evaluate",
+    "find",
+    "page",
+]

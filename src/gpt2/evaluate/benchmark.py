@@ -5,7 +5,7 @@ files -> plan(texts, setting) -> requests -> the model -> plan.measure(results) 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gpt2.generation.targets import Target, TargetScore
 from gpt2.tasks import Asked
@@ -31,17 +31,26 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
-    """A file of a benchmark.
+    """A file of a benchmark, as it is handed out.
 
     Attributes:
         path: below the data folder.
-        sha256: of its bytes.
-        origin: how to get it, and its licence.
+        sha256: of its bytes; empty where no copy was at hand to take it from, and then any file is taken and its
+            hash reported.
+        origin: what it is, and its licence.
+        url: where `gpt2 download-data` gets it: the file, or a .zip that holds it; empty where this package may not.
+        member: what is read of it, where it is an archive (.zip, .tar.gz, .tgz).
+        tail_bytes: only so many bytes at its end are read.
+        when: a choice and those of its values with which the file is read; empty for always.
     """
 
     path: str
     sha256: str
     origin: str
+    url: str = ""
+    member: str = ""
+    tail_bytes: int | None = None
+    when: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +72,7 @@ class Setting:
 
     Attributes:
         encode: text to ids.
+        decode: ids to text.
         eot: the end-of-text token, which stands before a text that has nothing before it.
         n_positions: the context, in tokens.
         stride: by how many tokens the window moves on in a text beyond the context.
@@ -71,11 +81,31 @@ class Setting:
     """
 
     encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
     eot: int
     n_positions: int
     stride: int
     limit: int | None
     choices: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One example, as people look at it.
+
+    Attributes:
+        given: the end of what the model was given.
+        expected: the right answer.
+        answered: the model's, or its favourite.
+        score: 1 for right, 0 for wrong, or between.
+        confidence: the probability that the model gave its answer, where it can be told.
+    """
+
+    given: str
+    expected: str
+    answered: str
+    score: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,13 +116,34 @@ class Plan:
         requests: of one kind, in any order the runner likes; each stands for itself.
         measure: figures from the answers, in the order of the requests.
         n_examples: that were taken from the files.
+        judge: what was made of each example, from the answers, where examples are right or wrong.
         notes: what is to be said beside the figures.
     """
 
     requests: Sequence[Target] | Sequence[Asked]
     measure: Callable[[Sequence[Any]], Figures]
     n_examples: int
+    judge: Callable[[Sequence[Any]], Sequence[Judged]] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What somebody else measured with the published weights.
+
+    Attributes:
+        size: "124M", "355M", "774M" or "1.5B".
+        figure: what it is, in words where it is none of ours.
+        value: measured.
+        setting: how, as far as it is known.
+        source: where it is written.
+    """
+
+    size: str
+    figure: str
+    value: float
+    setting: str
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +158,10 @@ class Benchmark:
         choices: by name, what the protocol leaves open.
         plan: from the text of each file, in order, to requests.
         paper: figure -> what the paper reports for 124M, 355M, 774M and 1.5B, where it prints it.
+        better: whether "higher" or "lower" is better.
+        made_up: files in `examples/` of the same form, in the order of `files`, that need no licence.
+        headline: the figure that the comparison over model sizes shows.
+        known: what others measured of the published weights, by their settings.
     """
 
     name: str
@@ -116,3 +171,15 @@ class Benchmark:
     choices: Mapping[str, Choice]
     plan: Callable[[Sequence[str], Setting], Plan]
     paper: Mapping[str, tuple[float | None, ...]]
+    made_up: tuple[str, ...]
+    headline: str
+    better: Literal["higher", "lower"]
+    known: tuple[Known, ...] = ()
+
+    def files_for(self, chosen: Mapping[str, str]) -> tuple[DataFile, ...]:
+        """Those that are read with these choices."""
+        return tuple(file for file in self.files if not file.when or chosen.get(file.when[0]) in file.when[1:])
+
+    def defaults(self) -> dict[str, str]:
+        """Every choice's first value."""
+        return {name: choice.values[0] for name, choice in self.choices.items()}

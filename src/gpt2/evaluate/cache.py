@@ -58,7 +58,10 @@ class Answers:
                 Continued(text=found["text"], logprob=found["logprob"])
                 if "text" in found
                 else TargetScore(
-                    logprobs=tuple(found["logprobs"]), ranks=tuple(found["ranks"]), best=tuple(found["best"])
+                    logprobs=tuple(found["logprobs"]),
+                    ranks=tuple(found["ranks"]),
+                    best=tuple(found["best"]),
+                    best_logprob=found["best_logprob"],
                 )
             )
             self._found[found["key"]] = answer

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detokenized:
     """Attributes:
-    text: the lines, each ended by a newline.
+    lines: as they are usually written.
     as_they_were: lines that were left untouched because they would not have come back.
     lost: of those, lines whose inverse is not the line, so that strictly they could not be told apart from another.
     """
 
-    text: str
+    lines: list[str]
     as_they_were: int
     lost: int
 
@@ -35,7 +35,7 @@ def detokenize(lines: Sequence[str], there: Callable[[str], str], back: Callable
             as_they_were += 1
             lost += back(line) != line
         written.append(natural)
-    return Detokenized(text="".join(f"{line}\n" for line in written), as_they_were=as_they_were, lost=lost)
+    return Detokenized(lines=written, as_they_were=as_they_were, lost=lost)
 
 
 _CLITICS = r"'(?:s|t|re|ve|m|d|ll)"
@@ -112,3 +112,77 @@ def ptb_back(line: str) -> str:
     line = re.sub(rf"(?<=\S)({_PTB_CLITICS})(?= |$)", r" \1", line)
     line = re.sub(r"(^| )([$#])(?=\S)", r"\1\2 ", line)
     return line.replace("/", "\\/")
+
+
+_CBT_CLITICS = r"n't|'(?:s|re|ve|m|d|ll)"
+_PROSE_LEFT = frozenset(", ; : ! ? . ) ] } %".split())  # noqa: SIM905
+_PROSE_RIGHT = frozenset("( [ { $ £ €".split())  # noqa: SIM905
+_CLOSING = frozenset(("''", "'", '"', ")", "]", "}", "-RRB-", "-RSB-", "-RCB-"))
+_BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
+
+
+def cbt_there(line: str) -> str:
+    """A sentence of the Children's Book Test, whose marks are the treebank's: `` '' ` ' for quotes, -LRB- for (."""
+    out: list[str] = []
+    glued = True
+    for token in line.split(" "):
+        left = token in _PROSE_LEFT or token in ("''", "'") or re.fullmatch(_CBT_CLITICS, token) is not None
+        right = token in _PROSE_RIGHT or token in ("``", "`")
+        bracket = _BRACKETS.get(token)
+        if bracket:
+            left, right = bracket in _PROSE_LEFT, bracket in _PROSE_RIGHT
+        if out and not (glued or left):
+            out.append(" ")
+        out.append(bracket or {"``": '"', "''": '"', "`": "'"}.get(token, token))
+        glued = right
+    return "".join(out)
+
+
+def cbt_back(line: str) -> str:
+    """The inverse of `cbt_there`: a quote before a word opens, one after a word closes."""
+    line = re.sub(r"(?<![^\s(\[])\"(?=\S)", " `` ", line).replace('"', " '' ")
+    line = re.sub(r"(?<![^\s(\[])'(?=[^\s'])", " ` ", line)
+    line = re.sub(r"(?<=[^\s'])'(?=[\s)\]]|$)", " ' ", line)
+    for name, mark in _BRACKETS.items():
+        line = line.replace(mark, f" {name} ")
+    return _marks_apart(line, clitics=_CBT_CLITICS)
+
+
+def news_there(line: str) -> str:
+    """A sentence of One Billion Word: quotes are \" on both sides, clitics and marks stand apart."""
+    out: list[str] = []
+    glued, quoted = True, False
+    for token in line.split(" "):
+        left, right = token in _PROSE_LEFT, token in _PROSE_RIGHT
+        if token == '"':
+            left, right = quoted, not quoted
+            quoted = not quoted
+        elif re.fullmatch(_CLITICS, token):
+            left = True
+        if out and not (glued or left):
+            out.append(" ")
+        out.append(token)
+        glued = right
+    return "".join(out)
+
+
+def news_back(line: str) -> str:
+    """The inverse of `news_there`."""
+    return _marks_apart(re.sub(r'(["(){}\[\]])', r" \1 ", line), clitics=_CLITICS)
+
+
+def _marks_apart(line: str, *, clitics: str) -> str:
+    """Marks that end a word and clitics with a space before them; a comma, colon or stop inside a number stays."""
+    line = re.sub(r"([;!?%])", r" \1 ", line)
+    line = re.sub(r"([$£€])", r" \1 ", line)
+    line = re.sub(r"[,:](?!\S)|[,:](?=\D)", lambda found: f" {found[0]} ", line)
+    tokens: list[str] = []
+    words = line.split()
+    for i, word in enumerate(words):
+        last = all(after in _CLOSING for after in words[i + 1 :])
+        stop = word.endswith(".") and word.strip(".") and (last or not _ABBREVIATION.fullmatch(word))
+        word = word[:-1] if stop else word
+        clitic = re.search(rf"(?<=\S)(?:{clitics})$", word)
+        tokens += [word[: clitic.start()], clitic[0]] if clitic else [word]
+        tokens += ["."] if stop else []
+    return " ".join(tokens)

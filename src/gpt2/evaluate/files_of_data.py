@@ -1,34 +1,104 @@
 """Reading a benchmark's files, each checked against the hash its numbers were measured with."""
 
-import hashlib
-from collections.abc import Sequence
+import codecs
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import DataFile
-from gpt2.files import read_bounded
+from gpt2.evaluate.benchmark import Benchmark, DataFile
+from gpt2.files import read_bounded, sha256_file
 
 _LIMIT_BYTES = 1 << 30
 
 
-def read_files(folder: Path, files: Sequence[DataFile]) -> list[str]:
-    """The text of each file.
+EXAMPLES = Path(__file__).with_name("examples")
+
+
+def read_made_up(benchmark: Benchmark, chosen: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The text of each of a benchmark's made-up files, and their hashes.
+
+    Raises:
+        DataError: another set than the first was chosen, and there is no made-up one of it.
+    """
+    for name in {file.when[0] for file in benchmark.files if file.when}:
+        if benchmark.files_for(chosen) != benchmark.files_for(benchmark.defaults()):
+            raise DataError(
+                f"{benchmark.name}.{name}={chosen[name]} has no made-up examples. Leave it at "
+                f"{benchmark.defaults()[name]}, or give the data."
+            )
+    paths = [EXAMPLES / name for name in benchmark.made_up]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    return texts, {f"examples/{path.name}": sha256_file(path) for path in paths}
+
+
+def missing_files(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
+    """Those that are not in the folder."""
+    return [file for file in files if not (folder / file.path).is_file()]
+
+
+def how_to_get(file: DataFile) -> str:
+    """What a file is and where it comes from, in a sentence or two."""
+    hash_known = f" Its SHA-256 is {file.sha256}." if file.sha256 else ""
+    fetch = " `gpt2 download-data` fetches it." if file.url else ""
+    return f"It is {file.origin}.{hash_known}{fetch}"
+
+
+def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict[str, str]]:
+    """The text of each file, and by path the SHA-256 of each.
 
     Raises:
         DataError: one is missing, or is not the file that is meant; the message says which, and both hashes.
         OSError: one cannot be read.
     """
-    return [_read(folder / file.path, file) for file in files]
+    hashes: dict[str, str] = {}
+    texts: list[str] = []
+    for file in files:
+        path = folder / file.path
+        if not path.is_file():
+            raise DataError(f"{path} is missing. {how_to_get(file)}")
+        if file.path not in hashes:
+            hashes[file.path] = _checked_hash(path, file)
+        data = _member(path, file.member) if file.member else read_bounded(path, _LIMIT_BYTES)
+        try:
+            texts.append(_tail(data, file.tail_bytes))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text: {error}. {how_to_get(file)}") from None
+    return texts, hashes
 
 
-def _read(path: Path, file: DataFile) -> str:
-    if not path.is_file():
-        raise DataError(f"{path} is missing. It is {file.origin}; its SHA-256 is {file.sha256}.")
-    data = read_bounded(path, _LIMIT_BYTES)
-    found = hashlib.sha256(data).hexdigest()
-    if found != file.sha256:
+def _checked_hash(path: Path, file: DataFile) -> str:
+    found = sha256_file(path)
+    if file.sha256 and found != file.sha256:
         raise DataError(
-            f"{path} is not the file that is meant: its SHA-256 is {found} ({len(data):,} bytes), expected "
+            f"{path} is not the file that is meant: its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected "
             f"{file.sha256}. It may be incomplete, or another edition. Expected is {file.origin}."
         )
-    return data.decode("utf-8")
+    return found
+
+
+def _member(path: Path, member: str) -> bytes:
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive, archive.open(member) as inside:
+                data = inside.read(_LIMIT_BYTES + 1)
+        else:
+            with tarfile.open(path) as archive:
+                inside = archive.extractfile(member)
+                data = b"" if inside is None else inside.read(_LIMIT_BYTES + 1)
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise DataError(f"{member} cannot be read from {path}: {error}. Fetch the archive again.") from None
+    if len(data) > _LIMIT_BYTES:
+        raise DataError(f"{member} in {path} is larger than {_LIMIT_BYTES:,} bytes. Fetch the archive again.")
+    return data
+
+
+def _tail(data: bytes, n_bytes: int | None) -> str:
+    """The text of all bytes, or of the last, without the halves of characters at either end."""
+    if n_bytes is None:
+        return data.decode("utf-8")
+    data = data[-n_bytes:]
+    while data and data[0] & 0xC0 == 0x80:
+        data = data[1:]
+    return codecs.getincrementaldecoder("utf-8")().decode(data)

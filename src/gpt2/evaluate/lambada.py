@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Plan, Setting
+from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
+from gpt2.evaluate.detokenize import cbt_back, cbt_there, detokenize
 from gpt2.evaluate.language_modelling import exp
 from gpt2.generation.targets import Target, TargetScore
 
@@ -32,21 +33,26 @@ _QUOTES = str.maketrans({"“": '"', "”": '"'})
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One request an example: the last word after all before it."""
-    passages = _passages(texts[0])[: setting.limit]
-    if setting.choices["text"] == "normalised":
+    text = setting.choices["text"]
+    passages = (texts[0].splitlines() if text.startswith("original") else _passages(texts[0]))[: setting.limit]
+    if text == "normalised":
         passages = [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]
+    elif text == "original-detokenized":
+        passages = detokenize(passages, cbt_there, cbt_back).lines
     forms = [f" {form}" for word in STOP_WORDS for form in (word, word.capitalize())]
     stop_ids = frozenset(ids[0] for ids in map(setting.encode, forms) if len(ids) == 1)
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
     requests = [_request(passage, setting, start, best=len(stop_ids) + 1) for passage in passages]
+
+    def guess(result: TargetScore) -> int | None:
+        return next((token for token in result.best if token not in stop_ids), None)
 
     def measure(results: Sequence[TargetScore]) -> Figures:
         n = len(results)
         whole = [max(result.ranks) == 0 for result in results]
         last = [result.ranks[-1] == 0 for result in results]
         filtered = [
-            next((token for token in result.best if token not in stop_ids), None) == request.targets[0]
-            and max(result.ranks[1:], default=0) == 0
+            guess(result) == request.targets[0] and max(result.ranks[1:], default=0) == 0
             for request, result in zip(requests, results, strict=True)
         ]
         return {
@@ -56,7 +62,25 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             "accuracy_last_token": 100 * sum(last) / n,
         }
 
-    return Plan(requests=requests, measure=measure, n_examples=len(passages))
+    def judge(results: Sequence[TargetScore]) -> list[Judged]:
+        found: list[Judged] = []
+        for passage, request, result in zip(passages, requests, results, strict=True):
+            before, _, word = passage.rpartition(" ")
+            right = max(result.ranks) == 0
+            sure = result.best_logprob if len(request.targets) == 1 or not right else math.fsum(result.logprobs)
+            favourite = word if right else setting.decode(result.best[:1])
+            found.append(
+                Judged(
+                    given=before,
+                    expected=word,
+                    answered=favourite,
+                    score=float(right),
+                    confidence=None if sure is None else math.exp(sure),
+                )
+            )
+        return found
+
+    return Plan(requests=requests, measure=measure, n_examples=len(passages), judge=judge)
 
 
 def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: int) -> Target:
@@ -77,6 +101,13 @@ def _passages(text: str) -> list[str]:
     return passages
 
 
+_HARNESS = "EleutherAI/lm-evaluation-harness#2159"
+
+
+def _known(size: str, figure: str, value: float, setting: str, source: str) -> Known:
+    return Known(size=size, figure=figure, value=value, setting=setting, source=source)
+
+
 BENCHMARK = Benchmark(
     name="lambada",
     title="LAMBADA",
@@ -95,12 +126,23 @@ BENCHMARK = Benchmark(
             sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
             origin="OpenAI's edition of the LAMBADA test set (Paperno et al. 2016; CC BY 4.0), lambada_test.jsonl, "
             "5,153 lines",
+            url="https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl",
+            when=("text", "openai", "normalised"),
+        ),
+        DataFile(
+            path="lambada/lambada-dataset.tar.gz",
+            sha256="8fbe499096ddbdcbbd0cac406861b5026fb451d15b8fe04e0e4f3d082f2ad5d7",
+            origin="the original data set (Paperno et al. 2016; CC BY 4.0), lambada-dataset.tar.gz, 334 MB",
+            url="https://zenodo.org/record/2630551/files/lambada-dataset.tar.gz?download=1",
+            member="lambada_test_plain_text.txt",
+            when=("text", "original", "original-detokenized"),
         ),
     ),
     choices={
         "text": Choice(
-            values=("openai", "normalised"),
-            help="the passage as it is, or with straight quotes and a newline before it",
+            values=("openai", "normalised", "original", "original-detokenized"),
+            help="OpenAI's edition as it is, or with straight quotes and a newline before it; or the original, in "
+            "lower case with its marks apart, or with them put back",
         ),
         "start": Choice(values=("nothing", "endoftext"), help="what stands before the passage"),
     },
@@ -110,4 +152,19 @@ BENCHMARK = Benchmark(
         "accuracy_last_word": (None, None, None, 52.66),
         "accuracy_last_word_filtered": (45.99, 55.48, 60.12, 63.24),
     },
+    made_up=("lambada.jsonl",),
+    headline="accuracy_last_word_filtered",
+    better="higher",
+    known=(
+        _known("124M", "accuracy_last_token", 46.67, "nothing before the passage", "cybertronai/bflm"),
+        _known("124M", "accuracy_last_token", 46.89, "text=normalised", "cybertronai/bflm"),
+        _known("124M", "accuracy_last_word_filtered", 41.98, "search over words, a list of 127", "cybertronai/bflm"),
+        _known("124M", "accuracy_last_word", 32.56, "lm-evaluation-harness, lambada_openai", _HARNESS),
+        _known("124M", "perplexity", 40.06, "lm-evaluation-harness, lambada_openai", _HARNESS),
+        _known("1.5B", "accuracy_last_word", 51.21, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
+        _known("1.5B", "perplexity", 10.63, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
+        _known("124M", "accuracy_last_word", 26.0, "text=original", "cybertronai/bflm"),
+        _known("124M", "accuracy_last_word_filtered", 31.54, "text=original", "cybertronai/bflm"),
+        _known("124M", "accuracy_last_word_filtered", 33.63, "text=original-detokenized, about", "cybertronai/bflm"),
+    ),
 )

@@ -9,35 +9,107 @@ does not enter, and perplexities per token of different vocabularies, or per tok
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from gpt2.evaluate.benchmark import Choice, Figures, Plan, Setting
 from gpt2.evaluate.detokenize import detokenize
 from gpt2.generation.targets import Target, TargetScore
 
+LAST_WINDOW = {
+    "last_window": Choice(
+        values=("short", "full"), help="whether the last window of a text moves on as the others, or reaches back"
+    )
+}
 CHOICES = {
     "detokenize": Choice(values=("yes", "no"), help="write the text as it is usually written before it is scored"),
     "newlines": Choice(values=("counted", "ignored"), help="whether the end of a line is one more word (<eos>)"),
+    **LAST_WINDOW,
 }
 
 
-def windows(ids: Sequence[int], *, eot: int, n_positions: int, stride: int) -> Iterator[Target]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Texts:
+    """What is scored, and what its log-probability is divided by.
+
+    Attributes:
+        documents: each scored by itself, after the end-of-text token.
+        n_words: of the original text, by its own count.
+        n_bytes: of the original text.
+        n_examples: of whatever a limit counts.
+        notes: to be said beside the figures.
+    """
+
+    documents: Sequence[str]
+    n_words: int
+    n_bytes: int
+    n_examples: int
+    notes: tuple[str, ...] = ()
+
+
+def windows(ids: Sequence[int], *, eot: int, n_positions: int, stride: int, full: bool = False) -> Iterator[Target]:
     """Every token of a text once, the first after the end-of-text token.
 
     The windows are those of `generation.scoring`: each begins `stride` tokens after the one before, and each token
     but those of the first has at least `n_positions - stride` tokens before it.
+
+    Args:
+        ids: of the text.
+        eot: the end-of-text token.
+        n_positions: the context.
+        stride: tokens by which the window moves on.
+        full: the last window reaches back so that it is as long as the others.
     """
     all_ids = (eot, *ids)
     done = 1
     for start in range(0, len(ids), stride):
         end = min(start + n_positions, len(ids)) + 1  # the last token of a window is predicted, not read
+        if full and end == len(all_ids):
+            start = max(0, len(ids) - n_positions)
         yield Target(context=all_ids[start:done], targets=all_ids[done:end])
         done = end
         if done == len(all_ids):
             return
 
 
+def plan_texts(texts: Texts, setting: Setting) -> Plan:
+    """Score documents; figures per word, per token and per byte of the original."""
+    full = setting.choices.get("last_window") == "full"
+    requests = [
+        target
+        for document in texts.documents
+        for target in windows(
+            setting.encode(document),
+            eot=setting.eot,
+            n_positions=setting.n_positions,
+            stride=setting.stride,
+            full=full,
+        )
+    ]
+
+    def measure(results: Sequence[TargetScore]) -> Figures:
+        loss = -math.fsum(logprob for result in results for logprob in result.logprobs)
+        n_tokens = sum(len(result.logprobs) for result in results)
+        return {
+            "perplexity_per_word": exp(loss / texts.n_words),
+            "perplexity_per_token": exp(loss / n_tokens),
+            "bits_per_byte": loss / math.log(2) / texts.n_bytes,
+            "words": texts.n_words,
+            "tokens": n_tokens,
+            "bytes": texts.n_bytes,
+        }
+
+    return Plan(requests=requests, measure=measure, n_examples=texts.n_examples, notes=texts.notes)
+
+
 def plan(
-    text: str, setting: Setting, there: Callable[[str], str], back: Callable[[str], str], *, blank_lines: bool
+    text: str,
+    setting: Setting,
+    there: Callable[[str], str],
+    back: Callable[[str], str],
+    *,
+    blank_lines: bool,
+    apart: bool = False,
+    begins: Callable[[str], bool] | None = None,
 ) -> Plan:
     """Score a file of words and spaces, one sentence or paragraph a line.
 
@@ -47,38 +119,29 @@ def plan(
         there: the de-tokenizer of a line.
         back: its inverse.
         blank_lines: whether empty lines are part of the text.
+        apart: every line is a document of its own.
+        begins: whether a line begins a document; without it (and not `apart`) the whole file is one.
     """
     lines, n_examples = _taken(text, setting.limit, blank_lines=blank_lines)
-    notes: tuple[str, ...] = ()
-    scored = "".join(f"{line}\n" for line in lines)
+    natural, notes = lines, ()
     if setting.choices["detokenize"] == "yes":
-        natural = detokenize(lines, there, back)
-        scored = natural.text
-        if natural.as_they_were:
+        done = detokenize(lines, there, back)
+        natural = done.lines
+        if done.as_they_were:
             notes = (
-                f"{natural.as_they_were:,} of {len(lines):,} lines were left as they are, because the de-tokenizer "
-                f"could not be inverted there; of those, {natural.lost:,} have no inverse even so",
+                f"{done.as_they_were:,} of {len(lines):,} lines were left as they are, because the de-tokenizer "
+                f"could not be inverted there; of those, {done.lost:,} have no inverse even so",
             )
     n_words = sum(len(line.split()) for line in lines)
     n_words += len(lines) if setting.choices["newlines"] == "counted" else 0
-    n_bytes = len("".join(f"{line}\n" for line in lines).encode("utf-8"))
-    requests = list(
-        windows(setting.encode(scored), eot=setting.eot, n_positions=setting.n_positions, stride=setting.stride)
+    texts = Texts(
+        documents=_documents(lines, natural, apart=apart, begins=begins),
+        n_words=n_words,
+        n_bytes=len("".join(f"{line}\n" for line in lines).encode("utf-8")),
+        n_examples=n_examples,
+        notes=notes,
     )
-
-    def measure(results: Sequence[TargetScore]) -> Figures:
-        loss = -math.fsum(logprob for result in results for logprob in result.logprobs)
-        n_tokens = sum(len(result.logprobs) for result in results)
-        return {
-            "perplexity_per_word": exp(loss / n_words),
-            "perplexity_per_token": exp(loss / n_tokens),
-            "bits_per_byte": loss / math.log(2) / n_bytes,
-            "words": n_words,
-            "tokens": n_tokens,
-            "bytes": n_bytes,
-        }
-
-    return Plan(requests=requests, measure=measure, n_examples=n_examples, notes=notes)
+    return plan_texts(texts, setting)
 
 
 def exp(x: float) -> float:
@@ -87,6 +150,17 @@ def exp(x: float) -> float:
         return math.exp(x)
     except OverflowError:
         return math.inf
+
+
+def _documents(
+    lines: Sequence[str], natural: Sequence[str], *, apart: bool, begins: Callable[[str], bool] | None
+) -> list[str]:
+    documents: list[list[str]] = [[]]
+    for line, written in zip(lines, natural, strict=True):
+        if documents[-1] and (apart or (begins is not None and begins(line))):
+            documents.append([])
+        documents[-1].append(f"{written}\n")
+    return ["".join(document) for document in documents]
 
 
 def _taken(text: str, limit: int | None, *, blank_lines: bool) -> tuple[list[str], int]:

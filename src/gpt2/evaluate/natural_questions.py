@@ -1,13 +1,13 @@
 """Natural Questions: what people asked a search engine, answered from what the model knows."""
 
 import json
-import re
-import string
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Plan, Setting
+from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.squad import normalised
 from gpt2.tasks import Prompts, Room, answer
 
 
@@ -26,6 +26,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt a question: our examples of questions and answers, then the question."""
     questions = _questions(texts[0])[: setting.limit]
     prompts = Prompts.ours().answer
+    prompts = replace(prompts, examples=prompts.examples[: int(setting.choices["examples"])])
     room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
     written = setting.choices["question"] == "written"
     requests = [
@@ -33,24 +34,30 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         for each in questions
     ]
 
+    def is_right(question: Question, result: Continued) -> bool:
+        return normalised(answer.read(result.text)) in {normalised(text) for text in question.answers}
+
     def measure(results: Sequence[Continued]) -> Figures:
-        right = [
-            normalised(answer.read(result.text)) in {normalised(text) for text in question.answers}
-            for question, result in zip(questions, results, strict=True)
-        ]
+        right = [is_right(question, result) for question, result in zip(questions, results, strict=True)]
         surest = sorted(range(len(results)), key=lambda i: -results[i].logprob)[: max(1, len(results) // 100)]
         return {
             "exact_match": 100 * sum(right) / len(right),
             "exact_match_of_the_surest_1_percent": 100 * sum(right[i] for i in surest) / len(surest),
         }
 
-    return Plan(requests=requests, measure=measure, n_examples=len(questions))
+    def judge(results: Sequence[Continued]) -> list[Judged]:
+        return [
+            Judged(
+                given=question.question,
+                expected=" / ".join(question.answers),
+                answered=answer.read(result.text),
+                score=float(is_right(question, result)),
+                confidence=math.exp(result.logprob),
+            )
+            for question, result in zip(questions, results, strict=True)
+        ]
 
-
-def normalised(text: str) -> str:
-    """As SQuAD compares answers: without case, punctuation, articles and extra spaces."""
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+    return Plan(requests=requests, measure=measure, n_examples=len(questions), judge=judge)
 
 
 def _written(question: str) -> str:
@@ -83,13 +90,19 @@ BENCHMARK = Benchmark(
             path="nq_open/NQ-open.dev.jsonl",
             sha256="f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616",
             origin="the development set of NQ-open (Google; CC BY-SA 3.0), NQ-open.dev.jsonl, 3,610 lines",
+            url="https://raw.githubusercontent.com/google-research-datasets/natural-questions/"
+            "fb26a3073b1fe636c97302890a27b491d6530130/nq_open/NQ-open.dev.jsonl",
         ),
     ),
     choices={
         "question": Choice(
             values=("written", "typed"), help="with a capital and a question mark, or in lower case as it was typed"
-        )
+        ),
+        "examples": Choice(values=("5", "3", "1", "0"), help="how many of our example questions stand before"),
     },
     plan=plan,
     paper={"exact_match": (None, None, None, 4.1), "exact_match_of_the_surest_1_percent": (None, None, None, 63.1)},
+    made_up=("nq.jsonl",),
+    headline="exact_match",
+    better="higher",
 )

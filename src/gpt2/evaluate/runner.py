@@ -3,21 +3,22 @@
 import hashlib
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Plan, Request, Setting
+from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Judged, Plan, Request, Setting
 from gpt2.evaluate.cache import Answers
-from gpt2.evaluate.files_of_data import read_files
+from gpt2.evaluate.files_of_data import how_to_get, missing_files, read_files, read_made_up
 from gpt2.files import sha256_file
 from gpt2.generation import Sampling
-from gpt2.generation.targets import Target, score_targets
+from gpt2.generation.targets import Target, computed_tokens, score_targets, shared_tokens
 from gpt2.language_model import LanguageModel
 from gpt2.tasks import Asked
 
@@ -25,18 +26,21 @@ Progress = Callable[[str, int, int], None]  # benchmark, requests answered, of h
 
 _STEP_TOKENS = 512  # of short requests together: enough to keep the matrix products busy
 _PROMPTS_AT_ONCE = 32
+_SHOWN = 5  # examples right, and as many wrong
+_SHOWN_CHARACTERS = 400
 
 
 def evaluate(
     model: LanguageModel,
     benchmarks: Sequence[Benchmark],
-    data: Path,
+    data: Path | None,
     *,
     version: str,
     stride: int | None = None,
     limit: int | None = None,
     choices: Mapping[str, Mapping[str, str]] | None = None,
     cache: Path | None = None,
+    skip_missing: bool = False,
     progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Figures of each benchmark, with what they were measured with, as JSON holds it.
@@ -44,12 +48,14 @@ def evaluate(
     Args:
         model: evaluated on its backend as it was opened; fp32 is the form to compare by.
         benchmarks: in the order to run.
-        data: the folder of their files. All are checked before the first is run.
+        data: the folder of their files, all checked before the first is run; None for the made-up examples.
         version: of this package.
         stride: of windows over texts beyond the context; half the context by default.
         limit: at most so many examples of each.
         choices: by benchmark and choice, where not the default.
         cache: the folder that keeps answers; None keeps none.
+        skip_missing: where files of a benchmark are not there, take another of its sets that is, or else say so in
+            its place, instead of refusing.
         progress: called after each step.
 
     Raises:
@@ -63,21 +69,38 @@ def evaluate(
     stride = max(1, n_positions // 2) if stride is None else stride
     if not 1 <= stride <= n_positions:
         raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
-    plans: list[tuple[Benchmark, Mapping[str, str], Plan]] = []
-    texts = {benchmark.name: read_files(data, benchmark.files) for benchmark in benchmarks}
+    results: dict[str, Any] = {}
+    plans: list[tuple[Benchmark, dict[str, str], dict[str, str], Plan]] = []
     for benchmark in benchmarks:
         chosen = _chosen(benchmark, (choices or {}).get(benchmark.name, {}))
+        if skip_missing and data is not None:
+            chosen = _with_files(benchmark, chosen, data)
+            missing = missing_files(data, benchmark.files_for(chosen))
+            if missing:
+                results[benchmark.name] = _absent(benchmark, f"{missing[0].path} is not here. {how_to_get(missing[0])}")
+                continue
+        if data is None:
+            texts, hashes = read_made_up(benchmark, chosen)
+        else:
+            texts, hashes = read_files(data, benchmark.files_for(chosen))
         setting = Setting(
-            encode=model.tokenizer.encode, eot=eot, n_positions=n_positions, stride=stride, limit=limit, choices=chosen
+            encode=model.tokenizer.encode,
+            decode=model.tokenizer.decode,
+            eot=eot,
+            n_positions=n_positions,
+            stride=stride,
+            limit=limit,
+            choices=chosen,
         )
-        plans.append((benchmark, chosen, benchmark.plan(texts[benchmark.name], setting)))
+        results[benchmark.name] = None  # so that the order stays
+        plans.append((benchmark, chosen, hashes, benchmark.plan(texts, setting)))
     model_hash = hash_of_model(model.checkpoint.path)
     name = f"{model_hash[:16]}-{model.backend.weights}-{model.backend.name}-{version}.jsonl"
     answers = Answers(None if cache is None else cache / name)
     try:
-        results = {
-            benchmark.name: _run(model, benchmark, chosen, plan, answers, progress) for benchmark, chosen, plan in plans
-        }
+        for benchmark, chosen, hashes, plan in plans:
+            found = _run(model, benchmark.name, plan, answers, progress)
+            results[benchmark.name] = {**_facts(benchmark), **found, "choices": chosen, "files": hashes}
     finally:
         answers.close()
     return {
@@ -86,12 +109,13 @@ def evaluate(
             "sha256": model_hash,
             "weights": model.backend.weights,
             "backend": model.backend.name,
+            "parameters": model.config.parameters,
             "n_layer": model.config.n_layer,
             "n_embd": model.config.n_embd,
             "n_positions": n_positions,
         },
-        "settings": {"stride": stride, "limit": limit},
-        "versions": {"gpt2": version, "python": platform.python_version(), "numpy": np.__version__},
+        "settings": {"stride": stride, "limit": limit, "data": "made-up examples" if data is None else "files"},
+        "versions": {"gpt2": version, "python": platform.python_version(), "numpy": np.__version__, **_used()},
         "benchmarks": results,
     }
 
@@ -118,17 +142,40 @@ def _chosen(benchmark: Benchmark, asked: Mapping[str, str]) -> dict[str, str]:
     return {name: asked.get(name, choice.values[0]) for name, choice in benchmark.choices.items()}
 
 
-def _run(
-    model: LanguageModel,
-    benchmark: Benchmark,
-    chosen: Mapping[str, str],
-    plan: Plan,
-    answers: Answers,
-    progress: Progress,
-) -> dict[str, Any]:
+def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dict[str, str]:
+    """These choices, or those of a part of the set, where only the part is here."""
+    for value in benchmark.choices["set"].values if "set" in benchmark.choices else ():
+        if not missing_files(data, benchmark.files_for(chosen)):
+            break
+        chosen = {**chosen, "set": value}
+    return chosen
+
+
+def _absent(benchmark: Benchmark, why: str) -> dict[str, Any]:
+    return {**_facts(benchmark), "missing": why}
+
+
+def _facts(benchmark: Benchmark) -> dict[str, Any]:
+    return {
+        "title": benchmark.title,
+        "protocol": benchmark.protocol,
+        "headline": benchmark.headline,
+        "better": benchmark.better,
+        "paper": dict(benchmark.paper),
+        "known": [asdict(known) for known in benchmark.known],
+    }
+
+
+def _used() -> dict[str, str]:
+    """Versions of what some benchmarks need, where they did."""
+    return {name: sys.modules[name].__version__ for name in ("sacrebleu", "nltk") if name in sys.modules}
+
+
+def _run(model: LanguageModel, name: str, plan: Plan, answers: Answers, progress: Progress) -> dict[str, Any]:
     found = [answers.get(request) for request in plan.requests]
     missing = [i for i, answer in enumerate(found) if answer is None]
     begin, n_tokens, done = time.perf_counter(), 0, len(found) - len(missing)
+    progress(name, done, len(found))
     for group in _groups(plan.requests, missing):
         requests = [plan.requests[i] for i in group]
         computed, n = answers_of(model, requests)
@@ -137,20 +184,33 @@ def _run(
             answers.put(request, answer)
         n_tokens += n
         done += len(group)
-        progress(benchmark.name, done, len(found))
+        progress(name, done, len(found))
     seconds = time.perf_counter() - begin
     return {
         "figures": plan.measure(found),
-        "paper": dict(benchmark.paper),
         "examples": plan.n_examples,
         "requests": len(found),
         "from_cache": len(found) - len(missing),
         "tokens_computed": n_tokens,
         "seconds": seconds,
-        "choices": dict(chosen),
-        "protocol": benchmark.protocol,
         "notes": plan.notes,
-        "files": {file.path: file.sha256 for file in benchmark.files},
+        **(_judged(plan.judge(found)) if plan.judge else {}),
+    }
+
+
+def _judged(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Every example's score and confidence, and a few to look at: those the model was surest of, or the first."""
+    scores = [round(each.score, 4) for each in judged]
+    mean = sum(scores) / len(scores)
+    variance = sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
+    order = sorted(judged, key=lambda each: -(each.confidence or 0.0))
+    right, wrong = ([each for each in order if (each.score >= 0.5) is which][:_SHOWN] for which in (True, False))
+    return {
+        "mean_score": mean,
+        "standard_error": math.sqrt(variance / len(scores)),
+        "scores": scores,
+        "confidences": [None if each.confidence is None else round(each.confidence, 4) for each in judged],
+        "shown": [asdict(replace(each, given=each.given[-_SHOWN_CHARACTERS:])) for each in (*right, *wrong)],
     }
 
 
@@ -158,7 +218,7 @@ def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Seque
     """The answers, and how many tokens were computed for them."""
     targets = [request for request in requests if isinstance(request, Target)]
     if targets:
-        return score_targets(model.backend, targets), sum(map(_size, targets))
+        return score_targets(model.backend, targets), computed_tokens(targets)
     prompts = [request for request in requests if isinstance(request, Asked)]
     sampling = replace(prompts[0].sampling, logprobs=0, seed=0)
     continued: list[Continued] = []
@@ -171,25 +231,49 @@ def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Seque
 
 
 def _groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Requests that are computed together: neighbours, up to `_STEP_TOKENS` tokens, or prompts of the same settings."""
+    """Requests that are computed together: of about the same length, up to `_STEP_TOKENS` tokens, or so many prompts.
+
+    Neighbours that begin alike stay together, and what they share counts once.
+    """
     group: list[int] = []
     n_tokens = 0
-    for i in wanted:
-        size = _size(requests[i])
-        alike = not group or _settings(requests[group[0]]) == _settings(requests[i])
+    for family in sorted(_families(requests, wanted), key=lambda family: -_size(requests[family[0]])):
+        size = _size_of_family([requests[i] for i in family])
+        alike = not group or _settings(requests[group[0]]) == _settings(requests[family[0]])
         if group and (n_tokens + size > _STEP_TOKENS or not alike):
             yield group
             group, n_tokens = [], 0
-        group.append(i)
+        group += family
         n_tokens += size
     if group:
         yield group
 
 
+def _families(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of neighbours that have at least half their tokens in common with the first of them."""
+    family: list[int] = []
+    for i in wanted:
+        if family and not _alike(requests[family[0]], requests[i]):
+            yield family
+            family = []
+        family.append(i)
+    if family:
+        yield family
+
+
+def _alike(one: Request, other: Request) -> bool:
+    if isinstance(one, Target) and isinstance(other, Target):
+        return 2 * shared_tokens(one, other) >= max(one.n_tokens, other.n_tokens)
+    return False
+
+
+def _size_of_family(requests: Sequence[Request]) -> int:
+    targets = [request for request in requests if isinstance(request, Target)]
+    return computed_tokens(targets) if targets else sum(map(_size, requests))
+
+
 def _size(request: Request) -> int:
-    if isinstance(request, Target):
-        return len(request.context) + len(request.targets) - 1
-    return _STEP_TOKENS // _PROMPTS_AT_ONCE
+    return request.n_tokens if isinstance(request, Target) else _STEP_TOKENS // _PROMPTS_AT_ONCE
 
 
 def _settings(request: Request) -> Sampling | None:

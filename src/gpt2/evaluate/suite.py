@@ -1,18 +1,43 @@
-"""The benchmarks there are, by name."""
+"""The benchmarks there are, by name, in the order of the paper's table."""
 
 import difflib
 
 from gpt2.errors import DataError
-from gpt2.evaluate import lambada, natural_questions, ptb, wikitext2, wsc273
+from gpt2.evaluate import (
+    cbt,
+    cnn_dailymail,
+    coqa,
+    enwik8,
+    hellaswag,
+    lambada,
+    natural_questions,
+    one_billion_word,
+    ptb,
+    wikitext,
+    wmt14,
+    wsc273,
+)
 from gpt2.evaluate.benchmark import Benchmark
 
-SUITE: tuple[Benchmark, ...] = (
+PAPER: tuple[Benchmark, ...] = (
     lambada.BENCHMARK,
-    wikitext2.BENCHMARK,
+    cbt.COMMON_NOUNS,
+    cbt.NAMED_ENTITIES,
+    wikitext.WIKITEXT2,
     ptb.BENCHMARK,
+    enwik8.ENWIK8,
+    enwik8.TEXT8,
+    wikitext.WIKITEXT103,
+    one_billion_word.BENCHMARK,
     wsc273.BENCHMARK,
+    coqa.BENCHMARK,
+    cnn_dailymail.BENCHMARK,
+    wmt14.EN_FR,
+    wmt14.FR_EN,
     natural_questions.BENCHMARK,
 )
+SUITE = (*PAPER, hellaswag.BENCHMARK)
+SUITES = {"paper": PAPER, "all": SUITE}
 NAMES = tuple(benchmark.name for benchmark in SUITE)
 
 
@@ -25,6 +50,6 @@ def find(name: str) -> Benchmark:
     for benchmark in SUITE:
         if benchmark.name == name:
             return benchmark
-    near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=1)
+    near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=1, cutoff=0.5)
     advice = f"Did you mean {near[0]}? " if near else ""
     raise DataError(f"There is no benchmark {name!r}. {advice}There are: {', '.join(NAMES)}.")

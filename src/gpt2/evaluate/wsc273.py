@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Benchmark, DataFile, Figures, Plan, Setting
+from gpt2.evaluate import multiple_choice
+from gpt2.evaluate.benchmark import Benchmark, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import Target, TargetScore
 
 
@@ -42,7 +44,15 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             partial += logprobs[right + 1] > logprobs[wrong + 1]
         return {"accuracy_partial": 100 * partial / len(schemas), "accuracy_full": 100 * full / len(schemas)}
 
-    return Plan(requests=requests, measure=measure, n_examples=len(schemas))
+    def judge(results: Sequence[TargetScore]) -> list[Judged]:
+        found: list[Judged] = []
+        for schema, i in zip(schemas, range(0, len(results), 4), strict=True):
+            values = [math.fsum(results[i + 2 * option + 1].logprobs) for option in (0, 1)]
+            item = Item(before=schema.rest, continuations=schema.starts, right=schema.right, names=schema.starts)
+            found.append(multiple_choice.judged(item, values))
+        return found
+
+    return Plan(requests=requests, measure=measure, n_examples=len(schemas), judge=judge)
 
 
 def _schemas(text: str) -> list[Schema]:
@@ -73,9 +83,14 @@ BENCHMARK = Benchmark(
             sha256="746336c27cd2e39a554cb1b8b4869d0f1ae2577ac5bfe799842d26bca5a5bf5e",
             origin="the 273 Winograd schemas (Levesque, Davis et al.) with the names in their places: "
             "winograd_wsc.jsonl of LLM Foundry (Apache-2.0)",
+            url="https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/"
+            "scripts/eval/local_data/language_understanding/winograd_wsc.jsonl",
         ),
     ),
     choices={},
     plan=plan,
     paper={"accuracy_partial": (None, None, None, 70.70), "accuracy_full": (None, None, None, 70.70)},
+    made_up=("wsc273.jsonl",),
+    headline="accuracy_partial",
+    better="higher",
 )

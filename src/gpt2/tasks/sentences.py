@@ -1,6 +1,8 @@
 """Where a sentence ends."""
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 # A full stop after these ends no sentence; the last are initials, and I is none.
 _ABBREVIATIONS = re.compile(
@@ -10,21 +12,31 @@ _ABBREVIATIONS = re.compile(
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")
 
 
-def first_sentences(text: str, n: int) -> str:
-    """The first `n` sentences of `text`, without the white space around them; all of it where it has fewer.
+def sentences(text: str) -> list[str]:
+    """The sentences of `text`, without the white space around them.
 
     A sentence ends at . ! ? or … and any closing quotes after it, before white space; and at an empty line. Not at
     the full stop of a common abbreviation or an initial (`Dr.`, `J. R.`, `U.S.`).
     """
+    found: list[str] = []
+    done = 0
+    for end in _ends(text):
+        found.append(text[done:end].strip())
+        done = end
+    return [sentence for sentence in (*found, text[done:].strip()) if sentence]
+
+
+def first_sentences(text: str, n: int) -> str:
+    """The first `n` sentences of `text`, without the white space around them; all of it where it has fewer."""
     text = text.strip()
-    found = 0
+    end = next(islice(_ends(text), n - 1, None), len(text))
+    return text[:end].rstrip()
+
+
+def _ends(text: str) -> Iterator[int]:
     for end in _END.finditer(text):
-        if end[0] == "." and _abbreviates(text[: end.start()]):
-            continue
-        found += 1
-        if found == n:
-            return text[: end.end()].rstrip()
-    return text
+        if end[0] != "." or not _abbreviates(text[: end.start()]):
+            yield end.end()
 
 
 def _abbreviates(before: str) -> bool:

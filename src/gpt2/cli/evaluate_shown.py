@@ -1,0 +1,114 @@
+"""What `gpt2 evaluate` shows: the table, the list of benchmarks, a comparison, and how far it is."""
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2.cli import output
+from gpt2.cli.status_line import StatusLine, duration
+
+if TYPE_CHECKING:
+    from gpt2.evaluate import Benchmark
+
+log = logging.getLogger("gpt2")
+
+
+class Progress(StatusLine):
+    """Called with a benchmark, how many of its requests are answered, and of how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name, self._begin, self._from = "", 0.0, 0
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show how far the benchmark is, and how long it will take at the pace so far."""
+        if name != self._name:
+            self._name, self._begin, self._from = name, time.monotonic(), done
+        seconds, now = time.monotonic() - self._begin, done - self._from
+        left = f", {duration(seconds / now * (total - done))} left" if now and done < total else ""
+        self.show(lambda: f"{name}: {done:,} of {total:,}{left}")
+
+
+def put(result: dict[str, Any], *, out: Path | None, report: Path | None, as_json: bool) -> None:
+    """Write a result: to its files, and to standard output as a table or as JSON."""
+    from gpt2.evaluate import page
+    from gpt2.files import write_json, write_text
+
+    if out is not None:
+        write_json(out, result)
+    if as_json:
+        output.write_json(result, indent=2)
+    else:
+        output.write(_table(result) + "\n")
+    if report is not None:
+        write_text(report, page(result))
+        log.info("the report is %s", report)
+    for name, found in result["benchmarks"].items():
+        for note in found.get("notes", ()):
+            log.info("%s: %s", name, note)
+        if "missing" in found and not as_json:
+            log.info("%s: %s", name, found["missing"])
+    if result["settings"]["limit"] is not None:
+        log.info("the first %d examples only: not to be compared with the paper", result["settings"]["limit"])
+
+
+def _table(result: dict[str, Any]) -> str:
+    from gpt2.evaluate.page import COUNTS, SIZES
+
+    rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", *SIZES)]
+    for found in result["benchmarks"].values():
+        title = found["title"]
+        if "missing" in found:
+            headline = found["headline"]
+            paper = found["paper"].get(headline, (None,) * 4)
+            rows.append((title, headline.replace("_", " "), "not here", *(_shown(each, "") for each in paper)))
+        for figure, value in found.get("figures", {}).items():
+            if figure in COUNTS:
+                continue
+            paper = found["paper"].get(figure, (None,) * 4)
+            rows.append((title, figure.replace("_", " "), _shown(value), *(_shown(each, "") for each in paper)))
+            title = ""
+    return output.table(rows, right=(2, 3, 4, 5, 6))
+
+
+def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:
+    """Write two results beside each other."""
+    import dataclasses
+
+    from gpt2.evaluate import compare
+    from gpt2.files import read_json
+
+    results = [read_json(path, limit_bytes=256 << 20) for path in (before, after)]
+    differences, otherwise = compare(*results)
+    if as_json:
+        output.write_json(
+            {"figures": [dataclasses.asdict(each) for each in differences], "otherwise": otherwise}, indent=2
+        )
+        return
+    rows: list[tuple[str, ...]] = [("benchmark", "figure", "first", "second", "change", "standard error")]
+    for each in differences:
+        known = each.before is not None and each.after is not None
+        change = f"{(each.after or 0) - (each.before or 0):+,.2f}" if known else ""
+        error = "" if each.standard_error is None else f"{each.standard_error:,.2f}"
+        rows.append(
+            (each.benchmark, each.figure.replace("_", " "), _shown(each.before), _shown(each.after), change, error)
+        )
+    output.write(output.table(rows, right=(2, 3, 4, 5)) + "\n")
+    for line in otherwise:
+        log.info("%s", line)
+
+
+def described(benchmark: "Benchmark") -> str:
+    """A benchmark's protocol, files and choices."""
+    lines = [f"{benchmark.name}: {benchmark.title}", f"  {benchmark.protocol}"]
+    for file in benchmark.files:
+        with_choice = f" (with {file.when[0]}={' or '.join(file.when[1:])})" if file.when else ""
+        lines.append(f"  file {file.path}{with_choice}: {file.origin}")
+    for name, choice in benchmark.choices.items():
+        lines.append(f"  --set {benchmark.name}.{name}={'|'.join(choice.values)}: {choice.help}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, nothing: str = "-") -> str:
+    return nothing if value is None else f"{value:,.2f}"

@@ -1,0 +1,99 @@
+"""Two results of `evaluate` beside each other: what changed, what was set otherwise, and whether chance explains it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One figure of both.
+
+    Attributes:
+        benchmark: its title.
+        figure: its name.
+        before: of the first result; None where it has none.
+        after: of the second.
+        standard_error: of the difference, from the examples both answered; None where examples have no scores.
+    """
+
+    benchmark: str
+    figure: str
+    before: float | None
+    after: float | None
+    standard_error: float | None = None
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
+    """The figures of both, and a sentence for whatever makes them hard to compare.
+
+    Raises:
+        DataError: one of them is not a result of `gpt2 evaluate`.
+    """
+    try:
+        return _differences(before, after), _otherwise(before, after)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"The results cannot be compared: one is not what `gpt2 evaluate --out` writes ({error!r})."
+        ) from None
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    found: list[Difference] = []
+    one, other = before["benchmarks"], after["benchmarks"]
+    for name in (*one, *(name for name in other if name not in one)):
+        first, second = one.get(name, {}), other.get(name, {})
+        figures = dict.fromkeys((*first.get("figures", {}), *second.get("figures", {})))
+        title = (first or second)["title"]
+        for figure in figures:
+            headline = figure in ((first or second)["headline"], "accuracy", "accuracy_last_word")
+            found.append(
+                Difference(
+                    benchmark=title,
+                    figure=figure,
+                    before=first.get("figures", {}).get(figure),
+                    after=second.get("figures", {}).get(figure),
+                    standard_error=_error(figure, first, second) if headline else None,
+                )
+            )
+    return found
+
+
+def _error(figure: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> float | None:
+    """The standard error of the mean difference, example by example, where the figure is the mean of the scores."""
+    a, b = first.get("scores"), second.get("scores")
+    if not a or not b or len(a) != len(b) or len(a) < 2 or first["files"] != second["files"]:
+        return None
+    if not math.isclose(100 * first["mean_score"], first["figures"][figure], abs_tol=0.01):
+        return None
+    changes = [100 * (y - x) for x, y in zip(a, b, strict=True)]
+    mean = math.fsum(changes) / len(changes)
+    variance = math.fsum((change - mean) ** 2 for change in changes) / (len(changes) - 1)
+    return math.sqrt(variance / len(changes))
+
+
+def _otherwise(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    said: list[str] = []
+    for place in ("model", "settings", "versions"):
+        for name in dict.fromkeys((*before[place], *after[place])):
+            was, now = before[place].get(name), after[place].get(name)
+            if was != now:
+                said.append(f"{place}: {name} is {_short(was)} in the first and {_short(now)} in the second")
+    for name, first in before["benchmarks"].items():
+        second = after["benchmarks"].get(name)
+        if second is None or "missing" in first or "missing" in second:
+            continue
+        said += [
+            f"{name}: {what} differ ({_short(first[what])}; {_short(second[what])})"
+            for what in ("choices", "files", "examples")
+            if first[what] != second[what]
+        ]
+    return said
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,206 @@
+"""A result as one page: our figures beside the paper's and others', over model size; calibration; examples."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from gpt2.config import PUBLISHED
+from gpt2.errors import MissingExtraError
+from gpt2.report import Block, Facts, Points, Sample, ScatterChart, Section, Table
+from gpt2.report import page as report_page
+
+SIZES = ("124M", "355M", "774M", "1.5B")
+COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the model
+_PARAMETERS = dict(zip(SIZES, (config.parameters for config in PUBLISHED.values()), strict=True))
+_BINS = 10
+
+
+def check_charts() -> None:
+    """Refuse before hours of work what could not be drawn after them.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "The report cannot be drawn: matplotlib is not installed. Install the extra that brings it: "
+            "pip install 'gpt2kit[evaluate]', or '.[evaluate]' in a checkout."
+        )
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The HTML of what `evaluate` returned.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    model, settings = result["model"], result["settings"]
+    done = {name: found for name, found in result["benchmarks"].items() if "missing" not in found}
+    missing = {name: found for name, found in result["benchmarks"].items() if "missing" in found}
+    sections = [
+        Section(title="In short", blocks=[Facts(values=_facts(result, done)), _paper_table(done)]),
+        Section(
+            title="Over model size", blocks=list(_charts(done, model)) or ["No figure the paper has for all sizes."]
+        ),
+        Section(title="What others measured", blocks=[_known_table(done)]),
+    ]
+    calibrated = [chart for found in done.values() for chart in _calibration(found)]
+    if calibrated:
+        lead = (
+            "How often answers are right, by the probability the model gave them; on the line it knows what it knows."
+        )
+        sections.append(Section(title="Calibration", blocks=[lead, *calibrated]))
+    sections += [
+        Section(title=f"Examples: {found['title']}", blocks=list(_examples(found)))
+        for found in done.values()
+        if found.get("shown")
+    ]
+    sections.append(Section(title="How it was measured", blocks=[_settings_table(done), *_protocols(done)]))
+    if missing:
+        rows = [(found["title"], found["missing"]) for found in missing.values()]
+        sections.append(Section(title="Not here", blocks=[Table(columns=["benchmark", "what is missing"], rows=rows)]))
+    limited = (
+        f" Only the first {settings['limit']:,} examples of each: not to be compared." if settings["limit"] else ""
+    )
+    return report_page(
+        f"Zero-shot evaluation of {model['name']}",
+        sections,
+        lead=f"The benchmarks of the GPT-2 paper (Radford et al. 2019), data: {settings['data']}.{limited}",
+        footer=f"Model sha256 {model['sha256']}. "
+        + ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+    )
+
+
+def _facts(result: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, object]:
+    model = result["model"]
+    return {
+        "Parameters": model["parameters"],
+        "Weights": f"{model['weights']}, {model['backend']}",
+        "Benchmarks": f"{len(done)} of {len(result['benchmarks'])}",
+        "Stride": result["settings"]["stride"],
+    }
+
+
+def _paper_table(done: Mapping[str, Any]) -> Table:
+    rows: list[tuple[object, ...]] = []
+    for found in done.values():
+        for figure, value in found["figures"].items():
+            if figure in COUNTS:
+                continue
+            paper = found["paper"].get(figure, (None,) * 4)
+            printed = [each for each in paper if each is not None]
+            nearest = min(printed, key=lambda each: abs(each - (value or 0)), default=None)
+            difference = None if value is None or nearest is None else value - nearest
+            rows.append((found["title"], figure.replace("_", " "), value, *paper, difference))
+    return Table(
+        columns=["benchmark", "figure", "here", *SIZES, "difference to the nearest"],
+        rows=rows,
+        caption="Our figures, and the paper's for its four sizes where it prints them.",
+    )
+
+
+def _charts(done: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Block]:
+    for found in done.values():
+        figure = found["headline"]
+        paper, value = found["paper"].get(figure, (None,)), found["figures"].get(figure)
+        if None in paper or value is None:
+            continue
+        others = [known for known in found["known"] if known["figure"] == figure]
+        points = [
+            Points(name="paper", x=list(_PARAMETERS.values()), y=paper, labels=SIZES),
+            Points(name=model["name"], x=[model["parameters"]], y=[value]),
+        ]
+        if others:
+            points.append(
+                Points(
+                    name="others, published weights",
+                    x=[_PARAMETERS[known["size"]] for known in others],
+                    y=[known["value"] for known in others],
+                )
+            )
+        yield ScatterChart(
+            title=f"{found['title']}: {figure.replace('_', ' ')} ({found['better']} is better)",
+            x_label="parameters",
+            y_label=figure.replace("_", " "),
+            points=points,
+            log_x=True,
+            log_y=found["better"] == "lower" and "perplexity" in figure,
+        )
+
+
+def _known_table(done: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            found["title"],
+            known["size"],
+            known["figure"].replace("_", " "),
+            known["value"],
+            known["setting"],
+            known["source"],
+        )
+        for found in done.values()
+        for known in found["known"]
+    ]
+    return Table(
+        columns=["benchmark", "size", "figure", "value", "setting", "source"],
+        rows=rows or [("none", None, None, None, None, None)],
+        caption="Published weights, measured by others; mind the settings.",
+    )
+
+
+def _calibration(found: Mapping[str, Any]) -> Iterator[Block]:
+    pairs = sorted(
+        (confidence, score)
+        for confidence, score in zip(found.get("confidences", ()), found.get("scores", ()), strict=True)
+        if confidence is not None
+    )
+    if len(pairs) < 2 * _BINS:
+        return
+    bounds = [round(i * len(pairs) / _BINS) for i in range(_BINS + 1)]
+    bins = [pairs[first:last] for first, last in pairwise(bounds)]
+    yield ScatterChart(
+        title=f"{found['title']}: tenths of the examples, by confidence",
+        x_label="mean probability of the answer",
+        y_label="share that is right",
+        points=[
+            Points(
+                name="tenths",
+                x=[_mean([confidence for confidence, _ in each]) for each in bins],
+                y=[_mean([score for _, score in each]) for each in bins],
+            )
+        ],
+        diagonal=True,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _examples(found: Mapping[str, Any]) -> Iterator[Block]:
+    for each in found["shown"]:
+        sure = "" if each["confidence"] is None else f", the model's probability {100 * each['confidence']:.1f} %"
+        how = "right" if each["score"] == 1 else "wrong" if each["score"] == 0 else f"score {each['score']:.2f}"
+        yield Sample(
+            prompt=f"… {each['given']} ", text=each["answered"], caption=f"{how}; expected: {each['expected']}{sure}"
+        )
+
+
+def _settings_table(done: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            found["title"],
+            found["examples"],
+            ", ".join(f"{name}={value}" for name, value in found["choices"].items()),
+            "; ".join(f"{path} {sha256[:12]}…" for path, sha256 in found["files"].items()),
+            " ".join(found["notes"]),
+        )
+        for found in done.values()
+    ]
+    return Table(columns=["benchmark", "examples", "choices", "files and their sha256", "notes"], rows=rows)
+
+
+def _protocols(done: Mapping[str, Any]) -> Iterator[str]:
+    for found in done.values():
+        yield f"{found['title']}. {found['protocol']}"
