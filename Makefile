@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 test: $(VENV)/completed lint types
 	$(PYTEST) -n 2 -m "not long"
 
-test-all: $(VENV)/completed
+test-all: $(VENV)/completed $(VENV)/refereed
 	$(PYTEST) -n 2 -m long
 	$(MAKE) test-sanitized test-install
 
@@ -63,6 +63,11 @@ $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 
 # What the tests need, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,serve,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,evaluate,serve,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
+
+# The peers that long tests compare with.
+$(VENV)/refereed: $(VENV)/completed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[referees]'
+	@touch $@
