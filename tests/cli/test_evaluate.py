@@ -18,7 +18,8 @@ def evaluate(gpt2, tiny_folder: Path):
 def test_what_there_is(evaluate) -> None:
     listed = evaluate("--list").out
     assert "lambada: LAMBADA" in listed
-    assert "--set wikitext2.detokenize=yes|no" in listed
+    assert "--set wikitext2.detokenize=yes|no|harness" in listed
+    assert "hellaswag: HellaSwag" in listed
     assert evaluate("ptb", "--list").out in listed
 
 
@@ -34,9 +35,73 @@ def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
     assert "the first 2 examples only" in ran.err
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["benchmarks"]["ptb"]["choices"] == {"detokenize": "yes", "newlines": "ignored"}
-    assert report["settings"] == {"stride": 32, "limit": 2}
+    assert report["settings"] == {"stride": 32, "limit": 2, "data": "files"}
     printed = json.loads(evaluate("wsc273", "--data", data, "--limit", "2", "--json").out)
     assert printed["benchmarks"]["wsc273"]["figures"] == report["benchmarks"]["wsc273"]["figures"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+def test_what_is_not_here_is_a_line_and_the_rest_is_run(evaluate, results: Path) -> None:
+    folder = results / "data"
+    (folder / "wsc273").mkdir(parents=True)
+    ran = evaluate("--suite", "paper", "--data", str(folder))
+    assert ran.code == 0, ran.err
+    assert sum("not here" in line for line in ran.out.splitlines()) == 15
+    assert "cbt-cn: cbt/CBTest.tgz is not here. It is the Children's Book Test" in ran.err
+    (folder / "wsc273" / "llmfoundry_winograd_wsc.jsonl").write_text("{}", encoding="utf-8")
+    ran = evaluate("--suite", "paper", "--data", str(folder))
+    assert (ran.code, ran.out) == (1, "")
+    assert "winograd_wsc.jsonl is not the file that is meant: its SHA-256 is 44136fa3" in ran.err
+
+
+def test_the_made_up_examples_the_page_and_a_comparison(evaluate, results: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    one, other, page = (str(results / name) for name in ("one.json", "other.json", "page.html"))
+    tasks = ("lambada", "cbt-cn", "ptb", "coqa", "hellaswag")
+    ran = evaluate(*tasks, "--examples", "--out", one, "--report", page)
+    assert ran.code == 0, ran.err
+    assert "CBT, common nouns" in ran.out
+    html = Path(page).read_text(encoding="utf-8")
+    for text in (
+        "Over model size",
+        "35.13",
+        "cybertronai/bflm",
+        "made-up examples",
+        "Examples: LAMBADA",
+        "not in the paper",
+    ):
+        assert text.lower() in html.lower(), text
+    result = json.loads(Path(one).read_text(encoding="utf-8"))
+    assert result["settings"]["data"] == "made-up examples"
+    assert len(result["benchmarks"]["lambada"]["scores"]) == 4
+    evaluate(*tasks, "--examples", "--out", other, "--stride", "16", "--set", "hellaswag.text=harness")
+    compared = evaluate("--compare", one, other)
+    assert compared.code == 0, compared.err
+    assert "settings: stride is 32 in the first and 16 in the second" in compared.err
+    assert "hellaswag: choices differ" in compared.err
+    [line] = [line for line in compared.out.splitlines() if line.startswith("CBT")]
+    assert line.split()[-2:] == ["+0.00", "0.00"]
+    as_json = json.loads(evaluate("--compare", one, other, "--json").out)
+    assert as_json["figures"][0]["benchmark"] == "LAMBADA"
+
+
+def test_what_is_no_result_is_not_compared(evaluate, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"benchmarks": {}}', encoding="utf-8")
+    ran = evaluate("--compare", str(file), str(file))
+    assert (ran.code, ran.out) == (1, "")
+    assert "not what `gpt2 evaluate --out` writes" in ran.err
+
+
+def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
+    ran = gpt2("download-data", "ptb", "--data", str(tmp_path))
+    assert ran.code == 0, ran.err
+    assert "by hand" in ran.out and "the LDC's" in ran.out
+    assert "Did you mean lambada?" in gpt2("download-data", "lambda", "--data", str(tmp_path)).err
 
 
 @pytest.mark.parametrize(
@@ -44,7 +109,11 @@ def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
     [
         (("lambda",), 1, "Did you mean lambada?"),
         (("lambada",), 2, "Give --data DIR"),
-        (("lambada", "--data", "nowhere"), 1, "lambada_test.jsonl is missing"),
+        (("lambada", "--data", "nowhere"), 2, "'nowhere' does not exist"),
+        (("lambada", "--data", "."), 1, "lambada_test.jsonl is missing. It is OpenAI's edition"),
+        (("lambada", "--suite", "paper"), 2, "exclude each other"),
+        (("lambada", "--examples", "--set", "lambada.text=original"), 1, "has no made-up examples"),
+        (("--compare", __file__, __file__), 1, "is not readable JSON"),
         (("lambada", "--set", "text=openai"), 2, "must look like"),
         (("lambada", "--set", "ptb.newlines=ignored"), 2, "'ptb' is not among what is run"),
     ],

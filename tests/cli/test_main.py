@@ -40,7 +40,7 @@ def test_help_lists_every_verb_in_its_section(capsys: pytest.CaptureFixture[str]
     for section, verbs in frame.VERBS.items():
         assert f"{section}:" in shown
         for name, does in verbs.items():
-            assert f"  {name.ljust(10)}  {does}" in shown
+            assert f"  {name.ljust(max(map(len, VERBS)))}  {does}" in shown
 
 
 def test_no_arguments_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +50,7 @@ def test_no_arguments_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_its_module_and_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = getattr(import_module(f"gpt2.cli.{name}"), name)
+    command = getattr(import_module(f"gpt2.cli.{name.replace('-', '_')}"), name.replace("-", "_"))
     assert command.name == name
     assert frame.run([name, "--help"]) == 0
     assert f"Usage: gpt2 {name}" in capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_every_verb_has_its_module_and_its_help(name: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_option_says_what_it_does(name: str) -> None:
-    commands = [getattr(import_module(f"gpt2.cli.{name}"), name)]
+    commands = [getattr(import_module(f"gpt2.cli.{name.replace('-', '_')}"), name.replace("-", "_"))]
     while commands:
         command = commands.pop()
         commands += getattr(command, "commands", {}).values()

@@ -1,44 +1,63 @@
-"""Targets together equal each alone, and every chunk falls where it may."""
+"""Targets scored together, sharing what they begin with, equal targets scored alone."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import gpt2
 from gpt2.errors import ContextError
-from gpt2.generation import targets
-from gpt2.generation.targets import Target, score_targets
+from gpt2.generation.targets import Target, computed_tokens, score_targets, shared_tokens
+from gpt2.language_model import LanguageModel
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 128])
-def test_equal_the_definition(toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(targets, "_CHUNK_TOKENS", chunk)
-    backend = toy.Backend()
-    requests = [
-        Target(context=tuple(range(n)), targets=tuple(range(100, 100 + m)), best=best)
-        for n, m, best in [(1, 1, 0), (5, 3, 4), (2, 9, 1), (30, 3, 2), (7, 1, 0)]
-    ]
-    found = score_targets(backend, requests)
-    for request, score in zip(requests, found, strict=True):
-        ids = [*request.context, *request.targets]
-        for i, token in enumerate(request.targets):
-            logits = torch.from_numpy(backend.logits(ids[: len(request.context) + i]))
-            expected = torch.log_softmax(logits, 0)
-            assert score.logprobs[i] == pytest.approx(expected[token].item(), abs=1e-4)
-            assert score.ranks[i] == (expected > expected[token]).sum()
-            if i == 0:
-                assert score.best == tuple(np.argsort(-logits.numpy())[: request.best])
-        assert len(score.logprobs) == len(score.ranks) == len(request.targets)
-    assert backend.slots == {}
-    assert [score_targets(backend, [request])[0] for request in requests] == found
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> LanguageModel:
+    return gpt2.load(tiny_folder, backend="reference")
 
 
-def test_beyond_the_context(toy: SimpleNamespace) -> None:
-    backend = toy.Backend()
-    fits = Target(context=(1,) * 31, targets=(1, 2))
-    assert len(score_targets(backend, [fits])[0].logprobs) == 2
-    with pytest.raises(ContextError, match="take 33 tokens, and the model's context is 32"):
-        score_targets(backend, [fits, Target(context=(1,) * 32, targets=(1, 2))])
-    assert backend.slots == {}
-    assert score_targets(backend, []) == []
+IDS = st.integers(10, 12)  # few, so that many begin alike
+TARGETS = st.builds(
+    lambda context, targets, best: Target(context=tuple(context), targets=tuple(targets), best=best),
+    context=st.lists(IDS, min_size=1, max_size=30),
+    targets=st.lists(IDS, min_size=1, max_size=6),
+    best=st.sampled_from([0, 3]),
+)
+SHARED = st.builds(
+    lambda common, others: [
+        Target(context=(*common, *each.context), targets=each.targets, best=each.best) for each in others
+    ],
+    common=st.lists(IDS, min_size=8, max_size=24),
+    others=st.lists(TARGETS, min_size=1, max_size=5),
+)
+
+
+@settings(max_examples=40)
+@given(requests=st.one_of(SHARED, st.lists(TARGETS, min_size=1, max_size=5)))
+def test_together_as_alone(model: LanguageModel, requests: list[Target]) -> None:
+    together = score_targets(model.backend, requests)
+    for request, found in zip(requests, together, strict=True):
+        [alone] = score_targets(model.backend, [request])
+        assert len(found.logprobs) == len(found.ranks) == len(request.targets)
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+        assert (found.ranks, found.best) == (alone.ranks, alone.best)
+        assert len(found.best) == request.best
+        assert (found.best_logprob is None) == (request.best == 0)
+    assert model.backend.bytes() == 0
+
+
+def test_what_is_shared_is_computed_once() -> None:
+    story = tuple(range(100, 140))
+    ten = [Target(context=story, targets=(i, 7, 8)) for i in range(10)]
+    assert computed_tokens(ten) == 39 + 10 * 3  # the last of the story is read again by each
+    assert computed_tokens(ten[:1]) == ten[0].n_tokens == 42
+    assert computed_tokens([ten[0], ten[0]]) == 42
+    assert computed_tokens([Target(context=(1, 2), targets=(3,)), Target(context=(1, 5), targets=(3,))]) == 4
+    assert shared_tokens(ten[0], ten[1]) == 40
+
+
+def test_nothing_and_too_much(model: LanguageModel) -> None:
+    assert score_targets(model.backend, []) == []
+    with pytest.raises(ContextError, match="they take 65 tokens, and the model's context is 64"):
+        score_targets(model.backend, [Target(context=(1,) * 64, targets=(2, 3))])

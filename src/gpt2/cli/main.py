@@ -21,7 +21,7 @@ FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
 
-# Section -> verb -> what it does. The module is gpt2.cli.VERB, its command bears the verb's name.
+# Section -> verb -> what it does. The module is gpt2.cli.VERB, its command bears the verb's name (_ for -).
 VERBS = {
     "Use a model": {
         "generate": "Continue a text.",
@@ -36,6 +36,7 @@ VERBS = {
     "Judge a model": {
         "evaluate": "The paper's benchmarks, beside the paper's numbers.",
         "verify": "Whether a model is whole, and gives its known answers.",
+        "download-data": "Fetch the benchmarks' data.",
         "overlap": "How much of a test set stands in a training set.",
     },
     "Text and tokens": {
@@ -70,7 +71,8 @@ class Verbs(click.Group):
         """The verb's command, or None where there is no such verb."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        return getattr(import_module(f"gpt2.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        return getattr(import_module(f"gpt2.cli.{name}"), name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

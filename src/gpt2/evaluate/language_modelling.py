@@ -157,7 +157,8 @@ def _documents(
 ) -> list[str]:
     documents: list[list[str]] = [[]]
     for line, written in zip(lines, natural, strict=True):
-        if documents[-1] and (apart or (begins is not None and begins(line))):
+        begun = "".join(documents[-1]).strip() if apart or (begins is not None and begins(line)) else ""
+        if begun:
             documents.append([])
         documents[-1].append(f"{written}\n")
     return ["".join(document) for document in documents]

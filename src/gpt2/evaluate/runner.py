@@ -101,6 +101,8 @@ def evaluate(
         for benchmark, chosen, hashes, plan in plans:
             found = _run(model, benchmark.name, plan, answers, progress)
             results[benchmark.name] = {**_facts(benchmark), **found, "choices": chosen, "files": hashes}
+            if chosen.get("set") != benchmark.defaults().get("set"):
+                results[benchmark.name]["title"] += f" ({chosen['set']})"
     finally:
         answers.close()
     return {

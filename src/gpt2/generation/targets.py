@@ -142,7 +142,8 @@ def _segments(requests: Sequence[Target]) -> Iterator[_Segment]:
     """The roots of the tree."""
     texts = [request.context + request.targets for request in requests]
     members = sorted(range(len(requests)), key=texts.__getitem__)
-    yield from _divided(members, 0, texts, requests)
+    if members:
+        yield from _divided(members, 0, texts, requests)
 
 
 def _divided(
