@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"data", "model", "optim", "checkpoint", "tokenizer", "files", "machine", "native", "report", "recipes"},
     "recipes": set(),
     "evaluate": {"language_model", "tasks", "generation", "data", "hub", "files", "report"},
-    "serve": {"language_model", "generation", "tasks", "inspect", "detect"},
+    "serve": {"language_model", "generation", "tasks", "inspect", "detect", "backends"},
 }
 EVERY_ROOM = {"bench", "cli", "__main__", "__init__"}
 MAY_IMPORT_TORCH = {"model/gpt.py", "model/init.py", "backends/torch.py"}

@@ -203,7 +203,7 @@ class LanguageModel:
         """
         from gpt2.generation import score
 
-        return score(self._exact_backend(), self.tokenizer, text, stride=stride, best=best)
+        return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best)
 
     def translate(
         self, text: str, *, source: str = "french", target: str = "english", prompts: "Prompts | None" = None
@@ -291,7 +291,7 @@ class LanguageModel:
         """
         if not len(ids):
             raise GenerationError("There are no logits of no tokens: give at least 1 id.")
-        backend = self._exact_backend()
+        backend = self.exact_backend()
         slot = backend.new()
         try:
             [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
@@ -304,7 +304,7 @@ class LanguageModel:
         """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`."""
         from gpt2.inspect import activations
 
-        return activations(self._exact_backend(), self.tokenizer, text, depths=depths)
+        return activations(self.exact_backend(), self.tokenizer, text, depths=depths)
 
     def attention(
         self,
@@ -317,13 +317,13 @@ class LanguageModel:
         """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`."""
         from gpt2.inspect import attention
 
-        return attention(self._exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
+        return attention(self.exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
 
     def logit_lens(self, text: Prompt, *, depths: Sequence[int] | int | None = None, best: int = 10) -> "Lens":
         """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`."""
         from gpt2.inspect import logit_lens
 
-        return logit_lens(self._exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
+        return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
     def patch(
         self,
@@ -390,7 +390,8 @@ class LanguageModel:
     ) -> None:
         self.close()
 
-    def _exact_backend(self) -> Backend:
+    def exact_backend(self) -> Backend:
+        """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
         if self._exact is None:
             assert self._open_exact is not None
             self._exact = self._open_exact()
@@ -398,7 +399,7 @@ class LanguageModel:
 
     def _intervening_backend(self) -> Backend:
         if self._intervening is None:
-            exact = self._exact_backend()
+            exact = self.exact_backend()
             self._intervening = (
                 exact if exact.intervenes else backends.open(self.checkpoint.weights, backend="reference")
             )

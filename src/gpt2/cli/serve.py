@@ -94,7 +94,7 @@ def serve(
         gpt2 serve --model mine=./novel --also gpt2-mini --port 9000
         GPT2_API_KEYS=$(openssl rand -hex 32) gpt2 serve --host 0.0.0.0
     """
-    from gpt2.serve import Options, ServedModel, build_service, read_keys, run
+    from gpt2.serve import Options, ServedModel, Server, build_service, read_keys
 
     messages = click.get_current_context().find_root().obj
     if isinstance(messages, output.Messages):
@@ -120,7 +120,8 @@ def serve(
             log.info("%s: %s by %s on %s", name, model.backend.weights, model.backend.name, model.device)
             served.append(ServedModel(model, name=name, limits=limits, max_sequences=sequences))
         service = build_service(served, limits=limits, log_text=log_text)
-        code = run(service, options, ready=lambda address: log.info("listening on %s", address))
+        server = Server(service, options)
+        code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
     if code:
         raise click.exceptions.Exit(code)
 

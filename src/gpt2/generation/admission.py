@@ -5,6 +5,7 @@ priority that do, a bounded number of times; then all wait for it. One that woul
 have computed waits for that one, and nobody waits for it.
 """
 
+from bisect import insort
 from collections.abc import Collection
 
 from gpt2.backends.seam import Backend
@@ -41,8 +42,7 @@ class Admission:
 
     def add(self, job: Job) -> None:
         """Queue a job."""
-        self._waiting.append(job)
-        self._waiting.sort(key=lambda job: (-job.request.priority, job.id))
+        insort(self._waiting, job, key=lambda job: (-job.request.priority, job.id))
 
     def remove(self, request: int) -> Job | None:
         """Take a job out of the queue, if it is there."""

@@ -124,6 +124,10 @@ class Scheduler:
             self.cancel(request)
         self._prefixes.shrink(0)
 
+    def has_begun(self, request: int) -> bool:
+        """Whether a request of that number has a place and has not ended."""
+        return request in self._running
+
     def statistics(self) -> Statistics:
         """How things stand."""
         running = self._running.values()

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from gpt2.serve.app import build_app
     from gpt2.serve.keys import read_keys
     from gpt2.serve.models import ServedModel
-    from gpt2.serve.server import Options, run
+    from gpt2.serve.server import Options, Server
     from gpt2.serve.service import Service, build_service
 
-__all__ = ["Limits", "Options", "ServedModel", "Service", "build_app", "build_service", "read_keys", "run"]
+__all__ = ["Limits", "Options", "ServedModel", "Server", "Service", "build_app", "build_service", "read_keys"]
 
 _HOMES = {
     "Options": "server",
     "ServedModel": "models",
+    "Server": "server",
     "Service": "service",
     "build_app": "app",
     "build_service": "service",
     "read_keys": "keys",
-    "run": "server",
 }
 _EXTRA = ("starlette", "uvicorn", "pydantic", "prometheus_client", "llguidance")
 

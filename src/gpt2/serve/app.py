@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gpt2.serve import playground, status
+from gpt2.serve import completions, openapi, playground, score, status, tokens
 from gpt2.serve.door import Admission, Door
 from gpt2.serve.faults import ApiError
 from gpt2.serve.service import Service
@@ -19,6 +19,12 @@ from gpt2.serve.service import Service
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
 
 ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/v1/completions", completions.complete),
+    ("POST", "/v1/score", score.score_texts),
+    ("POST", "/tokenize", tokens.tokenize),
+    ("POST", "/detokenize", tokens.detokenize),
+    ("GET", "/tokenizer_info", tokens.tokenizer_info),
+    ("GET", "/openapi.json", openapi.describe),
     ("POST", "/v1/chat/completions", status.no_chat),
     ("GET", "/v1/models", status.list_models),
     ("GET", "/v1/models/{model:path}", status.one_model),

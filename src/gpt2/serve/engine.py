@@ -10,11 +10,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from gpt2.generation import Event, Request, Scheduler
+from gpt2.generation import Event, Request, Scheduler, Statistics
 from gpt2.serve.faults import ApiError
 from gpt2.serve.limits import Limits
 
@@ -42,19 +42,23 @@ class Ticket:
         self.samples_left = [request.sampling.n for request in requests]  # of the engine's thread
         self.over = False
         self._engine = engine
-        self._batches: list[Batch] = []
+        self._events: Batch = []
         self._news = asyncio.Event()
 
-    async def batches(self) -> AsyncIterator[Batch]:
-        """Pairs of (index of the request, event), as many at once as came meanwhile, until every request has ended."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            batches, self._batches = self._batches, []
-            for batch in batches:
-                yield batch
-            if self.over and not self._batches:
-                return
+    async def next(self, seconds: float | None = None) -> Batch:
+        """Pairs of (index of the request, event) that came meanwhile, waiting for the first.
+
+        None at all when it is `over`, or when that many seconds have passed.
+        """
+        if not self._events and not self.over:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                return []
+        events, self._events = self._events, []
+        self._news.clear()
+        return events
 
     def cancel(self) -> None:
         """Give its place back within a step; no more events come. May be called at any time."""
@@ -62,7 +66,7 @@ class Ticket:
 
     def take(self, batch: Batch) -> None:
         """Events from the engine; called on the event loop."""
-        self._batches.append(batch)
+        self._events += batch
         self._news.set()
 
     def end(self) -> None:
@@ -85,12 +89,12 @@ class Engine:
         self.name = name
         self.on_death: Callable[[BaseException], None] = lambda error: None
         self.death: BaseException | None = None
-        self.steps = 0
         self.beat = time.monotonic()  # when the last step began or ended
         self._scheduler = scheduler
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
+        self._unbegun: set[Ticket] = set()
         self._open: set[Ticket] = set()  # of the event loop
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
@@ -107,11 +111,6 @@ class Engine:
     def waiting(self) -> list[Ticket]:
         """Those without a place yet."""
         return [ticket for ticket in self._open if ticket.started is None]
-
-    @property
-    def running(self) -> int:
-        """How many have one."""
-        return sum(ticket.started is not None for ticket in self._open)
 
     @property
     def idle(self) -> bool:
@@ -136,6 +135,10 @@ class Engine:
             self._open.discard(ticket)
             ticket.end()
             self._commands.put(lambda: self._cancel(ticket))
+
+    def statistics(self) -> "Future[Statistics]":
+        """How things stand, from the engine's thread."""
+        return self.call(self._scheduler.statistics)
 
     def break_off(self, reason: str) -> None:
         """End everything that is open with a 503 that says why."""
@@ -200,8 +203,8 @@ class Engine:
                 self._obey()
                 if self._scheduler.busy and not self._stopping:
                     self.beat = time.monotonic()
-                    events = self._scheduler.step()
-                    self.steps += 1
+                    events = self._scheduler.step(self.beat)
+                    self._note_begun()
                     self._pass_on(events)
                 self.beat = time.monotonic()
             self._scheduler.close()
@@ -232,11 +235,20 @@ class Engine:
                 return
             ticket.numbers.append(number)
             self._tickets[number] = ticket, index
+        self._unbegun.add(ticket)
 
     def _cancel(self, ticket: Ticket) -> None:
+        self._unbegun.discard(ticket)
         for number in ticket.numbers:
             if self._tickets.pop(number, None) is not None:
                 self._scheduler.cancel(number)
+
+    def _note_begun(self) -> None:
+        """Those that got a place in this step, or came to their end in it."""
+        now = time.monotonic()
+        for ticket in [t for t in self._unbegun if any(map(self._scheduler.has_begun, t.numbers))]:
+            ticket.started = now
+            self._unbegun.discard(ticket)
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         """Events to their tickets, in one call to the event loop."""
@@ -246,6 +258,7 @@ class Engine:
             if found is None:  # cancelled
                 continue
             ticket, index = found
+            self._unbegun.discard(ticket)
             batches.setdefault(ticket, []).append((index, event))
             if event.finish_reason is not None:
                 left = 0 if event.error is not None else ticket.samples_left[index] - 1

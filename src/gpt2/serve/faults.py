@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from gpt2.errors import BackendError, ContextError, Gpt2Error
+from gpt2.errors import BackendError, ContextError, DeadlineError, Gpt2Error
 
 _TYPES = {
     401: "authentication_error",
@@ -79,6 +79,13 @@ def to_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ContextError):
         return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+    if isinstance(error, DeadlineError):
+        return ApiError(
+            429,
+            "The request waited for a place longer than the limit queue_seconds allows. Send it again later.",
+            code="queue_seconds",
+            retry_after=2,
+        )
     if isinstance(error, BackendError):
         return ApiError(503, str(error), retry_after=1)
     if isinstance(error, Gpt2Error):

@@ -1,6 +1,8 @@
 """Prometheus metrics: vLLM's names and units under our prefix, so that its dashboards port by renaming."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from gpt2.generation import Counts, Statistics
 
 _SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -12,6 +14,7 @@ class Metrics:
     """Every metric of one server, in a registry of its own: two servers in a process do not mix."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each of the first, which nobody reads
         self.registry = CollectorRegistry()
         model = ("model_name",)
 
@@ -50,6 +53,55 @@ class Metrics:
         self.request_max_tokens = histogram("request_params_max_tokens", "max_tokens of a request.", _TOKENS)
         self.http = counter("http_requests", "Answers by path and status.", ("path", "status"))
 
+        self._of: dict[str, ModelMetrics] = {}
+        self._counts: dict[str, Counts] = {}  # as they were last taken over
+
+    def of(self, model_name: str) -> "ModelMetrics":
+        """Those of one model, looked up once."""
+        found = self._of.get(model_name)
+        if found is None:
+            found = self._of[model_name] = ModelMetrics(self, model_name)
+        return found
+
+    def take(self, model_name: str, now: Statistics, *, places: int) -> None:
+        """Bring what a scheduler knows up to date."""
+        before, counts = self._counts.get(model_name, Counts()), now.counts
+        self._counts[model_name] = counts
+        self.running.labels(model_name).set(now.running)
+        self.waiting.labels(model_name).set(now.waiting)
+        self.cache_usage.labels(model_name).set(min(1.0, now.sequences / places))
+        self.cache_bytes.labels(model_name).set(now.kv_bytes)
+        found = counts.prefix_tokens - before.prefix_tokens
+        self.prefix_hits.labels(model_name).inc(found)
+        self.prefix_queries.labels(model_name).inc(found + counts.prompt_tokens - before.prompt_tokens)
+        self.drafted.labels(model_name).inc(counts.drafted_tokens - before.drafted_tokens)
+        self.accepted.labels(model_name).inc(counts.accepted_tokens - before.accepted_tokens)
+        self.steps.labels(model_name).inc(counts.steps - before.steps)
+
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """What the requests of one model count."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._success = metrics.success
+        self._name = name
+        self.prompt_tokens = metrics.prompt_tokens.labels(name)
+        self.generation_tokens = metrics.generation_tokens.labels(name)
+        self.cancelled = metrics.cancelled.labels(name)
+        self.failed = metrics.failed.labels(name)
+        self.first_token = metrics.first_token.labels(name)
+        self.inter_token = metrics.inter_token.labels(name)
+        self.latency = metrics.latency.labels(name)
+        self.queue_time = metrics.queue_time.labels(name)
+        self.request_prompt_tokens = metrics.request_prompt_tokens.labels(name)
+        self.request_generation_tokens = metrics.request_generation_tokens.labels(name)
+        self.request_n = metrics.request_n.labels(name)
+        self.request_max_tokens = metrics.request_max_tokens.labels(name)
+
+    def success(self, reason: str) -> Counter:
+        """Of sequences that ended for this reason."""
+        return self._success.labels(self._name, reason)

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from gpt2 import __version__
 from gpt2.generation import Scheduler
 from gpt2.language_model import LanguageModel
 from gpt2.serve.engine import Engine
-from gpt2.serve.faults import ApiError
+from gpt2.serve.faults import ApiError, bad_request
 from gpt2.serve.limits import Limits
+from gpt2.serve.relay import ExactWork
+from gpt2.serve.vocabulary import Vocabulary, token_names
 
 
 class ServedModel:
@@ -19,14 +22,36 @@ class ServedModel:
         name: by which requests ask for it.
         model: tokenizer, configuration and backend.
         engine: the thread that computes.
+        exact: runs what needs the model's own numbers, in turns with the engine.
+
+    Args:
         max_sequences: computed at once.
+        prefix_bytes: what the computed beginnings of earlier requests may take.
     """
 
-    def __init__(self, model: LanguageModel, *, name: str, limits: Limits, max_sequences: int = 16) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        name: str,
+        limits: Limits | None = None,
+        max_sequences: int = 16,
+        prefix_bytes: int = 256 << 20,
+    ) -> None:
+        limits = limits or Limits()
         self.name = name
         self.model = model
         self.max_sequences = max_sequences
-        self.engine = Engine(self._scheduler(), name=name, limits=limits)
+        whole = model.backend.slot_bytes(model.config.n_positions)
+        scheduler = Scheduler(
+            model.backend,
+            model.tokenizer,
+            max_slots=max_sequences,
+            kv_bytes=max_sequences * whole + prefix_bytes,
+            prefix_bytes=prefix_bytes,
+        )
+        self.engine = Engine(scheduler, name=name, limits=limits)
+        self.exact = ExactWork(model, self.engine, most_waiting=limits.queue_requests)
         self.created = int(time.time())
 
     @property
@@ -34,11 +59,32 @@ class ServedModel:
         """Tokens of the context."""
         return self.model.config.n_positions
 
+    @property
+    def fingerprint(self) -> str:
+        """What computes the model: where it changes, the same seed may give another text."""
+        backend = self.model.backend
+        return f"gpt2-{__version__}-{backend.name}-{backend.weights}-{backend.device}"
+
     @cached_property
     def token_names(self) -> list[str]:
-        """The text of each id; of one that is part of a character its bytes, as OpenAI writes them, so that no two
-        ids have one name."""
-        return [_name(piece) for piece in self.model.tokenizer.vocabulary.tokens]
+        """A name for each id."""
+        return token_names(self.model)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What grammars are compiled against."""
+        return Vocabulary(self.model)
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Refuse ids that the tokenizer does not have.
+
+        Raises:
+            ApiError: 400, with the first such id.
+        """
+        most = min(self.model.tokenizer.vocab_size, self.model.config.vocab_size) - 1
+        for token in ids:
+            if token > most:
+                raise bad_request(f"{param} cannot be used: there is no token {token}; ids are 0 to {most}.", param)
 
     def description(self) -> dict[str, Any]:
         """The model as `/v1/models` lists it."""
@@ -61,9 +107,6 @@ class ServedModel:
                 "device": backend.device,
             },
         }
-
-    def _scheduler(self) -> Scheduler:
-        return Scheduler(self.model.backend, self.model.tokenizer, max_slots=self.max_sequences)
 
 
 class ModelSet:
@@ -99,10 +142,3 @@ class ModelSet:
                 code="model_not_found",
             )
         return found
-
-
-def _name(piece: bytes) -> str:
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

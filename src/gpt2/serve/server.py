@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,72 +64,61 @@ class Options:
         return Admission(keys=self.keys, hosts=names, origins=self.origins)
 
 
-def run(service: Service, options: Options, *, ready: Callable[[str], None] = lambda address: None) -> int:
-    """Serve until a signal or a failure ends it.
+class Server(uvicorn.Server):
+    """A server that listens as soon as it is made, and answers once it runs.
 
     Args:
         service: what is served.
         options: where.
-        ready: called with the address once requests are answered.
-
-    Returns:
-        The process's exit code.
 
     Raises:
         ConfigError: the address is taken, or cannot be listened on.
     """
-    listener = _listen(options)
-    app = build_app(service, options.admission())
-    config = uvicorn.Config(
-        app,
-        http=protocol_class(service.limits),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=service.limits.header_bytes,
-        timeout_keep_alive=75,  # longer than load balancers keep a connection: it is they who close it
-        ssl_certfile=options.certificate,
-        ssl_keyfile=options.private_key,
-    )
-    _room_for_connections(service.limits.connections)
-    server = _Server(config, service)
-    with contextlib.closing(listener):
-        scheme = "https" if options.certificate else "http"
-        host, port = listener.getsockname()[:2]
-        address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        asyncio.run(server.serve_until_ended(listener, lambda: ready(address)))
-    return FAILED if service.failure else 0
 
-
-class _Server(uvicorn.Server):
-    """uvicorn's, with our own way to end."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
+    def __init__(self, service: Service, options: Options) -> None:
         self._service = service
+        self._listener = _listen(options)
+        super().__init__(_uvicorn_config(service, options))
         self._ended = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        host, port = self._listener.getsockname()[:2]
+        scheme = "https" if options.certificate else "http"
+        self.address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    async def serve_until_ended(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
+    def run_until_ended(self, ready: Callable[[], object] = lambda: None) -> int:
+        """Serve until a signal, `stop` or a failure ends it.
+
+        Args:
+            ready: called once requests are answered.
+
+        Returns:
+            The process's exit code.
+        """
+        _room_for_connections(self._service.limits.connections)
+        with contextlib.closing(self._listener):
+            asyncio.run(self._run(ready))
+        return FAILED if self._service.failure else 0
+
+    def stop(self) -> None:
+        """Do as at a signal; from any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._asked_to_end)
+
+    async def _run(self, ready: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
         for model in self._service.models:
             model.engine.on_death = lambda error: self._ended.set()
-        with _signals(lambda: loop.call_soon_threadsafe(self._asked_to_end)):
+        with _signals(self.stop):
             ending = asyncio.create_task(self._end())
             announcing = asyncio.create_task(self._announce(ready))
             try:
-                await self._serve([listener])
+                await self._serve([self._listener])
             finally:
                 ending.cancel()
                 announcing.cancel()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield  # ours are set already
-
-    async def _announce(self, ready: Callable[[], None]) -> None:
+    async def _announce(self, ready: Callable[[], object]) -> None:
         while not self.started:
             await asyncio.sleep(0.005)
         ready()
@@ -159,9 +149,29 @@ class _Server(uvicorn.Server):
             engine.break_off("The server is shutting down, and the request did not end in time. Send it again.")
 
 
+def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(service, options.admission()),
+        http=protocol_class(service.limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=service.limits.header_bytes,
+        timeout_keep_alive=75,  # longer than load balancers keep a connection: it is they who close it
+        ssl_certfile=options.certificate,
+        ssl_keyfile=options.private_key,
+    )
+
+
 @contextlib.contextmanager
 def _signals(asked_to_end: Callable[[], object]) -> Generator[None]:
-    """Call back on SIGTERM and Ctrl-C while the block runs."""
+    """Call back on SIGTERM and Ctrl-C while the block runs; in a thread that is not the first, never."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     names = ["SIGINT", "SIGTERM", *(["SIGBREAK"] if sys.platform == "win32" else [])]
     numbers = [getattr(signal, name) for name in names]
     before = {number: signal.signal(number, lambda *_: asked_to_end()) for number in numbers}
@@ -178,6 +188,8 @@ def _listen(options: Options) -> socket.socket:
     try:
         if sys.platform != "win32":  # there it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # What the system holds for a client that does not read, on top of the 64 kB held here; connections inherit it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         listener.bind((options.host, options.port))
         listener.listen(2048)
     except (OSError, OverflowError) as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from gpt2.serve.metrics import Metrics
 from gpt2.serve.models import ModelSet, ServedModel
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 _SHOWN_CHARACTERS = 80
 
@@ -95,6 +96,28 @@ async def read(request: Request, kind: type[M], limits: Limits) -> M:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise _explain(error) from None
+
+
+async def while_present(request: Request, work: Coroutine[object, object, T]) -> T:
+    """Wait for work whose only use is the answer: it is cancelled when the client leaves.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
 
 
 def _explain(error: ValidationError) -> ApiError:

@@ -1,5 +1,7 @@
 """What a server says about itself: health for a supervisor, models for clients, metrics for Prometheus."""
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -36,10 +38,10 @@ async def metrics(service: Service, request: Request) -> Response:
     """Prometheus's text format."""
     for served in service.models:
         engine, label = served.engine, served.name
-        service.metrics.running.labels(label).set(engine.running)
         waiting = engine.waiting
-        service.metrics.waiting.labels(label).set(len(waiting))
         service.metrics.waiting_tokens.labels(label).set(sum(ticket.n_tokens for ticket in waiting))
+        statistics = await asyncio.wrap_future(engine.statistics())
+        service.metrics.take(label, statistics, places=served.max_sequences)
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

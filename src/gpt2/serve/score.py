@@ -1,0 +1,111 @@
+"""`POST /v1/score`: how likely texts are, in the model's own numbers (fp32 unless the server was told a form)."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import isfinite
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gpt2.backends import Backend
+from gpt2.generation import score
+from gpt2.generation.text import TextStream
+from gpt2.serve.faults import bad_request, json_response, limit_exceeded
+from gpt2.serve.models import ServedModel
+from gpt2.serve.schema import Prompt, ScoreRequest
+from gpt2.serve.service import Service, read, while_present
+
+
+async def score_texts(service: Service, request: Request) -> Response:
+    """Score one text or several, each by a window that slides where it is longer than the context."""
+    asked = await read(request, ScoreRequest, service.limits)
+    served = service.models.get(asked.model)
+    service.check_ready()
+    _check(asked, served, service)
+    first = asked.score_first is not False
+
+    def all_of_them(backend: Backend) -> list[dict[str, Any]]:
+        texts = [_ids(text, asked, served) for text in asked.text]
+        n_tokens = sum(map(len, texts))
+        if n_tokens > service.limits.score_tokens:
+            raise limit_exceeded(
+                "There is too much to score",
+                f"{n_tokens:,} tokens",
+                "score_tokens",
+                f"{service.limits.score_tokens:,}",
+                param="text",
+            )
+        return [_scored(backend, ids, index, asked, served, first=first) for index, ids in enumerate(texts)]
+
+    data = await while_present(request, served.exact.run(all_of_them))
+    n_tokens = sum(len(entry["token_ids"]) for entry in data)
+    request.scope["call"].fields |= {"model": served.name, "prompt_tokens": n_tokens}
+    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return json_response({"object": "list", "model": served.name, "data": data, "usage": usage})
+
+
+def _check(asked: ScoreRequest, served: ServedModel, service: Service) -> None:
+    limits = service.limits
+    if len(asked.text) > limits.prompts:
+        raise limit_exceeded("There are too many texts", len(asked.text), "prompts", limits.prompts, param="text")
+    if (asked.top_logprobs or 0) > limits.logprobs:
+        raise limit_exceeded(
+            "top_logprobs asks for too many tokens",
+            asked.top_logprobs,
+            "logprobs",
+            limits.logprobs,
+            param="top_logprobs",
+        )
+    if asked.stride is not None and asked.stride > served.n_positions:
+        raise bad_request(
+            f"stride may be at most the context of {served.n_positions:,} tokens: got {asked.stride}.", "stride"
+        )
+
+
+def _ids(text: Prompt, asked: ScoreRequest, served: ServedModel) -> list[int]:
+    if isinstance(text, str):
+        return served.model.tokenizer.encode(text, allow_special=asked.parse_special is not False)
+    served.check_ids(text, "text")
+    return text
+
+
+def _scored(
+    backend: Backend, ids: Sequence[int], index: int, asked: ScoreRequest, served: ServedModel, *, first: bool
+) -> dict[str, Any]:
+    found = score(
+        backend,
+        served.model.tokenizer,
+        ids,
+        stride=asked.stride,
+        score_first=first,
+        best=asked.top_logprobs or 0,
+    )
+    names = served.token_names
+    entry: dict[str, Any] = {
+        "index": index,
+        "object": "score",
+        "tokens": [names[token] for token in found.ids],
+        "token_ids": list(found.ids),
+        "token_logprobs": list(found.logprobs),
+        "ranks": list(found.ranks),
+        "entropies": list(found.entropies),
+        "text_offset": _offsets(found.ids, served),
+        "logprob": found.logprob,
+        "perplexity": _finite(found.perplexity),
+        "perplexity_per_word": _finite(found.perplexity_per_word),
+        "bits_per_byte": _finite(found.bits_per_byte),
+    }
+    if asked.top_logprobs:
+        entry["top_logprobs"] = [{names[token]: logprob for token, logprob in best} for best in found.best]
+    return entry
+
+
+def _offsets(ids: Sequence[int], served: ServedModel) -> list[int]:
+    """Where each token begins in the text, in characters; one that is part of a character, where that begins."""
+    text = TextStream(served.model.tokenizer)
+    return list(accumulate((len(text.push(token)[0]) for token in ids), initial=0))[:-1]
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

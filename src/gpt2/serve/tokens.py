@@ -1,0 +1,73 @@
+"""Text to token ids and back, as lm-evaluation-harness, vLLM and llama.cpp ask for it."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gpt2.serve.faults import bad_request, json_response
+from gpt2.serve.schema import DetokenizeRequest, TokenizeRequest
+from gpt2.serve.service import Service, read
+
+_LONG_CHARACTERS = 10_000
+
+
+async def tokenize(service: Service, request: Request) -> Response:
+    """The ids of a text."""
+    asked = await read(request, TokenizeRequest, service.limits)
+    served = service.models.get(asked.model)
+    if (asked.prompt is None) == (asked.content is None):
+        raise bad_request("One text is needed, as prompt or as content.", "prompt")
+    text = asked.prompt if asked.prompt is not None else asked.content or ""
+
+    def encode() -> list[int]:
+        return served.model.tokenizer.encode(text, allow_special=asked.parse_special is not False)
+
+    ids = await asyncio.to_thread(encode) if len(text) > _LONG_CHARACTERS else encode()
+    answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.n_positions, "tokens": ids}
+    if asked.with_pieces:
+        answer["tokens"] = [{"id": token, "piece": _piece(served.model.tokenizer.token_bytes(token))} for token in ids]
+    if asked.return_token_strs:
+        answer["token_strs"] = [served.token_names[token] for token in ids]
+    return json_response(answer)
+
+
+async def detokenize(service: Service, request: Request) -> Response:
+    """The text of ids; by both of the names that clients look for."""
+    asked = await read(request, DetokenizeRequest, service.limits)
+    served = service.models.get(asked.model)
+    served.check_ids(asked.tokens, "tokens")
+    text = served.model.tokenizer.decode(asked.tokens)
+    return json_response({"prompt": text, "content": text})
+
+
+async def tokenizer_info(service: Service, request: Request) -> Response:
+    """What lm-evaluation-harness asks before it uses a tokenizer from afar."""
+    served = service.models.get(request.query_params.get("model"))
+    tokenizer = served.model.tokenizer
+    end = None if tokenizer.eot is None else tokenizer.decode([tokenizer.eot])
+    return json_response(
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": served.n_positions,
+            "bos_token": end,
+            "eos_token": end,
+            "unk_token": end,
+            "pad_token": None,
+            "bos_token_id": tokenizer.eot,
+            "eos_token_id": tokenizer.eot,
+            "add_prefix_space": False,
+            "chat_template": None,
+            "hash": tokenizer.hash,
+        }
+    )
+
+
+def _piece(piece: bytes) -> str | list[int]:
+    """As text, or as llama.cpp has it the bytes of what is part of a character."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
