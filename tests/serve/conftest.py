@@ -135,6 +135,9 @@ class Running:
             connection.sendall("\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode() + data)
             return read_answer(connection)
 
+    def read(self, connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+        return read_answer(connection)
+
     def stop(self) -> None:
         self.server.stop()
         self.thread.join(SECONDS)
