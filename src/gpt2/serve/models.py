@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gpt2 import __version__
 from gpt2.generation import Scheduler
 from gpt2.language_model import LanguageModel
 from gpt2.serve.engine import Engine
@@ -13,6 +13,14 @@ from gpt2.serve.faults import ApiError, bad_request
 from gpt2.serve.limits import Limits
 from gpt2.serve.relay import ExactWork
 from gpt2.serve.vocabulary import Vocabulary, token_names
+
+
+def release() -> str:
+    """The package's version; unknown where it runs without having been installed."""
+    try:
+        return version("gpt2kit")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 class ServedModel:
@@ -63,7 +71,7 @@ class ServedModel:
     def fingerprint(self) -> str:
         """What computes the model: where it changes, the same seed may give another text."""
         backend = self.model.backend
-        return f"gpt2-{__version__}-{backend.name}-{backend.weights}-{backend.device}"
+        return f"gpt2-{release()}-{backend.name}-{backend.weights}-{backend.device}"
 
     @cached_property
     def token_names(self) -> list[str]:

@@ -6,9 +6,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gpt2 import __version__
 from gpt2.serve import schema
 from gpt2.serve.faults import json_response
+from gpt2.serve.models import release
 from gpt2.serve.service import Service
 
 _NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}
@@ -144,7 +144,7 @@ def description() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "gpt2",
-            "version": __version__,
+            "version": release(),
             "description": "OpenAI's completions interface for GPT-2, with vLLM's names for what goes beyond it.",
         },
         "paths": paths,
