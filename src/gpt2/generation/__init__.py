@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt2.generation.beam import Beam, beam_search
     from gpt2.generation.constraint import Constraint, Follower
+    from gpt2.generation.draft_model import ModelDrafter
+    from gpt2.generation.drafting import Drafter
+    from gpt2.generation.ngram import NgramDrafter
     from gpt2.generation.noise import ContextNoise, Noise
     from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
     from gpt2.generation.scheduler import Scheduler
@@ -20,9 +23,12 @@ __all__ = [
     "Constraint",
     "ContextNoise",
     "Counts",
+    "Drafter",
     "Event",
     "FinishReason",
     "Follower",
+    "ModelDrafter",
+    "NgramDrafter",
     "Noise",
     "Request",
     "Sampling",
@@ -40,9 +46,12 @@ _HOMES = {
     "Constraint": "constraint",
     "ContextNoise": "noise",
     "Counts": "statistics",
+    "Drafter": "drafting",
     "Event": "requests",
     "FinishReason": "requests",
     "Follower": "constraint",
+    "ModelDrafter": "draft_model",
+    "NgramDrafter": "ngram",
     "Noise": "noise",
     "Request": "requests",
     "Sampling": "settings",

@@ -74,10 +74,13 @@ class SlotSequence:
         if self._backend.length(self._slot) != self._computed:
             self._backend.truncate(self._slot, self._computed)
 
-    def cut(self, n: int) -> None:
-        """Forget all ids but the first `n`, of which at least one is computed again."""
-        del self.ids[n:]
-        self._computed = max(0, min(self._computed, n - 1 - self._start))
+    def follow(self, ids: Sequence[int], n_same: int) -> None:
+        """The text is `ids` now, of which the first `n_same` were ids before, and so may be some that followed."""
+        while n_same < min(len(ids), len(self.ids)) and ids[n_same] == self.ids[n_same]:
+            n_same += 1
+        self.ids[n_same:] = ids[n_same:]
+        self._computed = min(self._computed, min(n_same, len(ids) - 1) - self._start)
+        assert self._computed >= 0, "the window slid over what was guessed"
         self.restore()
 
     def fork(self) -> "SlotSequence":

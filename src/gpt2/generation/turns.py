@@ -9,7 +9,7 @@ algorithm", SIGCOMM 1989.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt2.backends.seam import NOTHING, Want, Work
 from gpt2.generation.job import Job, Sample
@@ -18,13 +18,33 @@ from gpt2.generation.sequence import SlotSequence
 
 @dataclass(kw_only=True, slots=True)
 class Piece:
-    """A piece of work and whose it is; no sample: it reads the prompt. The work's last tokens are the draft."""
+    """A piece of work and whose it is; no sample: it reads the prompt. The work's last tokens are the `draft`."""
 
     job: Job
     sample: Sample | None
     sequence: SlotSequence
     work: Work
     draft: Sequence[int] = ()
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it takes one token and wants what follows it."""
+        return len(self.work.tokens) == 1 and self.work.want.rows == 1
+
+    def with_draft(self, draft: Sequence[int]) -> "Piece":
+        """The same with a guess of what follows, and a row for each guessed token more."""
+        if not draft:
+            return self
+        want = replace(self.work.want, rows=self.work.want.rows + len(draft))
+        return replace(self, work=replace(self.work, tokens=[*self.work.tokens, *draft], want=want), draft=draft)
+
+    def without_draft(self) -> "Piece":
+        """The same without the guess."""
+        if not self.draft:
+            return self
+        tokens = self.work.tokens[: -len(self.draft)]
+        want = replace(self.work.want, rows=self.work.want.rows - len(self.draft))
+        return replace(self, work=replace(self.work, tokens=tokens, want=want), draft=())
 
 
 class Turns:

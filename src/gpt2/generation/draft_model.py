@@ -1,0 +1,101 @@
+"""Guessing with a smaller model of the same vocabulary, which draws with the noise of the text it guesses.
+
+Where the two models nearly agree on a distribution, the same noise makes them agree on the token: sampled text is
+guessed about as well as greedy text. All texts of a step are guessed together, a token at a time.
+"""
+
+from collections.abc import Sequence
+
+from gpt2.backends.seam import Backend, Result, Work
+from gpt2.errors import GenerationError
+from gpt2.generation.drafting import Ask
+from gpt2.generation.sequence import SlotSequence
+
+_CHUNK_TOKENS = 128
+_BEHIND = 32  # tokens: a text that is further behind is read first, a chunk a step, and guessed later
+
+
+class ModelDrafter:
+    """A smaller model, with a slot for each text.
+
+    Args:
+        backend: of the smaller model; it belongs to the caller, the slots are given back.
+        cost: see `Drafter`.
+    """
+
+    def __init__(self, backend: Backend, *, cost: float) -> None:
+        self.cost = cost
+        self._backend = backend
+        self._texts: dict[object, _Text] = {}
+
+    def draft(self, asks: Sequence[Ask]) -> list[list[int]]:
+        """See `Drafter`."""
+        texts = [self._follow(ask) for ask in asks]
+        self._catch_up([text.sequence for text in texts])
+        drafts: list[list[int]] = [[] for _ in asks]
+        live = [i for i, text in enumerate(texts) if text.sequence.pending <= _BEHIND]
+        while live := [i for i in live if len(drafts[i]) < asks[i].most and texts[i].sequence.room > 0]:
+            work = [
+                Work(
+                    slot=texts[i].sequence.slot,
+                    tokens=texts[i].sequence.next_ids(texts[i].sequence.pending),
+                    want=asks[i].sampler.want(len(texts[i].sequence.ids)),
+                )
+                for i in live
+            ]
+            drawn = zip(live, work, self._backend.step(work), strict=True)
+            live = [i for i, piece, result in drawn if self._draw(asks[i], texts[i], piece, result, drafts[i])]
+        return drafts
+
+    def forget(self, text: object) -> None:
+        """See `Drafter`."""
+        if (known := self._texts.pop(text, None)) is not None:
+            known.sequence.free()
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See `Drafter`."""
+        return self._backend.slot_bytes(min(tokens, self._backend.config.n_positions))
+
+    def close(self) -> None:
+        """See `Drafter`."""
+        for text in list(self._texts):
+            self.forget(text)
+
+    def _follow(self, ask: Ask) -> "_Text":
+        """The text as it is now: of what was guessed for it, what was right stays computed."""
+        text = self._texts.get(ask.text)
+        if text is None:
+            text = self._texts[ask.text] = _Text(SlotSequence(self._backend, ask.ids))
+        else:
+            text.sequence.follow(ask.ids, text.n_certain)
+        text.n_certain = len(ask.ids)
+        return text
+
+    def _catch_up(self, sequences: Sequence[SlotSequence]) -> None:
+        """Read a chunk of each text that is far behind: at its beginning, and when its window has slid."""
+        behind = [sequence for sequence in sequences if sequence.pending > _BEHIND]
+        if behind:
+            chunks = [sequence.next_ids(min(sequence.pending - 1, _CHUNK_TOKENS)) for sequence in behind]
+            work = [Work(slot=s.slot, tokens=chunk) for s, chunk in zip(behind, chunks, strict=True)]
+            self._backend.step(work)
+            for sequence, chunk in zip(behind, chunks, strict=True):
+                sequence.advance(len(chunk))
+
+    def _draw(self, ask: Ask, text: "_Text", piece: Work, result: Result, draft: list[int]) -> bool:
+        """Add the token that the smaller model draws; False where it has none."""
+        text.sequence.advance(len(piece.tokens))
+        try:
+            token = ask.sampler.choose(result, 0, text.sequence.ids, ask.sample).token
+        except GenerationError:  # the settings leave no token; whether that is so the larger model will say
+            return False
+        text.sequence.ids.append(token)
+        draft.append(token)
+        return True
+
+
+class _Text:
+    """A slot, and how many of its ids are the text's, not guesses."""
+
+    def __init__(self, sequence: SlotSequence) -> None:
+        self.sequence = sequence
+        self.n_certain = 0
