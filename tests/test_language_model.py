@@ -54,6 +54,70 @@ def test_a_beam_of_one_is_greedy_and_wider_ones_find_likelier_text(model: Langua
     assert model.backend.bytes() == 0
 
 
+@pytest.fixture
+def cheap_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the draft model were much smaller than the model."""
+    monkeypatch.setattr("gpt2.generation.draft_model.cost_of", lambda smaller, larger: 0.05)
+
+
+@pytest.mark.usefixtures("cheap_drafts")
+def test_drafts_change_no_text_and_are_counted(model: LanguageModel, tiny_folder: Path) -> None:
+    settings = {"max_tokens": 40, "temperature": 0.3, "top_k": 2, "seed": 7}
+    prompt = "the cat sat on the mat and the cat sat on"
+    plain = model.generate(prompt, **settings)
+    assert (plain.usage.prompt_tokens, plain.usage.generated_tokens, plain.usage.drafted_tokens) == (11, 40, 0)
+    with gpt2.load(tiny_folder, backend="reference") as twin:
+        drafted = {draft: model.generate(prompt, draft=draft, **settings) for draft in ("none", "ngram", twin)}
+        pieces = list(model.stream(prompt, draft=twin, **settings))
+    assert all(completion == plain for completion in drafted.values())
+    assert "".join(event.text for event in pieces) == plain.text
+    assert drafted[twin].usage.accepted_tokens > 5
+    assert pieces[-1].usage == drafted[twin].usage
+    assert model.backend.bytes() == 0
+
+
+@pytest.mark.usefixtures("cheap_drafts")
+def test_a_draft_model_is_opened_once_by_name(model: LanguageModel, tiny_folder: Path) -> None:
+    settings = {"temperature": 0, "max_tokens": 30, "seed": 1}
+    first, again = (model.generate("Once", draft=str(tiny_folder), **settings) for _ in range(2))
+    assert first == again == model.generate("Once", **settings)
+    assert first.usage.accepted_tokens == again.usage.accepted_tokens > 0
+    with pytest.raises(ModelNotFoundError, match="nothing"):
+        model.generate("Once", draft="nothing")
+
+
+def test_a_draft_model_that_is_not_smaller_is_said(
+    model: LanguageModel, tiny_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert model.generate("Once", draft=str(tiny_folder), seed=1, max_tokens=3).usage.drafted_tokens == 0
+    assert "hardly smaller than" in caplog.text
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(model: LanguageModel) -> None:
+    class Other:
+        name = "other"
+        config = ModelConfig(n_layer=1, n_head=1, n_embd=4, vocab_size=9)
+        tokenizer = type("T", (), {"hash": "another"})()
+
+    model._opened_drafts["other"] = Other()
+    try:
+        with pytest.raises(GenerationError, match=r"other cannot draft for .* of 9 and 50,257 ids, are not the same"):
+            model.generate("Once", draft="other")
+    finally:
+        del model._opened_drafts["other"]
+
+
+def test_prompts_of_one_call_share_their_beginning(tiny_folder: Path) -> None:
+    with gpt2.load(tiny_folder, backend="native", weights="fp32") as native:
+        prompts = [
+            "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen " + end
+            for end in ("a", "b", "a b")
+        ]
+        together = native.generate(prompts, max_tokens=8, seed=1)
+        assert together == [native.generate(prompt, max_tokens=8, seed=1) for prompt in prompts]
+        assert native.backend.bytes() == 0
+
+
 def test_a_list_equals_each_alone(model: LanguageModel) -> None:
     settings = {"max_tokens": 10, "temperature": 0.9, "top_k": 50, "seed": 7}
     together = model.generate(PROMPTS, **settings)

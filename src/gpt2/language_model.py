@@ -7,10 +7,9 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,69 +19,22 @@ from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.errors import GenerationError, ModelNotFoundError
-from gpt2.generation import Event, FinishReason, Request, Sampling, Scheduler, TokenLogprob
+from gpt2.generation import Event, Request, Sampling, Scheduler
+from gpt2.generation.completion import Completion, Gathering
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.backends.head import Head
-    from gpt2.generation import Beam, Score
+    from gpt2.generation import Beam, Drafter, Score
     from gpt2.inspect import Activations, Attention, Lens, Patching
     from gpt2.tasks import Asked, Prompts, Room
 
 Prompt = str | Sequence[int]
+Draft: TypeAlias = "str | LanguageModel | None"
+_SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one call are continued
+_DEAR = 0.7  # of a step, for one guess
 
 log = logging.getLogger("gpt2")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One continuation of a prompt.
-
-    Attributes:
-        text: without the prompt, up to what stopped it.
-        tokens: the ids generated, the end-of-text or stop id included.
-        finish_reason: "stop" at end-of-text or a stop; "length" at `max_tokens`, or at the context's end if refused.
-        stop_reason: the stop string or the token id it stopped at.
-        logprobs: one for each token, where `Sampling.logprobs` asked for them.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-    stop_reason: str | int | None = None
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
-    """What one prompt was continued with.
-
-    Attributes:
-        prompt: as it was given.
-        samples: `Sampling.n` of them.
-        seed: what repeats them, given or chosen.
-        prompt_logprobs: one for each token of the prompt, where asked for.
-    """
-
-    prompt: Prompt
-    samples: tuple[Sample, ...]
-    seed: int
-    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-
-    @property
-    def text(self) -> str:
-        """The text of the first sample."""
-        return self.samples[0].text
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The ids of the first sample."""
-        return self.samples[0].tokens
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Why the first sample ended."""
-        return self.samples[0].finish_reason
 
 
 class LanguageModel:
@@ -105,6 +57,7 @@ class LanguageModel:
         self.backend = backend
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
         self._open_exact = exact
+        self._opened_drafts: dict[str, LanguageModel] = {}
         self._exact: Backend | None = None if exact else backend
         self._intervening: Backend | None = None
         self._head: Head | None = None
@@ -120,48 +73,90 @@ class LanguageModel:
         return self.backend.device
 
     @overload
-    def generate(self, prompt: str, sampling: Sampling | None = None, **settings: Any) -> Completion: ...
-    @overload
-    def generate(self, prompt: list[str], sampling: Sampling | None = None, **settings: Any) -> list[Completion]: ...
     def generate(
-        self, prompt: str | list[str], sampling: Sampling | None = None, **settings: Any
+        self, prompt: str, sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: list[str], sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+    ) -> list[Completion]: ...
+    def generate(
+        self, prompt: str | list[str], sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
     ) -> Completion | list[Completion]:
         """Continue a text, or each of a list of texts as it would be continued alone.
 
         Args:
             prompt: a text or several; an empty one starts from the end-of-text token.
             sampling: how; the model's own distribution by default.
+            draft: what guesses tokens for the model to verify, several a step, which changes no text: "ngram" (the
+                text so far, for texts that repeat themselves), or a smaller model of the same vocabulary by name or
+                loaded. None, or "none", for nothing.
             settings: fields of `Sampling` by name, over those of `sampling`: `max_tokens=50, top_k=40, seed=1`.
 
         Raises:
             ContextError: a prompt is longer than the context.
-            GenerationError: a setting out of range.
+            GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
         sampling = _with_seed(sampling, settings)
-        scheduler = Scheduler(self.backend, self.tokenizer)
+        scheduler = self._scheduler(draft, shares=len(prompts) > 1)
         numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
-        drafts = {number: _Draft(sampling.n) for number in numbers}
+        gathered = {number: Gathering(sampling.n) for number in numbers}
         for event in _events(scheduler):
-            drafts[event.request].add(event)
-        completions = [drafts[number].completion(text, sampling) for number, text in zip(numbers, prompts, strict=True)]
+            gathered[event.request].add(event)
+        pairs = zip(numbers, prompts, strict=True)
+        completions = [gathered[number].completion(text, sampling) for number, text in pairs]
         return completions[0] if isinstance(prompt, str) else completions
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None = None, **settings: Any) -> Iterator[Event]:
+    def stream(
+        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+    ) -> Iterator[Event]:
         """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
 
         Args:
             prompt: a text, or token ids.
             sampling: as for `generate`.
+            draft: as for `generate`.
             settings: as for `generate`.
 
         Raises:
             ContextError: the prompt is longer than the context; at once, before the first piece.
-            GenerationError: a setting out of range.
+            GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
-        scheduler = Scheduler(self.backend, self.tokenizer)
+        scheduler = self._scheduler(draft)
         scheduler.submit(Request(prompt=prompt, sampling=_with_seed(sampling, settings)))
         return _events(scheduler)
+
+    def drafter(self, draft: Draft) -> "Drafter | None":
+        """What guesses, for one `Scheduler` over this model's backend: see `generate`.
+
+        Raises:
+            GenerationError: a draft model of another vocabulary.
+            ModelNotFoundError: no model of that name.
+        """
+        if draft is None or draft == "none":
+            return None
+        from gpt2.generation.draft_model import ModelDrafter, cost_of
+        from gpt2.generation.ngram import NgramDrafter
+
+        if draft == "ngram":
+            return NgramDrafter()
+        if isinstance(draft, LanguageModel):
+            smaller = draft
+        else:
+            if draft not in self._opened_drafts:
+                self._opened_drafts[draft] = load(draft, device=self.device)
+            smaller = self._opened_drafts[draft]
+        sizes = smaller.config.vocab_size, self.config.vocab_size
+        if smaller.tokenizer.hash != self.tokenizer.hash or sizes[0] != sizes[1]:
+            raise GenerationError(
+                f"{smaller.name} cannot draft for {self.name}: their vocabularies, of {sizes[0]:,} and {sizes[1]:,} "
+                f'ids, are not the same. Take a model with the same tokenizer, or draft="ngram".'
+            )
+        cost = cost_of(smaller.config, self.config)
+        if cost > _DEAR:
+            log.warning("%s is hardly smaller than %s: its guesses cost what they save", smaller.name, self.name)
+        return ModelDrafter(smaller.backend, cost=cost)
 
     def beam_search(
         self,
@@ -206,7 +201,13 @@ class LanguageModel:
         return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best)
 
     def translate(
-        self, text: str, *, source: str = "french", target: str = "english", prompts: "Prompts | None" = None
+        self,
+        text: str,
+        *,
+        source: str = "french",
+        target: str = "english",
+        prompts: "Prompts | None" = None,
+        draft: Draft = None,
     ) -> str:
         """A sentence in another language, by the paper's prompt of example pairs; greedy.
 
@@ -215,6 +216,7 @@ class LanguageModel:
             source: a language that the examples have.
             target: another.
             prompts: what to ask instead of ours; `gpt2.tasks.Prompts.read` reads them from a file.
+            draft: as for `generate`.
 
         Raises:
             ContextError: the text does not fit the context.
@@ -223,17 +225,19 @@ class LanguageModel:
         from gpt2.tasks import Prompts, translate
 
         chosen = (prompts or Prompts.ours()).translate
-        return translate.read(
-            self._asked(translate.ask(text, source=source, target=target, prompts=chosen, room=self.room))
-        )
+        asked = translate.ask(text, source=source, target=target, prompts=chosen, room=self.room)
+        return translate.read(self._asked(asked, draft=draft))
 
-    def summarize(self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None) -> str:
+    def summarize(
+        self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None, draft: Draft = None
+    ) -> str:
         """A few sentences that sum an article up, by the paper's `TL;DR:`; sampled with top-k 2.
 
         Args:
             text: the article. What goes beyond the context is left out, and a warning logged.
             seed: the same gives the same summary.
             prompts: as for `translate`.
+            draft: as for `generate`; "ngram" suits it.
 
         Raises:
             GenerationError: no text.
@@ -242,7 +246,7 @@ class LanguageModel:
 
         chosen = (prompts or Prompts.ours()).summarize
         asked = summarize.ask(text, prompts=chosen, room=self.room)
-        return summarize.read(self._asked(asked, seed=seed), sentences=chosen.sentences)
+        return summarize.read(self._asked(asked, seed=seed, draft=draft), sentences=chosen.sentences)
 
     def answer(
         self,
@@ -251,6 +255,7 @@ class LanguageModel:
         context: str | None = None,
         history: Sequence[tuple[str, str]] = (),
         prompts: "Prompts | None" = None,
+        draft: Draft = None,
     ) -> str:
         """An answer, from a passage or from what the model knows, by the paper's prompts; greedy.
 
@@ -259,6 +264,7 @@ class LanguageModel:
             context: the passage. What goes beyond the model's context is left out, and a warning logged.
             history: questions about the passage asked before, with their answers.
             prompts: as for `translate`.
+            draft: as for `generate`.
 
         Raises:
             ContextError: the question does not fit the context.
@@ -268,7 +274,7 @@ class LanguageModel:
 
         chosen = (prompts or Prompts.ours()).answer
         asked = answer.ask(question, prompts=chosen, room=self.room, context=context, history=history)
-        return answer.read(self._asked(asked))
+        return answer.read(self._asked(asked, draft=draft))
 
     @property
     def room(self) -> "Room":
@@ -390,6 +396,11 @@ class LanguageModel:
     ) -> None:
         self.close()
 
+    def _scheduler(self, draft: Draft, *, shares: bool = False) -> Scheduler:
+        """A scheduler for one call; prompts share beginnings where what follows is the same to the byte."""
+        shared_bytes = _SHARED_BYTES if shares and self.backend.name == "native" else 0
+        return Scheduler(self.backend, self.tokenizer, prefix_bytes=shared_bytes, drafter=self.drafter(draft))
+
     def exact_backend(self) -> Backend:
         """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
         if self._exact is None:
@@ -468,36 +479,3 @@ def _events(scheduler: Scheduler) -> Generator[Event]:
                 yield event
     finally:
         scheduler.close()  # a caller may leave in the middle
-
-
-class _Draft:
-    """The events of one request, gathered."""
-
-    def __init__(self, n: int) -> None:
-        self._events: list[list[Event]] = [[] for _ in range(n)]
-        self._prompt: tuple[TokenLogprob, ...] | None = None
-
-    def add(self, event: Event) -> None:
-        if event.prompt is not None:
-            self._prompt = event.prompt
-        else:
-            self._events[event.sample].append(event)
-
-    def completion(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        assert sampling.seed is not None
-        samples = tuple(_sample(events, sampling) for events in self._events)
-        return Completion(prompt=prompt, samples=samples, seed=sampling.seed, prompt_logprobs=self._prompt)
-
-
-def _sample(events: Sequence[Event], sampling: Sampling) -> Sample:
-    last = events[-1]
-    assert last.finish_reason is not None
-    tokens = [event for event in events if event.token is not None]
-    logprobs = tuple(TokenLogprob(event.token, event.logprob, event.top) for event in tokens if event.token is not None)
-    return Sample(
-        text="".join(event.text for event in events),
-        tokens=tuple(event.token for event in tokens if event.token is not None),
-        finish_reason=last.finish_reason,
-        stop_reason=last.stop_reason,
-        logprobs=None if sampling.logprobs is None else logprobs,
-    )

@@ -39,6 +39,21 @@ def test_the_continuation_alone_goes_to_standard_output(generate, model: Languag
     assert "8 tokens in " in ran.err
 
 
+def test_drafts_change_nothing_but_what_is_said_of_them(generate) -> None:
+    plain, drafted = (
+        generate("a a a a a a a a", "--temperature", "0.01", "--draft", draft) for draft in ("none", "ngram")
+    )
+    assert plain.out == drafted.out
+    assert "drafted tokens were right" in drafted.err
+    assert "drafted" not in plain.err
+    usage = json.loads(generate("a a a a a a a a", "--temperature", "0.01", "--draft", "ngram", "--json").out)["usage"]
+    assert usage["prompt_tokens"] == usage["generated_tokens"] == 8
+    assert usage["drafted_tokens"] >= usage["accepted_tokens"]
+    unknown = generate("a", "--draft", "nothing")
+    assert unknown.code == 1
+    assert "nothing" in unknown.err
+
+
 def test_quiet_leaves_only_the_text(generate) -> None:
     assert generate("Once upon", "--quiet").err == ""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gpt2.cli import asking, reading
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, option, output_options
 
 
 @click.command(cls=Sectioned)
@@ -18,6 +18,7 @@ from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, outp
 )
 @asking.prompt_options
 @reading.errors_option
+@draft_option
 @model_options
 @output_options
 def answer(
@@ -28,6 +29,7 @@ def answer(
     prompts: Path | None,
     show_prompt: bool,
     errors: str,
+    draft: str,
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
@@ -50,4 +52,5 @@ def answer(
         answer.read,
         show_prompt=show_prompt,
         as_json=as_json,
+        draft=draft,
     )

@@ -45,6 +45,7 @@ def put(
     *,
     show_prompt: bool,
     as_json: bool,
+    draft: str,
     seed: int | None = None,
 ) -> None:
     """Make the prompt for the chosen model; write it, or the model's answer to it."""
@@ -58,7 +59,7 @@ def put(
             else:
                 output.write(asked.prompt, end="\n")
             return
-        completion = model.generate(asked.prompt, dataclasses.replace(asked.sampling, seed=seed))
+        completion = model.generate(asked.prompt, dataclasses.replace(asked.sampling, seed=seed), draft=draft)
     answer = read(completion.text)
     if not answer:
         log.warning("the model wrote nothing that could be an answer")

@@ -1,5 +1,6 @@
 """Writing continuations, as text or as JSON, and what they cost."""
 
+import dataclasses
 import logging
 import sys
 import time
@@ -11,8 +12,8 @@ from gpt2.cli import output
 from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
-    from gpt2.generation import Sampling, TokenLogprob
-    from gpt2.language_model import Completion, LanguageModel
+    from gpt2.generation import Completion, Sampling, TokenLogprob, Usage
+    from gpt2.language_model import LanguageModel
     from gpt2.tokenizer import Tokenizer
 
 PROMPTS_AT_ONCE = 32  # of a file: enough to fill the batch, few enough to see results soon
@@ -23,9 +24,12 @@ log = logging.getLogger("gpt2")
 class Writer:
     """Writes continuations and counts their tokens."""
 
-    def __init__(self, model: "LanguageModel", *, as_json: bool) -> None:
+    def __init__(self, model: "LanguageModel", *, as_json: bool, draft: str) -> None:
         self._model = model
         self._as_json = as_json
+        self._draft = draft
+        self._drafted = 0
+        self._accepted = 0
         self._tokens = 0
         self._written = 0
         self._seconds = 0.0  # of generating, not of waiting for someone to type
@@ -61,8 +65,9 @@ class Writer:
         pieces: list[str] = []
         begin = time.perf_counter()
         try:
-            for event in self._model.stream(prompt, sampling):
+            for event in self._model.stream(prompt, sampling, draft=self._draft):
                 self._tokens += event.token is not None
+                self._count_drafts(event.usage)
                 pieces.append(event.text)
                 output.write(event.text)
         finally:
@@ -72,10 +77,17 @@ class Writer:
 
     def _generate(self, prompts: list[str], sampling: "Sampling") -> "list[Completion]":
         begin = time.perf_counter()
-        completions = self._model.generate(prompts, sampling)
+        completions = self._model.generate(prompts, sampling, draft=self._draft)
         self._seconds += time.perf_counter() - begin
         self._tokens += sum(len(sample.tokens) for completion in completions for sample in completion.samples)
+        for completion in completions:
+            self._count_drafts(completion.usage)
         return completions
+
+    def _count_drafts(self, usage: "Usage | None") -> None:
+        if usage is not None:
+            self._drafted += usage.drafted_tokens
+            self._accepted += usage.accepted_tokens
 
     def _write(self, completion: "Completion") -> None:
         tokenizer = self._model.tokenizer
@@ -94,7 +106,8 @@ class Writer:
         if not self._tokens:
             return
         rate = self._tokens / self._seconds
-        log.info("%s tokens in %.2f s, %.1f tokens/s", f"{self._tokens:,}", self._seconds, rate)
+        drafts = f"; {self._accepted:,} of {self._drafted:,} drafted tokens were right" if self._drafted else ""
+        log.info("%s tokens in %.2f s, %.1f tokens/s%s", f"{self._tokens:,}", self._seconds, rate, drafts)
         if seed is not None:
             import shlex
 
@@ -126,7 +139,12 @@ def _described(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, An
         if sample.logprobs is not None:
             found["logprobs"] = listed(sample.logprobs)
         samples.append(found)
-    described: dict[str, Any] = {"prompt": completion.prompt, "samples": samples, "seed": completion.seed}
+    described: dict[str, Any] = {
+        "prompt": completion.prompt,
+        "samples": samples,
+        "seed": completion.seed,
+        "usage": dataclasses.asdict(completion.usage),
+    }
     if completion.prompt_logprobs is not None:
         described["prompt_logprobs"] = listed(completion.prompt_logprobs)
     return described

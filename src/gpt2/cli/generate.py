@@ -11,7 +11,7 @@ import click
 
 from gpt2.cli import output, reading
 from gpt2.cli.continuations import Writer
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, output_options, sampling_options
+from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, output_options, sampling_options
 
 if TYPE_CHECKING:
     from gpt2.generation.settings import Sampling
@@ -29,6 +29,7 @@ log = logging.getLogger("gpt2")
 )
 @reading.errors_option
 @sampling_options(temperature=0.8, top_k=40)
+@draft_option
 @model_options
 @output_options
 def generate(
@@ -38,6 +39,7 @@ def generate(
     file: Path | None,
     errors: str,
     sampling: "Sampling",
+    draft: str,
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
@@ -63,7 +65,7 @@ def generate(
         if not prompt:
             log.info("no prompt: starting from the end-of-text token")
     with choice.load() as model:
-        writer = Writer(model, as_json=as_json)
+        writer = Writer(model, as_json=as_json, draft=draft)
         try:
             if interactive:
                 from gpt2.cli.interactive import converse

@@ -205,6 +205,19 @@ def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     return biases
 
 
+def draft_option(verb: Verb) -> Verb:
+    """Add --draft; the verb gets `draft: str`, which `LanguageModel.generate` takes."""
+    return option(
+        "--draft",
+        section="Model",
+        default="none",
+        show_default=True,
+        metavar="none|ngram|MODEL",
+        help="What guesses tokens that the model then verifies, several a step: the text so far, or a smaller model. "
+        "The text stays the same.",
+    )(verb)
+
+
 def seed_option(verb: Verb) -> Verb:
     """Add --seed for verbs without sampling; None when it was not given."""
     return option("--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="Makes it repeatable.")(verb)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gpt2.cli import asking, reading
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options, seed_option
+from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, option, output_options, seed_option
 
 
 @click.command(cls=Sectioned)
@@ -14,6 +14,7 @@ from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, outp
 @seed_option
 @asking.prompt_options
 @reading.errors_option
+@draft_option
 @model_options
 @output_options
 def summarize(
@@ -24,6 +25,7 @@ def summarize(
     prompts: Path | None,
     show_prompt: bool,
     errors: str,
+    draft: str,
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
@@ -44,5 +46,6 @@ def summarize(
         lambda continuation: summarize.read(continuation, sentences=chosen.sentences),
         show_prompt=show_prompt,
         as_json=as_json,
+        draft=draft,
         seed=seed,
     )

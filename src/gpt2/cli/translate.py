@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gpt2.cli import asking, reading
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, option, output_options
 
 
 @click.command(cls=Sectioned)
@@ -14,6 +14,7 @@ from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, outp
 @option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="What to translate it to.")
 @asking.prompt_options
 @reading.errors_option
+@draft_option
 @model_options
 @output_options
 def translate(
@@ -24,6 +25,7 @@ def translate(
     prompts: Path | None,
     show_prompt: bool,
     errors: str,
+    draft: str,
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
@@ -42,4 +44,5 @@ def translate(
         translate.read,
         show_prompt=show_prompt,
         as_json=as_json,
+        draft=draft,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpt2.generation.beam import Beam, beam_search
+    from gpt2.generation.completion import Completion, Sample
     from gpt2.generation.constraint import Constraint, Follower
     from gpt2.generation.draft_model import ModelDrafter
     from gpt2.generation.drafting import Drafter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Beam",
+    "Completion",
     "Constraint",
     "ContextNoise",
     "Counts",
@@ -31,6 +33,7 @@ __all__ = [
     "NgramDrafter",
     "Noise",
     "Request",
+    "Sample",
     "Sampling",
     "Scheduler",
     "Score",
@@ -43,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "Beam": "beam",
+    "Completion": "completion",
     "Constraint": "constraint",
     "ContextNoise": "noise",
     "Counts": "statistics",
@@ -54,6 +58,7 @@ _HOMES = {
     "NgramDrafter": "ngram",
     "Noise": "noise",
     "Request": "requests",
+    "Sample": "completion",
     "Sampling": "settings",
     "Scheduler": "scheduler",
     "Score": "scoring",

@@ -7,6 +7,7 @@ guessed about as well as greedy text. All texts of a step are guessed together, 
 from collections.abc import Sequence
 
 from gpt2.backends.seam import Backend, Result, Work
+from gpt2.config import ModelConfig
 from gpt2.errors import GenerationError
 from gpt2.generation.drafting import Ask
 from gpt2.generation.sequence import SlotSequence
@@ -15,12 +16,20 @@ _CHUNK_TOKENS = 128
 _BEHIND = 32  # tokens: a text that is further behind is read first, a chunk a step, and guessed later
 
 
+def cost_of(smaller: ModelConfig, larger: ModelConfig) -> float:
+    """What a step of the smaller model costs as a share of one of the larger, by what they must read and begin."""
+    return (smaller.parameters + _STEP_PARAMETERS) / (larger.parameters + _STEP_PARAMETERS)
+
+
+_STEP_PARAMETERS = 20_000_000  # that would be read in the time that any step takes beside its weights
+
+
 class ModelDrafter:
     """A smaller model, with a slot for each text.
 
     Args:
         backend: of the smaller model; it belongs to the caller, the slots are given back.
-        cost: see `Drafter`.
+        cost: see `Drafter`; `cost_of` says.
     """
 
     def __init__(self, backend: Backend, *, cost: float) -> None:

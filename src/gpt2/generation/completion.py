@@ -1,0 +1,100 @@
+"""What a request comes to in the end: its events, gathered into the texts they make."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpt2.generation.requests import Event, FinishReason, TokenLogprob, Usage
+from gpt2.generation.settings import Sampling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One continuation of a prompt.
+
+    Attributes:
+        text: without the prompt, up to what stopped it.
+        tokens: the ids generated, the end-of-text or stop id included.
+        finish_reason: "stop" at end-of-text or a stop; "length" at `max_tokens`, or at the context's end if refused.
+        stop_reason: the stop string or the token id it stopped at.
+        logprobs: one for each token, where `Sampling.logprobs` asked for them.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What one prompt was continued with.
+
+    Attributes:
+        prompt: as it was given.
+        samples: `Sampling.n` of them.
+        seed: what repeats them, given or chosen.
+        usage: tokens read, generated, and how many of them were guessed right.
+        prompt_logprobs: one for each token of the prompt, where asked for.
+    """
+
+    prompt: str | Sequence[int]
+    samples: tuple[Sample, ...]
+    seed: int
+    usage: Usage = field(compare=False)
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the first sample."""
+        return self.samples[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the first sample."""
+        return self.samples[0].tokens
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first sample ended."""
+        return self.samples[0].finish_reason
+
+
+class Gathering:
+    """The events of one request, as they come."""
+
+    def __init__(self, n: int) -> None:
+        self._events: list[list[Event]] = [[] for _ in range(n)]
+        self._prompt: tuple[TokenLogprob, ...] | None = None
+        self._usage: Usage | None = None
+
+    def add(self, event: Event) -> None:
+        """One of them."""
+        self._usage = event.usage or self._usage
+        if event.prompt is not None:
+            self._prompt = event.prompt
+        else:
+            self._events[event.sample].append(event)
+
+    def completion(self, prompt: str | Sequence[int], sampling: Sampling) -> Completion:
+        """What they come to, all being there."""
+        assert sampling.seed is not None
+        assert self._usage is not None, "the last event has it"
+        samples = tuple(_sample(events, sampling) for events in self._events)
+        return Completion(
+            prompt=prompt, samples=samples, seed=sampling.seed, usage=self._usage, prompt_logprobs=self._prompt
+        )
+
+
+def _sample(events: Sequence[Event], sampling: Sampling) -> Sample:
+    last = events[-1]
+    assert last.finish_reason is not None
+    tokens = [event for event in events if event.token is not None]
+    logprobs = tuple(TokenLogprob(event.token, event.logprob, event.top) for event in tokens if event.token is not None)
+    return Sample(
+        text="".join(event.text for event in events),
+        tokens=tuple(event.token for event in tokens if event.token is not None),
+        finish_reason=last.finish_reason,
+        stop_reason=last.stop_reason,
+        logprobs=None if sampling.logprobs is None else logprobs,
+    )
