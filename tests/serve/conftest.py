@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class ScriptedBackend:
         self.slots: dict[int, list[int]] = {}
         self.gate = threading.Event()
         self.gate.set()
-        self.stepped = threading.Semaphore(0)
+        self.waits = False  # a step stands before the gate
+        self.n_steps = 0
+        self.seen: list[list[int]] = []
         self.before_step: Callable[[Sequence[Work]], None] = lambda work: None
         self._base = -40 - np.random.default_rng(0).random(50257).astype(np.float32)
         self._next = 0
@@ -70,19 +73,29 @@ class ScriptedBackend:
         self.slots.clear()
 
     def step(self, work: Sequence[Work]) -> list[Result]:
-        self.stepped.release()
+        self.waits = not self.gate.is_set()
         assert self.gate.wait(SECONDS), "the test never opened the gate"
+        self.waits = False
+        self.n_steps += 1
+        self.seen += [list(piece.tokens) for piece in work]
         self.before_step(work)
         return [self._run(piece) for piece in work]
 
-    def hold_second_step(self) -> None:
-        """Let one more step through: who is in it has its place, and keeps it until the gate is opened."""
+    def hold_after(self, steps: int) -> None:
+        """Let so many steps through; the next waits until the gate is opened."""
+        left = steps
 
-        def shut(work: Sequence[Work]) -> None:
-            self.before_step = lambda work: None
+        def count(work: Sequence[Work]) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self.before_step = lambda work: None
+                self.gate.clear()
+
+        if steps == 0:
             self.gate.clear()
-
-        self.before_step = shut
+        else:
+            self.before_step = count
 
     def _run(self, work: Work) -> Result:
         rows = []
@@ -147,7 +160,7 @@ class Running:
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of an answer that ends with its connection."""
     data = b""
-    with contextlib.suppress(ConnectionError):
+    with connection, contextlib.suppress(ConnectionError):
         while chunk := connection.recv(1 << 16):
             data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
@@ -199,6 +212,20 @@ def tiny(tiny_folder: Path) -> Iterator[Running]:
     running = Running(Server(service, Options(port=0)), service)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits for something that another thread brings about; gives up long after."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        for _ in range(SECONDS * 200):
+            if condition():
+                return
+            time.sleep(0.005)
+        raise AssertionError("it did not come about")
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -171,12 +171,12 @@ def ask_beside(running: Any, **fields: Any) -> tuple[threading.Thread, list[Any]
     return thread, answers
 
 
-def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any) -> None:
+def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any, until: Any) -> None:
     backend = scripted([464] * 3)
     running = serve(backend, sequences=1, limits=Limits(queue_requests=2, queue_tokens=50))
-    backend.hold_second_step()
+    backend.hold_after(1)
     first = ask_beside(running, max_tokens=5)
-    until(lambda: not backend.gate.is_set() and not running.served.engine.waiting)
+    until(lambda: backend.waits and not running.served.engine.waiting)
     waiting = [ask_beside(running, max_tokens=5)]
     until(lambda: len(running.served.engine.waiting) == 1)
     status, headers, answer = running.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 44})
@@ -196,12 +196,12 @@ def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any) -> None:
     assert 'gpt2_num_requests_waiting{model_name="scripted"} 0.0' in text
 
 
-def test_who_waits_too_long_is_told(serve: Any, scripted: Any) -> None:
+def test_who_waits_too_long_is_told(serve: Any, scripted: Any, until: Any) -> None:
     backend = scripted([464] * 3)
     running = serve(backend, sequences=1)
-    backend.hold_second_step()
+    backend.hold_after(1)
     first = ask_beside(running, max_tokens=3)
-    until(lambda: not backend.gate.is_set() and not running.served.engine.waiting)
+    until(lambda: backend.waits and not running.served.engine.waiting)
     running.service.limits = Limits(queue_seconds=0.01)
     second = ask_beside(running, max_tokens=3)
     until(lambda: len(running.served.engine.waiting) == 1)
@@ -215,7 +215,7 @@ def test_who_waits_too_long_is_told(serve: Any, scripted: Any) -> None:
     assert second[1][0].response.headers["retry-after"] == "2"
 
 
-def test_a_slow_reader_is_dropped_and_holds_nothing(serve: Any, scripted: Any) -> None:
+def test_a_slow_reader_is_dropped_and_holds_nothing(serve: Any, scripted: Any, until: Any) -> None:
     backend = scripted([464] * 400, n_positions=512)
     running = serve(backend, limits=Limits(send_seconds=0.2))
     with running.connect() as connection:
@@ -229,15 +229,6 @@ def test_a_slow_reader_is_dropped_and_holds_nothing(serve: Any, scripted: Any) -
         until(lambda: running.served.engine.idle)
     until(lambda: len(running.server.server_state.connections) == 0)
     assert running.request("POST", "/v1/completions", BASE)[0] == 200
-
-
-def until(condition: Any) -> None:
-    """Wait for something that another thread brings about; give up long after."""
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 def test_every_limit_has_its_flag() -> None:

@@ -83,7 +83,8 @@ class _Answer:
         self._served = served
         self._metrics = metrics
         self._choices = [Choice(plan, served, index) for index in range(len(plan.requests) * plan.n)]
-        self._begun: set[int] = set()
+        self._is_begun = False
+        self._begun: set[int] = set()  # choices of which a chunk was sent
         self._times: dict[int, float] = {}  # of the last token of each choice
         self._generated: list[int] = [0] * len(plan.requests)
         self._cached = 0
@@ -126,6 +127,9 @@ class _Answer:
     def absorb(self, batch: Batch) -> list[tuple[Choice, Piece]]:
         """The parts that a batch of events makes, each with its choice."""
         now = time.monotonic()
+        if not self._is_begun and self.ticket.started is not None:
+            self._is_begun = True
+            self._metrics.queue_time.observe(self.ticket.started - self.ticket.arrived)
         parts: list[tuple[Choice, Piece]] = []
         n = self.plan.n
         for number, event in batch:

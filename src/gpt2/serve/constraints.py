@@ -6,6 +6,7 @@ error. Each field is vLLM's or OpenAI's, by its name.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ Mask = NDArray[np.bool_]
 # llguidance's bounds; its own allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond.
 _BOUNDS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=200_000,
+    step_lexer_fuel=50_000,
     step_max_items=50_000,
     max_lexer_states=20_000,
     max_grammar_size=100_000,
@@ -53,7 +54,7 @@ def constraint_of(asked: CompletionRequest, served: ServedModel, limits: Limits)
             raise bad_request(f"{param} cannot be used: this model has no end-of-text token to end with.", param)
         if asked.ignore_eos:
             raise bad_request(f"{param} cannot be used with ignore_eos: its text could not end.", param)
-        parts.append(_Grammar(served.vocabulary, text, param))
+        parts.append(_Grammar(served.vocabulary, text, param, limits.grammar_seconds))
     if asked.allowed_token_ids is not None:
         parts.append(_allowed(asked.allowed_token_ids, served))
     if asked.bad_words:
@@ -162,29 +163,43 @@ def _not_a_grammar(param: str, reason: str) -> ApiError:
 
 
 class _Grammar:
-    """A compiled grammar; each continuation follows a copy."""
+    """A compiled grammar; each continuation follows a copy.
 
-    def __init__(self, vocabulary: Vocabulary, grammar: str, param: str) -> None:
+    Its first step is taken here, beside the engine: most of what a costly grammar costs is in it.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, grammar: str, param: str, most_seconds: float) -> None:
         self._size = vocabulary.size
+        self._most_seconds = most_seconds
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.compiled, limits=_BOUNDS)
         if failed:
             raise _not_a_grammar(param, messages[0])
         self._matcher = LLMatcher(vocabulary.compiled, grammar, log_level=0, limits=_BOUNDS)
-        if self._matcher.is_error():
-            raise _not_a_grammar(param, self._matcher.get_error())
+        try:
+            _GrammarFollower(self._matcher, self._size, most_seconds).allowed()
+        except GenerationError as error:
+            raise _not_a_grammar(param, str(error)) from None
 
     def begin(self) -> Follower:
-        return _GrammarFollower(self._matcher.deep_copy(), self._size)
+        return _GrammarFollower(self._matcher.deep_copy(), self._size, self._most_seconds)
 
 
 class _GrammarFollower:
-    def __init__(self, matcher: LLMatcher, size: int) -> None:
+    def __init__(self, matcher: LLMatcher, size: int, most_seconds: float) -> None:
         self._matcher = matcher
         self._size = size
+        self._most_seconds = most_seconds
 
     def allowed(self) -> Mask:
+        began = time.monotonic()
         mask = self._matcher.compute_bitmask()
+        seconds = time.monotonic() - began
         self._check()
+        if seconds > self._most_seconds:
+            raise GenerationError(
+                f"The grammar is too costly: a step of it took {seconds:.2f} s, and the limit grammar_seconds is "
+                f"{self._most_seconds:g}. Simplify it: large counts in {{}} are the usual cause."
+            )
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
         return bits[: self._size].astype(np.bool_)
 

@@ -1,0 +1,117 @@
+"""Constrained output: what was demanded, or an error; never free text in its place."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from gpt2.serve import Limits
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Ann", "Bob"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def ask(tiny: Any, **fields: Any) -> tuple[int, Any]:
+    status, _, answer = tiny.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 40, "seed": 1} | fields)
+    return status, answer["choices"][0] if status == 200 else answer["error"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0}, {"top_k": 3, "seed": 7}, {"n": 3, "stream": False}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"structured_outputs": {"json": SCHEMA}},
+        {"structured_outputs": {"json": json.dumps(SCHEMA)}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}},
+    ],
+    ids=lambda form: next(iter(form)),
+)
+def test_json_of_a_schema(tiny: Any, form: dict[str, Any], settings: dict[str, Any]) -> None:
+    status, choice = ask(tiny, **form, **settings)
+    assert status == 200 and choice["finish_reason"] == "stop"
+    person = json.loads(choice["text"])
+    assert person["name"] in ("Ann", "Bob") and 0 <= person["age"] <= 99
+
+
+def test_regular_expressions_choices_and_grammars(tiny: Any) -> None:
+    for seed in range(4):
+        text = ask(tiny, structured_outputs={"regex": "(cat|dog)s? [0-9]{3}"}, seed=seed)[1]["text"]
+        assert re.fullmatch("(cat|dog)s? [0-9]{3}", text)
+        assert ask(tiny, structured_outputs={"choice": [" yes", ' "no"', "\u00e9"]}, seed=seed)[1]["text"] in (
+            " yes", ' "no"', "\u00e9"
+        )  # fmt: skip
+        assert (
+            ask(tiny, structured_outputs={"grammar": 'start: "a" | "b" start'}, seed=seed)[1]["text"].strip("b") in "a"
+        )
+
+
+def test_what_is_cut_off_says_so(tiny: Any) -> None:
+    status, choice = ask(tiny, structured_outputs={"regex": "[a-z]{200}"}, max_tokens=5)
+    assert (status, choice["finish_reason"]) == (200, "length")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"structured_outputs": {"regex": "(("}},
+        {"structured_outputs": {"json": {"type": "nonsense"}}},
+        {"structured_outputs": {"json": {"$ref": "#/nowhere"}}},
+        {"structured_outputs": {"json": {"$ref": "https://example.org/schema"}}},
+        {"structured_outputs": {"json": {"not": {"type": "string"}}}},
+        {"structured_outputs": {"json": "{"}},
+        {
+            "structured_outputs": {
+                "json": {"type": "object", "x-guidance": {"lenient": True}, "if": {}, "unevaluatedItems": 1}
+            }
+        },
+        {"structured_outputs": {"json": False}},
+        {"structured_outputs": {"choice": []}},
+        {"structured_outputs": {"grammar": "nonsense"}},
+        {"structured_outputs": {}},
+        {"structured_outputs": {"regex": "a", "choice": ["b"]}},
+        {"structured_outputs": {"regex": "(" * 300 + "a" + ")" * 300}},
+        {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a"}, "ignore_eos": True},
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": {"type": "yaml"}},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_obeyed_is_refused(tiny: Any, fields: dict[str, Any]) -> None:
+    status, error = ask(tiny, **fields)
+    assert status == 400, error
+    assert error["param"] in ("structured_outputs", "response_format", "structured_outputs.json")
+    assert tiny.request("GET", "/health/live")[0] == 200
+
+
+def test_a_costly_grammar_is_refused_before_it_holds_anybody_up(serve: Any) -> None:
+    running = serve(limits=Limits(grammar_seconds=0.001))
+    asked = {"prompt": "a", "max_tokens": 5, "structured_outputs": {"regex": "(a{300}){300}"}}
+    status, _, answer = running.request("POST", "/v1/completions", asked)
+    assert status == 400 and "grammar_seconds is 0.001" in answer["error"]["message"]
+
+
+def test_nowhere_to_go_is_an_error_and_not_free_text(tiny: Any) -> None:
+    status, error = ask(tiny, structured_outputs={"choice": ["ab"]}, allowed_token_ids=[5])
+    assert status == 400 and "no token is left" in error["message"]
+    status, error = ask(tiny, structured_outputs={"choice": ["a"]}, min_tokens=5)
+    assert status == 400
+
+
+def test_allowed_tokens_and_bad_words(tiny: Any) -> None:
+    answer = ask(tiny, allowed_token_ids=[464, 3797], max_tokens=8)[1]
+    assert re.fullmatch("(The| cat){8}", answer["text"])
+    free = ask(tiny, temperature=0, max_tokens=4, logprobs=0)[1]["logprobs"]["tokens"]
+    other = ask(tiny, temperature=0, max_tokens=4, logprobs=0, bad_words=[free[0]])[1]["logprobs"]["tokens"]
+    assert other[0] != free[0] and not {free[0].strip(), free[0]} & set(other)
+
+
+def test_no_constraint_asked_is_none_applied(tiny: Any) -> None:
+    free = ask(tiny)[1]["text"]
+    assert ask(tiny, response_format={"type": "text"})[1]["text"] == free
+    assert ask(tiny, allowed_token_ids=None, bad_words=[], structured_outputs=None)[1]["text"] == free

@@ -1,0 +1,187 @@
+"""Leaving, stopping and dying: a place is given back within a step, and one request's end is nobody else's."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from gpt2.serve import Limits
+
+BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
+
+
+def send(running: Any, **fields: Any) -> Any:
+    """A request on a connection of its own, sent and not waited for."""
+    body = json.dumps(BASE | fields).encode()
+    connection = running.connect()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_who_leaves_gives_the_place_back_within_a_step(
+    serve: Any, scripted: Any, until: Any, where: str, stream: bool
+) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend, sequences=1)
+    prompt, steps = ([464] * 200, 0) if where == "prefill" else ("a", 3)
+    backend.hold_after(steps)
+    connection = send(running, prompt=prompt, max_tokens=50, stream=stream)
+    until(lambda: not backend.gate.is_set() and backend.waits)
+    before = backend.n_steps
+    connection.close()
+    until(lambda: running.served.engine.idle)  # the server has seen it, while the step still runs
+    backend.gate.set()
+    until(lambda: not backend.slots)
+    assert backend.n_steps <= before + 1
+    assert running.client().completions.create(model="scripted", **BASE).choices[0].text == "The"
+
+
+def test_who_leaves_the_queue_is_never_computed(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 3)
+    running = serve(backend, sequences=1)
+    backend.hold_after(1)
+    first = send(running, max_tokens=3)
+    until(lambda: backend.waits)
+    second = send(running, prompt=[13, 14, 15])
+    until(lambda: len(running.served.engine.waiting) == 1)
+    second.close()
+    until(lambda: not running.served.engine.waiting)
+    backend.gate.set()
+    assert running.read(first)[2]["choices"][0]["text"] == "TheTheThe"
+    assert not any(13 in tokens for tokens in backend.seen)
+
+
+def test_a_fault_in_one_request_ends_that_one(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 5)
+
+    def fail(work: Any) -> None:
+        if any(13 in piece.tokens for piece in work):
+            raise RuntimeError("unlucky")
+
+    backend.gate.clear()
+    running = serve(backend)
+    backend.before_step = fail
+    good = [send(running, max_tokens=5, stream=bool(number % 2)) for number in range(4)]
+    bad = send(running, prompt=[13])
+    backend.gate.set()
+    assert running.read(bad)[0] == 500
+    for number, connection in enumerate(good):
+        status, _, answer = running.read(connection)
+        assert status == 200
+        assert answer.endswith(b"[DONE]\n\n\r\n0\r\n\r\n") if number % 2 else answer["choices"][0]["text"] == "The" * 5
+
+
+def test_a_fault_after_a_stream_has_begun_is_told_in_it(serve: Any, scripted: Any) -> None:
+    backend = scripted([464] * 5)
+
+    def fail(work: Any) -> None:
+        if any(backend.length(piece.slot) == 3 for piece in work):
+            raise RuntimeError("unlucky")
+
+    backend.before_step = fail
+    running = serve(backend)
+    with pytest.raises(Exception, match="fault of the server"):
+        list(running.client().completions.create(model="scripted", stream=True, **BASE | {"max_tokens": 5}))
+
+
+def test_a_dead_engine_ends_the_server_with_a_failure(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 5)
+    running = serve(backend)
+    backend.hold_after(1)
+    waiting = [send(running, max_tokens=5), send(running, max_tokens=5, stream=True)]
+    until(lambda: backend.waits)
+
+    def die() -> None:
+        raise SystemError("the scheduler itself is broken")
+
+    running.served.engine._commands.put(die)
+    backend.gate.set()
+    answers = [running.read(connection) for connection in waiting]
+    assert answers[0][0] == 500 and answers[1][0] in (200, 500)
+    assert "has failed" in json.dumps(answers[0][2])
+    running.thread.join(30)
+    assert running.code == 1
+
+
+def test_stopping_lets_what_runs_finish_and_takes_nothing_new(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 20)
+    running = serve(backend)
+    kept = running.connect()
+    backend.hold_after(1)
+    work = send(running, max_tokens=20, stream=True)
+    until(lambda: backend.waits)
+    running.server.stop()
+    until(lambda: running.service.draining)
+    assert running.request("GET", "/health/ready")[0] == 503
+    assert running.request("GET", "/health/live")[0] == 200
+    status, headers, answer = running.request("POST", "/v1/completions", BASE)
+    assert status == 503 and "shutting down" in answer["error"]["message"] and "retry-after" in headers
+    backend.gate.set()
+    assert running.read(work)[2].count(b'"text":"The"') == 20
+    running.thread.join(30)
+    assert running.code == 0
+    kept.close()
+
+
+def test_what_does_not_finish_in_time_is_broken_off(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend, limits=Limits(drain_seconds=0.05))
+    backend.hold_after(2)
+    stream, whole = send(running, max_tokens=200, stream=True), send(running, max_tokens=200)
+    until(lambda: backend.waits)
+    running.server.stop()
+    answer, error = running.read(stream)[2], running.read(whole)
+    assert b"did not end in time" in answer and answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    assert error[0] == 503 and "did not end in time" in error[2]["error"]["message"]
+    backend.gate.set()
+    running.thread.join(30)
+    assert running.code == 0
+
+
+def test_a_second_signal_waits_for_nobody(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend)
+    backend.hold_after(2)
+    work = send(running, max_tokens=200)
+    until(lambda: backend.waits)
+    running.server.stop()
+    until(lambda: running.service.draining)
+    running.server.stop()
+    backend.gate.set()
+    running.thread.join(30)
+    assert not running.thread.is_alive()
+    work.close()
+
+
+def test_many_at_once_each_get_their_own(tiny: Any) -> None:
+    fields = {"model": "tiny", "max_tokens": 5, "temperature": 0, "echo": True}
+    prompts = [f"number {number}" for number in range(6)]
+    alone = [tiny.client().completions.create(prompt=prompt, **fields).choices[0].text for prompt in prompts]
+    together: dict[str, str] = {}
+
+    def ask(prompt: str) -> None:
+        parts = tiny.client().completions.create(prompt=prompt, stream=True, **fields)
+        together[prompt] = "".join(part.choices[0].text for part in parts)
+
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [together[prompt] for prompt in prompts] == alone
+    assert tiny.served.engine.idle and not tiny.served.engine._tickets
+
+
+def test_two_models_in_one_server(serve: Any, scripted: Any) -> None:
+    running = serve(scripted([464]), scripted([3797]))
+    client = running.client()
+    assert [model.id for model in client.models.list()] == ["scripted", "scripted1"]
+    assert client.models.retrieve("scripted1").id == "scripted1"
+    texts = [client.completions.create(model=name, **BASE).choices[0].text for name in ("scripted", "scripted1")]
+    assert texts == ["The", " cat"]

@@ -1,0 +1,107 @@
+"""Tokenizing from afar, scoring, and what a server says of itself."""
+
+from typing import Any
+
+import pytest
+
+from gpt2.language_model import LanguageModel
+
+
+def test_the_remote_tokenizer_of_the_harness(tiny: Any) -> None:
+    info = tiny.request("GET", "/tokenizer_info")[2]
+    assert info["eos_token"] == "<|endoftext|>" and info["model_max_length"] == 64
+    encoded = tiny.request("POST", "/tokenize", {"prompt": info["eos_token"], "add_special_tokens": False})[2]
+    assert encoded["tokens"] == [50256]
+    text = " caf\u00e9 \U0001f600\n<|endoftext|>x"
+    for name in ("prompt", "content"):
+        ids = tiny.request("POST", "/tokenize", {name: text})[2]["tokens"]
+        decoded = tiny.request("POST", "/detokenize", {"tokens": ids})[2]
+        assert decoded == {"prompt": text, "content": text}
+    literal = tiny.request("POST", "/tokenize", {"prompt": "<|endoftext|>", "parse_special": False})[2]
+    assert literal["count"] == 7
+
+
+def test_pieces_of_characters(tiny: Any) -> None:
+    asked = {"prompt": "\U0001f600", "with_pieces": True, "return_token_strs": True}
+    answer = tiny.request("POST", "/tokenize", asked)[2]
+    assert bytes(byte for token in answer["tokens"] for byte in token["piece"]).decode() == "\U0001f600"
+    assert answer["token_strs"][0].startswith("bytes:\\x")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {}),
+        ("/tokenize", {"prompt": "a", "content": "b"}),
+        ("/tokenize", {"prompt": 1}),
+        ("/detokenize", {}),
+        ("/detokenize", {"tokens": [50257]}),
+        ("/detokenize", {"tokens": [-1]}),
+        ("/detokenize", {"tokens": "1"}),
+        ("/v1/score", {}),
+        ("/v1/score", {"text": ""}),
+        ("/v1/score", {"text": "a", "stride": 65}),
+        ("/v1/score", {"text": "a", "score_first": False}),
+        ("/v1/score", {"text": ["a"] * 65}),
+        ("/v1/score", {"text": "a " * 40_000}),
+        ("/v1/score", {"text": "a", "top_logprobs": 21}),
+    ],
+)
+def test_bad_input(tiny: Any, path: str, body: dict[str, Any]) -> None:
+    status, _, answer = tiny.request("POST", path, body)
+    assert status == 400 and answer["error"]["message"]
+
+
+def test_scores_are_the_model_s_own(tiny: Any, tiny_model: LanguageModel) -> None:
+    texts = ["Hello there", " caf\u00e9 \U0001f600", "word " * 100]
+    asked = {"text": texts, "top_logprobs": 2, "stride": 16}
+    answer = tiny.request("POST", "/v1/score", asked)[2]
+    for text, found in zip(texts, answer["data"], strict=True):
+        ours = tiny_model.score(text, stride=16, best=2)
+        assert found["token_ids"] == list(ours.ids) and found["ranks"] == list(ours.ranks)
+        assert found["token_logprobs"] == pytest.approx(ours.logprobs, abs=1e-6)
+        assert found["perplexity"] == pytest.approx(ours.perplexity)
+        assert all(len(top) == 2 for top in found["top_logprobs"])
+        starts = found["text_offset"]
+        assert starts[0] == 0 and starts == sorted(starts)
+    assert answer["usage"]["prompt_tokens"] == sum(len(tiny_model.tokenizer.encode(text)) for text in texts)
+
+
+def test_ids_can_be_scored_and_the_first_left_out(tiny: Any, tiny_model: LanguageModel) -> None:
+    found = tiny.request("POST", "/v1/score", {"text": [464, 3797], "score_first": False})[2]["data"][0]
+    assert found["token_logprobs"][0] is None and found["ranks"][0] is None
+    assert found["tokens"] == ["The", " cat"]
+
+
+def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:
+    running = serve(scripted([464] * 4))
+    running.client().completions.create(model="scripted", prompt=[1, 2], max_tokens=3, n=2)
+    running.request("GET", "/wp-admin.php")
+    status, headers, text = running.request("GET", "/metrics")
+    assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    label = '{model_name="scripted"}'
+    assert lines[f"gpt2_prompt_tokens_total{label}"] == "2.0"
+    assert lines[f"gpt2_generation_tokens_total{label}"] == "6.0"
+    assert lines['gpt2_request_success_total{finished_reason="length",model_name="scripted"}'] == "2.0"
+    for name in ("time_to_first_token_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds"):
+        assert lines[f"gpt2_{name}_count{label}"] == "1.0"
+    assert lines[f"gpt2_inter_token_latency_seconds_count{label}"] == "4.0"
+    assert lines['gpt2_http_requests_total{path="other",status="404"}'] == "1.0"
+
+
+def test_the_page_has_a_strict_policy(tiny: Any) -> None:
+    status, headers, body = tiny.request("GET", "/")
+    assert status == 200 and headers["content-type"] == "text/html; charset=utf-8" and b"<html" in body
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert tiny.request("GET", "/", headers=[f"If-None-Match: {headers['etag']}"])[0] == 304
+    assert tiny.request("HEAD", "/")[0] == 200
+
+
+def test_the_description_has_every_path(tiny: Any) -> None:
+    described = tiny.request("GET", "/openapi.json")[2]
+    assert described["openapi"] == "3.1.0"
+    assert {"/v1/completions", "/v1/score", "/tokenize", "/detokenize"} <= described["paths"].keys()
+    fields = described["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert {"prompt", "logit_bias", "structured_outputs", "cache_salt"} <= fields.keys()
