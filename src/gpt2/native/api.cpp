@@ -148,13 +148,12 @@ void gpt2_matrix_read(const gpt2_matrix* matrix, int32_t output, float* weights)
 int32_t gpt2_matrix_apply(const gpt2_matrix* matrix, const float* x, int32_t rows, float* y) {
   return guarded([&] {
     const MatrixView& m = matrix->matrix.view();
-    Quantised q(rows, m.inputs);
-    for (int32_t r = 0; r < rows; ++r) {
-      matrix->kernels->quantise_row(x + static_cast<int64_t>(r) * m.inputs, m.inputs, static_cast<int>(q.code_stride), q.codes.data() + r * q.code_stride,
-                                    &q.scales[static_cast<size_t>(r)], q.group_offsets.data() + r * q.group_stride);
+    const Kernels& kernels = *matrix->kernels;
+    Quantised q(kernels, m.form, rows, m.inputs);
+    if (Quantised::is_needed(kernels, m.form)) {
+      for (int32_t r = 0; r < rows; ++r) q.put(kernels, m.form, x + static_cast<int64_t>(r) * m.inputs, m.inputs, r);
     }
-    const Activations in = {x, m.inputs, q.codes.data(), q.code_stride, q.scales.data(), q.group_offsets.data(), q.group_stride};
-    matrix->kernels->dense(m, in, {y, m.outputs, Finish::store}, 0, rows, 0, m.panels);
+    kernels.dense(m, q.of(x, m.inputs), {y, m.outputs, Finish::store}, 0, rows, 0, m.panels);
     return int32_t{0};
   });
 }

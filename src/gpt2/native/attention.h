@@ -21,9 +21,11 @@ inline void score_blocks(const Attend& a, int row, const Stored* keys, float* sc
   Lanes sums[R][B];
   for (int r = 0; r < R; ++r) for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
   for (int d = 0; d < a.head_width; ++d) {
-    for (int b = 0; b < B; ++b) {
-      const Lanes key = load(keys + d * kPage + b * kPanel);
-      for (int r = 0; r < R; ++r) sums[r][b] = multiply_add(key, broadcast(a.q[(row + r) * a.q_stride + d]), sums[r][b]);
+    Lanes key[B];
+    for (int b = 0; b < B; ++b) key[b] = load(keys + d * kPage + b * kPanel);
+    for (int r = 0; r < R; ++r) {
+      const Lanes q = broadcast(a.q[(row + r) * a.q_stride + d]);
+      for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(key[b], q, sums[r][b]);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -38,8 +40,9 @@ void score_keys(const Attend& a, int row) {
     const Stored* stored = reinterpret_cast<const Stored*>(a.pages[page] + a.k_offset);
     float* scores = a.scores + page * kPage;
     const int left = keys - page * kPage;
-    if (R == 1 && left > kPage - kPanel) {
-      score_blocks<R, R == 1 ? kBlocks : 1>(a, row, stored, scores);
+    constexpr int together = R == 1 ? kBlocks : kBlocksAttend;
+    if (left > kPage - kPanel) {
+      for (int b = 0; b < kBlocks; b += together) score_blocks<R, together>(a, row, stored + b * kPanel, scores + b * kPanel);
       continue;
     }
     for (int b = 0; b < kBlocks && b * kPanel < left; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel);
@@ -74,9 +77,11 @@ inline void mix_components(const Attend& a, int row, int d) {
     const float* weights = a.scores + row * a.scores_stride + page * kPage;
     const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
     for (int s = 0; s < keys; ++s) {
-      for (int b = 0; b < B; ++b) {
-        const Lanes value = load(values + s * width + b * kPanel);
-        for (int r = 0; r < R; ++r) sums[r][b] = multiply_add(value, broadcast(weights[r * a.scores_stride + s]), sums[r][b]);
+      Lanes value[B];
+      for (int b = 0; b < B; ++b) value[b] = load(values + s * width + b * kPanel);
+      for (int r = 0; r < R; ++r) {
+        const Lanes weight = broadcast(weights[r * a.scores_stride + s]);
+        for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(value[b], weight, sums[r][b]);
       }
     }
   }
@@ -97,8 +102,9 @@ template <int R, class Stored>
 void attend_rows(const Attend& a, int row) {
   score_keys<R, Stored>(a, row);
   for (int r = row; r < row + R; ++r) a.sums[r] = exponentiate(a.scores + r * a.scores_stride, a.first_position + r + 1);
+  constexpr int together = R == 1 ? 4 : kBlocksAttend;
   int d = 0;
-  if (R == 1) for (; d + 4 * kPanel <= a.head_width; d += 4 * kPanel) mix_components<R, R == 1 ? 4 : 1, Stored>(a, row, d);
+  for (; d + together * kPanel <= a.head_width; d += together * kPanel) mix_components<R, together, Stored>(a, row, d);
   for (; d < a.head_width; d += kPanel) mix_components<R, 1, Stored>(a, row, d);
 }
 

@@ -1,13 +1,19 @@
-// Matrices in fp32 and bf16: float weights, float activations, float sums.
+// Matrices in fp32 and bf16: float weights, float sums.
 //
-//   panel p, outputs 16p .. 16p+15               one load = 16 outputs of one input
+//   fp32: panel p, outputs 16p .. 16p+15         one load = 16 outputs of one input
 //     input 0   | w[0][16p] w[0][16p+1] ... w[0][16p+15] |
 //     input 1   | w[1][16p] w[1][16p+1] ... w[1][16p+15] |
 //     ...
 //     input K-1 | ...                                    |
 //
+//   bf16: inputs two by two, an odd K padded     one load = 16 outputs of two inputs
+//     inputs 0, 1 | w[0][16p] w[1][16p] | w[0][16p+1] w[1][16p+1] | ... | w[0][16p+15] w[1][16p+15] |
+//     inputs 2, 3 | ...
+//
 // A tile of R rows x P panels keeps its sums in registers and walks the inputs once, in order. So the sum of an
-// output is ((x0 w0 + x1 w1) + x2 w2) + ... whatever the tile: R and P never change its bits.
+// output is ((x0 w0 + x1 w1) + x2 w2) + ... whatever the tile: R and P never change its bits. Where the level has
+// products of pairs (GPT2_LANES_BF16), the rows of a bf16 matrix are rounded to bfloat16 beforehand, and a pair is
+// one instruction.
 
 #pragma once
 
@@ -25,44 +31,89 @@ inline void finish(const Output& out, int row, int panel, int outputs, const Lan
   }
 }
 
-template <int R, int P, class Weight>
-void float_tile(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
-  const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel;
-  const Weight* w = static_cast<const Weight*>(m.weights) + panel * panel_size;
-  const float* rows = x.values + row * x.stride;
-
-  Lanes sums[R][P];
-  for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
-  for (int k = 0; k < m.inputs; ++k) {
-    for (int p = 0; p < P; ++p) {
-      const Lanes weights = load(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
-      for (int r = 0; r < R; ++r) sums[r][p] = multiply_add(weights, broadcast(rows[r * x.stride + k]), sums[r][p]);
-    }
-  }
+template <int R, int P>
+inline void finish_floats(const MatrixView& m, const Output& out, int row, int panel, const Lanes (&sums)[R][P]) {
   for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) {
-      const Lanes bias = load(m.bias + (panel + p) * kPanel);
-      finish(out, row + r, panel + p, m.outputs, add(sums[r][p], bias));
-    }
+    for (int p = 0; p < P; ++p) finish(out, row + r, panel + p, m.outputs, add(sums[r][p], load(m.bias + (panel + p) * kPanel)));
   }
 }
 
-template <class Weight>
-struct FloatTile {
-  static constexpr int kRows = kRowsFloat;
+template <int R, int P>
+inline void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], const float* x, int64_t stride) {
+  for (int r = 0; r < R; ++r) {
+    const Lanes input = broadcast(x[r * stride]);
+    for (int p = 0; p < P; ++p) sums[r][p] = multiply_add(weights[p], input, sums[r][p]);
+  }
+}
+
+struct Fp32Tile {
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
+
   template <int R, int P>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
-    float_tile<R, P, Weight>(m, x, out, row, panel);
+    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel;
+    const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
+    const float* rows = x.values + row * x.stride;
+
+    Lanes sums[R][P], weights[P];
+    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
+    for (int k = 0; k < m.inputs; ++k) {
+      for (int p = 0; p < P; ++p) weights[p] = load(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      multiply_input(sums, weights, rows + k, x.stride);
+    }
+    finish_floats(m, out, row, panel, sums);
+  }
+};
+
+struct Bf16Tile {
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
+
+  template <int R, int P>
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel;
+    const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
+
+    Lanes sums[R][P];
+    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
+#if defined(GPT2_LANES_BF16)
+    const Bf16* rows = x.rounded + row * x.rounded_stride;
+    for (int k = 0; k < m.padded_inputs; k += 2) {
+      Pairs weights[P];
+      for (int p = 0; p < P; ++p) weights[p] = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = dot2(sums[r][p], weights[p], rows + r * x.rounded_stride + k);
+    }
+#else
+    const float* rows = x.values + row * x.stride;
+    for (int k = 0; k < m.padded_inputs; k += 2) {
+      Lanes first[P], second[P];
+      for (int p = 0; p < P; ++p) {
+        const Pairs pairs = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+        first[p] = first_of(pairs);
+        second[p] = second_of(pairs);
+      }
+      multiply_input(sums, first, rows + k, x.stride);
+      if (k + 1 < m.inputs) multiply_input(sums, second, rows + k + 1, x.stride);
+    }
+#endif
+    finish_floats(m, out, row, panel, sums);
   }
 };
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
-template <class Tile, int R>
+template <class Tile, int R, int P>
 void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel) {
   if constexpr (R > 1) {
-    if (rows < R) return run_rows<Tile, R - 1>(m, x, out, rows, row, panel);
+    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel);
   }
-  Tile::template run<R, 1>(m, x, out, row, panel);
+  Tile::template run<R, P>(m, x, out, row, panel);
+}
+
+template <class Tile, int P>
+void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel) {
+  for (; row < row_end; row += Tile::kRows) {
+    const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel);
+  }
 }
 
 // All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.
@@ -71,12 +122,8 @@ void walk_tiles(const MatrixView& m, const Activations& x, const Output& out, in
   if (row_end - row == 1) {
     for (; panel + kWidePanels <= panel_end; panel += kWidePanels) Tile::template run<1, kWidePanels>(m, x, out, row, panel);
   }
-  for (; panel < panel_end; ++panel) {
-    for (int r = row; r < row_end; r += Tile::kRows) {
-      const int rows = row_end - r < Tile::kRows ? row_end - r : Tile::kRows;
-      run_rows<Tile, Tile::kRows>(m, x, out, rows, r, panel);
-    }
-  }
+  for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel);
+  for (; panel < panel_end; ++panel) walk_rows<Tile, 1>(m, x, out, row, row_end, panel);
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace gpt2 {
 namespace {
 
 struct Int8Tile {
-  static constexpr int kRows = kRowsInt8;
+  static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8;
 
   template <int R, int P>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
@@ -22,11 +22,13 @@ struct Int8Tile {
     const int8_t* rows = x.codes + row * x.code_stride;
 
     Sums sums[R][P];
-    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = zero_sums();
+    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = start_sums(x.code_sums[row + r]);
     for (int k = 0; k < m.padded_inputs; k += 4) {
-      for (int p = 0; p < P; ++p) {
-        const Codes weights = load_codes(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
-        for (int r = 0; r < R; ++r) sums[r][p] = dot4(sums[r][p], weights, rows + r * x.code_stride + k);
+      Codes weights[P];
+      for (int p = 0; p < P; ++p) weights[p] = load_weights(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      for (int r = 0; r < R; ++r) {
+        const Quad four = broadcast_quad(rows + r * x.code_stride + k);
+        for (int p = 0; p < P; ++p) sums[r][p] = dot4(sums[r][p], weights[p], four);
       }
     }
     for (int r = 0; r < R; ++r) {

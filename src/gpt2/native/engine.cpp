@@ -24,12 +24,36 @@ Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride
 
 }  // namespace
 
-Quantised::Quantised(int rows, int width)
-    : codes(static_cast<size_t>(rows) * static_cast<size_t>(round_up(width, kGroup))),
-      scales(static_cast<size_t>(rows)),
-      group_offsets(static_cast<size_t>(rows) * static_cast<size_t>(round_up(width, kGroup) / kGroup)),
-      code_stride(round_up(width, kGroup)),
-      group_stride(round_up(width, kGroup) / kGroup) {}
+bool Quantised::is_needed(const Kernels& kernels, Form form) {
+  return is_whole(form) || (form == Form::bf16 && kernels.round_row);
+}
+
+Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width) {
+  if (!is_needed(kernels, form)) return;
+  const size_t N = static_cast<size_t>(rows);
+  const int64_t padded = round_up(width, kGroup);
+  if (is_whole(form)) {
+    code_stride = padded;
+    group_stride = padded / kGroup;
+    codes = Buffer<int8_t>(N * static_cast<size_t>(code_stride));
+    scales = Buffer<float>(N);
+    code_sums = Buffer<int32_t>(N);
+    group_offsets = Buffer<int32_t>(N * static_cast<size_t>(group_stride));
+  } else {
+    rounded_stride = padded;
+    rounded = Buffer<Bf16>(N * static_cast<size_t>(rounded_stride));
+  }
+}
+
+void Quantised::put(const Kernels& kernels, Form form, const float* x, int width, int row) {
+  if (!is_whole(form)) return kernels.round_row(x, width, static_cast<int>(round_up(width, 2)), rounded.data() + row * rounded_stride);
+  kernels.quantise_row(x, width, static_cast<int>(round_up(width, kGroup)), codes.data() + row * code_stride, scales.data() + row,
+                       code_sums.data() + row, group_offsets.data() + row * group_stride);
+}
+
+Activations Quantised::of(const float* values, int64_t stride) const {
+  return {values, stride, rounded.data(), rounded_stride, codes.data(), code_stride, scales.data(), code_sums.data(), group_offsets.data(), group_stride};
+}
 
 Engine::Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads)
     : shape_(shape), form_(form), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
@@ -58,7 +82,7 @@ Engine::Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int t
   inner_ = Activity(kChunkRows, F);
   final_ = Activity(kHeadRows, D);
   logits_ = Activity(kHeadRows, shape.vocab_size);
-  if (is_whole(form)) quantised_ = Quantised(kChunkRows, std::max(D, F));
+  quantised_ = Quantised(kernels, form, kChunkRows, std::max(D, F));
   for (int i = 0; i < threads; ++i) {
     scores_.push_back(floats(kMaxAttendRows * round_up(shape.n_positions, kPage)));
   }
@@ -218,20 +242,16 @@ void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
 }
 
 void Engine::quantise(Team& team, const Matrix& matrix, Activity& input, int rows) {
-  const bool groups = matrix.view().form == Form::int4;
+  const MatrixView& m = matrix.view();
+  if (!Quantised::is_needed(kernels_, m.form)) return;
   team.for_each(rows, 4, [&](int row, int end) {
-    for (; row < end; ++row) {
-      kernels_.quantise_row(input.row(row), matrix.view().inputs, static_cast<int>(round_up(matrix.view().inputs, kGroup)),
-                            quantised_.codes.data() + row * quantised_.code_stride, &quantised_.scales[static_cast<size_t>(row)],
-                            groups ? quantised_.group_offsets.data() + row * quantised_.group_stride : nullptr);
-    }
+    for (; row < end; ++row) quantised_.put(kernels_, m.form, input.row(row), m.inputs, row);
   });
 }
 
 void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, const Output& output) {
-  if (is_whole(matrix.view().form)) quantise(team, matrix, input, rows);
-  const Activations x = {input.values.data(), input.stride, quantised_.codes.data(), quantised_.code_stride,
-                         quantised_.scales.data(), quantised_.group_offsets.data(), quantised_.group_stride};
+  quantise(team, matrix, input, rows);
+  const Activations x = quantised_.of(input.values.data(), input.stride);
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
   const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / 4 * 4, 4, 64);
   team.for_each(matrix.view().panels, piece, [&](int panel, int end) { kernels_.dense(matrix.view(), x, output, 0, rows, panel, end); });

@@ -33,15 +33,21 @@ struct Activity {
   float* row(int i) { return values.data() + i * stride; }
 };
 
-// The same rows as int8 codes, for the integer forms.
+// The same rows as int8 codes for the integer forms, or in bfloat16.
 struct Quantised {
   Buffer<int8_t> codes;
   Buffer<float> scales;
-  Buffer<int32_t> group_offsets;
-  int64_t code_stride = 0, group_stride = 0;
+  Buffer<int32_t> code_sums, group_offsets;
+  Buffer<Bf16> rounded;
+  int64_t code_stride = 0, group_stride = 0, rounded_stride = 0;
 
   Quantised() = default;
-  Quantised(int rows, int width);
+  Quantised(const Kernels& kernels, Form form, int rows, int width);
+
+  // Whether rows must come through `put` before a matrix of the form reads them.
+  static bool is_needed(const Kernels& kernels, Form form);
+  void put(const Kernels& kernels, Form form, const float* x, int width, int row);
+  Activations of(const float* values, int64_t stride) const;
 };
 
 class Engine {

@@ -16,7 +16,7 @@ namespace gpt2 {
 constexpr int kPanel = 16;   // outputs that are computed side by side; every packed layout is made of panels
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
-constexpr int kMaxAttendRows = 4;
+constexpr int kMaxAttendRows = 8;
 
 enum class Form : int32_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
 
@@ -35,14 +35,18 @@ struct MatrixView {
   const float* bias;              // [panels * 16]
 };
 
-// The rows a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4.
+// The rows a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4; and for bf16 in levels with
+// `round_row`, bfloat16.
 struct Activations {
   const float* values;            // [N][stride]
   int64_t stride;
+  const Bf16* rounded;            // [N][rounded_stride]
+  int64_t rounded_stride;
   const int8_t* codes;            // [N][code_stride], within -127..127
   int64_t code_stride;
   const float* scales;            // [N]: value = code * scale
-  const int32_t* group_offsets;   // [N][group_stride], see quantise_row
+  const int32_t* code_sums;       // [N]
+  const int32_t* group_offsets;   // [N][group_stride]: group_offset of lanes_*.h
   int64_t group_stride;
 };
 
@@ -83,8 +87,11 @@ struct Kernels {
 
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
-  // codes = round(x * 127 / max|x|), zero up to padded; *scale = max|x| / 127. group_offsets may be null.
-  void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* group_offsets);
+  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127.
+  void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets);
+
+  // To bfloat16, zero up to padded, an even number; null where bf16 matrices are applied to floats.
+  void (*round_row)(const float* x, int width, int padded, Bf16* rounded);
 
   void (*attend_fp32)(const Attend&);
   void (*attend_fp16)(const Attend&);

@@ -14,6 +14,7 @@ namespace {
 
 // Rows a kernel takes at once: as many as keep all sums in registers.
 constexpr int kRowsFloat = 2, kRowsInt8 = 2, kRowsInt4 = 1, kRowsAttend = 2;
+constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;   // panels, or blocks of keys, side by side
 constexpr int kWidePanels = 1;   // panels side by side when there is a single row
 
 #define GPT2_EACH_LANE for (int i = 0; i < kPanel; ++i)
@@ -90,45 +91,52 @@ inline void store(Half* p, const Lanes& a) {
   }
 }
 
-inline Lanes load(const Bf16* p) {
-  Lanes r; GPT2_EACH_LANE { const uint32_t bits = static_cast<uint32_t>(p[i].bits) << 16; std::memcpy(&r.v[i], &bits, 4); } return r;
-}
+// bfloat16 in pairs of neighbouring inputs, for each of 16 outputs.
+struct Pairs { Bf16 v[2 * kPanel]; };
+inline Pairs load_pairs(const Bf16* p) { Pairs r; std::memcpy(r.v, p, sizeof r.v); return r; }
+inline float widen(Bf16 x) { const uint32_t bits = static_cast<uint32_t>(x.bits) << 16; float r; std::memcpy(&r, &bits, 4); return r; }
+inline Lanes first_of(const Pairs& x) { Lanes r; GPT2_EACH_LANE r.v[i] = widen(x.v[2 * i]); return r; }
+inline Lanes second_of(const Pairs& x) { Lanes r; GPT2_EACH_LANE r.v[i] = widen(x.v[2 * i + 1]); return r; }
 
-// Whole numbers: one sum for each of 16 outputs; codes are 16 outputs x 4 inputs.
+// Whole numbers: one sum for each of 16 outputs; codes are 16 outputs x 4 inputs. A level whose products need an
+// unsigned side may keep weights with an offset, and start its sums at what takes the offset off again: so
+// `start_sums` is told the sum of the row's activations.
 struct Sums { int32_t v[kPanel]; };
 struct Codes { int8_t v[4 * kPanel]; };
+struct Quad { int8_t v[4]; };   // 4 inputs, for every output
 
-inline Sums zero_sums() { return Sums{}; }
-inline Codes load_codes(const int8_t* p) { Codes r; std::memcpy(r.v, p, sizeof r.v); return r; }
+inline Quad broadcast_quad(const int8_t* x) { Quad r; std::memcpy(r.v, x, 4); return r; }
 inline Lanes to_lanes(const Sums& a) { Lanes r; GPT2_EACH_LANE r.v[i] = static_cast<float>(a.v[i]); return r; }
+inline void store_codes(int8_t* p, const Lanes& whole) { GPT2_EACH_LANE p[i] = static_cast<int8_t>(static_cast<int32_t>(whole.v[i])); }
 
-inline Sums dot4(Sums sums, const Codes& w, const int8_t* x) {
-  GPT2_EACH_LANE sums.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
+inline Codes load_codes(const int8_t* p) { Codes r; std::memcpy(r.v, p, sizeof r.v); return r; }
+inline Codes load_weights(const int8_t* p) { return load_codes(p); }
+inline Sums start_sums(int32_t) { return Sums{}; }
+inline Sums dot4(Sums sums, const Codes& w, const Quad& x) {
+  GPT2_EACH_LANE sums.v[i] += w.v[4 * i] * x.v[0] + w.v[4 * i + 1] * x.v[1] + w.v[4 * i + 2] * x.v[2] + w.v[4 * i + 3] * x.v[3];
   return sums;
 }
 
-// int4: codes 0..15 stand for -8..7, two to a byte. The sums of a group start at minus eight times the sum of
-// its activations, which comes as two 16-bit halves (quantise_row says why).
+// int4: codes 0..15 stand for -8..7, two to a byte. A group's sums start at -8 times the sum of its activations;
+// `group_offset` puts that in the form which `start_group` of the level wants.
 struct GroupSums { int32_t v[kPanel]; };
+struct Scales { uint8_t v[kPanel]; };
 
-inline GroupSums start_group(int32_t offsets) {
-  const int32_t start = static_cast<int16_t>(offsets & 0xffff) + static_cast<int16_t>(static_cast<uint32_t>(offsets) >> 16);
-  GroupSums r; GPT2_EACH_LANE r.v[i] = start; return r;
-}
+inline int32_t group_offset(int32_t code_sum, const int8_t*) { return -8 * code_sum; }
+inline GroupSums start_group(int32_t offset) { GroupSums r; GPT2_EACH_LANE r.v[i] = offset; return r; }
 inline Codes low_nibbles(const Codes& a) { Codes r; for (int i = 0; i < 4 * kPanel; ++i) r.v[i] = static_cast<int8_t>(a.v[i] & 15); return r; }
 inline Codes high_nibbles(const Codes& a) {
   Codes r; for (int i = 0; i < 4 * kPanel; ++i) r.v[i] = static_cast<int8_t>((static_cast<uint8_t>(a.v[i]) >> 4)); return r;
 }
-inline GroupSums group_dot4(GroupSums sums, const Codes& w, const int8_t* x) {
-  GPT2_EACH_LANE sums.v[i] += w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
+inline GroupSums group_dot4(GroupSums sums, const Codes& w, const Quad& x) {
+  GPT2_EACH_LANE sums.v[i] += w.v[4 * i] * x.v[0] + w.v[4 * i + 1] * x.v[1] + w.v[4 * i + 2] * x.v[2] + w.v[4 * i + 3] * x.v[3];
   return sums;
 }
-inline Sums add_scaled(Sums sums, const GroupSums& group, const uint8_t* scales) {
-  GPT2_EACH_LANE sums.v[i] += group.v[i] * scales[i];
+inline Scales load_scales(const uint8_t* p) { Scales r; std::memcpy(r.v, p, sizeof r.v); return r; }
+inline Sums add_scaled(Sums sums, const GroupSums& group, const Scales& scales) {
+  GPT2_EACH_LANE sums.v[i] += group.v[i] * scales.v[i];
   return sums;
 }
-
-inline void prefetch(const void*) {}
 
 #undef GPT2_EACH_LANE
 

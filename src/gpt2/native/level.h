@@ -15,8 +15,8 @@ namespace {
 
 void dense(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   switch (m.form) {
-    case Form::fp32: return walk_tiles<FloatTile<float>>(m, x, out, row, row_end, panel, panel_end);
-    case Form::bf16: return walk_tiles<FloatTile<Bf16>>(m, x, out, row, row_end, panel, panel_end);
+    case Form::fp32: return walk_tiles<Fp32Tile>(m, x, out, row, row_end, panel, panel_end);
+    case Form::bf16: return walk_tiles<Bf16Tile>(m, x, out, row, row_end, panel, panel_end);
     case Form::int8: return walk_tiles<Int8Tile>(m, x, out, row, row_end, panel, panel_end);
     case Form::int4: return walk_tiles<Int4Tile>(m, x, out, row, row_end, panel, panel_end);
   }
@@ -27,6 +27,7 @@ constexpr Kernels kernel_table(const char* name) {
           dense,
           layer_norm,
           quantise_row,
+          kRoundRow,
           attend<float>,
           attend<Half>,
           store_position<float>,

@@ -4,7 +4,7 @@
 
 #include "kernels.h"
 
-#if defined(GPT2_LEVEL_AVX2)
+#if defined(GPT2_LEVELS_X86)
 #if defined(_MSC_VER)
 #include <intrin.h>
 #else
@@ -15,13 +15,16 @@
 namespace gpt2 {
 
 extern const Kernels portable_kernels;
-#if defined(GPT2_LEVEL_AVX2)
+#if defined(GPT2_LEVELS_X86)
+extern const Kernels avx512_bf16_kernels;
+extern const Kernels avx512_vnni_kernels;
+extern const Kernels avx2_vnni_kernels;
 extern const Kernels avx2_kernels;
 #endif
 
 namespace {
 
-#if defined(GPT2_LEVEL_AVX2)
+#if defined(GPT2_LEVELS_X86)
 struct CpuidLeaf { uint32_t eax, ebx, ecx, edx; };
 
 CpuidLeaf cpuid(uint32_t leaf, uint32_t subleaf) {
@@ -55,6 +58,17 @@ bool has_avx2() {
   const bool fma = has_bit(basic.ecx, 12), f16c = has_bit(basic.ecx, 29), avx2 = has_bit(extended.ebx, 5);
   return xgetbv && avx && fma && f16c && avx2 && (saved_state() & 6) == 6;   // xmm and ymm
 }
+
+bool has_avx2_vnni() { return has_avx2() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 4); }
+
+bool has_avx512_vnni() {
+  if (!has_avx2() || (saved_state() & 0xe6) != 0xe6) return false;   // and the masks, and both halves of zmm
+  const CpuidLeaf extended = cpuid(7, 0);
+  const bool f = has_bit(extended.ebx, 16), dq = has_bit(extended.ebx, 17), bw = has_bit(extended.ebx, 30);
+  return f && dq && bw && has_bit(extended.ebx, 31) && has_bit(extended.ecx, 11);   // VL, VNNI
+}
+
+bool has_avx512_bf16() { return has_avx512_vnni() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 5); }
 #endif
 
 struct LevelList {
@@ -62,7 +76,10 @@ struct LevelList {
 
   LevelList() {
     int count = 0;
-#if defined(GPT2_LEVEL_AVX2)
+#if defined(GPT2_LEVELS_X86)
+    if (has_avx512_bf16()) items[count++] = &avx512_bf16_kernels;
+    if (has_avx512_vnni()) items[count++] = &avx512_vnni_kernels;
+    if (has_avx2_vnni()) items[count++] = &avx2_vnni_kernels;
     if (has_avx2()) items[count++] = &avx2_kernels;
 #endif
     items[count++] = &portable_kernels;

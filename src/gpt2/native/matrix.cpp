@@ -11,6 +11,7 @@ constexpr int kStrip = 4;   // panels
 
 int inputs_at_once(Form form) {
   switch (form) {
+    case Form::bf16: return 2;
     case Form::int8: return 4;
     case Form::int4: return kGroup;
     default: return 1;
@@ -115,7 +116,7 @@ void Matrix::read_output(int output, float* weights) const {
   for (int k = 0; k < view_.inputs; ++k) {
     switch (view_.form) {
       case Form::fp32: weights[k] = reinterpret_cast<const float*>(data)[k * kPanel + lane]; break;
-      case Form::bf16: weights[k] = widen(reinterpret_cast<const Bf16*>(data)[k * kPanel + lane]); break;
+      case Form::bf16: weights[k] = widen(reinterpret_cast<const Bf16*>(data)[k / 2 * 2 * kPanel + 2 * lane + k % 2]); break;
       case Form::int8: {
         const int code = reinterpret_cast<const int8_t*>(data)[k / 4 * 4 * kPanel + 4 * lane + k % 4];
         weights[k] = static_cast<float>(code) * row_scales_[static_cast<size_t>(output)];

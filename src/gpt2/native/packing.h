@@ -25,11 +25,8 @@ inline Lanes clamp_round(const Lanes& x, float low, float high) {
 }
 
 void pack_bf16(const float* panel_K16, int inputs, Bf16* out) {
-  for (int i = 0; i < inputs * kPanel; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, panel_K16 + i, 4);
-    bits += 0x7fffu + ((bits >> 16) & 1u);   // to nearest, halves to even
-    out[i].bits = static_cast<uint16_t>(bits >> 16);
+  for (int k = 0; k < inputs; ++k) {
+    for (int o = 0; o < kPanel; ++o) out[(k / 2) * 2 * kPanel + 2 * o + k % 2] = round_to_bf16(panel_K16[k * kPanel + o]);
   }
 }
 

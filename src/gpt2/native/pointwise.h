@@ -73,12 +73,9 @@ void layer_norm(const float* x, const float* gain, const float* bias, int width,
 // The largest magnitude below which a row counts as all zeros: 127 / magnitude must stay finite.
 constexpr float kSmallestMagnitude = 1e-30f;
 
-// Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127).
-//
-// int4 codes are stored as 0..15 for -8..7. To take the 8 off again, a group's sum starts at -8 times the sum
-// of its 32 activations, kept as the two 16-bit halves in which the products arrive: inputs 0, 1 of every four
-// in the lower half, inputs 2, 3 in the upper.
-void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* group_offsets) {
+// Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127). Sums of codes are
+// whole numbers below 2^24 (131,072 * 127), so they are exact in floats.
+void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
   Lanes largest = broadcast(0.0f);
   for (int k = 0; k < width; k += kPanel) largest = max(largest, absolute(load_first(x + k, width - k, 0.0f)));
   const float magnitude = max_across(largest);
@@ -86,25 +83,39 @@ void quantise_row(const float* x, int width, int padded, int8_t* codes, float* s
   const Lanes inverse = broadcast(zero ? 0.0f : 127.0f / magnitude);
   *scale = zero ? 0.0f : magnitude / 127.0f;
 
-  for (int k = 0; k < padded; k += kPanel) {
-    float rounded[kPanel];
+  const auto quantise = [&](int k) {
     const Lanes exact = mul(load_first(x + k, width - k > 0 ? width - k : 0, 0.0f), inverse);
-    store(rounded, min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f)));
-    const int count = padded - k < kPanel ? padded - k : kPanel;
-    for (int i = 0; i < count; ++i) codes[k + i] = static_cast<int8_t>(static_cast<int32_t>(rounded[i]));
-  }
-
-  if (!group_offsets) return;
+    const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
+    store_codes(codes + k, rounded);
+    return rounded;
+  };
+  int32_t total = 0;
   for (int k = 0; k < padded; k += kGroup) {
-    int32_t lower = 0, upper = 0;
-    for (int i = 0; i < kGroup; i += 4) {
-      lower += codes[k + i] + codes[k + i + 1];
-      upper += codes[k + i + 2] + codes[k + i + 3];
-    }
-    const uint32_t low = static_cast<uint32_t>(-8 * lower) & 0xffffu, high = static_cast<uint32_t>(-8 * upper) << 16;
-    group_offsets[k / kGroup] = static_cast<int32_t>(high | low);
+    const Lanes group = add(quantise(k), quantise(k + kPanel));
+    const int32_t sum = static_cast<int32_t>(sum_across(group));
+    total += sum;
+    group_offsets[k / kGroup] = group_offset(sum, codes + k);
   }
+  *code_sum = total;
 }
+
+// To nearest, halves to even; a NaN stays one.
+inline Bf16 round_to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>(bits >> 16 | 0x40u)};
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+#if defined(GPT2_LANES_BF16)
+void round_row(const float* x, int width, int padded, Bf16* rounded) {
+  for (int k = 0; k < width; ++k) rounded[k] = round_to_bf16(x[k]);
+  for (int k = width; k < padded; ++k) rounded[k] = Bf16{0};
+}
+constexpr auto kRoundRow = round_row;
+#else
+constexpr void (*kRoundRow)(const float*, int, int, Bf16*) = nullptr;
+#endif
 
 RowStatistics row_statistics(const float* x, int count) {
   constexpr float lowest = -3.402823466e38f;
