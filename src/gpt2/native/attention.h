@@ -19,17 +19,17 @@ constexpr int kBlocks = kPage / kPanel;   // of 16 keys in a page
 template <int R, int B, class Stored>
 inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores) {
   Lanes sums[R][B];
-  for (int r = 0; r < R; ++r) for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
+  GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
   for (int d = 0; d < a.head_width; ++d) {
     Lanes key[B];
-    for (int b = 0; b < B; ++b) key[b] = load(keys + d * kPage + b * kPanel);
-    for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) key[b] = load(keys + d * kPage + b * kPanel);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) {
       const Lanes q = broadcast(a.q[(row + r) * a.q_stride + d]);
-      for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(key[b], q, sums[r][b]);
+      GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(key[b], q, sums[r][b]);
     }
   }
-  for (int r = 0; r < R; ++r) {
-    for (int b = 0; b < B; ++b) store(scores + (row + r) * a.scores_stride + b * kPanel, mul(sums[r][b], broadcast(a.scale)));
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) store(scores + (row + r) * a.scores_stride + b * kPanel, mul(sums[r][b], broadcast(a.scale)));
   }
 }
 
@@ -71,27 +71,27 @@ template <int R, int B, class Stored>
 inline void mix_components(const Attend& a, int row, int d) {
   const int width = padded_width(a.head_width), shared = a.first_position + row + 1;
   Lanes sums[R][B];
-  for (int r = 0; r < R; ++r) for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
+  GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
   for (int page = 0; page * kPage < shared; ++page) {
     const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset) + d;
     const float* weights = a.scores + row * a.scores_stride + page * kPage;
     const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
     for (int s = 0; s < keys; ++s) {
       Lanes value[B];
-      for (int b = 0; b < B; ++b) value[b] = load(values + s * width + b * kPanel);
-      for (int r = 0; r < R; ++r) {
+      GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load(values + s * width + b * kPanel);
+      GPT2_UNROLL for (int r = 0; r < R; ++r) {
         const Lanes weight = broadcast(weights[r * a.scores_stride + s]);
-        for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(value[b], weight, sums[r][b]);
+        GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(value[b], weight, sums[r][b]);
       }
     }
   }
-  for (int r = 0; r < R; ++r) {
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
     for (int s = shared; s < shared + r; ++s) {
       const Stored* value = reinterpret_cast<const Stored*>(a.pages[s / kPage] + a.v_offset) + (s % kPage) * width + d;
       const Lanes weight = broadcast(a.scores[(row + r) * a.scores_stride + s]);
-      for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(load(value + b * kPanel), weight, sums[r][b]);
+      GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(load(value + b * kPanel), weight, sums[r][b]);
     }
-    for (int b = 0; b < B; ++b) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) {
       const int component = d + b * kPanel;
       store_first(a.out + (row + r) * a.out_stride + component, div(sums[r][b], broadcast(a.sums[row + r])), a.head_width - component);
     }

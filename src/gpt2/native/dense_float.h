@@ -21,7 +21,7 @@ namespace gpt2 {
 namespace {
 
 // One panel's results of one row: bias, then store, add or gelu; the last panel may be narrower than 16.
-inline void finish(const Output& out, int row, int panel, int outputs, const Lanes& result) {
+void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   float* y = out.values + row * out.stride + panel * kPanel;
   const int count = outputs - panel * kPanel;
   switch (out.finish) {
@@ -32,17 +32,17 @@ inline void finish(const Output& out, int row, int panel, int outputs, const Lan
 }
 
 template <int R, int P>
-inline void finish_floats(const MatrixView& m, const Output& out, int row, int panel, const Lanes (&sums)[R][P]) {
-  for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) finish(out, row + r, panel + p, m.outputs, add(sums[r][p], load(m.bias + (panel + p) * kPanel)));
+GPT2_INLINE void finish_floats(const MatrixView& m, const Output& out, int row, int panel, const Lanes (&sums)[R][P]) {
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int p = 0; p < P; ++p) finish(out, row + r, panel + p, m.outputs, add(sums[r][p], load(m.bias + (panel + p) * kPanel)));
   }
 }
 
 template <int R, int P>
-inline void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], const float* x, int64_t stride) {
-  for (int r = 0; r < R; ++r) {
+GPT2_INLINE void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], const float* x, int64_t stride) {
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
     const Lanes input = broadcast(x[r * stride]);
-    for (int p = 0; p < P; ++p) sums[r][p] = multiply_add(weights[p], input, sums[r][p]);
+    GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = multiply_add(weights[p], input, sums[r][p]);
   }
 }
 
@@ -56,9 +56,9 @@ struct Fp32Tile {
     const float* rows = x.values + row * x.stride;
 
     Lanes sums[R][P], weights[P];
-    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
     for (int k = 0; k < m.inputs; ++k) {
-      for (int p = 0; p < P; ++p) weights[p] = load(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = load(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
       multiply_input(sums, weights, rows + k, x.stride);
     }
     finish_floats(m, out, row, panel, sums);
@@ -74,19 +74,19 @@ struct Bf16Tile {
     const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
 
     Lanes sums[R][P];
-    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
 #if defined(GPT2_LANES_BF16)
     const Bf16* rows = x.rounded + row * x.rounded_stride;
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Pairs weights[P];
-      for (int p = 0; p < P; ++p) weights[p] = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
-      for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = dot2(sums[r][p], weights[p], rows + r * x.rounded_stride + k);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = dot2(sums[r][p], weights[p], rows + r * x.rounded_stride + k);
     }
 #else
     const float* rows = x.values + row * x.stride;
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Lanes first[P], second[P];
-      for (int p = 0; p < P; ++p) {
+      GPT2_UNROLL for (int p = 0; p < P; ++p) {
         const Pairs pairs = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
         first[p] = first_of(pairs);
         second[p] = second_of(pairs);

@@ -29,30 +29,30 @@ struct Int4Tile {
     const int32_t* offsets = x.group_offsets + row * x.group_stride;
 
     Sums sums[R][P];
-    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = Sums{};
+    GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = Sums{};
     for (int g = 0; g < groups; ++g) {
       GroupSums group[R][P];
-      for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) group[r][p] = start_group(offsets[r * x.group_stride + g]);
+      GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) group[r][p] = start_group(offsets[r * x.group_stride + g]);
       for (int k = 0; k < kGroup; k += 8) {
         Codes lower[P], upper[P];
-        for (int p = 0; p < P; ++p) {
+        GPT2_UNROLL for (int p = 0; p < P; ++p) {
           const Codes both = load_codes(w + p * panel_size + g * group_size + k * (kPanel / 2));
           lower[p] = low_nibbles(both);
           upper[p] = high_nibbles(both);
         }
-        for (int r = 0; r < R; ++r) {
+        GPT2_UNROLL for (int r = 0; r < R; ++r) {
           const int8_t* eight = rows + r * x.code_stride + g * kGroup + k;
           const Quad four = broadcast_quad(eight), next = broadcast_quad(eight + 4);
-          for (int p = 0; p < P; ++p) group[r][p] = group_dot4(group_dot4(group[r][p], lower[p], four), upper[p], next);
+          GPT2_UNROLL for (int p = 0; p < P; ++p) group[r][p] = group_dot4(group_dot4(group[r][p], lower[p], four), upper[p], next);
         }
       }
-      for (int p = 0; p < P; ++p) {
+      GPT2_UNROLL for (int p = 0; p < P; ++p) {
         const Scales scale = load_scales(scales + (static_cast<int64_t>(p) * groups + g) * kPanel);
-        for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
+        GPT2_UNROLL for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
       }
     }
-    for (int r = 0; r < R; ++r) {
-      for (int p = 0; p < P; ++p) Int8Tile::finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) {
+      GPT2_UNROLL for (int p = 0; p < P; ++p) Int8Tile::finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
     }
   }
 };

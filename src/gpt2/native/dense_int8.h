@@ -22,21 +22,21 @@ struct Int8Tile {
     const int8_t* rows = x.codes + row * x.code_stride;
 
     Sums sums[R][P];
-    for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) sums[r][p] = start_sums(x.code_sums[row + r]);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = start_sums(x.code_sums[row + r]);
     for (int k = 0; k < m.padded_inputs; k += 4) {
       Codes weights[P];
-      for (int p = 0; p < P; ++p) weights[p] = load_weights(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
-      for (int r = 0; r < R; ++r) {
+      GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = load_weights(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      GPT2_UNROLL for (int r = 0; r < R; ++r) {
         const Quad four = broadcast_quad(rows + r * x.code_stride + k);
-        for (int p = 0; p < P; ++p) sums[r][p] = dot4(sums[r][p], weights[p], four);
+        GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = dot4(sums[r][p], weights[p], four);
       }
     }
-    for (int r = 0; r < R; ++r) {
-      for (int p = 0; p < P; ++p) finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) {
+      GPT2_UNROLL for (int p = 0; p < P; ++p) finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
     }
   }
 
-  static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, const Sums& sums) {
+  static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, Sums sums) {
     const Lanes scale = mul(load(m.row_scales + panel * kPanel), broadcast(x.scales[row]));
     const Lanes scaled = mul(to_lanes(sums), scale);
     finish(out, row, panel, m.outputs, add(scaled, load(m.bias + panel * kPanel)));

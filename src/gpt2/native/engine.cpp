@@ -253,7 +253,8 @@ void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, 
   quantise(team, matrix, input, rows);
   const Activations x = quantised_.of(input.values.data(), input.stride);
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
-  const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / 4 * 4, 4, 64);
+  constexpr int tile = 12;   // a multiple of every level's panels side by side
+  const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / tile, 1, 5) * tile;
   team.for_each(matrix.view().panels, piece, [&](int panel, int end) { kernels_.dense(matrix.view(), x, output, 0, rows, panel, end); });
 }
 
