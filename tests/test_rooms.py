@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "optim": set(),
     "data": {"files", "hub", "tokenizer"},
-    "backends": {"model", "checkpoint", "native", "machine"},
+    "backends": {"model", "checkpoint", "native", "machine", "files", "hub"},
     "generation": {"backends", "tokenizer"},
     "tasks": {"generation", "backends"},
     "inspect": {"generation", "backends", "tokenizer"},

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.backends import packed
 from gpt2.backends.seam import Result, Source, Work, check
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
-from gpt2.machine import physical_cores, usable_cores
+from gpt2.machine import available_memory_bytes, physical_cores, usable_cores
 from gpt2.native.library import (
     FORMS,
     PAGE_TOKENS,
@@ -25,14 +26,15 @@ from gpt2.native.library import (
     source_of_floats,
 )
 
+_CACHED_BYTES = 64 << 20  # what the last level of many a desktop's caches holds: below, reading costs nothing
+
 
 class NativeBackend:
     """The engine behind the seam; see `seam.Backend` for what its methods promise.
 
     Args:
         weights: what to run; every array is packed at once and not needed afterwards.
-        form: one of "auto", "fp32", "bf16", "int8", "int4". "auto" is int8 for weights that are stored as int8,
-            else fp32.
+        form: one of "auto", "fp32", "bf16", "int8", "int4"; `choose_form` says what "auto" is.
         threads: as many as the physical cores that this process may use, unless given.
 
     Raises:
@@ -42,9 +44,9 @@ class NativeBackend:
     def __init__(self, weights: Source, *, form: str = "auto", threads: int | None = None) -> None:
         library = Library.load()
         level = choose_level(library)
-        stored_int8 = _stored(weights, "wte") is not None
+        why = ""
         if form == "auto":
-            form = "int8" if stored_int8 else "fp32"
+            form, why = choose_form(weights, available_memory_bytes())
         if form not in FORMS:
             raise BackendError(
                 f"the native engine cannot compute in {form}: it knows {', '.join(FORMS)}. Take one of these."
@@ -56,12 +58,12 @@ class NativeBackend:
         self.level = level
         self.config: ModelConfig = weights.config
         self.intervenes = False
-        self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}"
+        self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} for {why}'}"
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
         self._engine = Engine(library, shape=_shape(weights.config), form=form, level=level, threads=threads)
         try:
-            _load(self._engine, weights, form)
+            _fill(self._engine, weights, form)
         except BaseException:
             self._engine.close()
             raise
@@ -162,6 +164,37 @@ def _result(piece: Work, arrays: Wanted) -> Result:
 
 def _shape(config: ModelConfig) -> dict[str, Any]:
     return asdict(config)
+
+
+def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:
+    """What "auto" is, and why: the smaller form where that is faster, which it is once the weights outgrow the caches.
+
+    Reading weights is most of what generating costs, and int8 changes the perplexity by less than half a percent;
+    int4 by more, so only where int8 would not leave room. Scores come from fp32 all the same, which is not asked of
+    a backend that chose for itself.
+
+    Args:
+        weights: what will run.
+        available_bytes: memory that can be had; 0 where that is not known.
+    """
+    int8_bytes = weights.config.parameters
+    if available_bytes and 1.2 * int8_bytes > available_bytes:
+        return "int4", f"{available_bytes / 1e9:.1f} GB of memory"
+    if _stored(weights, "wte") is not None:
+        return "int8", "weights stored so"
+    if 4 * int8_bytes > _CACHED_BYTES:
+        return "int8", "speed"
+    return "fp32", "weights this small"
+
+
+def _fill(engine: Engine, weights: Source, form: str) -> None:
+    """Put back what an earlier process packed, or pack, and keep that for the next."""
+    kept = packed.place(getattr(weights, "files", ()), weights.config, form)
+    if kept and packed.restore(engine, *kept):
+        return
+    _load(engine, weights, form)
+    if kept:
+        packed.keep(engine, *kept)
 
 
 def _load(engine: Engine, weights: Source, form: str) -> None:

@@ -12,6 +12,8 @@ from gpt2.errors import CheckpointError, FormatError
 
 FORMATS = ("huggingface", "openai", "llmc", "gguf")
 
+# Formats that read nothing but what lies at the path: what is computed from their weights may be kept by those files.
+_WHOLE = ("huggingface", "openai", "llmc", "gguf")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -28,7 +30,10 @@ def read(path: str | Path) -> Checkpoint:
         for name in FORMATS:
             format = import_module(f"gpt2.checkpoint.{name}")
             if format.matches(path):
-                return format.read(path)
+                found = format.read(path)
+                if name in _WHOLE:
+                    found.weights.files = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
+                return found
         raise _no_format(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error

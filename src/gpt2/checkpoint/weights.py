@@ -7,6 +7,7 @@ memory, so opening a model costs neither time nor memory until its values are to
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,10 @@ def _address(array: NDArray[Any]) -> int:
 class Weights:
     """A configuration and every array it asks for, by OpenAI's names; the head is `wte`, tied.
 
+    Attributes:
+        files: all that the arrays were read from, so that whoever keeps something made of them notices a change;
+            empty where that is not known, as for arrays in memory.
+
     Raises:
         MismatchError: an array is missing, unknown, of another shape, or of a type weights cannot have.
     """
@@ -101,6 +106,7 @@ class Weights:
         for name, shape in wanted.items():
             _check_array(name, arrays[name], shape)
         self.config = config
+        self.files: tuple[Path, ...] = ()
         self._arrays = {name: arrays[name] for name in wanted}
 
     @classmethod

@@ -96,6 +96,12 @@ int32_t gpt2_engine_load(gpt2_engine* engine, const char* name, const gpt2_sourc
   return guarded([&] { engine->engine.load(name, source_of(*source)); return int32_t{0}; });
 }
 
+int64_t gpt2_engine_piece(gpt2_engine* engine, int32_t index, void** data) {
+  const Piece piece = engine->engine.piece(index);
+  *data = piece.data;
+  return piece.bytes;
+}
+
 void gpt2_engine_free(gpt2_engine* engine) { delete engine; }
 
 int32_t gpt2_slot_new(gpt2_engine* engine) {

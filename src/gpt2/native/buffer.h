@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -20,17 +21,32 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t count) : count_(count), alignment_(count * sizeof(T) >= kLargePage ? kLargePage : 64) {
+  explicit Buffer(size_t count) : count_(count) {
     if (count == 0) return;
-    data_ = static_cast<T*>(::operator new(bytes(), std::align_val_t{alignment_}));
 #if defined(__linux__)
-    if (alignment_ == kLargePage) madvise(data_, bytes(), MADV_HUGEPAGE);   // a wish: failing changes nothing
+    if (is_mapped()) {   // pages of zeros, and none of them touched before it is needed
+      void* pages = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (pages == MAP_FAILED) throw std::bad_alloc();
+      mapping_ = pages;
+      data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(pages) + kLargePage - 1) / kLargePage * kLargePage);
+      madvise(static_cast<void*>(data_), bytes(), MADV_HUGEPAGE);   // a wish: failing changes nothing
+      return;
+    }
 #endif
+    data_ = static_cast<T*>(::operator new(bytes(), std::align_val_t{kAlignment}));
     std::memset(static_cast<void*>(data_), 0, bytes());
   }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept { swap(other); return *this; }
-  ~Buffer() { if (data_) ::operator delete(data_, std::align_val_t{alignment_}); }
+  ~Buffer() {
+#if defined(__linux__)
+    if (mapping_) {
+      munmap(mapping_, mapped_bytes());
+      return;
+    }
+#endif
+    if (data_) ::operator delete(data_, std::align_val_t{kAlignment});
+  }
 
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -40,15 +56,20 @@ class Buffer {
   size_t bytes() const { return count_ * sizeof(T); }
 
  private:
+  static constexpr size_t kAlignment = 64;
+
+  bool is_mapped() const { return bytes() >= kLargePage; }
+  size_t mapped_bytes() const { return bytes() + kLargePage; }   // room to begin at a large page
+
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
+    std::swap(mapping_, other.mapping_);
     std::swap(count_, other.count_);
-    std::swap(alignment_, other.alignment_);
   }
 
   T* data_ = nullptr;
+  void* mapping_ = nullptr;
   size_t count_ = 0;
-  size_t alignment_ = 64;
 };
 
 }  // namespace gpt2

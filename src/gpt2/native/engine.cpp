@@ -132,6 +132,22 @@ void Engine::load(const std::string& name, const Source& source) {
   }
 }
 
+Piece Engine::piece(int index) {
+  const auto of = [](Buffer<float>& buffer) { return Piece{buffer.data(), static_cast<int64_t>(buffer.bytes())}; };
+  Buffer<float>* vectors[] = {&wpe_, &ln_f_g_, &ln_f_b_};
+  if (index < 3) return of(*vectors[index]);
+  index -= 3;
+  if (index < Matrix::kPieces) return wte_.piece(index);
+  index -= Matrix::kPieces;
+  constexpr int per_layer = 4 + 4 * Matrix::kPieces;
+  if (index / per_layer >= shape_.n_layer) return {nullptr, -1};
+  Layer& layer = layers_[static_cast<size_t>(index / per_layer)];
+  Buffer<float>* norms[] = {&layer.ln_1_g, &layer.ln_1_b, &layer.ln_2_g, &layer.ln_2_b};
+  Matrix* matrices[] = {&layer.attn, &layer.attn_proj, &layer.fc, &layer.mlp_proj};
+  index %= per_layer;
+  return index < 4 ? of(*norms[index]) : matrices[(index - 4) / Matrix::kPieces]->piece((index - 4) % Matrix::kPieces);
+}
+
 // ---- one step ----
 
 const char* Engine::refusal(const gpt2_work* work, int count) const {

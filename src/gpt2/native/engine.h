@@ -55,6 +55,7 @@ class Engine {
   Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads);
 
   void load(const std::string& name, const Source& source);
+  Piece piece(int index);   // of all that `load` fills
 
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 1
+#define GPT2_ABI 2
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3 };
 
@@ -71,6 +71,9 @@ GPT2_API const char *gpt2_levels(void);   /* "avx2,portable": what this build ha
 GPT2_API gpt2_engine *gpt2_engine_new(const gpt2_shape *shape, int32_t form, const char *level, int32_t threads);
 /* Gives one array by OpenAI's name ("h.0.attn.c_attn.w"); it is packed or copied before the call returns. */
 GPT2_API int32_t gpt2_engine_load(gpt2_engine *engine, const char *name, const gpt2_source *source);
+/* What loading filled, piece by piece: the bytes at *data, or -1 past the last piece. The same shape and form have the
+   same pieces at every level, so they can be kept and put back in place of loading. */
+GPT2_API int64_t gpt2_engine_piece(gpt2_engine *engine, int32_t index, void **data);
 GPT2_API void gpt2_engine_free(gpt2_engine *engine);
 
 GPT2_API int32_t gpt2_slot_new(gpt2_engine *engine);

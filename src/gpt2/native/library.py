@@ -9,9 +9,10 @@ Axes: R wanted rows, V vocabulary, K best tokens, D embedding, S tokens in the s
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
-ABI = 1
+ABI = 2
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
@@ -164,6 +165,16 @@ class Engine:
     def load(self, name: str, source: "_Source") -> None:
         """Pack or copy one array."""
         self._check(self._calls.gpt2_engine_load(self._handle, name.encode(), ctypes.byref(source)))
+
+    def pieces(self) -> Iterator[memoryview]:
+        """What loading fills, in place: to be kept, and to be put back instead of loading. Valid until `close`."""
+        data = ctypes.c_void_p()
+        for index in count():
+            if (size := self._calls.gpt2_engine_piece(self._handle, index, ctypes.byref(data))) < 0:
+                return
+            if size:
+                assert data.value is not None
+                yield memoryview((ctypes.c_ubyte * size).from_address(data.value)).cast("B")
 
     def new_slot(self) -> int:
         """A new, empty slot."""
@@ -315,6 +326,7 @@ def _declare(calls: Any) -> None:
         ("gpt2_levels", text, []),
         ("gpt2_engine_new", pointer, [pointer, integer, text, integer]),
         ("gpt2_engine_load", integer, [pointer, text, pointer]),
+        ("gpt2_engine_piece", ctypes.c_int64, [pointer, integer, pointer]),
         ("gpt2_engine_free", None, [pointer]),
         ("gpt2_slot_new", integer, [pointer]),
         ("gpt2_slot_truncate", integer, [pointer, integer, integer]),

@@ -58,7 +58,15 @@ Matrix::Matrix(Form form, int inputs, int outputs) {
 
 void* Matrix::panel_weights(int panel) { return weights_.data() + static_cast<size_t>(panel) * panel_bytes_; }
 
-size_t Matrix::bytes() const { return weights_.bytes() + group_scales_.bytes() + row_scales_.bytes() + bias_.bytes(); }
+Piece Matrix::piece(int index) {
+  const auto of = [](auto& buffer) { return Piece{buffer.data(), static_cast<int64_t>(buffer.bytes())}; };
+  switch (index) {
+    case 0: return of(weights_);
+    case 1: return of(group_scales_);
+    case 2: return of(row_scales_);
+    default: return of(bias_);
+  }
+}
 
 void Matrix::set_bias(const float* bias) { std::copy(bias, bias + view_.outputs, bias_.data()); }
 

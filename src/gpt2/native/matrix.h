@@ -16,6 +16,8 @@ struct Source {
   int64_t input_stride, output_stride;
 };
 
+struct Piece { void* data; int64_t bytes; };   // of packed weights; past the last: null, -1
+
 class Matrix {
  public:
   Matrix() = default;
@@ -28,7 +30,8 @@ class Matrix {
   const MatrixView& view() const { return view_; }
   // The weights of one output as the kernels mean them, [inputs]: what an embedding looks up.
   void read_output(int output, float* weights) const;
-  size_t bytes() const;
+  static constexpr int kPieces = 4;
+  Piece piece(int index);
 
  private:
   void pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch);

@@ -1,0 +1,90 @@
+"""Packed weights kept in the user's cache folder, so that a large model is packed once and not at every start.
+
+A file is one line of JSON, padded to a page, and after it the engine's pieces as they lie in memory. The line holds
+what they were made of: every file of the model with its size, time and first bytes, the form, and the layout. A file
+that says anything else is packed anew and replaced. Files take their name only when they are whole, so two processes
+may do the same at once. A cache that cannot be written costs time and nothing else: the log says so.
+"""
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpt2.config import ModelConfig
+from gpt2.files import atomic_file
+from gpt2.hub import cache_folder
+from gpt2.native.library import ABI, Engine
+
+_HEADER_BYTES = 4096
+_SAMPLE_BYTES = 64 << 10  # of each file: the whole header of a safetensors file of 124M
+_LEAST_BYTES = 32 << 20  # below this packing is as quick as reading
+
+log = logging.getLogger("gpt2")
+
+
+def restore(engine: Engine, path: Path, made_of: str) -> bool:
+    """Fill the engine from the cached file, if there is one and it was made of the same."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            if file.read(_HEADER_BYTES).rstrip() != made_of.encode():
+                log.debug("%s was made of other weights, and is packed anew", path)
+                return False
+            for piece in engine.pieces():
+                done = 0
+                while done < len(piece):  # a system reads at most 2 GiB at once
+                    if not (read := file.readinto(piece[done:])):
+                        return False  # cut short
+                    done += read
+            return not file.read(1)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.info("the packed weights in %s cannot be read (%s): packing anew", path, error.strerror or error)
+        return False
+
+
+def keep(engine: Engine, path: Path, made_of: str) -> None:
+    """Write the engine's pieces, atomically; a failure is logged and changes nothing."""
+    try:
+        with atomic_file(path) as file:
+            file.write(made_of.encode().ljust(_HEADER_BYTES))
+            for piece in engine.pieces():
+                file.write(piece)
+    except OSError as error:
+        log.info("packed weights are not kept in %s (%s): the next start packs again", path, error.strerror or error)
+
+
+def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, str] | None:
+    """Where the packed weights of a model belong, and what they are made of; None if they are not worth keeping.
+
+    One place for each model and form: what a changed model leaves behind is replaced, not collected.
+    """
+    if not files or form == "fp32" or _packed_bytes(config, form) < _LEAST_BYTES:
+        return None
+    try:
+        facts = [_facts(file) for file in files if file.is_file()]
+    except OSError:
+        return None
+    what = {"layout": ABI, "order": sys.byteorder, "form": form, "config": asdict(config)}
+    made_of = hashlib.sha256(json.dumps([what, facts], sort_keys=True).encode()).hexdigest()
+    name = hashlib.sha256(str(files[0].resolve().parent if len(files) > 1 else files[0].resolve()).encode()).hexdigest()
+    return cache_folder() / "packed" / f"{name[:16]}-{form}", json.dumps({"made_of": made_of, "form": form})
+
+
+def _facts(file: Path) -> list[Any]:
+    status = file.stat()
+    with file.open("rb") as opened:
+        start = hashlib.sha256(opened.read(_SAMPLE_BYTES)).hexdigest()
+    return [file.name, status.st_size, status.st_mtime_ns, start]
+
+
+def _packed_bytes(config: ModelConfig, form: str) -> int:
+    matrices = (
+        config.vocab_size * config.n_embd + config.n_layer * (4 * config.n_embd + 2 * config.n_inner) * config.n_embd
+    )
+    return matrices * {"bf16": 2}.get(form, 1)

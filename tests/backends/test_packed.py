@@ -1,0 +1,130 @@
+"""Packed weights on disk: the same bytes as packing, noticed when stale, and never in the way."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2 import checkpoint
+from gpt2.backends import NEXT_LOGITS, Work, native, packed
+from gpt2.backends.native import NativeBackend
+from gpt2.checkpoint import Weights, shapes
+from gpt2.config import ModelConfig
+from gpt2.errors import BackendError
+from gpt2.native.library import Library
+from gpt2.tokenizer import Tokenizer
+
+CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    try:
+        Library.load()
+    except BackendError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(packed, "_LEAST_BYTES", 0)
+    write(tmp_path / "model", seed=0)
+    return tmp_path / "model"
+
+
+def write(folder: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    arrays = {name: 0.1 * random.standard_normal(shape, np.float32) for name, shape in shapes(CONFIG).items()}
+    checkpoint.write_folder(
+        folder, Weights.from_arrays(CONFIG, arrays), CONFIG, Tokenizer.published(), overwrite=folder.exists()
+    )
+
+
+def logits(folder: Path, form: str) -> np.ndarray:
+    backend = NativeBackend(checkpoint.read(folder).weights, form=form, threads=1)
+    [result] = backend.step([Work(slot=backend.new(), tokens=[1, 2, 3], want=NEXT_LOGITS)])
+    backend.close()
+    assert result.logits_RV is not None
+    return result.logits_RV
+
+
+@pytest.fixture
+def packings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The forms that were packed, one entry each time."""
+    done: list[str] = []
+    load = native._load
+    monkeypatch.setattr(native, "_load", lambda engine, weights, form: (done.append(form), load(engine, weights, form)))
+    return done
+
+
+@pytest.mark.parametrize("form", ["bf16", "int8", "int4"])
+def test_the_second_start_packs_nothing_and_computes_the_same(folder: Path, form: str, packings: list[str]) -> None:
+    first, second = logits(folder, form), logits(folder, form)
+    assert packings == [form]
+    np.testing.assert_array_equal(first, second)
+
+
+def test_fp32_is_not_kept(folder: Path, packings: list[str]) -> None:
+    logits(folder, "fp32"), logits(folder, "fp32")
+    assert packings == ["fp32", "fp32"]
+
+
+def test_a_changed_model_is_packed_anew_in_the_same_place(folder: Path, packings: list[str]) -> None:
+    before = logits(folder, "int8")
+    write(folder, seed=1)
+    after = logits(folder, "int8")
+    assert packings == ["int8", "int8"]
+    assert not np.array_equal(before, after)
+    assert len(list(packed.cache_folder().rglob("*-int8"))) == 1
+
+
+def test_the_same_size_at_another_time_is_another_model(folder: Path, packings: list[str]) -> None:
+    logits(folder, "int8")
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    logits(folder, "int8")
+    assert packings == ["int8", "int8"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"", lambda data: data[:4096]]
+)
+def test_a_damaged_file_is_packed_anew(folder: Path, packings: list[str], damage) -> None:
+    expected = logits(folder, "int4")
+    [file] = packed.cache_folder().rglob("*-int4")
+    file.write_bytes(damage(file.read_bytes()))
+    np.testing.assert_array_equal(logits(folder, "int4"), expected)
+    np.testing.assert_array_equal(logits(folder, "int4"), expected)
+    assert packings == ["int4", "int4"]
+
+
+def test_a_cache_that_cannot_be_written_is_only_said(
+    folder: Path, packings: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(packed, "atomic_file", full)
+    with caplog.at_level("INFO", logger="gpt2"):
+        np.testing.assert_array_equal(logits(folder, "int8"), logits(folder, "int8"))
+    assert packings == ["int8", "int8"]
+    assert "No space left" in caplog.text
+
+
+def test_weights_in_memory_are_not_kept(folder: Path) -> None:
+    weights = checkpoint.read(folder).weights
+    weights.files = ()
+    NativeBackend(weights, form="int8", threads=1).close()
+    assert not packed.cache_folder().exists()
+
+
+class _Stored:
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+
+
+def test_auto_goes_by_size_and_memory() -> None:
+    small, large = _Stored(CONFIG), _Stored(ModelConfig(n_layer=12, n_head=12, n_embd=768))
+    assert native.choose_form(small, 0)[0] == "fp32"
+    assert native.choose_form(large, 0)[0] == "int8"
+    assert native.choose_form(large, 10**10)[0] == "int8"
+    form, why = native.choose_form(large, 10**8)
+    assert form == "int4"
+    assert "memory" in why
