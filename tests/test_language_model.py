@@ -10,6 +10,7 @@ from gpt2.backends.reference import ReferenceBackend
 from gpt2.checkpoint import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError
+from gpt2.generation import ContextNoise
 from gpt2.language_model import LanguageModel
 
 PROMPTS = ["Once upon a time", "", "The", "étoile 😀 and much more text than the others have"]
@@ -67,10 +68,11 @@ def test_drafts_change_no_text_and_are_counted(model: LanguageModel, tiny_folder
     plain = model.generate(prompt, **settings)
     assert (plain.usage.prompt_tokens, plain.usage.generated_tokens, plain.usage.drafted_tokens) == (11, 40, 0)
     with gpt2.load(tiny_folder, backend="reference") as twin:
-        drafted = {draft: model.generate(prompt, draft=draft, **settings) for draft in ("none", "ngram", twin)}
+        drafted = {draft: model.generate(prompt, draft=draft, **settings) for draft in ("none", "auto", "ngram", twin)}
         pieces = list(model.stream(prompt, draft=twin, **settings))
     assert all(completion == plain for completion in drafted.values())
     assert "".join(event.text for event in pieces) == plain.text
+    assert drafted["auto"].usage.drafted_tokens == 0  # the reference backend is exact within rounding only
     assert drafted[twin].usage.accepted_tokens > 5
     assert pieces[-1].usage == drafted[twin].usage
     assert model.backend.bytes() == 0
@@ -105,6 +107,16 @@ def test_a_draft_model_of_another_vocabulary_is_refused(model: LanguageModel) ->
             model.generate("Once", draft="other")
     finally:
         del model._opened_drafts["other"]
+
+
+def test_a_mark_is_set_by_the_models_noise(tiny_folder: Path) -> None:
+    with gpt2.load(tiny_folder, backend="reference") as marking:
+        plain = marking.generate("Once", max_tokens=12, seed=1)
+        marking.noise = ContextNoise(bytes(16), width=2)
+        marked = marking.generate("Once", max_tokens=12, seed=1)
+        assert marked.tokens[:2] == plain.tokens[:2]
+        assert marked != plain
+        assert [e.token for e in marking.stream("Once", max_tokens=12, seed=1)] == list(marked.tokens)
 
 
 def test_prompts_of_one_call_share_their_beginning(tiny_folder: Path) -> None:

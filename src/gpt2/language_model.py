@@ -21,6 +21,7 @@ from gpt2.config import ModelConfig
 from gpt2.errors import GenerationError, ModelNotFoundError
 from gpt2.generation import Event, Request, Sampling, Scheduler
 from gpt2.generation.completion import Completion, Gathering
+from gpt2.generation.noise import POSITION, Noise
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.tasks import Asked, Prompts, Room
 
 Prompt = str | Sequence[int]
-Draft: TypeAlias = "str | LanguageModel | None"
+Draft: TypeAlias = "str | LanguageModel"
 _SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one call are continued
 _DEAR = 0.7  # of a step, for one guess
 
@@ -44,6 +45,7 @@ class LanguageModel:
         checkpoint: the files it was read from.
         backend: what computes it.
         tokenizer: its text to ids and back.
+        noise: what its draws are keyed by. A `generation.ContextNoise` here marks whatever it writes from then on.
 
     Args:
         exact: opens the fp32 backend that scores and logits come from; without it they come from `backend`.
@@ -57,6 +59,7 @@ class LanguageModel:
         self.backend = backend
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
         self._open_exact = exact
+        self.noise: Noise = POSITION
         self._opened_drafts: dict[str, LanguageModel] = {}
         self._exact: Backend | None = None if exact else backend
         self._intervening: Backend | None = None
@@ -74,14 +77,14 @@ class LanguageModel:
 
     @overload
     def generate(
-        self, prompt: str, sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+        self, prompt: str, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> Completion: ...
     @overload
     def generate(
-        self, prompt: list[str], sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+        self, prompt: list[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> list[Completion]: ...
     def generate(
-        self, prompt: str | list[str], sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+        self, prompt: str | list[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> Completion | list[Completion]:
         """Continue a text, or each of a list of texts as it would be continued alone.
 
@@ -89,8 +92,8 @@ class LanguageModel:
             prompt: a text or several; an empty one starts from the end-of-text token.
             sampling: how; the model's own distribution by default.
             draft: what guesses tokens for the model to verify, several a step, which changes no text: "ngram" (the
-                text so far, for texts that repeat themselves), or a smaller model of the same vocabulary by name or
-                loaded. None, or "none", for nothing.
+                text so far, for texts that repeat themselves), a smaller model of the same vocabulary by name or
+                loaded, or "none". "auto" is "ngram" on the native engine, where the text is the same to the byte.
             settings: fields of `Sampling` by name, over those of `sampling`: `max_tokens=50, top_k=40, seed=1`.
 
         Raises:
@@ -109,7 +112,7 @@ class LanguageModel:
         return completions[0] if isinstance(prompt, str) else completions
 
     def stream(
-        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = None, **settings: Any
+        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> Iterator[Event]:
         """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
 
@@ -134,7 +137,9 @@ class LanguageModel:
             GenerationError: a draft model of another vocabulary.
             ModelNotFoundError: no model of that name.
         """
-        if draft is None or draft == "none":
+        if draft == "auto":
+            draft = "ngram" if self.backend.name == "native" else "none"
+        if draft == "none":
             return None
         from gpt2.generation.draft_model import ModelDrafter, cost_of
         from gpt2.generation.ngram import NgramDrafter
@@ -207,7 +212,7 @@ class LanguageModel:
         source: str = "french",
         target: str = "english",
         prompts: "Prompts | None" = None,
-        draft: Draft = None,
+        draft: Draft = "auto",
     ) -> str:
         """A sentence in another language, by the paper's prompt of example pairs; greedy.
 
@@ -229,7 +234,7 @@ class LanguageModel:
         return translate.read(self._asked(asked, draft=draft))
 
     def summarize(
-        self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None, draft: Draft = None
+        self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None, draft: Draft = "auto"
     ) -> str:
         """A few sentences that sum an article up, by the paper's `TL;DR:`; sampled with top-k 2.
 
@@ -255,7 +260,7 @@ class LanguageModel:
         context: str | None = None,
         history: Sequence[tuple[str, str]] = (),
         prompts: "Prompts | None" = None,
-        draft: Draft = None,
+        draft: Draft = "auto",
     ) -> str:
         """An answer, from a passage or from what the model knows, by the paper's prompts; greedy.
 
@@ -399,7 +404,9 @@ class LanguageModel:
     def _scheduler(self, draft: Draft, *, shares: bool = False) -> Scheduler:
         """A scheduler for one call; prompts share beginnings where what follows is the same to the byte."""
         shared_bytes = _SHARED_BYTES if shares and self.backend.name == "native" else 0
-        return Scheduler(self.backend, self.tokenizer, prefix_bytes=shared_bytes, drafter=self.drafter(draft))
+        return Scheduler(
+            self.backend, self.tokenizer, prefix_bytes=shared_bytes, noise=self.noise, drafter=self.drafter(draft)
+        )
 
     def exact_backend(self) -> Backend:
         """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""

@@ -183,7 +183,7 @@ def test_the_native_engine_gives_the_same_bytes_with_drafts(toy: SimpleNamespace
     everyone = [request for request in requests() if request.prompt]
 
     def run(**settings: Any) -> list[Event]:
-        scheduler = Scheduler(backend, toy.Tokenizer(), **settings)
+        scheduler = Scheduler(backend, toy.Tokenizer(), max_slots=4, **settings)
         for request in everyone:
             scheduler.submit(request)
         events = toy.run(scheduler)
@@ -290,22 +290,23 @@ def test_many_texts_share_the_width_of_a_step(toy: SimpleNamespace):
 
 
 def test_the_pace_follows_what_was_right():
-    pace = Pace(0.1)
-    first = pace.tokens()
-    assert 1 <= first <= 3
+    pace = Pace()
+    first = pace.tokens(0.1)
+    assert 1 <= first <= 5
     for _ in range(20):
         pace.learn(8, 8)
-    assert pace.tokens() == MOST_DRAFTED
+    assert pace.tokens(0.1) == MOST_DRAFTED
     for _ in range(3):
         pace.learn(MOST_DRAFTED, 0)
-    assert pace.tokens() <= 3
+    assert pace.tokens(0.1) <= 3
     for _ in range(20):
         pace.learn(1, 0)
-    assert pace.tokens() == 0
-    for _ in range(300):
+    assert pace.tokens(0.1) == 0
+    for _ in range(900):
         pace.learn(0, 0)
-    assert pace.tokens() == first
-    assert Pace(2.0).tokens() == 0  # where a guess costs more than it can bring
+    assert pace.tokens(0.1) == first
+    assert 0 < Pace().tokens(0.6) < first
+    assert Pace().tokens(2.0) == 0  # where a guess costs more than it can bring
 
 
 # Guessing
@@ -425,7 +426,7 @@ def test_pairs_of_tokens_follow_the_distribution_under_drafts(toy: SimpleNamespa
         backend.logits = lambda tokens: Small.logits[tokens[-1]] * share
         return backend
 
-    scheduler = Scheduler(small(1.0), toy.Tokenizer(), drafter=ModelDrafter(small(0.6), cost=0.0))
+    scheduler = Scheduler(small(1.0), toy.Tokenizer(), max_slots=2, drafter=ModelDrafter(small(0.6), cost=0.0))
     for seed in range(1500):
         scheduler.submit(Request(prompt=[0], sampling=Sampling(seed=seed, max_tokens=4)))
     tokens: dict[int, list[int]] = {}

@@ -210,11 +210,11 @@ def draft_option(verb: Verb) -> Verb:
     return option(
         "--draft",
         section="Model",
-        default="none",
+        default="auto",
         show_default=True,
-        metavar="none|ngram|MODEL",
-        help="What guesses tokens that the model then verifies, several a step: the text so far, or a smaller model. "
-        "The text stays the same.",
+        metavar="auto|none|ngram|MODEL",
+        help="What guesses tokens for the model to verify, several a step: the text so far, or a smaller model. The "
+        "text stays the same.",
     )(verb)
 
 

@@ -67,23 +67,23 @@ class Pace:
     If each token is right with probability p, a draft of k brings 1 + p + ... + p^k tokens on average, in a step that
     costs 1 + k * cost (Leviathan, Kalman, Matias 2023, "Fast inference from transformers via speculative decoding",
     section 3). The k with the most tokens for the cost is taken; 0 where none pays, until old failures are forgotten.
-
-    Args:
-        cost: of one more guessed token, its row in the wide step included, as a share of a plain step.
     """
 
-    def __init__(self, cost: float) -> None:
-        self._cost = cost
+    def __init__(self) -> None:
         self._p = _FIRST
 
-    def tokens(self) -> int:
-        """How many to guess now."""
+    def tokens(self, cost: float) -> int:
+        """How many to guess now.
+
+        Args:
+            cost: of one more guessed token, its row in the wide step included, as a share of a plain step.
+        """
         best, most, brings, share = 0, 1.0, 1.0, 1.0
         for k in range(1, MOST_DRAFTED + 1):
             share *= self._p
             brings += share
-            if brings / (1 + k * self._cost) > most:
-                best, most = k, brings / (1 + k * self._cost)
+            if brings / (1 + k * cost) > most:
+                best, most = k, brings / (1 + k * cost)
         return best
 
     def learn(self, drafted: int, accepted: int) -> None:
@@ -94,9 +94,9 @@ class Pace:
             self._p += _FORGET * (_FIRST - self._p)
 
 
-_FIRST = 0.5  # before anything is known
+_FIRST = 0.7  # before anything is known: high enough to be tried among many texts too
 _LEARN = 0.3  # at each draft: few, for texts turn from what is easily guessed to what is not
-_FORGET = 0.01  # at each step without: a guess in about ten steps where all have been wrong
+_FORGET = 0.007  # at each step without: a guess in some seven steps where all have been wrong
 
 
 class Speculation:
@@ -109,7 +109,7 @@ class Speculation:
 
     def __init__(self, drafter: Drafter, *, row_cost: float) -> None:
         self._drafter: Drafter | None = drafter
-        self._cost = drafter.cost + row_cost
+        self._row_cost = row_cost
         self._paces: dict[Sample, Pace] = {}
 
     def slot_bytes(self, tokens: int) -> int:
@@ -121,11 +121,14 @@ class Speculation:
         decoding = [piece for piece in pieces if piece.sample is not None and piece.is_decode]
         if self._drafter is None or not decoding:
             return list(pieces)
+        # All texts guess alike, and a step of many rows has less to spare: one more row each is this share of it.
+        n, row_cost = len(decoding), self._row_cost
+        cost = self._drafter.cost + n * row_cost / (1 + (n - 1) * row_cost)
         asks: dict[int, Ask] = {}
         for index, piece in enumerate(pieces):
             if piece.sample is None or not piece.is_decode:
                 continue
-            most = min(self._most(piece.job, piece.sample), _ROWS // len(decoding))
+            most = min(self._most(piece.job, piece.sample, cost), _ROWS // n)
             if most > 0:
                 asks[index] = Ask(
                     text=piece.sample,
@@ -154,11 +157,11 @@ class Speculation:
             self._drafter.close()
 
     def _pace(self, sample: Sample) -> Pace:
-        return self._paces.setdefault(sample, Pace(self._cost))
+        return self._paces.setdefault(sample, Pace())
 
-    def _most(self, job: Job, sample: Sample) -> int:
+    def _most(self, job: Job, sample: Sample, cost: float) -> int:
         """How many tokens to guess: within what pays, the text's limit, the window, and rows that ask for the same."""
-        most = min(self._pace(sample).tokens(), job.limit - sample.n_tokens - 1, sample.sequence.room)
+        most = min(self._pace(sample).tokens(cost), job.limit - sample.n_tokens - 1, sample.sequence.room)
         alike = job.sampler.rows_alike(len(sample.sequence.ids))
         return most if alike is None else min(most, alike - 1)
 

@@ -1,0 +1,199 @@
+"""What drafts save: texts with and without, and what a wider step costs. Writes results/speculation.json.
+
+    python benchmarks/speculation.py [--rounds 5] [--tokens 200] [--shapes gpt2 gpt2-xl] [--weights int8 int4]
+
+1. `texts`: gpt2-mini, each kind of text plain and with n-gram drafts in turn; the texts are checked to be the same.
+2. `steps`: weights drawn at random in published shapes, a step of k rows after 128 tokens: what verifying costs.
+3. `loops`: the same weights, greedy. Their text soon repeats itself, so nearly every draft is right: what drafts
+   save at most on this machine, not what they save on prose.
+
+Ratios are medians over rounds in turn, of time on the clock and of processor time (user and system, all threads),
+which hardly minds what else the machine is doing.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpt2
+from gpt2 import backends
+from gpt2.backends import Backend, Want, Work
+from gpt2.bench import facts
+from gpt2.checkpoint import shapes
+from gpt2.config import PUBLISHED, ModelConfig
+from gpt2.files import write_json
+from gpt2.generation import NgramDrafter, Request, Sampling, Scheduler, Usage
+from gpt2.tasks import Prompts, summarize
+from gpt2.tokenizer import Tokenizer
+
+RESULT = Path(__file__).parent / "results" / "speculation.json"
+ROWS = (1, 2, 3, 4, 5, 8, 12, 16)
+
+WHO = ("girl", "boy", "king", "cat", "dog", "tree", "bird", "ship")
+ARTICLE = """The old bridge over the river was closed on Monday after engineers found a crack in one of its arches.
+The town said that the bridge, which was built two hundred years ago, would stay closed until the crack
+had been repaired. People who live on the other side of the river must now drive for half an hour to
+reach the town. The school has asked parents to bring their children by boat. A boat has been lent by
+the fishermen of the town, and it crosses the river every twenty minutes. The mayor said that the bridge
+would be repaired before the winter, and that the town would pay for the boat until then. The fishermen
+said that the river was quiet at this time of the year and that the crossing was safe."""
+
+LIST = "".join(f"Name: {name}\nCity: {city}\nPaid: yes\n\n" for name, city in zip(
+    ("Anna", "Bert", "Clara", "David"), ("London", "Paris", "Rome", "Berlin"), strict=True))  # fmt: skip
+
+
+class Drawn:
+    """Weights of a shape, made array by array when they are asked for: they take no memory beside the packed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self._shapes = shapes(config)
+        self._block = 0.02 * np.random.default_rng(0).standard_normal(1_000_003, np.float32)
+
+    def float32(self, name: str) -> np.ndarray:
+        shape = self._shapes[name]
+        if len(shape) == 1:
+            return np.full(shape, name.endswith(".g"), np.float32)
+        return np.resize(self._block, shape)
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What it returns, seconds on the clock, and seconds of the processor."""
+    before, begin = os.times(), time.perf_counter()
+    found = action()
+    seconds, after = time.perf_counter() - begin, os.times()
+    return found, seconds, after.user + after.system - before.user - before.system
+
+
+def texts(rounds: int, n_tokens: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with gpt2.load("gpt2-mini") as model:
+        asked = summarize.ask(ARTICLE, prompts=Prompts.ours().summarize, room=model.room)
+        kinds: dict[str, tuple[list[str], Sampling]] = {
+            "summary, top-k 2": ([asked.prompt], asked.sampling),
+            "story, greedy": (["Once upon a time there was a little girl"], Sampling(temperature=0)),
+            "records, greedy": ([LIST + "Name:"], Sampling(temperature=0)),
+            "story, temperature 0.8, top-k 40": (
+                ["Once upon a time there was a little girl"],
+                Sampling(temperature=0.8, top_k=40),
+            ),
+            "8 stories, greedy": (
+                [f"Once upon a time there was a {who}" for who in WHO],
+                Sampling(temperature=0),
+            ),
+        }
+        for kind, (prompts, sampling) in kinds.items():
+            sampling = replace(sampling, seed=1, max_tokens=n_tokens, ignore_eot=True)
+            found[kind] = line = compare_drafts(
+                lambda draft, prompts=prompts, sampling=sampling: model.generate(prompts, sampling, draft=draft), rounds
+            )
+            print(f"{kind:<34}" + told(line), flush=True)
+        return {"model": repr(model), "tokens": n_tokens, "kinds": found}
+
+
+def compare_drafts(generate: Callable[[str], Any], rounds: int) -> dict[str, Any]:
+    """Plain and n-gram drafts in turn."""
+    runs: dict[str, list[tuple[float, float]]] = {"none": [], "ngram": []}
+    completions: dict[str, Any] = {}
+    for _ in range(rounds):
+        for draft, times in runs.items():
+            completions[draft], *seconds = timed(lambda draft=draft: generate(draft))
+            times.append(tuple(seconds))
+    assert completions["none"] == completions["ngram"], "a draft changed a text"
+    usages: list[Usage] = [completion.usage for completion in completions["ngram"]]
+    n_tokens = sum(usage.generated_tokens for usage in usages)
+    pairs = list(zip(runs["none"], runs["ngram"], strict=True))
+    return {
+        "generated_tokens": n_tokens,
+        "drafted_tokens": sum(usage.drafted_tokens for usage in usages),
+        "accepted_tokens": sum(usage.accepted_tokens for usage in usages),
+        "plain_tokens_per_second": n_tokens / statistics.median(clock for clock, _ in runs["none"]),
+        "clock_ratio": statistics.median(plain[0] / drafted[0] for plain, drafted in pairs),
+        "processor_ratio": statistics.median(plain[1] / drafted[1] for plain, drafted in pairs),
+        "seconds": runs,
+    }
+
+
+def told(line: dict[str, Any]) -> str:
+    return (
+        f"{line['accepted_tokens']:4} of {line['drafted_tokens']:4} drafts right, {line['generated_tokens']:5} tokens; "
+        f"{line['clock_ratio']:5.2f}x by the clock, {line['processor_ratio']:5.2f}x of the processor"
+    )
+
+
+def steps(backend: Backend, rounds: int) -> dict[str, Any]:
+    """Milliseconds of a step of k rows after 128 tokens."""
+    draw = np.random.default_rng(1)
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=draw.integers(0, 50257, 128).tolist())])
+    runs: dict[int, list[tuple[float, float]]] = {rows: [] for rows in ROWS}
+    for _ in range(2 * rounds):
+        for rows, times in runs.items():
+            work = [Work(slot=slot, tokens=draw.integers(0, 50257, rows).tolist(), want=Want(rows=rows, best=1))]
+            _, *seconds = timed(lambda work=work: backend.step(work))
+            times.append(tuple(seconds))
+            backend.truncate(slot, 128)
+    backend.free(slot)
+    median = {rows: statistics.median(clock for clock, _ in times) for rows, times in runs.items()}
+    return {
+        "step_ms": {rows: 1e3 * seconds for rows, seconds in median.items()},
+        "least_ms": {rows: 1e3 * min(clock for clock, _ in times) for rows, times in runs.items()},
+        "row_cost": {rows: (median[rows] / median[1] - 1) / (rows - 1) for rows in ROWS[1:]},
+    }
+
+
+def loops(backend: Backend, rounds: int, n_tokens: int) -> dict[str, Any]:
+    """A greedy text that repeats itself, plain and with n-gram drafts."""
+    tokenizer = Tokenizer.published()
+
+    class Gathered:
+        def __init__(self, tokens: list[int | None], usage: Usage) -> None:
+            self.tokens, self.usage = tokens, usage
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Gathered) and self.tokens == other.tokens
+
+    def generate(draft: str) -> list[Gathered]:
+        scheduler = Scheduler(backend, tokenizer, drafter=NgramDrafter() if draft == "ngram" else None)
+        scheduler.submit(Request(prompt="Once upon a time", sampling=Sampling(temperature=0, max_tokens=n_tokens)))
+        events = []
+        while scheduler.busy:
+            events += scheduler.step()
+        return [Gathered([event.token for event in events], events[-1].usage)]
+
+    return compare_drafts(generate, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--shapes", nargs="*", choices=PUBLISHED, default=["gpt2", "gpt2-xl"])
+    parser.add_argument("--weights", nargs="+", default=["int8", "int4"])
+    chosen = parser.parse_args()
+    result: dict[str, Any] = {**facts(), "rounds": chosen.rounds, "texts": texts(chosen.rounds, chosen.tokens)}
+    result["shapes"] = {}
+    write_json(RESULT, result)
+    for shape in chosen.shapes:
+        for form in chosen.weights:
+            backend = backends.open(Drawn(PUBLISHED[shape]), backend="native", form=form)
+            name = f"{shape} {form}"
+            result["shapes"][name] = found = {"reason": backend.reason, "steps": steps(backend, chosen.rounds)}
+            print(
+                f"{name:<16}", {rows: round(ms, 1) for rows, ms in found["steps"]["step_ms"].items()}, "ms", flush=True
+            )
+            found["loops"] = loops(backend, min(chosen.rounds, 3), chosen.tokens // 4)
+            print(f"{name + ', a loop':<34}" + told(found["loops"]), flush=True)
+            backend.close()
+            write_json(RESULT, result)  # after each, for the large ones take long
+
+
+if __name__ == "__main__":
+    main()
