@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"files", "hub", "tokenizer"},
     "model": set(),
     "optim": set(),
-    "data": {"files", "hub", "tokenizer"},
+    "data": {"files", "hub", "tokenizer", "report"},
     "backends": {"model", "checkpoint", "native", "machine", "files", "hub"},
     "generation": {"backends", "tokenizer"},
     "tasks": {"generation", "backends"},

@@ -45,6 +45,7 @@ VERBS = {
         "tokenizer": "Learn a new vocabulary.",
     },
     "Make a model": {
+        "corpus": "Raw pages and other sources to a cleaned corpus.",
         "prepare": "Text to token shards, ready for training.",
         "train": "Train a model from a recipe.",
     },

@@ -1,12 +1,8 @@
 """`gpt2 prepare`: text to token shards, ready for training."""
 
-import contextlib
 import logging
-import signal
 import sys
-from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -14,11 +10,11 @@ import click
 from gpt2.cli import output, reading
 from gpt2.cli.options import Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
+from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 
 if TYPE_CHECKING:
     from gpt2.data import Progress
 
-SAVED = 75  # a signal stopped it, and the same command goes on
 _log = logging.getLogger("gpt2")
 
 
@@ -114,7 +110,7 @@ def prepare(
         ),
     )
     workers = workers or usable_cores()
-    with _stopped_like_ctrl_c() as signals, StatusLine() as line:
+    with stopped_like_ctrl_c() as signals, StatusLine() as line:
         try:
             manifest = write_shards(
                 sources,
@@ -142,22 +138,6 @@ def prepare(
         _log.info("passed over %s empty documents", f"{manifest['empty_documents']:,}")
     if as_json:
         output.write_json({"out": str(out), **manifest})
-
-
-@contextlib.contextmanager
-def _stopped_like_ctrl_c() -> Generator[list[int]]:
-    """While the block runs, SIGTERM stops it as Ctrl-C does; the list then names the signal."""
-    seen: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _status(progress: "Progress") -> str:

@@ -1,0 +1,135 @@
+"""`gpt2 corpus build|stats|show`: from raw pages to a cleaned corpus, and what is in it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.cli.status_line import StatusLine, duration
+from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
+
+if TYPE_CHECKING:
+    from gpt2.data.corpus.build import BuildProgress
+
+
+@click.group()
+def corpus() -> None:
+    """Raw pages and other sources to a cleaned corpus; what is in it."""
+
+
+@corpus.command(cls=Sectioned)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the corpus.")
+@option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="TOML with the settings below and with [[source]] tables.",
+)
+@option("--kind", default="auto", metavar="KIND", help="What the SOURCEs are.  [default: by each file's name]")
+@option("--licence", default="unknown", metavar="NAME", help="Of the SOURCEs, where they do not say themselves.")
+@option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: the usable cores]")
+@option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
+@option("--language", "languages", multiple=True, metavar="CODE", section="Steps", help="Keep only this, e.g. en.")
+@option("--rules", multiple=True, metavar="SET", section="Steps", help="Rule set for web pages, by name or path.")
+@option("--no-rules", is_flag=True, section="Steps", help="No rule sets at all.")
+@option("--min-characters", type=click.IntRange(min=0), metavar="N", section="Steps", help="Drop shorter documents.")
+@option("--mask", type=click.Choice(["web", "all", "none"]), section="Steps", help="Mask personal data.")
+@option("--drop-wikipedia/--keep-wikipedia", default=None, section="Steps", help="Drop pages of Wikipedia.")
+@option("--near/--no-near", "near", default=None, section="Steps", help="Drop near duplicates.  [default: drop]")
+@option("--decontaminate", multiple=True, metavar="PATH", section="Steps", help="Drop what shares 13 words with it.")
+@option("--seed", type=int, metavar="N", section="Steps", help="Of the shuffle.")
+@output_options
+def build(
+    *, sources: tuple[str, ...], out: Path, workers: int | None, keep_work: bool, as_json: bool, **chosen: Any
+) -> None:
+    r"""Build a corpus from SOURCEs: cleaned, without duplicates, shuffled.
+
+    A SOURCE is a file or folder: web archives (.warc, .arc, .wet), HTML, text, JSON Lines, Parquet, EPUB, MediaWiki
+    dumps, lists of addresses (.urls), Reddit submissions. Stopped by anything, the same command goes on where it was.
+
+    \b
+        gpt2 corpus build pages/ --out my-corpus --language en
+        gpt2 corpus stats my-corpus
+        gpt2 corpus show gopher.max_duplicate_lines my-corpus
+    """
+    from gpt2.cli.corpus_options import settled
+    from gpt2.data.corpus.build import build as build_corpus
+    from gpt2.data.corpus.build import write_page
+    from gpt2.machine import usable_cores
+
+    config, specs = settled(sources, **chosen)
+    with stopped_like_ctrl_c() as signals, StatusLine() as line:
+        try:
+            stats = build_corpus(
+                specs,
+                out,
+                config=config,
+                workers=workers or usable_cores(),
+                keep_work=keep_work,
+                progress=lambda progress: line.show(lambda: _status(progress)),
+            )
+        except (KeyboardInterrupt, OSError):
+            line.clear()
+            if (out / "settings.json").is_file():
+                output.complain(f"{out} keeps what is done; the same command goes on from there.")
+            if signals:
+                sys.exit(SAVED)
+            raise
+    place = write_page(out, stats)
+    if as_json:
+        output.write_json({"out": str(out), **stats["contents"]})
+    else:
+        contents = stats["contents"]
+        amount = f"{contents['documents']:,} documents, about {contents['tokens']:,} tokens"
+        output.write(f"{out}: {amount}. Look at {place}\n")
+
+
+@corpus.command(cls=Sectioned)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@output_options
+def stats(*, folder: Path, as_json: bool) -> None:
+    """What went into each step of a corpus and what is in it."""
+    from gpt2.data.corpus import overview
+    from gpt2.data.corpus.build import read_stats
+
+    found = read_stats(folder)
+    if as_json:
+        output.write_json(found)
+        return
+    rows = [["step", "documents", "bytes", "dropped"]]
+    rows += [[name, f"{count:,}", f"{size:,}", f"{gone:,}"] for name, count, size, gone in overview.funnel(found)]
+    output.write(output.table(rows, right=range(1, 4)), end="\n\n")
+    for name in ("sources", "languages", "hosts"):
+        rows = [[name, "documents", "bytes"]]
+        rows += [[key, f"{count:,}", f"{size:,}"] for key, count, size in overview.largest(found["contents"][name], 10)]
+        output.write(output.table(rows, right=range(1, 3)), end="\n\n")
+    rows = [["characters", "documents"], *([name, f"{count:,}"] for name, count in overview.lengths(found))]
+    output.write(output.table(rows, right=[1]), end="\n")
+
+
+@corpus.command(cls=Sectioned)
+@click.argument("reason", metavar="REASON")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@output_options
+def show(*, reason: str, folder: Path, as_json: bool) -> None:
+    """A random handful of what a rule dropped, or of what a step kept ("kept: language")."""
+    from gpt2.data.corpus.build import read_samples
+
+    handful = read_samples(folder, reason)
+    if as_json:
+        output.write_json(handful)
+        return
+    for one in handful:
+        place = one["address"] or f"{one['source']}: {one['where']}"
+        output.write(f"--- {place}\n    {one['characters']:,} characters. {one['detail']}\n{one['text']}\n\n")
+
+
+def _status(progress: "BuildProgress") -> str:
+    rate = progress.documents / max(progress.seconds, 1e-3)
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+    done = f"{progress.tasks_done:,} of {progress.tasks:,}"
+    return f"{progress.round}: {done} tasks, {progress.documents:,} documents, {rate:,.0f} documents/s{left}"

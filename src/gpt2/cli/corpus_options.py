@@ -1,0 +1,50 @@
+"""What `gpt2 corpus build` was told, as a configuration and its sources: the file first, options over it."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gpt2.data.corpus import CorpusConfig, SourceSpec
+
+
+def settled(
+    sources: tuple[str, ...],
+    *,
+    config: Path | None,
+    kind: str,
+    licence: str,
+    languages: tuple[str, ...],
+    rules: tuple[str, ...],
+    no_rules: bool,
+    min_characters: int | None,
+    mask: Literal["web", "all", "none"] | None,
+    drop_wikipedia: bool | None,
+    near: bool | None,
+    decontaminate: tuple[str, ...],
+    seed: int | None,
+) -> tuple["CorpusConfig", list["SourceSpec"]]:
+    """The configuration and the sources; a flag that was not given leaves what the file says.
+
+    Raises:
+        ConfigError: a file or value that cannot be used.
+        DataError: a source of unknown kind.
+    """
+    from gpt2.data.corpus import CorpusConfig, MinHash, SourceSpec, read_config
+
+    chosen, specs = read_config(config) if config else (CorpusConfig(), [])
+    given = {
+        "languages": languages or None,
+        "rules": () if no_rules else rules or None,
+        "text_rules": () if no_rules else None,
+        "min_characters": min_characters,
+        "mask": mask,
+        "drop_wikipedia": drop_wikipedia,
+        "decontaminate": decontaminate or None,
+        "seed": seed,
+    }
+    chosen = dataclasses.replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    if near is not None:
+        chosen = dataclasses.replace(chosen, near_duplicates=(chosen.near_duplicates or MinHash()) if near else None)
+    specs += [SourceSpec(path=path, kind=kind, licence=licence) for path in sources]
+    return chosen, specs

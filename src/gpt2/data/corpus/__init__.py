@@ -1,0 +1,21 @@
+"""From raw pages and other sources to a corpus: cleaned, without duplicates, shuffled, and accounted for.
+
+`build` reads sources (`SourceSpec`) by a `CorpusConfig` into a folder of JSON Lines shards, with what every step did;
+`read_stats` opens that account again. docs/corpus.md describes the steps and the folder.
+"""
+
+from gpt2.data.corpus.build import build, read_samples, read_stats, write_page
+from gpt2.data.corpus.config import CorpusConfig, read_config
+from gpt2.data.corpus.minhash import MinHash
+from gpt2.data.corpus.sources import SourceSpec
+
+__all__ = [
+    "CorpusConfig",
+    "MinHash",
+    "SourceSpec",
+    "build",
+    "read_config",
+    "read_samples",
+    "read_stats",
+    "write_page",
+]

@@ -1,0 +1,351 @@
+"""From sources to a corpus: rounds of tasks, each task's output whole or absent, so that nothing is done twice.
+
+    read    an input -> documents that pass every step, and what finding duplicates needs      (a task an input)
+    decide  all of that -> the fate of every document                                          (in this process)
+    deal    documents -> hands for the output shards                                           (a task 64 MB of text)
+    gather  hands -> an output shard in its final order                                        (a task a shard)
+
+The result is the same for any number of workers, and after any interruption: a task depends on its own input and on
+the rounds before it, and on nothing else.
+"""
+
+import difflib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2.data.corpus.account import Account, Contents
+from gpt2.data.corpus.config import CorpusConfig
+from gpt2.data.corpus.dealing import DealJob, DealTask, deal_task, gather_task, shard_path, start_dealing
+from gpt2.data.corpus.extract import require_extractors
+from gpt2.data.corpus.fates import decide
+from gpt2.data.corpus.reading import ReadJob, ReadTask, read_account, read_task, start_reading
+from gpt2.data.corpus.rule_sets import read_set
+from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
+from gpt2.data.corpus.steps import plan_steps
+from gpt2.data.folder_writer import refuse_other
+from gpt2.data.ngrams import WordHashes, hash_ngrams, words_of
+from gpt2.data.overlap import NgramIndex
+from gpt2.data.test_sets import find_test_sets, read_test_set
+from gpt2.data.workers import Tally, run_tasks
+from gpt2.errors import DataError, MissingExtraError
+from gpt2.files import MANIFEST_NAME, lock, read_json, sha256_file, write_json, write_text
+
+SETTINGS_NAME = "settings.json"
+STATS_NAME = "stats.json"
+_WEB_KINDS = ("warc", "html", "addresses", "reddit")
+_log = logging.getLogger("gpt2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildProgress:
+    """How far a build is.
+
+    Attributes:
+        round: "fetch", "read", "decide", "deal" or "gather".
+        tasks_done: of this round, those of earlier runs included, and `tasks` how many it has.
+        documents: seen by this run in this round.
+        seconds: since it began.
+        seconds_left: of this round, estimated; None while unknown.
+    """
+
+    round: str
+    tasks_done: int
+    tasks: int
+    documents: int
+    seconds: float
+    seconds_left: float | None
+
+
+Progress = Callable[[BuildProgress], None]
+
+
+def build(
+    sources: Sequence[SourceSpec | str | Path],
+    out: Path | str,
+    *,
+    config: CorpusConfig | None = None,
+    workers: int = 1,
+    keep_work: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Build the corpus of these sources in the folder `out`, or finish what a former run began there.
+
+    With more than one worker, processes are started anew ("spawn"): a script that calls this must guard its
+    main part by `if __name__ == "__main__"`.
+
+    Returns:
+        What `stats.json` holds: the configuration, the account of every step, and what the corpus contains.
+
+    Raises:
+        ConfigError: a configuration or rule set that cannot be used.
+        DataError: a source that cannot be used, nothing left, or a folder that holds another corpus.
+        MissingExtraError: something that a source or step needs is not installed.
+        FolderInUseError: another process is building there.
+        OSError: the disk is full; what was finished is kept, and the same call goes on.
+    """
+    config = config or CorpusConfig()
+    out = Path(out)
+    specs = [one if isinstance(one, SourceSpec) else SourceSpec(path=str(one)) for one in sources]
+    if not specs:
+        raise DataError("There is nothing to build a corpus from: no source was named.")
+    inputs = find_inputs(specs)
+    _require(inputs)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} cannot be filled: it is a file. Choose the name of a folder.")
+    settings = _settings(config, inputs)
+    for one in inputs:  # a rule set that cannot be used is told before the work, not after an hour of it
+        web = one.kind in _WEB_KINDS
+        plan_steps(config, one.spec.rules, None, has_html=False, is_web=web)
+    with lock(out):
+        if (out / MANIFEST_NAME).is_file():
+            refuse_other(out, read_json(out / SETTINGS_NAME, limit_bytes=64 << 20), settings)
+            _log.info("%s: already built", out)
+            return read_stats(out)
+        _claim(out, settings)
+        return _Build(config, inputs, out, workers, progress).run(keep_work=keep_work)
+
+
+def read_stats(out: Path) -> dict[str, Any]:
+    """The statistics of a finished corpus.
+
+    Raises:
+        DataError: it is not one.
+    """
+    if not (out / STATS_NAME).is_file():
+        raise DataError(f"{out} holds no finished corpus: there is no {STATS_NAME}. Build it, or finish building it.")
+    return read_json(out / STATS_NAME, limit_bytes=256 << 20)
+
+
+def _require(inputs: Sequence[Input]) -> None:
+    if find_spec("zstandard") is None:
+        raise MissingExtraError(
+            "A corpus cannot be written: this needs the extra `corpus` (zstandard is missing). "
+            "pip install 'gpt2kit[corpus]', or from a checkout pip install '.[corpus]'."
+        )
+    if any(one.kind in _WEB_KINDS for one in inputs):
+        require_extractors()
+
+
+def _settings(config: CorpusConfig, inputs: Sequence[Input]) -> dict[str, Any]:
+    """All that decides the corpus, as JSON has it: rule sets and test sets by what is in them."""
+    names = sorted({*config.rules, *config.text_rules, *(rule for one in inputs for rule in one.spec.rules or ())})
+    settings = {
+        **asdict(config),
+        "rule_sets": {name: read_set(name) for name in names},
+        "test_sets": {str(path): sha256_file(path) for path in find_test_sets(config.decontaminate)},
+        "inputs": [
+            {**asdict(one.spec), "path": None, "kind": one.kind, "files": one.labels, "bytes": one.bytes}
+            for one in inputs
+        ],
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    path = out / SETTINGS_NAME
+    if path.is_file():
+        refuse_other(out, read_json(path, limit_bytes=64 << 20), settings)
+        return
+    strangers = [file.name for file in sorted(out.iterdir()) if not file.name.startswith(".")]
+    if strangers:
+        raise DataError(f"{out} cannot be filled: it holds {strangers[0]}, which no build left. Choose another folder.")
+    write_json(path, settings)
+
+
+class _Build:
+    def __init__(
+        self, config: CorpusConfig, inputs: list[Input], out: Path, workers: int, progress: Progress | None
+    ) -> None:
+        self.config, self.inputs, self.out, self.workers, self.progress = config, inputs, out, workers, progress
+        self.work = out / "work"
+        self.work.mkdir(exist_ok=True)
+        self.tasks = [ReadTask(number=number, input=one) for number, one in enumerate(inputs)]
+        self.account = Account()
+        self.seconds: dict[str, float] = {}
+
+    def run(self, *, keep_work: bool) -> dict[str, Any]:
+        self._read()
+        clusters = self._decide()
+        deals = self._plan_deals()
+        text_bytes = sum(
+            int(facts["bytes"].astype(np.int64).sum())
+            for facts in (np.load(task.folder(self.out) / "facts.npy", mmap_mode="r") for task in self.tasks)
+        )
+        shards = max(1, -(-text_bytes // self.config.shard_bytes))
+        job = DealJob(out=self.out, shards=shards, tally=Tally(), deals=tuple(deal.deal for deal in deals))
+        missing = [deal for deal in deals if not deal.deal.is_file()]
+        self._round("deal", deal_task, missing, len(deals), start_dealing, job, job.tally)
+        for deal in deals:
+            self.account.add(Account(**read_json(deal.deal.with_suffix(".json"), limit_bytes=64 << 20)))
+        unwritten = [shard for shard in range(shards) if not shard_path(self.out, shard, work=True).is_file()]
+        self._round("gather", gather_task, unwritten, shards, start_dealing, job, job.tally)
+        contents = Contents()
+        for shard in range(shards):
+            contents.add(Contents(**read_json(shard_path(self.out, shard, work=True), limit_bytes=256 << 20)))
+        return self._finish(contents, clusters, shards, keep_work=keep_work)
+
+    def _round(
+        self,
+        name: str,
+        do: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        total: int,
+        start: Callable[..., None],
+        job: Any,
+        tally: Tally,
+    ) -> None:
+        began = time.monotonic()
+        before, _ = tally.read()
+        done = 0
+
+        def tell() -> None:
+            if self.progress is None:
+                return
+            seconds = time.monotonic() - began
+            documents = tally.read()[0] - before
+            left = seconds / done * (len(tasks) - done) if done else self._left_by_bytes(name, tasks, tally, seconds)
+            self.progress(
+                BuildProgress(
+                    round=name,
+                    tasks_done=total - len(tasks) + done,
+                    tasks=total,
+                    documents=documents,
+                    seconds=seconds,
+                    seconds_left=left,
+                )
+            )
+
+        for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=tell):
+            done += 1
+            tell()
+        self.seconds[name] = time.monotonic() - began
+
+    @staticmethod
+    def _left_by_bytes(name: str, tasks: Sequence[Any], tally: Tally, seconds: float) -> float | None:
+        read_bytes = tally.read()[1]
+        if name != "read" or not read_bytes:
+            return None
+        return seconds / read_bytes * max(0, sum(task.input.bytes for task in tasks) - read_bytes)
+
+    def _read(self) -> None:
+        missing = [task for task in self.tasks if not (task.folder(self.out) / "account.json").is_file()]
+        if len(missing) < len(self.tasks):
+            _log.info(
+                "%s: going on after %s tasks that an earlier run finished", self.out, len(self.tasks) - len(missing)
+            )
+        tally = Tally()
+        job = ReadJob(config=self.config, out=self.out, tests=self._test_index() if missing else None, tally=tally)
+        self._round("read", read_task, missing, len(self.tasks), start_reading, job, tally)
+        for task in self.tasks:
+            account = read_account(task.folder(self.out))
+            account.left = [0, 0]  # what is left is counted at the end
+            self.account.add(account)
+        for what in self.account.damage:
+            _log.warning("not readable: %s", what)
+        if self.account.damaged > len(self.account.damage):
+            _log.warning("and %s more", self.account.damaged - len(self.account.damage))
+
+    def _test_index(self) -> NgramIndex | None:
+        if not self.config.decontaminate:
+            return None
+        words, n = WordHashes(), self.config.decontaminate_words
+        hashes = [
+            hash_ngrams(words.of(words_of(text)), n)
+            for path in find_test_sets(self.config.decontaminate)
+            for text in read_test_set(path)
+        ]
+        return NgramIndex(np.concatenate([np.empty(0, np.uint64), *hashes]), n=n)
+
+    def _decide(self) -> dict[str, int]:
+        path = self.work / "clusters.json"
+        if not path.is_file():
+            began = time.monotonic()
+            folders = [task.folder(self.out) for task in self.tasks]
+            fates = decide(folders, exact=self.config.duplicates, near=self.config.near_duplicates is not None)
+            np.save(self.work / "fate.npy", fates.fate)
+            np.save(self.work / "winner.npy", fates.winner)
+            write_json(path, {str(size): count for size, count in sorted(fates.clusters.items())})
+            self.seconds["decide"] = time.monotonic() - began
+        return read_json(path, limit_bytes=64 << 20)
+
+    def _plan_deals(self) -> list[DealTask]:
+        deals: list[DealTask] = []
+        first = 0
+        for task in self.tasks:
+            folder = task.folder(self.out)
+            parts = np.load(folder / "facts.npy")["part"]
+            for part, count in enumerate(np.bincount(parts).tolist()):
+                deals.append(
+                    DealTask(
+                        part=folder / f"part-{part:03d}.jsonl.zst",
+                        first=first,
+                        count=count,
+                        weight=task.input.spec.weight,
+                        deal=self.work / f"deal-{task.number:06d}-{part:03d}.bin",
+                    )
+                )
+                first += count
+        return deals
+
+    def _finish(self, contents: Contents, clusters: dict[str, int], shards: int, *, keep_work: bool) -> dict[str, Any]:
+        config = json.loads(json.dumps(asdict(self.config)))
+        stats = {
+            "config": config,
+            "account": asdict(self.account),
+            "contents": {**asdict(contents), "tokens": contents.tokens},
+            "clusters": clusters,
+        }
+        write_json(self.out / STATS_NAME, stats)
+        files = [shard_path(self.out, shard) for shard in range(shards)]
+        write_json(
+            self.out / MANIFEST_NAME,
+            {
+                "documents": contents.documents,
+                "bytes": contents.bytes,
+                "tokens_estimated": contents.tokens,
+                "files": {
+                    path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                    for path in [*files, self.out / STATS_NAME, self.out / SETTINGS_NAME]
+                },
+            },
+        )
+        if not keep_work:
+            shutil.rmtree(self.work, ignore_errors=True)
+        _log.info("%s", " ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items()))
+        return stats
+
+
+def write_page(out: Path, stats: dict[str, Any]) -> Path:
+    """Write the corpus's page, `report.html`, and return its place; without matplotlib it has no charts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    from gpt2.data.corpus.overview import html_page
+
+    place = out / "report.html"
+    write_text(place, html_page(stats, f"The corpus {out.resolve().name}"))
+    return place
+
+
+def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
+    """The handful that was kept of one reason.
+
+    Raises:
+        DataError: nothing was dropped for it; the nearest reason is named.
+    """
+    samples = read_stats(out)["account"]["samples"]
+    if reason not in samples:
+        near = difflib.get_close_matches(reason, samples, n=1, cutoff=0.4)
+        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(samples) or 'none'}."
+        raise DataError(f"Nothing was dropped or kept under {reason!r}. {advice}")
+    return samples[reason]

@@ -1,0 +1,81 @@
+"""Bytes of a page to characters, whatever the page and its server claim.
+
+Servers and pages often lie: what is valid UTF-8 with characters beyond ASCII is UTF-8, and what is not is not,
+whoever says so. A declared charset counts only where it can be true.
+"""
+
+import codecs
+import re
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]{0,400}?(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_HEAD_BYTES = 4096
+# The web's reading of these names (WHATWG Encoding): a superset that browsers use.
+_MEANT = {
+    "iso-8859-1": "cp1252",
+    "iso8859-1": "cp1252",
+    "latin1": "cp1252",
+    "latin-1": "cp1252",
+    "us-ascii": "cp1252",
+    "ascii": "cp1252",
+    "windows-1252": "cp1252",
+    "iso-8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "shift-jis": "cp932",
+    "euc-kr": "cp949",
+    "ks_c_5601-1987": "cp949",
+    "tis-620": "cp874",
+    "big5": "big5hkscs",
+}
+_SPOILT = 0.1  # broken sequences to sound ones, up to which a text is UTF-8 with faults
+
+
+def decode_page(data: bytes, declared: str = "") -> tuple[str, str]:
+    """The characters of a page and the charset they were read by; `declared` is what the server said.
+
+    Every input gives a text: bytes that have no meaning become U+FFFD.
+    """
+    for mark, charset in _MARKS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(charset, "replace"), charset
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        pass
+    text = data.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    sound = sum(1 for byte in data if byte >= 0xC0) if broken < 1000 else 0
+    if broken <= _SPOILT * sound:
+        return text, "utf-8"
+    found = _DECLARED.search(data[:_HEAD_BYTES])
+    for name in (declared, found[1].decode("ascii", "replace") if found else "", _detect(data)):
+        charset = _known(name)
+        if charset and charset != "utf-8":
+            decoded = _decode(data, charset)
+            if decoded.count("\ufffd") <= max(2, len(data) // 1000):
+                return decoded, charset
+    return _decode(data, "cp1252"), "cp1252"
+
+
+def _known(name: str) -> str:
+    name = name.strip().strip("\"'").lower()
+    name = _MEANT.get(name, name)
+    try:
+        return codecs.lookup(name).name if name else ""
+    except (LookupError, ValueError):
+        return ""
+
+
+def _decode(data: bytes, charset: str) -> str:
+    try:
+        return data.decode(charset, "replace")
+    except (LookupError, ValueError):  # a codec that is not one of text
+        return data.decode("cp1252", "replace")
+
+
+def _detect(data: bytes) -> str:
+    from resiliparse.parse.encoding import detect_encoding  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    return str(detect_encoding(data) or "")

@@ -1,0 +1,120 @@
+"""What decides a corpus, beside its sources: one frozen configuration, from TOML or the command line."""
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt2.data.corpus.minhash import MinHash
+from gpt2.data.corpus.sources import SourceSpec
+from gpt2.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusConfig:
+    """The configuration of a corpus.
+
+    Attributes:
+        languages: codes of ISO 639-1; a text in no other stays. None means all.
+        language_confidence: from 0 to 1; below it a text in a wanted language is dropped too.
+        min_characters: shorter texts are dropped.
+        rules: rule sets for documents from the web, by name or path, in their order.
+        text_rules: rule sets for all other documents.
+        mask: whose personal data is masked: "web", "all" or "none".
+        drop_wikipedia: drop pages from Wikipedia's addresses, as WebText did.
+        block_hosts: drop pages from these hosts and from hosts below them.
+        duplicates: drop exact duplicates, by address and by text.
+        near_duplicates: how near duplicates are found; None keeps them.
+        decontaminate: files and folders of test sets; a document that shares an n-gram with them is dropped.
+        decontaminate_words: words in that n-gram.
+        seed: of the shuffle and of fractional weights.
+        shard_bytes: text in an output shard, about.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+
+    languages: tuple[str, ...] = ()
+    language_confidence: float = 0.5
+    min_characters: int = 200
+    rules: tuple[str, ...] = ("gopher", "c4-lines", "fineweb", "webtext")
+    text_rules: tuple[str, ...] = ()
+    mask: Literal["web", "all", "none"] = "web"
+    drop_wikipedia: bool = False
+    block_hosts: tuple[str, ...] = ()
+    duplicates: bool = True
+    near_duplicates: MinHash | None = field(default_factory=MinHash)
+    decontaminate: tuple[str, ...] = ()
+    decontaminate_words: int = 13
+    seed: int = 1
+    shard_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if self.mask not in ("web", "all", "none"):
+            raise ConfigError(f"mask must be web, all or none: got {self.mask!r}.")
+        if not 0.0 <= self.language_confidence <= 1.0:
+            raise ConfigError(f"language_confidence must lie between 0 and 1: got {self.language_confidence}.")
+        if not 1 <= self.shard_bytes <= 1 << 32:
+            raise ConfigError(f"shard_bytes must lie between 1 and {1 << 32:,}: got {self.shard_bytes:,}.")
+        if self.decontaminate_words < 1:
+            raise ConfigError(f"decontaminate_words must be at least 1: got {self.decontaminate_words}.")
+
+
+def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
+    """A configuration and its `[[source]]` tables from a TOML file.
+
+    Raises:
+        ConfigError: not TOML, an unknown key (the nearest is named), or a value that cannot be.
+        OSError: the file cannot be read.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable TOML: {error}.") from error
+    tables = values.pop("source", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: sources are tables, each begun by [[source]].")
+    if "near_duplicates" in values:
+        given = values["near_duplicates"]
+        values["near_duplicates"] = (
+            None if given is False else MinHash() if given is True else make(MinHash, given, f"{path}, near_duplicates")
+        )
+    return make(CorpusConfig, values, str(path)), [make(SourceSpec, table, f"{path}, source") for table in tables]
+
+
+def make(kind: type[Any], values: Any, where: str) -> Any:
+    """A dataclass from a TOML table; lists become tuples.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a table: got {values!r}.")
+    known = [each.name for each in dataclasses.fields(kind)]
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+            raise ConfigError(f"{where} has an unknown key {key!r}. {advice}")
+        declared = str({each.name: each.type for each in dataclasses.fields(kind)}[key])
+        fits = (
+            isinstance(value, bool)
+            if "bool" in declared
+            else isinstance(value, list) and all(isinstance(each, str) for each in value)
+            if "tuple" in declared
+            else isinstance(value, int) and not isinstance(value, bool)
+            if "'int'" in declared
+            else isinstance(value, int | float) and not isinstance(value, bool)
+            if "float" in declared
+            else True
+        )
+        if not fits:
+            raise ConfigError(f"{where}: {key} has the wrong type: got {value!r}.")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except TypeError as error:
+        raise ConfigError(f"{where} cannot be used: {error}.") from error
+    except DataError as error:
+        raise ConfigError(f"{where}: {error}") from error

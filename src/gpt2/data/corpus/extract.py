@@ -1,0 +1,126 @@
+"""The main text of a page: a cheap reading of all its words first, the true extraction only for what survives.
+
+The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode, and its full
+mode where the fast result is short, or of a very different length than that of a second, cheaper extractor
+(resiliparse's): the full mode's quality at little more than the fast mode's price.
+"""
+
+import re
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+from gpt2.data.corpus.charset import decode_page
+from gpt2.data.corpus.page import Dropped, Page, Step
+from gpt2.errors import MissingExtraError
+
+MAX_HTML_BYTES = 4 << 20
+MAX_TAGS = 60_000  # beyond, and above all nested, a parser takes minutes or the whole stack
+MAX_DEPTH = 2_000
+_SHORT_CHARACTERS = 500
+_LEAST, _MOST = 0.7, 1.5  # lengths of the two extractions, beyond which they disagree
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "li", "link", "meta", "p", "source", "td", "th", "tr"]
+)
+_SPACES = re.compile(r"[ \t\r\f\v\u00a0]+")
+_BREAKS = re.compile(r"\s*\n\s*")
+
+
+def require_extractors() -> None:
+    """Check that what reading pages needs is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    for name in ("trafilatura", "lxml_html_clean", "resiliparse"):
+        if find_spec(name) is None:
+            raise MissingExtraError(
+                f"Web pages cannot be read: this needs the extra `corpus` ({name} is missing). "
+                f"pip install 'gpt2kit[corpus]', or from a checkout pip install '.[corpus]'."
+            )
+
+
+def decode_html(page: Page) -> Page | Dropped:
+    """The characters of a page into `text`, still as HTML; too large or too deep a page is dropped."""
+    if page.html is None:
+        return page
+    if len(page.html) > MAX_HTML_BYTES:
+        return Dropped(page=page, reason="html.too_large", detail=f"{len(page.html):,} > {MAX_HTML_BYTES:,} bytes")
+    text, charset = decode_page(page.html, page.charset)
+    text = text.replace("\0", "")
+    tags = text.count("<")
+    if tags > MAX_TAGS:
+        return Dropped(page=page, reason="html.too_many_tags", detail=f"{tags:,} > {MAX_TAGS:,}")
+    if tags > MAX_DEPTH and (depth := _depth(text)) > MAX_DEPTH:
+        return Dropped(page=page, reason="html.too_deep", detail=f"{depth:,} > {MAX_DEPTH:,} open tags")
+    return replace(page, text=text).measured(charset=charset)
+
+
+def _depth(html: str) -> int:
+    """About how deep the tags are nested, taken from those that are opened and closed."""
+    depth = most = 0
+    for closing, name in _TAG.findall(html):
+        if name.lower() in _VOID:
+            continue
+        depth += -1 if closing else 1
+        depth = max(depth, 0)
+        most = max(most, depth)
+    return most
+
+
+def skim(html: str) -> str:
+    """All words of a page, navigation included, in about a millisecond."""
+    from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    return extract_plain_text(html, main_content=False, alt_texts=False, links=False, noscript=False)
+
+
+def extract_text(html: str) -> str:
+    """The main text of a page; empty where none is found."""
+    import trafilatura  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+    from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    def extract(tree: Any, *, fast: bool) -> str:
+        return trafilatura.extract(tree, fast=fast, include_comments=False) or ""
+
+    text = extract(html, fast=True)
+    if len(text) >= _SHORT_CHARACTERS:
+        other = extract_plain_text(html, main_content=True, alt_texts=False, noscript=False)
+        if _LEAST * len(other) <= len(text) <= _MOST * len(other):
+            return text
+    return extract(html, fast=False)
+
+
+def extract_main(page: Page) -> Page | Dropped:
+    """Replace HTML by its main text."""
+    if page.html is None:
+        return page
+    text = tidy(extract_text(page.text))
+    if not text:
+        return Dropped(page=page, reason="extraction.nothing_found")
+    return replace(page, text=text, html=None)
+
+
+def tidy(text: str) -> str:
+    """Lines without white space at their ends and no empty ones between."""
+    return _BREAKS.sub("\n", _SPACES.sub(" ", text)).strip()
+
+
+def skim_gate(*, least_characters: int, is_wanted: Step) -> Step:
+    """Drop a page whose words, all of them, are too few or in no wanted language, before it costs an extraction."""
+
+    def gate(page: Page) -> Page | Dropped:
+        if page.html is None:
+            return page
+        words = skim(page.text)
+        if len(words) < least_characters:
+            return Dropped(
+                page=replace(page, text=words), reason="skim.too_short", detail=f"{len(words)} < {least_characters}"
+            )
+        verdict = is_wanted(replace(page, text=words, html=None))
+        if isinstance(verdict, Dropped):
+            return replace(verdict, reason=f"skim.{verdict.reason}")
+        return page
+
+    return gate

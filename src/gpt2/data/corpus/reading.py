@@ -1,0 +1,219 @@
+"""The first round: each input is read, taken through the steps, and written with what finding duplicates needs.
+
+A task's output is a folder that appears as a whole or not at all:
+
+    part-000.jsonl.zst …   the documents that passed, about 64 MB of text each, so that no later task needs more
+    facts.npy              for each of them: hashes of address and text, words, bytes, place (part)
+    bands.npy, rows.npy    for each band the sorted MinHash numbers and whose they are: a sorted run
+    account.json           what went in, what was dropped and why
+"""
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import numpy as np
+
+from gpt2.data.corpus.account import Account
+from gpt2.data.corpus.config import CorpusConfig
+from gpt2.data.corpus.minhash import Signer
+from gpt2.data.corpus.page import Dropped, Page, Step
+from gpt2.data.corpus.sources import FETCHED, Input, read_input
+from gpt2.data.corpus.steps import plan_steps
+from gpt2.data.ngrams import words_of
+from gpt2.data.overlap import NgramIndex
+from gpt2.data.workers import Tally
+from gpt2.files import atomic_folder, read_json, write_json
+
+PART_BYTES = 64 << 20
+FACTS = np.dtype([("address", "u8"), ("text", "u8"), ("words", "u4"), ("bytes", "u4"), ("part", "u4"), ("order", "u8")])
+_TOLD_DOCUMENTS = 32
+_SPACE = re.compile(r"\s+")
+_TRACKING = ("utm_", "fbclid", "gclid", "mc_cid", "mc_eid")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadJob:
+    """What every worker of the first round is started with."""
+
+    config: CorpusConfig
+    out: Path
+    tests: NgramIndex | None
+    tally: Tally
+    fetching: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadTask:
+    """One input and its number."""
+
+    number: int
+    input: Input
+
+    def folder(self, out: Path) -> Path:
+        """Where its output is."""
+        return out / "work" / f"read-{self.number:06d}"
+
+
+_job_here: list[ReadJob] = []
+
+
+def start_reading(job: ReadJob) -> None:
+    """Make this process ready for tasks."""
+    _job_here[:] = [job]
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it tells of every page in which it finds nothing
+
+
+def read_task(task: ReadTask) -> None:
+    """Read one input into its folder."""
+    job = _job_here[0]
+    with atomic_folder(task.folder(job.out)) as folder:
+        _Reading(job, task, folder).run()
+
+
+class _Reading:
+    def __init__(self, job: ReadJob, task: ReadTask, folder: Path) -> None:
+        self.job, self.task, self.folder = job, task, folder
+        self.account = Account()
+        self.signer = Signer(job.config.near_duplicates) if job.config.near_duplicates else None
+        self.plans: dict[tuple[bool, bool], list[tuple[str, Step]]] = {}
+        self.facts: list[tuple[int, ...]] = []
+        self.bands: list[Any] = []
+        self.writer = PartWriter(folder, "part")
+        self.untold_documents = self.untold_bytes = 0
+
+    def run(self) -> None:
+        def on_read(n_bytes: int) -> None:
+            self.untold_bytes += n_bytes
+
+        for page in read_input(self.task.input, self.account.tell_damage, on_read, **self._reader_settings()):
+            self._take(page)
+            self.untold_documents += 1
+            if self.untold_documents == _TOLD_DOCUMENTS:
+                self._tell()
+        self._tell()
+        self.writer.close()
+        np.save(self.folder / "facts.npy", np.array(self.facts, FACTS))
+        if self.signer:
+            bands = np.array(self.bands, np.uint64).reshape(len(self.bands), self.signer.settings.bands).T
+            rows = np.argsort(bands, axis=1, kind="stable").astype(np.uint32)
+            np.save(self.folder / "bands.npy", np.take_along_axis(bands, rows.astype(np.int64), axis=1))
+            np.save(self.folder / "rows.npy", rows)
+        write_json(self.folder / "account.json", asdict(self.account))
+
+    def _reader_settings(self) -> dict[str, Any]:
+        return self.job.fetching if self.task.input.kind in FETCHED else {}
+
+    def _tell(self) -> None:
+        self.job.tally.add(self.untold_documents, self.untold_bytes)
+        self.untold_documents = self.untold_bytes = 0
+
+    def _plan(self, page: Page) -> list[tuple[str, Step]]:
+        key = page.html is not None, page.is_web
+        if key not in self.plans:
+            self.plans[key] = plan_steps(
+                self.job.config, self.task.input.spec.rules, self.job.tests, has_html=key[0], is_web=key[1]
+            )
+        return self.plans[key]
+
+    def _take(self, page: Page) -> None:
+        self.account.enter("read", page)
+        for name, step in self._plan(page):
+            self.account.enter(name, page)
+            result = step(page)
+            if isinstance(result, Dropped):
+                self.account.drop(result)
+                return
+            page = result
+            self.account.keep(name, page)
+        self.account.finish(page)
+        self._write(page)
+
+    def _write(self, page: Page) -> None:
+        record = {
+            "text": page.text,
+            "source": page.source,
+            "licence": page.licence,
+            "id": page.id,
+            **({"url": page.address} if page.address else {}),
+            **page.measures,
+        }
+        size = len(page.text.encode("utf-8"))
+        part = self.writer.write(record, size)
+        normal = _SPACE.sub(" ", page.text).strip().lower()
+        text_hash = hash_text(normal)
+        words = len(words_of(page.text))
+        order = hash_text(f"{self.job.config.seed}\n{page.id}")
+        self.facts.append((address_hash(page.address), text_hash, words, min(size, 0xFFFFFFFF), part, order))
+        if self.signer:
+            signature = self.signer.sign(page.text)
+            if signature is None:  # no words: like nothing but itself
+                signature = np.full(self.signer.settings.bands * self.signer.settings.rows, text_hash & 0xFFFFFFFF)
+                signature = signature.astype(np.uint32)
+            self.bands.append(self.signer.bands(signature))
+
+
+def hash_text(text: str) -> int:
+    """64 bits of a text's BLAKE2b hash."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
+def address_hash(address: str) -> int:
+    """A number for an address, the same for its usual spellings; 0 for none.
+
+    Scheme, `www.`, fragment, a slash at the end and what only tracks the visitor do not count.
+    """
+    if not address:
+        return 0
+    try:
+        parts = urlsplit(address)
+        host = (parts.hostname or "").lower().removeprefix("www.")
+        port = f":{parts.port}" if parts.port not in (None, 80, 443) else ""
+    except ValueError:
+        return hash_text(address) or 1
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    query = urlencode(sorted(pair for pair in kept if not pair[0].lower().startswith(_TRACKING)))
+    return hash_text(f"{host}{port}{parts.path.rstrip('/')}?{query}") or 1
+
+
+class PartWriter:
+    """JSON Lines in zstd, a new file whenever one is full."""
+
+    def __init__(self, folder: Path, stem: str, part_bytes: int = PART_BYTES) -> None:
+        self._folder, self._stem, self._limit = folder, stem, part_bytes
+        self._part = -1
+        self._size = 0
+        self._out: Any = None
+
+    def write(self, record: dict[str, Any], size: int) -> int:
+        """Write one record; returns the number of its part."""
+        if self._size >= self._limit:
+            self.close()
+        out = self._out = self._out or self._open()
+        out.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._size += size
+        return self._part
+
+    def _open(self) -> Any:
+        import zstandard
+
+        self._part += 1
+        self._size = 0
+        file = (self._folder / f"{self._stem}-{self._part:03d}.jsonl.zst").open("wb")
+        return zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=True)
+
+    def close(self) -> None:
+        """Finish the file that is open, if any."""
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+
+
+def read_account(folder: Path) -> Account:
+    """The account of a finished task."""
+    return Account(**read_json(folder / "account.json", limit_bytes=64 << 20))

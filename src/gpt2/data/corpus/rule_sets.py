@@ -1,0 +1,92 @@
+"""Quality rules from TOML: each section of a file is one check with its limits, applied in the file's order.
+
+A rule that is left out is off. The sets inside the package are named by their file: gopher, c4, c4-lines,
+c4-paragraphs, fineweb, webtext; any other is the path of a TOML file.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gpt2.data.corpus import quality
+from gpt2.data.corpus.page import Step
+from gpt2.errors import ConfigError
+
+CHECKS: dict[str, type[quality.Check]] = {
+    "repetition": quality.Repetition,
+    "words": quality.Words,
+    "cleaning": quality.Cleaning,
+    "paragraphs": quality.Paragraphs,
+    "lines": quality.Lines,
+    "tokens": quality.Tokens,
+}
+
+
+def shipped_sets() -> list[str]:
+    """The names of the sets inside the package."""
+    return sorted(
+        file.name.removesuffix(".toml")
+        for file in resources.files("gpt2.data.corpus.rules").iterdir()
+        if file.name.endswith(".toml")
+    )
+
+
+def read_set(name: str) -> dict[str, Any]:
+    """A set of rules as it stands in its file.
+
+    Raises:
+        ConfigError: there is no such set, or the file is not TOML.
+    """
+    if name in shipped_sets():
+        text = resources.files("gpt2.data.corpus.rules").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The rule set {name} is not readable TOML: {error}.") from error
+
+
+def make_steps(name: str) -> list[tuple[str, Step]]:
+    """The checks of a set as steps, each with its name, such as `gopher.words`.
+
+    Raises:
+        ConfigError: an unknown section or rule (the nearest is named), or a limit of the wrong type.
+    """
+    label = Path(name).name.removesuffix(".toml")
+    steps: list[tuple[str, Step]] = []
+    for section, limits in read_set(name).items():
+        check = CHECKS.get(section)
+        if check is None or not isinstance(limits, dict):
+            raise ConfigError(f"The rule set {name} has an unknown section {section!r}.{_nearest(section, [*CHECKS])}")
+        steps.append((f"{label}.{section}", _check(check, label, name, limits)))
+    return steps
+
+
+def _check(check: type[quality.Check], label: str, name: str, limits: dict[str, Any]) -> Step:
+    known = {field.name: field for field in dataclasses.fields(check) if field.name != "set_name"}
+    values: dict[str, Any] = {}
+    for key, value in limits.items():
+        if key not in known:
+            raise ConfigError(f"The rule set {name} has an unknown rule {key!r}.{_nearest(key, [*known])}")
+        listed = "tuple" in str(known[key].type)
+        fits = (
+            isinstance(value, list) and all(isinstance(each, str) for each in value)
+            if listed
+            else isinstance(value, bool) is (known[key].type is bool) and isinstance(value, int | float)
+        )
+        if not fits:
+            wanted = "a list of texts" if listed else "true or false" if known[key].type is bool else "a number"
+            raise ConfigError(f"The rule {key} of the set {name} must be {wanted}: got {value!r}.")
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return check(set_name=label, **values)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."

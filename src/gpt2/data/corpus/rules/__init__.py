@@ -1,0 +1,1 @@
+"""Sets of quality rules: numbers in TOML files, which a user can read, change and add to."""

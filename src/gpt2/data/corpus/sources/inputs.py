@@ -1,0 +1,167 @@
+"""Names to inputs: which files there are, of what kind each is, and which adapter reads it."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from gpt2.data.corpus.page import Page
+from gpt2.data.corpus.sources.stretches import Damage
+from gpt2.errors import DataError
+
+OnDamage = Callable[[Damage], None]
+OnRead = Callable[[int], None]
+Reader = Callable[[Path, OnDamage, OnRead], Iterator[Page]]
+
+_PACKED = ("", ".gz", ".zst", ".lz4", ".bz2", ".xz")
+# kind -> the endings it is known by, and its adapter's module and function
+KINDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "warc": ((".warc", ".arc", ".wet"), "web:read_archive_pages"),
+    "html": ((".html", ".htm", ".xhtml"), "web:read_html"),
+    "jsonl": ((".jsonl", ".ndjson"), "texts:read_jsonl"),
+    "text": ((".txt", ".text", ".md"), "texts:read_text"),
+    "parquet": ((".parquet",), "texts:read_parquet"),
+    "epub": ((".epub",), "epub:read_epub"),
+    "mediawiki": ((".xml",), "mediawiki:read_mediawiki"),
+    "addresses": ((".urls",), "addresses:read_addresses"),
+    "reddit": ((".submissions",), "addresses:read_reddit"),
+}
+FETCHED = ("addresses", "reddit")
+_TOGETHER = {"html": 256, "epub": 16, "text": 64}  # files in one task, where files are small
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSpec:
+    """A source as the user names it.
+
+    Attributes:
+        path: a file, or a folder, which stands for the files in it whose kind is known.
+        name: of the source in the corpus; by default that of the file or folder.
+        kind: one of `KINDS`; by default by each file's name.
+        licence: of its texts, where they do not say themselves.
+        weight: how often each of its documents is taken: 2 twice, 0.5 every other one.
+        rules: names of rule sets in place of the configuration's; None leaves them.
+    """
+
+    path: str
+    name: str = ""
+    kind: str = "auto"
+    licence: str = "unknown"
+    weight: float = 1.0
+    rules: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != "auto" and self.kind not in KINDS:
+            near = difflib.get_close_matches(self.kind, KINDS, n=1)
+            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(KINDS)}."
+            raise DataError(f"The source {self.path} has an unknown kind {self.kind!r}. {advice}")
+        if not 0.0 <= self.weight <= 1000.0:
+            raise DataError(f"The source {self.path} has a weight of {self.weight}: it must lie between 0 and 1,000.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """What one task reads: a file, or some small files together.
+
+    Attributes:
+        spec: the source it is of, its name filled in.
+        kind: of the files.
+        files: their paths.
+        labels: how they are called in messages and in the numbers of documents: below the source's folder.
+        bytes: of all of them.
+    """
+
+    spec: SourceSpec
+    kind: str
+    files: tuple[str, ...]
+    labels: tuple[str, ...]
+    bytes: int
+
+
+def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
+    """The inputs of all sources, in order; in a folder files are taken recursively and sorted, hidden ones not.
+
+    Raises:
+        DataError: a source that is not there, of unknown kind, without anything to read, or named twice.
+    """
+    inputs: list[Input] = []
+    for spec in specs:
+        path = Path(spec.path)
+        named = dataclasses.replace(spec, name=spec.name or _stem(path))
+        if not path.exists():
+            raise DataError(f"The source {path} cannot be read: there is no such file or folder.")
+        files = [path] if path.is_file() else _inside(path)
+        groups: dict[str, list[Path]] = {}
+        for file in files:
+            kind = spec.kind if spec.kind != "auto" else _kind_of(file.name)
+            if kind:
+                groups.setdefault(kind, []).append(file)
+        if not groups:
+            known = ", ".join(ending for endings, _ in KINDS.values() for ending in endings)
+            raise DataError(
+                f"The source {path} holds nothing that can be read. Known are {known}; or name the kind (--kind)."
+            )
+        root = path.parent if path.is_file() else path
+        for kind, members in groups.items():
+            size = _TOGETHER.get(kind, 1)
+            for at in range(0, len(members), size):
+                some = members[at : at + size]
+                inputs.append(
+                    Input(
+                        spec=named,
+                        kind=kind,
+                        files=tuple(map(str, some)),
+                        labels=tuple(file.relative_to(root).as_posix() for file in some),
+                        bytes=sum(file.stat().st_size for file in some),
+                    )
+                )
+    paths = [file for one in inputs for file in one.files]
+    if twice := next((file for file in paths if paths.count(file) > 1), None) if len(paths) < 10_000 else None:
+        raise DataError(f"{twice} is named twice among the sources. Name it once, with a weight of 2 if that is meant.")
+    return inputs
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+
+
+def _kind_of(name: str) -> str:
+    name = name.lower()
+    packed = next((end for end in _PACKED[1:] if name.endswith(end)), "")
+    name = name.removesuffix(packed)
+    if name.startswith("rs_") and "." not in name.removesuffix(".jsonl"):  # how Reddit's dumps are called
+        return "reddit"
+    return next((kind for kind, (endings, _) in KINDS.items() if name.endswith(endings)), "")
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name.split(".")[0] or path.resolve().name
+
+
+def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: object) -> Iterator[Page]:
+    """The pages of an input, with the source's name and licence; a file that vanished is told as damage.
+
+    Raises:
+        MissingExtraError: what reads this kind is not installed.
+    """
+    module, name = KINDS[one.kind][1].split(":")
+    read: Reader = getattr(import_module(f"gpt2.data.corpus.sources.{module}"), name)
+    for file, label in zip(one.files, one.labels, strict=True):
+        try:
+            for page in read(Path(file), on_damage, on_read, **settings):
+                yield dataclasses.replace(
+                    page,
+                    where=f"{label}{page.where}",
+                    source=page.source or one.spec.name,
+                    licence=page.licence or one.spec.licence,
+                )
+        except FileNotFoundError:
+            on_damage(Damage(file=file, offset=0, why="the file is no longer there"))
+        except OSError as error:
+            on_damage(Damage(file=file, offset=0, why=f"the file cannot be read ({error.strerror or error})"))
