@@ -63,7 +63,7 @@ $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 
 # What the tests need, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,evaluate,serve,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,corpus,evaluate,serve,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
 

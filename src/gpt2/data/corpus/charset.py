@@ -29,6 +29,7 @@ _MEANT = {
     "tis-620": "cp874",
     "big5": "big5hkscs",
 }
+_NOT_OF_PAGES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
 _SPOILT = 0.1  # broken sequences to sound ones, up to which a text is UTF-8 with faults
 
 
@@ -63,15 +64,17 @@ def _known(name: str) -> str:
     name = name.strip().strip("\"'").lower()
     name = _MEANT.get(name, name)
     try:
-        return codecs.lookup(name).name if name else ""
-    except (LookupError, ValueError):
+        b"x".decode(name or "utf-8")  # of nothing, any codec will do
+        charset = codecs.lookup(name).name if name else ""
+    except (LookupError, ValueError):  # unknown, or a codec that is not one of text
         return ""
+    return "" if charset in _NOT_OF_PAGES else charset
 
 
 def _decode(data: bytes, charset: str) -> str:
     try:
         return data.decode(charset, "replace")
-    except (LookupError, ValueError):  # a codec that is not one of text
+    except ValueError:  # some codecs cannot replace
         return data.decode("cp1252", "replace")
 
 

@@ -1,0 +1,51 @@
+"""`gpt2 corpus build|stats|show` as typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TEXT = "It was a bright cold day in April, and the clocks were striking. He went up the stairs slowly, and rested. "
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    lines = [json.dumps({"text": f"Number {n}. {TEXT * 3}" if n < 3 else "short"}) for n in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "a.jsonl"
+
+
+def test_build_look_and_show(gpt2, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = gpt2("corpus", "build", str(source), "--out", str(out), "--no-near", "--workers", "1", "--licence", "CC0-1.0")
+    assert (ran.code, ran.out.split(",")[0]) == (0, f"{out}: 3 documents")
+    assert (out / "report.html").is_file()
+
+    ran = gpt2("corpus", "stats", str(out))
+    assert ran.code == 0
+    assert ran.out.splitlines()[0].split() == ["step", "documents", "bytes", "dropped"]
+    assert [ran.out.splitlines()[2].split()[at] for at in (0, 1, 3)] == ["length", "4", "1"]
+    assert json.loads(gpt2("corpus", "stats", str(out), "--json").out)["contents"]["licences"]["CC0-1.0"][0] == 3
+
+    ran = gpt2("corpus", "show", "length", str(out))
+    assert ran.out == "--- a: a.jsonl, line 4\n    5 characters. 5 < 200 characters\nshort\n\n"
+    ran = gpt2("corpus", "show", "lenght", str(out))
+    assert (ran.code, ran.out) == (1, "")
+    assert "Did you mean 'length'?" in ran.err
+
+
+def test_options_over_the_file(gpt2, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f'min_characters = 3\nseed = 4\n[[source]]\npath = "{source}"\n', encoding="utf-8")
+    ran = gpt2("corpus", "build", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "o"), "--seed", "5")
+    assert ran.code == 0
+    config = json.loads((tmp_path / "o" / "stats.json").read_text(encoding="utf-8"))["config"]
+    assert (config["min_characters"], config["seed"]) == (3, 5)
+    ran = gpt2("corpus", "build", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "o"))
+    assert ran.code == 1
+    assert "seed was 5 and is now 4" in ran.err
+
+
+def test_nothing_to_build_from(gpt2, tmp_path: Path) -> None:
+    ran = gpt2("corpus", "build", "--out", str(tmp_path / "o"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "no source was named" in ran.err
