@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpt2 import checkpoint
-from gpt2.checkpoint.gguf_file import read_gguf
+from gpt2.checkpoint.gguf_file import TYPES, read_gguf
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError, FormatError, MismatchError, TokenizerError
@@ -229,7 +229,7 @@ HOSTILE = {
     "a shape with 0": (header(1, 0) + tensor("t", (0,), 0), "cannot have the shape"),
     "five axes": (header(1, 0) + tensor("t", (1,) * 5, 0), "5 axes"),
     "part of a block": (header(1, 0) + tensor("t", (33,), 0, 8), "cannot have the shape"),
-    "a type we do not read": (header(1, 0) + tensor("t", (256,), 0, 14), "ggml's type 14; read are F32"),
+    "a type we do not read": (header(1, 0) + tensor("t", (256,), 0, 10), "ggml's type 10; read are F32"),
     "overlapping": (header(2, 0) + tensor("a", (16,), 0) + tensor("b", (8,), 32) + bytes(128), "overlaps"),
     "not aligned": (header(1, 0) + tensor("a", (8,), 4) + bytes(128), "not aligned"),
     "an offset of 2^63": (header(1, 0) + tensor("a", (8,), 1 << 63) + bytes(128), "is truncated"),
@@ -346,3 +346,43 @@ def test_the_container_keeps_every_kind_of_value(file: Path) -> None:
     assert metadata["gpt2.block_count"] == 2
     assert isinstance(metadata["gpt2.attention.layer_norm_epsilon"], float)
     assert tensors["blk.0.ffn_up.weight"].shape == (256, 64)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"])
+def test_blocks_are_expanded_as_the_gguf_package_does(kind: str) -> None:
+    """On random bytes, which have every code and scale, the infinite and the missing ones too."""
+    gguf = pytest.importorskip("gguf")
+    from gpt2.checkpoint.gguf_blocks import expand_blocks
+
+    values, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    facts = TYPES[kind]
+    assert (facts.block_values, facts.block_bytes) == (values, size)
+    assert facts.number == gguf.GGMLQuantizationType[kind].value
+    blocks = np.random.default_rng(0).integers(0, 256, (2000, size), np.uint8)
+    with np.errstate(all="ignore"):
+        theirs = gguf.quants.dequantize(blocks.reshape(-1, size), gguf.GGMLQuantizationType[kind])
+    ours = expand_blocks(blocks, kind)
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs.reshape(ours.shape))
+
+
+@pytest.mark.parametrize(("kind", "width"), [("Q8_0", 64), ("Q5_0", 96), ("Q4_K", 256), ("Q6_K", 512)])
+def test_parts_of_an_expanding_array_are_parts_of_the_whole(
+    kind: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2.checkpoint.gguf_array import ExpandingArray
+    from gpt2.checkpoint.gguf_blocks import expand_blocks
+
+    facts = TYPES[kind]
+    octets = np.random.default_rng(0).integers(0, 100, (50, width // facts.block_values, facts.block_bytes), np.uint8)
+    whole = expand_blocks(octets.reshape(-1, facts.block_bytes), kind).reshape(50, width)
+    array = ExpandingArray(octets, kind, 0, 50, is_turned=False)
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 1000)
+    for found, expected in ((array, whole), (array.transposed(), whole.T), (array.transposed().transposed(), whole)):
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found.float32(), expected)
+        np.testing.assert_array_equal(found.rows(3, 41).float32(), expected[3:41])
+        np.testing.assert_array_equal(found.rows(3, 41).rows(2, 99).float32(), expected[5:41])
+        pieces = list(found.blocks())
+        assert len(pieces) > 1 or expected.shape[0] == facts.block_values
+        np.testing.assert_array_equal(np.concatenate([piece.data for piece in pieces]), expected)

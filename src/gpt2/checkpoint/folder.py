@@ -41,6 +41,8 @@ _KNOWN_FILES = {
     "encoder.json",
     "vocab.bpe",
     llmc.FILE,
+    "ckpt.pt",
+    "downloaded.json",
     "generation_config.json",
     "vocab.json",
     "merges.txt",

@@ -1,7 +1,7 @@
 """GGUF files of architecture gpt2, llama.cpp's form of a GPT-2: one file with weights and vocabulary.
 
-Matrices are [out, in] there. F32, F16 and BF16 stay as they lie in the file; Q8_0 and Q4_0 are expanded to float32 in
-memory when the file is opened. Vectors and positions are written as F32, whatever the matrices are, as llama.cpp's own
+Matrices are [out, in] there. F32, F16 and BF16 are used as they lie in the file; the block types are expanded to
+float32 where they are used. Vectors and positions are written as F32, whatever the matrices are, as llama.cpp's own
 converter does.
 """
 
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.forms import encode
-from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, from_q4_0, from_q8_0, to_q8_0
-from gpt2.checkpoint.gguf_file import MAGIC, Tensor, Unwritten, read_gguf, write_gguf
+from gpt2.checkpoint.gguf_array import ExpandingArray
+from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, expand_blocks, to_q8_0
+from gpt2.checkpoint.gguf_file import MAGIC, TYPES, Tensor, Unwritten, read_gguf, write_gguf
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.weights import StoredArray, Weights
@@ -103,7 +103,7 @@ def read(path: Path) -> Checkpoint:
         theirs = tensors[_their_name(name)].shape
         if name != "wte" and theirs != (shape[::-1] if name.endswith(".w") else shape):
             raise MismatchError(f"{file}: {_their_name(name)} has the shape {list(theirs)}, not that of its metadata.")
-    if expanded := {tensor.type for tensor in tensors.values()} & {"Q8_0", "Q4_0"}:
+    if expanded := {tensor.type for tensor in tensors.values()} & DECODERS.keys():
         notes.append(f"precision from {', '.join(sorted(expanded))} to fp32: the rounding stays")
     arrays = {ours[name]: _stored(tensor, ours[name]) for name, tensor in tensors.items()}
     n_tokens = _true_vocab_size(metadata, config.vocab_size)
@@ -160,11 +160,14 @@ def _their_name(name: str) -> str:
 
 
 def _stored(tensor: Tensor, name: str) -> StoredArray:
-    """A tensor as an array of ours; block types are expanded."""
-    if tensor.type in ("Q8_0", "Q4_0"):
-        data: NDArray[Any] = np.empty(prod(tensor.shape), np.float32)
-        (from_q8_0 if tensor.type == "Q8_0" else from_q4_0)(tensor.data, data)
-        array = StoredArray(data=data.reshape(tensor.shape), dtype="F32")
+    """A tensor as an array of ours."""
+    if tensor.type in DECODERS:
+        octets = tensor.data.reshape(-1, TYPES[tensor.type].block_bytes)
+        if len(tensor.shape) == 2:
+            rows = tensor.shape[0]
+            array = ExpandingArray(octets.reshape(rows, -1, octets.shape[1]), tensor.type, 0, rows, is_turned=False)
+        else:
+            array = StoredArray(data=expand_blocks(octets, tensor.type).reshape(tensor.shape), dtype="F32")
     else:
         array = StoredArray(data=tensor.data.view(NUMPY_TYPE[tensor.type]).reshape(tensor.shape), dtype=tensor.type)
     return array.transposed() if name.endswith(".w") else array

@@ -1,7 +1,8 @@
-"""ggml's small block types, to and from float32.
+"""ggml's block types, to and from float32.
 
-A block is 32 neighbouring values of a row and one float16 scale: Q8_0 has 32 int8 after it, Q4_0 has 16 bytes, whose
-lower halves are the first 16 values plus 8 and whose upper halves the others (ggml's ggml-quants.c).
+A block is 32 neighbouring values of a row, or 256 in the types with a K, and what scales them. Layouts and arithmetic
+are those of ggml-common.h and ggml-quants.c (dequantize_row_*); each decoder takes blocks as bytes, [n, bytes of a
+block], and gives [n, values of a block].
 """
 
 from typing import Any
@@ -15,22 +16,103 @@ from gpt2.errors import MismatchError
 BLOCK_VALUES = 32
 
 _Q8_0 = np.dtype([("scale", "<f2"), ("codes", "i1", (32,))])
-_Q4_0 = np.dtype([("scale", "<f2"), ("codes", "u1", (16,))])
+
+Octets = NDArray[np.uint8]
 
 
-def from_q8_0(data: NDArray[np.uint8], values: Floats) -> None:
-    """Expand the bytes of blocks into `values`, which has 32 for each."""
-    blocks: NDArray[Any] = data.view(_Q8_0)
+def expand_blocks(blocks: Octets, kind: str) -> Floats:
+    """The float32 values of blocks of one of the types of `DECODERS`."""
     with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
-        np.multiply(blocks["codes"], blocks["scale"].astype(np.float32)[:, None], out=values.reshape(-1, BLOCK_VALUES))
+        return DECODERS[kind](blocks)
 
 
-def from_q4_0(data: NDArray[np.uint8], values: Floats) -> None:
-    """Expand the bytes of blocks into `values`, which has 32 for each."""
-    blocks: NDArray[Any] = data.view(_Q4_0)
-    codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=1).astype(np.int8) - np.int8(8)
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(codes, blocks["scale"].astype(np.float32)[:, None], out=values.reshape(-1, BLOCK_VALUES))
+def _halves(blocks: Octets, begin: int) -> Floats:
+    """The float16 at a place of each block: [n, 1]."""
+    return np.ascontiguousarray(blocks[:, begin : begin + 2]).view("<f2").astype(np.float32)
+
+
+def _nibbles(octets: Octets) -> NDArray[Any]:
+    """The lower halves of bytes, then their upper halves."""
+    return np.concatenate([octets & 15, octets >> 4], axis=1)
+
+
+def _fifth_bits(blocks: Octets, begin: int) -> NDArray[Any]:
+    """32 bits of each block as 32 values of 0 or 16."""
+    return np.unpackbits(blocks[:, begin : begin + 4], axis=1, bitorder="little") << 4
+
+
+def _from_q8_0(blocks: Octets) -> Floats:
+    return blocks[:, 2:].view(np.int8) * _halves(blocks, 0)
+
+
+def _from_q4_0(blocks: Octets) -> Floats:
+    return (_nibbles(blocks[:, 2:]).astype(np.int8) - np.int8(8)) * _halves(blocks, 0)
+
+
+def _from_q4_1(blocks: Octets) -> Floats:
+    return _nibbles(blocks[:, 4:]) * _halves(blocks, 0) + _halves(blocks, 2)
+
+
+def _from_q5_0(blocks: Octets) -> Floats:
+    codes = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)
+    return (codes.astype(np.int8) - np.int8(16)) * _halves(blocks, 0)
+
+
+def _from_q5_1(blocks: Octets) -> Floats:
+    codes = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)
+    scaled: Floats = codes.astype(np.float32) * _halves(blocks, 0)
+    return scaled + _halves(blocks, 2)
+
+
+def _six_bit_scales(octets: Octets) -> tuple[Floats, Floats]:
+    """Eight scales and eight offsets of 6 bits each, out of 12 bytes: [n, 8, 1] both."""
+    first, second, rest = octets[:, 0:4], octets[:, 4:8], octets[:, 8:12]
+    scales = np.concatenate([first & 63, (rest & 15) | (first >> 6) << 4], axis=1)
+    offsets = np.concatenate([second & 63, rest >> 4 | (second >> 6) << 4], axis=1)
+    return scales.astype(np.float32)[..., None], offsets.astype(np.float32)[..., None]
+
+
+def _affine(blocks: Octets, codes: NDArray[Any]) -> Floats:
+    """Eight groups of 32 codes, scaled and shifted as Q4_K and Q5_K do."""
+    scales, offsets = _six_bit_scales(blocks[:, 4:16])
+    d, dmin = _halves(blocks, 0)[..., None], _halves(blocks, 2)[..., None]
+    values: NDArray[Any] = d * scales * codes.astype(np.float32) - dmin * offsets
+    return values.reshape(-1, 256)
+
+
+def _from_q4_k(blocks: Octets) -> Floats:
+    octets = blocks[:, 16:].reshape(-1, 4, 1, 32)
+    return _affine(blocks, np.concatenate([octets & 15, octets >> 4], axis=2).reshape(-1, 8, 32))
+
+
+def _from_q5_k(blocks: Octets) -> Floats:
+    octets = blocks[:, 48:].reshape(-1, 4, 1, 32)
+    codes = np.concatenate([octets & 15, octets >> 4], axis=2).reshape(-1, 8, 32)
+    bits = blocks[:, 16:48].reshape(-1, 1, 32) >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return _affine(blocks, codes | bits << 4)
+
+
+def _from_q6_k(blocks: Octets) -> Floats:
+    low = blocks[:, :128].reshape(-1, 2, 1, 64)
+    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
+    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
+    codes = (low | high << 4).astype(np.int8) - np.int8(32)
+    scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)
+    scale_of_16 = (_halves(blocks, 208) * scales)[..., None]
+    return (scale_of_16 * codes.reshape(-1, 16, 16)).reshape(-1, 256)
+
+
+DECODERS = {
+    "Q8_0": _from_q8_0,
+    "Q4_0": _from_q4_0,
+    "Q4_1": _from_q4_1,
+    "Q5_0": _from_q5_0,
+    "Q5_1": _from_q5_1,
+    "Q4_K": _from_q4_k,
+    "Q5_K": _from_q5_k,
+    "Q6_K": _from_q6_k,
+}
 
 
 def to_q8_0(values: Floats, name: str) -> NDArray[np.uint8]:

@@ -47,7 +47,13 @@ TYPES = {
     "F16": TensorType(1, 1, 2),
     "BF16": TensorType(30, 1, 2),
     "Q4_0": TensorType(2, 32, 18),
+    "Q4_1": TensorType(3, 32, 20),
+    "Q5_0": TensorType(6, 32, 22),
+    "Q5_1": TensorType(7, 32, 24),
     "Q8_0": TensorType(8, 32, 34),
+    "Q4_K": TensorType(12, 256, 144),
+    "Q5_K": TensorType(13, 256, 176),
+    "Q6_K": TensorType(14, 256, 210),
 }
 _TYPE_OF_NUMBER = {facts.number: name for name, facts in TYPES.items()}
 

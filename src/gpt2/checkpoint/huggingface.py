@@ -6,6 +6,7 @@ old releases, vocabularies padded for speed. Nothing is ever unpickled.
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -57,26 +58,42 @@ def read(path: Path) -> Checkpoint:
         )
     config = config_from_json(read_json(inside(folder, CONFIG)), str(folder / CONFIG))
     arrays = _join_scales(_read_arrays(path), path)
+    return assemble(arrays, config, path, NAME, f"its {CONFIG}")
+
+
+def assemble(
+    arrays: dict[str, StoredArray],
+    config: ModelConfig,
+    path: Path,
+    format: str,
+    said_by: str,
+    notes: Sequence[str] = (),
+) -> Checkpoint:
+    """A checkpoint of arrays by Hugging Face's names, matrices as [in, out]; masks, padding and tied head left out.
+
+    Raises:
+        MismatchError: they are not those of the configuration, which `said_by` gave.
+    """
     arrays = {name.removeprefix(PREFIX): array for name, array in arrays.items()}
     if config.n_layer * ARRAYS_PER_BLOCK > len(arrays):  # before any list of that length is made
         raise MismatchError(
-            f"{path} holds {len(arrays)} arrays, too few for the {config.n_layer:,} layers of its {CONFIG}."
+            f"{path} holds {len(arrays)} arrays, too few for the {config.n_layer:,} layers of {said_by}."
         )
-    notes: list[str] = []
+    notes = list(notes)
     _drop_masks(arrays, notes)
     head = arrays.pop("lm_head.weight", None)
     if head is not None:
         _check_tied(head, arrays.get("wte.weight"), path)
         notes.append("lm_head.weight left out: it repeats wte, as GPT-2's tied head must")
-    config = _cut_padding(arrays, config, folder, notes)
+    config = _cut_padding(arrays, config, path.parent if path.is_file() else path, notes)
     for note in notes:
         log.debug("%s: %s", path, note)
     ours = {huggingface: openai for openai, huggingface in huggingface_names(config.n_layer).items()}
     try:
         weights = Weights(config, {ours.get(name, name): array for name, array in arrays.items()})
     except MismatchError as error:
-        raise MismatchError(f"{path} is not the GPT-2 of its {CONFIG}: {error}") from error
-    return Checkpoint(weights=weights, path=path, format=NAME, notes=tuple(notes))
+        raise MismatchError(f"{path} is not the GPT-2 of {said_by}: {error}") from error
+    return Checkpoint(weights=weights, path=path, format=format, notes=tuple(notes))
 
 
 def _read_arrays(path: Path) -> dict[str, StoredArray]:

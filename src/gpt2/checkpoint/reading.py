@@ -17,8 +17,13 @@ _WHOLE = ("huggingface", "openai", "llmc", "gguf")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Open the model in a folder or file; its arrays stay in the file until they are used.
+
+    Args:
+        path: the folder or file.
+        allow_pickle: read what `torch.save` wrote too (nanoGPT, minGPT, pytorch_model.bin): nothing in it is run, and a
+            process of its own looks through it.
 
     Raises:
         FormatError: no format that is read here, or a damaged, truncated or hostile file of one.
@@ -34,6 +39,10 @@ def read(path: str | Path) -> Checkpoint:
                 if name in _WHOLE:
                     found.weights.files = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
                 return found
+        from gpt2.checkpoint import pickled
+
+        if allow_pickle and pickled.matches(path):
+            return pickled.read(path)
         raise _no_format(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -45,9 +54,9 @@ def _no_format(path: Path) -> CheckpointError:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     if pickles := [file.name for file in files if file.suffix in _PICKLES]:
         return FormatError(
-            f"{path} cannot be read: {pickles[0]} is a pickle, and opening a pickle can run any program hidden in it. "
-            f"Take the same model as safetensors, or write it so where you trust it: "
-            f"transformers' save_pretrained does."
+            f"{path} cannot be read: {pickles[0]} is a pickle, a kind of file that others run programs from. "
+            f"Take the same model as safetensors, or rewrite it: `gpt2 convert {path} DST --to hf --allow-pickle` "
+            f"reads the numbers and runs nothing."
         )
     return FormatError(
         f"{path} cannot be read: it is no model in a format known here. Known are a Hugging Face folder (config.json "

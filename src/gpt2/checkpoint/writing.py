@@ -7,7 +7,7 @@ Such a format's module has `FORMS`, the precisions it can hold, and `fill`, whic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2.checkpoint import gguf, llmc, openai
+from gpt2.checkpoint import gguf, llmc, nanogpt, openai
 from gpt2.checkpoint.card import CARD
 from gpt2.checkpoint.folder import check_goal, write_folder
 from gpt2.checkpoint.forms import FORMS
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
 
 # What each format can be written in; where the precision of the source is not among them, the first is taken.
-FORMS_OF = {"hf": FORMS, "openai": openai.FORMS, "llmc": llmc.FORMS, "gguf": gguf.FORMS}
+FORMS_OF = {
+    "hf": FORMS,
+    "openai": openai.FORMS,
+    "nanogpt": nanogpt.FORMS,
+    "llmc": llmc.FORMS,
+    "gguf": gguf.FORMS,
+}
+_FOLDERS = {"openai": openai, "nanogpt": nanogpt, "llmc": llmc}
 
 
 def write(
@@ -38,7 +45,7 @@ def write(
         goal: the folder or file; parents are made.
         weights: its arrays and configuration.
         tokenizer: its vocabulary; None writes none, which fits a model of the published vocabulary.
-        format: hf, openai, llmc or gguf.
+        format: hf, openai, nanogpt, llmc or gguf.
         form: one of the format's `FORMS_OF`.
         card: the text of its model card, README.md; a file has none.
         overwrite: replace a model that is there; nothing else is ever replaced.
@@ -62,7 +69,7 @@ def write(
             return
         check_goal(goal, overwrite=overwrite)
         with atomic_folder(goal) as partial:
-            (openai if format == "openai" else llmc).fill(partial, weights, tokenizer, form=form)
+            _FOLDERS[format].fill(partial, weights, tokenizer, form=form)
             if card is not None:
                 write_text(partial / CARD, card)
     except OSError as error:

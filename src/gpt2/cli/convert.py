@@ -24,9 +24,9 @@ log = logging.getLogger("gpt2")
 @click.option(
     "--to",
     "format",
-    type=click.Choice(["hf", "openai", "llmc", "gguf"]),
+    type=click.Choice(["hf", "openai", "nanogpt", "llmc", "gguf"]),
     required=True,
-    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), llm.c's, or llama.cpp's.",
+    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), nanoGPT's, llm.c's, or llama.cpp's.",
 )
 @click.option(
     "--weights",
@@ -36,9 +36,21 @@ log = logging.getLogger("gpt2")
     "[default: as in SRC where the format has it, else fp32]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")
+@click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read SRC even if it is a file of torch.save (nanoGPT, minGPT, pytorch_model.bin). Nothing in it is run.",
+)
 @output_options
 def convert(
-    *, source: str, destination: Path, format: str, weights: str | None, overwrite: bool, as_json: bool
+    *,
+    source: str,
+    destination: Path,
+    format: str,
+    weights: str | None,
+    overwrite: bool,
+    allow_pickle: bool,
+    as_json: bool,
 ) -> None:
     """Rewrite the model SRC (a name, folder or file) as DST, and say what changed.
 
@@ -50,7 +62,7 @@ def convert(
     folder = path if path.is_dir() else path.parent
     if destination.exists() and destination.resolve() in (folder.resolve(), path.resolve()):
         raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
-    found = checkpoint.read(path)
+    found = checkpoint.read(path, allow_pickle=allow_pickle)
     before = found.weights.form
     after = weights or (before if before in checkpoint.FORMS_OF[format] and before != "int8" else "fp32")
     checkpoint.write(
@@ -77,7 +89,7 @@ def convert(
 
 def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
     changes: list[str] = []
-    if format in ("llmc", "gguf"):
+    if format in ("nanogpt", "llmc", "gguf"):
         changes.append("matrices transposed from [in, out] to [out, in]")
     if format == "llmc" and (rest := -found.config.vocab_size % 128):
         changes.append(f"vocabulary padded with {rest} rows of zeros, to a multiple of 128")

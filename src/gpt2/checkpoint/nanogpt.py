@@ -1,0 +1,116 @@
+"""Writing nanoGPT's `ckpt.pt`, a file of `torch.save`, without torch.
+
+Matrices are [out, in]; `lm_head.weight` shares the storage of `wte`, as it does in nanoGPT. There is no optimizer in
+it: nanoGPT's `sample.py` opens it, and `train.py` resumes only from files of its own. The pickle is written instruction
+by instruction, and holds nothing but the names, numbers and tensor descriptions that torch's `weights_only` allows.
+"""
+
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2.checkpoint.forms import DTYPE_OF_FORM, encode
+from gpt2.checkpoint.huggingface import PREFIX
+from gpt2.checkpoint.names import huggingface_names, shapes
+from gpt2.checkpoint.safetensors import NUMPY_TYPE
+from gpt2.checkpoint.torch_pickle import DTYPES
+from gpt2.checkpoint.weights import Weights, check_plain
+from gpt2.files import atomic_file
+
+if TYPE_CHECKING:
+    from gpt2.tokenizer import Tokenizer
+
+NAME = "nanogpt"
+FILE = "ckpt.pt"
+FORMS = ("fp32", "fp16", "bf16")
+
+_ALIGNMENT_BYTES = 64
+_STORAGE_OF = {dtype: name for name, dtype in DTYPES.items()}
+_LOCAL_HEADER_BYTES = 30 + 20  # of a member: fixed part, and the lengths of a large one
+
+
+def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+    """Write `ckpt.pt` and, given a tokenizer, the vocabulary files beside it, into a folder that is there.
+
+    Raises:
+        MismatchError: the model has what nanoGPT has no setting for.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    config, dtype = weights.config, DTYPE_OF_FORM[form]
+    check_plain(config, "nanoGPT")
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    theirs = {name: PREFIX + their_name for name, their_name in huggingface_names(config.n_layer).items()}
+    tensors: dict[str, bytes] = {}
+    for key, (name, shape) in enumerate(shapes(config).items()):
+        tensors[theirs[name]] = _tensor(dtype, str(key), shape[::-1] if name.endswith(".w") else shape)
+    tensors["lm_head.weight"] = tensors[theirs["wte"]]
+    content = {
+        "model": _dictionary(tensors),
+        "model_args": _dictionary(
+            {
+                "n_layer": _number(config.n_layer),
+                "n_head": _number(config.n_head),
+                "n_embd": _number(config.n_embd),
+                "block_size": _number(config.n_positions),
+                "bias": b"\x88",
+                "vocab_size": _number(config.vocab_size),
+                "dropout": b"G" + struct.pack(">d", 0.0),
+            }
+        ),
+        "iter_num": _number(0),
+        "best_val_loss": b"G" + struct.pack(">d", 1e9),
+        "config": _dictionary({}),
+    }
+    with atomic_file(folder / FILE) as file, zipfile.ZipFile(file, "w") as archive:
+        _add(archive, "ckpt/data.pkl", b"\x80\x02" + _dictionary(content) + b".")
+        _add(archive, "ckpt/byteorder", b"little")
+        for key, name in enumerate(shapes(config)):
+            array = weights.stored(name)
+            with archive.open(_member(archive, f"ckpt/data/{key}"), "w", force_zip64=True) as out:
+                for block in (array.transposed() if name.endswith(".w") else array).blocks():
+                    values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
+                    out.write(np.ascontiguousarray(values, NUMPY_TYPE[dtype]).reshape(-1).view(np.uint8).data)
+        _add(archive, "ckpt/version", b"3\n")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """A member whose content begins at a multiple of 64 bytes, as torch has it, so that it can be mapped."""
+    member = zipfile.ZipInfo(name)
+    begin = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(name) if archive.fp else 0
+    padding = -(begin + 4) % _ALIGNMENT_BYTES
+    member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+    return member
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    with archive.open(_member(archive, name), "w", force_zip64=True) as out:
+        out.write(data)
+
+
+def _tensor(dtype: str, key: str, shape: tuple[int, ...]) -> bytes:
+    count = int(np.prod(shape))
+    strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    storage = _text("storage") + f"ctorch\n{_STORAGE_OF[dtype]}\n".encode() + _text(key) + _text("cpu") + _number(count)
+    sizes = b"".join(b"(" + b"".join(map(_number, numbers)) + b"t" for numbers in (shape, strides))
+    no_hooks = b"ccollections\nOrderedDict\n)R"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + _number(0) + sizes + b"\x89" + no_hooks + b"tR"
+
+
+def _dictionary(items: Mapping[str, bytes]) -> bytes:
+    return b"}(" + b"".join(_text(name) + value for name, value in items.items()) + b"u"
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _number(number: int) -> bytes:
+    if number < 1 << 31:
+        return b"J" + struct.pack("<i", number)
+    return b"\x8a\x08" + struct.pack("<q", number)

@@ -1,0 +1,201 @@
+"""Models that `torch.save` wrote: nanoGPT's `ckpt.pt`, minGPT's `model.pt`, transformers' `pytorch_model.bin`.
+
+Read only when asked for by name, since others run programs from such files. Nothing here does: `torch_pickle`, in a
+process of its own, says what tensors there are and where their numbers lie; what it says is checked against the file
+once more, and the numbers are mapped.
+
+nanoGPT and minGPT keep a matrix as [out, in], transformers as [in, out], under the same names. nanoGPT says its shape
+in the file (`model_args`); the others in a `config.json` beside it.
+"""
+
+import mmap
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.checkpoint.hf_config import config_from_json
+from gpt2.checkpoint.huggingface import CONFIG, PREFIX, assemble, inside
+from gpt2.checkpoint.names import huggingface_names, shapes
+from gpt2.checkpoint.safetensors import NUMPY_TYPE
+from gpt2.checkpoint.weights import StoredArray
+from gpt2.config import ModelConfig
+from gpt2.errors import ConfigError, FormatError, MismatchError
+from gpt2.files import parse_json, read_json
+
+FILES = ("ckpt.pt", "model.pt", "pytorch_model.bin")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+_OUTPUT_LIMIT_BYTES = 64 << 20
+_TIMEOUT_SECONDS = 120
+_TURNED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_WEIGHTS = ("model.", "state_dict.")
+_COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """The tensors of a file, by their names there, and the numbers and texts beside them."""
+
+    arrays: dict[str, StoredArray]
+    settings: dict[str, Any]
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is such a file by its name, or a folder with one."""
+    return _file(path) is not None
+
+
+def _file(path: Path) -> Path | None:
+    if path.is_file():
+        return path if path.suffix in SUFFIXES else None
+    return next((path / name for name in FILES if (path / name).is_file()), None)
+
+
+def read(path: Path) -> Checkpoint:
+    """Open a file, or the one in a folder.
+
+    Raises:
+        FormatError: it is damaged, hostile, or wants more than a state dict needs.
+        MismatchError: a sound file that is not a GPT-2.
+        OSError: it cannot be opened.
+    """
+    file = _file(path)
+    assert file is not None
+    inside(file.parent, file.name)
+    found = _look(file)
+    arrays = dict(found.arrays)
+    for prefix in _WEIGHTS:
+        if any(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    compiled = any(name.startswith(_COMPILED) for name in arrays)
+    arrays = {name.removeprefix(_COMPILED).removeprefix(PREFIX): array for name, array in arrays.items()}
+    notes = ["names freed of _orig_mod., which torch.compile puts before them"] if compiled else []
+    settings = {
+        name.removeprefix("model_args."): value
+        for name, value in found.settings.items()
+        if name.startswith("model_args.")
+    }
+    if settings:
+        config = _nanogpt_config(settings, file)
+        format = "nanogpt"
+        notes.append("nanoGPT computes GELU exactly, GPT-2 by its tanh form: logits differ a little from nanoGPT's own")
+    else:
+        config, format = _config_beside(file)
+    if format != "hf":
+        arrays = {name: a.transposed() if _is_turned(name, a) else a for name, a in arrays.items()}
+        notes.append("matrices transposed from [out, in] to [in, out]")
+    if settings.get("bias") is False:
+        arrays = _with_biases(arrays, config, notes)
+    return assemble(arrays, config, path, format, "its model_args" if settings else f"its {CONFIG}", notes)
+
+
+def _is_turned(name: str, array: StoredArray) -> bool:
+    return _TURNED.fullmatch(name) is not None and len(array.shape) == 2
+
+
+def _nanogpt_config(settings: Mapping[str, Any], path: Path) -> ModelConfig:
+    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions"}
+    if missing := [key for key in (*keys, "vocab_size") if key not in settings]:
+        raise FormatError(f"{path} does not say {missing[0]} in its model_args.")
+    sizes = {ours: settings[theirs] for theirs, ours in keys.items()}
+    try:
+        return ModelConfig(**sizes, vocab_size=settings["vocab_size"])
+    except ConfigError as error:
+        raise FormatError(f"{path}: {str(error)[:300]}") from error
+
+
+def _config_beside(file: Path) -> tuple[ModelConfig, str]:
+    """transformers' configuration, or minGPT's, which its trainer writes as `config.json` with a part `model`."""
+    if not (file.parent / CONFIG).is_file():
+        raise FormatError(
+            f"{file} cannot be read: it does not say how many heads the model has, and there is no {CONFIG} beside it. "
+            f"Put the model's {CONFIG} there."
+        )
+    source = file.parent / CONFIG
+    raw: Any = read_json(inside(file.parent, CONFIG))
+    model: Any = raw.get("model") if isinstance(raw, dict) else None
+    if not isinstance(model, dict):
+        return config_from_json(raw, str(source)), "hf"
+    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions"}
+    sizes = {ours: model.get(theirs) for theirs, ours in (keys | {"vocab_size": "vocab_size"}).items()}
+    try:
+        return ModelConfig(**cast("dict[str, int]", sizes)), "mingpt"
+    except ConfigError as error:
+        raise FormatError(f"{source}: {str(error)[:300]}") from error
+
+
+def _with_biases(arrays: dict[str, StoredArray], config: ModelConfig, notes: list[str]) -> dict[str, StoredArray]:
+    """A model trained without biases is one whose biases are zero."""
+    if config.n_layer > len(arrays):  # before any list of that length is made
+        return arrays
+    theirs = huggingface_names(config.n_layer)
+    added = {
+        theirs[name]: StoredArray(data=np.zeros(shape, np.float32), dtype="F32")
+        for name, shape in shapes(config).items()
+        if name.endswith(".b") and theirs[name] not in arrays
+    }
+    notes.append(f"biases of zero added ({len(added)} arrays): the model was trained without")
+    return arrays | added
+
+
+def _look(file: Path) -> _Found:
+    """Ask the other process what is in a file, check it against the file, and map it."""
+    command = [sys.executable, "-P", "-m", "gpt2.checkpoint.torch_pickle", str(file.resolve())]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FormatError(
+            f"{file} cannot be read: looking through it took too long. It is damaged or hostile."
+        ) from error
+    if done.returncode or len(done.stdout) > _OUTPUT_LIMIT_BYTES:
+        raise FormatError(f"{file} cannot be read: looking through it failed. It is damaged or hostile.")
+    facts: Any = parse_json(done.stdout, f"what was found in {file}")
+    if "error" in facts:
+        raise FormatError(f"{file} cannot be read: {facts['error']}. Nothing in it was run.")
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    arrays = {
+        name: array
+        for name, tensor in facts["tensors"].items()
+        if (array := _mapped(mapping, name, tensor, size, file)) is not None
+    }
+    if not arrays:
+        raise MismatchError(f"{file} holds no tensors.")
+    return _Found(arrays=arrays, settings=facts["settings"])
+
+
+def _mapped(
+    mapping: mmap.mmap | bytes, name: str, tensor: Mapping[str, Any], size: int, file: Path
+) -> StoredArray | None:
+    """A tensor of the file, as it lies there or with its axes exchanged; None for an optimizer's."""
+    if name.startswith("optimizer."):
+        return None
+    kind, shape, strides = NUMPY_TYPE[tensor["dtype"]], tuple(tensor["shape"]), tuple(tensor["strides"])
+    count, begin = prod(shape), tensor["begin"]
+    end = begin + count * np.dtype(kind).itemsize
+    if count == 0 or not 0 <= begin <= end <= tensor["end"] <= size:
+        raise FormatError(f"{file} is damaged: {name[:80]!r} of the shape {list(shape)} does not lie in it.")
+    data = np.frombuffer(mapping, kind, count, begin)
+    if not data.flags.aligned:
+        data = data.copy()
+    if strides == _strides_of(shape):
+        return StoredArray(data=data.reshape(shape), dtype=tensor["dtype"])
+    if len(shape) == 2 and strides == _strides_of(shape[::-1])[::-1]:
+        return StoredArray(data=data.reshape(shape[::-1]).T, dtype=tensor["dtype"])
+    raise FormatError(f"{file}: {name[:80]!r} does not lie in one piece. Save the model again, with .contiguous().")
+
+
+def _strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -1,0 +1,320 @@
+"""Files of torch.save: torch and transformers as referees, and pickles that want to do more than hold tensors."""
+
+import collections
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from gpt2 import checkpoint
+from gpt2.checkpoint import torch_pickle
+from gpt2.checkpoint.weights import Weights
+from gpt2.config import ModelConfig
+from gpt2.errors import FormatError, MismatchError
+from gpt2.model import reference
+
+from .conftest import MUTATIONS, TINY, published_layout, random_arrays, small_tokenizer
+
+torch = pytest.importorskip("torch")
+
+ARGS: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 32, "bias": True, "vocab_size": 260}
+CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=32, vocab_size=260)
+
+
+@pytest.fixture
+def model() -> Any:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes: Any = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 32, "vocab_size": 260}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=259, eos_token_id=259)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def as_nanogpt(model: Any, prefix: str = "", **changes: Any) -> dict[str, Any]:
+    """A transformers model as nanoGPT's train.py saves it, the optimizer's state too."""
+    arrays = {f"transformer.{name}": torch.tensor(array) for name, array in published_layout(model.transformer).items()}
+    arrays["lm_head.weight"] = arrays["transformer.wte.weight"]
+    layer = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return {
+        "model": collections.OrderedDict((prefix + name, tensor) for name, tensor in arrays.items()),
+        "optimizer": optimizer.state_dict(),
+        "model_args": ARGS | {"dropout": 0.0},
+        "iter_num": 2000,
+        "best_val_loss": torch.tensor(3.28),
+        "config": {"out_dir": "out", "compile": True, "learning_rate": 6e-4, "init_from": None},
+    } | changes
+
+
+def logits(weights: Weights, ids: list[int]) -> Any:
+    arrays = {name: weights.float32(name) for name in weights.names}
+    return reference.logits(weights.config, arrays, np.array(ids))
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_nanogpts_file_has_the_logits_of_transformers(tmp_path: Path, model: Any, prefix: str, legacy: bool) -> None:
+    path = tmp_path / "ckpt.pt"
+    torch.save(as_nanogpt(model, prefix), path, _use_new_zipfile_serialization=not legacy)
+    found = checkpoint.read(tmp_path, allow_pickle=True)
+    assert (found.format, found.config, found.weights.form) == ("nanogpt", CONFIG, "fp32")
+    assert ("names freed of _orig_mod., which torch.compile puts before them" in found.notes) == bool(prefix)
+    checkpoint.write(tmp_path / "hf", found.weights, None, format="hf", form="fp32")
+    converted = type(model).from_pretrained(tmp_path / "hf").eval()
+    with torch.inference_mode():
+        assert torch.equal(converted(torch.tensor([[1, 2, 250]])).logits, model(torch.tensor([[1, 2, 250]])).logits)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("attn.c_proj.weight"):
+            assert not torch.equal(tensor, tensor.t())  # or a square matrix could be left as it was
+
+
+def test_padding_is_cut_and_missing_biases_are_zero(tmp_path: Path, model: Any) -> None:
+    state = as_nanogpt(model)
+    arrays = {name: tensor for name, tensor in state["model"].items() if not name.endswith(".bias")}
+    wte = torch.zeros(320, 16)
+    wte[:260] = arrays["transformer.wte.weight"]
+    arrays["transformer.wte.weight"] = arrays["lm_head.weight"] = wte
+    state |= {"model": arrays, "model_args": ARGS | {"bias": False, "vocab_size": 320}}
+    torch.save(state, tmp_path / "ckpt.pt")
+    small_tokenizer().save(tmp_path)
+    found = checkpoint.read(tmp_path / "ckpt.pt", allow_pickle=True)
+    assert found.config == CONFIG
+    assert "biases of zero added (13 arrays): the model was trained without" in found.notes
+    assert "vocabulary cut from 320 rows to the 260 that are tokens" in found.notes
+    assert not found.weights.float32("h.1.mlp.c_fc.b").any()
+    assert found.tokenizer().hash == small_tokenizer().hash
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pytorch_model_bin_beside_its_configuration(tmp_path: Path, model: Any, dtype: str, legacy: bool) -> None:
+    model = model.to(getattr(torch, dtype))
+    model.config.save_pretrained(tmp_path)
+    state = model.state_dict() | {"transformer.h.0.attn.bias": torch.ones(1, 1, 32, 32, dtype=torch.bool)}
+    torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+    found = checkpoint.read(tmp_path, allow_pickle=True)
+    assert (found.format, found.weights.form) == (
+        "hf",
+        {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype],
+    )
+    assert any(note.startswith("attention masks left out (1 of") for note in found.notes)
+    for name, tensor in published_layout(model.transformer).items():
+        ours = name.replace(".weight", ".w" if tensor.ndim == 2 and name.startswith("h.") else ".g")
+        ours = ours.replace(".bias", ".b").replace("wte.g", "wte").replace("wpe.g", "wpe")
+        array = found.weights.float32(ours)
+        np.testing.assert_array_equal(array.T if ours.endswith(".w") else array, tensor)
+
+
+def test_mingpts_file_beside_its_configuration(tmp_path: Path, model: Any) -> None:
+    torch.save(as_nanogpt(model)["model"], tmp_path / "model.pt")
+    sizes = {key: value for key, value in ARGS.items() if key != "bias"}
+    (tmp_path / "config.json").write_text(json.dumps({"system": {}, "model": sizes}), encoding="utf-8")
+    found = checkpoint.read(tmp_path, allow_pickle=True)
+    assert (found.format, found.config) == ("mingpt", CONFIG)
+    with torch.inference_mode():
+        expected = model(torch.tensor([[1, 2, 250]])).logits[0].numpy()
+    np.testing.assert_allclose(logits(found.weights, [1, 2, 250]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["fp32", "fp16", "bf16"])
+def test_torch_opens_what_is_written_and_it_comes_back_exactly(tmp_path: Path, form: str) -> None:
+    weights = Weights.from_arrays(TINY, random_arrays(TINY))
+    checkpoint.write_folder(tmp_path / "hf", weights, TINY, None, form=form)
+    before = checkpoint.read(tmp_path / "hf").weights
+    checkpoint.write(tmp_path / "nano", before, None, format="nanogpt", form=form)
+    state = torch.load(tmp_path / "nano" / "ckpt.pt", weights_only=True)
+    assert state["model_args"] == ARGS | {"n_embd": 8, "block_size": 16, "vocab_size": 100, "dropout": 0.0}
+    tensors = state["model"]
+    assert tensors["lm_head.weight"].data_ptr() == tensors["transformer.wte.weight"].data_ptr()
+    assert str(tensors["lm_head.weight"].dtype) == {"fp32": "torch.float32", "fp16": "torch.float16"}.get(
+        form, "torch.bfloat16"
+    )
+    assert tensors["transformer.h.1.mlp.c_fc.weight"].shape == (32, 8)
+    turned = tensors["transformer.h.1.attn.c_proj.weight"].float().numpy()
+    np.testing.assert_array_equal(turned, before.float32("h.1.attn.c_proj.w").T)
+    torch.load(tmp_path / "nano" / "ckpt.pt", mmap=True, weights_only=True)
+    again = checkpoint.read(tmp_path / "nano", allow_pickle=True)
+    checkpoint.write_folder(tmp_path / "back", again.weights, again.config, None, form=form)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
+    assert not again.weights.float32("wte").flags.owndata or form != "fp32"  # mapped, not copied
+
+
+def test_what_nanogpt_has_no_setting_for_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=2, n_positions=4, vocab_size=9, n_inner=20)
+    with pytest.raises(MismatchError, match="cannot be written for nanoGPT"):
+        checkpoint.write(
+            tmp_path / "m", Weights.from_arrays(config, random_arrays(config)), None, format="nanogpt", form="fp32"
+        )
+
+
+class Command:
+    """What a hostile pickle holds: an object that says to call a function when it is opened."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+def archive(path: Path, content: bytes, members: dict[str, bytes] | None = None, compression: int = 0) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("ckpt/data.pkl", content)
+        for name, data in (members or {}).items():
+            file.writestr(name, data)
+    return path
+
+
+def read(path: Path) -> Any:
+    return checkpoint.read(path, allow_pickle=True)
+
+
+CALLS = {
+    "os.system": Command(os.system, "touch RAN"),
+    "eval": Command(eval, "open('RAN', 'w')"),
+    "exec": Command(exec, "open('RAN', 'w')"),
+    "import": Command(__import__, "antigravity"),
+    "bytearray": Command(bytearray, 1 << 40),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_nothing_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, protocol: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = archive(tmp_path / "ckpt.pt", pickle.dumps({"model": CALLS[name]}, protocol))
+    with pytest.raises(FormatError, match=r"it wants .* called\. Nothing in it was run"):
+        read(path)
+    legacy = tmp_path / "old.pt"
+    legacy.write_bytes(pickle.dumps(CALLS[name], protocol))
+    with pytest.raises(FormatError, match="it wants"):
+        read(legacy)
+    assert not (tmp_path / "RAN").exists()
+
+
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+    b"X\x03\x00\x00\x00cpu%btQ%b(%bt(%bt\x89ccollections\nOrderedDict\n)RtR."
+)
+
+
+def number(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def tensor(count: int = 4, offset: int = 0, shape: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,)) -> bytes:
+    numbers = [b"".join(map(number, values)) for values in ([count], [offset], shape, strides)]
+    return b"\x80\x02}X\x05\x00\x00\x00model" + (TENSOR % tuple(numbers))[:-1] + b"s."
+
+
+STORAGE = {"ckpt/data/0": bytes(16)}
+HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
+    "a shape of 10^9": (tensor(shape=(10**9,)), STORAGE, "does not lie in it"),
+    "a storage of 2^40": (tensor(count=1 << 40), STORAGE, "are not all there"),
+    "a negative shape": (tensor(shape=(-4,)), STORAGE, "a tensor that cannot be"),
+    "an offset past the end": (tensor(offset=3), STORAGE, "does not lie in it"),
+    "strides that jump": (tensor(shape=(2,), strides=(2,)), STORAGE, "does not lie in one piece"),
+    "strides of zero": (tensor(shape=(10**6,), strides=(0,)), STORAGE, "does not lie in"),
+    "no numbers": (tensor(), {}, "are not all there"),
+    "a member that leads out": (tensor(), {"ckpt/data/../../0": bytes(16)}, "leads out of the archive"),
+    "an absolute member": (tensor(), {"/etc/x": b""}, "leads out of the archive"),
+    "no end": (b"\x80\x02}", STORAGE, "damaged"),
+    "an empty pickle": (b"", STORAGE, "damaged"),
+    "a stack run empty": (b"\x80\x020.", STORAGE, "uses the instruction POP|damaged"),
+    "a memo of nothing": (b"\x80\x02h\x05.", STORAGE, "damaged"),
+    "an object's state": (b"\x80\x02]}b.", STORAGE, "sets the state of an object"),
+    "an instance": (b"(cos\nsystem\no.", STORAGE, "uses the instruction OBJ"),
+    "an extension": (b"\x80\x02\x82\x01.", STORAGE, "uses the instruction EXT1"),
+    "a text of 4 GB": (b"\x80\x02X\xff\xff\xff\xff.", STORAGE, "damaged"),
+    "a dictionary in itself": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", STORAGE, "nested more than"),
+    "a list as a key": (b"\x80\x02}]K\x01s.", STORAGE, "damaged"),
+    "no tensors": (b"\x80\x02}.", STORAGE, "holds no tensors"),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_hostile_archives_are_refused(tmp_path: Path, fault: str) -> None:
+    content, members, message = HOSTILE[fault]
+    path = archive(tmp_path / "ckpt.pt", content, members)
+    with pytest.raises((FormatError, MismatchError), match=message):
+        read(path)
+
+
+def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
+    path = archive(tmp_path / "ckpt.pt", tensor(), {"ckpt/data/0": bytes(50 << 20)}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(FormatError, match="it may be a zip bomb"):
+        read(path)
+
+
+def test_members_over_one_another_and_twice(tmp_path: Path) -> None:
+    path = archive(tmp_path / "ckpt.pt", tensor(), STORAGE | {"ckpt/data/1": bytes(16)})
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        first, second = (file.getinfo(f"ckpt/data/{i}").header_offset for i in range(2))
+    at = content.rindex(struct.pack("<I", second))
+    path.write_bytes(content[:at] + struct.pack("<I", first) + content[at + 4 :])
+    with pytest.raises(FormatError, match=r"overlaps another|archive is damaged"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("ckpt/data.pkl", tensor())
+        file.writestr("ckpt/data/0", bytes(16))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("ckpt/data/0", bytes(16))
+    with pytest.raises(FormatError, match="is there twice"):
+        read(path)
+
+
+def test_doubling_dictionaries_are_counted(tmp_path: Path) -> None:
+    """Ten lines that would be a billion values: a dictionary of ten times the one before."""
+    content: Any = {"x": 1}
+    for _ in range(9):
+        content = {str(i): content for i in range(10)}
+    with pytest.raises(FormatError, match="more than 262,144 values"):
+        read(archive(tmp_path / "ckpt.pt", pickle.dumps(content, 2)))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, model: Any) -> None:
+    (tmp_path / "there").mkdir()
+    torch.save(as_nanogpt(model), tmp_path / "there" / "secret.pt")
+    (tmp_path / "ckpt.pt").symlink_to(tmp_path / "there" / "secret.pt")
+    with pytest.raises(FormatError, match="leads out of its folder"):
+        read(tmp_path / "ckpt.pt")
+
+
+def test_it_must_be_asked_for(tmp_path: Path, model: Any) -> None:
+    torch.save(as_nanogpt(model), tmp_path / "ckpt.pt")
+    with pytest.raises(FormatError, match=r"ckpt\.pt is a pickle.*--allow-pickle"):
+        checkpoint.read(tmp_path / "ckpt.pt")
+
+
+@given(**MUTATIONS)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_spoilt_files_are_refused_or_described(tmp_path: Path, changes: Any, length: float) -> None:
+    """The machine itself, without its own process: no crash, no other exception."""
+    sound = tmp_path / "sound.pt"
+    if not sound.exists():
+        weights = Weights.from_arrays(TINY, random_arrays(TINY))
+        checkpoint.write(tmp_path / "m", weights, None, format="nanogpt", form="fp32")
+        sound.write_bytes((tmp_path / "m" / "ckpt.pt").read_bytes())
+    content = bytearray(sound.read_bytes())
+    content = content[: max(1, int(len(content) * length))]
+    for where, value in changes:  # half of them in the pickle, which is at the beginning
+        content[int(where * (len(content) - 1))] = value
+        content[min(len(content) - 1, int(where * 3000))] = value
+    (tmp_path / "spoilt.pt").write_bytes(content)
+    facts = torch_pickle.describe(tmp_path / "spoilt.pt")
+    assert set(facts) in ({"error"}, {"tensors", "settings"})
