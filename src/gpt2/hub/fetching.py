@@ -85,7 +85,7 @@ def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) 
             f"{name[:200]!r} cannot be downloaded: it is neither one of {', '.join(PUBLISHED)} nor a hub id ORG/NAME."
         )
     revision, files = repository.list_files(hub_id, allow_pickle=allow_pickle)
-    folder = repository.repository_of(hub_id)
+    folder = places.huggingface_repository(hub_id)
     present = sum(
         min(file.bytes or 0, _size(repository.blob(folder, file)) or _size(_part(folder, file)))
         if not repository.is_here(folder, revision, file)

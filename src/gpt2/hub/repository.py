@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from gpt2.errors import DownloadError, FormatError
 from gpt2.files import parse_json, write_text
-from gpt2.hub import places
 from gpt2.hub.transfer import RemoteFile, read_url
 
 ENDPOINT = "https://huggingface.co"
@@ -140,8 +139,3 @@ def name_blob(repository: Path, revision: str, file: RemoteFile) -> None:
 def name_revision(repository: Path, revision: str) -> None:
     """Make a revision, all of whose files are here, the one that names lead to."""
     write_text(repository / "refs" / "main", revision)
-
-
-def repository_of(hub_id: str) -> Path:
-    """Where the cache keeps it."""
-    return places.huggingface_repository(hub_id)

@@ -92,7 +92,7 @@ def fetch(
         else:
             size = part.stat().st_size
             if total is None or size == total:
-                if (wrong := _wrong_hash(file, part)) is None:
+                if (wrong := wrong_hash(part, sha256=file.sha256, git_sha1=file.git_sha1)) is None:
                     break
                 progress(-size)
                 part.unlink()
@@ -196,11 +196,6 @@ def _goes_on(response: Any, begin: int, total: int | None) -> bool:
     found = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
     first = found[0].partition("-")[0]
     return response.status == 206 and first == str(begin) and (total is None or found[2] in ("*", str(total)))
-
-
-def _wrong_hash(file: RemoteFile, path: Path) -> str | None:
-    """What is wrong with the content of a file that has arrived, in words."""
-    return wrong_hash(path, sha256=file.sha256, git_sha1=file.git_sha1)
 
 
 def wrong_hash(path: Path, *, sha256: str | None = None, git_sha1: str | None = None) -> str | None:
