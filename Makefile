@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt
 # Small matrices on a thread for each core are slower than on one; the engine's own threads are set by its tests.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: demo test test-all test-sanitized test-install lint types bench clean
+.PHONY: demo test test-all test-sanitized test-install browser lint types bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 test: $(VENV)/completed lint types
 	$(PYTEST) -n 2 -m "not long"
 
-test-all: $(VENV)/completed $(VENV)/refereed
+test-all: $(VENV)/completed $(VENV)/refereed browser
 	$(PYTEST) -n 2 -m long
 	$(MAKE) test-sanitized test-install
 
@@ -31,6 +31,13 @@ test-sanitized: $(VENV)/completed
 	GPT2_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	  $(PYTEST) tests/native tests/backends/test_native.py
+
+# A browser for the tests of the page, where Debian's packages can be installed. Without one they skip, and say so.
+browser:
+	@command -v chromium > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --no-install-recommends chromium fonts-noto-core > /dev/null; } || \
+	  echo "no Chromium, and none can be installed: the tests of the page are skipped"
 
 # What a user gets from `pip install .` alone, in an environment of its own.
 test-install:

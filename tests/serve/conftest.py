@@ -229,6 +229,17 @@ def until() -> Callable[[Callable[[], object]], None]:
 
 
 @pytest.fixture(scope="session")
+def running() -> Callable[..., Running]:
+    """Starts a server of a model, which has to be stopped."""
+
+    def start(model: LanguageModel, *, name: str) -> Running:
+        service = build_service([ServedModel(model, name=name)], limits=Limits())
+        return Running(Server(service, Options(port=0)), service)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def scripted() -> type[ScriptedBackend]:
     """The class, for test modules cannot import this one."""
     return ScriptedBackend

@@ -92,12 +92,67 @@ _SCORES = _object(
     },
     usage=_USAGE,
 )
+_PAIRS = {"type": "array", "items": {"type": "array"}}
+_SEEN = _object(
+    object={"const": "inspection"},
+    model={"type": "string"},
+    weights={"type": "string"},
+    n_layer={"type": "integer"},
+    n_head={"type": "integer"},
+    n_positions={"type": "integer"},
+    n_tokens={"type": "integer"},
+    pieces={"type": "object", "additionalProperties": {"type": "string"}},
+)
+_SEEN["properties"] |= {
+    "token_ids": _COUNTS,
+    "byte_ends": _COUNTS,
+    "ranks": {"type": "array", "items": {"type": ["integer", "null"]}},
+    "token_logprobs": _NUMBERS,
+    "entropies": _NUMBERS,
+    "top_logprobs": {"type": "array", "items": _PAIRS},
+    "alternatives": {
+        "type": "array",
+        "items": _object(
+            id={"type": "integer"}, logprob={"type": "number"}, filtered_logprob={"type": ["number", "null"]}
+        ),
+    },
+    "kept": {"type": "integer"},
+    "lens": {
+        "type": "array",
+        "items": _object(
+            depth={"type": "integer"},
+            rank={"type": ["integer", "null"]},
+            logprob={"type": ["number", "null"]},
+            top_logprobs=_PAIRS,
+        ),
+    },
+    "attention": {"type": ["array", "null"], "items": {"type": "array", "items": {"type": "number"}}},
+}
+_ASKED = _object(
+    object={"const": "task"},
+    task={"type": "string"},
+    prompt={"type": "string"},
+    left_out={"type": ["string", "null"]},
+    sampling={"type": "object"},
+)
 _HEALTH = _object(status={"const": "ok"})
 
 # path, method, what it is for, class of the request, schema of the answer, statuses besides 200
 _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], tuple[int, ...]], ...] = (
     ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (400, 404, 408, 413, 429)),
     ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (400, 404, 408, 413, 429)),
+    ("/v1/inspect", "post", "What the model makes of a text.", schema.InspectRequest, _SEEN, (400, 404, 408, 413, 429)),
+    *(
+        (
+            f"/v1/tasks/{task}",
+            "post",
+            f"What the model is asked to {task}.",
+            schema.TaskRequest,
+            _ASKED,
+            (400, 404, 408, 413),
+        )
+        for task in ("summarize", "translate", "answer")
+    ),
     (
         "/tokenize",
         "post",

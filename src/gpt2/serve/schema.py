@@ -230,3 +230,39 @@ class DetokenizeRequest(Strict):
 
     model: str | None = None
     tokens: list[TokenId]
+
+
+class InspectRequest(Strict):
+    """`POST /v1/inspect`: the rank of every token of a text; or one place of it from every side."""
+
+    model: str | None = None
+    prompt: Prompts = Field(description="one text, as text or ids")
+    top_logprobs: Count | None = Field(None, description="this many likeliest tokens at each place; 10")
+    position: Positive | None = Field(
+        None, description="look at this token, counted from 0; the number of tokens is the place after the last"
+    )
+    layer: Count | None = Field(None, description="with position: the attention of every head of this layer, from 0")
+    parse_special: bool | None = Field(None, description="read <|endoftext|> in the text as that token; true")
+
+    # whose filters the second probability of each alternative comes from
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    no_repeat_ngram: Count | None = None
+    logit_bias: Bias = Field(default_factory=dict)
+
+
+class TaskRequest(Strict):
+    """`POST /v1/tasks/{task}`: what the model is asked for a summary, a translation or an answer."""
+
+    model: str | None = None
+    text: str = Field(description="the article, the sentence or the question")
+    source: str | None = Field(None, description="of a translation; french")
+    target: str | None = Field(None, description="of a translation; english")
+    context: str | None = Field(None, description="the passage that a question is about")
+    continuation: str | None = Field(None, description="what the model wrote: the answer says what of it counts")
