@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.tasks import Asked, Prompts, Room
 
 Prompt = str | Sequence[int]
-Draft: TypeAlias = "str | LanguageModel"
+Draft: TypeAlias = "str | os.PathLike[str] | LanguageModel"
 _SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one call are continued
 _DEAR = 0.7  # of a step, for one guess
 
@@ -49,10 +49,17 @@ class LanguageModel:
 
     Args:
         exact: opens the fp32 backend that scores and logits come from; without it they come from `backend`.
+        smaller: opens a draft model by its name, on the like of `backend`; without it, as `load` does on its device.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, backend: Backend, *, name: str, exact: Callable[[], Backend] | None = None
+        self,
+        checkpoint: Checkpoint,
+        backend: Backend,
+        *,
+        name: str,
+        exact: Callable[[], Backend] | None = None,
+        smaller: "Callable[[str], LanguageModel] | None" = None,
     ) -> None:
         self.name = name
         self.checkpoint = checkpoint
@@ -60,6 +67,7 @@ class LanguageModel:
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
         self._open_exact = exact
         self.noise: Noise = POSITION
+        self._open_smaller = smaller or (lambda name: load(name, device=backend.device))
         self._opened_drafts: dict[str, LanguageModel] = {}
         self._exact: Backend | None = None if exact else backend
         self._intervening: Backend | None = None
@@ -149,8 +157,9 @@ class LanguageModel:
         if isinstance(draft, LanguageModel):
             smaller = draft
         else:
+            draft = os.fspath(draft)
             if draft not in self._opened_drafts:
-                self._opened_drafts[draft] = load(draft, device=self.device)
+                self._opened_drafts[draft] = self._open_smaller(draft)
             smaller = self._opened_drafts[draft]
         sizes = smaller.config.vocab_size, self.config.vocab_size
         if smaller.tokenizer.hash != self.tokenizer.hash or sizes[0] != sizes[1]:
@@ -466,7 +475,11 @@ def load(
 
     chosen = opened(weights)
     exact = None if chosen.weights == "fp32" or weights != "auto" else lambda: opened("fp32")
-    return LanguageModel(files, chosen, name=os.fspath(model), exact=exact)
+
+    def smaller(name: str) -> LanguageModel:
+        return load(name, device=device, backend=backend, threads=threads)
+
+    return LanguageModel(files, chosen, name=os.fspath(model), exact=exact, smaller=smaller)
 
 
 def _with_seed(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:

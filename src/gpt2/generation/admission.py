@@ -8,7 +8,6 @@ have computed waits for that one, and nobody waits for it.
 from bisect import insort
 from collections.abc import Collection
 
-from gpt2.backends.seam import Backend
 from gpt2.generation.job import Job
 from gpt2.generation.prefix_cache import PrefixCache
 
@@ -19,14 +18,12 @@ class Admission:
     """The queue.
 
     Args:
-        backend: says what slots take.
         prefixes: gives up what it keeps when that lets a request in.
         max_slots: sequences computed at once. A request with more samples than this runs alone.
         kv_bytes: what the running requests may come to need, and the prefix cache with them. None: no limit.
     """
 
-    def __init__(self, backend: Backend, prefixes: PrefixCache, *, max_slots: int, kv_bytes: int | None) -> None:
-        self._backend = backend
+    def __init__(self, prefixes: PrefixCache, *, max_slots: int, kv_bytes: int | None) -> None:
         self._prefixes = prefixes
         self._max_slots = max_slots
         self.kv_bytes = kv_bytes
@@ -60,25 +57,22 @@ class Admission:
         for job in self._waiting:
             if held_up and (job.request.priority != held_up[0].request.priority):
                 return None
-            if self._prefixes.should_wait(job, running):
-                continue
-            if self._fits(job, running, in_use):
+            free_bytes = self._free_bytes(job, running)
+            if free_bytes < 0 or (running and in_use + job.sampling.candidates > self._max_slots):
+                held_up.append(job)
+                if job.n_overtaken >= _MOST_OVERTAKEN:
+                    return None
+            elif not self._prefixes.should_wait(job, running):
                 for other in held_up:
                     other.n_overtaken += 1
+                if self.kv_bytes is not None:
+                    self._prefixes.shrink(free_bytes)
                 self._waiting.remove(job)
                 return job
-            held_up.append(job)
-            if job.n_overtaken >= _MOST_OVERTAKEN:
-                return None
         return None
 
-    def _fits(self, job: Job, running: Collection[Job], in_use: int) -> bool:
-        if running and in_use + job.sampling.candidates > self._max_slots:
-            return False
+    def _free_bytes(self, job: Job, running: Collection[Job]) -> int:
+        """What is left for the prefix cache when the job has begun; below 0 it does not fit."""
         if self.kv_bytes is None:
-            return True
-        free_bytes = self.kv_bytes - job.need_bytes - sum(other.need_bytes for other in running)
-        if free_bytes < 0:
-            return False
-        self._prefixes.shrink(free_bytes)
-        return True
+            return 0
+        return self.kv_bytes - job.need_bytes - sum(other.need_bytes for other in running)

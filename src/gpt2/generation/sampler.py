@@ -84,7 +84,9 @@ class Sampler:
 
     def rows_alike(self, n_seen: int) -> int | None:
         """For how many rows from the one after `n_seen` tokens the same is asked; None: for all."""
-        return self._sampling.min_tokens - (n_seen - self._n_prompt) if self._may_not_end(n_seen) else None
+        if not self._best or not self._may_not_end(n_seen):
+            return None
+        return self._sampling.min_tokens - (n_seen - self._n_prompt)
 
     def choose(
         self,

@@ -50,8 +50,7 @@ class Scheduler:
         prefix_bytes: what the prefix cache may keep of texts that have ended. 0 keeps none, and shares none.
         noise: what draws are keyed by, for all requests.
         drafter: guesses tokens that one step then verifies; the texts are the same. It is closed with the scheduler.
-        row_cost: of one more row in a step, as a share of a step: what guesses are weighed against. Between 0.05 and
-            0.15 for models of 18M to 1.5B parameters on a CPU, less on a GPU.
+        row_cost: of one more row in a step, as a share of a step: what guesses are weighed against.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._noise = noise
         self._prefixes = PrefixCache(backend, limit_bytes=prefix_bytes)
-        self._admission = Admission(backend, self._prefixes, max_slots=max_slots, kv_bytes=kv_bytes)
+        self._admission = Admission(self._prefixes, max_slots=max_slots, kv_bytes=kv_bytes)
         self._turns = Turns(chunk_tokens=chunk_tokens, prefill_tokens=prefill_tokens)
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
