@@ -1,5 +1,7 @@
 """Tokenizing from afar, scoring, and what a server says of itself."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +90,15 @@ def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:
         assert lines[f"gpt2_{name}_count{label}"] == "1.0"
     assert lines[f"gpt2_inter_token_latency_seconds_count{label}"] == "4.0"
     assert lines['gpt2_http_requests_total{path="other",status="404"}'] == "1.0"
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(tiny: Any) -> None:
+    dashboard = (Path(__file__).parents[2] / "docs" / "examples" / "grafana.json").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\bgpt2_[a-z0-9_]+", " ".join(re.findall(r'"expr": "(.*)"', dashboard))))
+    text = tiny.request("GET", "/metrics")[2].decode()
+    families = set(re.findall(r"# TYPE (\S+)", text))
+    assert len(asked) > 12
+    assert {re.sub(r"_bucket$", "", name) for name in asked} <= families
 
 
 def test_the_page_has_a_strict_policy(tiny: Any) -> None:

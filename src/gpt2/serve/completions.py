@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +14,6 @@ from gpt2.generation import Event
 from gpt2.serve.choices import Choice, Piece, as_json, joined
 from gpt2.serve.engine import Batch, Ticket
 from gpt2.serve.faults import ApiError, json_bytes, json_response, to_api_error
-from gpt2.serve.metrics import ModelMetrics
 from gpt2.serve.models import ServedModel
 from gpt2.serve.plan import Plan, make_plan
 from gpt2.serve.schema import CompletionRequest
@@ -38,29 +37,37 @@ async def complete(service: Service, request: Request) -> Response:
         call.id = asked.request_id
     if service.log_text:
         call.fields["prompt"] = [served.model.tokenizer.decode(ids) for ids in plan.prompts]
-    metrics = service.metrics.of(served.name)
     try:
         ticket = served.engine.submit(plan.requests, plan.n_tokens)
     except ApiError as error:
-        service.metrics.rejected.labels(served.name, error.code or "").inc()
+        _count_failure(error, service, served)
         raise
-    answer = _Answer(plan, served, ticket, metrics, call.id)
+    answer = _Answer(plan, served, ticket, service, call.id)
     leaving = asyncio.create_task(_cancel_when_left(request.receive, ticket))
     try:
         if asked.stream:
             first = await ticket.next()
             _raise_failure(first)
-            return _EventStream(answer, first, leaving, call.fields, log_text=service.log_text)
+            return _EventStream(answer, first, leaving, call.fields)
         shown = await answer.whole()
-        call.fields |= answer.facts(log_text=service.log_text)
+        call.fields |= answer.facts()
         leaving.cancel()
         return json_response(shown, headers=_headers(asked))
     except BaseException as error:
         leaving.cancel()
         ticket.cancel()
-        if not isinstance(error, ApiError | ClientDisconnect):
-            metrics.failed.inc()
+        _count_failure(error, service, served)
         raise
+
+
+def _count_failure(error: BaseException, service: Service, served: ServedModel) -> None:
+    metrics = service.metrics.of(served.name)
+    if isinstance(error, ClientDisconnect):
+        metrics.cancelled.inc()
+    elif isinstance(error, ApiError) and error.status == 429:
+        service.metrics.rejected.labels(served.name, error.code or "").inc()
+    elif not isinstance(error, ApiError) or error.status >= 500:
+        metrics.failed.inc()
 
 
 async def _planned(asked: CompletionRequest, served: ServedModel, service: Service, *, holder: str) -> Plan:
@@ -77,11 +84,13 @@ async def _planned(asked: CompletionRequest, served: ServedModel, service: Servi
 class _Answer:
     """What has come of a request, and how far it is."""
 
-    def __init__(self, plan: Plan, served: ServedModel, ticket: Ticket, metrics: ModelMetrics, id: str) -> None:
+    def __init__(self, plan: Plan, served: ServedModel, ticket: Ticket, service: Service, id: str) -> None:
         self.plan = plan
         self.ticket = ticket
         self._served = served
-        self._metrics = metrics
+        self.metrics = service.metrics.of(served.name)
+        self._log_text = service.log_text
+        self.has_failed = False
         self._choices = [Choice(plan, served, index) for index in range(len(plan.requests) * plan.n)]
         self._is_begun = False
         self._begun: set[int] = set()  # choices of which a chunk was sent
@@ -129,7 +138,7 @@ class _Answer:
         now = time.monotonic()
         if not self._is_begun and self.ticket.started is not None:
             self._is_begun = True
-            self._metrics.queue_time.observe(self.ticket.started - self.ticket.arrived)
+            self.metrics.queue_time.observe(self.ticket.started - self.ticket.arrived)
         parts: list[tuple[Choice, Piece]] = []
         n = self.plan.n
         for number, event in batch:
@@ -145,7 +154,9 @@ class _Answer:
                 self._note_token(choice.index, now)
             piece = choice.add(event)
             if event.finish_reason is not None:
-                self._metrics.success(event.finish_reason).inc()
+                self.metrics.success(event.finish_reason).inc()
+            if self._log_text:
+                self._texts[choice.index].append(piece.text)
             parts.append((choice, piece))
         return parts
 
@@ -192,10 +203,10 @@ class _Answer:
         shown = [sum(c.n_generated for c in self._choices[i * n : i * n + n]) for i in range(len(self._generated))]
         return sum(map(max, self._generated, shown))
 
-    def facts(self, *, log_text: bool, pieces: Sequence[str] = ()) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """For the log."""
         facts: dict[str, Any] = {"completion_tokens": self.n_generated}
-        if log_text:
+        if self._log_text:
             facts["completion"] = ["".join(texts) for texts in self._texts]
         return facts
 
@@ -203,12 +214,12 @@ class _Answer:
         before = self._times.get(index)
         self._times[index] = now
         if before is not None:
-            self._metrics.inter_token.observe(now - before)
+            self.metrics.inter_token.observe(now - before)
         elif len(self._times) == 1:
-            self._metrics.first_token.observe(now - self.ticket.arrived)
+            self.metrics.first_token.observe(now - self.ticket.arrived)
 
     def _note_end(self) -> None:
-        read, metrics, asked = sum(map(len, self.plan.prompts)), self._metrics, self.plan.asked
+        read, metrics, asked = sum(map(len, self.plan.prompts)), self.metrics, self.plan.asked
         metrics.latency.observe(time.monotonic() - self.ticket.arrived)
         metrics.prompt_tokens.inc(read)
         metrics.generation_tokens.inc(self.n_generated)
@@ -221,9 +232,7 @@ class _Answer:
 class _EventStream(Response):
     """Server-sent events: parts of choices as they come, comments while nothing comes."""
 
-    def __init__(
-        self, answer: _Answer, first: Batch, leaving: asyncio.Task[None], fields: dict[str, Any], *, log_text: bool
-    ) -> None:
+    def __init__(self, answer: _Answer, first: Batch, leaving: asyncio.Task[None], fields: dict[str, Any]) -> None:
         super().__init__(headers=_headers(answer.plan.asked) | {"cache-control": "no-cache"})
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
         del self.headers["content-length"]
@@ -231,7 +240,6 @@ class _EventStream(Response):
         self._first = first
         self._leaving = leaving
         self._fields = fields
-        self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answer
@@ -245,15 +253,18 @@ class _EventStream(Response):
         finally:
             self._leaving.cancel()
             answer.ticket.cancel()
-            self._fields |= answer.facts(log_text=self._log_text)
-            if not answer.is_complete:
+            self._fields |= answer.facts()
+            if not answer.is_complete and not answer.has_failed:
                 self._fields["left"] = True
+                answer.metrics.cancelled.inc()
 
     async def _lines(self) -> AsyncIterator[bytes]:
         answer, batch = self._answer, self._first
         while True:
             failure = _failure(batch)
             if failure is not None:
+                answer.has_failed = True
+                answer.metrics.failed.inc()
                 yield _line(failure.body()) + b"data: [DONE]\n\n"
                 return
             lines = [answer.chunk(*part) for part in answer.absorb(batch)]
