@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gpt2.checkpoint.checkpoint import Checkpoint
     from gpt2.checkpoint.folder import fill_folder, write_folder
     from gpt2.checkpoint.forms import FORMS
+    from gpt2.checkpoint.lora import Adapter, map_names, read_adapter, write_adapter
     from gpt2.checkpoint.names import shapes
     from gpt2.checkpoint.reading import read
     from gpt2.checkpoint.safetensors import LazyArray, read_metadata, read_safetensors, write_safetensors
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMS",
     "FORMS_OF",
+    "Adapter",
     "Checkpoint",
     "LazyArray",
     "StoredArray",
     "Weights",
     "fill_folder",
+    "map_names",
     "read",
+    "read_adapter",
     "read_metadata",
     "read_safetensors",
     "shapes",
     "write",
+    "write_adapter",
     "write_folder",
     "write_safetensors",
 ]
@@ -37,16 +42,20 @@ __all__ = [
 _HOMES = {
     "FORMS": "forms",
     "FORMS_OF": "writing",
+    "Adapter": "lora",
     "Checkpoint": "checkpoint",
     "LazyArray": "safetensors",
     "StoredArray": "weights",
     "Weights": "weights",
     "fill_folder": "folder",
+    "map_names": "lora",
     "read": "reading",
+    "read_adapter": "lora",
     "read_metadata": "safetensors",
     "read_safetensors": "safetensors",
     "shapes": "names",
     "write": "writing",
+    "write_adapter": "lora",
     "write_folder": "folder",
     "write_safetensors": "safetensors",
 }

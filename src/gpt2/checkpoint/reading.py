@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.errors import CheckpointError, FormatError
 
-FORMATS = ("huggingface", "openai", "llmc", "gguf")
+FORMATS = ("lora", "huggingface", "openai", "llmc", "gguf")
 
 # Formats that read nothing but what lies at the path: what is computed from their weights may be kept by those files.
 _WHOLE = ("huggingface", "openai", "llmc", "gguf")
@@ -60,5 +60,6 @@ def _no_format(path: Path) -> CheckpointError:
         )
     return FormatError(
         f"{path} cannot be read: it is no model in a format known here. Known are a Hugging Face folder (config.json "
-        f"with model.safetensors), OpenAI's (hparams.json with checkpoint), llm.c's .bin and .gguf files."
+        f"with model.safetensors), OpenAI's (hparams.json with checkpoint), llm.c's .bin, .gguf, and an adapter of "
+        f"one of these (adapter_config.json)."
     )

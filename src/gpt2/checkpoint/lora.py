@@ -1,0 +1,261 @@
+"""Adapters in PEFT's format: a folder with the low-rank changes of some matrices, and the name of their base model.
+
+An adapted matrix is `W + scale * (B A)^T` where W is stored as [in, out] (Hu et al. 2021, LoRA, section 4.1); A is
+[rank, in], B is [out, rank], and the scale is alpha / rank, or alpha / sqrt(rank) where the folder says rsLoRA
+(Kalajdzievski 2023). `read` opens the base and merges: what comes out is a GPT-2 like any other.
+
+PEFT can say more than that (DoRA, trained biases, whole modules, ...). Such a folder is refused by name.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2 import hub
+from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
+from gpt2.checkpoint.safetensors import read_safetensors, write_safetensors
+from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.config import ModelConfig
+from gpt2.errors import FormatError, MismatchError, ModelNotFoundError
+from gpt2.files import read_json, write_json
+
+NAME = "lora"
+SETTINGS = "adapter_config.json"
+ARRAYS = "adapter_model.safetensors"
+MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+
+_PREFIX = "base_model.model.transformer."
+_KEY = re.compile(r"h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight")
+# What would make it another function than the one above, and the value that leaves it out.
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "use_dora": (False, None),
+    "use_qalora": (False, None),
+    "use_bdlora": (False, None, {}),
+    "velora_config": (None, {}),
+    "monteclora_config": (None, {}),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "layer_replication": (None, []),
+    "megatron_config": (None, {}),
+    "arrow_config": (None, {}),
+    "kasa_config": (None, {}),
+}
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapter:
+    """Low-rank changes of a model's matrices.
+
+    Attributes:
+        base: the model they change, by a name, a path or a hub id.
+        arrays: A and B by name, such as `h.0.attn.c_attn.lora_A` [rank, in] and `h.0.attn.c_attn.lora_B` [out, rank].
+        scales: the factor of each map's change, by the map's name, such as `h.0.attn.c_attn`.
+    """
+
+    base: str
+    arrays: Mapping[str, Floats]
+    scales: Mapping[str, float]
+
+    def changes(self) -> Iterator[tuple[str, Floats]]:
+        """For each changed map its name and what is added to its matrix, [in, out]."""
+        for name, scale in self.scales.items():
+            a, b = self.arrays[f"{name}.lora_A"], self.arrays[f"{name}.lora_B"]
+            yield name, np.float32(scale) * (b @ a).T
+
+
+def matches(path: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return path.is_dir() and (path / SETTINGS).is_file()
+
+
+def read(path: Path) -> Checkpoint:
+    """Open an adapter's base and merge the adapter into it.
+
+    Raises:
+        FormatError: a file is damaged or missing.
+        MismatchError: an adapter of another kind, or not of this base.
+        ModelNotFoundError: the base is not on this machine.
+    """
+    adapter = read_adapter(path)
+    base = _base(adapter.base, path)
+    merged = merge(base.weights, adapter)
+    vocabulary = None if has_vocabulary(path) else base.tokenizer
+    note = f"the adapter's changes of {len(adapter.scales)} matrices were merged into {adapter.base}"
+    return Checkpoint(weights=merged, path=path, format=NAME, notes=(*base.notes, note), vocabulary=vocabulary)
+
+
+def merge(weights: Weights, adapter: Adapter) -> Weights:
+    """The base with the changes added; matrices that change are held in float32, the others stay as they are stored.
+
+    Raises:
+        MismatchError: the adapter changes what this model has not, or has other shapes.
+    """
+    arrays = {name: weights.stored(name) for name in weights.names}
+    for name, change in adapter.changes():
+        stored = arrays.get(f"{name}.w")
+        if stored is None or stored.shape != change.shape:
+            seen = "no such matrix" if stored is None else f"one of {list(stored.shape)}"
+            raise MismatchError(
+                f"The adapter is not one of this model: it changes {name} with {list(change.shape)}, and the model "
+                f"has {seen}. Name the base it was trained on ({adapter.base})."
+            )
+        arrays[f"{name}.w"] = StoredArray(data=stored.float32() + change, dtype="F32")
+    return Weights(weights.config, arrays)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """The adapter in a folder, its arrays in float32.
+
+    Raises:
+        FormatError: a file is damaged or missing.
+        MismatchError: an adapter of a kind that is not read here.
+    """
+    settings: Any = read_json(folder / SETTINGS)
+    if not isinstance(settings, dict):
+        raise FormatError(f"{folder / SETTINGS} is not an adapter's configuration: it holds no object.")
+    _refuse_other_kinds(settings, folder)
+    if not (folder / ARRAYS).is_file():
+        raise FormatError(f"{folder} is not complete: it has {SETTINGS} and no {ARRAYS}. Copy it again.")
+    arrays: dict[str, Floats] = {}
+    for stored_name, array in read_safetensors(folder / ARRAYS).items():
+        found = _KEY.fullmatch(stored_name.removeprefix(_PREFIX))
+        if found is None or len(array.shape) != 2 or array.dtype not in ("F32", "F16", "BF16"):
+            raise MismatchError(
+                f"{folder} cannot be merged: it holds {stored_name[:120]!r}, which changes no linear map of a GPT-2."
+            )
+        arrays[f"h.{found[1]}.{found[2]}.lora_{found[3]}"] = array.float32()
+    scales: dict[str, float] = {}
+    for name in sorted({name.rpartition(".")[0] for name in arrays}):
+        a, b = arrays.get(f"{name}.lora_A"), arrays.get(f"{name}.lora_B")
+        if a is None or b is None or a.shape[0] != b.shape[1]:
+            raise FormatError(f"{folder / ARRAYS} is broken: {name} needs lora_A and lora_B of one rank.")
+        scales[name] = _scale(settings, name, a.shape[0], folder)
+    if not scales:
+        raise FormatError(f"{folder / ARRAYS} holds no arrays: there is nothing to merge.")
+    base = settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise FormatError(
+            f"{folder / SETTINGS} does not name the adapter's base. Put the base's name or path there, as "
+            f"base_model_name_or_path."
+        )
+    return Adapter(base=base, arrays=arrays, scales=scales)
+
+
+def write_adapter(
+    folder: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    base: str,
+    alpha: float,
+    dropout: float,
+    targets: tuple[str, ...],
+) -> None:
+    """Write an adapter's two files into a folder that is there, as PEFT writes and reads them.
+
+    Args:
+        folder: to fill.
+        arrays: A and B, named as in `Adapter.arrays`; all of one rank.
+        base: the model it changes, by a name, a path or a hub id.
+        alpha: times the change, over the rank.
+        dropout: that it was trained with.
+        targets: the maps it changes, of `MAPS`.
+    """
+    rank = next(a.shape[0] for name, a in arrays.items() if name.endswith("lora_A"))
+    write_json(
+        folder / SETTINGS,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": rank,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "target_modules": sorted(targets),
+            "fan_in_fan_out": True,  # GPT-2's files store a map as [in, out]
+            "bias": "none",
+            "use_rslora": False,
+            "use_dora": False,
+            "modules_to_save": None,
+            "init_lora_weights": True,
+            "inference_mode": True,
+        },
+    )
+    stored = {
+        f"{_PREFIX}{name}.weight": StoredArray(data=np.ascontiguousarray(array, dtype=np.float32), dtype="F32")
+        for name, array in sorted(arrays.items())
+    }
+    write_safetensors(folder / ARRAYS, stored, metadata={"format": "pt"})
+
+
+def map_names(config: ModelConfig, targets: tuple[str, ...]) -> list[str]:
+    """The maps that `targets` mean, in the order of the computation.
+
+    A target is the end of a map's name, as PEFT has it: `c_proj` means that of the attention and that of the MLP.
+
+    Raises:
+        MismatchError: a target that no map ends in.
+    """
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in MAPS):
+            raise MismatchError(f"LoRA cannot change {target!r}: a GPT-2 has the maps {', '.join(MAPS)}. Name some.")
+    chosen = [name for name in MAPS if any(name == t or name.endswith(f".{t}") for t in targets)]
+    return [f"h.{layer}.{name}" for layer in range(config.n_layer) for name in chosen]
+
+
+def _refuse_other_kinds(settings: Mapping[str, Any], folder: Path) -> None:
+    if settings.get("peft_type") != "LORA":
+        raise MismatchError(
+            f"{folder} cannot be merged: it is an adapter of the kind {settings.get('peft_type')!r}; LORA is read here."
+        )
+    for key, without in _UNSUPPORTED.items():
+        if settings.get(key, without[0]) not in without:
+            raise MismatchError(
+                f"{folder} cannot be merged: it uses {key} = {settings[key]!r}, which is not plain LoRA. "
+                f"Merge it with PEFT (merge_and_unload) and save that."
+            )
+
+
+def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path) -> float:
+    alpha = _pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha"))
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
+        raise FormatError(f"{folder / SETTINGS} has no number lora_alpha: got {alpha!r}.")
+    return alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
+
+
+def _pattern(patterns: object, name: str, otherwise: Any) -> Any:
+    """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes."""
+    if isinstance(patterns, dict):
+        for pattern, value in patterns.items():
+            if re.match(rf"(.*\.)?({pattern})$", f"transformer.{name}"):
+                return value
+    return otherwise
+
+
+def _base(name: str, folder: Path) -> Checkpoint:
+    from gpt2.checkpoint.reading import read as read_any
+
+    try:
+        found = hub.locate(name)
+    except ModelNotFoundError:
+        beside = folder / name  # an adapter may travel together with its base
+        if not beside.exists():
+            raise ModelNotFoundError(
+                f"{folder} is an adapter, and its base {name[:200]!r} is not on this machine. Download that, or put "
+                f"its place into {SETTINGS} as base_model_name_or_path."
+            ) from None
+        found = beside
+    if matches(found):
+        raise MismatchError(f"{folder} is an adapter of another adapter, {found}. Merge that one first (gpt2 convert).")
+    return read_any(found)
