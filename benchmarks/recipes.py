@@ -5,10 +5,11 @@
 Needs the corpus in $GPT2_CORPUS. Every arm trains the same network on the same tokens in the same order for a seed.
 Learning rates are searched with the first seed, and the best of each recipe runs with the others. What is done stays
 in --work, so that the same command goes on where it was. The network has 4,096 token ids of its own, so that the head
-has about the share of the work that it has in GPT-2 small; the two recipes differ in nothing but `optim` and `schedule`.
+has about the share of the work that it has in GPT-2 small; the recipes differ in `optim` and `schedule` alone.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -111,7 +112,7 @@ def run(work: Path, data: Path, name: str, seed: int, tokens: int, threads: int)
 def tokens_to(of: dict[str, Any], loss: float) -> float:
     """Where a curve first comes down to a loss, between two measurements in a straight line."""
     points = list(zip(of["tokens"], of["held_out_loss"], strict=True))
-    for (t0, l0), (t1, l1) in zip(points, points[1:], strict=False):
+    for (t0, l0), (t1, l1) in itertools.pairwise(points):
         if l1 <= loss:
             return t0 + (t1 - t0) * (l0 - loss) / (l0 - l1) if l0 > loss else t0
     return float("inf")

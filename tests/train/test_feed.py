@@ -15,7 +15,7 @@ def test_stages_change_the_length_of_a_sequence_and_never_the_batch(make_config:
     feed = Feed(make_config())
     cursor = feed.start()
     for progress, shape in ((0.0, (8, 16)), (0.49, (8, 16)), (0.5, (4, 32)), (0.99, (4, 32))):
-        batch = feed.batch(cursor, progress)
+        batch, _ = feed.batch(cursor, progress)
         assert batch.inputs.shape == batch.targets.shape == shape
         assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
         cursor = batch.cursor
@@ -27,7 +27,7 @@ def test_frequencies_are_those_of_the_data(make_config: Make) -> None:
     assert frequency.sum() == pytest.approx(1.0)
     cursor, seen = feed.start(), np.zeros(frequency.size)
     for _ in range(100):
-        batch = feed.batch(cursor, 0.0)
+        batch, _ = feed.batch(cursor, 0.0)
         seen += np.bincount(batch.inputs.ravel(), minlength=seen.size)
         cursor = batch.cursor
     assert not seen[frequency == 0.0].any()
@@ -54,9 +54,9 @@ def test_validation_is_cut_at_a_batch(make_config: Make) -> None:
     feed = Feed(make_config())
     assert feed.validation is not None
     some = list(feed.validation_batches(seq_tokens=16, n_tokens=100, batch_tokens=64))
-    assert sum(batch.inputs.size for batch in some) == 128
+    assert sum(batch.inputs.size for batch, _ in some) == 128
     everything = list(feed.validation_batches(seq_tokens=16, n_tokens=0, batch_tokens=64))
-    assert sum(batch.inputs.size for batch in everything) == feed.validation.n_tokens - 1
+    assert sum(batch.inputs.size for batch, _ in everything) == feed.validation.n_tokens - 1
 
 
 def test_a_folder_may_be_held_out_as_a_whole(make_config: Make, data: Path) -> None:
@@ -75,11 +75,11 @@ def test_read_ahead_gives_what_the_feed_gives(make_config: Make) -> None:
     feed = Feed(make_config())
     ahead, cursor = Ahead(feed), feed.start()
     for progress in (0.0, 0.1, 0.2):
-        expected = feed.batch(cursor, progress)
-        batch = ahead.batch(cursor, progress)
+        expected, _ = feed.batch(cursor, progress)
+        batch, _ = ahead.batch(cursor, progress)
         np.testing.assert_array_equal(batch.inputs, expected.inputs)
         np.testing.assert_array_equal(batch.targets, expected.targets)
         ahead.read(batch.cursor, progress + 0.1)
         cursor = batch.cursor
-    restarted = ahead.batch(feed.start(), 0.0)  # not what was read ahead
-    np.testing.assert_array_equal(restarted.inputs, feed.batch(feed.start(), 0.0).inputs)
+    restarted, _ = ahead.batch(feed.start(), 0.0)  # not what was read ahead
+    np.testing.assert_array_equal(restarted.inputs, feed.batch(feed.start(), 0.0)[0].inputs)

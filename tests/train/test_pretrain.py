@@ -429,7 +429,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_outcome_can_be_told_as_json(make_config: Make) -> None:
     outcome = pretrain(make_config())
     assert isinstance(outcome, Outcome)
-    assert json.loads(json.dumps({**dataclasses.asdict(outcome), "checkpoint": str(outcome.checkpoint)}))["step"] == 12
+    assert json.loads(json.dumps(dataclasses.asdict(outcome), default=str))["step"] == 12
 
 
 def test_a_write_that_really_fails_is_answered_the_same_way(make_config: Make) -> None:

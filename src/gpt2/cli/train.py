@@ -74,7 +74,7 @@ def train(
         on_sample=_sampler(config),
     )
     if as_json:
-        output.write_json({**dataclasses.asdict(outcome), "checkpoint": str(outcome.checkpoint)})
+        output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
         _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
         sys.exit(SAVED)
@@ -85,10 +85,10 @@ def _toml(value: object) -> str:
     return json.dumps(value if isinstance(value, int) else str(value), ensure_ascii=False)  # TOML quotes alike
 
 
-def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], None]":
+def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], list[tuple[str, str]]]":
     """Says what the model writes now, with the engine of `gpt2 generate`."""
 
-    def sample(model: "GPT", step: int) -> None:
+    def sample(model: "GPT", step: int) -> list[tuple[str, str]]:
         from gpt2 import backends
         from gpt2.checkpoint import Checkpoint, Weights
         from gpt2.language_model import LanguageModel
@@ -98,9 +98,12 @@ def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], None]":
         found = Checkpoint(
             weights=weights, path=Path(config.data.tokenizer or config.run.folder), format="training run"
         )
+        written: list[tuple[str, str]] = []
         with LanguageModel(found, backend, name=f"step {step}") as now:
             for prompt in _PROMPTS:
                 text = now.generate(prompt, max_tokens=40, temperature=0.7, top_k=40, seed=step).text
+                written.append((prompt, text))
                 _log.info("step %d wrote: %s%s", step, prompt, text.replace("\n", " "))
+        return written
 
     return sample

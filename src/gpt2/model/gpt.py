@@ -139,11 +139,18 @@ class GPT(nn.Module):
     def named_arrays(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter once, under OpenAI's name, as a contiguous [in, out] tensor on the CPU.
 
-        On the CPU some of them share the parameter's memory: copy what must outlive the next training step.
+        On the CPU some of them share the parameter's memory: copy what must outlive the next training step. Where
+        processes hold parts of the parameters, each array is gathered as its turn comes: all of them must ask.
         """
         for name, parameter in self.named_parameters():
-            array = parameter.detach().cpu()
+            array = whole(parameter.detach()).cpu()
             yield openai_name(name), array.T.contiguous() if _is_matrix(openai_name(name)) else array
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that processes hold parts of (a DTensor) gathered from all of them; any other as it is."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def openai_name(parameter: str) -> str:

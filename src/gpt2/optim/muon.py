@@ -6,10 +6,11 @@ Axes: N matrices of one shape, O outputs, I inputs.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 # The quintic of Jordan et al.: it does not converge to 1 but brings every singular value into about [0.7, 1.2]
 # in five rounds, which trains as well and costs less.
@@ -60,19 +61,29 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            gathered: list[tuple[Any, Tensor]] = []
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 direction = self._direction(p, group["momentum"])
                 p.mul_(1.0 - group["lr"] * group["weight_decay"])
+                changed = p
+                if isinstance(
+                    cast("object", p), DTensor
+                ):  # processes hold parts of it, and only a whole matrix can be orthogonalised
+                    direction = cast("DTensor", direction).full_tensor()
+                    changed = torch.zeros_like(direction)
+                    gathered.append((p, changed))
                 parts = self._parts[p]
-                for part, update in zip(p.chunk(parts), direction.chunk(parts), strict=True):
+                for part, update in zip(changed.chunk(parts), direction.chunk(parts), strict=True):
                     by_shape.setdefault(part.shape, []).append((part, update))
             for shape, pairs in by_shape.items():
                 updates_NOI = orthogonalize(torch.stack([update for _, update in pairs]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5  # the same change of the output, whatever the shape
                 for (part, _), update in zip(pairs, updates_NOI, strict=True):
                     part.add_(update, alpha=-group["lr"] * scale)
+            for p, change in gathered:
+                p.add_(distribute_tensor(change, p.device_mesh, p.placements, src_data_rank=None))
 
     def _direction(self, p: Tensor, momentum: float) -> Tensor:
         """The gradient averaged over steps, and looked ahead by one (Nesterov)."""

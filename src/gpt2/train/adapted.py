@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gpt2.checkpoint import map_names
 from gpt2.config import ModelConfig
-from gpt2.model.gpt import GPT, openai_name
+from gpt2.model.gpt import GPT, openai_name, whole
 from gpt2.train.config import LoraConfig
 
 
@@ -51,12 +51,19 @@ class AdaptedGPT(GPT):
         arrays: the base's weights, as for `load_arrays`.
         lora: rank, scale and place of the adapters.
         generator: of their first values.
+        dropout: as for `GPT`.
     """
 
     def __init__(
-        self, config: ModelConfig, arrays: Mapping[str, Any], lora: LoraConfig, generator: torch.Generator
+        self,
+        config: ModelConfig,
+        arrays: Mapping[str, Any],
+        lora: LoraConfig,
+        generator: torch.Generator,
+        *,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, dropout=dropout)
         self.load_arrays(arrays)
         self.lora = lora
         self.requires_grad_(False)
@@ -74,20 +81,11 @@ class AdaptedGPT(GPT):
             nn.init.kaiming_uniform_(adapted.lora_A, a=math.sqrt(5), generator=generator)
             setattr(parent, kind, adapted)
 
-    def adapter_arrays(self) -> dict[str, Tensor]:
-        """A and B by the names of `checkpoint.Adapter`, on the CPU."""
-        return {
-            f"{name}.{which}": getattr(self.get_submodule(name), which).detach().cpu()
-            for name in self.maps
-            for which in ("lora_A", "lora_B")
-        }
-
-    @torch.no_grad()
-    def load_adapter(self, arrays: Mapping[str, Tensor]) -> None:
-        """Put back what `adapter_arrays` gave."""
-        for name, own in dict(self.named_parameters()).items():
-            if own.requires_grad:
-                own.copy_(arrays[name])
+    def adapter_arrays(self) -> Iterator[tuple[str, Tensor]]:
+        """A and B by the names of `checkpoint.Adapter`, on the CPU; see `GPT.named_arrays`."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("lora_A", "lora_B")):
+                yield name, whole(parameter.detach()).cpu()
 
     def named_arrays(self) -> Iterator[tuple[str, Tensor]]:
         """The weights with the changes merged, as of a GPT-2 without adapters; see `GPT.named_arrays`."""
@@ -97,6 +95,6 @@ class AdaptedGPT(GPT):
                 continue
             array, module = parameter.detach(), self.get_submodule(module_name)
             if kind == "weight" and isinstance(module, AdaptedLinear):
-                array = array + module.scale * (module.lora_B @ module.lora_A).detach()
-            array, name = array.cpu(), openai_name(name)
+                array = whole(array) + module.scale * whole(module.lora_B.detach()) @ whole(module.lora_A.detach())
+            array, name = whole(array).cpu(), openai_name(name)
             yield name, array.T.contiguous() if name.endswith(".w") else array

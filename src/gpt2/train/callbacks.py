@@ -4,9 +4,9 @@ import errno
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,11 +15,40 @@ from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
 from gpt2.train.loop import Callback, Run
-from gpt2.train.loss import cross_entropy
 from gpt2.train.step import StepReport
 
 _log = logging.getLogger("gpt2")
 _VALIDATION_BATCH_TOKENS = 4096
+
+
+Sampler = Callable[[GPT, int], Sequence[tuple[str, str]] | None]
+"""Shows what a model writes at a step, and may return it as prompts with their continuations."""
+
+
+class Tracker(Protocol):
+    """Is told every line of `metrics.jsonl` as it is written."""
+
+    def tell(self, values: Mapping[str, Any]) -> None:
+        """Values by name; `step` and `tokens` say where they belong."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended."""
+        ...
+
+
+class Journal:
+    """A file of one JSON object a line. After a resume, what was not saved is cut off: it will be written again."""
+
+    def __init__(self, path: Path, *, from_step: int) -> None:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        files.write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step))
+        self._path = path
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one object."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 class Metrics(Callback):
@@ -30,22 +59,33 @@ class Metrics(Callback):
         from_step: where the run goes on; lines after it are of steps that will be done again.
         flops_per_token: of forward and backward, by sequence length and rows of the loss.
         peak_flops: of the device; None: unknown.
+        processes: that train together, each on a device of that peak.
+        trackers: that are told the same.
+
+    Attributes:
+        mfu: of the newest step, if the peak is known.
     """
 
     def __init__(
-        self, path: Path, *, from_step: int, flops_per_token: Callable[[Run], float], peak_flops: float | None
+        self,
+        path: Path,
+        *,
+        from_step: int,
+        flops_per_token: Callable[[Run], float],
+        peak_flops: float | None,
+        processes: int = 1,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self._flops_per_token = flops_per_token
-        self._peak_flops = peak_flops
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= from_step]
-        files.write_text(path, "".join(f"{line}\n" for line in kept))
-        self._path = path
+        self._peak_flops = None if peak_flops is None else peak_flops * processes
+        self._journal = Journal(path, from_step=from_step)
+        self._trackers = trackers
+        self.mfu: float | None = None
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Write the step's line."""
         rate = run.config.schedule.batch_tokens / report.seconds
-        mfu = self._flops_per_token(run) * rate / self._peak_flops if self._peak_flops else None
+        self.mfu = self._flops_per_token(run) * rate / self._peak_flops if self._peak_flops else None
         self.write(
             step=report.step,
             tokens=report.tokens,
@@ -54,14 +94,20 @@ class Metrics(Callback):
             lr=report.lr,
             grad_norm=None if report.skipped else report.grad_norm,
             tokens_per_second=round(rate, 1),
-            mfu=None if mfu is None else round(mfu, 4),
+            mfu=None if self.mfu is None else round(self.mfu, 4),
             skipped=run.progress.skipped,
         )
 
     def write(self, **values: Any) -> None:
-        """Append one object."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
+        """Append one object, and tell the trackers."""
+        self._journal.write(values)
+        for tracker in self._trackers:
+            tracker.tell(values)
+
+    def at_end(self, run: Run) -> None:
+        """Let the trackers finish."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _step_of(line: str) -> float:
@@ -72,11 +118,21 @@ def _step_of(line: str) -> float:
 
 
 class Validation(Callback):
-    """The loss over held-out tokens and all rows, now and then and at the end."""
+    """The loss over held-out tokens and all rows, now and then and at the end.
 
-    def __init__(self, metrics: Metrics, say: Callable[[str], None]) -> None:
+    Args:
+        metrics: where it is written; None in all processes but the first, which only share the work.
+        say: given a line.
+    """
+
+    def __init__(self, metrics: Metrics | None, say: Callable[[str], None]) -> None:
         self._metrics = metrics
         self._say = say
+
+    def at_start(self, run: Run) -> None:
+        """Measure what a model that learns on begins with."""
+        if run.config.start.model and run.progress.step == 0 and run.feed.validation is not None:
+            self._measure(run)
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Measure where it is due, and after the last step."""
@@ -84,41 +140,56 @@ class Validation(Callback):
         is_due = run.is_finished or (every and report.step % every == 0)
         if not is_due or run.feed.validation is None:
             return
+        loss = self._measure(run)
+        progress = run.progress
+        if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
+            progress.best_loss, progress.best_step = loss, progress.step
+
+    def _measure(self, run: Run) -> float:
         progress = run.progress
         seq_tokens = run.feed.sequence_tokens(min(run.fraction, 1.0))
         loss, seen = validation_loss(run, seq_tokens=seq_tokens, n_tokens=run.config.run.validation_tokens)
-        if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
-            progress.best_loss, progress.best_step = loss, progress.step
-        self._metrics.write(
-            step=progress.step,
-            tokens=progress.tokens,
-            seconds=round(progress.seconds, 3),
-            validation_loss=loss if math.isfinite(loss) else None,
-            validation_tokens=seen,
-            sequence_tokens=seq_tokens,
-        )
+        if self._metrics is not None:
+            self._metrics.write(
+                step=progress.step,
+                tokens=progress.tokens,
+                seconds=round(progress.seconds, 3),
+                validation_loss=loss if math.isfinite(loss) else None,
+                validation_tokens=seen,
+                sequence_tokens=seq_tokens,
+            )
         self._say(f"step {progress.step}: held-out loss {loss:.4f} over {seen:,} tokens in sequences of {seq_tokens:,}")
+        return loss
 
 
-@torch.no_grad()
 def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float, int]:
-    """Mean loss in nats per token over the first `n_tokens` held-out tokens (0: all), and how many they were."""
-    learner = run.learner
+    """Mean loss in nats per token over the first `n_tokens` held-out tokens (0: all), and how many they were.
+
+    Processes that train together share the work, and all get the answer.
+    """
+    learner, processes = run.learner, run.learner.processes
     batch_tokens = min(_VALIDATION_BATCH_TOKENS, n_tokens or _VALIDATION_BATCH_TOKENS)
-    device = learner.precision.device
     total, seen = 0.0, 0
     learner.model.eval()
     with learner.rounded(run.fraction):
-        for batch in run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens):
-            inputs = torch.from_numpy(batch.inputs).to(device)
-            targets = torch.from_numpy(batch.targets).to(device)
-            with learner.precision.autocast():
-                x_ND = learner.model.hidden(inputs).flatten(0, 1)
-                loss = cross_entropy(x_ND, learner.model.wte.weight, targets.flatten())
-            total += float(loss) * batch.inputs.size
-            seen += batch.inputs.size
+        batches = run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens)
+        for i, (batch, wanted) in enumerate(batches):
+            # an array that processes hold parts of is gathered in each pass, so there all of them compute all
+            if learner.sharing == "fsdp" or i % processes.world == processes.rank:
+                total += learner.summed_loss(batch.inputs, batch.targets, wanted)
+                seen += batch.inputs.size if wanted is None else int(wanted.sum())
     learner.model.train()
-    return total / seen, seen
+    if learner.sharing != "fsdp":
+        sums = processes.sum(
+            torch.tensor([total, seen], dtype=torch.float64, device=_of_sums(learner.precision.device))
+        )
+        total, seen = float(sums[0]), int(sums[1])
+    return total / max(1, seen), seen
+
+
+def _of_sums(device: torch.device) -> torch.device:
+    """Where float64 sums are made: MPS knows none."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class Checkpoints(Callback):
@@ -149,8 +220,13 @@ class Checkpoints(Callback):
                 ) from error
 
     def _save(self, run: Run) -> None:
-        states.save(run.folder, run.capture(), run.feed.tokenizer, keep=run.config.run.keep)
+        processes = run.learner.processes
+        if processes.is_first or run.learner.sharing == "fsdp":
+            state = run.capture()
+            if processes.is_first:
+                states.save(run.folder, state, run.feed.tokenizer, keep=run.config.run.keep)
         self._saved_step = run.progress.step
+        processes.sum(torch.zeros((), device=run.learner.precision.device))  # the others go on when it is written
 
 
 _KEPT = "The checkpoint before it is whole. Make room, and run again to go on from there."
@@ -161,28 +237,51 @@ def _why(error: OSError) -> str:
 
 
 class Samples(Callback):
-    """Lets the caller show what the model writes now: the text itself is made elsewhere."""
+    """Lets the caller show what the model writes now, and keeps it in `samples.jsonl`: the text is made elsewhere."""
 
-    def __init__(self, show: Callable[[GPT, int], None]) -> None:
+    def __init__(self, show: Sampler) -> None:
         self._show = show
+        self._journal: Journal | None = None
+        self._shown_step = -1
+
+    def at_start(self, run: Run) -> None:
+        """Show what a model that learns on wrote before."""
+        if run.learner.processes.is_first:
+            self._journal = Journal(run.folder / "samples.jsonl", from_step=run.progress.step)
+        if run.config.start.model and run.progress.step == 0 and run.config.run.sample_every_steps:
+            self._sample(run)
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Show where it is due."""
         every = run.config.run.sample_every_steps
         if every and report.step % every == 0:
-            self._show(run.learner.model, report.step)
+            self._sample(run)
 
     def at_end(self, run: Run) -> None:
         """Show the finished model's."""
-        if run.is_finished and run.config.run.sample_every_steps:
-            self._show(run.learner.model, run.progress.step)
+        if run.is_finished and run.config.run.sample_every_steps and self._shown_step != run.progress.step:
+            self._sample(run)
+
+    def _sample(self, run: Run) -> None:
+        learner = run.learner
+        self._shown_step = run.progress.step
+        model = learner.model
+        if learner.sharing == "fsdp":  # all give their parts, and the first makes a whole of them
+            arrays = {name: array for name, array in model.named_arrays() if learner.processes.is_first}
+            if arrays:
+                model = GPT(model.config)
+                model.load_arrays(arrays)
+        if self._journal is not None:
+            for prompt, text in self._show(model, run.progress.step) or ():
+                self._journal.write({"step": run.progress.step, "prompt": prompt, "text": text})
 
 
 class ProgressLine(Callback):
-    """Says a line about every so many steps: loss, rate, how long it will still take."""
+    """Says a line about every so many steps: loss, rate, share of the peak, how long it will still take."""
 
-    def __init__(self, say: Callable[[str], None], *, every_steps: int = 10) -> None:
+    def __init__(self, say: Callable[[str], None], metrics: Metrics, *, every_steps: int = 10) -> None:
         self._say = say
+        self._metrics = metrics
         self._every = every_steps
         self._seconds: list[float] = []
 
@@ -193,12 +292,14 @@ class ProgressLine(Callback):
             return
         rate = run.config.schedule.batch_tokens * len(self._seconds) / sum(self._seconds)
         left = max(0, run.config.schedule.tokens - report.tokens) / rate
+        mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
         self._say(
             f"step {report.step}/{run.config.total_steps}  {report.tokens / 1e6:.2f}M tokens  loss {report.loss:.4f}  "
-            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s  {_duration(left)} left"
+            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {duration(left)} left"
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people, to the minute."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

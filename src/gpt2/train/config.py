@@ -55,6 +55,7 @@ class OptimConfig:
         muon_weight_decay: Muon's.
         clip_norm: longer gradients are scaled to this length; 0 leaves them.
         zero_projections: begin with both `c_proj` of every block at zero.
+        dropout: of the embedding, the attention weights and what each sublayer adds, while training.
     """
 
     matrices: Literal["adamw", "muon"] = "adamw"
@@ -67,6 +68,7 @@ class OptimConfig:
     muon_weight_decay: float = 0.0
     clip_norm: float = 1.0
     zero_projections: bool = False
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +125,34 @@ class RoundingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig:
+    """What the first weights are.
+
+    Attributes:
+        model: a model to go on from, by name, folder or hub id; empty: fresh ones, drawn by the seed.
+    """
+
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Adapters: low-rank changes of some matrices, trained while the model itself stays as it is.
+
+    Attributes:
+        rank: of a change; 0: there are no adapters, and the whole model learns.
+        alpha: times a change, over the rank.
+        dropout: of what a change reads, while training.
+        targets: the maps that are changed, by the end of their names.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("c_attn", "c_proj", "c_fc")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Where and how it runs, and what it leaves behind.
 
@@ -139,6 +169,10 @@ class RunConfig:
         sample_every_steps: 0: never.
         checkpoint_every_steps: 0: only at the end and when stopped.
         keep: newest checkpoints that stay, beside the best.
+        patience: validations in a row without a new best after which the run ends; 0: it never ends early.
+        recompute: keep only what enters each block, and compute the rest again in the backward pass: less memory, a
+            third more work.
+        parallel: how several processes share the model: each has it whole (ddp), or a part of each array (fsdp).
     """
 
     folder: str = ""
@@ -153,6 +187,9 @@ class RunConfig:
     sample_every_steps: int = 0
     checkpoint_every_steps: int = 250
     keep: int = 2
+    patience: int = 0
+    recompute: bool = False
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +201,8 @@ class TrainConfig:
     """
 
     model: ModelConfig
+    start: StartConfig = field(default_factory=StartConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -183,6 +222,10 @@ class TrainConfig:
             ("optim.muon_momentum", optim.muon_momentum, 0.0, 0.99999),
             ("optim.muon_weight_decay", optim.muon_weight_decay, 0.0, 100.0),
             ("optim.clip_norm", optim.clip_norm, 0.0, math.inf),
+            ("optim.dropout", optim.dropout, 0.0, 0.99),
+            ("lora.rank", self.lora.rank, 0, 1 << 16),
+            ("lora.alpha", self.lora.alpha, 0.0, 1e6),
+            ("lora.dropout", self.lora.dropout, 0.0, 0.99),
             ("schedule.tokens", schedule.tokens, 1, 1 << 50),
             ("schedule.batch_tokens", schedule.batch_tokens, 1, 1 << 30),
             ("schedule.warmup_fraction", schedule.warmup_fraction, 0.0, 0.99),
@@ -201,10 +244,17 @@ class TrainConfig:
             ("run.sample_every_steps", run.sample_every_steps, 0, 1 << 40),
             ("run.checkpoint_every_steps", run.checkpoint_every_steps, 0, 1 << 40),
             ("run.keep", run.keep, 1, 1 << 30),
+            ("run.patience", run.patience, 0, 1 << 30),
         ):
             if not low <= value <= high:  # not so for NaN either
                 raise ConfigError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
         self._check_sequence()
+        if self.lora.rank and not self.start.model:
+            raise ConfigError(
+                "Adapters change a model that is there: lora.rank is set and start.model is empty. Name it."
+            )
+        if self.lora.rank and optim.matrices == "muon":
+            raise ConfigError("Adapters are trained with AdamW: set optim.matrices=adamw, or lora.rank=0.")
         for name, weight in self.data.mixture.items():
             if not 0.0 < weight < math.inf:
                 raise ConfigError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")

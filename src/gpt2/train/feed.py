@@ -1,6 +1,8 @@
 """What a run reads: batches of its mixture at any point of the run, the held-out tokens, the tokens' frequencies."""
 
 import contextlib
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +17,12 @@ from gpt2.optim import stage
 from gpt2.tokenizer import Tokenizer
 from gpt2.train.config import TrainConfig
 
+# A folder of shards may have, beside the tokens of a split, a 1 for each that is to be learned and a 0 for each that is
+# only to be read, such as those of a prompt: a split of its own, of the same length.
+MARKS = "-wanted"
+Wanted = NDArray[np.bool_] | None
+"""Which targets of a batch are to be learned, bool [B, T]; None: all."""
+
 _COUNTED_TOKENS = 20_000_000  # of each source: enough to know how frequent a token is
 
 
@@ -24,7 +32,7 @@ class Ahead:
     def __init__(self, feed: "Feed") -> None:
         self._feed = feed
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
-        self._next: tuple[Cursor, float, Future[Batch]] | None = None
+        self._next: tuple[Cursor, float, Future[tuple[Batch, Wanted]]] | None = None
 
     def read(self, cursor: Cursor, progress: float) -> None:
         """Begin to read the batch at `cursor`, unless the run ends there."""
@@ -32,7 +40,7 @@ class Ahead:
         if progress < 1.0:
             self._next = cursor, progress, self._reader.submit(self._feed.batch, cursor, progress)
 
-    def batch(self, cursor: Cursor, progress: float) -> Batch:
+    def batch(self, cursor: Cursor, progress: float) -> "tuple[Batch, Wanted]":
         """The batch at `cursor`, from ahead if it was read there."""
         if self._next is not None and self._next[:2] == (cursor, progress):
             return self._next[2].result()
@@ -71,6 +79,7 @@ class Feed:
             for length in lengths
         }
         streams = self._loaders[lengths[0]].streams
+        self._wanted = self._open_wanted(sources, lengths) if has_marks(streams[0].folder) else {}
         self.tokenizer = (
             Tokenizer.from_folder(Path(config.data.tokenizer)) if config.data.tokenizer else Tokenizer.published()
         )
@@ -85,6 +94,9 @@ class Feed:
                 f"the data {vocab_size:,}. Set model.vocab_size={vocab_size}."
             )
         self.validation = self._open_validation(folder)
+        self._validation_wanted: TokenStream | None = None
+        if self._wanted and self.validation is not None:
+            self._validation_wanted = TokenStream.open(self.validation.folder, f"{self.validation.split}{MARKS}")
         if self.validation is not None and self.validation.tokenizer_hash != self.tokenizer.hash:
             raise DataError(
                 f"{self.validation.folder} was written with another vocabulary. Prepare it with the same one."
@@ -104,18 +116,25 @@ class Feed:
         """Length of a sequence at this point of the run."""
         return stage(progress, self._config.schedule.sequence)
 
-    def batch(self, cursor: Cursor, progress: float) -> Batch:
-        """The next batch; its cursor is the next call's."""
-        return self._loaders[self.sequence_tokens(progress)].batch(cursor)
+    def batch(self, cursor: Cursor, progress: float) -> tuple[Batch, Wanted]:
+        """The next batch, whose cursor is the next call's, and which of its targets are to be learned."""
+        length = self.sequence_tokens(progress)
+        wanted = self._wanted[length].batch(cursor).targets.astype(bool) if self._wanted else None
+        return self._loaders[length].batch(cursor), wanted
 
-    def validation_batches(self, *, seq_tokens: int, n_tokens: int, batch_tokens: int) -> Iterator[Batch]:
+    def validation_batches(
+        self, *, seq_tokens: int, n_tokens: int, batch_tokens: int
+    ) -> Iterator[tuple[Batch, Wanted]]:
         """About the first `n_tokens` of the held-out tokens, each once, in order; 0 means all."""
         assert self.validation is not None
         seen = 0
-        for batch in batches_in_order(
-            self.validation, seq_tokens=seq_tokens, batch_sequences=max(1, batch_tokens // seq_tokens)
+        sizes = {"seq_tokens": seq_tokens, "batch_sequences": max(1, batch_tokens // seq_tokens)}
+        marks = self._validation_wanted
+        for batch, mark in itertools.zip_longest(
+            batches_in_order(self.validation, **sizes), [] if marks is None else batches_in_order(marks, **sizes)
         ):
-            yield batch
+            assert batch is not None, "marks are as many as tokens"
+            yield batch, None if mark is None else mark.targets.astype(bool)
             seen += batch.inputs.size
             if n_tokens and seen >= n_tokens:
                 return
@@ -136,6 +155,22 @@ class Feed:
             total += weight * count / count.sum()
         return total / total.sum()
 
+    def _open_wanted(self, sources: list[Source], lengths: list[int]) -> dict[int, Loader]:
+        """Loaders of the marks beside the tokens: the same places of the same order."""
+        if len(sources) > 1:
+            raise DataError("Data with prompts cannot be mixed with others. Prepare them as one.")
+        marks = [dataclasses.replace(source, split=f"train{MARKS}", name=source.name) for source in sources]
+        return {
+            length: Loader(
+                marks,
+                seq_tokens=length,
+                batch_sequences=self._config.schedule.batch_tokens // length,
+                seed=self._config.run.seed,
+                chunk_tokens=math.lcm(*lengths),
+            )
+            for length in lengths
+        }
+
     def _open_validation(self, folder: Path) -> TokenStream | None:
         inside = self._config.data.validation
         for split in ("validation", "train"):  # a folder may be held out as a whole
@@ -144,3 +179,12 @@ class Feed:
             if not inside:
                 return None
         raise DataError(f"There is nothing to validate with: {folder / inside} holds no token shards.")
+
+
+def has_marks(folder: Path) -> bool:
+    """Whether a folder of shards says which tokens are to be learned."""
+    try:
+        TokenStream.open(folder, f"train{MARKS}")
+    except ShardError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import torch
 
 from gpt2.errors import TrainingError
 from gpt2.train import state as states
+from gpt2.train import weights as weight_files
 from gpt2.train.config import TrainConfig, as_tree
 from gpt2.train.feed import Ahead, Feed
 from gpt2.train.state import Progress, TrainState
@@ -46,8 +47,15 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all tokens are done."""
-        return self.fraction >= 1.0
+        """Whether all tokens are done, or the validation loss has turned."""
+        return self.fraction >= 1.0 or self.has_turned
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether the last `run.patience` validations brought nothing better than the best before them."""
+        patience, every = self.config.run.patience, self.config.run.validate_every_steps
+        best = self.progress.best_step
+        return bool(patience and every and best is not None) and (self.progress.step - (best or 0)) // every >= patience
 
     def advance(self) -> StepReport:
         """Take one step.
@@ -56,9 +64,12 @@ class Run:
             TrainingError: it goes on failing, and going back did not help.
         """
         progress = self.progress
-        batch = self._ahead.batch(progress.cursor, self.fraction)
+        batch, wanted = self._ahead.batch(progress.cursor, self.fraction)
         self._ahead.read(batch.cursor, (progress.tokens + batch.inputs.size) / self.config.schedule.tokens)
-        report = self.learner.step(batch.inputs, batch.targets, step=progress.step + 1, tokens=progress.tokens)
+        report = self.learner.step(
+            batch.inputs, batch.targets, step=progress.step + 1, tokens=progress.tokens, wanted_BT=wanted
+        )
+        self.stop = self.learner.processes.any(self.stop, self.learner.precision.device)
         progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
         progress.seconds += report.seconds
         if report.skipped:
@@ -78,10 +89,14 @@ class Run:
         return report
 
     def capture(self) -> TrainState:
-        """What must survive; its arrays are those that the next step changes."""
+        """What must survive; its arrays are those that the next step changes, and empty but in the first process.
+
+        Where processes hold parts of the arrays, all must ask: each is gathered as its turn comes.
+        """
+        keep = self.learner.processes.is_first
         return TrainState(
-            weights=dict(self.learner.model.named_arrays()),
-            optimizer=states.optimizer_arrays(self.learner),
+            weights={name: array for name, array in weight_files.arrays_of(self.learner.model) if keep},
+            optimizer={name: array for name, array in states.optimizer_arrays(self.learner) if keep},
             rng=torch.get_rng_state(),
             progress=self.progress,
             config=as_tree(self.config),
@@ -112,6 +127,9 @@ class Run:
 class Callback:
     """Something that is done between steps. Every method does nothing unless a subclass says otherwise."""
 
+    def at_start(self, run: Run) -> None:
+        """Called once, before the first step of this start."""
+
     def after_step(self, run: Run, report: StepReport) -> None:
         """Called after every step, in the order of the callbacks."""
 
@@ -121,6 +139,8 @@ class Callback:
 
 def loop(run: Run, callbacks: Sequence[Callback]) -> None:
     """Train until the run is finished or told to stop."""
+    for callback in callbacks:
+        callback.at_start(run)
     while not (run.is_finished or run.stop):
         report = run.advance()
         for callback in callbacks:

@@ -129,7 +129,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 correction_V = functional.pad(correction_V, (0, padding))
             total: Tensor | None = None
             grad_x_ND = torch.empty_like(x_ND) if wanted else None
-            grad_head_VD = torch.zeros_like(head, dtype=head_VD.dtype) if wanted else None
+            head_learns = wanted and ctx.needs_input_grad[1]  # the head of a model with adapters does not
+            grad_head_VD = torch.zeros_like(head, dtype=head_VD.dtype) if head_learns else None
             for x_CD, targets_C, at in zip(
                 x_ND.split(chunk_tokens),
                 targets_N.split(chunk_tokens),
@@ -139,21 +140,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 x = x_CD.to(dtype)
                 loss, gradient_CV = softmax(x @ head.T, targets_C, correction_V, n_rows, scale)
                 total = loss if total is None else total + loss
-                if grad_x_ND is not None and grad_head_VD is not None:
+                if grad_x_ND is not None:
                     grad_x_ND[at : at + x.shape[0]] = gradient_CV @ head
+                if grad_head_VD is not None:
                     if dtype == grad_head_VD.dtype:
                         grad_head_VD.addmm_(gradient_CV.T, x)
                     else:
                         grad_head_VD += gradient_CV.T @ x
-            if grad_x_ND is not None and grad_head_VD is not None:
-                ctx.save_for_backward(grad_x_ND, grad_head_VD[:n_rows])
+            if grad_x_ND is not None:
+                ctx.save_for_backward(grad_x_ND, None if grad_head_VD is None else grad_head_VD[:n_rows])
         assert total is not None, "a batch has tokens"
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_x_ND, grad_head_VD = ctx.saved_tensors
-        return grad_x_ND * grad_output, grad_head_VD * grad_output, *(None,) * 7
+        grad_head = None if grad_head_VD is None else grad_head_VD * grad_output
+        return grad_x_ND * grad_output, grad_head, *(None,) * 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

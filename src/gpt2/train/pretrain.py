@@ -4,24 +4,26 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt2 import files, machine
+from gpt2 import checkpoint, files, hub, machine
 from gpt2.errors import ConfigError, ShardError
-from gpt2.model import flops
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import plan as plans
 from gpt2.train import state as states
-from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Samples, Validation
+from gpt2.train.adapted import AdaptedGPT
+from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Sampler, Samples, Tracker, Validation
 from gpt2.train.config import TrainConfig, as_tree, to_toml
 from gpt2.train.feed import Feed
 from gpt2.train.loop import Run, loop
+from gpt2.train.parallel import Processes, joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
 from gpt2.train.step import Learner, chunk_tokens, micro_batch_tokens
@@ -39,6 +41,8 @@ _FREE = {
         "device",
         "micro_batch_tokens",
         "threads",
+        "parallel",
+        "recompute",
         "validate_every_steps",
         "validation_tokens",
         "sample_every_steps",
@@ -55,6 +59,7 @@ class Outcome:
     Attributes:
         finished: all its tokens are done; otherwise it was stopped, and starting it again goes on.
         checkpoint: its newest saved state, which is a model folder too.
+        best_checkpoint: the one with the lowest validation loss; the newest, if none was measured.
         step: the last one.
         tokens: trained on.
         best_loss: lowest validation loss, if any was measured.
@@ -62,6 +67,7 @@ class Outcome:
 
     finished: bool
     checkpoint: Path
+    best_checkpoint: Path
     step: int
     tokens: int
     best_loss: float | None
@@ -72,9 +78,10 @@ def pretrain(
     *,
     say: Callable[[str], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
-    on_sample: Callable[[GPT, int], None] | None = None,
+    on_sample: Sampler | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Outcome:
-    """Train a model from scratch, or go on where the run in `config.run.folder` was interrupted.
+    """Train a model as its configuration says, or go on where the run in `config.run.folder` was interrupted.
 
     SIGTERM and Ctrl-C save the state after the step at hand, and end the run without an error.
 
@@ -82,7 +89,10 @@ def pretrain(
         config: the run; `data.folder` and `run.folder` must be set.
         say: given a line now and then; by default it goes to the log.
         on_plan: given what the run will be, before the first step.
-        on_sample: given the model every `run.sample_every_steps`.
+        on_sample: given the model every `run.sample_every_steps`; what it returns is kept in `samples.jsonl`.
+        trackers: told every number of `metrics.jsonl`, such as `TensorBoard`.
+
+    Started by torchrun in several processes, these train together; only the first one calls back.
 
     Raises:
         ConfigError: settings that cannot be, or a folder that holds another run.
@@ -93,21 +103,24 @@ def pretrain(
     if not config.run.folder:
         raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
-    with files.lock(folder):
-        run, plan = _prepare(config, folder)
-        speak = say or _log.info
-        metrics = Metrics(
-            folder / "metrics.jsonl",
-            from_step=run.progress.step,
-            flops_per_token=_flops_per_token,
-            peak_flops=plans.measured_peak_flops(run.learner.precision),
-        )
-        if on_plan is not None:
-            on_plan(plan)
-        files.write_text(folder / "config.toml", to_toml(config))
+    with joined(config.run.device) as processes, files.lock(folder) if processes.is_first else nullcontext():
+        run, plan = _prepare(config, folder, processes)
+        speak = (say or _log.info) if processes.is_first else _silent
+        metrics = None
+        if processes.is_first:
+            metrics = Metrics(
+                folder / "metrics.jsonl",
+                from_step=run.progress.step,
+                flops_per_token=_flops_per_token,
+                peak_flops=plans.measured_peak_flops(run.learner.precision),
+                processes=processes.world,
+                trackers=trackers,
+            )
+            files.write_text(folder / "config.toml", to_toml(config))
+            if on_plan is not None:
+                on_plan(plan)
         callbacks = [
-            metrics,
-            ProgressLine(speak),
+            *([] if metrics is None else [metrics, ProgressLine(speak, metrics)]),
             Validation(metrics, speak),
             Checkpoints(),
             *([Samples(on_sample)] if on_sample else []),
@@ -118,18 +131,24 @@ def pretrain(
         newest = states.latest(folder)
         assert newest is not None, "the loop saves at its end"
         progress = run.progress
+        best = folder / "checkpoints" / f"step-{progress.best_step or 0:08d}"
         return Outcome(
             finished=run.is_finished,
             checkpoint=newest,
+            best_checkpoint=best if best.is_dir() else newest,
             step=progress.step,
             tokens=progress.tokens,
             best_loss=progress.best_loss,
         )
 
 
-def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
+def _silent(line: str) -> None:
+    """Only the first of several processes speaks."""
+
+
+def _prepare(config: TrainConfig, folder: Path, processes: Processes) -> tuple[Run, Plan]:
     precision = choose_precision(config.run)
-    threads = config.run.threads or machine.physical_cores()
+    threads = config.run.threads or max(1, machine.physical_cores() // processes.local_world)
     torch.set_num_threads(threads)
     feed = Feed(config)
     if problems := list(feed.broken()):
@@ -142,27 +161,51 @@ def _prepare(config: TrainConfig, folder: Path) -> tuple[Run, Plan]:
         _check_same_run(state.config, as_tree(config), folder)
         if state.tokenizer_hash != feed.tokenizer.hash:
             raise ConfigError(f"The run in {folder} cannot go on: its data were written with another vocabulary.")
-    model = GPT(config.model)
-    if state is None:
-        generator = torch.Generator().manual_seed(config.run.seed)
-        initialize(model, generator, zero_projections=config.optim.zero_projections)
+    model = _build(config)
     torch.manual_seed(config.run.seed)
-    learner = Learner(model.to(precision.device), config, precision, feed.frequencies() if config.loss.rows else None)
+    frequency_V = feed.frequencies() if config.loss.rows else None
+    learner = Learner(model.to(precision.device), config, precision, frequency_V, processes)
     run = Run(config, learner, feed, folder)
     if state is not None:
         run.resume(state)
     plan = Plan(
-        parameters=flops.parameters(config.model),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         tokens=config.schedule.tokens,
         steps=config.total_steps,
         memory_bytes=plans.memory_estimate_bytes(
             config, micro_batch_tokens(config.run, precision), chunk_tokens(config, precision)
         ),
-        device=f"{precision.device.type} in {str(precision.dtype).removeprefix('torch.')} ({precision.reason})",
+        device=f"{precision.device.type} in {str(precision.dtype).removeprefix('torch.')} ({precision.reason})"
+        + (f", {processes.world} processes ({learner.sharing})" if processes.world > 1 else ""),
         threads=threads,
         resumed_step=run.progress.step,
     )
     return run, plan
+
+
+def _build(config: TrainConfig) -> GPT:
+    """The model with its first weights: drawn by the seed, or those of `start.model`.
+
+    Raises:
+        ConfigError: the model that is named has another shape.
+    """
+    generator = torch.Generator().manual_seed(config.run.seed)
+    if not config.start.model:
+        model = GPT(config.model, dropout=config.optim.dropout)
+        initialize(model, generator, zero_projections=config.optim.zero_projections)
+        return model
+    weights = checkpoint.read(hub.locate(config.start.model)).weights
+    if weights.config != config.model:
+        raise ConfigError(
+            f"The run cannot begin from {config.start.model}: that is {weights.config}, and the run's model is "
+            f"{config.model}. Set model to that."
+        )
+    arrays = {name: weights.float32(name) for name in weights.names}
+    if config.lora.rank:
+        return AdaptedGPT(config.model, arrays, config.lora, generator, dropout=config.optim.dropout)
+    model = GPT(config.model, dropout=config.optim.dropout)
+    model.load_arrays(arrays)
+    return model
 
 
 def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What must survive a crash, and how it is kept: one `TrainState`, one folder for each that is saved.
 
-`checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...) with `training_state.safetensors`
+`checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...; or that of an adapter, where adapters
+are trained) with `training_state.safetensors`
 (the optimizer's arrays and the random state), `training_state.json` (all that is not an array) and a manifest of
 SHA-256. It is written beside its place, flushed and renamed; `latest` is written last. So whatever
 moment the process dies at, the newest folder that `latest` names is whole.
@@ -8,7 +9,7 @@ moment the process dies at, the newest folder that `latest` names is whole.
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from gpt2 import files
-from gpt2.config import ModelConfig
 from gpt2.data import Cursor
 from gpt2.errors import CheckpointError, FormatError, TrainingError
+from gpt2.model.gpt import whole
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import weights as weight_files
+from gpt2.train.parallel import like
 from gpt2.train.step import Learner
 
 _log = logging.getLogger("gpt2")
@@ -78,25 +80,23 @@ class TrainState:
     tokenizer_hash: str
 
 
-def optimizer_arrays(learner: Learner) -> dict[str, Tensor]:
-    """The optimizers' arrays, by parameter."""
+def optimizer_arrays(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+    """The optimizers' arrays, by parameter; one that processes hold parts of is gathered as its turn comes."""
     names: dict[Tensor, str] = {p: name for name, p in learner.model.named_parameters()}
-    return {
-        f"{names[p]}/{key}": value
-        for optimizer in learner.optimizers
-        for p, values in optimizer.state.items()
-        for key, value in values.items()
-    }
+    for optimizer in learner.optimizers:
+        for p, values in optimizer.state.items():
+            for key, value in values.items():
+                yield f"{names[p]}/{key}", whole(value)
 
 
 def restore(learner: Learner, state: TrainState) -> None:
-    """Put weights and optimizers back to what was saved.
+    """Put weights and optimizers back to what was saved, by however many processes.
 
     Raises:
         MismatchError: the weights are not those of this model.
         CheckpointError: the arrays are not those of its optimizers.
     """
-    learner.model.load_arrays(state.weights)
+    weight_files.put_arrays(learner.model, state.weights)
     parameters = dict(learner.model.named_parameters())
     owner: dict[Tensor, torch.optim.Optimizer] = {
         p: optimizer for optimizer in learner.optimizers for g in optimizer.param_groups for p in g["params"]
@@ -108,7 +108,9 @@ def restore(learner: Learner, state: TrainState) -> None:
         parameter = parameters.get(parameter_name)
         if parameter is None or parameter not in owner:
             raise CheckpointError(f"The saved state has {name!r}, which no optimizer here has.")
-        owner[parameter].state[parameter][key] = value.to(parameter.device, copy=True)
+        is_cut = value.shape == parameter.shape  # as its parameter is; a count of steps is not
+        own = like(parameter, value) if is_cut else value.to(parameter.device, copy=True)
+        owner[parameter].state[parameter][key] = own
 
 
 def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int) -> Path:
@@ -123,7 +125,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
             raise TrainingError(f"The weights at step {state.progress.step} cannot be saved: {name} is not finite.")
     folder = run_folder / "checkpoints" / f"step-{state.progress.step:08d}"
     with files.atomic_folder(folder) as partial:
-        weight_files.write(partial, state.weights, ModelConfig(**state.config["model"]), tokenizer)
+        weight_files.write(partial, state.weights, state.config, tokenizer)
         weight_files.write_arrays(partial / _ARRAYS, {**state.optimizer, _RNG: state.rng})
         progress = state.progress
         files.write_json(

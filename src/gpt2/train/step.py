@@ -6,6 +6,7 @@ the device updates, the host prepares the next step.
 Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batch.
 """
 
+import logging
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -16,13 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt2.model.gpt import GPT
+from gpt2.errors import TrainingError
+from gpt2.model.gpt import GPT, whole
 from gpt2.optim import Muon, adamw, cosine, partition, trapezoid, warm_momentum
+from gpt2.train import parallel
 from gpt2.train.config import OptimConfig, RunConfig, ScheduleConfig, TrainConfig
-from gpt2.train.loss import Rows, cross_entropy, fused_softmax, sample_rows
+from gpt2.train.loss import Rows, fused_softmax, sample_rows
+from gpt2.train.objective import Objective
+from gpt2.train.parallel import Processes
 from gpt2.train.precision import Precision
 from gpt2.train.rounding import rounded
 
+_log = logging.getLogger("gpt2")
 _MOMENTUM_START = 0.85
 _MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 8192}
 _CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 2048}
@@ -59,6 +65,11 @@ class Learner:
         config: of the run.
         precision: of the run.
         frequency_V: share of each token in the corpus; needed where the loss runs over sampled rows.
+        processes: that learn together; by default this one alone.
+
+    Attributes:
+        sharing: "none", "ddp" or "fsdp": how processes hold the model.
+        micro_tokens: of one forward and backward pass; halved where the device has no memory for it.
     """
 
     def __init__(
@@ -67,35 +78,56 @@ class Learner:
         config: TrainConfig,
         precision: Precision,
         frequency_V: NDArray[np.float64] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.model = model
         self.config = config
         self.precision = precision
-        self.optimizers = build_optimizers(model, config.optim)
+        self.processes = processes or Processes()
+        self.micro_tokens = micro_batch_tokens(config.run, precision)
         self._frequency_V = frequency_V
         # One block is compiled and serves for all: a fraction of the time that compiling the whole model takes.
-        self._blocks = [torch.compile(block, dynamic=False) for block in model.h] if config.run.compile else None
-        self._softmax = fused_softmax() if config.run.compile else None
+        compiled = config.run.compile
+        objective = Objective(
+            model,
+            blocks=[torch.compile(block, dynamic=False) for block in model.h] if compiled else None,
+            softmax=fused_softmax() if compiled else None,
+            chunk_tokens=chunk_tokens(config, precision),
+            recompute=config.run.recompute,
+        )
+        self.sharing = parallel.choose(config, self.processes, precision.device)
+        self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
+        self.optimizers = build_optimizers(model, config.optim)  # of the shared parameters
 
     def step(
-        self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], *, step: int, tokens: int
+        self,
+        inputs_BT: NDArray[np.int64],
+        targets_BT: NDArray[np.int64],
+        *,
+        step: int,
+        tokens: int,
+        wanted_BT: NDArray[np.bool_] | None = None,
     ) -> StepReport:
         """Learn from one batch.
 
         Args:
-            inputs_BT: token ids.
+            inputs_BT: token ids, of the whole batch in every process.
             targets_BT: the token that follows each.
             step: number of this step, from 1.
             tokens: trained on before it.
+            wanted_BT: the targets that the loss is of; None: all.
+
+        Raises:
+            TrainingError: there is not the memory for a micro-batch of one sequence.
         """
         began = time.perf_counter()
         progress = tokens / self.config.schedule.tokens
         lr = self._schedule(progress, step)
         with self.rounded(progress):
-            summed_loss = self._backward(inputs_BT, targets_BT, self._rows(targets_BT, progress, step))
+            summed_loss = self._backward(inputs_BT, targets_BT, wanted_BT, self._rows(targets_BT, progress, step), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        loss, grad_norm = torch.stack((summed_loss, norm.to(summed_loss.dtype))).tolist()
+        loss, grad_norm = torch.stack((summed_loss, whole(norm).to(summed_loss.dtype))).tolist()
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
         if finite:
             if limit := self.config.optim.clip_norm:
@@ -125,32 +157,93 @@ class Learner:
         kinds = partition(self.model.named_parameters())
         return rounded([*kinds["matrix"].values(), self.model.wte.weight], rounding.form)
 
-    def _backward(self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], rows: Rows | None) -> Tensor:
-        """Fill the gradients with those of the batch's mean loss, and return it."""
+    @torch.no_grad()
+    def summed_loss(
+        self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None
+    ) -> float:
+        """The loss over the whole vocabulary, summed over the wanted targets; nothing is learned."""
         device = self.precision.device
-        n_tokens, T = inputs_BT.size, inputs_BT.shape[1]
-        sequences = max(1, micro_batch_tokens(self.config.run, self.precision) // T)
-        loss = torch.zeros((), device=device, dtype=self.model.wte.weight.dtype)
-        for at in range(0, inputs_BT.shape[0], sequences):
-            inputs = _on(device, inputs_BT[at : at + sequences])
-            targets_N = _on(device, targets_BT[at : at + sequences]).flatten()
-            with self.precision.autocast():
-                x_ND = self.model.hidden(inputs, blocks=self._blocks).flatten(0, 1)
-                head = self.model.wte.weight
-                if rows is not None:
-                    head, targets_N = head[rows.ids], rows.place[targets_N]
-                part = cross_entropy(
-                    x_ND,
-                    head,
-                    targets_N,
-                    correction_V=None if rows is None else rows.correction,
-                    chunk_tokens=chunk_tokens(self.config, self.precision),
-                    scale=1.0 / n_tokens,
-                    softmax=self._softmax,
-                )
-            part.backward()
+        wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT).to(device)
+        with self.precision.autocast():
+            loss = self._objective(_on(device, inputs_BT), _on(device, targets_BT), wanted, None, 1.0)
+        parallel.let_go(self._objective, self.sharing)
+        return float(loss)
+
+    def _backward(
+        self,
+        inputs_BT: NDArray[np.int64],
+        targets_BT: NDArray[np.int64],
+        wanted_BT: NDArray[np.bool_] | None,
+        rows: Rows | None,
+        step: int,
+    ) -> Tensor:
+        """Fill the gradients with those of the batch's mean loss, and return it.
+
+        Where the device has not the memory, the micro-batch is halved and the whole batch begun again: the gradient
+        is that of the batch however it is cut.
+        """
+        n_wanted = inputs_BT.size if wanted_BT is None else max(1, int(wanted_BT.sum()))
+        while True:
+            try:
+                return self._accumulate(inputs_BT, targets_BT, wanted_BT, rows, step, 1.0 / n_wanted)
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0][:300]
+            self.model.zero_grad(set_to_none=True)
+            if self.precision.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._halve(inputs_BT.shape[1], reason)
+
+    def _accumulate(
+        self,
+        inputs_BT: NDArray[np.int64],
+        targets_BT: NDArray[np.int64],
+        wanted_BT: NDArray[np.bool_] | None,
+        rows: Rows | None,
+        step: int,
+        scale: float,
+    ) -> Tensor:
+        device, processes = self.precision.device, self.processes
+        mine = np.arange(inputs_BT.shape[0])[processes.rows(inputs_BT.shape[0])]
+        sequences = max(1, self.micro_tokens // inputs_BT.shape[1])
+        n_micro = -(-processes.most_rows(inputs_BT.shape[0]) // sequences)  # alike in all processes
+        loss = torch.zeros((), device=device, dtype=torch.promote_types(self.model.ln_f.weight.dtype, torch.float32))
+        pieces = [mine[at : at + sequences] for at in range(0, mine.size, sequences)]
+        if len(pieces) < n_micro:
+            pieces = np.array_split(mine, n_micro)
+        for i, piece in enumerate(pieces):
+            if self.config.optim.dropout or self.config.lora.dropout:
+                # what is dropped depends on the place in the run alone, so there is no state to save
+                torch.manual_seed(hash((self.config.run.seed, step, int(piece[0]))))
+            inputs, targets = _on(device, inputs_BT[piece]), _on(device, targets_BT[piece])
+            wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT[piece]).to(device)
+            with parallel.accumulating(self._objective, self.sharing, last=i == len(pieces) - 1):
+                with self.precision.autocast():  # processes' gradients are averaged, hence the factor
+                    part = self._objective(inputs, targets, wanted, rows, scale * processes.world)
+                part.backward()
             loss += part.detach()
-        return loss
+        return processes.sum(loss / processes.world)
+
+    def _halve(self, seq_tokens: int, reason: str) -> None:
+        sequences = max(1, self.micro_tokens // seq_tokens)
+        if sequences == 1 or self.processes.world > 1:
+            raise TrainingError(
+                f"A step cannot be computed: micro-batches of {sequences * seq_tokens:,} tokens do not fit the memory "
+                f"of {self.precision.device} ({reason}). "
+                f"{'' if sequences == 1 else f'Set run.micro_batch_tokens={sequences * seq_tokens // 2}, or '}"
+                f"{'S' if sequences == 1 else 's'}et run.recompute=true, shorten schedule.sequence, take a smaller "
+                f"model, or train adapters (lora.rank=8)."
+            )
+        self.micro_tokens = sequences // 2 * seq_tokens
+        _log.warning(
+            "out of memory with micro-batches of %d tokens (%s): going on with %d; the batch and its gradient stay "
+            "the same. run.micro_batch_tokens=%d begins with that",
+            sequences * seq_tokens,
+            reason,
+            self.micro_tokens,
+            self.micro_tokens,
+        )
 
     def _rows(self, targets_BT: NDArray[np.int64], progress: float, step: int) -> Rows | None:
         if self.uses_all_rows(progress):
@@ -219,6 +312,11 @@ def build_optimizers(model: nn.Module, optim: OptimConfig) -> list[torch.optim.O
         )
     )
     return optimizers
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or on a CPU PyTorch's allocator, had no memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _on(device: torch.device, ids: NDArray[np.int64]) -> Tensor:

@@ -1,32 +1,76 @@
 """A run's weights as a model folder, its other arrays as a safetensors file, and back: exact in both directions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt2 import checkpoint
 from gpt2.config import ModelConfig
+from gpt2.errors import MismatchError
+from gpt2.model.gpt import GPT, openai_name
 from gpt2.tokenizer import Tokenizer
+from gpt2.train.adapted import AdaptedGPT
+from gpt2.train.parallel import put
 
 _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.uint8: "U8"}
 
 
-def write(folder: Path, weights: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer) -> None:
+def arrays_of(model: GPT) -> Iterator[tuple[str, Tensor]]:
+    """What a model has learned: all its weights, or its adapters. See `GPT.named_arrays`."""
+    return model.adapter_arrays() if isinstance(model, AdaptedGPT) else model.named_arrays()
+
+
+@torch.no_grad()
+def put_arrays(model: GPT, arrays: Mapping[str, Tensor]) -> None:
+    """Put back what `arrays_of` gave, whoever holds parts of the parameters.
+
+    Raises:
+        MismatchError: the arrays are not those of this model.
+    """
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    is_adapted = isinstance(model, AdaptedGPT)
+    for name, parameter in learned.items():
+        array = arrays.get(name if is_adapted else openai_name(name))
+        if array is not None and not is_adapted and parameter.ndim == 2 and openai_name(name).endswith(".w"):
+            array = array.T  # files hold a matrix as [in, out]
+        if array is None or array.shape != parameter.shape:
+            seen = "nothing" if array is None else list(array.shape)
+            raise MismatchError(f"The state is not this model's: {name} is {list(parameter.shape)}, and it has {seen}.")
+        put(parameter, array)
+
+
+def write(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
     """Fill a folder with the files that every GPT-2 program loads: weights in float32, configuration, vocabulary.
 
     Args:
         folder: there already.
-        weights: by OpenAI's names, [in, out].
-        config: the model's shape.
+        weights: of a model, by OpenAI's names, [in, out]; or of adapters.
+        config: of the run, as a tree.
         tokenizer: its vocabulary.
     """
-    checkpoint.fill_folder(folder, {name: tensor.numpy() for name, tensor in weights.items()}, config, tokenizer)
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    lora = config.get("lora", {})
+    if not lora.get("rank"):
+        checkpoint.fill_folder(folder, arrays, ModelConfig(**config["model"]), tokenizer)
+        return
+    tokenizer.save(folder)
+    checkpoint.write_adapter(
+        folder,
+        arrays,
+        base=config["start"]["model"],
+        alpha=lora["alpha"],
+        dropout=lora["dropout"],
+        targets=tuple(lora["targets"]),
+    )
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """What `write` wrote, for `GPT.load_arrays`: float32 by OpenAI's names."""
+    """What `write` wrote, in float32 by the names it had."""
+    if (folder / "adapter_config.json").is_file():
+        return {name: torch.tensor(array) for name, array in checkpoint.read_adapter(folder).arrays.items()}
     weights = checkpoint.read(folder).weights
     return {name: torch.tensor(weights.float32(name)) for name in weights.names}
 

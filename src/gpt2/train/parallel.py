@@ -1,0 +1,180 @@
+"""Several processes as one trainer: who they are, what each computes, how their gradients become one.
+
+`torchrun` (or Slurm, Ray, ...) starts the same command in every process and says by RANK, WORLD_SIZE and LOCAL_RANK
+who each is. A batch is cut between them by sequences; losses and gradients are sums over the whole batch divided by
+its tokens, so the number of processes changes nothing but the order of sums.
+"""
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gpt2 import machine
+from gpt2.errors import ConfigError
+from gpt2.model import flops
+from gpt2.train.config import TrainConfig
+
+_BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
+_SHARE_OF_MEMORY = 0.5  # that these may take; the rest is for what the backward pass keeps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number, from 0; number 0 writes and speaks.
+        world: how many there are.
+        local_rank: its number on its machine: which GPU it has.
+        local_world: how many there are on its machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def rows(self, n_rows: int) -> slice:
+        """This process's part of the sequences of a batch.
+
+        Raises:
+            ConfigError: there are fewer than processes.
+        """
+        if n_rows < self.world:
+            raise ConfigError(
+                f"A batch of {n_rows} sequences cannot be shared by {self.world} processes. Raise "
+                f"schedule.batch_tokens, shorten the sequences, or start fewer processes."
+            )
+        return slice(self.rank * n_rows // self.world, (self.rank + 1) * n_rows // self.world)
+
+    def most_rows(self, n_rows: int) -> int:
+        """The most sequences that any process has of a batch."""
+        return -(-n_rows // self.world)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes, which all must ask for; the tensor itself is changed."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is so in any process; all must ask."""
+        return bool(self.sum(torch.tensor(float(flag), device=device))) if self.world > 1 else flag
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Generator[Processes]:
+    """The processes that this one was started with, able to talk to each other inside the block.
+
+    Args:
+        device: as the run asks for it; GPUs talk by NCCL, processors by gloo.
+
+    Raises:
+        ConfigError: the launcher's variables are not what a launcher sets.
+    """
+    if "WORLD_SIZE" not in os.environ and not dist.is_initialized():
+        yield Processes()
+        return
+    try:
+        processes = Processes(
+            rank=int(os.environ["RANK"]),
+            world=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+            local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers ({error}). Start it "
+            f"with torchrun, or unset WORLD_SIZE to train alone."
+        ) from error
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        torch.cuda.set_device(processes.local_rank)
+    ours = processes.world > 1 and not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield processes
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def choose(config: TrainConfig, processes: Processes, device: torch.device) -> str:
+    """Whether each process has the model whole ("ddp") or a part of each array ("fsdp"); alone it is "none"."""
+    if processes.world == 1:
+        return "none"
+    if config.run.parallel != "auto":
+        return config.run.parallel
+    if device.type == "cuda":
+        memory_bytes = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory_bytes = machine.memory_bytes() // processes.local_world
+    needed_bytes = _BYTES_PER_PARAMETER * flops.parameters(config.model)
+    return "ddp" if not memory_bytes or needed_bytes <= _SHARE_OF_MEMORY * memory_bytes else "fsdp"
+
+
+def share(objective: nn.Module, blocks: Sequence[nn.Module], how: str, device: torch.device) -> nn.Module:
+    """Make what computes the loss one of many.
+
+    Args:
+        objective: the whole forward pass, the loss included, so that its hooks see every use of a parameter.
+        blocks: parts of it that are gathered one at a time ("fsdp").
+        how: as `choose` says.
+        device: where the parameters lie.
+    """
+    if how == "ddp":
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(objective, device_ids=[device.index or 0] if device.type == "cuda" else None)
+    if how == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+    return objective
+
+
+def accumulating(shared: nn.Module, how: str, *, last: bool) -> AbstractContextManager[Any]:
+    """A context for one micro-batch: gradients travel between processes in the last one of a step only."""
+    if how == "ddp" and not last:
+        return cast("Any", shared).no_sync()
+    if how == "fsdp":
+        cast("Any", shared).set_requires_gradient_sync(last)
+    return nullcontext()
+
+
+def let_go(shared: nn.Module, how: str) -> None:
+    """Give back what a forward pass without a backward one gathered, so that parameters are parts again."""
+    if how == "fsdp":
+        cast("Any", shared).reshard()
+
+
+def put(parameter: Tensor, value: Tensor) -> None:
+    """Copy a whole array into a parameter, or this process's part of it into its part."""
+    parameter.copy_(like(parameter, value))
+
+
+def like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A whole array on the parameter's device, cut as the parameter is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(parameter, DTensor):
+        return value.to(parameter.device, copy=True)
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -1,0 +1,161 @@
+"""Several processes on this machine, talking by gloo: the same losses, whoever holds what; and what interrupts them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt2.errors import ConfigError
+from gpt2.train import TrainConfig, pretrain, to_toml
+from gpt2.train.parallel import Processes, choose, joined
+
+Make = Callable[..., TrainConfig]
+
+PROGRAM = """
+import os, signal, sys
+import torch
+from gpt2.train import load_config, pretrain
+from gpt2.train.step import Learner
+if sys.argv[2:]:  # step at which this rank dies, once
+    step, rank, mark = int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    original = Learner.step
+    def dying(self, *args, **named):
+        if named["step"] == step and os.environ["RANK"] == rank and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **named)
+    Learner.step = dying
+pretrain(load_config(sys.argv[1]))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(config: TrainConfig, folder: Path, n: int, *extra: str, restarts: int = 0) -> None:
+    """Train with `n` processes under torchrun, and wait."""
+    (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-addr", "127.0.0.1"]
+    launcher += ["--master-port", str(free_port()), "--max-restarts", str(restarts)]
+    done = subprocess.run(
+        [*launcher, str(folder / "program.py"), str(folder / "config.toml"), *extra],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def journal(config: TrainConfig) -> list[dict[str, Any]]:
+    path = Path(config.run.folder) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def losses(config: TrainConfig) -> list[float]:
+    return [line.get("loss", line.get("validation_loss")) for line in journal(config)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "optimizer", "recompute"), [("ddp", "muon", False), ("fsdp", "adamw", False), ("fsdp", "muon", True)]
+)
+def test_two_processes_take_the_steps_of_one(
+    make_config: Make, tmp_path: Path, how: str, optimizer: str, recompute: bool
+) -> None:
+    def config(name: str, **run: Any) -> TrainConfig:
+        optim = {"matrices": optimizer, "clip_norm": 0.1}
+        return make_config(run={"folder": str(tmp_path / name), "parallel": how} | run, optim=optim)
+
+    pretrain(config("alone"))
+    start(config("together", recompute=recompute), tmp_path, 2)
+    alone, together = losses(config("alone")), losses(config("together"))
+    assert alone == pytest.approx(together, abs=1e-5)
+    assert len(alone) == 15
+    norms = [[line["grad_norm"] for line in journal(config(name)) if "loss" in line] for name in ("alone", "together")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.long
+def test_a_run_goes_on_with_another_number_of_processes(make_config: Make, tmp_path: Path) -> None:
+    whole = make_config(run={"folder": str(tmp_path / "whole")}, optim={"matrices": "adamw"})
+    pretrain(whole)
+    for number, (first, then) in enumerate(((2, 1), (1, 2))):
+        half, rest = (
+            make_config(
+                run={"folder": str(tmp_path / f"parts {number}"), "parallel": "fsdp"},
+                optim={"matrices": "adamw"},
+                schedule={"tokens": tokens, "shape": "cosine", "sequence": [[0.0, 32]]},
+                loss={"rows": 0},
+            )
+            for tokens in (6 * 128, 12 * 128)
+        )
+        reference = make_config(
+            run={"folder": str(tmp_path / f"reference {number}")},
+            optim={"matrices": "adamw"},
+            schedule={"tokens": 6 * 128, "shape": "cosine", "sequence": [[0.0, 32]]},
+            loss={"rows": 0},
+        )
+        for config, n in ((half, first), (rest, then)):
+            start(config, tmp_path, n) if n > 1 else pretrain(config)
+        pretrain(reference)
+        longer = make_config(
+            run={"folder": str(tmp_path / f"reference {number}")},
+            optim={"matrices": "adamw"},
+            schedule={"tokens": 12 * 128, "shape": "cosine", "sequence": [[0.0, 32]]},
+            loss={"rows": 0},
+        )
+        pretrain(longer)
+        assert losses(rest) == pytest.approx(losses(longer), abs=1e-5)
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_is_started_again_from_the_last_checkpoint(make_config: Make, tmp_path: Path) -> None:
+    alone, together = (make_config(run={"folder": str(tmp_path / name)}) for name in ("alone", "together"))
+    pretrain(alone)
+    start(together, tmp_path, 2, "8", "1", str(tmp_path / "died"), restarts=1)
+    assert (tmp_path / "died").exists()
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert [line["step"] for line in journal(together) if "loss" in line] == list(range(1, 13))
+
+
+def test_a_batch_is_shared_without_a_rest() -> None:
+    for world in (1, 2, 3, 5):
+        for n_rows in (5, 6, 7, 64):
+            parts = [Processes(rank=rank, world=world).rows(n_rows) for rank in range(world)]
+            assert [row for part in parts for row in range(n_rows)[part]] == list(range(n_rows))
+            most = max(part.stop - part.start for part in parts)
+            assert Processes(world=world).most_rows(n_rows) == most
+    with pytest.raises(ConfigError, match="2 sequences cannot be shared by 3"):
+        Processes(world=3).rows(2)
+
+
+def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("cpu") as processes:
+        assert processes == Processes()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match="RANK and WORLD_SIZE"), joined("cpu"):
+        pass
+
+
+def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
+    cpu = torch.device("cpu")
+    assert choose(make_config(), Processes(), cpu) == "none"
+    assert choose(make_config(), Processes(world=2), cpu) == "ddp"
+    assert choose(make_config(run={"parallel": "fsdp"}), Processes(world=2), cpu) == "fsdp"
+    vast = make_config(model={"n_layer": 400, "n_head": 64, "n_embd": 16384, "n_positions": 32}, loss={"rows": 0})
+    assert choose(vast, Processes(world=2), cpu) == "fsdp"
