@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel as LanguageModel
     from gpt2.language_model import load as load
     from gpt2.tokenizer import Tokenizer as Tokenizer
+    from gpt2.train import finetune as finetune
     from gpt2.train import pretrain as pretrain
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "ModelNotFoundError",
     "Sampling",
     "Tokenizer",
+    "finetune",
     "load",
     "pretrain",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "ModelConfig": "gpt2.config",
     "Sampling": "gpt2.generation",
     "Tokenizer": "gpt2.tokenizer",
+    "finetune": "gpt2.train",
     "load": "gpt2.language_model",
     "pretrain": "gpt2.train",
 }

@@ -56,7 +56,8 @@ def start(config: TrainConfig, folder: Path, n: int, *extra: str, restarts: int 
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    told = [line for line in done.stderr.splitlines() if "Error" in line or "gpt2" in line]
+    assert done.returncode == 0, "\n".join(told)
 
 
 def journal(config: TrainConfig) -> list[dict[str, Any]]:

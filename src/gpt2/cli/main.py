@@ -48,6 +48,7 @@ VERBS = {
         "corpus": "Raw pages and other sources to a cleaned corpus.",
         "prepare": "Text to token shards, ready for training.",
         "train": "Train a model from a recipe.",
+        "finetune": "Adapt a model to your own text.",
     },
     "Models here": {
         "download": "Fetch a published model.",

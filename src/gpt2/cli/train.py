@@ -3,22 +3,15 @@
 import dataclasses
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from gpt2.cli import output
+from gpt2.cli import output, training
 from gpt2.cli.options import Sectioned, output_options, seed_option
-from gpt2.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    from gpt2.model.gpt import GPT
-    from gpt2.train import TrainConfig
-
-SAVED = 75  # a signal stopped it, and the same command goes on
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
 
@@ -35,6 +28,7 @@ _log = logging.getLogger("gpt2")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
 @click.option("--dry-run", is_flag=True, help="Show the settings and stop.")
 @seed_option
+@training.watching_options
 @output_options
 def train(
     recipe: str,
@@ -46,6 +40,9 @@ def train(
     threads: int | None,
     dry_run: bool,
     seed: int | None,
+    report: bool,
+    tensorboard: bool,
+    wandb: str | None,
     as_json: bool,
 ) -> None:
     """Train a model from scratch, from a recipe of this package or a file like one.
@@ -53,12 +50,9 @@ def train(
     Ctrl-C or SIGTERM saves and ends with exit code 75. The same command goes on where the run was, exactly.
     """
     try:
-        from gpt2.train import load_config, pretrain, to_toml
+        from gpt2.train import load_config, pretrain, to_toml, write_report
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"Training cannot start: {error.name} is not installed. Install the extra that brings it: "
-            f"pip install 'gpt2kit[train]', or '.[train]' in a checkout."
-        ) from error
+        raise training.missing("Training", error) from error
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
     config = load_config(recipe, [*overrides, *said])
@@ -71,39 +65,20 @@ def train(
     outcome = pretrain(
         config,
         on_plan=lambda plan: _log.info("%s\n%s", to_toml(config), "\n".join(plan.lines())),
-        on_sample=_sampler(config),
+        on_sample=training.sampler(
+            _PROMPTS, Path(config.data.tokenizer or config.run.folder), max_tokens=40, temperature=0.7, top_k=40
+        ),
+        trackers=training.trackers(Path(config.run.folder), tensorboard=tensorboard, wandb=wandb),
     )
+    if report and os.environ.get("RANK", "0") == "0":
+        _log.info("%s shows the run", write_report(Path(config.run.folder)))
     if as_json:
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
         _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
-        sys.exit(SAVED)
+        sys.exit(training.SAVED)
     _log.info("done: %s is a model folder", outcome.checkpoint)
 
 
 def _toml(value: object) -> str:
     return json.dumps(value if isinstance(value, int) else str(value), ensure_ascii=False)  # TOML quotes alike
-
-
-def _sampler(config: "TrainConfig") -> "Callable[[GPT, int], list[tuple[str, str]]]":
-    """Says what the model writes now, with the engine of `gpt2 generate`."""
-
-    def sample(model: "GPT", step: int) -> list[tuple[str, str]]:
-        from gpt2 import backends
-        from gpt2.checkpoint import Checkpoint, Weights
-        from gpt2.language_model import LanguageModel
-
-        weights = Weights.from_arrays(model.config, {name: array.numpy() for name, array in model.named_arrays()})
-        backend = backends.open(weights)
-        found = Checkpoint(
-            weights=weights, path=Path(config.data.tokenizer or config.run.folder), format="training run"
-        )
-        written: list[tuple[str, str]] = []
-        with LanguageModel(found, backend, name=f"step {step}") as now:
-            for prompt in _PROMPTS:
-                text = now.generate(prompt, max_tokens=40, temperature=0.7, top_k=40, seed=step).text
-                written.append((prompt, text))
-                _log.info("step %d wrote: %s%s", step, prompt, text.replace("\n", " "))
-        return written
-
-    return sample

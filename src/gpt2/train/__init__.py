@@ -1,9 +1,25 @@
 """Training: the configuration of a run, one step, the loop, what happens between steps, what must survive a crash.
 
-`pretrain` trains a model from scratch. Importing this room imports PyTorch.
+`pretrain` trains a model from scratch, `finetune` adapts one to a text. Importing this room imports PyTorch.
 """
 
-from gpt2.train.config import TrainConfig, load_config, recipe_names, to_toml
+from gpt2.train.config import LoraConfig, TrainConfig, load_config, recipe_names, to_toml
+from gpt2.train.finetune import Finetuned, finetune
 from gpt2.train.pretrain import Outcome, pretrain
+from gpt2.train.report import write_report
+from gpt2.train.trackers import TensorBoard, WeightsAndBiases
 
-__all__ = ["Outcome", "TrainConfig", "load_config", "pretrain", "recipe_names", "to_toml"]
+__all__ = [
+    "Finetuned",
+    "LoraConfig",
+    "Outcome",
+    "TensorBoard",
+    "TrainConfig",
+    "WeightsAndBiases",
+    "finetune",
+    "load_config",
+    "pretrain",
+    "recipe_names",
+    "to_toml",
+    "write_report",
+]

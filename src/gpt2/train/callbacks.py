@@ -15,6 +15,7 @@ from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
 from gpt2.train.loop import Callback, Run
+from gpt2.train.plan import spoken
 from gpt2.train.step import StepReport
 
 _log = logging.getLogger("gpt2")
@@ -295,11 +296,5 @@ class ProgressLine(Callback):
         mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
         self._say(
             f"step {report.step}/{run.config.total_steps}  {report.tokens / 1e6:.2f}M tokens  loss {report.loss:.4f}  "
-            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {duration(left)} left"
+            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {spoken(left)} left"
         )
-
-
-def duration(seconds: float) -> str:
-    """A time for people, to the minute."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

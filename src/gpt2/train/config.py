@@ -4,6 +4,7 @@ A recipe is such a TOML file inside the package (`gpt2/recipes`). What a file le
 `--set section.name=value` comes last. The resolved tree is saved in the run's folder as TOML, and is a recipe itself.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -291,19 +292,19 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     Raises:
         ConfigError: no such recipe or file, not TOML, an unknown key, or a value that cannot be.
     """
-    tree = _read_toml(str(recipe))
-    for override in overrides:
-        _apply(tree, override)
-    return config_from(tree)
+    return config_from(_read_toml(str(recipe)), overrides)
 
 
-def config_from(tree: Mapping[str, Any]) -> TrainConfig:
-    """A configuration from nested mappings, such as `tomllib` and `as_tree` give.
+def config_from(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
+    """A configuration from nested mappings, such as `tomllib` and `as_tree` give, and overrides of them.
 
     Raises:
         ConfigError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
     """
-    return _build(TrainConfig, tree, "")
+    changed = copy.deepcopy(dict(tree))
+    for override in overrides:
+        _apply(changed, override)
+    return _build(TrainConfig, changed, "")
 
 
 def as_tree(config: TrainConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt2 import machine
+from gpt2.checkpoint import map_names
 from gpt2.config import ModelConfig
 from gpt2.model import flops
 from gpt2.train.config import TrainConfig
@@ -26,6 +27,7 @@ class Plan:
         device: and what is computed there.
         threads: on a CPU.
         resumed_step: where the run goes on; 0 for a new one.
+        seconds: that what is left will take, by one trial of a micro-batch; None: not tried.
     """
 
     parameters: int
@@ -35,6 +37,7 @@ class Plan:
     device: str
     threads: int
     resumed_step: int
+    seconds: float | None = None
 
     def lines(self) -> list[str]:
         """For people."""
@@ -42,8 +45,17 @@ class Plan:
         return [
             f"{self.parameters:,} parameters, {self.tokens:,} tokens in {self.steps:,} steps",
             f"{self.device}, {threads}, about {self.memory_bytes / 1e9:.1f} GB of memory",
-            f"going on from step {self.resumed_step:,}" if self.resumed_step else "a new run",
+            (f"going on from step {self.resumed_step:,}" if self.resumed_step else "a new run")
+            + ("" if self.seconds is None else f", at most about {spoken(self.seconds)} from here"),
         ]
+
+
+def spoken(seconds: float) -> str:
+    """A time for people: to the second below two minutes, else to the minute."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{round(seconds)} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def flops_per_token(model: ModelConfig, *, seq_tokens: int, rows: int) -> float:
@@ -62,11 +74,27 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
     """
     model = config.model
     n_parameters = flops.parameters(model)
+    n_learned = lora_parameters(config) if config.lora.rank else n_parameters
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
+    if config.run.recompute:  # what enters each block, and one block's all
+        kept_a_token = model.n_layer * model.n_embd + kept_a_token // model.n_layer
     rows = config.loss.rows or model.vocab_size
     logits = min(chunk, micro_tokens) * model.vocab_size * 2
-    head = 3 * rows * model.n_embd
-    return 4 * (4 * n_parameters + micro_tokens * kept_a_token + logits + head) + 400_000_000
+    head = (1 if config.lora.rank else 3) * rows * model.n_embd
+    return 4 * (n_parameters + 3 * n_learned + micro_tokens * kept_a_token + logits + head) + 400_000_000
+
+
+def lora_parameters(config: TrainConfig) -> int:
+    """Numbers that adapters learn: for each map its inputs and outputs, times the rank."""
+    model = config.model
+    width = {
+        "c_attn": 4 * model.n_embd,
+        "attn.c_proj": 2 * model.n_embd,
+        "c_fc": model.n_embd + model.n_inner,
+        "mlp.c_proj": model.n_embd + model.n_inner,
+    }
+    names = map_names(model, config.lora.targets)
+    return config.lora.rank * sum(next(size for end, size in width.items() if name.endswith(end)) for name in names)
 
 
 def measured_peak_flops(precision: Precision) -> float | None:

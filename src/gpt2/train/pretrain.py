@@ -4,6 +4,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from gpt2.train.precision import choose_precision
 from gpt2.train.step import Learner, chunk_tokens, micro_batch_tokens
 
 _log = logging.getLogger("gpt2")
+_TRIAL_TOKENS = 2048
 
 # What may differ between two starts of one run: it does not touch what is learned, or only from now on.
 _FREE = {
@@ -179,8 +181,29 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes) -> tuple[R
         + (f", {processes.world} processes ({learner.sharing})" if processes.world > 1 else ""),
         threads=threads,
         resumed_step=run.progress.step,
+        seconds=_trial_seconds(run) if config.start.model and processes.world == 1 and not run.is_finished else None,
     )
     return run, plan
+
+
+def _trial_seconds(run: Run) -> float:
+    """What is left of the run, by the time that some sequences of its next batch take; nothing is learned."""
+    schedule, learner = run.config.schedule, run.learner
+    batch, wanted = run.feed.batch(run.progress.cursor, run.fraction)
+    n_rows = max(1, min(learner.micro_tokens, _TRIAL_TOKENS) // batch.inputs.shape[1])
+    part = slice(0, n_rows)
+    seconds = 0.0
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        learner.rehearse(batch.inputs[part], batch.targets[part], None if wanted is None else wanted[part])
+        seconds = time.perf_counter() - began
+    a_token = seconds / batch.inputs[part].size
+    left = max(0, schedule.tokens - run.progress.tokens)
+    every = run.config.run.validate_every_steps
+    held_out = 0 if run.feed.validation is None else run.feed.validation.n_tokens
+    validated = min(run.config.run.validation_tokens or held_out, held_out)
+    validations = left // schedule.batch_tokens // every if every else 1
+    return a_token * (left + validations * validated / 3)  # forward alone is a third of the work
 
 
 def _build(config: TrainConfig) -> GPT:

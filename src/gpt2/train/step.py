@@ -157,6 +157,15 @@ class Learner:
         kinds = partition(self.model.named_parameters())
         return rounded([*kinds["matrix"].values(), self.model.wte.weight], rounding.form)
 
+    def rehearse(
+        self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Compute a gradient and throw it away: to see how long it takes, and whether there is the memory."""
+        self._backward(inputs_BT, targets_BT, wanted_BT, None, 0)
+        self.model.zero_grad(set_to_none=True)
+        if self.precision.device.type == "cuda":
+            torch.cuda.synchronize()
+
     @torch.no_grad()
     def summed_loss(
         self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None

@@ -1,0 +1,129 @@
+"""`gpt2 finetune`: adapt a model to your own text."""
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output, training
+from gpt2.cli.options import Sectioned, option, output_options, seed_option
+
+if TYPE_CHECKING:
+    from gpt2.train import TrainConfig
+    from gpt2.train.finetune_data import Prepared
+    from gpt2.train.plan import Plan
+
+_log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.argument("text", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new model's folder.")
+@click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
+@click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
+@click.option("--validation", type=click.FloatRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
+@click.option(
+    "--epochs", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Read the text X times at most."
+)
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
+@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of training. Repeatable.")
+@click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how it goes on from TEXT. Repeatable.")
+@option("--lora", section="Adapters", is_flag=True, help="Train adapters (LoRA) and leave the model as it is.")
+@option(
+    "--lora-rank", section="Adapters", type=click.IntRange(min=1), default=8, show_default=True, help="Of a change."
+)
+@option(
+    "--lora-alpha", section="Adapters", type=float, default=16.0, show_default=True, help="Times it, over the rank."
+)
+@option("--lora-dropout", section="Adapters", type=click.FloatRange(0, 0.99), default=0.0, show_default=True)
+@option("--lora-target", section="Adapters", multiple=True, metavar="MAP", help="c_attn, c_proj, ...  [default: all]")
+@seed_option
+@training.watching_options
+@output_options
+def finetune(
+    text: Path,
+    out: Path,
+    model: str,
+    field: str,
+    validation: float,
+    epochs: float | None,
+    lr: float | None,
+    context: int | None,
+    overrides: tuple[str, ...],
+    device: str | None,
+    threads: int | None,
+    prompts: tuple[str, ...],
+    lora: bool,
+    lora_rank: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    lora_target: tuple[str, ...],
+    seed: int | None,
+    report: bool,
+    tensorboard: bool,
+    wandb: str | None,
+    as_json: bool,
+) -> None:
+    """Adapt a model to TEXT: a file (txt, csv, jsonl, parquet) or a folder of them.
+
+    It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
+    """
+    try:
+        from gpt2.train import LoraConfig
+        from gpt2.train import finetune as run
+    except ModuleNotFoundError as error:
+        raise training.missing("Fine-tuning", error) from error
+
+    def planned(config: "TrainConfig", prepared: "Prepared", plan: "Plan") -> None:
+        _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
+        length = config.schedule.sequence[-1][1]
+        _log.info(
+            "AdamW, learning rate %g, %s tokens a step in sequences of %s, best kept by the held-out loss; "
+            "all settings are in %s",
+            config.optim.lr,
+            f"{config.schedule.batch_tokens:,}",
+            f"{length:,}",
+            Path(config.run.folder) / "config.toml",
+        )
+
+    given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
+    said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    said += [] if context is None else [f"schedule.sequence=[[0.0, {context}]]"]
+    adapters = LoraConfig(
+        rank=lora_rank,
+        alpha=lora_alpha,
+        dropout=lora_dropout,
+        targets=lora_target or LoraConfig().targets,
+    )
+    ended = run(
+        text,
+        out,
+        model=model,
+        lora=adapters if lora else False,
+        field=field,
+        validation=validation,
+        epochs=epochs,
+        overrides=[*said, *overrides],
+        report=report,
+        on_plan=planned,
+        on_sample=lambda prepared, vocabulary: training.sampler(
+            prompts or (prepared.opening,), vocabulary, max_tokens=60, temperature=0.8, top_k=40
+        ),
+        trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
+    )
+    if as_json:
+        output.write_json(json.loads(json.dumps(dataclasses.asdict(ended), default=str)))
+    before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
+    if not ended.finished:
+        _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
+        sys.exit(training.SAVED)
+    why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
+    _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
+    _log.info("try it: gpt2 generate --model %s", out)

@@ -1,0 +1,77 @@
+"""What `train` and `finetune` share: texts by the engine of `generate`, trackers, the report, how a run ends."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2.cli.options import Verb, option
+from gpt2.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from gpt2.model.gpt import GPT
+    from gpt2.train.callbacks import Tracker
+
+SAVED = 75  # a signal stopped it, and the same command goes on
+_log = logging.getLogger("gpt2")
+
+
+def missing(what: str, error: ModuleNotFoundError) -> MissingExtraError:
+    """The error for a machine without PyTorch."""
+    return MissingExtraError(
+        f"{what} cannot start: {error.name} is not installed. Install the extra that brings it: "
+        f"pip install 'gpt2kit[train]', or '.[train]' in a checkout."
+    )
+
+
+def watching_options(verb: Verb) -> Verb:
+    """Add --report --tensorboard --wandb."""
+    for decorate in (
+        option("--wandb", section="Watching", metavar="PROJECT", help="Tell Weights & Biases every number."),
+        option("--tensorboard", section="Watching", is_flag=True, help="Write event files for TensorBoard."),
+        option("--report", section="Watching", is_flag=True, help="Write report.html, with curves and samples."),
+    ):
+        verb = decorate(verb)
+    return verb
+
+
+def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tracker]":
+    """Those that were asked for, their files in the run's folder; none but in the first of several processes."""
+    import os
+
+    from gpt2.train import TensorBoard, WeightsAndBiases
+
+    found: list[Tracker] = []
+    if os.environ.get("RANK", "0") == "0":
+        if tensorboard:
+            found.append(TensorBoard(folder / "tensorboard"))
+        if wandb:
+            found.append(WeightsAndBiases(wandb, folder / "wandb"))
+    return found
+
+
+def sampler(prompts: Sequence[str], vocabulary: Path, **settings: Any) -> "Callable[[GPT, int], list[tuple[str, str]]]":
+    """Says what the model writes now, with the engine of `gpt2 generate`.
+
+    Args:
+        prompts: to continue.
+        vocabulary: a folder with the model's; without its files the published one is meant.
+        settings: of `Sampling`.
+    """
+
+    def sample(model: "GPT", step: int) -> list[tuple[str, str]]:
+        from gpt2 import backends
+        from gpt2.checkpoint import Checkpoint, Weights
+        from gpt2.language_model import LanguageModel
+
+        weights = Weights.from_arrays(model.config, {name: array.numpy() for name, array in model.named_arrays()})
+        found = Checkpoint(weights=weights, path=vocabulary, format="training run")
+        written: list[tuple[str, str]] = []
+        with LanguageModel(found, backends.open(weights), name=f"step {step}") as now:
+            for prompt in prompts:
+                text = now.generate(prompt, seed=1, **settings).text
+                written.append((prompt, text))
+                _log.info("step %d wrote: %s%s", step, prompt.replace("\n", " "), text.replace("\n", " "))
+        return written
+
+    return sample

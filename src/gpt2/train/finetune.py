@@ -1,0 +1,291 @@
+"""Fine-tuning: a model and a user's own text in, a model that writes like it out. What `gpt2 finetune` calls.
+
+The recipe comes from the size of the text and of the model; AdamW, because Muon brings nothing over a few hundred
+steps from trained weights (docs/finetune.md). The folder that is made is the model; `run` inside it is the training.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpt2 import checkpoint, files, hub, machine
+from gpt2.config import ModelConfig
+from gpt2.errors import ConfigError, TrainingError
+from gpt2.train.callbacks import Sampler, Tracker
+from gpt2.train.config import LoraConfig, TrainConfig, config_from
+from gpt2.train.finetune_card import card
+from gpt2.train.finetune_data import Prepared, prepare_text
+from gpt2.train.parallel import Processes, joined
+from gpt2.train.plan import Plan, memory_estimate_bytes
+from gpt2.train.precision import choose_precision
+from gpt2.train.pretrain import Outcome, pretrain
+from gpt2.train.report import first_validation, write_report
+from gpt2.train.step import chunk_tokens, micro_batch_tokens
+
+_log = logging.getLogger("gpt2")
+RUN = "run"
+_STATE = ("training_state.safetensors", "training_state.json", files.MANIFEST_NAME)
+
+# The text's tokens up to which it is read so many times at most; the end comes earlier where validation turns.
+_EPOCHS = ((50_000, 12), (500_000, 6), (5_000_000, 3), (50_000_000, 2))
+_FULL_LR, _LORA_LR = 2e-4, 1e-3  # at a width of 768; wider models want smaller steps
+_LR_WIDTH = 768
+_STEPS_AN_EPOCH = 40  # wanted at least, as long as a batch keeps one sequence
+_MOST_BATCH_TOKENS = {"cpu": 8192, "mps": 16_384, "cuda": 65_536}
+_PATIENCE = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finetuned:
+    """How a fine-tuning ended.
+
+    Attributes:
+        finished: whether it did; otherwise it was stopped, and the same call goes on.
+        folder: the model, or its adapters: the best so far.
+        steps: taken.
+        best_step: that the folder is of.
+        loss_before: of the model on the held-out text, in nats a token; None: nothing is held out.
+        loss: of what the folder holds, on the same.
+        turned: whether it ended because the held-out loss rose again.
+    """
+
+    finished: bool
+    folder: Path
+    steps: int
+    best_step: int
+    loss_before: float | None
+    loss: float | None
+    turned: bool
+
+
+def finetune(
+    text: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "gpt2-mini",
+    lora: LoraConfig | bool = False,
+    field: str = "",
+    validation: float = 0.1,
+    epochs: float | None = None,
+    overrides: Sequence[str] = (),
+    report: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_plan: Callable[[TrainConfig, Prepared, Plan], None] | None = None,
+    on_sample: "Callable[[Prepared, Path], Sampler] | None" = None,
+    trackers: Sequence[Tracker] = (),
+) -> Finetuned:
+    """Adapt a model to a text, or go on where that was interrupted.
+
+    Args:
+        text: a file (plain text, CSV, JSON Lines, Parquet) or a folder of them. JSON objects and tables have `text`,
+            or `prompt` and `completion`, of which the completion is learned.
+        out: the folder of the new model.
+        model: what to begin from: a name, a folder, a file or a hub id.
+        lora: train adapters of the model's matrices (True: of rank 8) and leave it as it is.
+        field: of JSON lines or tables that holds the text.
+        validation: the share of the text to hold out, in whole documents; 0: nothing, and it ends at no turn.
+        epochs: how often the text is read at most; by default as often as suits its size.
+        overrides: `section.name=value`, settings of the training; see `TrainConfig`.
+        report: whether to write `run/report.html`.
+        say: given a line now and then; by default it goes to the log.
+        on_plan: given the settings, the text and the plan before the first step.
+        on_sample: makes what shows the model's texts; given the text, and the folder of the vocabulary.
+        trackers: told every number of `metrics.jsonl`.
+
+    Raises:
+        DataError: no text, too little of it, or files that cannot be read.
+        ConfigError: settings that cannot be, or a folder that is something else.
+        ModelNotFoundError: there is no such model here.
+        TrainingError: the memory does not suffice, or the run diverges.
+    """
+    text, out, name = Path(text), Path(out), os.fspath(model)
+    lora = (LoraConfig(rank=8) if lora else LoraConfig()) if isinstance(lora, bool) else lora
+    speak = say or _log.info
+    _check_goal(out)
+    base = checkpoint.read(hub.locate(name))
+    if Path(name).exists():
+        name = str(Path(name).resolve())  # the run goes on from any folder
+    tokenizer = base.tokenizer()
+    asked_device = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("run.device=")), "auto")
+    with joined(asked_device.strip("\"'")) as processes:
+        if not processes.is_first:
+            _together(processes)  # and then find what the first has prepared
+        prepared = prepare_text(text, out / RUN / "data", tokenizer, field=field, validation=validation)
+        if processes.is_first:
+            tokenizer.save(out / RUN / "vocabulary")
+            _together(processes)
+        config = choose_config(base.config, prepared, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
+        config = fit_memory(config, speak)
+        if processes.is_first and base.weights.form in ("int8", "int4"):
+            gigabytes = 4 * base.config.parameters / 1e9
+            speak(
+                f"{name} is stored in {base.weights.form}, and only full numbers can learn: it is taken as float32 "
+                f"({gigabytes:.2f} GB){'' if lora.rank else ', and will be saved so'}."
+            )
+        outcome = pretrain(
+            config,
+            say=say,
+            on_plan=None if on_plan is None else lambda plan: on_plan(config, prepared, plan),
+            on_sample=None if on_sample is None else on_sample(prepared, out / RUN / "vocabulary"),
+            trackers=trackers,
+        )
+        ended = _ended(outcome, out, config)
+        if processes.is_first:
+            _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
+            if report:
+                write_report(out / RUN)
+        _together(processes)
+    if ended.loss is not None and ended.loss_before is not None and ended.loss > ended.loss_before:
+        _log.warning(
+            "the held-out loss was %.3f before and never got lower (best %.3f): the learning rate %g is too high for "
+            "this text, or the text too small. Try --lr %g",
+            ended.loss_before,
+            ended.loss,
+            config.optim.lr,
+            config.optim.lr / 4,
+        )
+    return ended
+
+
+def choose_config(
+    model: ModelConfig,
+    prepared: Prepared,
+    *,
+    name: str,
+    out: Path,
+    lora: LoraConfig,
+    epochs: float | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainConfig:
+    """The settings for a text of this size and a model of this shape; pure but for looking at the device.
+
+    Raises:
+        ConfigError: overrides that cannot be.
+    """
+    base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
+    tree: dict[str, Any] = {
+        "model": {field: getattr(model, field) for field in ModelConfig.__slots__},
+        "start": {"model": name},
+        "lora": dict(zip(LoraConfig.__slots__, _values(lora), strict=True)),
+        "data": {"folder": str(out / RUN / "data"), "tokenizer": str(out / RUN / "vocabulary")},
+        "optim": {"matrices": "adamw", "lr": float(f"{base_lr:.2g}"), "betas": [0.9, 0.98], "weight_decay": 0.01},
+        "run": {"folder": str(out / RUN), "keep": 1},
+    }
+    asked = config_from(_with_length(tree, model, prepared, "cpu", epochs), overrides)
+    device = choose_precision(asked.run).device.type
+    return config_from(_with_length(tree, model, prepared, device, epochs, asked), overrides)
+
+
+def _values(lora: LoraConfig) -> list[Any]:
+    return [list(value) if isinstance(value, tuple) else value for value in map(lora.__getattribute__, lora.__slots__)]
+
+
+def _with_length(
+    tree: dict[str, Any],
+    model: ModelConfig,
+    prepared: Prepared,
+    device: str,
+    epochs: float | None,
+    asked: TrainConfig | None = None,
+) -> dict[str, Any]:
+    """The settings that follow from the text's length and, where the user chose it, from the sequence's."""
+    context = model.n_positions if asked is None else asked.schedule.sequence[-1][1]
+    while context > 16 and 4 * context > prepared.tokens:  # a few different sequences at least
+        context //= 2
+    sequences = prepared.tokens // (_STEPS_AN_EPOCH * context)
+    batch_tokens = context * max(1, min(sequences, _MOST_BATCH_TOKENS[device] // context))
+    if asked is not None and any(context != length for _, length in asked.schedule.sequence):
+        batch_tokens = asked.schedule.batch_tokens
+    times = epochs or next((n for limit, n in _EPOCHS if prepared.tokens <= limit), 1)
+    steps = max(1, round(times * prepared.tokens / batch_tokens))
+    a_few_an_epoch = max(1, min(prepared.tokens // batch_tokens // 3, 200))
+    schedule = {
+        "tokens": steps * batch_tokens,
+        "batch_tokens": batch_tokens,
+        "sequence": [[0.0, context]],
+        "shape": "trapezoid",
+        "warmup_fraction": 0.05,
+        "decay_fraction": 0.95,
+    }
+    run = {
+        "validate_every_steps": a_few_an_epoch,
+        "validation_tokens": 65_536,
+        "checkpoint_every_steps": a_few_an_epoch,
+        "sample_every_steps": max(1, steps // 5),
+        "patience": _PATIENCE if prepared.validation_tokens else 0,
+    }
+    return {**tree, "schedule": schedule, "run": tree["run"] | run}
+
+
+def fit_memory(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
+    """The same run in micro-batches that fit the memory there is now.
+
+    Raises:
+        TrainingError: not even one sequence fits.
+    """
+    precision = choose_precision(config.run)
+    if precision.device.type != "cpu" or config.run.micro_batch_tokens:
+        return config  # a GPU says itself when it is full, and then the micro-batch is halved
+    there_bytes = machine.available_memory_bytes()
+    seq_tokens = max(length for _, length in config.schedule.sequence)
+    first = micro_tokens = max(seq_tokens, micro_batch_tokens(config.run, precision) // seq_tokens * seq_tokens)
+
+    def needed(tokens: int) -> int:
+        return memory_estimate_bytes(config, tokens, min(tokens, chunk_tokens(config, precision)))
+
+    while there_bytes and needed(micro_tokens) > there_bytes and micro_tokens > seq_tokens:
+        micro_tokens = max(seq_tokens, micro_tokens // 2 // seq_tokens * seq_tokens)
+    if there_bytes and needed(micro_tokens) > there_bytes:
+        raise TrainingError(
+            f"The memory does not suffice: about {needed(micro_tokens) / 1e9:.1f} GB are needed, and "
+            f"{there_bytes / 1e9:.1f} GB are free. Try --lora, a shorter --context, --set run.recompute=true, or a "
+            f"smaller --model."
+        )
+    if micro_tokens == first:
+        return config
+    say(f"memory is short: micro-batches of {micro_tokens:,} tokens instead of {first:,}; the batch stays the same.")
+    return replace(config, run=replace(config.run, micro_batch_tokens=micro_tokens))
+
+
+def _check_goal(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} cannot be filled: it is a file. Choose the name of a folder (--out).")
+    if out.is_dir() and any(out.iterdir()) and not (out / RUN).is_dir():
+        raise ConfigError(
+            f"{out} cannot be filled: it holds {next(iter(sorted(out.iterdir()))).name!r}, and no fine-tuning that "
+            f"could go on. Choose a new folder (--out)."
+        )
+
+
+def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
+    best = outcome.best_checkpoint
+    return Finetuned(
+        finished=outcome.finished,
+        folder=out,
+        steps=outcome.step,
+        best_step=int(best.name.removeprefix("step-")),
+        loss_before=first_validation(out / RUN),
+        loss=outcome.best_loss,
+        turned=outcome.finished and outcome.tokens < config.schedule.tokens,
+    )
+
+
+def _export(outcome: Outcome, out: Path, text_of_card: str) -> None:
+    """The best checkpoint's model files into the folder that the user asked for, each whole or as it was."""
+    for source in sorted(outcome.best_checkpoint.iterdir()):
+        if source.name not in _STATE:
+            with source.open("rb") as file, files.atomic_file(out / source.name) as goal:
+                shutil.copyfileobj(file, goal)
+    files.write_text(out / "README.md", text_of_card)
+
+
+def _together(processes: Processes) -> None:
+    """Wait for each other."""
+    if processes.world > 1:
+        import torch.distributed as dist
+
+        dist.barrier()

@@ -1,0 +1,66 @@
+"""The model card of a fine-tuned model: what is known of how it was made, and nothing else."""
+
+from typing import TYPE_CHECKING
+
+from gpt2.train.config import TrainConfig
+from gpt2.train.finetune_data import Prepared
+
+if TYPE_CHECKING:
+    from gpt2.train.finetune import Finetuned
+
+
+def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetuned", text: str) -> str:
+    """The text of README.md.
+
+    Args:
+        base: the model it began from.
+        config: of the training.
+        prepared: what the text was.
+        ended: how it went.
+        text: the name of the file or folder.
+    """
+    lora, optim, schedule = config.lora, config.optim, config.schedule
+    kind = f"adapters of rank {lora.rank} (alpha {lora.alpha:g}) for" if lora.rank else "all weights of"
+    library = "peft" if lora.rank else "transformers"
+    held_out = "Nothing was held out, so what it learned was not measured."
+    if ended.loss is not None and ended.loss_before is not None:
+        held_out = (
+            f"On {prepared.validation_tokens:,} held-out tokens of the same text its loss is {ended.loss:.3f} nats a "
+            f"token (the mean of a token's negative log-likelihood); before, it was {ended.loss_before:.3f}."
+        )
+    return f"""---
+library_name: {library}
+pipeline_tag: text-generation
+tags: [gpt2{", lora" if lora.rank else ""}]
+base_model: {_quoted(base)}
+---
+
+# {_plain(base)}, fine-tuned on {_plain(text)}
+
+A GPT-2 ({config.model.parameters:,} parameters, context {config.model.n_positions:,} tokens) that goes on from
+`{_plain(base)}`: {kind} the model learned from {prepared.tokens:,} tokens in {prepared.documents:,} document(s).
+{held_out}
+
+It continues text in the manner of what it was trained on. What it writes may be false or unpleasant, and after a small
+text it may repeat passages of it word for word. The licence of the base and the rights in the text both bear on it.
+
+| training | |
+|---|---|
+| optimizer | AdamW, peak learning rate {optim.lr:g}, betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay \
+{optim.weight_decay:g} |
+| schedule | {schedule.tokens:,} tokens at most, {schedule.batch_tokens:,} a step, sequences of \
+{schedule.sequence[-1][1]:,} |
+| steps | {ended.steps:,} taken; the weights here are those after step {ended.best_step:,} |
+| seed | {config.run.seed} |
+"""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace("\\", "/").replace('"', "'") + '"'
+
+
+def _plain(name: str) -> str:
+    """A file's name inside Markdown: one line, without its marks."""
+    return "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable() and c not in "`*<>[]|#")[
+        :80
+    ]

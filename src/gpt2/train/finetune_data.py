@@ -1,0 +1,217 @@
+"""Examples to token shards: held-out documents apart, and marks for what is to be learned."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2 import files
+from gpt2.data import write_shard
+from gpt2.errors import DataError
+from gpt2.tokenizer import Tokenizer
+from gpt2.train.feed import MARKS
+from gpt2.train.finetune_text import read_examples, sources
+
+_OPENING_TOKENS, _LONGEST_OPENING_TOKENS = 12, 256
+LEAST_TOKENS = 256  # fewer teach a model nothing but themselves
+
+Ids = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What the text turned out to be.
+
+    Attributes:
+        documents: that are learned from.
+        tokens: of these.
+        wanted_tokens: of these, those that are learned and not only read.
+        validation_documents: held out whole; 0 where the end of the only document was cut off instead.
+        validation_tokens: held out.
+        opening: how a text that is held out begins, or its prompt: what to let the model continue.
+    """
+
+    documents: int
+    tokens: int
+    wanted_tokens: int
+    validation_documents: int
+    validation_tokens: int
+    opening: str
+
+    def lines(self) -> list[str]:
+        """For people."""
+        learned = "" if self.wanted_tokens == self.tokens else f", {self.wanted_tokens:,} of them completions"
+        if not self.validation_tokens:
+            held_out = "nothing is held out"
+        elif self.validation_documents:
+            held_out = f"held out: {self.validation_tokens:,} tokens in {_documents(self.validation_documents)}"
+        else:
+            held_out = f"held out: its last {self.validation_tokens:,} tokens, since no whole document can be spared"
+        return [f"the text: {self.tokens:,} tokens in {_documents(self.documents)}{learned}; {held_out}"]
+
+
+def _documents(n: int) -> str:
+    return "1 document" if n == 1 else f"{n:,} documents"
+
+
+def fingerprint(text: Path) -> str:
+    """A hash of the bytes of every file that is read."""
+    whole = hashlib.sha256()
+    for name in sources(text):
+        whole.update(bytes.fromhex(files.sha256_file(Path(name))))
+    return whole.hexdigest()
+
+
+def prepare_text(text: Path, out: Path, tokenizer: Tokenizer, *, field: str, validation: float) -> Prepared:
+    """Write a folder of token shards from a user's text; one that is there already is checked against the text.
+
+    Args:
+        text: a file or a folder.
+        out: the folder to write.
+        tokenizer: the model's.
+        field: as for `read_examples`.
+        validation: the share of the tokens to hold out, in whole documents.
+
+    Raises:
+        DataError: nothing to learn, too little of it, or a text that changed since the run began.
+    """
+    settings = {"text": fingerprint(text), "field": field, "validation": validation, "tokenizer": tokenizer.hash}
+    if (out / files.MANIFEST_NAME).is_file():
+        manifest = files.read_json(out / files.MANIFEST_NAME)
+        if manifest.get("settings") != settings:
+            raise DataError(
+                f"The run in {out.parent} cannot go on with {text}: it began with another text, or with another "
+                f"vocabulary or share held out. Choose a new folder (--out), or remove that one."
+            )
+        return Prepared(**manifest["prepared"])
+    documents = _encode(text, tokenizer, field)
+    train, held_out, cut = _split(documents, validation)
+    prepared = Prepared(
+        documents=len(train),
+        tokens=sum(d.ids.size for d in train),
+        wanted_tokens=sum(int(d.wanted.sum()) for d in train),
+        validation_documents=0 if cut else len(held_out),
+        validation_tokens=sum(d.ids.size for d in held_out),
+        opening=_opening((held_out or train)[0], tokenizer),
+    )
+    has_prompts = any(not d.wanted.all() for d in documents)
+    with files.atomic_folder(out) as partial:
+        listed: dict[str, dict[str, Any]] = {}
+        for split, part in (("train", train), ("validation", held_out)):
+            if part:
+                ids = np.concatenate([d.ids for d in part])
+                listed |= _write(partial, split, ids, len(part), tokenizer.vocab_size)
+                if has_prompts:
+                    marks = np.concatenate([d.wanted for d in part]).astype(np.uint32)
+                    listed |= _write(partial, f"{split}{MARKS}", marks, len(part), 2)
+        files.write_json(
+            partial / files.MANIFEST_NAME,
+            {
+                "format": "token shards",
+                "version": 1,
+                "eot": tokenizer.eot,
+                "vocab_size": tokenizer.vocab_size,
+                "tokenizer_hash": tokenizer.hash,
+                "settings": settings,
+                "prepared": {name: getattr(prepared, name) for name in Prepared.__slots__},
+                "files": listed,
+            },
+        )
+    return prepared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Encoded:
+    """A document's ids, and for each whether it is learned.
+
+    `read` is how many ids at the beginning are only read: the mark that begins a document, and its prompt.
+    """
+
+    ids: Ids
+    wanted: NDArray[np.bool_]
+    digest: bytes
+    read: int
+
+
+def _encode(text: Path, tokenizer: Tokenizer, field: str) -> list[_Encoded]:
+    documents: list[_Encoded] = []
+    mark = np.array([] if tokenizer.eot is None else [tokenizer.eot], np.uint32)
+    parts: list[Ids] = []
+    n_read, digest = 0, b""
+
+    def close() -> None:
+        if parts:
+            ids = np.concatenate(parts)
+            wanted = np.ones(ids.size, bool)
+            if n_read > mark.size:  # a prompt is read; the mark before it is the end of the example before, and learned
+                wanted[mark.size if documents else 0 : n_read] = False
+            documents.append(_Encoded(ids=ids, wanted=wanted, digest=digest, read=n_read))
+
+    for example in read_examples(text, field=field):
+        if example.begins:
+            if not example.text.strip():
+                continue
+            close()
+            prompt = tokenizer.encode_array(example.prompt)
+            parts = [mark, prompt]
+            n_read = mark.size + prompt.size
+            digest = hashlib.blake2b(f"{example.prompt}\0{example.text}".encode(), digest_size=8).digest()
+        parts.append(tokenizer.encode_array(example.text))
+    close()
+    n_tokens = sum(d.ids.size for d in documents)
+    if not n_tokens:
+        raise DataError(f"There is nothing to learn: {text} holds no text. Name a file or folder with text in it.")
+    if n_tokens < LEAST_TOKENS:
+        raise DataError(
+            f"{text} is too short to learn from: it has {n_tokens:,} tokens, and {LEAST_TOKENS:,} are the least. "
+            f"Add text; or put it into a prompt, which needs no training."
+        )
+    return documents
+
+
+def _opening(document: _Encoded, tokenizer: Tokenizer) -> str:
+    begin = 1 if tokenizer.eot is not None and document.ids[0] == tokenizer.eot else 0
+    end = document.read if document.read > begin else begin + _OPENING_TOKENS
+    return tokenizer.decode(document.ids[begin:end].tolist()[-_LONGEST_OPENING_TOKENS:])
+
+
+def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Encoded], list[_Encoded], bool]:
+    """Documents to learn from, documents held out, and whether these are only the end of the one document.
+
+    Which are held out depends on their hashes, so it is the same each time; they keep their order.
+    """
+    goal = validation * sum(d.ids.size for d in documents)
+    if not goal:
+        return list(documents), [], False
+    chosen: set[int] = set()
+    n_tokens = 0
+    for i in sorted(range(len(documents)), key=lambda i: documents[i].digest):
+        size = documents[i].ids.size
+        if n_tokens < goal and n_tokens + size <= max(2 * goal, goal + LEAST_TOKENS):  # no document far too large
+            chosen.add(i)
+            n_tokens += size
+    if chosen and len(chosen) < len(documents) and n_tokens >= goal / 4:
+        return (
+            [d for i, d in enumerate(documents) if i not in chosen],
+            [d for i, d in enumerate(documents) if i in chosen],
+            False,
+        )
+    *others, last = documents
+    at = max(1, last.ids.size - max(2, round(goal)))
+    return (
+        [*others, dataclasses.replace(last, ids=last.ids[:at], wanted=last.wanted[:at])],
+        [dataclasses.replace(last, ids=last.ids[at:], wanted=last.wanted[at:], read=0)],
+        True,
+    )
+
+
+def _write(folder: Path, split: str, ids: Ids, n_documents: int, vocab_size: int) -> dict[str, dict[str, Any]]:
+    path = folder / f"{split}-00000.bin"
+    write_shard(path, ids, vocab_size=vocab_size)
+    facts = {"split": split, "tokens": int(ids.size), "documents": n_documents, "bytes": path.stat().st_size}
+    return {path.name: {**facts, "sha256": files.sha256_file(path)}}

@@ -1,0 +1,153 @@
+"""A user's own text as examples: plain text, CSV, JSON Lines, Parquet, one file or a folder of them.
+
+An example is a document, or a prompt with the completion that is to be learned. In plain text a file is a document,
+or several with `<|endoftext|>` between them.
+"""
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2.data import ReadOptions, find_sources, read_documents
+from gpt2.errors import DataError
+from gpt2.tokenizer.vocabulary import END_OF_TEXT
+
+_CSV = (".csv", ".tsv")
+_JSONL = (".jsonl", ".ndjson")
+_PACKED = ("", ".gz", ".zst")
+_FIELD_LIMIT = 1 << 26  # characters of one CSV cell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One thing to learn.
+
+    Attributes:
+        text: the document, or the completion of the prompt.
+        prompt: only read; empty for a document.
+        where: file and line, for messages.
+        begins: False for a piece of a document that goes on where the one before stopped.
+    """
+
+    text: str
+    prompt: str = ""
+    where: str
+    begins: bool = True
+
+
+def sources(path: Path) -> list[str]:
+    """The files that are read, in order.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read.
+    """
+    if path.is_dir():
+        tables = [
+            str(file)
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and _is(file.name, _CSV) and not file.name.startswith(".")
+        ]
+        try:
+            return sorted([*find_sources([path]), *tables])
+        except DataError:
+            if tables:
+                return tables
+            raise
+    if not path.exists():
+        raise DataError(
+            f"{path} cannot be read: there is no such file or folder. Name a text file, or a folder of them."
+        )
+    return [str(path)] if _is(path.name, _CSV) else find_sources([path])
+
+
+def read_examples(path: Path, *, field: str = "") -> Iterator[Example]:
+    """The examples of a file or folder, in order, in constant memory.
+
+    Args:
+        path: the file or folder.
+        field: of a JSON line or a table that holds the text; empty: `text`, or `prompt` with `completion`.
+
+    Raises:
+        DataError: a file that cannot be read, or one without the fields that are needed; place and fields are named.
+        MissingExtraError: the library for its compression, or for Parquet, is not installed.
+        OSError: it cannot be opened.
+    """
+    for name in sources(path):
+        if _is(name, _CSV):
+            yield from _table(name, field)
+        elif _is(name, _JSONL):
+            yield from _json_lines(name, field)
+        else:
+            options = ReadOptions(split_on=END_OF_TEXT, field=field or "text")
+            for document in read_documents(name, options):
+                yield Example(text=document.text, where=document.where, begins=document.begins)
+
+
+def _is(name: str, kinds: tuple[str, ...]) -> bool:
+    return name.lower().endswith(tuple(kind + packed for kind in kinds for packed in _PACKED))
+
+
+def _json_lines(name: str, field: str) -> Iterator[Example]:
+    for number, line in enumerate(read_documents(name, ReadOptions(kind="text", split_on="\n")), 1):
+        if not line.text.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            value: Any = json.loads(line.text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}, is not JSON: {error}. Mend or remove the line.") from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f'{where}, is not an object: write {{"text": "…"}} or {{"prompt": "…", "completion": "…"}}.'
+            )
+        yield _example(value, where, field)
+
+
+def _table(name: str, field: str) -> Iterator[Example]:
+    text = "".join(document.text for document in read_documents(name, ReadOptions(kind="text")))
+    delimiter = "\t" if ".tsv" in name.lower() else ","
+    csv.field_size_limit(_FIELD_LIMIT)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        header = [cell.strip() for cell in next(rows, [])]
+        only = len(header) == 1 and not field  # the form that other fine-tuning tools ask for: one column of texts
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            where = f"{name}, line {rows.line_num}"
+            if len(row) != len(header):
+                raise DataError(
+                    f"{where}, has {len(row)} cells, and the first line names {len(header)} columns. "
+                    f"Put texts with commas or line ends in double quotes."
+                )
+            yield (
+                Example(text=row[0], where=where)
+                if only
+                else _example(dict(zip(header, row, strict=True)), where, field)
+            )
+    except csv.Error as error:
+        raise DataError(f"{name} is not a table of cells: {error}, near line {rows.line_num}.") from error
+
+
+def _example(value: dict[str, Any], where: str, field: str) -> Example:
+    if field:
+        wanted = (field,)
+    elif "prompt" in value or "completion" in value:
+        wanted = ("prompt", "completion")
+    else:
+        wanted = ("text",)
+    for key in wanted:
+        if not isinstance(value.get(key), str):
+            near = difflib.get_close_matches(key, map(str, value), n=1)
+            advice = f"Did you misspell it, as {near[0]!r}?" if near else "Name the field of the text (--field)."
+            if "messages" in value:
+                advice = "GPT-2 knows no chat: write each exchange as a prompt and a completion."
+            raise DataError(f"{where}, has no text {key!r}: it has {', '.join(map(str, value)) or 'nothing'}. {advice}")
+    if wanted == ("prompt", "completion"):
+        return Example(prompt=value["prompt"], text=value["completion"], where=where)
+    return Example(text=value[wanted[0]], where=where)
