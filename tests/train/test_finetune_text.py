@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.data import TokenStream
+from gpt2.errors import DataError
+from gpt2.tokenizer import Tokenizer
+from gpt2.train.feed import MARKS
+from gpt2.train.finetune_data import prepare_text
+from gpt2.train.finetune_text import read_examples
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.txt", "one\n\ntwo", [("", "one\n\ntwo")]),
+        ("a.txt", "one<|endoftext|>two", [("", "one"), ("", "two")]),
+        ("a.jsonl", '{"text": "one"}\n\n{"text": "two"}', [("", "one"), ("", "two")]),
+        ("a.jsonl", '{"prompt": "p", "completion": "c"}', [("p", "c")]),
+        ("a.csv", 'text,other\n"a, b",1\nc,2\n', [("", "a, b"), ("", "c")]),
+        ("a.csv", 'anything\n"two\nlines"\nc\n', [("", "two\nlines"), ("", "c")]),
+        ("a.csv", "completion,prompt\nc,p\n", [("p", "c")]),
+        ("a.tsv", "text\tother\none, two\tx\n", [("", "one, two")]),
+    ],
+)
+def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str, expected: list[tuple[str, str]]) -> None:
+    assert [(e.prompt, e.text) for e in read_examples(write(tmp_path, name, text))] == expected
+
+
+def test_a_folder_gives_all_its_files_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "b/two.txt", "two")
+    write(tmp_path, "a/one.csv", "text\none\n")
+    write(tmp_path, "three.jsonl", '{"text": "three"}')
+    assert [e.text for e in read_examples(tmp_path)] == ["one", "two", "three"]
+
+
+def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
+    assert [e.text for e in read_examples(write(tmp_path, "a.jsonl", '{"body": "one"}'), field="body")] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"text": "x"}\n{"txet": "y"}', r"line 2, has no text 'text'.*misspell it, as 'txet'"),
+        ("a.jsonl", '{"prompt": "x", "completon": "y"}', "misspell it, as 'completon'"),
+        ("a.jsonl", '{"messages": []}', "knows no chat"),
+        ("a.jsonl", "[1]", "is not an object"),
+        ("a.jsonl", "{", "line 1, is not JSON"),
+        ("a.csv", "text,other\na,b,c\n", "line 2, has 3 cells"),
+        ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
+        ("a.pdf", "x", "its kind is not known"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        list(read_examples(write(tmp_path, name, text)))
+
+
+def test_nothing_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        list(read_examples(tmp_path / "novel.txt"))
+    with pytest.raises(DataError, match="holds no file"):
+        list(read_examples(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "nothing to learn"), (" \n", "nothing to learn"), ("a few words", "too short")]
+)
+def test_too_little_text_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, "a.txt", text)
+    with pytest.raises(DataError, match=message):
+        prepare_text(path, tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
+
+
+def test_whole_documents_are_held_out(tmp_path: Path) -> None:
+    texts = [f"Document {i}. " + "word " * (50 + i) for i in range(40)]
+    path = write(tmp_path, "a.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts))
+    tokenizer = Tokenizer.published()
+    prepared = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+    found: dict[str, list[str]] = {}
+    for split in ("train", "validation"):
+        stream = TokenStream.open(tmp_path / "out", split)
+        text = tokenizer.decode(stream.read(0, stream.n_tokens).tolist())
+        found[split] = text.split("<|endoftext|>")[1:]
+    assert sorted(found["train"] + found["validation"]) == sorted(texts)
+    assert len(found["validation"]) == prepared.validation_documents > 1
+    total = prepared.tokens + prepared.validation_tokens
+    assert 0.1 <= prepared.validation_tokens / total <= 0.2
+    assert prepared.opening.startswith("Document ")
+    again = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+    assert again == prepared
+    path.write_text(path.read_text(encoding="utf-8") + json.dumps({"text": "more"}), encoding="utf-8")
+    with pytest.raises(DataError, match="began with another text"):
+        prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+
+
+@pytest.mark.parametrize("texts", [["word " * 1000], ["word " * 1000, "other " * 3000]])
+def test_where_no_document_can_be_spared_the_end_of_the_last_is_held_out(tmp_path: Path, texts: list[str]) -> None:
+    path = write(tmp_path, "a.txt", "<|endoftext|>".join(texts))
+    prepared = prepare_text(path, tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
+    assert prepared.validation_documents in (0, 1)
+    total = prepared.tokens + prepared.validation_tokens
+    assert 0.05 < prepared.validation_tokens / total < 0.3
+    assert prepared.documents >= 1
+
+
+def test_only_completions_and_their_ends_are_learned(tmp_path: Path) -> None:
+    pairs = [(f"Question {i}? Say it.", f" Answer {i} it is.") for i in range(60)]
+    lines = [json.dumps({"prompt": p, "completion": c}) for p, c in pairs]
+    path = write(tmp_path, "a.jsonl", "\n".join(lines))
+    tokenizer = Tokenizer.published()
+    prepared = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+    stream, marks = (TokenStream.open(tmp_path / "out", f"train{suffix}") for suffix in ("", MARKS))
+    ids, wanted = stream.read(0, stream.n_tokens), marks.read(0, marks.n_tokens).astype(bool)
+    assert stream.n_tokens == marks.n_tokens == prepared.tokens
+    assert prepared.wanted_tokens == wanted.sum()
+    learned = "".join(tokenizer.decode(ids[wanted].tolist()).split("<|endoftext|>"))
+    assert "Question" not in learned
+    assert all(completion in learned for _, completion in pairs if completion in tokenizer.decode(ids.tolist()))
+    begins = np.flatnonzero(ids == tokenizer.eot)
+    assert wanted[begins[1:]].all()  # a completion's end is learned, so that generation stops there
+    assert prepared.opening.startswith("Question")
