@@ -1,6 +1,7 @@
 """What happens between steps: metrics, validation, checkpoints, samples, the line that people watch."""
 
 import errno
+import itertools
 import json
 import logging
 import math
@@ -174,17 +175,18 @@ def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float,
     learner.model.eval()
     with learner.rounded(run.fraction):
         batches = run.feed.validation_batches(seq_tokens=seq_tokens, n_tokens=n_tokens, batch_tokens=batch_tokens)
-        for i, (batch, wanted) in enumerate(batches):
-            # an array that processes hold parts of is gathered in each pass, so there all of them compute all
-            if learner.sharing == "fsdp" or i % processes.world == processes.rank:
-                total += learner.summed_loss(batch.inputs, batch.targets, wanted)
+        while group := list(itertools.islice(batches, processes.world)):
+            is_spare = processes.rank >= len(group)
+            if is_spare and learner.sharing != "fsdp":
+                continue  # with fsdp every pass needs every process: there a spare one computes and does not count
+            batch, wanted = group[0 if is_spare else processes.rank]
+            loss = learner.summed_loss(batch.inputs, batch.targets, wanted)
+            if not is_spare:
+                total += loss
                 seen += batch.inputs.size if wanted is None else int(wanted.sum())
     learner.model.train()
-    if learner.sharing != "fsdp":
-        sums = processes.sum(
-            torch.tensor([total, seen], dtype=torch.float64, device=_of_sums(learner.precision.device))
-        )
-        total, seen = float(sums[0]), int(sums[1])
+    sums = processes.sum(torch.tensor([total, seen], dtype=torch.float64, device=_of_sums(learner.precision.device)))
+    total, seen = float(sums[0]), int(sums[1])
     return total / max(1, seen), seen
 
 

@@ -88,9 +88,10 @@ def joined(device: str) -> Generator[Processes]:
         yield Processes()
         return
     try:
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else _from_launcher()
         processes = Processes(
-            rank=int(os.environ["RANK"]),
-            world=int(os.environ["WORLD_SIZE"]),
+            rank=rank,
+            world=world,
             local_rank=int(os.environ.get("LOCAL_RANK", "0")),
             local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )
@@ -110,6 +111,10 @@ def joined(device: str) -> Generator[Processes]:
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _from_launcher() -> tuple[int, int]:
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def choose(config: TrainConfig, processes: Processes, device: torch.device) -> str:

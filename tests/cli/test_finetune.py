@@ -1,0 +1,102 @@
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2.cli import main as frame
+from gpt2.train.step import Learner
+
+SPEED = ["--threads", "1", "--set", "run.dtype=fp32", "--epochs", "1", "--context", "32"]
+
+
+@pytest.fixture
+def novel(tmp_path: Path) -> Path:
+    path = tmp_path / "novel.txt"
+    path.write_text("The cat sat on the mat and saw an old dog. " * 60, encoding="utf-8")
+    return path
+
+
+def test_one_command_adapts_a_model_and_says_all_it_does(
+    novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    arguments = ["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, "--json"]
+    assert frame.run([*arguments, "--lr", "0.01", "--report", "--prompt", "The cat"]) == 0
+    shown = capsys.readouterr()
+    ended = json.loads(shown.out)
+    assert ended["loss"] < ended["loss_before"]
+    order = ["held out: its last", "of memory", "from here", "step 0 wrote: The cat", "held-out loss", "try it: gpt2"]
+    places = [shown.err.index(text) for text in order]
+    assert places == sorted(places)
+    assert (out / "run" / "report.html").is_file()
+    assert frame.run(["generate", "--model", str(out), "The cat", "--max-tokens", "3", "--quiet"]) == 0
+
+
+def test_adapters_can_be_merged_and_used(
+    novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    adapters = ["--lora", "--lora-rank", "2", "--lora-target", "c_attn", "--set", "run.sample_every_steps=0"]
+    assert frame.run(["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, *adapters]) == 0
+    assert json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"] == ["c_attn"]
+    assert frame.run(["convert", str(out), str(tmp_path / "merged"), "--to", "hf"]) == 0
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    texts = []
+    for folder in (out, tmp_path / "merged"):
+        capsys.readouterr()
+        arguments = ["generate", "--model", str(folder), "The cat", "--max-tokens", "5", "--temperature", "0"]
+        assert frame.run([*arguments, "--weights", "fp32", "--quiet"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_stopped_by_a_signal_ends_with_75_and_goes_on(
+    novel: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Learner.step
+
+    def interrupted(self: Learner, *args: Any, **named: Any) -> Any:
+        if named["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, *args, **named)
+
+    quiet = ["--set", "run.sample_every_steps=0"]
+    arguments = ["finetune", str(novel), "--out", str(tmp_path / "mine"), "--model", str(tiny_folder), *SPEED, *quiet]
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        assert frame.run(arguments) == 75
+    assert "the same command goes on" in capsys.readouterr().err
+    assert frame.run(arguments) == 0
+    assert "going on from step 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.txt"], "there is no such file or folder"),
+        (["EMPTY"], "nothing to learn"),
+        (["NOVEL", "--set", "optim.lrr=1"], "Did you mean optim.lr?"),
+        (["NOVEL", "--model", "gtp2"], "There is no model 'gtp2'"),
+        (["NOVEL", "--context", "4096"], "the model's context is 64"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: list[str],
+    message: str,
+    novel: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    place = {"NOVEL": str(novel), "EMPTY": str(tmp_path / "empty.txt")}
+    given = [place.get(argument, argument) for argument in arguments]
+    model = [] if "--model" in given else ["--model", str(tiny_folder)]
+    assert frame.run(["finetune", *given, *model, "--out", str(tmp_path / "mine")]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
