@@ -27,7 +27,14 @@ def test_one_command_adapts_a_model_and_says_all_it_does(
     shown = capsys.readouterr()
     ended = json.loads(shown.out)
     assert ended["loss"] < ended["loss_before"]
-    order = ["held out: its last", "of memory", "from here", "step 0: held-out loss", "step 0 wrote: The cat", "try it: gpt2"]
+    order = [
+        "held out: its last",
+        "of memory",
+        "from here",
+        "step 0: held-out loss",
+        "step 0 wrote: The cat",
+        "try it: gpt2",
+    ]
     places = [shown.err.index(text) for text in order]
     assert places == sorted(places)
     assert (out / "run" / "report.html").is_file()
