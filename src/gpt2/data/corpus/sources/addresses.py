@@ -1,0 +1,111 @@
+"""Lists of addresses, and Reddit's submissions as such lists: the pages behind them, politely fetched and cached.
+
+WebText's rule: links that people had recommended, submissions with a score of at least 3.
+"""
+
+import functools
+import json
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt2.data.corpus.page import Page
+from gpt2.data.corpus.sources.fetch import Cache, Fetcher
+from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
+from gpt2.data.corpus.sources.stretches import Damage, Stretches
+from gpt2.data.corpus.sources.web import charset_of
+
+LEAST_SCORE = 3
+_BATCH = 256
+_HTML = ("text/html", "application/xhtml+xml")
+
+
+@functools.cache
+def _not_text() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Endings of hosts and of paths behind which there is no text to read."""
+    lists = tomllib.loads(resources.files("gpt2.data.corpus.sources").joinpath("not_text.toml").read_text("utf-8"))
+    return tuple(f".{host}" for host in lists["hosts"]), tuple(lists["endings"])
+
+
+def read_addresses(path: Path, on_damage: OnDamage, on_read: OnRead, **fetching: Any) -> Iterator[Page]:
+    """The pages behind a list: an address a line, empty lines and those that begin with # passed over."""
+    return _pages(_listed(path, on_damage, on_read), path, on_damage, fetching)
+
+
+def _listed(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[str]:
+    with Stretches(path, on_damage, on_read) as source:
+        while source.next_stretch():
+            while line := source.readline(1 << 16):
+                address = line.decode("utf-8", "replace").strip()
+                if address and not address.startswith("#"):
+                    yield address
+
+
+def read_reddit(path: Path, on_damage: OnDamage, on_read: OnRead, **fetching: Any) -> Iterator[Page]:
+    """The pages that submissions of a dump link to, by WebText's rule."""
+    return _pages(recommended(path, on_damage, on_read), path, on_damage, fetching)
+
+
+def recommended(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[str]:
+    """The addresses of a dump of submissions: scored at least 3, not for adults only, not without text to read."""
+    number = 0
+    with Stretches(path, on_damage, on_read) as source:
+        while source.next_stretch():
+            while True:
+                offset = source.offset
+                line = source.readline(16 << 20)
+                if not line:
+                    break
+                number += 1
+                try:
+                    value: Any = json.loads(line)
+                    wanted = is_recommended(value)
+                except (ValueError, RecursionError, TypeError, AttributeError) as error:
+                    source.damage(offset, f"line {number:,} is no submission ({error})")
+                    continue
+                if wanted:
+                    yield str(value["url"])
+
+
+def is_recommended(submission: dict[str, Any]) -> bool:
+    """Whether a submission's link belongs into the corpus."""
+    if int(submission.get("score") or 0) < LEAST_SCORE or submission.get("over_18") or submission.get("is_self"):
+        return False
+    parts = urlsplit(str(submission.get("url") or ""))
+    host = f".{(parts.hostname or '').lower()}"
+    hosts, endings = _not_text()
+    return parts.scheme in ("http", "https") and not host.endswith(hosts) and not parts.path.lower().endswith(endings)
+
+
+def _pages(addresses: Iterable[str], path: Path, on_damage: OnDamage, fetching: dict[str, Any]) -> Iterator[Page]:
+    cache = Cache(fetching.get("cache") or Cache.usual_place())
+    fetcher = Fetcher(cache, **{name: value for name, value in fetching.items() if name != "cache"})
+    batch: list[str] = []
+    number = 0
+    for address in addresses:
+        batch.append(address)
+        if len(batch) == _BATCH:
+            yield from _fetched(batch, number, fetcher, path, on_damage)
+            number += len(batch)
+            batch = []
+    yield from _fetched(batch, number, fetcher, path, on_damage)
+
+
+def _fetched(batch: list[str], number: int, fetcher: Fetcher, path: Path, on_damage: OnDamage) -> Iterator[Page]:
+    for place, (address, got) in enumerate(zip(batch, fetcher.fetch_all(batch), strict=True), start=number + 1):
+        kind = got.content_type.split(";")[0].strip().lower()
+        if got.problem:
+            on_damage(Damage(file=str(path), offset=0, why=f"address {place:,}, {address}: {got.problem}"))
+        elif kind not in _HTML:
+            on_damage(Damage(file=str(path), offset=0, why=f"address {place:,}, {address}: it is {kind or 'no page'}"))
+        else:
+            yield Page(
+                where=f", address {place}",
+                html=got.body,
+                charset=charset_of(got.content_type),
+                address=got.address,
+                is_web=True,
+            )

@@ -1,0 +1,77 @@
+"""EPUB books: their chapters in reading order, as one document."""
+
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from gpt2.data.corpus.charset import decode_page
+from gpt2.data.corpus.extract import tidy
+from gpt2.data.corpus.page import Page
+from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
+from gpt2.data.corpus.sources.stretches import Damage
+
+_MAX_BOOK_BYTES = 64 << 20
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ElementTree.ParseError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+)
+
+
+def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
+    """A book as a document; a chapter that cannot be read is told and left out."""
+    from resiliparse.extract.html2text import (  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+        extract_plain_text,
+    )
+
+    on_read(path.stat().st_size)
+    try:
+        with zipfile.ZipFile(path) as book:
+            room = _MAX_BOOK_BYTES
+            licence, names = _reading_order(book)
+            chapters: list[str] = []
+            for name in names:
+                try:
+                    with book.open(name) as file:
+                        data = file.read(room + 1)
+                except _BROKEN as error:
+                    on_damage(Damage(file=str(path), offset=0, why=f"the chapter {name} cannot be read ({error})"))
+                    continue
+                room -= len(data)
+                if room < 0:
+                    on_damage(Damage(file=str(path), offset=0, why="the book is larger than 64 MiB"))
+                    return
+                chapters.append(tidy(extract_plain_text(decode_page(data)[0], main_content=False, alt_texts=False)))
+    except (*_BROKEN, StopIteration, ValueError) as error:
+        on_damage(Damage(file=str(path), offset=0, why=f"the book is broken ({error})"))
+        return
+    yield Page(where="", text="\n\n".join(filter(None, chapters)), licence=licence)
+
+
+def _reading_order(book: zipfile.ZipFile) -> tuple[str, list[str]]:
+    """What the book says of its rights, and the names of its chapters."""
+    container = ElementTree.fromstring(_head(book, "META-INF/container.xml"))
+    root = next(one.attrib["full-path"] for one in container.iter() if one.tag.endswith("}rootfile"))
+    package = ElementTree.fromstring(_head(book, root))
+    items = {one.attrib["id"]: one.attrib for one in package.iter() if one.tag.endswith("}item")}
+    folder = posixpath.dirname(root)
+    names = [
+        posixpath.normpath(posixpath.join(folder, unquote(items[one.attrib["idref"]]["href"])))
+        for one in package.iter()
+        if one.tag.endswith("}itemref") and one.attrib.get("idref") in items
+    ]
+    rights = next((one.text or "" for one in package.iter() if one.tag.endswith("}rights")), "")
+    return rights.strip(), names
+
+
+def _head(book: zipfile.ZipFile, name: str) -> bytes:
+    with book.open(name) as file:
+        return file.read(4 << 20)

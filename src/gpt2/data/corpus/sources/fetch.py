@@ -1,0 +1,321 @@
+"""Pages over HTTP, politely and safely: robots.txt, one request a host at a time, limits on everything.
+
+Only http and https, only public addresses: a name is resolved once, every address it has is checked, and the
+connection goes to the one that was checked, so that a name cannot mean another machine the second time. Redirects are
+followed by the same rules. What was fetched, and what cannot be, is remembered in a cache.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import http.client
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.robotparser
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from gpt2.data.corpus.sources.http_message import decode_body
+from gpt2.files import atomic_file
+
+AGENT = "gpt2kit-corpus"
+_ROBOTS_BYTES = 512 << 10
+_GONE = (404, 410, 401, 403, 451)
+
+Resolve = Callable[[str, int], list[str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """What an address gave.
+
+    Attributes:
+        address: the last one, after redirects.
+        status: of HTTP; 0 where it did not come so far.
+        content_type: as the server told.
+        body: decompressed.
+        problem: why there is no page; empty where there is one.
+        lasting: whether the problem will not mend by itself.
+    """
+
+    address: str
+    status: int = 0
+    content_type: str = ""
+    body: bytes = b""
+    problem: str = ""
+    lasting: bool = True
+
+
+class Cache:
+    """A folder that remembers what addresses gave: a head in JSON, and the body behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @staticmethod
+    def usual_place() -> Path:
+        """In the user's cache folder."""
+        base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+        return Path(base) / "gpt2" / "pages"
+
+    def _path(self, address: str) -> Path:
+        name = hashlib.blake2b(address.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        return self.folder / name[:2] / name
+
+    def get(self, address: str) -> Fetched | None:
+        """What is remembered."""
+        try:
+            head, _, body = self._path(address).read_bytes().partition(b"\n")
+            return Fetched(**json.loads(head), body=body)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def put(self, address: str, got: Fetched) -> None:
+        """Remember it."""
+        head = {name: value for name, value in asdict(got).items() if name != "body"}
+        with atomic_file(self._path(address)) as file:
+            file.write(json.dumps(head).encode() + b"\n" + got.body)
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a name."""
+    return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is of the open internet: not private, loopback, link-local, multicast or reserved."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None and not is_public(str(inner)):
+            return False
+        if ip in ipaddress.ip_network("64:ff9b::/96"):  # IPv4 behind a translator
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip.is_global and not ip.is_multicast
+
+
+class _RefusedError(Exception):
+    """An address that is not fetched, or an answer that is not taken; `lasting` as in `Fetched`."""
+
+    def __init__(self, why: str, *, lasting: bool = True) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+
+
+@dataclass(kw_only=True, slots=True)
+class _Host:
+    """What is known of a host: its rules, and when it may be asked again."""
+
+    robots: urllib.robotparser.RobotFileParser | None = None
+    next_request: float = 0.0
+    delay_seconds: float = 0.0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """Fetches pages.
+
+    Attributes:
+        cache: what is remembered.
+        delay_seconds: between two requests to a host; its robots.txt may ask for more.
+        most_delay_seconds: a host that asks for more is left alone.
+        connect_seconds: for connecting and for each read; total_seconds for a page from the first byte to the last.
+        max_bytes: of a body, as sent and decompressed.
+        redirects: how many are followed.
+        tries: of a request that failed in a way that may mend; waits double.
+        hosts: how many are asked at the same time.
+        resolve, allowed: how names become addresses, and which of them may be asked.
+        now, sleep: the clock.
+    """
+
+    cache: Cache
+    delay_seconds: float = 1.0
+    most_delay_seconds: float = 30.0
+    connect_seconds: float = 10.0
+    total_seconds: float = 60.0
+    max_bytes: int = 8 << 20
+    redirects: int = 5
+    tries: int = 3
+    hosts: int = 16
+    resolve: Resolve = resolve
+    allowed: Callable[[str], bool] = is_public
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _known: dict[str, _Host] = field(default_factory=dict[str, _Host])
+
+    def fetch_all(self, addresses: Sequence[str]) -> list[Fetched]:
+        """What each address gives, in their order; each host is asked by one thread, one request after the other."""
+        by_host: dict[str, list[int]] = {}
+        for place, address in enumerate(addresses):
+            by_host.setdefault(_host_of(address), []).append(place)
+        got: list[Fetched | None] = [None] * len(addresses)
+
+        def ask(places: list[int]) -> None:
+            for place in places:
+                got[place] = self.fetch(addresses[place])
+
+        with concurrent.futures.ThreadPoolExecutor(max_workers=self.hosts) as pool:
+            list(pool.map(ask, by_host.values()))
+        return [one for one in got if one is not None]
+
+    def fetch(self, address: str) -> Fetched:
+        """What an address gives; a problem is part of the answer and not an error."""
+        known = self.cache.get(address)
+        if known is not None:
+            return known
+        got = self._follow(address)
+        for attempt in range(1, self.tries):
+            if not got.problem or got.lasting:
+                break
+            self.sleep(self.delay_seconds * 2**attempt)
+            got = self._follow(address)
+        if not got.problem or got.lasting:
+            self.cache.put(address, got)
+        return got
+
+    def _follow(self, address: str) -> Fetched:
+        seen = [address]
+        try:
+            while True:
+                self._ask_robots(seen[-1])
+                got, target = self._request(seen[-1], self.max_bytes)
+                if not target:
+                    return got
+                target = urljoin(seen[-1], target)
+                if target in seen:
+                    raise _RefusedError(f"it redirects in a circle: {target}")
+                if len(seen) > self.redirects:
+                    raise _RefusedError(f"it redirects more than {self.redirects} times")
+                seen.append(target)
+        except _RefusedError as refused:
+            return Fetched(address=seen[-1], problem=str(refused), lasting=refused.lasting)
+        except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
+            return Fetched(address=seen[-1], problem=f"{type(error).__name__}: {error}", lasting=False)
+
+    def _host(self, key: str) -> _Host:
+        return self._known.setdefault(key, _Host(delay_seconds=self.delay_seconds))
+
+    def _ask_robots(self, address: str) -> None:
+        """Refuse what the host's robots.txt forbids; a host whose rules cannot be had is left alone for now."""
+        parts = urlsplit(address)
+        key = f"{parts.scheme}://{parts.netloc}"
+        host = self._host(key)
+        if host.robots is None:
+            rules = urllib.robotparser.RobotFileParser()
+            place = f"{key}/robots.txt"
+            got, target = self._request(place, _ROBOTS_BYTES, is_page=False)
+            for _ in range(self.redirects):
+                if not target:
+                    break
+                place = urljoin(place, target)
+                got, target = self._request(place, _ROBOTS_BYTES, is_page=False)
+            if got.status >= 500 or got.status == 429:
+                raise _RefusedError(f"its robots.txt answers {got.status}", lasting=False)
+            rules.parse(got.body.decode("utf-8", "replace").splitlines() if got.status == 200 else [])
+            host.robots = rules
+            asked = rules.crawl_delay(AGENT)
+            host.delay_seconds = max(self.delay_seconds, float(asked or 0))
+        if not host.robots.can_fetch(AGENT, address):
+            raise _RefusedError("its robots.txt forbids it")
+        if host.delay_seconds > self.most_delay_seconds:
+            raise _RefusedError(f"its robots.txt asks for {host.delay_seconds:g} s between requests")
+
+    def _request(self, address: str, max_bytes: int, *, is_page: bool = True) -> tuple[Fetched, str]:
+        """One request: what came, and where it redirects to."""
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise _RefusedError(f"only http and https are fetched, not {parts.scheme or 'this'}")
+        if parts.username or parts.password:
+            raise _RefusedError("it holds a password")
+        name = parts.hostname.encode("idna").decode("ascii") if not parts.hostname.isascii() else parts.hostname
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = self._host(f"{parts.scheme}://{parts.netloc}")
+        with host.turn:
+            wait = host.next_request - self.now()
+            if wait > 0:
+                self.sleep(wait)
+            try:
+                status, fields, body = self._exchange(parts, name, port, max_bytes)
+            finally:
+                host.next_request = self.now() + host.delay_seconds
+        if status in (301, 302, 303, 307, 308) and fields.get("location"):
+            return Fetched(address=address, status=status), fields["location"]
+        body, whole = decode_body(body, {"content-encoding": fields.get("content-encoding", "")})
+        got = Fetched(address=address, status=status, content_type=fields.get("content-type", ""), body=body)
+        if is_page and status != 200:
+            return replace(got, body=b"", problem=f"it answers {status}", lasting=status in _GONE), ""
+        if not whole or len(body) > max_bytes:
+            raise _RefusedError(f"it is larger than {max_bytes:,} bytes")
+        return got, ""
+
+    def _exchange(self, parts: SplitResult, name: str, port: int, max_bytes: int) -> tuple[int, dict[str, str], bytes]:
+        """Status, fields and body as sent; everything after the connection within `total_seconds`."""
+        late = threading.Event()
+        plain = socket.create_connection((self._check(name, port), port), timeout=self.connect_seconds)
+
+        def hang_up() -> None:
+            late.set()
+            with contextlib.suppress(OSError):
+                plain.shutdown(socket.SHUT_RDWR)
+
+        alarm = threading.Timer(self.total_seconds, hang_up)
+        alarm.daemon = True
+        alarm.start()
+        connection = http.client.HTTPConnection(name, port, timeout=self.connect_seconds)
+        connection.sock = plain  # the address that was checked, whatever the name means by now
+        try:
+            if parts.scheme == "https":
+                connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=name)
+            path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+            query = f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._')}" if parts.query else ""
+            fields = {"User-Agent": AGENT, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
+            connection.request("GET", path + query, headers=fields)
+            answer = connection.getresponse()
+            body = self._read(answer, max_bytes)
+        except (OSError, http.client.HTTPException) as error:
+            if late.is_set():
+                raise _RefusedError(f"it took more than {self.total_seconds:g} s", lasting=False) from error
+            raise
+        finally:
+            alarm.cancel()
+            connection.close()
+            plain.close()
+        if late.is_set():
+            raise _RefusedError(f"it took more than {self.total_seconds:g} s", lasting=False)
+        return answer.status, {field.lower(): value for field, value in answer.getheaders()}, body
+
+    def _check(self, name: str, port: int) -> str:
+        """The address to connect to, after all that the name has were checked."""
+        addresses = self.resolve(name, port)
+        if not addresses:
+            raise _RefusedError(f"{name} has no address", lasting=False)
+        for one in addresses:
+            if not self.allowed(one):
+                raise _RefusedError(f"{name} is at {one}, which is not a public address")
+        return addresses[0]
+
+    @staticmethod
+    def _read(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while data := answer.read1(1 << 16):
+            parts.append(data)
+            size += len(data)
+            if size > max_bytes:
+                raise _RefusedError(f"it is larger than {max_bytes:,} bytes")
+        return b"".join(parts)
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return address

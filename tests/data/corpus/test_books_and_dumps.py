@@ -1,0 +1,127 @@
+"""EPUB books, Gutenberg texts and MediaWiki dumps."""
+
+import bz2
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2.data.corpus.sources.epub import read_epub
+from gpt2.data.corpus.sources.mediawiki import read_mediawiki
+from gpt2.data.corpus.sources.texts import read_parquet, read_text, without_gutenberg
+
+CONTAINER = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>
+<rootfile full-path="OPS/book.opf"/></rootfiles></container>"""
+PACKAGE = """<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/">
+<metadata><dc:rights>Public domain</dc:rights></metadata>
+<manifest><item id="b" href="two.xhtml"/><item id="a" href="one%20.xhtml"/><item id="c" href="lost.xhtml"/></manifest>
+<spine><itemref idref="a"/><itemref idref="b"/><itemref idref="c"/><itemref idref="nowhere"/></spine></package>"""
+
+
+def write_book(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr("META-INF/container.xml", CONTAINER)
+        book.writestr("OPS/book.opf", PACKAGE)
+        book.writestr("OPS/two.xhtml", "<html><body><h1>Two</h1><p>The end.</p></body></html>")
+        book.writestr("OPS/one .xhtml", "<html><body><h1>One</h1><p>The beginning.</p></body></html>")
+    return path
+
+
+def read(reader: Any, path: Path) -> tuple[list[Any], list[str]]:
+    damage: list[str] = []
+    return list(reader(path, lambda one: damage.append(str(one)), lambda n_bytes: None)), damage
+
+
+def test_a_book_in_reading_order(tmp_path: Path) -> None:
+    pages, damage = read(read_epub, write_book(tmp_path / "a.epub"))
+    assert [(page.text, page.licence) for page in pages] == [("One\nThe beginning.\n\nTwo\nThe end.", "Public domain")]
+    assert len(damage) == 1
+    assert "the chapter OPS/lost.xhtml cannot be read" in damage[0]
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 900), st.binary(max_size=8))
+def test_any_spoilt_book_is_told(tmp_path_factory: pytest.TempPathFactory, at: int, spoil: bytes) -> None:
+    path = write_book(tmp_path_factory.getbasetemp() / "spoilt.epub")
+    data = bytearray(path.read_bytes())
+    data[at : at + len(spoil)] = spoil
+    path.write_bytes(data)
+    pages, damage = read(read_epub, path)
+    assert pages or damage
+
+
+def test_gutenberg_notices_are_left_out(tmp_path: Path) -> None:
+    text = "The Project Gutenberg eBook\nlicence\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\r\n\r\nIt was.\r\n"
+    (tmp_path / "a.txt").write_bytes((text + "*** END OF THE PROJECT GUTENBERG EBOOK X ***\nlicence").encode("utf-8"))
+    assert read(read_text, tmp_path / "a.txt")[0][0].text == "It was."
+    assert without_gutenberg("*** START OF nothing") == "*** START OF nothing"
+
+
+ARTICLE = """{{Infobox|a={{b}}}}
+'''Moss''' is a [[plant|small plant]].<ref name="x">A book</ref> It has [[leaf|leaves]].
+
+{| class="wikitable"
+| a || b
+|}
+== Where ==
+* In [[forest]]s
+[[File:Moss.jpg|thumb|A picture]]
+[[Category:Plants]]"""
+
+
+def dump(*articles: tuple[str, str, str]) -> bytes:
+    def page(title: str, ns: str, text: str) -> str:
+        moved = "<redirect title='x'/>" if text.startswith("#") else ""
+        return (
+            f"<page><title>{title}</title><ns>{ns}</ns>{moved}<revision><text>{escaped(text)}</text></revision></page>"
+        )
+
+    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo><base>https://x.example/wiki/Main</base>'
+    return (head + "</siteinfo>" + "".join(page(*one) for one in articles) + "</mediawiki>").encode()
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def test_articles_without_their_markup(tmp_path: Path) -> None:
+    data = dump(("Moss and fern", "0", ARTICLE), ("Talk:Moss", "1", "hello"), ("Mos", "0", "#REDIRECT [[Moss]]"))
+    for name, packed in (("a.xml", data), ("a.xml.bz2", bz2.compress(data))):
+        (tmp_path / name).write_bytes(packed)
+        pages, damage = read(read_mediawiki, tmp_path / name)
+        assert not damage
+        assert [page.address for page in pages] == ["https://x.example/wiki/Moss_and_fern"]
+        text = pages[0].text
+        assert text.startswith("Moss is a small plant. It has leaves.")
+        assert "In forests" in text
+        for gone in ("Infobox", "wikitable", "A book", "thumb", "Category", "{{", "[[", "''"):
+            assert gone not in text
+
+
+def test_a_dump_that_was_cut_off_keeps_what_is_before(tmp_path: Path) -> None:
+    data = dump(*((f"Number {n}", "0", f"Article {n} of many.") for n in range(20)))
+    (tmp_path / "a.xml").write_bytes(data[: len(data) // 2])
+    pages, damage = read(read_mediawiki, tmp_path / "a.xml")
+    assert 5 < len(pages) < 12
+    assert "the dump cannot be read further" in damage[0]
+    (tmp_path / "b.xml.bz2").write_bytes(bz2.compress(data)[:-30])
+    assert "cannot be read further" in read(read_mediawiki, tmp_path / "b.xml.bz2")[1][0]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = {"text": ["one", None, "two"], "url": ["http://a.example", None, "ftp://b"], "license": ["MIT", None, None]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    pages, damage = read(read_parquet, tmp_path / "a.parquet")
+    assert [(page.text, page.address, page.licence) for page in pages] == [
+        ("one", "http://a.example", "MIT"),
+        ("two", "", ""),
+    ]
+    assert not damage
+    (tmp_path / "b.parquet").write_bytes(b"PAR1nonsense")
+    assert "the file is broken" in read(read_parquet, tmp_path / "b.parquet")[1][0]
