@@ -189,7 +189,7 @@ def main() -> None:
             print(
                 f"{name:<16}", {rows: round(ms, 1) for rows, ms in found["steps"]["step_ms"].items()}, "ms", flush=True
             )
-            found["loops"] = loops(backend, min(chosen.rounds, 3), chosen.tokens // 4)
+            found["loops"] = loops(backend, min(chosen.rounds, 3), chosen.tokens // 2)
             print(f"{name + ', a loop':<34}" + told(found["loops"]), flush=True)
             backend.close()
             write_json(RESULT, result)  # after each, for the large ones take long
