@@ -82,6 +82,10 @@ def test_one_place_is_seen_as_by_the_inspect_room(tiny: Any, tiny_model: Languag
         ]
         assert {str(each["id"]) for each in seen["alternatives"]} <= seen["pieces"].keys()
     assert ask(tiny, prompt=TEXT, position=2)["attention"] is None
+    bare = ask(tiny, prompt=TEXT, position=2, top_logprobs=0)
+    assert (bare["alternatives"], bare["lens"][0]["top_logprobs"], bare["kept"]) == ([], [], 50257)
+    banned = ask(tiny, prompt=TEXT, position=2, top_logprobs=1, top_k=1, logit_bias={str(ids[2]): 100})
+    assert (banned["kept"], banned["alternatives"][0]["filtered_logprob"]) == (1, None)
 
 
 def test_texts_of_any_length_are_seen(tiny: Any, tiny_model: LanguageModel) -> None:
@@ -110,6 +114,7 @@ def test_texts_of_any_length_are_seen(tiny: Any, tiny_model: LanguageModel) -> N
         ({"prompt": TEXT, "top_logprobs": 21}, "top_logprobs", "the limit logprobs is 20"),
         ({"prompt": TEXT, "temperature": 3}, "temperature", "less than or equal to 2"),
         ({"prompt": TEXT, "position": "1"}, "position", "integer"),
+        ({"prompt": TEXT, "position": 1, "logit_bias": {"50257": 1}}, "logit_bias", "no token 50257"),
         ({}, "prompt", "missing"),
     ],
 )

@@ -13,7 +13,7 @@ from gpt2.backends.seam import Backend, Floats, Trace, Want
 from gpt2.errors import ContextError, GenerationError
 from gpt2.generation import Sampling
 from gpt2.generation.filters import Logits, Row, log_normaliser
-from gpt2.generation.sampler import Sampler
+from gpt2.generation.sampler import Sampler, best_of_rows
 from gpt2.inspect.reading import chosen, run
 from gpt2.tokenizer import Tokenizer
 
@@ -121,40 +121,37 @@ def view_token(
     )
     result = run(backend, before, want)
     assert result.logits_RV is not None
-    assert result.best_ids_RK is not None
-    assert result.best_logprobs_RK is not None
     assert result.entropies_R is not None
 
     ids_N, logprobs_N = _sampled_from(result.logits_RV[0], sampling or Sampling(), tokenizer, before, config.vocab_size)
     filtered = dict(zip(ids_N.tolist(), logprobs_N.tolist(), strict=True))
-    pairs = zip(result.best_ids_RK[0].tolist(), result.best_logprobs_RK[0].tolist(), strict=True)
+    [pairs] = best_of_rows(result) or [()]
     alternatives = tuple(
         Alternative(token=token, logprob=logprob, filtered_logprob=filtered.get(token)) for token, logprob in pairs
     )
-    depths: list[Depth] = []
-    for depth in every_depth:
-        read = head.read(result.residual[depth], Want(rows=1, best=min(best, 3), targets=[actual or 0]))
-        assert read.best_ids_RK is not None
-        assert read.best_logprobs_RK is not None
-        assert read.target_ranks_R is not None
-        assert read.target_logprobs_R is not None
-        likeliest = zip(read.best_ids_RK[0].tolist(), read.best_logprobs_RK[0].tolist(), strict=True)
-        known = actual is not None
-        depths.append(
-            Depth(
-                depth=depth,
-                best=tuple(likeliest),
-                rank=int(read.target_ranks_R[0]) if known else None,
-                logprob=float(read.target_logprobs_R[0]) if known else None,
-            )
-        )
     return TokenView(
         position=position,
         alternatives=alternatives,
         kept=len(filtered),
         entropy=float(result.entropies_R[0]),
-        depths=tuple(depths),
+        depths=_read_depths(head, [result.residual[depth][0] for depth in every_depth], actual, best=min(best, 3)),
         attention_HS=np.concatenate([result.attention[pair] for pair in heads]) if heads else None,
+    )
+
+
+def _read_depths(head: Head, residual_D: Sequence[Floats], actual: int | None, *, best: int) -> tuple[Depth, ...]:
+    """The lens over one place: what each depth predicts, all in one product with the embedding."""
+    rows = len(residual_D)
+    read = head.read(np.stack(residual_D), Want(rows=rows, best=best, targets=[actual or 0] * rows))
+    assert read.target_ranks_R is not None
+    assert read.target_logprobs_R is not None
+    likeliest = best_of_rows(read) or [()] * rows
+    known = actual is not None
+    return tuple(
+        Depth(depth=depth, best=pairs, rank=rank if known else None, logprob=logprob if known else None)
+        for depth, (pairs, rank, logprob) in enumerate(
+            zip(likeliest, read.target_ranks_R.tolist(), read.target_logprobs_R.tolist(), strict=True)
+        )
     )
 
 
@@ -166,6 +163,8 @@ def _sampled_from(
     sampler = Sampler(sampling, seed=0, n_prompt=len(before), n_ids=n_ids, vocab_size=vocab_size, end_ids=())
     logits_N = sampler.change(logits_V[:n_ids], before)
     row: Row = np.arange(n_ids, dtype=np.int64), logits_N
+    if logits_N.max() == -np.inf:
+        return row[0][:0], logits_N[:0]
     if sampling.is_greedy:
         return np.array([logits_N.argmax()], np.int64), np.zeros(1, np.float32)
     ids_M, kept_M = sampler.keep(row)

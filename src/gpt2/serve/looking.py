@@ -38,6 +38,7 @@ async def inspect(service: Service, request: Request) -> Response:
     asked = await read(request, InspectRequest, service.limits)
     served = service.models.get(asked.model)
     service.check_ready()
+    served.check_ids(list(asked.logit_bias), "logit_bias")
     top, most = asked.top_logprobs, service.limits.logprobs
     if top is not None and top > most:
         raise limit_exceeded("top_logprobs asks for too many tokens", top, "logprobs", most, param="top_logprobs")
