@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2.generation import Scheduler
 from gpt2.language_model import LanguageModel
@@ -12,7 +12,9 @@ from gpt2.serve.engine import Engine
 from gpt2.serve.faults import ApiError, bad_request
 from gpt2.serve.limits import Limits
 from gpt2.serve.relay import ExactWork
-from gpt2.serve.vocabulary import Vocabulary, token_names
+
+if TYPE_CHECKING:
+    from gpt2.serve.vocabulary import Vocabulary
 
 
 def release() -> str:
@@ -75,12 +77,15 @@ class ServedModel:
 
     @cached_property
     def token_names(self) -> list[str]:
-        """A name for each id."""
-        return token_names(self.model)
+        """The text of each id; of one that is part of a character its bytes, as OpenAI writes them, so that no two
+        ids have one name."""
+        return [_name(piece) for piece in self.model.tokenizer.vocabulary.tokens]
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """What grammars are compiled against."""
+    def vocabulary(self) -> "Vocabulary":
+        """What grammars are compiled against; llguidance comes with the first of them."""
+        from gpt2.serve.vocabulary import Vocabulary
+
         return Vocabulary(self.model)
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
@@ -150,3 +155,10 @@ class ModelSet:
                 code="model_not_found",
             )
         return found
+
+
+def _name(piece: bytes) -> str:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2.errors import Gpt2Error
-from gpt2.generation import Request, Sampling
-from gpt2.serve.constraints import constraint_of
+from gpt2.generation import Constraint, Request, Sampling
 from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
 from gpt2.serve.limits import Limits
 from gpt2.serve.models import ServedModel
@@ -63,7 +62,7 @@ def make_plan(
     for number, ids in enumerate(prompts):
         _check_context(ids, max_tokens, served, _param("prompt", number, prompts))
     sampling = _sampling(asked, max_tokens, served)
-    constraint = constraint_of(asked, served, limits)
+    constraint = _constraint(asked, served, limits)
     base = secrets.randbits(64) if asked.seed is None else asked.seed % 2**64
     requests = tuple(
         Request(
@@ -85,6 +84,15 @@ def make_plan(
         n=sampling.n,
         n_tokens=sum(len(ids) + sampling.candidates * max_tokens for ids in prompts),
     )
+
+
+def _constraint(asked: CompletionRequest, served: ServedModel, limits: Limits) -> Constraint | None:
+    wanted = (asked.response_format, asked.structured_outputs, asked.allowed_token_ids, asked.bad_words or None)
+    if all(demand is None for demand in wanted):
+        return None
+    from gpt2.serve.constraints import constraint_of  # and with it llguidance, which few requests need
+
+    return constraint_of(asked, served, limits)
 
 
 def _refuse_unsupported(asked: CompletionRequest) -> None:

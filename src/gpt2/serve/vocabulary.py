@@ -1,4 +1,4 @@
-"""A model's vocabulary in the forms that the server needs: a name for each token, and what llguidance compiles."""
+"""A model's vocabulary as llguidance wants it, to compile grammars against."""
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
@@ -15,18 +15,6 @@ class Vocabulary:
     def __init__(self, model: LanguageModel) -> None:
         self.size = model.tokenizer.vocab_size
         self.compiled = LLTokenizer(TokenizerWrapper(_Described(model)))
-
-
-def token_names(model: LanguageModel) -> list[str]:
-    """The text of each id; of one that is part of a character its bytes, as OpenAI writes them: no two are the same."""
-    return [_name(piece) for piece in model.tokenizer.vocabulary.tokens]
-
-
-def _name(piece: bytes) -> str:
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 class _Described:
