@@ -135,7 +135,7 @@ def test_lambada_counts_what_is_right(setting: Callable[..., Setting]):
 
 
 def test_wsc273(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
-    plan = wsc273.plan([WSC], setting())
+    plan = wsc273.plan([WSC], setting(choices={"start": "endoftext"}))
     answers = score_targets(model.backend, plan.requests)
     full = partial = 0
     for i, line in enumerate(WSC.splitlines()):
@@ -159,8 +159,8 @@ def test_wsc273(model: LanguageModel, hf_logprobs, setting: Callable[..., Settin
 
 
 def test_limits(setting: Callable[..., Setting]):
-    assert len(wsc273.plan([WSC], setting(limit=2)).requests) == 8
-    assert wsc273.plan([WSC], setting(limit=9)).n_examples == 3
+    assert len(wsc273.plan([WSC], setting(limit=2, choices={"start": "nothing"})).requests) == 8
+    assert wsc273.plan([WSC], setting(limit=9, choices={"start": "nothing"})).n_examples == 3
     choices = {"text": "openai", "start": "nothing"}
     assert len(lambada.plan([LAMBADA], setting(limit=1, choices=choices)).requests) == 1
 

@@ -178,7 +178,7 @@ def _run(model: LanguageModel, name: str, plan: Plan, answers: Answers, progress
     missing = [i for i, answer in enumerate(found) if answer is None]
     begin, n_tokens, done = time.perf_counter(), 0, len(found) - len(missing)
     progress(name, done, len(found))
-    for group in _groups(plan.requests, missing):
+    for group in groups(plan.requests, missing):
         requests = [plan.requests[i] for i in group]
         computed, n = answers_of(model, requests)
         for i, request, answer in zip(group, requests, computed, strict=True):
@@ -232,7 +232,7 @@ def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Seque
     return continued, n_tokens
 
 
-def _groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
+def groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
     """Requests that are computed together: of about the same length, up to `_STEP_TOKENS` tokens, or so many prompts.
 
     Neighbours that begin alike stay together, and what they share counts once.

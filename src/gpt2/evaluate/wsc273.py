@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpt2.errors import DataError
 from gpt2.evaluate import multiple_choice
-from gpt2.evaluate.benchmark import Benchmark, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Plan, Setting
 from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import Target, TargetScore
 
@@ -32,8 +32,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     for schema in schemas:
         rest = tuple(setting.encode(schema.rest))
         for start in map(setting.encode, schema.starts):
-            requests.append(Target(context=(setting.eot,), targets=(*start, *rest)))
-            requests.append(Target(context=(setting.eot, *start), targets=rest))
+            before = (setting.eot, *start) if setting.choices["start"] == "endoftext" else tuple(start)
+            requests.append(Target(context=before[:1], targets=(*before[1:], *rest)))
+            requests.append(Target(context=before, targets=rest))
 
     def measure(results: Sequence[TargetScore]) -> Figures:
         logprobs = [math.fsum(result.logprobs) for result in results]
@@ -74,7 +75,7 @@ BENCHMARK = Benchmark(
     title="Winograd schemas",
     protocol=(
         "Section 3.4: the formulation of Trinh and Le (2018): the name that makes the sentence likelier is taken, by "
-        "the probability of the whole sentence (full) or of what follows the name (partial). The paper prints 70.70 % "
+        "the probability of the whole sentence (full) or of what follows the name (partial). Open: what stands before the sentence. The paper prints 70.70 % "
         "for the largest model, without saying of which scoring it is; its figure 3 has both."
     ),
     files=(
@@ -87,7 +88,12 @@ BENCHMARK = Benchmark(
             "scripts/eval/local_data/language_understanding/winograd_wsc.jsonl",
         ),
     ),
-    choices={},
+    choices={
+        "start": Choice(
+            values=("endoftext", "nothing"),
+            help="what stands before the sentence; after nothing its first token is not scored",
+        )
+    },
     plan=plan,
     paper={"accuracy_partial": (None, None, None, 70.70), "accuracy_full": (None, None, None, 70.70)},
     made_up=("wsc273.jsonl",),

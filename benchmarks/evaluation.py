@@ -1,0 +1,151 @@
+"""Evaluating beside a plain loop with transformers, on the same examples. Writes results/evaluation.json.
+
+    python benchmarks/evaluation.py [--shape gpt2] [--examples 24] [--rounds 3] [--batch-sizes 1 8]
+
+Three kinds of work, with random weights of a published shape (or --model): the last words of passages (as LAMBADA),
+ten continuations after the same twenty sentences (as CBT), and a long text in windows (as WikiText). The text is made
+up of random words; the speed does not depend on it. Both sides take turns and must agree on every log-probability. The
+loop is what evaluation harnesses do on a CPU: padded batches of similar length, all logits, log-softmax,
+gather; its best batch size counts. The figure is tokens of the examples per second, shared beginnings counted each time.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import gpt2
+from gpt2 import checkpoint
+from gpt2.bench import facts
+from gpt2.checkpoint import Weights, shapes
+from gpt2.config import PUBLISHED
+from gpt2.evaluate.harness import score_all
+from gpt2.evaluate.language_modelling import windows
+from gpt2.files import write_json
+from gpt2.generation.targets import Target
+from gpt2.language_model import LanguageModel
+from gpt2.tokenizer import Tokenizer
+
+RESULT = Path(__file__).parent / "results" / "evaluation.json"
+
+
+def works(n: int, n_positions: int) -> dict[str, list[Target]]:
+    draw = random.Random(0)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(1000, 20000) for _ in range(length))
+
+    last_words = [Target(context=ids(draw.randrange(60, 120)), targets=ids(1)) for _ in range(n)]
+    choices: list[Target] = []
+    for _ in range(max(1, n // 8)):
+        story = ids(450)
+        choices += [Target(context=story, targets=ids(draw.randrange(8, 16))) for _ in range(10)]
+    text = windows(ids(40 * n), eot=50256, n_positions=n_positions, stride=n_positions // 2)
+    return {"last words": last_words, "ten continuations": choices, "windows": list(text)}
+
+
+def plain_loop(model: object, targets: Sequence[Target], batch_size: int) -> list[float]:
+    import torch
+
+    order = sorted(range(len(targets)), key=lambda i: -targets[i].n_tokens)
+    found = [0.0] * len(targets)
+    for first in range(0, len(order), batch_size):
+        group = order[first : first + batch_size]
+        longest = max(targets[i].n_tokens for i in group)
+        ids = torch.zeros((len(group), longest), dtype=torch.long)
+        for row, i in enumerate(group):
+            each = targets[i].context + targets[i].targets[:-1]
+            ids[row, : len(each)] = torch.tensor(each)
+        with torch.inference_mode():
+            logprobs = torch.log_softmax(model(ids).logits, -1)  # pyright: ignore
+        for row, i in enumerate(group):
+            begin = len(targets[i].context) - 1
+            rows = logprobs[row, begin : begin + len(targets[i].targets)]
+            found[i] = rows.gather(1, torch.tensor(targets[i].targets)[:, None]).sum().item()
+    return found
+
+
+def timed(compute: Callable[[], list[float]]) -> tuple[float, list[float]]:
+    begin = time.perf_counter()
+    found = compute()
+    return time.perf_counter() - begin, found
+
+
+def by_us(model: LanguageModel, targets: Sequence[Target]) -> list[float]:
+    return [sum(score.logprobs) for score in score_all(model, targets)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=PUBLISHED, default="gpt2")
+    parser.add_argument("--model", help="instead of random weights")
+    parser.add_argument("--examples", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", action="store_true", help="note that the machine had other work")
+    chosen = parser.parse_args()
+
+    import torch
+    import transformers
+
+    torch.set_num_threads(chosen.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        if chosen.model:
+            with gpt2.load(chosen.model) as model:
+                model.save(folder)
+        else:
+            config = PUBLISHED[chosen.shape]
+            draw = np.random.default_rng(0)
+            arrays = {
+                name: np.full(shape, name.endswith(".g"), np.float32)
+                if len(shape) == 1
+                else 0.02 * draw.standard_normal(shape, np.float32)
+                for name, shape in shapes(config).items()
+            }
+            checkpoint.write_folder(folder, Weights.from_arrays(config, arrays), config, Tokenizer.published())
+        ours = gpt2.load(folder, weights="fp32", threads=chosen.threads)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        result: dict[str, dict[str, float]] = {}
+        for name, targets in works(chosen.examples, ours.config.n_positions).items():
+            n_tokens = sum(target.n_tokens for target in targets)
+            seconds: dict[str, list[float]] = {}
+            for _ in range(chosen.rounds):
+                took, found = timed(partial(by_us, ours, targets))
+                seconds.setdefault("gpt2", []).append(took)
+                for batch_size in chosen.batch_sizes:
+                    took, reference = timed(partial(plain_loop, theirs, targets, batch_size))
+                    seconds.setdefault(f"transformers, batch {batch_size}", []).append(took)
+                    assert np.allclose(found, reference, rtol=1e-5, atol=1e-3), "the two disagree"
+            speeds = {engine: n_tokens / statistics.median(each) for engine, each in seconds.items()}
+            peers = {engine: speed for engine, speed in speeds.items() if engine != "gpt2"}
+            # round by round, so that a slow moment hits both
+            best = max(peers, key=peers.__getitem__)
+            ratios = [them / us for us, them in zip(seconds["gpt2"], seconds[best], strict=True)]
+            result[name] = {**speeds, "tokens": n_tokens, "times as fast": statistics.median(ratios)}
+            line = "   ".join(f"{engine} {speed:8,.0f}" for engine, speed in speeds.items())
+            print(f"{name:<18} {line} tokens/s   {result[name]['times as fast']:.2f}x")
+        ours.close()
+    write_json(
+        RESULT,
+        {
+            **facts(),
+            "command": f"benchmarks/evaluation.py --shape {chosen.shape}",
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "shape": chosen.model or chosen.shape,
+            "threads": chosen.threads,
+            "busy_machine": chosen.busy,
+            "tokens_per_second": result,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
