@@ -89,8 +89,10 @@ def test_cbt_is_written_as_a_book_is(setting: Callable[..., Setting]):
 
 
 def test_hellaswag(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
-    for text, length in (("plain", "tokens"), ("harness", "characters")):
-        plan = hellaswag.plan([made_up("hellaswag.jsonl")], setting(choices={"text": text, "length": length}))
+    for text, length, start in (("plain", "tokens", "endoftext"), ("harness", "characters", "nothing")):
+        plan = hellaswag.plan(
+            [made_up("hellaswag.jsonl")], setting(choices={"text": text, "length": length, "start": start})
+        )
         answers = score_targets(model.backend, plan.requests)
         plain = by_length = 0
         for number, line in enumerate(made_up("hellaswag.jsonl").splitlines()):
@@ -99,7 +101,7 @@ def test_hellaswag(model: LanguageModel, hf_logprobs, setting: Callable[..., Set
             if text == "harness":
                 before = f"{item['activity_label']}: {item['ctx_a']} {item['ctx_b'].capitalize()}"
                 endings = [ending.replace(" [title]", ". ").replace("  ", " ") for ending in endings]
-            ids = [EOT, *model.tokenizer.encode(before)]
+            ids = [EOT] * (start == "endoftext") + model.tokenizer.encode(before)
             each = [model.tokenizer.encode(f" {ending}") for ending in endings]
             sums = [logprob(hf_logprobs, ids, ending) for ending in each]
             assert [sum(a.logprobs) for a in answers[4 * number : 4 * number + 4]] == pytest.approx(sums, abs=NEAR)
@@ -111,7 +113,7 @@ def test_hellaswag(model: LanguageModel, hf_logprobs, setting: Callable[..., Set
 
 def test_what_stands_before_is_cut_to_the_context(setting: Callable[..., Setting]):
     long = json.dumps({"ctx": "word " * 99 + "end", "endings": ["a", "b c d", "e", "f"], "label": "1"})
-    plan = hellaswag.plan([long], setting(choices={"text": "plain", "length": "tokens"}))
+    plan = hellaswag.plan([long], setting(choices={"text": "plain", "length": "tokens", "start": "nothing"}))
     assert {request.context for request in plan.requests} == {plan.requests[0].context}
     assert max(request.n_tokens for request in plan.requests) == 64
 
@@ -301,7 +303,7 @@ def test_wmt14(setting: Callable[..., Setting]):
         (cbt.plan, {"detokenize": "yes"}, "question 1 of CBT is not lines .* begins 'nonsense'"),
         (
             hellaswag.plan,
-            {"text": "plain", "length": "tokens"},
+            {"text": "plain", "length": "tokens", "start": "nothing"},
             "line 1 of HellaSwag is not an item: it begins 'nonsense'",
         ),
         (coqa.plan, {"set": "dev"}, "CoQA's file is not stories"),

@@ -25,7 +25,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             lines, as_they_were = done.lines, as_they_were + done.as_they_were
         n_lines += len(lines)
         items.append(_item(lines, answer, candidates))
-    requests = multiple_choice.requests_of(items, setting)
+    requests = multiple_choice.requests_of(items, setting, start=(setting.eot,))
 
     def measure(results: Sequence[TargetScore]) -> Figures:
         right = [

@@ -14,7 +14,8 @@ from gpt2.generation.targets import TargetScore
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """Four requests an item: each ending after the same beginning."""
     items = _items(texts[0], cleaned=setting.choices["text"] == "harness")[: setting.limit]
-    requests = multiple_choice.requests_of(items, setting)
+    start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
+    requests = multiple_choice.requests_of(items, setting, start=start)
 
     def normalised(item: Item, values: Sequence[float], n_tokens: Sequence[int]) -> list[float]:
         if setting.choices["length"] == "tokens":
@@ -98,6 +99,7 @@ BENCHMARK = Benchmark(
             values=("plain", "harness"),
             help="as the file has it, or with the activity before it and cleaned as lm-evaluation-harness does",
         ),
+        "start": Choice(values=("nothing", "endoftext"), help="what stands before the item"),
         "length": Choice(values=("tokens", "characters"), help="what the normalised accuracy divides by"),
     },
     plan=plan,

@@ -23,14 +23,19 @@ class Item:
     names: tuple[str, ...]
 
 
-def requests_of(items: Sequence[Item], setting: Setting) -> list[Target]:
+def requests_of(items: Sequence[Item], setting: Setting, *, start: Sequence[int]) -> list[Target]:
     """One request for each continuation of each item; what stands before it, from its end, as far as the context goes.
 
     All continuations of an item stand after the same tokens, those that the longest leaves room for.
+
+    Args:
+        items: at least one token stands before each, `start` included.
+        setting: the vocabulary and the context.
+        start: what stands before everything.
     """
     requests: list[Target] = []
     for item in items:
-        before = (setting.eot, *setting.encode(item.before))
+        before = (*start, *setting.encode(item.before)) or (setting.eot,)
         targets = [tuple(setting.encode(each))[: setting.n_positions] for each in item.continuations]
         kept = before[-(setting.n_positions - max(map(len, targets)) + 1) :]
         requests += [Target(context=kept, targets=each) for each in targets]
