@@ -75,9 +75,9 @@ BENCHMARK = Benchmark(
     title="Winograd schemas",
     protocol=(
         "Section 3.4: the formulation of Trinh and Le (2018): the name that makes the sentence likelier is taken, by "
-        "the probability of the whole sentence (full) or of what follows the name (partial). Open: what stands before the "
-        "sentence. The paper prints 70.70 % for the largest model, without saying of which scoring it is; its figure "
-        "3 has both."
+        "the probability of the whole sentence (full) or of what follows the name (partial). The paper prints 70.70 % "
+        "for the largest model, without saying of which scoring it is; its figure 3 has both. Open: what stands before "
+        "the sentence."
     ),
     files=(
         DataFile(
