@@ -380,7 +380,7 @@ class LanguageModel:
         Args:
             folder: takes its name when it is complete.
             format: "hf", a Hugging Face folder; or "openai", "llmc", "gguf".
-            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, q8_0.
+            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, int4, q8_0.
             overwrite: replace a model that is there.
 
         Raises:

@@ -7,6 +7,7 @@ from gpt2.backends.native import NativeBackend
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Trace, Want, Work
 from gpt2.checkpoint.forms import int8_round, int8_scale
+from gpt2.checkpoint.int4 import to_int4
 from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
@@ -194,6 +195,29 @@ def test_weights_stored_as_int8_are_taken_as_they_are(level: str) -> None:
     assert (logits_TV * exact_TV).sum() / np.sqrt((logits_TV**2).sum() * (exact_TV**2).sum()) > 0.999
     fp32_TV = all_logits(NativeBackend(Weights(config, stored), form="fp32", threads=1), ids, 16)
     np.testing.assert_allclose(fp32_TV, exact_TV, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_stored_as_int4_are_taken_as_they_are_the_head_too(level: str) -> None:
+    config = ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=128, vocab_size=101)
+    stored = {
+        name: to_int4(StoredArray(data=values, dtype="F32"), name, by_output=name == "wte")
+        if values.ndim == 2 and name != "wpe"
+        else StoredArray(data=values, dtype="F32")
+        for name, values in arrays(config).items()
+    }
+    backend = NativeBackend(Weights(config, stored), threads=2)
+    assert backend.weights == "int4"
+    ids = tokens(config, 90)
+    logits_TV = all_logits(backend, ids, 16)
+    exact_TV = reference.logits(config, {name: array.float32() for name, array in stored.items()}, ids)
+    # what is left is the rounding of activations: int8 weights of the same values are no nearer
+    assert (logits_TV * exact_TV).sum() / np.sqrt((logits_TV**2).sum() * (exact_TV**2).sum()) > 0.999
+    np.testing.assert_allclose(
+        all_logits(NativeBackend(Weights(config, stored), form="fp32", threads=1), ids, 16),
+        exact_TV,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("name", ["wte", "h.0.mlp.c_proj.w", "ln_f.b"])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from gpt2.checkpoint.int4 import quantise_int4
 from gpt2.errors import BackendError
 from gpt2.native import forms
-from gpt2.native.library import Library, Matrix, source_of_codes, source_of_floats
+from gpt2.native.library import Library, Matrix, source_of_codes, source_of_floats, source_of_int4
 
 # inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one
 SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16)]
@@ -46,10 +47,21 @@ def test_int8_equals_its_definition(library: Library, level: str, inputs: int, o
 def test_int4_equals_its_definition(library: Library, level: str, inputs: int, outputs: int) -> None:
     w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs)
     matrix = Matrix(library, source_of_floats(w_IO), level=level, form="int4", inputs=inputs, outputs=outputs)
-    codes_IO, group_scale_GO, row_scale_O = forms.quantise_int4(w_IO)
+    codes_IO, group_scale_GO, row_scale_O = quantise_int4(w_IO)
     whole_IO = codes_IO * np.repeat(group_scale_GO, forms.GROUP_INPUTS, axis=0)[:inputs]
     np.testing.assert_array_equal(matrix.weights(), whole_IO.astype(np.float32) * row_scale_O)
     np.testing.assert_array_equal(matrix.apply(x_NI), forms.apply(x_NI, codes_IO, row_scale_O, group_scale_GO))
+
+
+def test_int4_codes_are_taken_as_they_are(library: Library, level: str) -> None:
+    w_IO = random_matrix(100, 50)
+    codes_IO, group_scale_GO, row_scale_O = quantise_int4(w_IO)
+    codes_OI, group_scale_OG = np.ascontiguousarray(codes_IO.T), np.ascontiguousarray(group_scale_GO.T, np.uint8)
+    source = source_of_int4(codes_OI, row_scale_O, group_scale_OG)
+    matrix = Matrix(library, source, level=level, form="int4", inputs=100, outputs=50)
+    packed = Matrix(library, source_of_floats(w_IO), level=level, form="int4", inputs=100, outputs=50)
+    np.testing.assert_array_equal(matrix.weights(), packed.weights())
+    np.testing.assert_array_equal(matrix.apply(random_rows(100)), packed.apply(random_rows(100)))
 
 
 def test_the_largest_products_do_not_overflow(library: Library, level: str) -> None:
@@ -106,7 +118,7 @@ def test_a_transposed_matrix_packs_the_same(library: Library, level: str, form: 
 
 def test_int4_fits_better_than_by_the_largest_weight() -> None:
     w_IO = np.random.default_rng(4).standard_normal((256, 64)).astype(np.float32)
-    codes_IO, group_scale_GO, row_scale_O = forms.quantise_int4(w_IO)
+    codes_IO, group_scale_GO, row_scale_O = quantise_int4(w_IO)
     fitted_IO = codes_IO * np.repeat(group_scale_GO, forms.GROUP_INPUTS, axis=0) * row_scale_O
     step_GO = np.abs(w_IO.reshape(8, 32, 64)).max(axis=1) / 7
     plain_IO = np.rint(w_IO.reshape(8, 32, 64) / step_GO[:, None]) * step_GO[:, None]

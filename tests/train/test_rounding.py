@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2.native.forms import GROUP_INPUTS, quantise_int4, quantise_int8
+from gpt2.checkpoint.int4 import GROUP_INPUTS, quantise_int4
+from gpt2.native.forms import quantise_int8
 from gpt2.train.rounding import round_int4, round_int8, rounded
 
 

@@ -17,6 +17,7 @@ from gpt2.errors import BackendError
 from gpt2.machine import available_memory_bytes, physical_cores, usable_cores
 from gpt2.native.library import (
     FORMS,
+    INT4_WHOLE,
     PAGE_TOKENS,
     Engine,
     Library,
@@ -24,6 +25,7 @@ from gpt2.native.library import (
     choose_level,
     source_of_codes,
     source_of_floats,
+    source_of_int4,
 )
 
 _CACHED_BYTES = 64 << 20  # what the last level of many a desktop's caches holds: below, reading costs nothing
@@ -61,7 +63,14 @@ class NativeBackend:
         self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} for {why}'}"
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
-        self._engine = Engine(library, shape=_shape(weights.config), form=form, level=level, threads=threads)
+        whole = form == _stored_form(weights) == "int4"
+        self._engine = Engine(
+            library,
+            shape=_shape(weights.config),
+            form=INT4_WHOLE if whole else form,
+            level=level,
+            threads=threads,
+        )
         try:
             _fill(self._engine, weights, form)
         except BaseException:
@@ -178,10 +187,11 @@ def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:
         available_bytes: memory that can be had; 0 where that is not known.
     """
     int8_bytes = weights.config.parameters
+    stored = _stored_form(weights)
     if available_bytes and 1.2 * int8_bytes > available_bytes:
         return "int4", f"{available_bytes / 1e9:.1f} GB of memory"
-    if _stored(weights, "wte") is not None:
-        return "int8", "weights stored so"
+    if stored is not None:
+        return stored, "weights stored so"
     if 4 * int8_bytes > _CACHED_BYTES:
         return "int8", "speed"
     return "fp32", "weights this small"
@@ -198,7 +208,7 @@ def _fill(engine: Engine, weights: Source, form: str) -> None:
 
 
 def _load(engine: Engine, weights: Source, form: str) -> None:
-    """Give the engine every array: stored int8 codes as they are where the form is int8, else floats."""
+    """Give the engine every array, one at a time."""
     names = ["wte", "wpe", "ln_f.g", "ln_f.b"]
     for layer in range(weights.config.n_layer):
         names += [f"h.{layer}.{part}.{kind}" for part in ("ln_1", "ln_2") for kind in "gb"]
@@ -208,19 +218,34 @@ def _load(engine: Engine, weights: Source, form: str) -> None:
             for kind in "wb"
         ]
     for name in names:
-        embedding = name == "wte"
-        matrix = embedding or name.endswith(".w")
-        stored = _stored(weights, name) if matrix and (form == "int8" or (embedding and form == "int4")) else None
-        if stored is not None:
-            codes, scales = np.ascontiguousarray(stored.data), np.ascontiguousarray(stored.scale, np.float32)
-            engine.load(name, source_of_codes(codes, scales, by_output=embedding))
-        else:
-            values = np.ascontiguousarray(weights.float32(name))
-            engine.load(name, source_of_floats(values, by_output=embedding))
+        source, alive = _source(weights, name, form)
+        engine.load(name, source)
+        del alive  # the engine has packed it
+
+
+def _source(weights: Source, name: str, form: str) -> tuple[Any, list[Any]]:
+    """Codes as they are stored, where the form is theirs, else floats; and the arrays that must outlive the source."""
+    embedding = name == "wte"
+    stored = _stored(weights, name)
+    if stored is not None and stored.dtype == "I4" and form == "int4":
+        codes, groups = stored.codes(), np.ascontiguousarray(stored.group_scale)
+        scales = np.ascontiguousarray(stored.scale, np.float32)
+        return source_of_int4(codes, scales, groups), [codes, scales, groups]
+    matrix = embedding or name.endswith(".w")
+    if stored is not None and stored.dtype == "I8" and matrix and (form == "int8" or (embedding and form == "int4")):
+        codes, scales = np.ascontiguousarray(stored.data), np.ascontiguousarray(stored.scale, np.float32)
+        return source_of_codes(codes, scales, by_output=embedding), [codes, scales]
+    values = np.ascontiguousarray(weights.float32(name))
+    return source_of_floats(values, by_output=embedding), [values]
 
 
 def _stored(weights: Source, name: str) -> Any:
-    """The array as it is stored, if that is int8; a source may not say."""
+    """The array as it is stored, if a source says."""
     stored = getattr(weights, "stored", None)
-    array = stored(name) if stored else None
-    return array if array is not None and array.dtype == "I8" else None
+    return stored(name) if stored else None
+
+
+def _stored_form(weights: Source) -> str | None:
+    """The integer form that the weights are stored in, if any."""
+    array = _stored(weights, "wte")
+    return {"I8": "int8", "I4": "int4"}.get(array.dtype) if array is not None else None

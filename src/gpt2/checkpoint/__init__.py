@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt2.checkpoint.checkpoint import Checkpoint
     from gpt2.checkpoint.folder import fill_folder, write_folder
-    from gpt2.checkpoint.forms import FORMS
+    from gpt2.checkpoint.forms import COMPACT, FORMS
     from gpt2.checkpoint.lora import Adapter, map_names, read_adapter, write_adapter
     from gpt2.checkpoint.names import shapes
     from gpt2.checkpoint.reading import read
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpt2.checkpoint.writing import FORMS_OF, write
 
 __all__ = [
+    "COMPACT",
     "FORMS",
     "FORMS_OF",
     "Adapter",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "COMPACT": "forms",
     "FORMS": "forms",
     "FORMS_OF": "writing",
     "Adapter": "lora",

@@ -13,9 +13,29 @@ from numpy.typing import NDArray
 
 from gpt2.checkpoint import llmc, openai
 from gpt2.checkpoint.card import CARD, plain_card
-from gpt2.checkpoint.forms import FORMS, Floats, dtype_in_form, encode, int8_round, int8_scale, int8_scale_shape
+from gpt2.checkpoint.forms import (
+    COMPACT,
+    EMBEDDINGS,
+    FORMS,
+    Floats,
+    dtype_in_form,
+    encode,
+    int8_round,
+    int8_scale,
+    int8_scale_shape,
+)
 from gpt2.checkpoint.hf_config import config_to_json
-from gpt2.checkpoint.huggingface import CONFIG, FORM_KEY, INDEX, INT8, PREFIX, SCALE_SUFFIX, WHOLE
+from gpt2.checkpoint.huggingface import (
+    COMPACT_FILES,
+    CONFIG,
+    FORM_KEY,
+    GROUP_SCALE_SUFFIX,
+    INDEX,
+    PREFIX,
+    SCALE_SUFFIX,
+    WHOLE,
+)
+from gpt2.checkpoint.int4 import GROUP_INPUTS, Int4Array, to_int4
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.safetensors import LazyArray, write_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights, check_names
@@ -34,7 +54,7 @@ _KNOWN_FILES = {
     CONFIG,
     WHOLE,
     INDEX,
-    INT8,
+    *COMPACT_FILES.values(),
     openai.HPARAMS,
     openai.STATE,
     *openai.BUNDLE_FILES,
@@ -75,7 +95,7 @@ def write_folder(
         weights: `Weights`, or float arrays by OpenAI's names, of which one at a time is asked for.
         config: the model's shape.
         tokenizer: its vocabulary; None writes no vocabulary files, which fits a model of the published vocabulary.
-        form: fp32, fp16, bf16; or int8, our own compact form, which only this package reads.
+        form: fp32, fp16, bf16; or int8 and int4, our own compact forms, which only this package reads.
         card: the text of its model card, README.md; None writes one that says the shape and nothing else.
         overwrite: replace a model folder that is there. A folder with anything else in it is never replaced.
 
@@ -147,17 +167,19 @@ def fill_folder(
     arrays: dict[str, LazyArray] = {}
     for name, shape in shapes(config).items():
         fetch = _fetcher(weights, name, shape)
-        dtype = dtype_in_form(form, shape)
+        dtype = dtype_in_form(form, name, shape)
         if dtype == "I8":
             arrays |= _int8_pair(PREFIX + theirs[name], name, shape, fetch)
+        elif dtype == "I4":
+            arrays |= _int4_parts(PREFIX + theirs[name], name, shape, fetch)
         else:
             arrays[PREFIX + theirs[name]] = LazyArray(
                 dtype=dtype,
                 shape=shape,
                 pieces=lambda fetch=fetch, dtype=dtype, name=name: _pieces(fetch(), dtype, name),
             )
-    if form == "int8":
-        write_safetensors(folder / INT8, arrays, metadata={FORM_KEY: "int8"})
+    if form in COMPACT:
+        write_safetensors(folder / COMPACT_FILES[form], arrays, metadata={FORM_KEY: form})
     else:
         write_safetensors(folder / WHOLE, arrays)
 
@@ -207,4 +229,29 @@ def _int8_pair(
         stored_name + SCALE_SUFFIX: LazyArray(
             dtype="F32", shape=int8_scale_shape(name, shape), pieces=lambda: [scale_of(fetch())]
         ),
+    }
+
+
+def _int4_parts(
+    stored_name: str, name: str, shape: tuple[int, ...], fetch: Callable[[], StoredArray]
+) -> dict[str, LazyArray]:
+    """Codes, output scales and group scales of a matrix, which are written one after the other."""
+    by_output = name in EMBEDDINGS
+    outputs, inputs = shape if by_output else shape[::-1]
+    kept: list[Int4Array] = []
+
+    def rounded() -> Int4Array:
+        if not kept:
+            kept.append(to_int4(fetch(), name, by_output=by_output))
+        return kept[0]
+
+    def last() -> Iterator[NDArray[Any]]:
+        yield rounded().group_scale
+        kept.clear()
+
+    groups = -(-inputs // GROUP_INPUTS)
+    return {
+        stored_name: LazyArray(dtype="U8", shape=(outputs, inputs // 2), pieces=lambda: [rounded().data]),
+        stored_name + SCALE_SUFFIX: LazyArray(dtype="F32", shape=(outputs, 1), pieces=lambda: [rounded().scale]),
+        stored_name + GROUP_SCALE_SUFFIX: LazyArray(dtype="U8", shape=(outputs, groups), pieces=last),
     }

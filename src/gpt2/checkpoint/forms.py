@@ -2,7 +2,8 @@
 
 `fp32`, `fp16` and `bf16` are one number type for every array. `int8` keeps vectors in fp32 and stores a matrix
 as whole numbers from -127 to 127 with one fp32 scale for every output: for each row of the embeddings `wte` and
-`wpe` (a row of `wte` is an output of the tied head), for each column of an [in, out] matrix.
+`wpe` (a row of `wte` is an output of the tied head), for each column of an [in, out] matrix. `int4` is `int8` with the
+matrices of the blocks and `wte` as `int4.py` has it.
 
 NumPy has no bfloat16: its values are held as the uint16 that are the upper half of a float32.
 """
@@ -17,17 +18,20 @@ from gpt2.errors import MismatchError
 
 Floats = NDArray[np.float32]
 
-FORMS = ("fp32", "fp16", "bf16", "int8")
-DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8"}
+FORMS = ("fp32", "fp16", "bf16", "int8", "int4")
+COMPACT = ("int8", "int4")  # our own, which only this package reads
+DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8", "int4": "I4"}
 FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()}
 
 EMBEDDINGS = ("wte", "wpe")
 _INT8_LARGEST = 127
 
 
-def dtype_in_form(form: str, shape: tuple[int, ...]) -> str:
-    """The stored dtype of an array of this shape in this form: int8 leaves vectors in fp32."""
-    return "F32" if form == "int8" and len(shape) == 1 else DTYPE_OF_FORM[form]
+def dtype_in_form(form: str, name: str, shape: tuple[int, ...]) -> str:
+    """The stored dtype of an array in this form: the compact ones leave vectors in fp32, and int4 `wpe` in int8."""
+    if form in COMPACT and len(shape) == 1:
+        return "F32"
+    return "I8" if form == "int4" and name == "wpe" else DTYPE_OF_FORM[form]
 
 
 def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Floats:

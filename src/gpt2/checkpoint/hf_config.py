@@ -10,7 +10,7 @@ from typing import Any
 from gpt2.config import PUBLISHED, ModelConfig
 from gpt2.errors import ConfigError, FormatError, MismatchError
 
-DTYPE_NAME = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+DTYPE_NAME = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}
 
 # What a key means that is not there, by `GPT2Config`: the smallest published model.
 _DEFAULTS = PUBLISHED["gpt2"]

@@ -1,4 +1,4 @@
-"""Hugging Face GPT-2 folders: `config.json` and safetensors, whole or in shards; and our compact int8 form.
+"""Hugging Face GPT-2 folders: `config.json` and safetensors, whole or in shards; and our compact forms.
 
 Accepted: names with and without `transformer.`, a redundant `lm_head.weight` if it equals `wte`, the mask buffers of
 old releases, vocabularies padded for speed. Nothing is ever unpickled.
@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
 from gpt2.checkpoint.hf_config import config_from_json
+from gpt2.checkpoint.int4 import Int4Array
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, huggingface_names
 from gpt2.checkpoint.safetensors import read_metadata, read_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights
@@ -24,9 +25,11 @@ NAME = "hf"
 CONFIG = "config.json"
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-INT8 = "model.int8.safetensors"  # not WHOLE: transformers would take the integers for weights
+# Our compact forms; not WHOLE: transformers would take the integers for weights.
+COMPACT_FILES = {"int8": "model.int8.safetensors", "int4": "model.int4.safetensors"}
 FORM_KEY = "gpt2kit_form"
 SCALE_SUFFIX = ".scale"
+GROUP_SCALE_SUFFIX = ".group_scale"
 PREFIX = "transformer."
 
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
@@ -39,7 +42,7 @@ def matches(path: Path) -> bool:
     """Whether `path` is a folder of this format, or a safetensors file beside its `config.json`."""
     if path.is_file():
         return path.suffix == ".safetensors"
-    return any((path / name).is_file() for name in (WHOLE, INDEX, INT8))
+    return any((path / name).is_file() for name in (WHOLE, INDEX, *COMPACT_FILES.values()))
 
 
 def read(path: Path) -> Checkpoint:
@@ -99,7 +102,7 @@ def assemble(
 def _read_arrays(path: Path) -> dict[str, StoredArray]:
     if path.is_file():
         return read_safetensors(inside(path.parent, path.name))
-    for name in (WHOLE, INT8):
+    for name in (WHOLE, *COMPACT_FILES.values()):
         if (path / name).is_file():
             return read_safetensors(inside(path, name))
     return _read_shards(path)
@@ -143,20 +146,34 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, StoredArray]:
-    """Put the scales of the int8 form beside their matrices; refuse integers in a file that does not declare them."""
-    if not any(array.dtype == "I8" for array in arrays.values()):
+    """Put the scales of a compact form beside their matrices; refuse integers in a file that does not declare them."""
+    if not any(array.dtype in ("I8", "U8") for name, array in arrays.items() if not _MASK.search(name)):
         return arrays
-    file = path / INT8 if path.is_dir() else path
-    if not file.is_file() or read_metadata(file).get(FORM_KEY) != "int8":
-        raise FormatError(f"{path} holds int8 arrays and does not say how they are scaled ({FORM_KEY} is not int8).")
+    files = [path / name for name in COMPACT_FILES.values()] if path.is_dir() else [path]
+    form = next((read_metadata(file).get(FORM_KEY) for file in files if file.is_file()), None)
+    if form not in COMPACT_FILES:
+        raise FormatError(
+            f"{path} holds integers and does not say how they are scaled ({FORM_KEY} is neither int8 nor int4)."
+        )
     joined: dict[str, StoredArray] = {}
     for name, array in arrays.items():
-        if array.dtype == "I8":
-            scale = arrays.get(name + SCALE_SUFFIX)
-            if scale is None or scale.dtype != "F32" or len(scale.shape) != 2:
-                raise FormatError(f"{path}: {name[:80]!r} is int8 and has no float32 scales of two axes.")
+        if name.endswith((SCALE_SUFFIX, GROUP_SCALE_SUFFIX)):
+            continue
+        scale, group_scale = arrays.get(name + SCALE_SUFFIX), arrays.get(name + GROUP_SCALE_SUFFIX)
+        if array.dtype in ("I8", "U8") and (scale is None or scale.dtype != "F32" or len(scale.shape) != 2):
+            raise FormatError(f"{path}: {name[:80]!r} holds integers and has no float32 scales of two axes.")
+        if array.dtype == "U8" and form == "int4":
+            if group_scale is None or group_scale.dtype != "U8" or len(array.shape) != 2 or len(group_scale.shape) != 2:
+                raise FormatError(f"{path}: {name[:80]!r} is int4 and has no group scales of two axes.")
+            assert scale is not None
+            by_output = name.removeprefix(PREFIX) == "wte.weight"
+            joined[name] = Int4Array(
+                data=array.data, dtype="I4", scale=scale.data, group_scale=group_scale.data, by_output=by_output
+            )
+        elif array.dtype == "I8":
+            assert scale is not None
             joined[name] = StoredArray(data=array.data, dtype="I8", scale=scale.data)
-        elif arrays.get(name.removesuffix(SCALE_SUFFIX), array).dtype != "I8":
+        else:
             joined[name] = array
     return joined
 

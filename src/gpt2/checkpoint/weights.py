@@ -45,6 +45,17 @@ class StoredArray:
         """Bytes of the data and its scales."""
         return self.data.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
+    def check_scales(self, name: str) -> None:
+        """Refuse scales that are not those of the array called `name`.
+
+        Raises:
+            MismatchError: there is not one for each output.
+        """
+        if self.dtype != "I8":
+            return
+        if len(self.shape) != 2 or self.scale is None or self.scale.shape != int8_scale_shape(name, self.shape):
+            raise MismatchError(f"{name} is stored as int8 without one scale for each of its outputs.")
+
     def float32(self) -> Floats:
         """The values in float32: the data itself where it is F32 (and then read-only if mapped), else a new array."""
         return decode(self.data, self.dtype, self.scale)
@@ -128,7 +139,7 @@ class Weights:
 
     @property
     def form(self) -> str:
-        """The form the embedding is stored in: fp32, fp16, bf16 or int8."""
+        """The form the embedding is stored in: fp32, fp16, bf16, int8 or int4."""
         return FORM_OF_DTYPE[self._arrays["wte"].dtype]
 
     @property
@@ -186,11 +197,8 @@ def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:
             f"{name} must have shape {list(shape)}, by the configuration: the weights hold {list(array.shape)}."
         )
     if array.dtype not in FORM_OF_DTYPE:
-        raise MismatchError(f"{name} is stored as {array.dtype}; weights are F32, F16, BF16, or I8 with scales.")
-    if array.dtype != "I8":
-        return
-    if len(shape) != 2 or array.scale is None or array.scale.shape != int8_scale_shape(name, shape):
-        raise MismatchError(f"{name} is stored as int8 without one scale for each of its outputs.")
+        raise MismatchError(f"{name} is stored as {array.dtype}; weights are F32, F16, BF16, or I8 and I4 with scales.")
+    array.check_scales(name)
 
 
 def _listed(names: list[str]) -> str:

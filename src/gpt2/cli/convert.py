@@ -31,8 +31,8 @@ log = logging.getLogger("gpt2")
 @click.option(
     "--weights",
     cls=Option,
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "q8_0"]),
-    help="Their precision. int8 is this package's own compact form, q8_0 GGUF's.  "
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "q8_0"]),
+    help="Their precision. int8 and int4 are this package's own compact forms, q8_0 is GGUF's.  "
     "[default: as in SRC where the format has it, else fp32]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")
@@ -64,7 +64,9 @@ def convert(
         raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
     found = checkpoint.read(path, allow_pickle=allow_pickle)
     before = found.weights.form
-    after = weights or (before if before in checkpoint.FORMS_OF[format] and before != "int8" else "fp32")
+    after = weights or (
+        before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
+    )
     checkpoint.write(
         destination,
         found.weights,
@@ -80,8 +82,10 @@ def convert(
     for change in changes:
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
-    if after == "int8":
-        log.info("only this package reads the int8 form; `gpt2 convert --to hf --weights fp16` makes it ordinary again")
+    if after in checkpoint.COMPACT:
+        log.info(
+            "only this package reads the %s form; `gpt2 convert --to hf --weights fp16` makes it ordinary again", after
+        )
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})
@@ -97,10 +101,12 @@ def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
 
 
 def _precision_change(found: "Checkpoint", format: str, after: str) -> list[str]:
+    from gpt2.checkpoint import COMPACT
+
     before = found.weights.form
     if before == after:
         return []
-    exact = after == "fp32" and before != "int8"
+    exact = after == "fp32" and before not in COMPACT
     rounded = "matrices rounded, vectors and positions in fp32" if format == "gguf" else "every value rounded"
-    kept = "no value changed" if exact else rounded if after != "fp32" else "the rounding of int8 stays"
+    kept = "no value changed" if exact else rounded if after != "fp32" else f"the rounding of {before} stays"
     return [f"precision from {before} to {after}: {kept}"]

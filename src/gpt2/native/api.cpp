@@ -62,7 +62,7 @@ bool is_slot(const gpt2_engine* engine, int32_t slot) {
   return false;
 }
 
-Source source_of(const gpt2_source& s) { return {s.values, s.codes, s.scales, s.input_stride, s.output_stride}; }
+Source source_of(const gpt2_source& s) { return {s.values, s.codes, s.scales, s.group_scales, s.input_stride, s.output_stride}; }
 
 }  // namespace
 
@@ -84,9 +84,11 @@ gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* 
   guarded([&] {
     const Kernels* kernels = level_called(level);
     if (!kernels) return int32_t{GPT2_FAILED};
+    const bool int4_whole = form == GPT2_INT4_WHOLE;
+    if (int4_whole) form = GPT2_INT4;
     if (!is_form(form) || threads < 1 || threads > 1024) return fail("no such form or number of threads");
     if (!fits_whole_sums(form, std::max(shape->n_embd, shape->n_inner))) return fail("too wide for sums of this form in 32 bits");
-    made = new gpt2_engine{Engine(*shape, static_cast<Form>(form), *kernels, threads)};
+    made = new gpt2_engine{Engine(*shape, static_cast<Form>(form), form == GPT2_INT4 && !int4_whole ? Form::int8 : static_cast<Form>(form), *kernels, threads)};
     return int32_t{0};
   });
   return made;

@@ -16,8 +16,6 @@ namespace {
 
 bool is_whole(Form form) { return form == Form::int8 || form == Form::int4; }
 
-Form head_form(Form form) { return form == Form::int4 ? Form::int8 : form; }   // int4 costs the head too much
-
 bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets; }
 
 Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride, finish}; }
@@ -55,12 +53,12 @@ Activations Quantised::of(const float* values, int64_t stride) const {
   return {values, stride, rounded.data(), rounded_stride, codes.data(), code_stride, scales.data(), code_sums.data(), group_offsets.data(), group_stride};
 }
 
-Engine::Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads)
+Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads)
     : shape_(shape), form_(form), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
       head_width_(shape.n_embd / shape.n_head) {
   const int D = shape.n_embd, F = shape.n_inner;
   const auto floats = [](int64_t count) { return Buffer<float>(static_cast<size_t>(count)); };
-  wte_ = Matrix(head_form(form), D, shape.vocab_size);
+  wte_ = Matrix(head_form, D, shape.vocab_size);
   wpe_ = floats(static_cast<int64_t>(shape.n_positions) * D);
   ln_f_g_ = floats(D);
   ln_f_b_ = floats(D);

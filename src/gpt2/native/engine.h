@@ -52,7 +52,8 @@ struct Quantised {
 
 class Engine {
  public:
-  Engine(const gpt2_shape& shape, Form form, const Kernels& kernels, int threads);
+  // `head_form` is that of the token embedding, which is also the head: int4 costs it more than the other matrices.
+  Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads);
 
   void load(const std::string& name, const Source& source);
   Piece piece(int index);   // of all that `load` fills

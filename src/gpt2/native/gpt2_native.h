@@ -19,9 +19,9 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 2
+#define GPT2_ABI 3
 
-enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3 };
+enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 
 enum { GPT2_FAILED = -1, GPT2_NO_MEMORY = -2, GPT2_NOT_FINITE = -3 };
 
@@ -33,12 +33,13 @@ typedef struct {
   float layer_norm_epsilon;
 } gpt2_shape;
 
-/* Numbers to pack: floats, or int8 codes with one scale for each output. weight(k, o) is at
-   k * input_stride + o * output_stride. */
+/* Numbers to pack: floats, or codes with one scale for each output; int4 codes, -8..7, with a whole scale for each group
+   of 32 inputs besides. weight(k, o) is at k * input_stride + o * output_stride. */
 typedef struct {
   const float *values;
   const int8_t *codes;
-  const float *scales;
+  const float *scales;              /* [outputs] */
+  const uint8_t *group_scales;      /* [outputs][groups], int4 only */
   int64_t input_stride, output_stride;
 } gpt2_source;
 
@@ -67,7 +68,8 @@ GPT2_API int32_t gpt2_abi(void);
 GPT2_API const char *gpt2_last_error(void);
 GPT2_API const char *gpt2_levels(void);   /* "avx2,portable": what this build has and this machine runs, best first */
 
-/* An engine without weights. form is that of the matrices; the token embedding is int8 where form is int4. */
+/* An engine without weights. form is that of the matrices; the token embedding, which is also the head, is int8 where form
+   is int4, and int4 too where it is int4 whole. */
 GPT2_API gpt2_engine *gpt2_engine_new(const gpt2_shape *shape, int32_t form, const char *level, int32_t threads);
 /* Gives one array by OpenAI's name ("h.0.attn.c_attn.w"); it is packed or copied before the call returns. */
 GPT2_API int32_t gpt2_engine_load(gpt2_engine *engine, const char *name, const gpt2_source *source);

@@ -25,7 +25,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
-ABI = 2
+INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
+ABI = 3
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
@@ -47,6 +48,7 @@ class _Source(ctypes.Structure):
         ("values", ctypes.c_void_p),
         ("codes", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
+        ("group_scales", ctypes.c_void_p),
         ("input_stride", ctypes.c_int64),
         ("output_stride", ctypes.c_int64),
     ]
@@ -157,7 +159,7 @@ class Engine:
     def __init__(self, library: Library, *, shape: dict[str, Any], form: str, level: str, threads: int) -> None:
         self._library, self._calls = library, library.calls
         self._handle: int | None = self._calls.gpt2_engine_new(
-            ctypes.byref(_Shape(**shape)), FORMS.index(form), level.encode(), threads
+            ctypes.byref(_Shape(**shape)), (*FORMS, INT4_WHOLE).index(form), level.encode(), threads
         )
         if not self._handle:
             raise BackendError(f"the native engine cannot hold this model in {form}: {library.error()}.")
@@ -278,6 +280,21 @@ def source_of_codes(codes: NDArray[np.int8], scales: Floats, *, by_output: bool 
         scales=scales.ctypes.data,
         input_stride=1 if by_output else width,
         output_stride=width if by_output else 1,
+    )
+
+
+def source_of_int4(codes_OI: NDArray[np.int8], scale_O: Floats, group_scale_OG: NDArray[np.uint8]) -> _Source:
+    """Stored int4 codes of a matrix by its outputs, -8..7, and their scales. The arrays must outlive the source."""
+    assert codes_OI.dtype == np.int8
+    assert group_scale_OG.dtype == np.uint8
+    assert codes_OI.flags.c_contiguous
+    assert group_scale_OG.flags.c_contiguous
+    return _Source(
+        codes=codes_OI.ctypes.data,
+        scales=scale_O.ctypes.data,
+        group_scales=group_scale_OG.ctypes.data,
+        input_stride=1,
+        output_stride=codes_OI.shape[1],
     )
 
 

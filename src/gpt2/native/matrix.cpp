@@ -76,7 +76,7 @@ void Matrix::pack(const Kernels& kernels, Pool& pool, int threads, const Source&
   pool.run(threads, [&](Team& team, int member) {
     team.for_each(view_.panels, kStrip, [&](int panel, int panel_end) {
       if (source.codes) {
-        for (; panel < panel_end; ++panel) pack_codes(source, panel);
+        for (; panel < panel_end; ++panel) source.group_scales ? pack_int4_codes(source, panel) : pack_int8_codes(source, panel);
       } else {
         pack_floats(kernels, source, panel, panel_end, scratch.data() + scratch_size * static_cast<size_t>(member));
       }
@@ -106,7 +106,7 @@ void Matrix::pack_floats(const Kernels& kernels, const Source& source, int panel
   }
 }
 
-void Matrix::pack_codes(const Source& source, int panel) {
+void Matrix::pack_int8_codes(const Source& source, int panel) {
   int8_t* to = static_cast<int8_t*>(panel_weights(panel));
   const int first = panel * kPanel, count = std::min(kPanel, view_.outputs - first);
   for (int o = 0; o < count; ++o) row_scales_[static_cast<size_t>(first + o)] = source.scales[first + o];
@@ -114,6 +114,25 @@ void Matrix::pack_codes(const Source& source, int panel) {
     const int8_t* from = source.codes + k * source.input_stride + first * source.output_stride;
     int8_t* quad = to + (k / 4) * 4 * kPanel + k % 4;
     for (int o = 0; o < count; ++o) quad[4 * o] = from[o * source.output_stride];
+  }
+}
+
+void Matrix::pack_int4_codes(const Source& source, int panel) {
+  uint8_t* to = static_cast<uint8_t*>(panel_weights(panel));
+  const int first = panel * kPanel, count = std::min(kPanel, view_.outputs - first), groups = view_.padded_inputs / kGroup;
+  std::fill(to, to + panel_bytes_, uint8_t{0x88});   // code 0 twice: what lies beyond the matrix
+  for (int o = 0; o < count; ++o) {
+    row_scales_[static_cast<size_t>(first + o)] = source.scales[first + o];
+    for (int g = 0; g < groups; ++g) {
+      group_scales_[(static_cast<size_t>(panel) * static_cast<size_t>(groups) + static_cast<size_t>(g)) * kPanel + static_cast<size_t>(o)] =
+          source.group_scales[static_cast<int64_t>(first + o) * groups + g];
+    }
+    const int8_t* from = source.codes + (first + o) * source.output_stride;
+    for (int k = 0; k < view_.inputs; ++k) {
+      uint8_t& both = to[k / 8 * 4 * kPanel + 4 * o + k % 4];
+      const int code = from[k * source.input_stride] + 8;
+      both = static_cast<uint8_t>(k % 8 < 4 ? (both & 0xf0) | code : (both & 0x0f) | code << 4);
+    }
   }
 }
 

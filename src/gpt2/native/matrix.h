@@ -1,4 +1,4 @@
-// A weight matrix in the form its kernels read, packed once from floats or from stored int8 codes.
+// A weight matrix in the form its kernels read, packed once from floats or from stored codes.
 
 #pragma once
 
@@ -12,7 +12,8 @@ namespace gpt2 {
 struct Source {
   const float* values;        // either these
   const int8_t* codes;        // or these, with
-  const float* scales;        //   weight = code * scales[o]
+  const float* scales;        //   weight = code * scales[o], and in int4
+  const uint8_t* group_scales;   //         * group_scales[o][k / 32]
   int64_t input_stride, output_stride;
 };
 
@@ -21,7 +22,7 @@ struct Piece { void* data; int64_t bytes; };   // of packed weights; past the la
 class Matrix {
  public:
   Matrix() = default;
-  // Codes can only become an int8 matrix. `bias` may be null.
+  // Codes can only become a matrix of their own form. `bias` may be null.
   Matrix(Form form, int inputs, int outputs);
 
   void pack(const Kernels& kernels, Pool& pool, int threads, const Source& source);
@@ -35,7 +36,8 @@ class Matrix {
 
  private:
   void pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch);
-  void pack_codes(const Source& source, int panel);
+  void pack_int8_codes(const Source& source, int panel);
+  void pack_int4_codes(const Source& source, int panel);
   void* panel_weights(int panel);
 
   MatrixView view_{};

@@ -2,7 +2,7 @@
 
 The gradient at the rounded weights changes the exact ones (a straight-through estimate: Bengio et al. 2013, section
 3.4; Jacob et al. 2018 for whole networks), so that by the end the rounded ones are where the loss is low. The forms
-are those of `native/forms.py`, to which these functions are equal but for near ties.
+are those of `checkpoint/forms.py` and `int4.py`, to which these functions are equal but for near ties.
 
 Axes: O outputs and I inputs of a matrix, G groups of 32 inputs, K inputs of one group.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gpt2.native.forms import GROUP_INPUTS, LARGEST_CODES
+from gpt2.checkpoint.int4 import GROUP_INPUTS, LARGEST_CODES
 
 _SMALLEST = 1e-30
 
