@@ -46,8 +46,9 @@ def start(config: TrainConfig, folder: Path, n: int, *extra: str, restarts: int 
     """Train with `n` processes under torchrun, and wait."""
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-addr", "127.0.0.1"]
-    launcher += ["--master-port", str(free_port()), "--max-restarts", str(restarts)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--rdzv-backend", "c10d"]
+    launcher += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1"]
+    launcher += ["--max-restarts", str(restarts)]
     done = subprocess.run(
         [*launcher, str(folder / "program.py"), str(folder / "config.toml"), *extra],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},

@@ -176,8 +176,12 @@ def _encode(text: Path, tokenizer: Tokenizer, field: str) -> list[_Encoded]:
 
 def _opening(document: _Encoded, tokenizer: Tokenizer) -> str:
     begin = 1 if tokenizer.eot is not None and document.ids[0] == tokenizer.eot else 0
-    end = document.read if document.read > begin else begin + _OPENING_TOKENS
-    return tokenizer.decode(document.ids[begin:end].tolist()[-_LONGEST_OPENING_TOKENS:])
+    if document.read > begin:
+        return tokenizer.decode(document.ids[begin : document.read].tolist()[-_LONGEST_OPENING_TOKENS:])
+    # the end of a text that was cut begins anywhere: from a new line on it makes sense
+    text = tokenizer.decode(document.ids[begin : begin + _LONGEST_OPENING_TOKENS].tolist())
+    lines = [line for line in text.split("\n")[0 if begin else 1 :] if len(line.split()) >= 3]
+    return tokenizer.decode(tokenizer.encode(lines[0] if lines else text)[:_OPENING_TOKENS])
 
 
 def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Encoded], list[_Encoded], bool]:
