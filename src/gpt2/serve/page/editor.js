@@ -97,6 +97,11 @@ export class Editor {
     grouping = 0;
   }
 
+  /** There was nothing to undo after all. */
+  unrecord() {
+    past.pop();
+  }
+
   step(back) {
     const [from, to] = back ? [past, future] : [future, past];
     if (this.locked || !from.length) return;

@@ -2,7 +2,7 @@
 
 import { postJson } from "./api.js";
 import { $, bar, h, later, number, percent, spoken, visible } from "./dom.js";
-import { classOf, nameOf } from "./reading.js";
+import { classOf, standingOf } from "./reading.js";
 import { filterSettings } from "./settings.js";
 
 const MEAN = -1;
@@ -83,7 +83,7 @@ export class Inspector {
     $("peek").hidden = false; // where the inspector stands far below
     $("peek").replaceChildren(
       h("span", {}, token ? visible(token.piece) : "What comes next"),
-      h("span", {}, token ? nameOf(token).slice(spoken(token.piece).length + 2) : ""),
+      h("span", {}, token ? standingOf(token) : ""),
       h("span", { class: "go" }, "Inspector ↓"));
     this.title.replaceChildren(token ? visible(token.piece) : "What comes next");
     if (position === 0 && !token) return this.clear();

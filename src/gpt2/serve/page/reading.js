@@ -55,10 +55,11 @@ function characters(text, offsets) {
   return found;
 }
 
+/** "rank 3, 12 %" */
+export const standingOf = ({ rank, probability }) => (rank === null ? "first token" : `rank ${rank + 1}, ${percent(probability)}`);
+
 /** "the, rank 3, 12 %" */
-export function nameOf({ piece, rank, probability }) {
-  return rank === null ? `${spoken(piece)}, first token` : `${spoken(piece)}, rank ${rank + 1}, ${percent(probability)}`;
-}
+export const nameOf = (token) => `${spoken(token.piece)}, ${standingOf(token)}`;
 
 /** How many tokens from the beginning stand unchanged in another text. */
 export function unchanged(reading, text) {

@@ -61,15 +61,16 @@ export class Writer {
     if (this.running) return;
     const several = setting("n") > 1;
     this.running = new AbortController();
+    this.tokens = 0; // a part of a text may hold several, or none: the count at the end is the server's
     const hadFocus = $("generate") === document.activeElement;
     this.update();
     if (hadFocus) $("stop").focus();
     this.editor.lock(true);
     const began = performance.now();
     try {
-      const counted = await (several ? this.besides(caret, other) : this.into(caret, other));
+      const how = await (several ? this.besides(caret, other) : this.into(caret, other));
       const seconds = (performance.now() - began) / 1000;
-      this.report(`${number(counted.tokens)} tokens in ${number(seconds, 1)} s, ${number(counted.tokens / seconds)} a second; ${counted.how}`);
+      this.report(`${number(this.tokens)} tokens in ${number(seconds, 1)} s, ${number(this.tokens / seconds)} a second; ${how}`);
     } catch (error) {
       this.report("");
       this.fail(error);
@@ -90,7 +91,11 @@ export class Writer {
     const { signal } = this.running;
     try {
       // a document that is longer than the context is continued from its end
-      yield* complete({ model: this.model(), prompt, truncate_prompt_tokens: -1, ...requestSettings(), ...other }, signal);
+      const request = { model: this.model(), prompt, truncate_prompt_tokens: -1, ...requestSettings(), ...other };
+      for await (const choice of complete(request, signal)) {
+        if (choice.usage) this.tokens = choice.usage.completion_tokens;
+        else yield choice;
+      }
     } catch (error) {
       if (!signal.aborted) throw error;
     }
@@ -100,51 +105,48 @@ export class Writer {
     const { text } = this.editor;
     const [before, after] = [text.slice(0, caret), text.slice(caret)];
     this.editor.record();
-    let [written, tokens, how] = ["", 0, "stopped"];
+    let [written, how] = ["", "stopped"];
     const speech = new Speech();
-    for await (const choice of this.choices(before, other)) {
-      if (choice.usage) {
-        tokens = choice.usage.completion_tokens;
-        continue;
+    try {
+      for await (const choice of this.choices(before, other)) {
+        this.tokens += 1;
+        written += choice.text;
+        if (choice.finish_reason) how = ENDS[choice.finish_reason] ?? choice.finish_reason;
+        this.editor.put(before + written + after, before.length + written.length);
+        this.editor.reveal(before.length + written.length);
+        speech.add(choice.text);
+        this.report(`Writing… ${number(this.tokens)} tokens`);
       }
-      tokens += 1;
-      written += choice.text;
-      if (choice.finish_reason) how = ENDS[choice.finish_reason] ?? choice.finish_reason;
-      this.editor.put(before + written + after, before.length + written.length);
-      this.editor.reveal(before.length + written.length);
-      speech.add(choice.text);
-      this.report(`Writing… ${number(tokens)} tokens`);
+    } finally {
+      if (!written) this.editor.unrecord();
     }
     speech.end();
     this.last = { before, text: written };
-    return { tokens, how };
+    return how;
   }
 
   async besides(caret, other) {
     const { text } = this.editor;
     const [before, after] = [text.slice(0, caret), text.slice(caret)];
     const cards = Array.from({ length: setting("n") }, (_, i) => new Card(i, (chosen) => {
-      this.editor.put(before + chosen + after, before.length + chosen.length, { record: true });
-      this.last = { before, text: chosen };
+      const same = this.editor.text === text; // else it goes where the caret is now: nothing typed since is lost
+      const [left, right] = same ? [before, after] : [this.editor.text.slice(0, this.editor.caret), this.editor.text.slice(this.editor.caret)];
+      this.editor.put(left + chosen + right, left.length + chosen.length, { record: true });
+      this.last = { before: left, text: chosen };
       this.closeCards();
       this.update();
       $("text").focus();
     }));
     $("continuations").hidden = false;
     $("cards").replaceChildren(...cards.map(({ element }) => element));
-    let tokens = 0;
     for await (const choice of this.choices(before, other)) {
-      if (choice.usage) {
-        tokens = choice.usage.completion_tokens;
-        continue;
-      }
-      tokens += 1;
+      this.tokens += 1;
       cards[choice.index].add(choice);
-      this.report(`Writing… ${number(tokens)} tokens`);
+      this.report(`Writing… ${number(this.tokens)} tokens`);
     }
     for (const card of cards) card.end();
     $("spoken").textContent = `${cards.length} continuations are ready.`;
-    return { tokens, how: `${cards.length} continuations` };
+    return `${cards.length} continuations`;
   }
 
   closeCards() {
