@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generation": {"backends", "tokenizer"},
     "tasks": {"generation", "backends"},
     "inspect": {"generation", "backends", "tokenizer"},
-    "detect": {"generation", "data", "files"},
+    "detect": {"generation", "backends", "tokenizer", "data", "files"},
     "language_model": {"generation", "tasks", "inspect", "detect", "backends", "checkpoint", "hub", "tokenizer"},
     "train": {
         "data",

@@ -115,7 +115,7 @@ def score(
         raise GenerationError(f"The text cannot be scored: it has {len(ids)} tokens. Give at least {least}.")
 
     sums = _Columns()
-    for result in _slide(backend, context + ids, stride, best):
+    for result in slide(backend, context + ids, stride=stride, best=best):
         sums.add(result)
     unscored = 0 if score_first else 1
     return Score(
@@ -130,8 +130,10 @@ def score(
     )
 
 
-def _slide(backend: Backend, ids: Sequence[int], stride: int, best: int) -> Iterator[Result]:
-    """Results whose rows, one after another, score ids[1:]."""
+def slide(
+    backend: Backend, ids: Sequence[int], *, stride: int, best: int = 0, logits: bool = False
+) -> Iterator[Result]:
+    """Results whose rows, one after another, score ids[1:]; with `logits`, those of at most 128 rows at a time."""
     n_positions, n_rows = backend.config.n_positions, len(ids) - 1
     done = 0  # rows scored; row i is the prediction of ids[i + 1]
     slot = backend.new()
@@ -142,7 +144,8 @@ def _slide(backend: Backend, ids: Sequence[int], stride: int, best: int) -> Iter
             for first in range(start, end, _CHUNK_TOKENS):
                 after = min(first + _CHUNK_TOKENS, end)
                 rows = max(0, after - max(first, done))
-                want = Want(rows=rows, targets=ids[after - rows + 1 : after + 1], best=best) if rows else Want(rows=0)
+                targets = ids[after - rows + 1 : after + 1]
+                want = Want(rows=rows, targets=targets, best=best, logits=logits) if rows else Want(rows=0)
                 (result,) = backend.step([Work(slot=slot, tokens=ids[first:after], want=want)])
                 if rows:
                     yield result

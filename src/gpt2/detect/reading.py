@@ -1,0 +1,140 @@
+"""What a model makes of a text, token by token: all that the statistics of this room are computed from.
+
+Axes: T scored tokens, R rows of one step, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.backends.seam import Backend
+from gpt2.errors import GenerationError
+from gpt2.generation.scoring import slide
+from gpt2.tokenizer import Tokenizer
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reading:
+    """A text as a scorer sees it, and as a sampler would have had it.
+
+    The sampler is the model whose distribution the text may have been drawn from; without one of its own, the scorer.
+
+    Attributes:
+        ids_T: the tokens that were scored.
+        logprobs_T: the scorer's natural logarithm of the probability of each token.
+        ranks_T: how many tokens the scorer held likelier; 0 is its first guess.
+        entropies_T: of the scorer's distribution, in nats.
+        means_T: what the scorer's log-probability is on average over the sampler's distribution.
+        variances_T: and its variance there.
+    """
+
+    ids_T: NDArray[np.int64]
+    logprobs_T: Doubles
+    ranks_T: NDArray[np.int64]
+    entropies_T: Doubles
+    means_T: Doubles
+    variances_T: Doubles
+
+    def __len__(self) -> int:
+        return len(self.ids_T)
+
+    def first(self, n_tokens: int) -> "Reading":
+        """The same of the first tokens alone; no token's numbers depend on those after it."""
+        return Reading(
+            ids_T=self.ids_T[:n_tokens],
+            logprobs_T=self.logprobs_T[:n_tokens],
+            ranks_T=self.ranks_T[:n_tokens],
+            entropies_T=self.entropies_T[:n_tokens],
+            means_T=self.means_T[:n_tokens],
+            variances_T=self.variances_T[:n_tokens],
+        )
+
+
+def read(
+    scorer: Backend,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    *,
+    sampler: Backend | None = None,
+    score_first: bool = True,
+) -> Reading:
+    """Read a text of any length; past the context the window slides on by half of it.
+
+    Whole distributions are held for at most 128 tokens at a time.
+
+    Args:
+        scorer: gives the log-probabilities, ranks and entropies.
+        tokenizer: the scorer's, for its end-of-text token.
+        ids: the text.
+        sampler: another model of the same vocabulary and context, in whose distribution the averages are taken.
+        score_first: put the end-of-text token before the text, so that its first token is scored as a beginning.
+
+    Raises:
+        GenerationError: nothing to score, an id outside the vocabulary, a sampler of another vocabulary or context,
+            or no end-of-text token to score the first token by.
+    """
+    config = scorer.config
+    if sampler is not None and (sampler.config.vocab_size, sampler.config.n_positions) != (
+        config.vocab_size,
+        config.n_positions,
+    ):
+        raise GenerationError(
+            f"The two models cannot read a text together: their vocabularies are {config.vocab_size:,} and "
+            f"{sampler.config.vocab_size:,} ids, their contexts {config.n_positions:,} and "
+            f"{sampler.config.n_positions:,} tokens. Take two that agree."
+        )
+    if score_first and tokenizer.eot is None:
+        raise GenerationError(
+            "The first token cannot be scored: this tokenizer has no end-of-text token to put before it. "
+            "Leave it unscored (score_first=False)."
+        )
+    context = [tokenizer.eot] if score_first and tokenizer.eot is not None else []
+    if len(context) + len(ids) < 2:
+        raise GenerationError(f"The text cannot be read: it has {len(ids)} tokens. Give at least {2 - len(context)}.")
+    given, stride = [*context, *ids], max(1, config.n_positions // 2)
+    logprobs: list[float] = []
+    ranks: list[int] = []
+    entropies: list[float] = []
+    moments: list[tuple[Doubles, Doubles]] = []
+    samplers: Iterator[NDArray[np.float32] | None] = (
+        (None for _ in iter(int, 1))
+        if sampler is None
+        else (result.logits_RV for result in slide(sampler, given, stride=stride, logits=True))
+    )
+    for result, other_RV in zip(slide(scorer, given, stride=stride, logits=True), samplers, strict=False):
+        assert result.logits_RV is not None
+        assert result.target_logprobs_R is not None
+        assert result.target_ranks_R is not None
+        assert result.entropies_R is not None
+        logprobs += result.target_logprobs_R.tolist()
+        ranks += result.target_ranks_R.tolist()
+        entropies += result.entropies_R.tolist()
+        moments.append(_moments(result.logits_RV, other_RV))
+    return Reading(
+        ids_T=np.array(given[1:], np.int64),
+        logprobs_T=np.array(logprobs),
+        ranks_T=np.array(ranks, np.int64),
+        entropies_T=np.array(entropies),
+        means_T=np.concatenate([mean_R for mean_R, _ in moments]),
+        variances_T=np.concatenate([variance_R for _, variance_R in moments]),
+    )
+
+
+def _moments(scorer_RV: NDArray[np.float32], sampler_RV: NDArray[np.float32] | None) -> tuple[Doubles, Doubles]:
+    """Mean and variance of the scorer's log-probability over the sampler's distribution, row by row."""
+    logp_RV = _log_softmax(scorer_RV)
+    p_RV = np.exp(logp_RV if sampler_RV is None else _log_softmax(sampler_RV))
+    mean_R = np.einsum("rv,rv->r", p_RV, logp_RV)
+    logp_RV -= mean_R[:, None]  # the variance by its definition: mean of squares less square of mean would cancel
+    return mean_R, np.einsum("rv,rv,rv->r", p_RV, logp_RV, logp_RV)
+
+
+def _log_softmax(logits_RV: NDArray[np.float32]) -> Doubles:
+    shifted_RV = logits_RV.astype(np.float64)
+    shifted_RV -= shifted_RV.max(axis=1, keepdims=True)
+    shifted_RV -= np.log(np.exp(shifted_RV).sum(axis=1, keepdims=True))
+    return shifted_RV
