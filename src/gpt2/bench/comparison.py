@@ -1,5 +1,6 @@
 """Measuring engines side by side, each in its own process, in turns."""
 
+import logging
 import multiprocessing
 import statistics
 import subprocess
@@ -11,11 +12,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from gpt2.bench.engines import open_engine
+from gpt2.bench.engines import PEERS, missing_packages, open_engine
 from gpt2.bench.workload import Workload, run_once
 from gpt2.errors import BackendError
 
-PEERS = ("transformers",)
+log = logging.getLogger("gpt2")
 
 # The shortest programs that say one token, as a user of each would write them.
 _START = {
@@ -66,11 +67,11 @@ def compare(
     rounds: int = 3,
     starts: int = 3,
 ) -> list[Figures]:
-    """Measure our engine, and `peers` beside it, on the model in `folder`.
+    """Measure our engine, and `peers` beside it, on the model in `folder`; a peer that is not installed is left out.
 
     Args:
         folder: a Hugging Face folder, which every engine reads.
-        peers: of `PEERS`.
+        peers: of `PEERS`, or `("all",)`. For those that are not installed a warning is logged.
         backend: of our engine; also `weights`.
         weights: the form our engine holds weights in.
         device: for all engines.
@@ -80,10 +81,14 @@ def compare(
         starts: how often a cold start is timed; 0 leaves it out.
 
     Raises:
-        MissingExtraError: a peer is not installed.
         BackendError: an engine could not be opened, or died.
     """
     workload = workload or Workload()
+    wanted = PEERS if "all" in peers else peers
+    for name in wanted:
+        if name in PEERS and (missing := missing_packages(name)):
+            log.warning("%s is left out: %s is not installed", name, " and ".join(missing))
+    peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
     engines = {name: _Process(name, str(folder), options, workload) for name in ("gpt2", *peers)}
     try:
@@ -106,7 +111,7 @@ def compare(
             },
             rounds=measured[name],
             peak_bytes=peaks[name],
-            start_seconds=start_seconds(name, folder, options, times=starts) if starts else None,
+            start_seconds=start_seconds(name, folder, options, times=starts) if starts and name in _START else None,
             settings=options,
         )
         for name in engines

@@ -3,8 +3,6 @@
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from gpt2 import backends, checkpoint
 from gpt2.backends import Want, Work
 from gpt2.bench.workload import Engine
@@ -43,43 +41,23 @@ class Ours:
         self._next = [int(result.best_ids_RK[0, 0]) for result in results if result.best_ids_RK is not None]
 
 
-class Transformers:
-    """Hugging Face transformers in fp32, its forward pass and cache called directly: less work than its `generate`."""
+# What each peer needs, and how it is opened. A name is an engine, and after the dash the form of its weights.
+_PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
+    "transformers": (("transformers", "torch"), "Transformers", {"form": "fp32"}),
+    "transformers-bf16": (("transformers", "torch"), "Transformers", {"form": "bf16"}),
+    "llama.cpp-q8_0": (("xllamacpp",), "LlamaCpp", {"form": "q8_0"}),
+    "llama.cpp-bf16": (("xllamacpp",), "LlamaCpp", {"form": "bf16"}),
+    "ctranslate2-int8": (("ctranslate2", "transformers", "torch"), "CTranslate2", {"form": "int8"}),
+    "onnxruntime": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "fp32"}),
+    "onnxruntime-int8": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "int8"}),
+    "openvino": (("openvino", "onnx"), "OpenVino", {}),
+}
+PEERS = tuple(_PEERS)
 
-    def __init__(self, folder: str, *, device: str, threads: int | None) -> None:
-        import torch
-        import transformers
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        transformers.utils.logging.disable_progress_bar()
-        self._torch: Any = torch
-        self._device = "cpu" if device == "auto" else device
-        loader: Any = transformers.AutoModelForCausalLM
-        self._model: Any = loader.from_pretrained(folder, dtype=torch.float32).to(self._device).eval()
-        self.name = f"transformers {transformers.__version__} fp32"
-        self.vocab_size: int = self._model.config.vocab_size
-        self.n_positions: int = self._model.config.n_positions
-        self._cache: Any = None
-        self._next: Any = None
-
-    def prefill(self, prompts: list[list[int]]) -> None:
-        """See `Engine`."""
-        self._cache = None
-        self._step(self._torch.tensor(np.array(prompts), device=self._device))
-
-    def decode(self, n_tokens: int) -> None:
-        """See `Engine`."""
-        for _ in range(n_tokens):
-            self._step(self._next)
-
-    def _step(self, ids_BT: Any) -> None:
-        with self._torch.inference_mode():
-            answer = self._model(ids_BT, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-            self._cache = answer.past_key_values
-            self._next = answer.logits[:, -1].argmax(-1, keepdim=True)
-            if self._device != "cpu":
-                self._next.tolist()  # the clock would otherwise stop before the device does
+def missing_packages(peer: str) -> list[str]:
+    """What would have to be installed before the peer can be measured; nothing if it is all here."""
+    return [package for package in _PEERS[peer][0] if find_spec(package) is None]
 
 
 def open_engine(
@@ -94,9 +72,13 @@ def open_engine(
     if name == "gpt2":
         ours = Ours(folder, backend=backend, weights=weights, device=device, threads=threads)
         return ours, ours.name
-    if name != "transformers":
-        raise BackendError(f"there is no engine {name!r} to compare with. Choose transformers.")
-    if find_spec("transformers") is None or find_spec("torch") is None:
-        raise MissingExtraError("transformers is not installed, so it cannot be compared with. Install it with torch.")
-    theirs = Transformers(folder, device=device, threads=threads)
+    if name not in _PEERS:
+        raise BackendError(f"there is no engine {name!r} to compare with. Choose of {', '.join(PEERS)}.")
+    if missing := missing_packages(name):
+        raise MissingExtraError(f"{name} cannot be compared with: {', '.join(missing)} is not installed. Install it.")
+    from gpt2.bench import peers
+
+    _, kind, settings = _PEERS[name]
+    options: dict[str, Any] = {"threads": threads, **settings, **({"device": device} if kind == "Transformers" else {})}
+    theirs = getattr(peers, kind)(folder, **options)
     return theirs, theirs.name

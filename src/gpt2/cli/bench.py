@@ -19,7 +19,7 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@option("--compare", "peers", multiple=True, type=click.Choice(["transformers"]), help="Measure this beside it.")
+@option("--compare", "peers", multiple=True, metavar="ENGINE|all", help="Measure this beside it, if it is installed.")
 @option(
     "--prompt-tokens",
     type=click.IntRange(min=1),

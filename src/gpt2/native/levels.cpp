@@ -12,6 +12,10 @@
 #endif
 #endif
 
+#if defined(GPT2_LEVELS_ARM) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace gpt2 {
 
 extern const Kernels portable_kernels;
@@ -22,7 +26,24 @@ extern const Kernels avx2_vnni_kernels;
 extern const Kernels avx2_kernels;
 #endif
 
+#if defined(GPT2_LEVELS_ARM)
+extern const Kernels neon_dotprod_kernels;
+extern const Kernels neon_kernels;
+#endif
+
 namespace {
+
+#if defined(GPT2_LEVELS_ARM)
+bool has_dot_product() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) >> 20) & 1u;   // HWCAP_ASIMDDP
+#elif defined(__APPLE__)
+  return true;                               // every Mac with an Arm
+#else
+  return false;
+#endif
+}
+#endif
 
 #if defined(GPT2_LEVELS_X86)
 struct CpuidLeaf { uint32_t eax, ebx, ecx, edx; };
@@ -59,13 +80,19 @@ bool has_avx2() {
   return xgetbv && avx && fma && f16c && avx2 && (saved_state() & 6) == 6;   // xmm and ymm
 }
 
-bool has_avx2_vnni() { return has_avx2() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 4); }
-
 bool has_avx512_vnni() {
   if (!has_avx2() || (saved_state() & 0xe6) != 0xe6) return false;   // and the masks, and both halves of zmm
   const CpuidLeaf extended = cpuid(7, 0);
   const bool f = has_bit(extended.ebx, 16), dq = has_bit(extended.ebx, 17), bw = has_bit(extended.ebx, 30);
   return f && dq && bw && has_bit(extended.ebx, 31) && has_bit(extended.ecx, 11);   // VL, VNNI
+}
+
+bool has_avx2_vnni() {
+#if defined(GPT2_AVX_VNNI_BY_AVX512)   // a test, where lanes_avx2.h was compiled with the same instructions of AVX-512
+  return has_avx512_vnni();
+#else
+  return has_avx2() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 4);
+#endif
 }
 
 bool has_avx512_bf16() { return has_avx512_vnni() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 5); }
@@ -81,6 +108,10 @@ struct LevelList {
     if (has_avx512_vnni()) items[count++] = &avx512_vnni_kernels;
     if (has_avx2_vnni()) items[count++] = &avx2_vnni_kernels;
     if (has_avx2()) items[count++] = &avx2_kernels;
+#endif
+#if defined(GPT2_LEVELS_ARM)
+    if (has_dot_product()) items[count++] = &neon_dotprod_kernels;
+    items[count++] = &neon_kernels;
 #endif
     items[count++] = &portable_kernels;
   }

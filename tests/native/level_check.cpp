@@ -1,0 +1,143 @@
+// Every level of this build against the portable one, through the C interface alone: for processors that can only be
+// emulated. Integer forms must give the same bytes, float forms the same numbers to rounding; and within a level a
+// sequence the same bytes whole and token by token. Prints what it checked; ends with 1 at the first difference.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "gpt2_native.h"
+
+namespace {
+
+using Floats = std::vector<float>;
+
+std::mt19937 generator(1);
+
+Floats draw(size_t count, float scale) {
+  std::normal_distribution<float> normal(0.0f, scale);
+  Floats values(count);
+  for (float& x : values) x = normal(generator);
+  return values;
+}
+
+void require(bool holds, const std::string& what) {
+  if (holds) return;
+  std::printf("FAILED: %s (%s)\n", what.c_str(), gpt2_last_error());
+  std::exit(1);
+}
+
+float to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+void check_matrix(const std::string& level, int form, int inputs, int outputs, int rows) {
+  const Floats w = draw(static_cast<size_t>(inputs) * outputs, 1.0f);
+  Floats x = draw(static_cast<size_t>(rows) * inputs, 1.0f);
+  if (form == GPT2_BF16) for (float& value : x) value = to_bf16(value);   // a level may round them itself
+  const gpt2_source source = {w.data(), nullptr, nullptr, outputs, 1};
+  Floats results[2];
+  const char* names[] = {"portable", level.c_str()};
+  for (int i = 0; i < 2; ++i) {
+    gpt2_matrix* matrix = gpt2_matrix_new(names[i], form, inputs, outputs, &source, nullptr);
+    require(matrix != nullptr, "a matrix of " + level);
+    results[i].resize(static_cast<size_t>(rows) * outputs);
+    require(gpt2_matrix_apply(matrix, x.data(), rows, results[i].data()) == 0, "applying it");
+    gpt2_matrix_free(matrix);
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    const float slack = form >= GPT2_INT8 ? 0.0f : 1e-5f * std::sqrt(static_cast<float>(inputs)) * 10;
+    require(std::fabs(results[0][i] - results[1][i]) <= slack, level + " in form " + std::to_string(form));
+  }
+}
+
+constexpr gpt2_shape kShape = {2, 3, 48, 150, 211, 100, 1e-5f};
+
+using Weights = std::map<std::string, std::pair<Floats, int>>;   // and the columns of a matrix
+
+Weights draw_weights() {
+  const int D = kShape.n_embd, F = kShape.n_inner;
+  Weights all;
+  const auto add = [&](const std::string& name, int rows, int columns) {
+    all[name] = {draw(static_cast<size_t>(rows) * columns, 0.2f), columns};
+  };
+  add("wte", kShape.vocab_size, D);
+  add("wpe", kShape.n_positions, D);
+  add("ln_f.g", 1, D);
+  add("ln_f.b", 1, D);
+  for (int layer = 0; layer < kShape.n_layer; ++layer) {
+    const std::string h = "h." + std::to_string(layer) + ".";
+    for (const char* norm : {"ln_1.g", "ln_1.b", "ln_2.g", "ln_2.b"}) add(h + norm, 1, D);
+    add(h + "attn.c_attn.w", D, 3 * D);
+    add(h + "attn.c_attn.b", 1, 3 * D);
+    add(h + "attn.c_proj.w", D, D);
+    add(h + "attn.c_proj.b", 1, D);
+    add(h + "mlp.c_fc.w", D, F);
+    add(h + "mlp.c_fc.b", 1, F);
+    add(h + "mlp.c_proj.w", F, D);
+    add(h + "mlp.c_proj.b", 1, D);
+  }
+  return all;
+}
+
+Floats logits_of(const std::string& level, int form, const Weights& weights, int chunk) {
+  gpt2_engine* engine = gpt2_engine_new(&kShape, form, level.c_str(), 1);
+  require(engine != nullptr, "an engine of " + level);
+  for (const auto& [name, values] : weights) {
+    const int64_t columns = values.second;
+    const bool by_output = name == "wte";
+    const gpt2_source source = {values.first.data(), nullptr, nullptr, by_output ? 1 : columns, by_output ? columns : 1};
+    require(gpt2_engine_load(engine, name.c_str(), &source) == 0, "loading " + name);
+  }
+  const int slot = gpt2_slot_new(engine);
+  Floats logits(static_cast<size_t>(kShape.n_positions) * kShape.vocab_size);
+  for (int start = 0; start < kShape.n_positions; start += chunk) {
+    const int count = std::min(chunk, kShape.n_positions - start);
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < count; ++i) tokens.push_back((start + i) * 37 % kShape.vocab_size);
+    gpt2_work work{};
+    work.slot = slot;
+    work.token_count = work.rows = count;
+    work.tokens = tokens.data();
+    work.logits = logits.data() + static_cast<size_t>(start) * kShape.vocab_size;
+    require(gpt2_step(engine, &work, 1) == 0, "a step");
+  }
+  gpt2_engine_free(engine);
+  return logits;
+}
+
+}  // namespace
+
+int main() {
+  std::stringstream names(gpt2_levels());
+  const Weights weights = draw_weights();
+  for (std::string level; std::getline(names, level, ',');) {
+    for (int form = GPT2_FP32; form <= GPT2_INT4; ++form) {
+      for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 17}) {
+        for (const auto& [inputs, outputs] : {std::pair{64, 48}, {35, 7}, {131, 100}}) check_matrix(level, form, inputs, outputs, rows);
+      }
+      const Floats whole = logits_of(level, form, weights, kShape.n_positions);
+      require(whole == logits_of(level, form, weights, 1), level + ": token by token");
+      require(whole == logits_of(level, form, weights, 7), level + ": seven tokens at a time");
+      const Floats exact = logits_of("portable", GPT2_FP32, weights, kShape.n_positions);
+      double dot = 0, one = 0, other = 0;
+      for (size_t i = 0; i < whole.size(); ++i) {
+        dot += static_cast<double>(whole[i]) * exact[i];
+        one += static_cast<double>(whole[i]) * whole[i];
+        other += static_cast<double>(exact[i]) * exact[i];
+      }
+      require(dot / std::sqrt(one * other) > (form == GPT2_INT4 ? 0.95 : form == GPT2_INT8 ? 0.999 : 0.9999), level + ": far from fp32");
+    }
+    std::printf("%s: well\n", level.c_str());
+  }
+}

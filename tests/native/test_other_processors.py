@@ -1,0 +1,68 @@
+"""Levels that this machine does not run: NEON under an emulator, AVX-VNNI by its twins in AVX-512."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gpt2.native import library as library_module
+
+NATIVE = Path(library_module.__file__).parent
+CHECK = Path(__file__).with_name("level_check.cpp")
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{NATIVE}"]
+CORE = ["api", "engine", "matrix", "slots", "pool", "levels", "level_portable"]
+
+pytestmark = pytest.mark.long
+
+
+def build(compiler: str, folder: Path, levels: dict[str, list[str]], *defines: str) -> Path:
+    """The check as one static program, each level with its own flags."""
+    objects = []
+    for name, flags in {**{name: [] for name in CORE}, **levels}.items():
+        objects.append(folder / f"{name}.o")
+        source = NATIVE / f"{name}.cpp"
+        command = [compiler, *FLAGS, *flags, *defines, "-w", "-c", str(source), "-o", str(objects[-1])]
+        subprocess.run(command, check=True)
+    program = folder / "check"
+    command = [compiler, *FLAGS, str(CHECK), *map(str, objects), "-o", str(program), "-static", "-pthread"]
+    subprocess.run(command, check=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = "aarch64-linux-gnu-g++"
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler} is here (Debian: apt install g++-aarch64-linux-gnu)")
+    dot = {"level_neon": [], "level_neon_dotprod": ["-march=armv8.2-a+dotprod"]}
+    return build(compiler, tmp_path_factory.mktemp("arm"), dot, "-DGPT2_LEVELS_ARM")
+
+
+@pytest.mark.parametrize(("cpu", "levels"), [("cortex-a72", ["neon"]), ("max", ["neon-dotprod", "neon"])])
+def test_neon_under_emulation(arm_program: Path, cpu: str, levels: list[str]) -> None:
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if not emulator:
+        pytest.skip("no qemu-aarch64 is here (Debian: apt install qemu-user-static)")
+    command = [emulator, "-cpu", cpu, str(arm_program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.splitlines() == [f"{level}: well" for level in (*levels, "portable")], done.stderr
+
+
+def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
+    found = library_module.Library.load().levels
+    if platform.machine() not in ("x86_64", "AMD64") or "avx512-vnni" not in found or not shutil.which("g++"):
+        pytest.skip("needs g++ and a processor with AVX-512 VNNI")
+    avx2 = ["-mavx2", "-mfma", "-mf16c"]
+    avx512 = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
+    levels = {
+        "level_avx2": avx2,
+        "level_avx2_vnni": [*avx2, "-mavx512vnni", "-mavx512vl"],
+        "level_avx512_vnni": avx512,
+        "level_avx512_bf16": [*avx512, "-mavx512bf16"],
+    }
+    program = build("g++", tmp_path, levels, "-DGPT2_LEVELS_X86", "-DGPT2_AVX_VNNI_BY_AVX512")
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
+    assert "avx2-vnni: well" in done.stdout.splitlines(), done.stdout
+    assert done.returncode == 0
