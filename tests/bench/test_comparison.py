@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gpt2.backends.reference import ReferenceBackend
-from gpt2.bench import Workload, compare, facts
-from gpt2.bench.engines import open_engine
+from gpt2.bench import PEERS, Workload, compare, comparison, facts
+from gpt2.bench.engines import missing_packages, open_engine
 from gpt2.errors import BackendError, CheckpointError
 
 SMALL = Workload(prompt_tokens=8, decode_tokens=4, prefill_tokens=16, batch=2)
@@ -20,6 +20,26 @@ def test_our_engine_alone(tiny_folder: Path) -> None:
     assert set(figures.tokens_per_second) == {"decode", "prefill", "batch"}
     assert all(speed > 0 for speed in figures.tokens_per_second.values())
     assert figures.start_seconds is None
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_said(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(comparison, "missing_packages", lambda peer: ["something"])
+    found = compare(tiny_folder, peers=["all"], backend="reference", workload=SMALL, rounds=1, starts=0)
+    assert [figures.engine for figures in found] == ["gpt2 reference fp32"]
+    assert "openvino is left out: something is not installed" in caplog.text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in PEERS if not name.startswith("transformers")])
+def test_peers_that_are_installed_decode_as_many_tokens_as_asked(name: str, tiny_folder: Path) -> None:
+    if missing := missing_packages(name):
+        pytest.skip(f"{' and '.join(missing)} is not installed")
+    engine, full_name = open_engine(name, str(tiny_folder), **OURS)
+    assert name.partition("-")[0] in full_name.lower()
+    engine.prefill([[464, 3797, 3332], [1, 2, 3]])
+    engine.decode(3)
 
 
 @pytest.mark.long
