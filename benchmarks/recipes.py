@@ -20,6 +20,7 @@ import gpt2
 from gpt2.bench import facts
 from gpt2.data import PrepareConfig, ReadOptions, prepare, read_documents
 from gpt2.files import write_json, write_text
+from gpt2.report import Block, Line, LineChart, Section, page
 from gpt2.tokenizer import Tokenizer, learn
 from gpt2.train.config import config_from
 
@@ -50,7 +51,6 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "published lr 0.004": (PUBLISHED, {"lr": 0.004}),
     "fast lr 0.01": (FAST, {"muon_lr": 0.01, "lr": 0.003}),
     "fast lr 0.02": (FAST, {"muon_lr": 0.02, "lr": 0.003}),
-    "fast lr 0.04": (FAST, {"muon_lr": 0.04, "lr": 0.003}),
 }
 
 
@@ -141,14 +141,34 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def curves(result: dict[str, Any]) -> str:
+    """The held-out loss of the best arms, over tokens and over time, as a page."""
+    charts: list[Block] = []
+    for key, unit in (("tokens", "tokens"), ("at_seconds", "seconds")):
+        lines = [
+            Line(name=f"{r['arm']}, seed {r['seed']}", x=r[key], y=r["held_out_loss"], color=1 + (r["arm"] == best))
+            for best in (result["summary"]["best"]["fast"],)
+            for r in result["runs"]
+            if r["arm"] in result["summary"]["best"].values()
+        ]
+        charts.append(LineChart(title=f"Held-out loss over {unit}", x_label=unit, y_label="nats a token", lines=lines))
+    return page(
+        "The published recipe and the fast one", [Section(title="Curves", blocks=charts)], lead=result["command"]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", type=Path, help="also write the curves as a page")
     parser.add_argument("--busy", action="store_true", help="note in the result that other work ran beside it")
     chosen = parser.parse_args()
+    if chosen.work is None or "GPT2_CORPUS" not in os.environ:
+        print("left out: it takes an hour and needs the corpus; say --work DIR, with GPT2_CORPUS set")
+        return
     data = corpus(chosen.work)
     first, *others = chosen.seeds
     runs = [run(chosen.work, data, name, first, chosen.tokens, chosen.threads) for name in ARMS]
@@ -165,6 +185,8 @@ def main() -> None:
         "runs": runs,
     }
     write_json(RESULT, result)
+    if chosen.page:
+        write_text(chosen.page, curves(result))
     print(json.dumps(result["summary"], indent=2))
 
 
