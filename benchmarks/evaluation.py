@@ -13,6 +13,7 @@ on the clock stands processor time, which hardly minds what else the machine is 
 import argparse
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -148,7 +149,7 @@ def main() -> None:
         RESULT,
         {
             **facts(),
-            "command": f"benchmarks/evaluation.py --shape {chosen.shape}",
+            "command": " ".join(["benchmarks/evaluation.py", *sys.argv[1:]]),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "shape": chosen.model or chosen.shape,
             "threads": chosen.threads,
