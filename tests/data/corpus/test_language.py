@@ -33,7 +33,7 @@ def test_the_sample_is_of_the_longest_lines() -> None:
     prose = "This is the article itself, which is much longer than any line of the menu around it. " * 4
     sample = sample_of(f"{menu}\n{prose}\n{menu}")
     assert sample.startswith("This is the article")
-    assert len(sample) <= 1600
+    assert len(sample) <= 1000
 
 
 def test_published_sentences(web: Path, rows_of: Callable[[str], list[dict[str, Any]]]) -> None:

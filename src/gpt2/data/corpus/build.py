@@ -212,7 +212,13 @@ class _Build:
                 return
             seconds = time.monotonic() - began
             documents = tally.read()[0] - before
-            left = seconds / done * (len(tasks) - done) if done else self._left_by_bytes(name, tasks, tally, seconds)
+            left = (
+                self._left_by_bytes(tasks, tally, seconds)  # inputs may be of very different sizes
+                if name == "read"
+                else seconds / done * (len(tasks) - done)
+                if done
+                else None
+            )
             self.progress(
                 BuildProgress(
                     round=name,
@@ -230,9 +236,9 @@ class _Build:
         self.seconds[name] = time.monotonic() - began
 
     @staticmethod
-    def _left_by_bytes(name: str, tasks: Sequence[Any], tally: Tally, seconds: float) -> float | None:
+    def _left_by_bytes(tasks: Sequence[ReadTask], tally: Tally, seconds: float) -> float | None:
         read_bytes = tally.read()[1]
-        if name != "read" or not read_bytes:
+        if not read_bytes:
             return None
         return seconds / read_bytes * max(0, sum(task.input.bytes for task in tasks) - read_bytes)
 

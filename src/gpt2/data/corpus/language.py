@@ -6,7 +6,7 @@ from typing import Any
 from gpt2.data.corpus.page import Dropped, Page, Step
 from gpt2.errors import DataError, MissingExtraError
 
-_SAMPLE_CHARACTERS = 1000
+_SAMPLE_CHARACTERS = 600
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def identify(text: str) -> tuple[str, float]:
 
 
 def sample_of(text: str) -> str:
-    """The longest lines of a text, up to about a thousand characters: prose rather than menus."""
+    """The longest lines of a text, up to about six hundred characters: prose rather than menus."""
     if len(text) <= _SAMPLE_CHARACTERS:
         return text
     taken: list[str] = []

@@ -65,7 +65,11 @@ class Signer:
 
         A text shorter than an n-gram is one shorter n-gram; one without any word has no signature.
         """
-        words = self._words.of(words_of(text))
+        return self.sign_words(words_of(text))
+
+    def sign_words(self, text_words: list[str]) -> NDArray[np.uint32] | None:
+        """The same for a text whose words are known."""
+        words = self._words.of(text_words)
         if not words.size:
             return None
         shingles = np.unique(hash_ngrams(words, min(self.settings.shingle_words, words.size)))

@@ -147,11 +147,11 @@ class _Reading:
         part = self.writer.write(record, size)
         normal = _SPACE.sub(" ", page.text).strip().lower()
         text_hash = hash_text(normal)
-        words = len(words_of(page.text))
+        words = words_of(page.text)
         order = hash_text(f"{self.job.config.seed}\n{page.id}")
-        self.facts.append((address_hash(page.address), text_hash, words, min(size, 0xFFFFFFFF), part, order))
+        self.facts.append((address_hash(page.address), text_hash, len(words), min(size, 0xFFFFFFFF), part, order))
         if self.signer:
-            signature = self.signer.sign(page.text)
+            signature = self.signer.sign_words(words)
             if signature is None:  # no words: like nothing but itself
                 signature = np.full(self.signer.settings.bands * self.signer.settings.rows, text_hash & 0xFFFFFFFF)
                 signature = signature.astype(np.uint32)
