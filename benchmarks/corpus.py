@@ -3,8 +3,8 @@
     GPT2_WEB=DIR python benchmarks/corpus.py [--rounds 3] [--datatrove DIR]
 
 The pages of GPT2_WEB's two extraction benchmarks (290, 39 MB of HTML) are written into one WARC. Both sides read it,
-extract the main text, apply the rules of Gopher, C4 (without the one on line ends) and FineWeb, and write JSON Lines; each
-round is a fresh process, in turn, and CPU time is counted. Language identification is left out on both sides, for
+extract the main text, apply the rules of Gopher, C4 (without the one on line ends) and FineWeb, and write JSON Lines;
+each round is a fresh process, in turn, and CPU time is counted. Language identification is left out on both sides, for
 datatrove would fetch its model from the network. `--datatrove` is a folder that has datatrove installed, if this
 environment has not (`pip install --target DIR datatrove[io,processing]`).
 """

@@ -32,6 +32,7 @@ def corpus() -> None:
 @option("--kind", default="auto", metavar="KIND", help="What the SOURCEs are.  [default: by each file's name]")
 @option("--licence", default="unknown", metavar="NAME", help="Of the SOURCEs, where they do not say themselves.")
 @option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: the usable cores]")
+@option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
 @option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
 @option("--language", "languages", multiple=True, metavar="CODE", section="Steps", help="Keep only this, e.g. en.")
 @option("--rules", multiple=True, metavar="SET", section="Steps", help="Rule set for web pages, by name or path.")
@@ -44,7 +45,14 @@ def corpus() -> None:
 @option("--seed", type=int, metavar="N", section="Steps", help="Of the shuffle.")
 @output_options
 def build(
-    *, sources: tuple[str, ...], out: Path, workers: int | None, keep_work: bool, as_json: bool, **chosen: Any
+    *,
+    sources: tuple[str, ...],
+    out: Path,
+    workers: int | None,
+    part: str | None,
+    keep_work: bool,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     r"""Build a corpus from SOURCEs: cleaned, without duplicates, shuffled.
 
@@ -56,7 +64,7 @@ def build(
         gpt2 corpus stats my-corpus
         gpt2 corpus show gopher.max_duplicate_lines my-corpus
     """
-    from gpt2.cli.corpus_options import settled
+    from gpt2.cli.corpus_options import settled, share
     from gpt2.data.corpus.build import build as build_corpus
     from gpt2.data.corpus.build import write_page
     from gpt2.machine import usable_cores
@@ -70,6 +78,7 @@ def build(
                 config=config,
                 workers=workers or usable_cores(),
                 keep_work=keep_work,
+                part=share(part),
                 progress=lambda progress: line.show(lambda: _status(progress)),
             )
         except (KeyboardInterrupt, OSError):
@@ -79,6 +88,8 @@ def build(
             if signals:
                 sys.exit(SAVED)
             raise
+    if part:
+        return
     place = write_page(out, stats)
     if as_json:
         output.write_json({"out": str(out), **stats["contents"]})

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import click
+
 if TYPE_CHECKING:
     from gpt2.data.corpus import CorpusConfig, SourceSpec
 
@@ -48,3 +50,17 @@ def settled(
         chosen = dataclasses.replace(chosen, near_duplicates=(chosen.near_duplicates or MinHash()) if near else None)
     specs += [SourceSpec(path=path, kind=kind, licence=licence) for path in sources]
     return chosen, specs
+
+
+def share(part: str | None) -> tuple[int, int] | None:
+    """`3/8` as numbers.
+
+    Raises:
+        click.BadParameter: it does not look like that.
+    """
+    if part is None:
+        return None
+    first, slash, second = part.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal()):
+        raise click.BadParameter(f"{part!r} does not look like 3/8", param_hint="--part")
+    return int(first), int(second)

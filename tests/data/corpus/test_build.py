@@ -143,6 +143,20 @@ def test_killed_anywhere_and_begun_again(source: Path, built: Path, tmp_path: Pa
     assert shards(out) == shards(built)
 
 
+def test_parts_on_several_machines_build_the_same(source: Path, built: Path, tmp_path: Path) -> None:
+    for part in (2, 3, 1):
+        assert build([source], tmp_path / "out", config=FAST, part=(part, 3)) == {}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("work/read-*/account.json")}
+    assert len(times) == 4
+    build([source], tmp_path / "out", config=FAST, keep_work=True)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert shards(tmp_path / "out") == shards(built)
+    with pytest.raises(DataError, match="There is no part 4 of 3"):
+        build([source], tmp_path / "b", config=FAST, part=(4, 3))
+    with pytest.raises(DataError, match="min_characters was 50 and is now 60"):
+        build([source], tmp_path / "b", config=CorpusConfig(rules=(), min_characters=60), part=(1, 3))
+
+
 def test_a_worker_that_dies_costs_only_its_task(source: Path, built: Path, tmp_path: Path) -> None:
     from gpt2.data.workers import run_tasks
 

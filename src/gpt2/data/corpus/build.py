@@ -75,15 +75,20 @@ def build(
     config: CorpusConfig | None = None,
     workers: int = 1,
     keep_work: bool = False,
+    part: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Build the corpus of these sources in the folder `out`, or finish what a former run began there.
+
+    With `part=(i, n)`, i from 1, only the i-th of n shares of the inputs is read, and nothing more: n machines with a
+    common folder do that at the same time, and a call without a part then does the rest.
 
     With more than one worker, processes are started anew ("spawn"): a script that calls this must guard its
     main part by `if __name__ == "__main__"`.
 
     Returns:
-        What `stats.json` holds: the configuration, the account of every step, and what the corpus contains.
+        What `stats.json` holds: the configuration, the account of every step, and what the corpus contains. Of a
+        part: nothing.
 
     Raises:
         ConfigError: a configuration or rule set that cannot be used.
@@ -105,6 +110,11 @@ def build(
     for one in inputs:  # a rule set that cannot be used is told before the work, not after an hour of it
         web = one.kind in _WEB_KINDS
         plan_steps(config, one.spec.rules, None, has_html=False, is_web=web)
+    if part is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _claim(out, settings)
+        _Build(config, inputs, out, workers, progress).run_part(*part)
+        return {}
     with lock(out):
         if (out / MANIFEST_NAME).is_file():
             refuse_other(out, read_json(out / SETTINGS_NAME, limit_bytes=64 << 20), settings)
@@ -152,10 +162,10 @@ def _settings(config: CorpusConfig, inputs: Sequence[Input]) -> dict[str, Any]:
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     path = out / SETTINGS_NAME
-    if path.is_file():
+    strangers = [file.name for file in sorted(out.iterdir()) if not file.name.startswith(".")]
+    if path.is_file():  # looked for after the strangers: another machine may be writing it just now
         refuse_other(out, read_json(path, limit_bytes=64 << 20), settings)
         return
-    strangers = [file.name for file in sorted(out.iterdir()) if not file.name.startswith(".")]
     if strangers:
         raise DataError(f"{out} cannot be filled: it holds {strangers[0]}, which no build left. Choose another folder.")
     write_json(path, settings)
@@ -171,6 +181,12 @@ class _Build:
         self.tasks = [ReadTask(number=number, input=one) for number, one in enumerate(inputs)]
         self.account = Account()
         self.seconds: dict[str, float] = {}
+
+    def run_part(self, part: int, parts: int) -> None:
+        """Read the inputs of one share."""
+        if not 1 <= part <= parts:
+            raise DataError(f"There is no part {part} of {parts}: parts are counted from 1.")
+        self._read_missing([task for task in self.tasks if task.number % parts == part - 1])
 
     def run(self, *, keep_work: bool) -> dict[str, Any]:
         self._read()
@@ -242,15 +258,17 @@ class _Build:
             return None
         return seconds / read_bytes * max(0, sum(task.input.bytes for task in tasks) - read_bytes)
 
-    def _read(self) -> None:
-        missing = [task for task in self.tasks if not (task.folder(self.out) / "account.json").is_file()]
-        if len(missing) < len(self.tasks):
-            _log.info(
-                "%s: going on after %s tasks that an earlier run finished", self.out, len(self.tasks) - len(missing)
-            )
+    def _read_missing(self, tasks: Sequence[ReadTask]) -> None:
+        missing = [task for task in tasks if not (task.folder(self.out) / "account.json").is_file()]
+        done = len(tasks) - len(missing)
+        if done:
+            _log.info("%s: going on after %s tasks that an earlier run finished", self.out, f"{done:,}")
         tally = Tally()
         job = ReadJob(config=self.config, out=self.out, tests=self._test_index() if missing else None, tally=tally)
-        self._round("read", read_task, missing, len(self.tasks), start_reading, job, tally)
+        self._round("read", read_task, missing, len(tasks), start_reading, job, tally)
+
+    def _read(self) -> None:
+        self._read_missing(self.tasks)
         for task in self.tasks:
             account = read_account(task.folder(self.out))
             account.left = [0, 0]  # what is left is counted at the end
