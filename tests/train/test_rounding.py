@@ -35,7 +35,7 @@ def test_int4_is_the_form_of_the_kernels(inputs: int) -> None:
 def test_the_exact_weights_come_back() -> None:
     parameter = nn.Parameter(weights(64))
     before = parameter.detach().clone()
-    with rounded([parameter], "int4"):
+    with rounded([parameter], round_int4):
         assert torch.equal(parameter, round_int4(before))
     assert torch.equal(parameter, before)
 
@@ -45,7 +45,7 @@ def test_the_exact_weights_come_back_after_an_error() -> None:
     before = parameter.detach().clone()
 
     def fail() -> None:
-        with rounded([parameter], "int8"):
+        with rounded([parameter], round_int8):
             raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError, match="half-way"):

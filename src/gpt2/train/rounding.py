@@ -8,7 +8,7 @@ Axes: O outputs and I inputs of a matrix, G groups of 32 inputs, K inputs of one
 """
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +20,9 @@ _SMALLEST = 1e-30
 
 
 @contextlib.contextmanager
-def rounded(parameters: Sequence[Tensor], form: str) -> Generator[None]:
-    """While inside, the parameters, [out, in], hold their values rounded to `form`; afterwards their own again."""
+def rounded(parameters: Sequence[Tensor], round_to: Callable[[Tensor], Tensor]) -> Generator[None]:
+    """While inside, the parameters, [out, in], hold their values as `round_to` gives them; afterwards their own."""
     exact = [p.detach().clone() for p in parameters]
-    round_to = {"int8": round_int8, "int4": round_int4}[form]
     with torch.no_grad():
         for p in parameters:
             p.copy_(round_to(p))
@@ -57,6 +56,9 @@ def round_int4(w_OI: Tensor) -> Tensor:
         best_OGK = torch.where(error_OG1 < least_OG1, tried_OGK, best_OGK)
         least_OG1 = torch.minimum(error_OG1, least_OG1)
     return best_OGK.flatten(1)[:, :inputs]
+
+
+ROUND = {"int8": round_int8, "int4": round_int4}
 
 
 def _inverse(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from gpt2.train.loss import Rows, fused_softmax, sample_rows
 from gpt2.train.objective import Objective
 from gpt2.train.parallel import Processes
 from gpt2.train.precision import Precision
-from gpt2.train.rounding import rounded
+from gpt2.train.rounding import ROUND, rounded
 
 _log = logging.getLogger("gpt2")
 _MOMENTUM_START = 0.85
@@ -95,6 +96,8 @@ class Learner:
             chunk_tokens=chunk_tokens(config, precision),
             recompute=config.run.recompute,
         )
+        round_to: Any = ROUND.get(config.rounding.form)
+        self._round = torch.compile(round_to, dynamic=False) if round_to and compiled else round_to
         self.sharing = parallel.choose(config, self.processes, precision.device)
         self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
         self.optimizers = build_optimizers(model, config.optim)  # of the shared parameters
@@ -152,10 +155,10 @@ class Learner:
     def rounded(self, progress: float) -> AbstractContextManager[None]:
         """A context in which the weights are as they will be stored, if this point of the run asks for that."""
         rounding = self.config.rounding
-        if rounding.form == "none" or progress < 1.0 - rounding.fraction:
+        if self._round is None or progress < 1.0 - rounding.fraction:
             return nullcontext()
         kinds = partition(self.model.named_parameters())
-        return rounded([*kinds["matrix"].values(), self.model.wte.weight], rounding.form)
+        return rounded([*kinds["matrix"].values(), self.model.wte.weight], self._round)
 
     def rehearse(
         self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None
