@@ -260,7 +260,7 @@ def measure_ours(folder: Path, weights: str, chosen: argparse.Namespace) -> dict
             found["open"].append(
                 {"factor": factor} | asyncio.run(open_loop(port, "m", factor * capacity, chosen.seconds, known))
             )
-            print(f"  {factor} x capacity: {found['open'][-1]}")
+            print(f"  {factor} x capacity: {found['open'][-1]}", flush=True)
         found["leaving_ms"] = asyncio.run(leaving(port, "m"))
         found["rss_mb"] = asyncio.run(memory(port, "m", pid, chosen.requests))
     return found
@@ -287,6 +287,15 @@ def main() -> None:
     chosen = parser.parse_args()
 
     results: list[dict[str, Any]] = []
+
+    def keep(found: dict[str, Any]) -> None:
+        """Written after each engine, so that one that hangs costs its own figures alone."""
+        results.append(found)
+        ratio = results[0]["closed"]["tokens_per_second"] / found["closed"]["tokens_per_second"]
+        print(f"{found['engine']}: {found['closed']}; {results[0]['engine']} is {ratio:.1f} times that", flush=True)
+        about = {"note": chosen.note, "model": chosen.shape or "gpt2-mini", **facts()}
+        write_json(RESULT, about | {"results": results})
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         if chosen.shape:
@@ -294,27 +303,20 @@ def main() -> None:
         else:
             gpt2.load("gpt2-mini").save(folder)
         for weights in chosen.weights:
-            results.append(measure_ours(folder, weights, chosen))
-            print(f"{results[-1]['engine']}: {results[-1]['closed']}")
+            keep(measure_ours(folder, weights, chosen))
         if chosen.llama:
             file = Path(scratch) / "gguf"
             gpt2.load(folder).save(file, format="gguf", weights="q8_0")
             port, [found] = free_port(), list(file.glob("*.gguf"))
             command = [chosen.llama, "-m", "llama_cpp.server", "--model", str(found), "--n_ctx", "1024"]
             command += ["--port", str(port), "--model_alias", "m", "--n_threads", str(os.cpu_count())]
-            results.append(measure_peer("llama-cpp-python Q8_0", command, port, "m", chosen.seconds))
-            print(f"{results[-1]['engine']}: {results[-1]['closed']}")
+            keep(measure_peer("llama-cpp-python Q8_0", command, port, "m", chosen.seconds))
         if chosen.transformers:
             port = free_port()
-            command = [chosen.transformers, "-m", "transformers.cli.transformers", "serve", "--port", str(port)]
+            code = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
+            command = [chosen.transformers, "-c", code, "serve", "--port", str(port)]
             command += ["--continuous-batching"]
-            results.append(measure_peer("transformers", command, port, str(folder), chosen.seconds))
-            print(f"{results[-1]['engine']}: {results[-1]['closed']}")
-    ours = results[0]["closed"]["tokens_per_second"]
-    for result in results[1:]:
-        print(f"{results[0]['engine']} is {ours / result['closed']['tokens_per_second']:.1f} times {result['engine']}")
-    about = {"command": " ".join(sys.argv), "note": chosen.note, "load_average": os.getloadavg()}
-    write_json(RESULT, about | {"model": chosen.shape or "gpt2-mini", **facts(), "results": results})
+            keep(measure_peer("transformers", command, port, str(folder), chosen.seconds))
 
 
 if __name__ == "__main__":
