@@ -224,12 +224,14 @@ class Checkpoints(Callback):
 
     def _save(self, run: Run) -> None:
         processes = run.learner.processes
-        if processes.is_first or run.learner.sharing == "fsdp":
-            state = run.capture()
-            if processes.is_first:
-                states.save(run.folder, state, run.feed.tokenizer, keep=run.config.run.keep)
-        self._saved_step = run.progress.step
-        processes.sum(torch.zeros((), device=run.learner.precision.device))  # the others go on when it is written
+        try:
+            if processes.is_first or run.learner.sharing == "fsdp":
+                state = run.capture()
+                if processes.is_first:
+                    states.save(run.folder, state, run.feed.tokenizer, keep=run.config.run.keep)
+            self._saved_step = run.progress.step
+        finally:  # the others go on when it is written, or when it failed
+            processes.sum(torch.zeros((), device=run.learner.precision.device))
 
 
 _KEPT = "The checkpoint before it is whole. Make room, and run again to go on from there."
