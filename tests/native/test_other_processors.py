@@ -62,7 +62,8 @@ def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
         "level_avx512_vnni": avx512,
         "level_avx512_bf16": [*avx512, "-mavx512bf16"],
     }
-    program = build("g++", tmp_path, levels, "-DGPT2_LEVELS_X86", "-DGPT2_AVX_VNNI_BY_AVX512")
+    defines = [f"-DGPT2_{name.upper()}" for name in levels]
+    program = build("g++", tmp_path, levels, *defines, "-DGPT2_LEVELS_X86", "-DGPT2_AVX_VNNI_BY_AVX512")
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
     assert "avx2-vnni: well" in done.stdout.splitlines(), done.stdout
     assert done.returncode == 0

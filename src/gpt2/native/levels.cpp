@@ -104,10 +104,18 @@ struct LevelList {
   LevelList() {
     int count = 0;
 #if defined(GPT2_LEVELS_X86)
+#if defined(GPT2_LEVEL_AVX512_BF16)
     if (has_avx512_bf16()) items[count++] = &avx512_bf16_kernels;
+#endif
+#if defined(GPT2_LEVEL_AVX512_VNNI)
     if (has_avx512_vnni()) items[count++] = &avx512_vnni_kernels;
+#endif
+#if defined(GPT2_LEVEL_AVX2_VNNI)
     if (has_avx2_vnni()) items[count++] = &avx2_vnni_kernels;
+#endif
+#if defined(GPT2_LEVEL_AVX2)
     if (has_avx2()) items[count++] = &avx2_kernels;
+#endif
 #endif
 #if defined(GPT2_LEVELS_ARM)
     if (has_dot_product()) items[count++] = &neon_dotprod_kernels;
