@@ -33,6 +33,14 @@ void require(bool holds, const std::string& what) {
   std::exit(1);
 }
 
+gpt2_source floats(const Floats& values, int64_t input_stride, int64_t output_stride) {
+  gpt2_source source{};
+  source.values = values.data();
+  source.input_stride = input_stride;
+  source.output_stride = output_stride;
+  return source;
+}
+
 float to_bf16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -45,7 +53,7 @@ void check_matrix(const std::string& level, int form, int inputs, int outputs, i
   const Floats w = draw(static_cast<size_t>(inputs) * outputs, 1.0f);
   Floats x = draw(static_cast<size_t>(rows) * inputs, 1.0f);
   if (form == GPT2_BF16) for (float& value : x) value = to_bf16(value);   // a level may round them itself
-  const gpt2_source source = {w.data(), nullptr, nullptr, outputs, 1};
+  const gpt2_source source = floats(w, outputs, 1);
   Floats results[2];
   const char* names[] = {"portable", level.c_str()};
   for (int i = 0; i < 2; ++i) {
@@ -96,7 +104,7 @@ Floats logits_of(const std::string& level, int form, const Weights& weights, int
   for (const auto& [name, values] : weights) {
     const int64_t columns = values.second;
     const bool by_output = name == "wte";
-    const gpt2_source source = {values.first.data(), nullptr, nullptr, by_output ? 1 : columns, by_output ? columns : 1};
+    const gpt2_source source = floats(values.first, by_output ? 1 : columns, by_output ? columns : 1);
     require(gpt2_engine_load(engine, name.c_str(), &source) == 0, "loading " + name);
   }
   const int slot = gpt2_slot_new(engine);
