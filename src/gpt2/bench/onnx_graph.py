@@ -15,8 +15,8 @@ from gpt2.checkpoint import Weights
 
 def write_onnx(path: Path, weights: Weights) -> None:
     """Write the graph and the weights, in fp32, to one file; 1.9 GB is the most that a file of ONNX holds."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    import onnx  # pyright: ignore[reportMissingImports]
+    from onnx import TensorProto, helper, numpy_helper  # pyright: ignore[reportMissingImports]
 
     config = weights.config
     H, K, D = config.n_head, config.head_width, config.n_embd

@@ -120,7 +120,7 @@ class CTranslate2:
     """CTranslate2. It has no call for one step: its generation is held back at each token until it is wanted."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
-        import ctranslate2
+        import ctranslate2  # pyright: ignore[reportMissingImports]
 
         model = Path(folder).with_name(f"{Path(folder).name}-ct2-{form}")
         if not model.exists():
@@ -212,12 +212,12 @@ class OnnxRuntime(_Onnx):
     """onnxruntime, in fp32 or with its own dynamic quantisation to int8."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
 
         super().__init__(folder)
         graph = self.graph
         if form == "int8":
-            from onnxruntime.quantization import quantize_dynamic
+            from onnxruntime.quantization import quantize_dynamic  # pyright: ignore[reportMissingImports]
 
             graph = self.graph.with_name(f"{self.graph.stem}-int8.onnx")
             if not graph.exists():
@@ -235,7 +235,7 @@ class OpenVino(_Onnx):
     """OpenVINO on the same graph, at the precision it chooses for this processor."""
 
     def __init__(self, folder: str, *, threads: int | None) -> None:
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]
 
         super().__init__(folder)
         core: Any = openvino.Core()

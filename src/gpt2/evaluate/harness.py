@@ -21,7 +21,7 @@ def for_harness(model: LanguageModel) -> Any:
         MissingExtraError: lm_eval is not installed.
     """
     try:
-        from lm_eval.api.model import TemplateLM
+        from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError(
             "The model cannot be given to lm-evaluation-harness, which is not installed. Install the extra: "
