@@ -36,7 +36,7 @@ _TRIAL_TOKENS = 2048
 _FREE = {
     "schedule": {"tokens"},
     "data": {"folder", "tokenizer"},  # the shards say by hash which vocabulary they need
-    "loss": {"full_fraction"},
+    "loss": {"full_fraction", "chunk_tokens"},
     "run": {
         "folder",
         "compile",
