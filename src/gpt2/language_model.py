@@ -6,7 +6,7 @@ Each method is a few lines over the room that does the work; here they meet, and
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
@@ -26,6 +26,7 @@ from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.backends.head import Head
+    from gpt2.detect import Calibration, Verdict
     from gpt2.generation import Beam, Drafter, Score
     from gpt2.inspect import Activations, Attention, Lens, Patching
     from gpt2.tasks import Asked, Prompts, Room
@@ -213,6 +214,94 @@ class LanguageModel:
         from gpt2.generation import score
 
         return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best)
+
+    def detect(
+        self,
+        text: str,
+        *,
+        calibration: "Calibration | None" = None,
+        false_positive_rate: float = 0.01,
+        window: int = 200,
+    ) -> "Verdict":
+        """Whether a text was generated, with an error rate and the right to be inconclusive; see `gpt2.detect.judge`.
+
+        Args:
+            text: from about 25 tokens on, of any length; long ones by windows, with the parts marked.
+            calibration: what to compare with; the one beside the model's files by default, if there is one.
+            false_positive_rate: how often human text of the calibration's kind may be called generated.
+            window: tokens of a part, where the text is longer than the texts of the calibration.
+
+        Raises:
+            GenerationError: an empty text, or a number out of range.
+            MismatchError: the calibration was made with another model.
+        """
+        from gpt2.detect import judge, normalise, read
+
+        calibration = calibration or self.calibration()
+        if calibration is not None:
+            calibration.check(self.fingerprint(), self.name)
+        plain, n_normalised = normalise(text)
+        return judge(
+            plain,
+            tokenizer=self.tokenizer,
+            read=lambda ids: read(self.exact_backend(), self.tokenizer, ids),
+            calibration=calibration,
+            false_positive_rate=false_positive_rate,
+            window=window,
+            n_normalised=n_normalised,
+        )
+
+    def calibration(self) -> "Calibration | None":
+        """The calibration beside the model's files, if there is one.
+
+        Raises:
+            FormatError: it cannot be read.
+        """
+        from gpt2.detect import CALIBRATION, Calibration
+
+        path = self.checkpoint.folder / CALIBRATION
+        return Calibration.read(path) if path.is_file() else None
+
+    def calibrate(
+        self,
+        texts: Iterable[str],
+        *,
+        source: str,
+        samples: int = 200,
+        seed: int = 0,
+        progress: Callable[[int, str], None] = lambda done, of: None,
+    ) -> "Calibration":
+        """Make a calibration of human texts: what `detect` compares with.
+
+        Args:
+            texts: at least 99, by people, of the kind that is to be judged; each gives one passage.
+            source: what they are, for people who read the verdict.
+            samples: texts that the model writes for comparison, half at temperature 1, half with top-k 40.
+            seed: of the passages' places and the samples.
+            progress: told how many texts of which sort have been read.
+
+        Raises:
+            DataError: too few texts.
+        """
+        from gpt2.detect import passages
+        from gpt2.detect.calibrating import calibrate_model
+
+        return calibrate_model(
+            passages(texts, self.tokenizer, seed=seed),
+            backend=self.exact_backend(),
+            tokenizer=self.tokenizer,
+            write=lambda prompts, **settings: [each.text for each in self.generate(prompts, **settings)],
+            name=self.name,
+            fingerprint=self.fingerprint(),
+            source=source,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+        )
+
+    def fingerprint(self) -> str:
+        """Which weights these are, whatever file holds them: a SHA-256."""
+        return checkpoint.fingerprint(self.checkpoint.weights)
 
     def translate(
         self,

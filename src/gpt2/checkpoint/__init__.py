@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gpt2.checkpoint.checkpoint import Checkpoint
     from gpt2.checkpoint.folder import fill_folder, write_folder
     from gpt2.checkpoint.forms import COMPACT, FORMS
+    from gpt2.checkpoint.identity import fingerprint as fingerprint
     from gpt2.checkpoint.lora import Adapter, map_names, read_adapter, write_adapter
     from gpt2.checkpoint.names import shapes
     from gpt2.checkpoint.reading import read
@@ -28,6 +29,7 @@ __all__ = [
     "StoredArray",
     "Weights",
     "fill_folder",
+    "fingerprint",
     "map_names",
     "read",
     "read_adapter",
@@ -50,6 +52,7 @@ _HOMES = {
     "StoredArray": "weights",
     "Weights": "weights",
     "fill_folder": "folder",
+    "fingerprint": "identity",
     "map_names": "lora",
     "read": "reading",
     "read_adapter": "lora",

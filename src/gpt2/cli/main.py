@@ -34,6 +34,7 @@ VERBS = {
         "serve": "An HTTP server with OpenAI's interface, and its page.",
     },
     "Judge a model": {
+        "detect": "Whether a text was generated, with an error rate.",
         "evaluate": "The paper's benchmarks, beside the paper's numbers.",
         "verify": "Whether a model is whole, and gives its known answers.",
         "download-data": "Fetch the benchmarks' data.",

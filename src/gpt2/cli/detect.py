@@ -1,0 +1,131 @@
+"""`gpt2 detect`: was this generated?"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import output, reading
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from gpt2.detect import Verdict
+    from gpt2.language_model import LanguageModel
+
+_A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(cls=Sectioned)
+@click.argument("text", metavar="[TEXT|FILE|FOLDER]", required=False)
+@option("--rate", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
+        metavar="X", help="How often human text may be called generated.")  # fmt: skip
+@option("--window", type=click.IntRange(25), default=200, show_default=True, metavar="N",
+        help="Tokens of a part of a long text.")  # fmt: skip
+@option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")
+@option("--calibrate", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
+        help="Make a calibration from human texts, instead of judging.")  # fmt: skip
+@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --calibrate writes.")
+@option(
+    "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
+)
+@option("--samples", type=click.IntRange(16), default=200, show_default=True, metavar="N",
+        help="Texts that the model writes for --calibrate.")  # fmt: skip
+@reading.errors_option
+@model_options
+@output_options
+def detect(
+    *,
+    text: str | None,
+    rate: float,
+    window: int,
+    calibration: Path | None,
+    calibrate: Path | None,
+    out: Path | None,
+    limit: int,
+    samples: int,
+    errors: str,
+    choice: ModelChoice,
+    as_json: bool,
+) -> None:
+    """Say whether TEXT was generated: generated, human or inconclusive, with the error rate that was asked for.
+
+    Without TEXT, or with -, standard input is judged. A verdict is about text of the kind that the calibration was
+    made from, and about this model. It is no proof, and no ground to accuse anyone.
+
+    \b
+        gpt2 detect essay.txt
+        gpt2 detect --calibrate essays-by-people --out calibration.json
+        gpt2 detect essay.txt --calibration calibration.json --rate 0.001
+    """
+    if (calibrate is None) != (out is None):
+        raise click.UsageError("--calibrate FOLDER and --out FILE belong together: give both.")
+    if calibrate is not None and out is not None:
+        with choice.load(auto_weights="fp32") as model:
+            _calibrate(model, calibrate, out, limit=limit, samples=samples)
+        return
+    texts = list(_texts(text, errors=errors))
+    from gpt2.detect import Calibration
+
+    given = Calibration.read(calibration) if calibration else None
+    with choice.load(auto_weights="fp32") as model:
+        for where, each in texts:
+            found = model.detect(each, calibration=given, false_positive_rate=rate, window=window)
+            if as_json:
+                output.write_json({"file": where, "model": model.name} | dataclasses.asdict(found))
+            else:
+                output.write(_shown(found, f"{where}: " if where else "") + "\n")
+
+
+def _texts(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
+    """Name and text of each: a file, the text files of a folder, standard input, or the text itself."""
+    path = Path(text) if text and text != "-" and len(text) < 256 and "\n" not in text else None
+    if path is not None and path.exists():
+        files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
+        if not files:
+            raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
+        yield from ((str(file), reading.read_file(file, errors=errors)) for file in files)
+        return
+    given = reading.read_text(text, errors=errors)
+    if given is None:
+        raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
+    yield None, given
+
+
+def _calibrate(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples: int) -> None:
+    from gpt2.data import find_sources, read_documents
+
+    def texts() -> Iterator[str]:
+        documents = (document for source in find_sources([folder]) for document in read_documents(source))
+        for _, document in zip(range(limit), documents, strict=False):
+            yield document.text
+
+    with StatusLine() as line:
+        made = model.calibrate(
+            texts(), source=folder.name, samples=samples, progress=lambda n, of: line.show(lambda: f"{n:,} {of}")
+        )
+    made.write(out)
+    rows = [("tokens", "human texts", "own texts", "told at 1 %")]
+    rows += [
+        (f"{n}", f"{len(made.human[n]):,}", f"{len(made.generated[n]):,}", f"{made.power(n, 0.01):.0%}")
+        for n in made.human
+    ]
+    output.write(output.table(rows, right=range(4)) + "\n")
+
+
+def _shown(found: "Verdict", where: str) -> str:
+    p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
+    lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
+    if found.n_normalised:
+        lines.append(f"{found.n_normalised:,} look-alike or invisible characters were put back before reading.")
+    for part in found.parts:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in part.statistics.items())
+        counts = "/".join(map(str, part.histogram))
+        p_value = "" if part.p_human is None else f" p {part.p_human:.3g};"
+        lines.append(
+            f"  characters {part.start:,}-{part.end:,}: {part.verdict};{p_value} {numbers}; "
+            f"top 10/100/1000/rest {counts}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""From readings of a text's parts to a verdict with an error rate, or to the honest "inconclusive"."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gpt2.detect.calibration import Calibration
+from gpt2.detect.reading import Reading
+from gpt2.detect.statistics import curvature, histogram, lrr, mean_entropy, mean_log_rank, mean_logprob, mean_rank
+from gpt2.errors import GenerationError
+from gpt2.tokenizer import Tokenizer
+
+Said = Literal["generated", "human", "inconclusive", "uncalibrated"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A stretch of the text, judged by itself.
+
+    Attributes:
+        start, end: characters of the text as it was read (after look-alikes were put back).
+        n_tokens: in it; `n_compared` of them, from its beginning, are compared with texts of just that length.
+        verdict: about this part; "generated" in the light of all parts (Holm's correction).
+        p_human: how rare such a curvature is in human text; None where it could not be compared.
+        p_generated: how rare one so low is in what the model writes.
+        statistics: name -> value over the whole part, in their sources' orientation.
+        histogram: tokens among the likeliest 10, 100, 1,000, and beyond.
+    """
+
+    start: int
+    end: int
+    n_tokens: int
+    n_compared: int
+    verdict: Said
+    p_human: float | None
+    p_generated: float | None
+    statistics: dict[str, float]
+    histogram: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What may be said about a text.
+
+    Attributes:
+        verdict: "generated": so far from the human texts of the calibration that at most `false_positive_rate` of
+            their like would be called so. "human": unlike what this model writes; another may have. "inconclusive":
+            neither. "uncalibrated": there is nothing to compare with.
+        p_value: of "humans wrote all of it".
+        false_positive_rate: that was asked for.
+        least_tokens: from which nine in ten of the model's own texts are told; None: at no length that was measured.
+        reason: why, in a sentence for people.
+        n_tokens: of the text.
+        parts: in order; one for a short text.
+        n_normalised: look-alike and invisible characters that were put back before reading.
+    """
+
+    verdict: Said
+    p_value: float | None
+    false_positive_rate: float
+    least_tokens: int | None
+    reason: str
+    n_tokens: int
+    parts: tuple[Part, ...]
+    n_normalised: int = 0
+
+
+def judge(
+    text: str,
+    *,
+    tokenizer: Tokenizer,
+    read: Callable[[Sequence[int]], Reading],
+    calibration: Calibration | None,
+    false_positive_rate: float = 0.01,
+    window: int = 200,
+    n_normalised: int = 0,
+) -> Verdict:
+    """Read a text and judge it: whole up to the longest length of the calibration, by windows beyond that.
+
+    Raises:
+        GenerationError: an empty text, or a rate or window out of range.
+    """
+    if not 0 < false_positive_rate < 0.5:
+        raise GenerationError(
+            f"The false-positive rate must lie between 0 and 0.5: got {false_positive_rate}. 0.01 is the default."
+        )
+    if window < 25:
+        raise GenerationError(f"A window must have at least 25 tokens to be judged: got {window}.")
+    if not text.strip():
+        raise GenerationError("There is nothing to judge: the text is empty. Give one of at least 25 tokens.")
+    ids = tokenizer.encode(text)
+    longest = max(calibration.human) if calibration else 2 * window
+    spans = [(0, len(ids))] if len(ids) <= longest else _windows(len(ids), window)
+    offsets = _character_offsets(tokenizer, ids, text, [end for _, end in spans])
+    readings = [read(ids[start:end]) for start, end in spans]
+    compared = [_compare(reading, calibration, false_positive_rate) for reading in readings]
+    p_values = [each.p_human for each in compared if each.p_human is not None]
+    told = _holm([1.0 if each.p_human is None else each.p_human for each in compared], false_positive_rate)
+    parts = tuple(
+        Part(
+            start=begin,
+            end=end,
+            n_tokens=len(reading),
+            n_compared=each.length,
+            verdict="generated" if is_told else each.otherwise,
+            p_human=each.p_human,
+            p_generated=each.p_generated,
+            statistics=_statistics(reading),
+            histogram=histogram(reading),
+        )
+        for begin, end, reading, each, is_told in zip(
+            [0, *offsets[:-1]], offsets, readings, compared, told, strict=True
+        )
+    )
+    p_value = _combined(p_values)
+    least = calibration.least_length(false_positive_rate) if calibration else None
+    verdict, reason = _say(parts, compared, p_value, false_positive_rate, calibration, least, len(ids))
+    return Verdict(
+        verdict=verdict,
+        p_value=p_value,
+        false_positive_rate=false_positive_rate,
+        least_tokens=least,
+        reason=reason,
+        n_tokens=len(ids),
+        parts=parts,
+        n_normalised=n_normalised,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Compared:
+    length: int
+    p_human: float | None = None
+    p_generated: float | None = None
+    otherwise: Said = "inconclusive"  # if it is not told as generated
+    why: str = ""
+
+
+def _compare(reading: Reading, calibration: Calibration | None, rate: float) -> _Compared:
+    if calibration is None:
+        return _Compared(length=0, otherwise="uncalibrated")
+    length = calibration.length_of(len(reading))
+    if length is None:
+        return _Compared(length=0, why=f"{len(reading)} tokens are too few to tell: {min(calibration.human)} at least")
+    first = reading.first(length)
+    if calibration.p_familiar(length, mean_logprob(first)) <= rate:
+        return _Compared(
+            length=length,
+            why="it is unlike the texts of the calibration: another language, source code, or another kind of text",
+        )
+    n_texts = len(calibration.human[length])
+    if 1 / (1 + n_texts) > rate:
+        return _Compared(
+            length=length, why=f"the calibration has only {n_texts:,} texts of {length} tokens, too few for that rate"
+        )
+    score = curvature(first)
+    p_human, p_generated = calibration.p_human(length, score), calibration.p_generated(length, score)
+    otherwise: Said = "human" if p_generated <= rate < p_human else "inconclusive"
+    return _Compared(length=length, p_human=p_human, p_generated=p_generated, otherwise=otherwise)
+
+
+def _say(
+    parts: Sequence[Part],
+    compared: Sequence[_Compared],
+    p_value: float | None,
+    rate: float,
+    calibration: Calibration | None,
+    least: int | None,
+    n_tokens: int,
+) -> tuple[Said, str]:
+    if calibration is None:
+        return "uncalibrated", (
+            "no calibration for this model, so no verdict: make one from human text with "
+            "`gpt2 detect --calibrate FOLDER --out FILE`"
+        )
+    if p_value is not None and p_value <= rate:
+        marked = sum(part.verdict == "generated" for part in parts)
+        where = "" if len(parts) == 1 else f"; {marked} of {len(parts)} parts are marked"
+        return "generated", f"human text of its kind looks like this in at most {rate:.2%} of cases{where}"
+    if all(part.verdict == "human" for part in parts):
+        return "human", f"{calibration.model} writes so in at most {rate:.2%} of cases; another model may"
+    if p_value is None:
+        return "inconclusive", next(each.why for each in compared)
+    if least is None:
+        told = f"{calibration.model} does not tell its own text reliably at any length up to {max(calibration.human)}"
+    elif n_tokens < least:
+        told = f"at this rate it could be told from about {least} tokens on"
+    else:
+        told = f"long enough (about {least} tokens would do), but it lies where human and generated text overlap"
+    return "inconclusive", told
+
+
+def _combined(p_values: Sequence[float]) -> float | None:
+    """One p-value of several that may depend on each other in any way.
+
+    Twice the smaller of Bonferroni's (one part stands out) and twice the mean (all do a little: Vovk and Wang 2020,
+    "Combining p-values via averaging").
+    """
+    if len(p_values) <= 1:
+        return p_values[0] if p_values else None
+    n = len(p_values)
+    return min(1.0, 2 * min(n * min(p_values), 2 * sum(p_values) / n))
+
+
+def _holm(p_values: Sequence[float], rate: float) -> list[bool]:
+    """Which are rejected so that the chance of any false one is at most `rate`: Holm 1979."""
+    rejected = [False] * len(p_values)
+    for n_before, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[index] > rate / (len(p_values) - n_before):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def _windows(n_tokens: int, window: int) -> list[tuple[int, int]]:
+    """Stretches of equal length; a rest shorter than half of one goes with the last."""
+    n = max(1, round(n_tokens / window))
+    ends = [window * (i + 1) for i in range(n - 1)] + [n_tokens]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _character_offsets(tokenizer: Tokenizer, ids: Sequence[int], text: str, ends: Sequence[int]) -> list[int]:
+    """Where in the text the token before each of `ends` ends; in the middle of a character, before it."""
+    data, offsets, n_bytes, n_characters, token = text.encode("utf-8", "surrogatepass"), list[int](), 0, 0, 0
+    for end in ends:
+        begin = n_bytes
+        n_bytes += sum(len(tokenizer.token_bytes(ids[i])) for i in range(token, end))
+        n_characters += sum((byte & 0xC0) != 0x80 for byte in data[begin:n_bytes])  # first bytes of characters
+        offsets.append(n_characters)
+        token = end
+    return offsets
+
+
+def _statistics(reading: Reading) -> dict[str, float]:
+    found = {
+        "mean_logprob": mean_logprob(reading),
+        "mean_rank": mean_rank(reading),
+        "mean_log_rank": mean_log_rank(reading),
+        "mean_entropy": mean_entropy(reading),
+        "lrr": lrr(reading),
+        "curvature": curvature(reading),
+    }
+    return {name: value for name, value in found.items() if value != float("inf")}  # which JSON does not have

@@ -1,0 +1,82 @@
+"""`gpt2 detect`: texts from anywhere, calibrations made and refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import gpt2 as package
+
+TEXT = "the cat sat on the mat and the dog slept by the fire while the rain fell on the roof " * 2
+
+
+@pytest.fixture
+def detect(gpt2, tiny_folder: Path):
+    def run(*arguments: str, stdin: bytes = b""):
+        return gpt2("detect", "--model", str(tiny_folder), "--backend", "reference", *arguments, stdin=stdin)
+
+    return run
+
+
+def test_without_a_calibration_it_says_how_to_make_one(detect) -> None:
+    ran = detect(TEXT)
+    assert ran.code == 0
+    assert ran.out.startswith("uncalibrated: no calibration for this model")
+    assert "--calibrate FOLDER --out FILE" in ran.out
+    assert "curvature" in ran.out
+
+
+def test_text_may_come_from_anywhere(detect, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "b.md").write_text(TEXT, encoding="utf-8")
+    found = json.loads(detect(TEXT, "--json").out)
+    assert found.pop("file") is None
+    assert found["verdict"] == "uncalibrated"
+    for arguments, stdin in [((str(tmp_path / "a.txt"),), b""), (("-",), TEXT.encode()), ((), TEXT.encode())]:
+        again = json.loads(detect(*arguments, "--json", stdin=stdin).out)
+        again.pop("file")
+        assert again == found
+    lines = [json.loads(line) for line in detect(str(tmp_path), "--json").out.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["a.txt", "b.md"]
+
+
+@pytest.fixture(scope="module")
+def calibration(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of repetitive texts: the tiny model knows none, so only that it is made and read is tested here."""
+    folder = tmp_path_factory.mktemp("human")
+    words = TEXT.split()
+    lines = [{"text": " ".join(words[(i * j) % len(words)] for j in range(28))} for i in range(1, 101)]
+    (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    out = folder / "calibration.json"
+    with package.load(tiny_folder, backend="native") as model:
+        made = model.calibrate((line["text"] for line in lines), source="drawn", samples=4)
+    made.write(out)
+    return out
+
+
+def test_a_calibration_gives_a_verdict(detect, calibration: Path) -> None:
+    found = json.loads(detect(TEXT, "--json", "--calibration", str(calibration)).out)
+    assert found["verdict"] in ("generated", "human", "inconclusive")
+    assert found["parts"][0]["n_compared"] == 25
+
+
+def test_a_calibration_of_another_model_is_refused(detect, calibration: Path, tmp_path: Path) -> None:
+    other = json.loads(calibration.read_text(encoding="utf-8")) | {"fingerprint": "0" * 64}
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    ran = detect(TEXT, "--calibration", str(tmp_path / "other.json"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "of other weights" in ran.err
+
+
+def test_what_cannot_be_done(detect, tmp_path: Path) -> None:
+    for arguments, code, expected in [
+        (("",), 1, "the text is empty"),
+        ((str(tmp_path),), 2, "no .txt or .md file"),
+        (("--calibrate", str(tmp_path)), 2, "belong together"),
+        (("--calibrate", str(tmp_path), "--out", str(tmp_path / "c")), 1, "holds no file that can be read"),
+        ((TEXT, "--rate", "0.7"), 2, "0.7"),
+    ]:
+        ran = detect(*arguments)
+        assert ran.code == code, arguments
+        assert expected in ran.err
+    assert not (tmp_path / "c").exists()

@@ -1,0 +1,178 @@
+"""The calibrated verdict: error rates that hold, and every reason to say less."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.detect import Calibration, Reading, judge, normalise, passages
+from gpt2.detect.calibration import LENGTHS, calibrate
+from gpt2.detect.verdict import _combined, _holm, _windows
+from gpt2.errors import DataError, FormatError, GenerationError, MismatchError
+from gpt2.tokenizer import Tokenizer
+
+HUMAN, OWN, FOREIGN = -1.0, 0.5, -6.0  # the surprise of a token over its expectation, on average
+
+
+def reading(draw: np.random.Generator, mean: float, n: int = 400) -> Reading:
+    """A text whose tokens lie `mean` above what the model expects, with a standard deviation of 1."""
+    own = 0.5 * draw.standard_normal()  # texts differ from each other
+    return Reading(
+        ids_T=np.zeros(n, np.int64),
+        logprobs_T=-4 + mean + own + draw.standard_normal(n),
+        ranks_T=np.ones(n, np.int64),
+        entropies_T=np.full(n, 4.0),
+        means_T=np.full(n, -4.0),
+        variances_T=np.ones(n),
+    )
+
+
+def made(seed: int = 0, *, n_human: int = 300, own: float = OWN) -> Calibration:
+    draw = np.random.default_rng(seed)
+    return calibrate(
+        (reading(draw, HUMAN) for _ in range(n_human)),
+        (reading(draw, own) for _ in range(100)),
+        model="tiny",
+        fingerprint="f" * 64,
+        made_from={"human": "drawn"},
+    )
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.published()
+
+
+def verdict(tokenizer: Tokenizer, calibration: Calibration | None, means: list[float], *, n: int = 400, **rest):
+    """The verdict on ` a` n times, whose parts come out with the given means in turn."""
+    draw, turns = np.random.default_rng(5), iter(means)
+    return judge(
+        " a" * n,
+        tokenizer=tokenizer,
+        read=lambda ids: reading(draw, next(turns), len(ids)),
+        calibration=calibration,
+        **rest,
+    )
+
+
+def test_the_three_verdicts(tokenizer: Tokenizer, calibration: Calibration) -> None:
+    assert verdict(tokenizer, calibration, [4.0]).verdict == "generated"
+    assert verdict(tokenizer, calibration, [HUMAN]).verdict == "human"
+    between = verdict(tokenizer, made(own=HUMAN), [HUMAN])
+    assert between.verdict == "inconclusive"
+    assert between.least_tokens is None
+    assert "at any length" in between.reason
+
+
+def test_the_false_positive_rate_holds() -> None:
+    """Over fresh calibrations and fresh human texts; 2,000 at 5 %, the bound is four standard deviations off."""
+    draw, wrong, rate = np.random.default_rng(1), 0, 0.05
+    for seed in range(20):
+        calibration = made(seed + 10, n_human=100)
+        for _ in range(100):
+            score = reading(draw, HUMAN)
+            wrong += calibration.p_human(400, float((score.logprobs_T + 4).sum() / 20)) <= rate
+    assert wrong <= 2000 * rate + 4 * (2000 * rate * (1 - rate)) ** 0.5
+    assert wrong > 0
+
+
+def test_text_unlike_the_calibrations_gets_no_verdict(tokenizer: Tokenizer, calibration: Calibration) -> None:
+    found = verdict(tokenizer, calibration, [FOREIGN])
+    assert (found.verdict, found.p_value) == ("inconclusive", None)
+    assert "another language, source code" in found.reason
+
+
+def test_short_text(tokenizer: Tokenizer, calibration: Calibration) -> None:
+    found = verdict(tokenizer, calibration, [OWN], n=24)
+    assert found.verdict == "inconclusive"
+    assert "24 tokens are too few" in found.reason
+
+
+def test_a_rate_the_calibration_is_too_small_for(tokenizer: Tokenizer, calibration: Calibration) -> None:
+    found = verdict(tokenizer, calibration, [4.0], false_positive_rate=0.001)
+    assert (found.verdict, found.p_value) == ("inconclusive", None)
+    assert "only 300 texts" in found.reason
+
+
+def test_mixed_authorship_is_marked(tokenizer: Tokenizer) -> None:
+    calibration = made(n_human=999)
+    found = verdict(tokenizer, calibration, [HUMAN, 4.0, HUMAN], n=600)
+    assert found.verdict == "generated"
+    assert [part.verdict for part in found.parts] == ["human", "generated", "human"]
+    assert [(part.start, part.end) for part in found.parts] == [(0, 400), (400, 800), (800, 1200)]
+    assert "1 of 3 parts" in found.reason
+
+
+def test_without_a_calibration_there_is_no_verdict(tokenizer: Tokenizer) -> None:
+    found = verdict(tokenizer, None, [OWN])
+    assert (found.verdict, found.p_value) == ("uncalibrated", None)
+    assert "--calibrate" in found.reason
+    assert found.parts[0].statistics["mean_logprob"] == pytest.approx(-3.5, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        (" \n", {}, "the text is empty"),
+        ("a", {"false_positive_rate": 0.5}, "between 0 and 0.5"),
+        ("a", {"window": 24}, "at least 25"),
+    ],
+)
+def test_what_cannot_be_judged(tokenizer: Tokenizer, text: str, settings: dict[str, float], expected: str) -> None:
+    with pytest.raises(GenerationError, match=expected):
+        judge(text, tokenizer=tokenizer, read=lambda ids: pytest.fail("read"), calibration=None, **settings)
+
+
+def test_a_calibration_comes_back_from_its_file(calibration: Calibration, tmp_path: Path) -> None:
+    calibration.write(tmp_path / "c.json")
+    found = Calibration.read(tmp_path / "c.json")
+    assert (found.model, found.fingerprint, dict(found.made_from)) == ("tiny", "f" * 64, {"human": "drawn"})
+    for length in LENGTHS:
+        np.testing.assert_allclose(found.human[length], calibration.human[length], atol=1e-5)
+        np.testing.assert_allclose(found.familiar[length], calibration.familiar[length], atol=1e-5)
+        np.testing.assert_allclose(found.generated[length], calibration.generated[length], atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "gpt2 detect calibration", "version": 2}', "no"])
+def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
+    with pytest.raises(FormatError):
+        Calibration.read(tmp_path / "c.json")
+
+
+def test_another_model_is_refused(calibration: Calibration) -> None:
+    calibration.check("f" * 64, "tiny")
+    with pytest.raises(MismatchError, match="--calibrate"):
+        calibration.check("e" * 64, "other")
+
+
+def test_too_few_texts_make_no_calibration() -> None:
+    with pytest.raises(DataError, match="at least 99"):
+        made(n_human=98)
+
+
+def test_p_values_of_several_parts() -> None:
+    assert _combined([]) is None
+    assert _combined([0.3]) == 0.3
+    assert _combined([0.001, 0.9, 0.9]) == pytest.approx(0.006)
+    assert _combined([0.01] * 10) == pytest.approx(0.04)
+    assert _holm([0.02, 0.001, 0.004], 0.01) == [False, True, True]
+    assert _windows(650, 200) == [(0, 200), (200, 400), (400, 650)]
+    assert _windows(410, 400) == [(0, 410)]
+
+
+def test_look_alikes_are_put_back() -> None:
+    assert normalise("The c\u0430t s\u200bat on t\u04bbe m\u0430t") == ("The cat sat on the mat", 4)
+    assert normalise("ｃａｔ") == ("cat", 3)
+    for kept in ("Собака лает", "Ελλάδα", "naïve café — “so” … ½", "日本語", "x²"):
+        assert normalise(kept) == (kept, 0)
+
+
+def test_one_passage_a_text(tokenizer: Tokenizer) -> None:
+    texts = ["too short", " word" * 300, " word" * 5000]
+    assert [len(ids) for ids in passages(texts, tokenizer, seed=0)] == [300, 400]
