@@ -46,9 +46,10 @@ def test_fp32_is_not_copied() -> None:
 
 
 def test_int8_leaves_vectors_in_fp32() -> None:
-    assert dtype_in_form("int8", (3,)) == "F32"
-    assert dtype_in_form("int8", (3, 3)) == "I8"
-    assert dtype_in_form("bf16", (3,)) == "BF16"
+    assert dtype_in_form("int8", "ln_f.g", (3,)) == "F32"
+    assert dtype_in_form("int8", "wte", (3, 3)) == "I8"
+    assert dtype_in_form("bf16", "ln_f.g", (3,)) == "BF16"
+    assert [dtype_in_form("int4", name, (3, 3)) for name in ("wte", "wpe")] == ["I4", "I8"]
 
 
 def test_int8_scales_run_along_the_outputs() -> None:

@@ -93,7 +93,7 @@ def test_wrong_usage_is_told_apart_from_failure(source: Path, tmp_path: Path) ->
     goal = str(tmp_path / "goal")
     assert frame.run(["convert", str(source), goal]) == 2
     assert frame.run(["convert", str(source), goal, "--to", "onnx"]) == 2
-    assert frame.run(["convert", str(source), goal, "--to", "hf", "--weights", "int4"]) == 2
+    assert frame.run(["convert", str(source), goal, "--to", "hf", "--weights", "int3"]) == 2
     assert frame.run(["convert", str(tmp_path / "absent"), goal, "--to", "hf"]) == 1
     assert not (tmp_path / "goal").exists()
 

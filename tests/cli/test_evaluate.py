@@ -34,7 +34,11 @@ def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
     assert any(line[-4:] == ["65.85", "47.33", "40.31", "35.76"] for line in lines)
     assert "the first 2 examples only" in ran.err
     report = json.loads(file.read_text(encoding="utf-8"))
-    assert report["benchmarks"]["ptb"]["choices"] == {"detokenize": "yes", "newlines": "ignored"}
+    assert report["benchmarks"]["ptb"]["choices"] == {
+        "detokenize": "yes",
+        "last_window": "short",
+        "newlines": "ignored",
+    }
     assert report["settings"] == {"stride": 32, "limit": 2, "data": "files"}
     printed = json.loads(evaluate("wsc273", "--data", data, "--limit", "2", "--json").out)
     assert printed["benchmarks"]["wsc273"]["figures"] == report["benchmarks"]["wsc273"]["figures"]

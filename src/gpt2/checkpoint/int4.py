@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.checkpoint import weights
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import MismatchError
 
@@ -29,7 +30,6 @@ GROUP_INPUTS = 32
 LARGEST_CODES = (6.5, 7.0, 7.4, 7.8, 8.2, 8.6, 9.1, 9.7)
 
 _SMALLEST = np.float32(1e-30)  # below this a row counts as zeros: 127 / x must stay finite
-_OUTPUTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,11 +82,12 @@ class Int4Array(StoredArray):
         """The values, a new array."""
         outputs, inputs = self.data.shape[0], 2 * self.data.shape[1]
         values_OI = np.empty((outputs, inputs), np.float32)
-        for begin in range(0, outputs, _OUTPUTS_AT_ONCE):
-            part = self._outputs(begin, begin + _OUTPUTS_AT_ONCE)
+        at_once = _outputs_at_once(inputs)
+        for begin in range(0, outputs, at_once):
+            part = self._outputs(begin, begin + at_once)
             whole_OI = part.codes() * np.repeat(part.group_scale.astype(np.int16), GROUP_INPUTS, axis=1)[:, :inputs]
             with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
-                np.multiply(whole_OI, part.scale, out=values_OI[begin : begin + _OUTPUTS_AT_ONCE], dtype=np.float32)
+                np.multiply(whole_OI, part.scale, out=values_OI[begin : begin + at_once], dtype=np.float32)
         return values_OI if self.by_output else np.ascontiguousarray(values_OI.T)
 
     def rows(self, begin: int, end: int) -> StoredArray:
@@ -133,11 +134,11 @@ def to_int4(array: StoredArray, name: str, *, by_output: bool) -> Int4Array:
     outputs, inputs = w_OI.shape
     if inputs % 2:
         raise MismatchError(f"{name} cannot be stored as int4: it has {inputs:,} inputs, and two share a byte.")
-    groups = -(-inputs // GROUP_INPUTS)
+    groups, at_once = -(-inputs // GROUP_INPUTS), _outputs_at_once(inputs)
     data, scale = np.empty((outputs, inputs // 2), np.uint8), np.empty((outputs, 1), np.float32)
     group_scale = np.empty((outputs, groups), np.uint8)
-    for begin in range(0, outputs, _OUTPUTS_AT_ONCE):
-        part = slice(begin, begin + _OUTPUTS_AT_ONCE)
+    for begin in range(0, outputs, at_once):
+        part = slice(begin, begin + at_once)
         if not np.isfinite(w_OI[part]).all():
             raise MismatchError(f"{name} cannot be stored as int4: it holds values that are not finite.")
         codes_IO, group_scale_GO, row_scale_O = quantise_int4(np.ascontiguousarray(w_OI[part].T))
@@ -179,6 +180,11 @@ def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Fl
         least_GO = np.minimum(error_GO, least_GO)
     codes_GKO = _codes(w_GKO, best_inverse_GO[:, None])
     return codes_GKO.reshape(-1, outputs)[:inputs].astype(np.int8), best_GO.astype(np.int32), row_scale_O
+
+
+def _outputs_at_once(inputs: int) -> int:
+    """So many that rounding them takes about a block's memory."""
+    return max(1, weights.BLOCK_VALUES // (8 * inputs))
 
 
 def _codes(w: Floats, inverse: Floats) -> Floats:

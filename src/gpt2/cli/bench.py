@@ -64,8 +64,13 @@ def bench(
 
     Each engine runs in its own process, in turns with the others, on the same weights.
     """
-    from gpt2.bench import Workload, compare, facts
+    from gpt2.bench import PEERS, Workload, compare, facts
 
+    if unknown := [name for name in peers if name not in (*PEERS, "all")]:
+        raise click.BadParameter(
+            f"there is no engine {unknown[0]!r} to compare with. Choose of {', '.join(PEERS)}, or all.",
+            param_hint="--compare",
+        )
     workload = Workload(
         prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, prefill_tokens=prefill_tokens, batch=batch
     )

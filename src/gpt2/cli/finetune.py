@@ -42,7 +42,15 @@ _log = logging.getLogger("gpt2")
 @option(
     "--lora-alpha", section="Adapters", type=float, default=16.0, show_default=True, help="Times it, over the rank."
 )
-@option("--lora-dropout", section="Adapters", type=click.FloatRange(0, 0.99), default=0.0, show_default=True)
+@option(
+    "--lora-dropout",
+    section="Adapters",
+    type=click.FloatRange(0, 0.99),
+    metavar="X",
+    default=0.0,
+    show_default=True,
+    help="Of the adapters' inputs while they learn.",
+)
 @option("--lora-target", section="Adapters", multiple=True, metavar="MAP", help="c_attn, c_proj, ...  [default: all]")
 @seed_option
 @training.watching_options
