@@ -73,7 +73,7 @@ def test_the_cache_is_what_hugging_faces_own_client_makes_of_the_same_server(
     published: FakeHub, clean_caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(client.constants, "HF_HUB_OFFLINE", False)  # read once, when another test imported it
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, when another test imported it
     download()
     info = client.HfApi(endpoint=published.address).model_info(HUB_ID, revision="main", files_metadata=True)
     ours = {file.name: (file.bytes, file.sha256 or file.git_sha1) for file in hub.plan(HUB_ID).files}
