@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.bench import PEERS, Workload, compare, comparison, facts
 from gpt2.bench.engines import missing_packages, open_engine
+from gpt2.checkpoint import shapes, write_folder
+from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, CheckpointError
+from gpt2.tokenizer import Tokenizer
 
 SMALL = Workload(prompt_tokens=8, decode_tokens=4, prefill_tokens=16, batch=2)
 OURS = {"backend": "reference", "weights": "fp32", "device": "auto", "threads": None}
@@ -33,10 +37,14 @@ def test_a_peer_that_is_not_installed_is_left_out_and_said(
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PEERS if not name.startswith("transformers")])
-def test_peers_that_are_installed_decode_as_many_tokens_as_asked(name: str, tiny_folder: Path) -> None:
+def test_peers_that_are_installed_decode_as_many_tokens_as_asked(name: str, tmp_path: Path) -> None:
     if missing := missing_packages(name):
         pytest.skip(f"{' and '.join(missing)} is not installed")
-    engine, full_name = open_engine(name, str(tiny_folder), **OURS)
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=64, n_positions=64)  # Q8_0 has blocks of 32
+    random = np.random.default_rng(0)
+    arrays = {each: random.normal(0.0, 0.02, shape).astype(np.float32) for each, shape in shapes(config).items()}
+    write_folder(tmp_path / "model", arrays, config, Tokenizer.published())
+    engine, full_name = open_engine(name, str(tmp_path / "model"), **OURS)
     assert name.partition("-")[0] in full_name.lower()
     engine.prefill([[464, 3797, 3332], [1, 2, 3]])
     engine.decode(3)
