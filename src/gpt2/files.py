@@ -143,6 +143,19 @@ def parse_json(data: bytes, source: str) -> Any:
         raise FormatError(f"{source} is not readable JSON: {error}.") from error
 
 
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that grows by a line of JSON at a time; a last line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:

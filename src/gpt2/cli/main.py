@@ -55,6 +55,7 @@ VERBS = {
         "download": "Fetch a published model.",
         "models": "List the models on this machine, or remove one.",
         "convert": "Rewrite a model in another format.",
+        "card": "Write a model's card, from what is known of it.",
     },
     "This machine": {
         "doctor": "What this machine offers and what will be used.",

@@ -1,7 +1,6 @@
 """A run's page: how loss, learning rate, gradient and speed went, and what the model wrote on the way."""
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,22 +20,9 @@ _SAMPLES = 8  # steps whose samples are shown
 Rows = list[dict[str, Any]]
 
 
-def read_journal(path: Path) -> Rows:
-    """The objects of a `metrics.jsonl` or `samples.jsonl`; a last line that was cut off is left out."""
-    if not path.is_file():
-        return []
-    rows: Rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
 def first_validation(folder: Path) -> float | None:
     """The held-out loss before the first step, if it was measured."""
-    rows = read_journal(folder / "metrics.jsonl")
+    rows = files.read_journal(folder / "metrics.jsonl")
     return next((row["validation_loss"] for row in rows if row["step"] == 0 and "validation_loss" in row), None)
 
 
@@ -48,7 +34,7 @@ def write_report(folder: Path) -> Path:
         MissingExtraError: matplotlib is not installed.
         OSError: it cannot be written.
     """
-    rows = read_journal(folder / "metrics.jsonl")
+    rows = files.read_journal(folder / "metrics.jsonl")
     steps = [row for row in rows if "loss" in row]
     if not steps:
         raise TrainingError(f"There is nothing to report: {folder} holds no run that took a step.")
@@ -56,7 +42,7 @@ def write_report(folder: Path) -> Path:
     sections = [
         Section(title="In short", blocks=[Facts(values=_facts(steps, held_out))]),
         Section(title="Loss", blocks=_losses(steps, held_out)),
-        Section(title="Samples", blocks=_samples(read_journal(folder / "samples.jsonl"))),
+        Section(title="Samples", blocks=_samples(files.read_journal(folder / "samples.jsonl"))),
         Section(title="Steps", blocks=_courses(steps)),
     ]
     settings = (folder / "config.toml").read_text(encoding="utf-8")

@@ -1,0 +1,70 @@
+"""`gpt2 card`: a model's card, from what is known of it."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from gpt2 import files
+from gpt2.cli import output
+from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.errors import CheckpointError
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+log = logging.getLogger("gpt2")
+
+
+@click.command(cls=Sectioned)
+@click.argument("model", metavar="MODEL")
+@option("--run", type=_FOLDER, help="The run of `gpt2 train` or `finetune` that made it.")
+@option("--corpus", type=_FOLDER, help="What it read: a folder of `gpt2 corpus build` or `prepare`.")
+@option("--evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.json",
+        help="What `gpt2 evaluate --out` wrote of it.")  # fmt: skip
+@option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
+        help="Continue the first N of the card's fixed prompts.")  # fmt: skip
+@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads of the samples.")
+@option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it to this file.")
+@option("--write", is_flag=True, help="Write it into the model's folder, as README.md.")
+@option("--overwrite", is_flag=True, help="Replace the card or file that is there.")
+@output_options
+def card(
+    *,
+    model: str,
+    run: Path | None,
+    corpus: Path | None,
+    evaluation: Path | None,
+    samples: int,
+    threads: int | None,
+    out: Path | None,
+    write: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the card of MODEL, a Hugging Face README.md, from what is known of it and never more.
+
+    \b
+        gpt2 card my-model --run my-model/run --evaluation results.json --write --overwrite
+    """
+    from gpt2 import checkpoint, hub
+    from gpt2.cli import card_facts as known
+    from gpt2.report.card import card as card_of
+
+    if out is not None and write:
+        raise click.UsageError("--out and --write exclude each other: give one.")
+    found = checkpoint.read(hub.locate(model))
+    goal = found.folder / "README.md" if write else out
+    if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
+        raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
+    described = known.described(model, found)
+    described = known.with_records(described, found, run=run, corpus=corpus, evaluation=evaluation)
+    if samples:
+        described = known.with_samples(described, model, samples, threads=threads)
+    text = card_of(described)
+    if goal is not None:
+        files.write_text(goal, text)
+        log.info("wrote %s", goal)
+    if as_json:
+        output.write_json({"card": text, "path": None if goal is None else str(goal)})
+    elif goal is None:
+        output.write(text)

@@ -1,0 +1,114 @@
+"""`gpt2 card` as typed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Run
+
+from gpt2.data.prepare import prepare
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_folder, tmp_path / "mine")
+
+
+def test_to_standard_output_with_what_the_model_writes(gpt2: Run, tiny_folder: Path) -> None:
+    ran = gpt2("card", str(tiny_folder), "--samples", "2", "--quiet")
+    assert ran.code == 0
+    assert ran.out.startswith('---\nlibrary_name: "transformers"\n')
+    assert "GPT-2's published vocabulary\n" in ran.out
+    assert str(tiny_folder.parent) not in ran.out
+    settings = ran.out.split("`gpt2 generate PROMPT ")[1].split("`")[0].split()
+    written = gpt2("generate", "Once upon a time", "--model", str(tiny_folder), "--quiet", *settings)
+    shown = ran.out.split("```text\n")[1].split("\n```")[0]
+    assert settings[:2] == ["--max-tokens", "32"]
+    assert ran.out.count("```text") == 2
+    assert shown.startswith("Once upon a time")
+    if shown.isprintable():
+        assert shown == "Once upon a time" + written.out.rstrip("\n")
+
+
+def test_a_card_that_is_there_stays(gpt2: Run, folder: Path) -> None:
+    before = (folder / "README.md").read_bytes()
+    ran = gpt2("card", str(folder), "--write", "--samples", "0")
+    assert (ran.code, ran.out) == (1, "")
+    assert "--overwrite" in ran.err
+    assert (folder / "README.md").read_bytes() == before
+
+    assert gpt2("card", str(folder), "--write", "--overwrite", "--samples", "0").code == 0
+    assert "No samples were drawn." in (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").unlink()
+    assert gpt2("card", str(folder), "--write", "--samples", "0").code == 0
+    assert gpt2("card", str(folder), "--write", "--out", "x").code == 2
+
+
+def test_with_a_run_shards_and_an_evaluation(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "It was a bright day. " * 20}), encoding="utf-8")
+    prepare(tmp_path / "a.jsonl", tmp_path / "shards")
+    evaluated = gpt2("evaluate", "lambada", "--examples", "--model", str(folder), "--no-cache", "--limit", "2",
+                     "--out", str(tmp_path / "result.json"))  # fmt: skip
+    assert evaluated.code == 0
+    _write_run(tmp_path / "run")
+    ran = gpt2("card", str(folder), "--samples", "0", "--corpus", str(tmp_path / "shards"), "--run", str(tmp_path),
+               "--evaluation", str(tmp_path / "result.json"), "--out", str(tmp_path / "card.md"))  # fmt: skip
+    assert (ran.code, ran.out) == (0, "")
+    text = (tmp_path / "card.md").read_text(encoding="utf-8")
+    for said in (
+        "do not record licences",
+        "| a.jsonl |",
+        "very files",
+        "LAMBADA | perplexity",
+        "Loss at the last: 9.5\n",
+    ):
+        assert said in text
+    assert "Began from: gpt2\n" in text
+    assert 'base_model: "openai-community/gpt2"' in text
+    assert str(tmp_path) not in text
+
+
+def test_with_a_corpus(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    for extra in ("py3langid", "zstandard"):
+        pytest.importorskip(extra)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "It was a bright day. " * 20}), encoding="utf-8")
+    built = gpt2("corpus", "build", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "corpus"), "--workers", "1",
+                 "--licence", "CC0-1.0")  # fmt: skip
+    assert built.code == 0
+    ran = gpt2("card", str(folder), "--samples", "0", "--corpus", str(tmp_path / "corpus"))
+    assert ran.code == 0
+    assert "| CC0-1.0 | 1 | " in ran.out
+    assert "| a | 1 | " in ran.out
+
+
+def test_records_that_are_none(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("[1", encoding="utf-8")
+    for options in (
+        ("--run", str(tmp_path)),
+        ("--corpus", str(tmp_path)),
+        ("--evaluation", str(tmp_path / "bad.json")),
+    ):
+        ran = gpt2("card", str(folder), "--samples", "0", *options)
+        assert (ran.code, ran.out) == (1, "")
+        assert "Traceback" not in ran.err
+    (tmp_path / "config.toml").write_text("a = [", encoding="utf-8")
+    assert "not readable TOML" in gpt2("card", str(folder), "--run", str(tmp_path)).err
+    assert gpt2("card", "no-such-model").code == 1
+
+
+def test_a_model_without_a_vocabulary(gpt2: Run, folder: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (folder / name).unlink()
+    ran = gpt2("card", str(folder), "--samples", "0", "--json")
+    assert "taken for granted" in json.loads(ran.out)["card"]
+
+
+def _write_run(folder: Path) -> None:
+    config = pytest.importorskip("gpt2.train.config")
+    shape = ["model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.n_positions=64"]
+    made = config.load_config("tiny-cpu", [*shape, "schedule.sequence=[[0.0,64]]", "start.model='gpt2'"])
+    folder.mkdir()
+    (folder / "config.toml").write_text(config.to_toml(made), encoding="utf-8")
+    row = {"step": 1, "tokens": 64, "seconds": 0.5, "loss": 9.5}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n" + '{"step": 2, "lo', encoding="utf-8")
