@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.cli.conftest import Run
 
+from gpt2.checkpoint import write_adapter
 from gpt2.data.prepare import prepare
 
 
@@ -96,12 +98,29 @@ def test_records_that_are_none(gpt2: Run, folder: Path, tmp_path: Path) -> None:
     assert "not readable TOML" in gpt2("card", str(folder), "--run", str(tmp_path)).err
     assert gpt2("card", "no-such-model").code == 1
 
+    _write_run(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"\x8e\xff\x00")
+    ran = gpt2("card", str(folder), "--samples", "0", "--run", str(tmp_path / "run"))
+    assert "no step of the run is recorded" in ran.out
+
 
 def test_a_model_without_a_vocabulary(gpt2: Run, folder: Path) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         (folder / name).unlink()
     ran = gpt2("card", str(folder), "--samples", "0", "--json")
     assert "taken for granted" in json.loads(ran.out)["card"]
+
+
+def test_an_adapter_does_not_tell_where_its_base_lies(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    arrays = {"h.0.attn.c_attn.lora_A": np.ones((2, 16), np.float32),
+              "h.0.attn.c_attn.lora_B": np.ones((48, 2), np.float32)}  # fmt: skip
+    (tmp_path / "lora").mkdir()
+    write_adapter(tmp_path / "lora", arrays, base=str(folder), alpha=4, dropout=0.0, targets=("c_attn",))
+    ran = gpt2("card", str(tmp_path / "lora"), "--samples", "0")
+    assert ran.code == 0, ran.err
+    assert 'library_name: "peft"' in ran.out
+    assert "merged into mine\n" in ran.out
+    assert str(tmp_path) not in ran.out
 
 
 def _write_run(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What `gpt2 card` finds out of a model: from its files, from the records that were named, and by asking it."""
 
+import re
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from gpt2.checkpoint import Checkpoint
 
 _LIMIT_BYTES = 256 << 20  # of a record; an evaluation holds a score of every example
+
+_FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[/\\].*[/\\]")  # of a whole path, spaces and all
 
 
 def described(name: str, found: "Checkpoint") -> Described:
@@ -32,7 +35,7 @@ def described(name: str, found: "Checkpoint") -> Described:
         sha256=fingerprint(found.weights),
         library="transformers" if transformers else {"lora": "peft", "gguf": "gguf"}.get(found.format, "gpt2kit"),
         tokenizer=_tokenizer(found),
-        notes=found.notes,
+        notes=[_FOLDERS.sub("", note) for note in found.notes],
     )
 
 
