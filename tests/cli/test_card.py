@@ -10,6 +10,7 @@ from tests.cli.conftest import Run
 
 from gpt2.checkpoint import write_adapter
 from gpt2.data.prepare import prepare
+from gpt2.report.markdown import verbatim
 
 
 @pytest.fixture
@@ -24,13 +25,11 @@ def test_to_standard_output_with_what_the_model_writes(gpt2: Run, tiny_folder: P
     assert "GPT-2's published vocabulary\n" in ran.out
     assert str(tiny_folder.parent) not in ran.out
     settings = ran.out.split("`gpt2 generate PROMPT ")[1].split("`")[0].split()
-    written = gpt2("generate", "Once upon a time", "--model", str(tiny_folder), "--quiet", *settings)
-    shown = ran.out.split("```text\n")[1].split("\n```")[0]
+    written = gpt2("generate", "Once upon a time", "--model", str(tiny_folder), "--quiet", "--json", *settings)
+    text = json.loads(written.out)["samples"][0]["text"]
     assert settings[:2] == ["--max-tokens", "32"]
-    assert ran.out.count("```text") == 2
-    assert shown.startswith("Once upon a time")
-    if shown.isprintable():
-        assert shown == "Once upon a time" + written.out.rstrip("\n")
+    assert ran.out.count("```text\n") == 2
+    assert f"\n{verbatim('Once upon a time' + text)}\n" in ran.out
 
 
 def test_a_card_that_is_there_stays(gpt2: Run, folder: Path) -> None:
