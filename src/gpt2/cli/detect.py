@@ -1,6 +1,7 @@
 """`gpt2 detect`: was this generated?"""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from gpt2.cli.status_line import StatusLine
 if TYPE_CHECKING:
     from gpt2.detect import Verdict
     from gpt2.language_model import LanguageModel
+
+log = logging.getLogger("gpt2")
 
 _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -33,6 +36,10 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @option("--samples", type=click.IntRange(16), default=200, show_default=True, metavar="N",
         help="Texts that the model writes for --calibrate.")  # fmt: skip
+@option("--watermark", type=_A_FILE, metavar="KEYFILE",
+        help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip
+@option("--new-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+        help="Write a new watermark key, instead of judging.")  # fmt: skip
 @reading.errors_option
 @model_options
 @output_options
@@ -46,6 +53,8 @@ def detect(
     out: Path | None,
     limit: int,
     samples: int,
+    watermark: Path | None,
+    new_key: Path | None,
     errors: str,
     choice: ModelChoice,
     as_json: bool,
@@ -59,7 +68,23 @@ def detect(
         gpt2 detect essay.txt
         gpt2 detect --calibrate essays-by-people --out calibration.json
         gpt2 detect essay.txt --calibration calibration.json --rate 0.001
+        gpt2 detect --new-key mine.key
+        gpt2 generate "Once upon a time" --watermark mine.key | gpt2 detect --watermark mine.key
     """
+    if sum(given is not None for given in (calibrate, watermark, new_key)) > 1 or (new_key and text):
+        raise click.UsageError(
+            "--calibrate, --watermark and --new-key are different tasks, and --new-key takes no TEXT."
+        )
+    if calibration is not None and watermark is not None:
+        raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
+    if new_key is not None:
+        from gpt2.detect import write_new_key
+
+        write_new_key(new_key)
+        log.info(
+            "%s: a new key for --watermark of generate, serve and detect. Keep it secret, and keep a copy", new_key
+        )
+        return
     if (calibrate is None) != (out is None):
         raise click.UsageError("--calibrate FOLDER and --out FILE belong together: give both.")
     if calibrate is not None and out is not None:
@@ -67,6 +92,14 @@ def detect(
             _calibrate(model, calibrate, out, limit=limit, samples=samples)
         return
     texts = list(_texts(text, errors=errors))
+    if watermark is not None:
+        from gpt2.cli.marks import write_marks
+        from gpt2.cli.tokenize import tokenizer_of
+        from gpt2.detect import read_key
+
+        choice.fetch()
+        write_marks(texts, read_key(watermark), tokenizer_of(choice.model), rate=rate, as_json=as_json)
+        return
     from gpt2.detect import Calibration
 
     given = Calibration.read(calibration) if calibration else None

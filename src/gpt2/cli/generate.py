@@ -11,9 +11,18 @@ import click
 
 from gpt2.cli import output, reading
 from gpt2.cli.continuations import Writer
-from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, output_options, sampling_options
+from gpt2.cli.options import (
+    ModelChoice,
+    Sectioned,
+    draft_option,
+    model_options,
+    output_options,
+    sampling_options,
+    watermark_option,
+)
 
 if TYPE_CHECKING:
+    from gpt2.generation import Noise
     from gpt2.generation.settings import Sampling
 
 log = logging.getLogger("gpt2")
@@ -27,6 +36,7 @@ log = logging.getLogger("gpt2")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='Continue each line of a file, or each {"prompt": …} of a .jsonl file; results in order.',
 )
+@watermark_option
 @reading.errors_option
 @sampling_options(temperature=0.8, top_k=40)
 @draft_option
@@ -37,6 +47,7 @@ def generate(
     prompt: str | None,
     interactive: bool,
     file: Path | None,
+    watermark: "Noise | None",
     errors: str,
     sampling: "Sampling",
     draft: str,
@@ -57,6 +68,8 @@ def generate(
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
     if sampling.prompt_logprobs is not None and not as_json:
         raise click.UsageError("--prompt-logprobs needs --json. `gpt2 score` shows them as a table.")
+    if watermark is not None and (sampling.is_greedy or sampling.top_k == 1):
+        raise click.UsageError("--watermark marks what is drawn, and greedy text is not: give a --temperature above 0.")
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     if sampling.seed is None:
         sampling = dataclasses.replace(sampling, seed=int.from_bytes(os.urandom(4)))
@@ -65,6 +78,8 @@ def generate(
         if not prompt:
             log.info("no prompt: starting from the end-of-text token")
     with choice.load() as model:
+        if watermark is not None:
+            model.noise = watermark
         writer = Writer(model, as_json=as_json, draft=draft)
         try:
             if interactive:

@@ -6,6 +6,7 @@ Each `…_options` is a decorator. Their help is shown in sections by a command 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -76,11 +77,13 @@ class ModelChoice:
         from gpt2.language_model import load
 
         weights = auto_weights if self.weights == "auto" else self.weights
-        if self.download:
-            self._fetch()
+        self.fetch()
         return load(self.model, device=self.device, backend=self.backend, weights=weights, threads=self.threads)
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Download the model if that was asked for and it is not here."""
+        if not self.download:
+            return
         from gpt2 import hub
         from gpt2.errors import ModelNotFoundError
 
@@ -203,6 +206,28 @@ def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, .
         except ValueError:
             raise click.BadParameter(f"got {value!r}; a token id and its bias look like 50256=-100.") from None
     return biases
+
+
+def watermark_option(verb: Verb) -> Verb:
+    """Add --watermark, for verbs that write; the verb gets a `gpt2.generation.Noise`, or None where it was not given.
+
+    The key is read before a model is loaded: a bad one costs no wait.
+    """
+
+    def noise_of(ctx: click.Context, param: click.Parameter, path: Path | None) -> object:
+        if path is None:
+            return None
+        from gpt2.detect import read_key
+
+        return read_key(path)
+
+    return option(
+        "--watermark",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        callback=noise_of,
+        metavar="KEYFILE",
+        help="Mark what is written; gpt2 detect makes such keys and reads the mark.",
+    )(verb)
 
 
 def draft_option(verb: Verb) -> Verb:

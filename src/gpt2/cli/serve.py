@@ -7,13 +7,16 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, message_options, model_options, option
+from gpt2.cli.options import ModelChoice, Sectioned, message_options, model_options, option, watermark_option
 from gpt2.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from gpt2.generation import Noise
 
 log = logging.getLogger("gpt2")
 
@@ -64,6 +67,7 @@ def _limit_options(verb: Verb) -> Verb:
 @option("--certificate", type=click.Path(exists=True, path_type=Path), help="PEM file; the server then speaks TLS.")
 @option("--private-key", type=click.Path(exists=True, path_type=Path), help="PEM file of the certificate's key.")
 @option("--log-text", is_flag=True, help="Write prompts and continuations to the log.")
+@watermark_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, a line each.")
 @message_options
 @_limit_options
@@ -80,6 +84,7 @@ def serve(
     certificate: Path | None,
     private_key: Path | None,
     log_text: bool,
+    watermark: "Noise | None",
     as_json: bool,
     limits: Limits,
     choice: ModelChoice,
@@ -117,6 +122,8 @@ def serve(
             if name in [other.name for other in served]:
                 raise click.UsageError(f"two models are called {name!r}: name one of them, as in other={source}.")
             model = stack.enter_context(dataclasses.replace(choice, model=source).load())
+            if watermark is not None:
+                model.noise = watermark
             log.info("%s: %s by %s on %s", name, model.backend.weights, model.backend.name, model.device)
             served.append(ServedModel(model, name=name, limits=limits, max_sequences=sequences))
         service = build_service(served, limits=limits, log_text=log_text)

@@ -6,11 +6,14 @@ from gpt2.detect.normalise import normalise
 from gpt2.detect.reading import Reading, read
 from gpt2.detect.statistics import EVIDENCE
 from gpt2.detect.verdict import Part, Verdict, judge
+from gpt2.detect.watermark import Mark, read_mark
+from gpt2.detect.watermark_key import read_key, write_new_key
 
 __all__ = [
     "CALIBRATION",
     "EVIDENCE",
     "Calibration",
+    "Mark",
     "Part",
     "Reading",
     "Verdict",
@@ -18,4 +21,7 @@ __all__ = [
     "normalise",
     "passages",
     "read",
+    "read_key",
+    "read_mark",
+    "write_new_key",
 ]

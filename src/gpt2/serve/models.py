@@ -59,6 +59,7 @@ class ServedModel:
             max_slots=max_sequences,
             kv_bytes=max_sequences * whole + prefix_bytes,
             prefix_bytes=prefix_bytes,
+            noise=model.noise,
         )
         self.engine = Engine(scheduler, name=name, limits=limits)
         self.exact = ExactWork(model, self.engine, most_waiting=limits.queue_requests)

@@ -1,0 +1,77 @@
+"""The key file of a watermark: a random secret, and how many tokens the noise depends on.
+
+Its text is in no message: an error says which file, and never what stands in it.
+"""
+
+import logging
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from gpt2.errors import ConfigError
+from gpt2.generation import ContextNoise
+
+log = logging.getLogger("gpt2")
+
+_SECRET_BYTES = 32
+_MOST_BYTES = 4096
+_REMARK = (
+    "# Whoever has this key can read the mark of texts, and forge it. Without it nobody can read them: keep a copy."
+)
+_FORM = re.compile(r"gpt2 watermark key 1\nwidth ([1-9][0-9]?)\nsecret ([0-9a-f]{64})")
+
+
+def write_new_key(path: Path, *, width: int = 4) -> None:
+    """Draw a secret and write it to a new file that only its owner may read.
+
+    Args:
+        path: that is not there yet, for a key that is overwritten leaves its texts unreadable.
+        width: tokens that the noise depends on: fewer survive more editing, and repeat more often.
+
+    Raises:
+        ConfigError: the file is there already.
+        OSError: it cannot be written; then there is none.
+    """
+    assert 1 <= width <= 99
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(
+            f"The key cannot be written to {path}: that is there already, and texts that were marked with a lost key "
+            f"cannot be read. Name another file."
+        ) from None
+    try:
+        with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
+            secret = secrets.token_hex(_SECRET_BYTES)
+            file.write(f"{_REMARK}\ngpt2 watermark key 1\nwidth {width}\nsecret {secret}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def read_key(path: Path) -> ContextNoise:
+    """The noise of a key file, to mark with (`model.noise`) or to read by (`read_mark`).
+
+    A file that others of this machine may read is read all the same, with a warning.
+
+    Raises:
+        ConfigError: it is no key file.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        data = file.read(_MOST_BYTES + 1)
+    lines = data.decode("ascii", "replace").splitlines()
+    found = _FORM.fullmatch("\n".join(line.rstrip() for line in lines if line.strip() and line[0] != "#"))
+    if found is None or len(data) > _MOST_BYTES:
+        raise ConfigError(
+            f"{path} cannot be used as a watermark key: it is not a file that `gpt2 detect --new-key FILE` wrote, or "
+            f"it was changed. Name the right file, or make a new one."
+        )
+    if os.name == "posix" and stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o077:
+        log.warning("others on this machine may use the watermark key %s: chmod 600 it, or make a new one", path)
+    return ContextNoise(bytes.fromhex(found[2]), width=int(found[1]))
