@@ -55,7 +55,7 @@ def test_reading_needs_no_weights(gpt2, key: Path, tiny_folder: Path, tmp_path: 
     assert ran.code == 0
     assert "mark" in ran.out
     ran = gpt2("detect", "Two words", "--watermark", str(key), "--model", "gpt2")
-    assert ran.out == "no mark: 2 tokens are too few to carry one, 5 are the least.\n"
+    assert ran.out == "no mark: the text is too short to carry one (2 of at least 5 tokens).\n"
 
 
 def test_what_cannot_be_done(gpt2, key: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def write_marks(
 
 def _sentence(mark: "Mark", width: int, *, is_marked: bool) -> str:
     if not mark.n_scored:
-        return f"no mark: {mark.n_tokens} tokens are too few to carry one, {width + 1} are the least."
+        return f"no mark: the text is too short to carry one ({mark.n_tokens} of at least {width + 1} tokens)."
     n = f"{mark.n_scored:,}"
     found = "marked with this key" if is_marked else "no mark of this key found"
     return f"{found} ({_p_value(mark)}): score {mark.score:.1f} over {n} tokens; about {n} without a mark."
