@@ -1,6 +1,6 @@
 """The published recipe (AdamW) against the fast one (Muon) on one small network. Writes results/recipes.json.
 
-    python benchmarks/recipes.py --work /tmp/recipes [--tokens 1000000] [--seeds 1 2 3] [--arms NAME ...]
+    python benchmarks/recipes.py --work DIR [--tokens 1000000] [--seeds 1 2 3] [--arms NAME ...]
 
 Needs the corpus in $GPT2_CORPUS. Every arm trains the same network on the same tokens in the same order for a seed.
 Learning rates are searched with the first seed, and the best of each recipe runs with the others. What is done stays
