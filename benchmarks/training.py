@@ -9,6 +9,7 @@ where its recipe has it, update. `nanogpt` is the model and the loop of github.c
 
 import argparse
 import json
+import logging
 import resource
 import statistics
 import subprocess
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")  # which attention kernel, and why
         step = {"ours": ours, "nanogpt": nanogpt, "hf": hf}[arguments.engine](arguments)
         print(json.dumps(measure(step, arguments)))
         return

@@ -12,7 +12,9 @@ from gpt2.checkpoint import Weights
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import TrainConfig
+from gpt2.train.attention import AttentionKernels, choose_attention
 from gpt2.train.precision import Precision
+from gpt2.train.rounding import round_int4
 from gpt2.train.step import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -42,10 +44,11 @@ def test_in_float32_it_is_the_step_of_the_cpu(make_config: Callable[..., TrainCo
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-4 if matrices == "adamw" else 2e-2)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("compiled", "residual"), [(False, "fp32"), (False, "bf16"), (True, "bf16")])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_in_bf16_the_loss_is_near(make_config: Callable[..., TrainConfig], compiled: bool) -> None:
-    config = make_config(loss={"rows": 0}, optim={"matrices": "adamw"}, run={"compile": compiled})
+def test_in_bf16_the_loss_is_near(make_config: Callable[..., TrainConfig], compiled: bool, residual: str) -> None:
+    run = {"compile": compiled, "residual": residual}
+    config = make_config(loss={"rows": 0}, optim={"matrices": "adamw"}, run=run)
     losses, _ = steps(config, GPU_BF16)
     np.testing.assert_allclose(losses, steps(config, CPU)[0], rtol=1e-2)
 
@@ -61,3 +64,22 @@ def test_the_backend_gives_the_logits_of_the_reference(make_config: Callable[...
         results.append(opened.step([work])[0].logits_RV)
         opened.close()
     np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=1e-4)
+
+
+def test_every_attention_kernel_gives_the_same(make_config: Callable[..., TrainConfig]) -> None:
+    chosen = choose_attention(make_config().model, GPU_BF16, sequences=4, seq_tokens=32)
+    assert chosen.order, "PyTorch's own order would be used"
+    q, k, v = torch.randn(3, 4, 2, 32, 64, device="cuda", dtype=torch.bfloat16)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    expected = attend(q.double(), k.double(), v.double(), is_causal=True)
+    for kernel in chosen.order:
+        with AttentionKernels((kernel,)).preferred():
+            torch.testing.assert_close(attend(q, k, v, is_causal=True).double(), expected, rtol=0, atol=2e-2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_compiled_rounding_is_the_rounding_of_the_cpu() -> None:
+    weight_OI = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(round_int4, dynamic=False)
+    ours_OI, expected_OI = compiled(weight_OI.cuda()).cpu(), round_int4(weight_OI)
+    assert (ours_OI - expected_OI).abs().gt(1e-6).float().mean() < 1e-3  # near ties may fall either way

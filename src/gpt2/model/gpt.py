@@ -89,12 +89,19 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def hidden(self, ids_BT: Tensor, *, blocks: Sequence[Callable[[Tensor], Tensor]] | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        blocks: Sequence[Callable[[Tensor], Tensor]] | None = None,
+        residual: torch.dtype | None = None,
+    ) -> Tensor:
         """The residual stream after the last layer norm, [B, T, D]; times `wte.weight`'s transpose it is the logits.
 
         Args:
             ids_BT: token ids.
             blocks: called in place of `h`: the same blocks, compiled.
+            residual: dtype of the residual stream; None: that of the embedding.
 
         Raises:
             ContextError: T is more than `n_positions`.
@@ -106,6 +113,8 @@ class GPT(nn.Module):
             )
         x_BTD = self.wte(ids_BT) + self.wpe(torch.arange(T, device=ids_BT.device))
         x_BTD = functional.dropout(x_BTD, self.dropout, self.training)
+        if residual is not None:
+            x_BTD = x_BTD.to(residual)
         for block in self.h if blocks is None else blocks:
             x_BTD = block(x_BTD)
         out_BTD: Tensor = self.ln_f(x_BTD)

@@ -165,6 +165,7 @@ class RunConfig:
         threads: on a CPU; 0: its physical cores.
         micro_batch_tokens: of one forward and backward pass; 0: chosen by the device.
         compile: have PyTorch compile the blocks and the softmax of the loss.
+        residual: dtype of the residual stream, where the products are in bf16: less to read and write, less exact.
         validate_every_steps: 0: only at the end.
         validation_tokens: of one measurement; 0: all there are.
         sample_every_steps: 0: never.
@@ -183,6 +184,7 @@ class RunConfig:
     threads: int = 0
     micro_batch_tokens: int = 0
     compile: bool = False
+    residual: Literal["fp32", "bf16"] = "fp32"
     validate_every_steps: int = 250
     validation_tokens: int = 262_144
     sample_every_steps: int = 0

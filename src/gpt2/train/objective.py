@@ -6,6 +6,7 @@ Axes: B sequences, T tokens, N tokens whose next one is wanted, D embedding.
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,10 +25,18 @@ class Objective(nn.Module):
         softmax: of the loss; None: the one that needs no compiler.
         chunk_tokens: the most tokens whose logits exist at one time.
         recompute: keep only what enters each block, and compute it again in the backward pass.
+        residual: dtype of the residual stream; None: that of the parameters.
     """
 
     def __init__(
-        self, model: GPT, *, blocks: Blocks | None, softmax: Softmax | None, chunk_tokens: int, recompute: bool
+        self,
+        model: GPT,
+        *,
+        blocks: Blocks | None,
+        softmax: Softmax | None,
+        chunk_tokens: int,
+        recompute: bool,
+        residual: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -35,6 +44,7 @@ class Objective(nn.Module):
         self._blocks = [_recomputed(block) for block in own] if recompute else blocks
         self._softmax = softmax
         self._chunk_tokens = chunk_tokens
+        self._residual = residual
 
     def forward(
         self, ids_BT: Tensor, targets_BT: Tensor, wanted_BT: Tensor | None, rows: Rows | None, scale: float
@@ -48,7 +58,8 @@ class Objective(nn.Module):
             rows: of the head that the loss runs over; None: all.
             scale: one over the tokens of the whole batch gives their mean.
         """
-        x_ND, targets_N = self.model.hidden(ids_BT, blocks=self._blocks).flatten(0, 1), targets_BT.flatten()
+        x_BTD = self.model.hidden(ids_BT, blocks=self._blocks, residual=self._residual)
+        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
         if wanted_BT is not None:
             x_ND, targets_N = x_ND[wanted_BT.flatten()], targets_N[wanted_BT.flatten()]
             if not targets_N.numel():

@@ -22,6 +22,7 @@ from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT, whole
 from gpt2.optim import Muon, adamw, cosine, partition, trapezoid, warm_momentum
 from gpt2.train import parallel
+from gpt2.train.attention import choose_attention
 from gpt2.train.config import OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from gpt2.train.loss import Rows, fused_softmax, sample_rows
 from gpt2.train.objective import Objective
@@ -95,6 +96,11 @@ class Learner:
             softmax=fused_softmax() if compiled else None,
             chunk_tokens=chunk_tokens(config, precision),
             recompute=config.run.recompute,
+            residual=precision.dtype if config.run.residual == "bf16" else None,
+        )
+        seq_tokens = max(length for _, length in config.schedule.sequence)
+        self._attention = choose_attention(
+            config.model, precision, sequences=max(1, self.micro_tokens // seq_tokens), seq_tokens=seq_tokens
         )
         round_to: Any = ROUND.get(config.rounding.form)
         self._round = torch.compile(round_to, dynamic=False) if round_to and compiled else round_to
@@ -176,7 +182,7 @@ class Learner:
         """The loss over the whole vocabulary, summed over the wanted targets; nothing is learned."""
         device = self.precision.device
         wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT).to(device)
-        with self.precision.autocast():
+        with self.precision.autocast(), self._attention.preferred():
             loss = self._objective(_on(device, inputs_BT), _on(device, targets_BT), wanted, None, 1.0)
         parallel.let_go(self._objective, self.sharing)
         return float(loss)
@@ -231,7 +237,8 @@ class Learner:
             inputs, targets = _on(device, inputs_BT[piece]), _on(device, targets_BT[piece])
             wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT[piece]).to(device)
             with parallel.accumulating(self._objective, self.sharing, last=i == len(pieces) - 1):
-                with self.precision.autocast():  # processes' gradients are averaged, hence the factor
+                with self.precision.autocast(), self._attention.preferred():
+                    # processes' gradients are averaged, hence the factor
                     part = self._objective(inputs, targets, wanted, rows, scale * processes.world)
                 part.backward()
             loss += part.detach()
