@@ -1,12 +1,14 @@
-"""Evaluating beside a plain loop with transformers, on the same examples. Writes results/evaluation.json.
+"""Evaluating beside transformers and lm-evaluation-harness, on the same examples. Writes results/evaluation.json.
 
-    python benchmarks/evaluation.py [--shape gpt2] [--examples 24] [--rounds 3] [--batch-sizes 1 8]
+    python benchmarks/evaluation.py [--shape gpt2] [--examples 24] [--rounds 3] [--batch-sizes 1 8] [--weights fp32]
 
 Three kinds of work, with random weights of a published shape (or --model): the last words of passages (as LAMBADA),
 ten continuations after the same long story (as CBT), and a long text in windows (as WikiText). The text is made up of
-random words; the speed does not depend on it. Both sides take turns and must agree on every log-probability. The loop
-is what evaluation harnesses do on a CPU: padded batches of similar length, all logits, log-softmax, gather; its best
-batch size counts. The figure is tokens of the examples a second, shared beginnings counted each time; beside the time
+random words; the speed does not depend on it. All take turns and must agree on every log-probability, but for our
+smaller weight forms, whose largest difference is told. The loop with transformers is what evaluation harnesses do on a
+CPU: padded batches of similar length, all logits, log-softmax, gather. lm-evaluation-harness itself, where it is
+installed, answers the same requests through its class for Hugging Face models (HFLM). The fastest of these and of the
+batch sizes counts. The figure is tokens of the examples a second, shared beginnings counted each time; beside the time
 on the clock stands processor time, which hardly minds what else the machine is doing.
 """
 
@@ -34,6 +36,7 @@ from gpt2.generation.targets import Target
 from gpt2.language_model import LanguageModel
 from gpt2.tokenizer import Tokenizer
 
+Engine = Callable[[Sequence[Target]], list[float]]
 RESULT = Path(__file__).parent / "results" / "evaluation.json"
 
 
@@ -48,7 +51,7 @@ def works(n: int, n_positions: int) -> dict[str, list[Target]]:
     for _ in range(max(1, n // 8)):
         story = ids(450)
         choices += [Target(context=story, targets=ids(draw.randrange(8, 16))) for _ in range(10)]
-    text = windows(ids(40 * n), eot=50256, n_positions=n_positions, stride=n_positions // 2)
+    text = windows(ids(80 * n), eot=50256, n_positions=n_positions, stride=n_positions // 2)
     return {"last words": last_words, "ten continuations": choices, "windows": list(text)}
 
 
@@ -73,6 +76,34 @@ def plain_loop(model: object, targets: Sequence[Target], batch_size: int) -> lis
     return found
 
 
+def by_harness(model: object, targets: Sequence[Target]) -> list[float]:
+    asked = [(("", ""), list(target.context), list(target.targets)) for target in targets]
+    return [logprob for logprob, _ in model._loglikelihood_tokens(asked, disable_tqdm=True)]  # pyright: ignore
+
+
+def peers(folder: Path, batch_sizes: Sequence[int]) -> tuple[dict[str, Engine], dict[str, str]]:
+    """What answers beside us, by name, and the versions of it."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    engines: dict[str, Engine] = {
+        f"transformers, batch {n}": partial(plain_loop, model, batch_size=n) for n in batch_sizes
+    }
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    try:
+        from importlib.metadata import version
+
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        return engines, versions
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for n in batch_sizes:
+        adapter = HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", batch_size=n)
+        engines[f"lm_eval, batch {n}"] = partial(by_harness, adapter)
+    return engines, versions | {"lm_eval": version("lm_eval")}
+
+
 def timed(compute: Callable[[], list[float]]) -> tuple[float, float, list[float]]:
     """Seconds on the clock, seconds of processor, and what was computed."""
     begin, processor = time.perf_counter(), time.process_time()
@@ -85,10 +116,15 @@ def compared(n_tokens: int, seconds: dict[str, list[tuple[float, float]]]) -> di
     found: dict[str, object] = {"tokens": n_tokens}
     for kind, name in enumerate(("clock", "processor")):
         medians = {engine: statistics.median(each[kind] for each in took) for engine, took in seconds.items()}
-        best = min((engine for engine in medians if engine != "gpt2"), key=medians.__getitem__)
-        ratios = [them[kind] / us[kind] for us, them in zip(seconds["gpt2"], seconds[best], strict=True)]
         found[f"tokens per second, {name}"] = {engine: round(n_tokens / each) for engine, each in medians.items()}
-        found[f"times as fast, {name}"] = round(statistics.median(ratios), 2)
+        for peer in ("transformers", "lm_eval"):
+            others = [engine for engine in medians if engine.startswith(peer)]
+            if not others:
+                continue
+            best = min(others, key=medians.__getitem__)
+            for ours in (engine for engine in medians if engine.startswith("gpt2")):
+                ratios = [them[kind] / us[kind] for us, them in zip(seconds[ours], seconds[best], strict=True)]
+                found[f"{ours}, times as fast as {peer}, {name}"] = round(statistics.median(ratios), 2)
     return found
 
 
@@ -103,12 +139,14 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument(
+        "--weights", nargs="+", default=["fp32"], help="our forms; the first must agree with the others"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="note that the machine had other work")
     chosen = parser.parse_args()
 
     import torch
-    import transformers
 
     torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,31 +164,38 @@ def main() -> None:
                 for name, shape in shapes(config).items()
             }
             checkpoint.write_folder(folder, Weights.from_arrays(config, arrays), config, Tokenizer.published())
-        ours = gpt2.load(folder, weights="fp32", threads=chosen.threads)
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        ours = {form: gpt2.load(folder, weights=form, threads=chosen.threads) for form in chosen.weights}
+        first = ours[chosen.weights[0]]
+        engines = {f"gpt2, {form}": partial(by_us, model) for form, model in ours.items()}
+        others, versions = peers(folder, chosen.batch_sizes)
+        engines |= others
         result: dict[str, dict[str, object]] = {}
-        for name, targets in works(chosen.examples, ours.config.n_positions).items():
-            engines = {"gpt2": partial(by_us, ours, targets)}
-            for size in chosen.batch_sizes:
-                engines[f"transformers, batch {size}"] = partial(plain_loop, theirs, targets, size)
+        for name, targets in works(chosen.examples, first.config.n_positions).items():
             seconds: dict[str, list[tuple[float, float]]] = {engine: [] for engine in engines}
             for _ in range(chosen.rounds):
-                found: list[list[float]] = []
+                found: dict[str, list[float]] = {}
                 for engine, compute in engines.items():
-                    *took, values = timed(compute)
+                    *took, found[engine] = timed(partial(compute, targets))
                     seconds[engine].append((took[0], took[1]))
-                    found.append(values)
-                assert all(np.allclose(found[0], each, rtol=1e-5, atol=1e-3) for each in found), "they disagree"
+                reference = found[f"gpt2, {chosen.weights[0]}"]
+                assert all(np.allclose(reference, found[each], rtol=1e-5, atol=1e-3) for each in others), (
+                    "they disagree"
+                )
             n_tokens = sum(target.n_tokens for target in targets)
             result[name] = compared(n_tokens, seconds)
+            scored = sum(len(target.targets) for target in targets)
+            for form in chosen.weights[1:]:
+                change = abs(sum(found[f"gpt2, {form}"]) - sum(reference)) / scored
+                result[name][f"{form}: change of the mean loss, nats"] = float(f"{change:.2g}")
             print(f"{name:<18} {result[name]}", flush=True)
-        ours.close()
+        for model in ours.values():
+            model.close()
     write_json(
         RESULT,
         {
             **facts(),
             "command": " ".join(["benchmarks/evaluation.py", *sys.argv[1:]]),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "versions": versions,
             "shape": chosen.model or chosen.shape,
             "threads": chosen.threads,
             "busy_machine": chosen.busy,

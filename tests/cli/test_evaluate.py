@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
     ran = evaluate("wsc273", "ptb", "--data", data, "--limit", "2", "--set", "ptb.newlines=ignored", "--out", str(file))
     assert ran.code == 0, ran.err
     lines = [line.split() for line in ran.out.splitlines()]
-    assert lines[0] == ["benchmark", "figure", "here", "124M", "355M", "774M", "1.5B"]
+    assert lines[0] == ["benchmark", "figure", "here", "±", "95", "%", "124M", "355M", "774M", "1.5B"]
     assert any(line[-4:] == ["65.85", "47.33", "40.31", "35.76"] for line in lines)
     assert "the first 2 examples only" in ran.err
     report = json.loads(file.read_text(encoding="utf-8"))
@@ -39,7 +40,7 @@ def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
         "last_window": "short",
         "newlines": "ignored",
     }
-    assert report["settings"] == {"stride": 32, "limit": 2, "data": "files"}
+    assert report["settings"] == {"stride": 32, "limit": 2, "limits": {}, "data": "files"}
     printed = json.loads(evaluate("wsc273", "--data", data, "--limit", "2", "--json").out)
     assert printed["benchmarks"]["wsc273"]["figures"] == report["benchmarks"]["wsc273"]["figures"]
 
@@ -51,10 +52,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_not_here_is_a_line_and_the_rest_is_run(evaluate, results: Path) -> None:
     folder = results / "data"
-    (folder / "wsc273").mkdir(parents=True)
-    ran = evaluate("--suite", "paper", "--data", str(folder))
+    for name in ("wsc273", "cnn_dailymail"):
+        (folder / name).mkdir(parents=True)
+    article = json.dumps({"article": "A cat sat.", "highlights": "It sat."})
+    (folder / "cnn_dailymail" / "test.jsonl").write_text(f"{article}\n{article}\n", encoding="utf-8")
+    ran = evaluate("--suite", "paper", "--data", str(folder), "--limit", "cnndm=1")
     assert ran.code == 0, ran.err
-    assert sum("not here" in line for line in ran.out.splitlines()) == 15
+    assert sum("not here" in line for line in ran.out.splitlines()) == 14
+    assert "CNN/Daily Mail (the first 1)  rouge 1" in ran.out
     assert "cbt-cn: cbt/CBTest.tgz is not here. It is the Children's Book Test" in ran.err
     (folder / "wsc273" / "llmfoundry_winograd_wsc.jsonl").write_text("{}", encoding="utf-8")
     ran = evaluate("--suite", "paper", "--data", str(folder))
@@ -75,7 +80,7 @@ def test_the_made_up_examples_the_page_and_a_comparison(evaluate, results: Path)
         "35.13",
         "cybertronai/bflm",
         "made-up examples",
-        "Examples: LAMBADA",
+        "LAMBADA, wrong; expected:",
         "not in the paper",
     ):
         assert text.lower() in html.lower(), text
@@ -101,6 +106,22 @@ def test_what_is_no_result_is_not_compared(evaluate, tmp_path: Path) -> None:
     assert "not what `gpt2 evaluate --out` writes" in ran.err
 
 
+@pytest.mark.parametrize(("signals", "code"), [((), 130), ((signal.SIGTERM,), 75)])
+def test_what_is_interrupted_says_that_it_goes_on(
+    gpt2, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signals, code: int
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        for number in signals:
+            signal.raise_signal(number)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("gpt2.evaluate.evaluate", stop)
+    ran = gpt2("evaluate", "lambada", "--examples", "--model", str(tiny_folder), "--backend", "reference")
+    assert ran.code == code
+    assert "The answers so far are kept; the same command goes on from there." in ran.err
+
+
 def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
     ran = gpt2("download-data", "ptb", "--data", str(tmp_path))
     assert ran.code == 0, ran.err
@@ -115,7 +136,11 @@ def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
         (("lambada",), 2, "Give --data DIR"),
         (("lambada", "--data", "nowhere"), 2, "'nowhere' does not exist"),
         (("lambada", "--data", "."), 1, "lambada_test.jsonl is missing. It is OpenAI's edition"),
+        (("--suite", "paper", "--data", "."), 1, "of the files of 15 benchmarks none is in ."),
         (("lambada", "--suite", "paper"), 2, "exclude each other"),
+        (("lambada", "--limit", "0"), 2, "--limit must look like 200 or lambada=200, 1 or more: got '0'"),
+        (("lambada", "--limit", "=4"), 2, "--limit must look like 200"),
+        (("lambada", "--limit", "ptb=4"), 2, "'ptb' is not among what is run"),
         (("lambada", "--examples", "--set", "lambada.text=original"), 1, "has no made-up examples"),
         (("--compare", __file__, __file__), 1, "is not readable JSON"),
         (("lambada", "--set", "text=openai"), 2, "must look like"),

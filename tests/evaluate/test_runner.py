@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.errors import DataError
-from gpt2.evaluate import Benchmark, evaluate, find, runner
+from gpt2.errors import ContextError, DataError
+from gpt2.evaluate import Benchmark, Plan, evaluate, find, runner
 from gpt2.language_model import LanguageModel
 
 LINES = "".join(json.dumps({"text": f"a {word} and then the {word}"}) + "\n" for word in ("cat", "dog", "boat", "key"))
@@ -30,7 +30,7 @@ def test_a_report_says_what_was_measured_with_what(model: LanguageModel, lambada
     assert found["files"] == {"mine.jsonl": hashlib.sha256(LINES.encode()).hexdigest()}
     assert found["choices"] == {"text": "openai", "start": "nothing"}
     assert found["paper"]["perplexity"][0] == 35.13
-    assert report["settings"] == {"stride": 32, "limit": None, "data": "files"}
+    assert report["settings"] == {"stride": 32, "limit": None, "limits": {}, "data": "files"}
     assert report["model"]["sha256"] == runner.hash_of_model(model.checkpoint.path)
     assert report["model"]["weights"] == "fp32"
     assert seen[-1] == ("lambada", 4, 4)
@@ -71,6 +71,25 @@ def test_a_missing_file_and_a_wrong_one(model: LanguageModel, lambada: Benchmark
         evaluate(model, [lambada], tmp_path, version="1")
     assert hashlib.sha256(b"other").hexdigest() in str(caught.value)
     assert lambada.files[0].sha256 in str(caught.value)
+
+
+def test_an_example_that_no_context_holds(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:
+    def plan(*_: object) -> Plan:
+        raise ContextError("it does not fit")
+
+    with pytest.raises(ContextError):
+        evaluate(model, [replace(lambada, plan=plan)], tmp_path, version="1")
+    both = [replace(lambada, name="long", plan=plan), lambada]
+    found = evaluate(model, both, tmp_path, version="1", skip_missing=True)["benchmarks"]
+    assert found["long"]["missing"] == "it does not fit"
+    assert found["lambada"]["examples"] == 4
+
+
+def test_a_limit_of_one_benchmark_is_in_its_title(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:
+    report = evaluate(model, [lambada], tmp_path, version="1", limit=2, limits={"lambada": 3})
+    assert report["benchmarks"]["lambada"]["examples"] == 3
+    assert report["benchmarks"]["lambada"]["title"] == "LAMBADA (the first 3)"
+    assert report["settings"]["limits"] == {"lambada": 3}
 
 
 @pytest.mark.parametrize(

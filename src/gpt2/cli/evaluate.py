@@ -26,7 +26,7 @@ _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="The folder of the benchmarks' files.  [default: $GPT2_DATA]",
 )
 @option("--examples", is_flag=True, help="Run on a few made-up examples that need no data.")
-@option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N examples of each.")
+@option("--limit", "limits", multiple=True, metavar="[TASK=]N", help="At most N examples of each, or of one.")
 @option("--stride", type=click.IntRange(min=1), metavar="N", help="Windows move on by N tokens.  [default: half]")
 @option("--set", "choices", multiple=True, metavar="TASK.CHOICE=VALUE", help="Where the protocol leaves a choice.")
 @option("--list", "listed", is_flag=True, help="Say what benchmarks and choices there are, and stop.")
@@ -42,7 +42,7 @@ def evaluate(
     suite: str | None,
     data: Path | None,
     examples: bool,
-    limit: int | None,
+    limits: tuple[str, ...],
     stride: int | None,
     choices: tuple[str, ...],
     listed: bool,
@@ -63,6 +63,7 @@ def evaluate(
         gpt2 evaluate lambada --limit 200 --set lambada.text=normalised
     """
     from gpt2 import evaluate as room
+    from gpt2.cli import evaluate_asked as asked
     from gpt2.cli import evaluate_shown as shown
     from gpt2.hub import cache_folder
 
@@ -75,12 +76,13 @@ def evaluate(
     if listed:
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return
-    chosen = _choices(choices, [benchmark.name for benchmark in benchmarks])
+    names = [benchmark.name for benchmark in benchmarks]
+    chosen, (limit, limit_of) = asked.choices(choices, names), asked.limits(limits, names)
     if data is None and not examples:
         raise click.UsageError("where the data are is not known. Give --data DIR, set GPT2_DATA, or try --examples.")
     if report is not None:
         room.check_charts()
-    with choice.load(auto_weights="fp32") as model, shown.Progress() as progress:
+    with choice.load(auto_weights="fp32") as model, shown.Progress() as progress, progress.interruptible(kept=cache):
         found = room.evaluate(
             model,
             benchmarks,
@@ -88,25 +90,13 @@ def evaluate(
             version=__version__,
             stride=stride,
             limit=limit,
+            limits=limit_of,
             choices=chosen,
             cache=cache_folder() / "evaluate" if cache else None,
             skip_missing=not tasks,
             progress=progress,
         )
     shown.put(_without_infinities(found), out=out, report=report, as_json=as_json)
-
-
-def _choices(given: tuple[str, ...], names: list[str]) -> dict[str, dict[str, str]]:
-    choices: dict[str, dict[str, str]] = {}
-    for each in given:
-        place, equals, value = each.partition("=")
-        task, dot, name = place.partition(".")
-        if not (equals and dot and name):
-            raise click.UsageError(f"--set must look like lambada.text=normalised: got {each!r}.")
-        if task not in names:
-            raise click.UsageError(f"--set {each}: {task!r} is not among what is run: {', '.join(names)}.")
-        choices.setdefault(task, {})[name] = value
-    return choices
 
 
 def _without_infinities(value: Any) -> Any:

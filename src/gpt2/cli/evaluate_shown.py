@@ -1,12 +1,16 @@
 """What `gpt2 evaluate` shows: the table, the list of benchmarks, a comparison, and how far it is."""
 
+import contextlib
 import logging
+import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
 from gpt2.cli.status_line import StatusLine, duration
+from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 
 if TYPE_CHECKING:
     from gpt2.evaluate import Benchmark
@@ -29,18 +33,32 @@ class Progress(StatusLine):
         left = f", {duration(seconds / now * (total - done))} left" if now and done < total else ""
         self.show(lambda: f"{name}: {done:,} of {total:,}{left}")
 
+    @contextlib.contextmanager
+    def interruptible(self, *, kept: bool) -> Generator[None]:
+        """Ctrl-C, SIGTERM or a full disk inside say what becomes of the answers so far."""
+        with stopped_like_ctrl_c() as signals:
+            try:
+                yield
+            except (KeyboardInterrupt, OSError):
+                self.clear()
+                if kept:
+                    output.complain("The answers so far are kept; the same command goes on from there.")
+                    if signals:
+                        sys.exit(SAVED)
+                raise
+
 
 def put(result: dict[str, Any], *, out: Path | None, report: Path | None, as_json: bool) -> None:
     """Write a result: to its files, and to standard output as a table or as JSON."""
     from gpt2.evaluate import page
     from gpt2.files import write_json, write_text
 
-    if out is not None:
-        write_json(out, result)
     if as_json:
         output.write_json(result, indent=2)
     else:
         output.write(_table(result) + "\n")
+    if out is not None:
+        write_json(out, result)
     if report is not None:
         write_text(report, page(result))
         log.info("the report is %s", report)
@@ -56,20 +74,27 @@ def put(result: dict[str, Any], *, out: Path | None, report: Path | None, as_jso
 def _table(result: dict[str, Any]) -> str:
     from gpt2.evaluate.page import COUNTS, SIZES
 
-    rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", *SIZES)]
+    rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", "± 95 %", *SIZES)]
     for found in result["benchmarks"].values():
         title = found["title"]
         if "missing" in found:
             headline = found["headline"]
             paper = found["paper"].get(headline, (None,) * 4)
-            rows.append((title, headline.replace("_", " "), "not here", *(_shown(each, "") for each in paper)))
+            rows.append((title, headline.replace("_", " "), "not here", "", *(_shown(each, "") for each in paper)))
         for figure, value in found.get("figures", {}).items():
             if figure in COUNTS:
                 continue
             paper = found["paper"].get(figure, (None,) * 4)
-            rows.append((title, figure.replace("_", " "), _shown(value), *(_shown(each, "") for each in paper)))
+            within = _within(found["standard_errors"].get(figure))
+            rows.append((title, figure.replace("_", " "), _shown(value), within, *(_shown(each, "") for each in paper)))
             title = ""
-    return output.table(rows, right=(2, 3, 4, 5, 6))
+    return output.table(rows, right=range(2, 8))
+
+
+def _within(standard_error: float | None) -> str:
+    from gpt2.evaluate.uncertainty import Z_95
+
+    return "" if standard_error is None else f"{Z_95 * standard_error:,.2f}"
 
 
 def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:

@@ -117,6 +117,7 @@ class Plan:
         measure: figures from the answers, in the order of the requests.
         n_examples: that were taken from the files.
         judge: what was made of each example, from the answers, where examples are right or wrong.
+        errors: standard errors of figures that are no shares of right examples and no means of their scores.
         notes: what is to be said beside the figures.
     """
 
@@ -124,6 +125,7 @@ class Plan:
     measure: Callable[[Sequence[Any]], Figures]
     n_examples: int
     judge: Callable[[Sequence[Any]], Sequence[Judged]] | None = None
+    errors: Callable[[Sequence[Any]], Figures] | None = None
     notes: tuple[str, ...] = ()
 
 

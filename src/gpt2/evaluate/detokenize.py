@@ -7,7 +7,7 @@ inverse beside it, both of one line without the space around it; a line that wou
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -38,6 +38,19 @@ def detokenize(lines: Sequence[str], there: Callable[[str], str], back: Callable
     return Detokenized(lines=written, as_they_were=as_they_were, lost=lost)
 
 
+_Word = tuple[str, bool, bool]  # as it is written, whether it joins the word before it, and the word after it
+
+
+def _joined(words: Iterable[_Word]) -> str:
+    """A space between any two words that do not join."""
+    out: list[str] = []
+    joins = True
+    for written, before, after in words:
+        out += [written] if joins or before else [" ", written]
+        joins = after
+    return "".join(out)
+
+
 _CLITICS = r"'(?:s|t|re|ve|m|d|ll)"
 _WIKITEXT_LEFT = frozenset(", ; : ! ? ) ] %".split())  # noqa: SIM905 -- as they stand in the text
 _WIKITEXT_RIGHT = frozenset("( [ $ £ ¥ #".split())  # noqa: SIM905
@@ -53,11 +66,13 @@ def wikitext_there(line: str) -> str:
     heading = re.fullmatch(r"((?:= )+)(.+?)((?: =)+)", line)
     if heading:
         return f"{heading[1].replace(' ', '')} {wikitext_there(heading[2])} {heading[3].replace(' ', '')}"
-    out: list[str] = []
-    glued, quoted = True, False
+    return _joined(_wikitext_words(line))
+
+
+def _wikitext_words(line: str) -> Iterator[_Word]:
+    quoted, before = False, ""
     for token in line.split(" "):
         left, right = token in _WIKITEXT_LEFT, token in _WIKITEXT_RIGHT
-        before = out[-1] if out else ""
         if token in ("@-@", "@,@", "@.@"):
             token, left, right = token[1], True, True
         elif token == ".":
@@ -69,11 +84,8 @@ def wikitext_there(line: str) -> str:
             quoted = not quoted
         elif re.fullmatch(_CLITICS, token):
             left = True
-        if out and not (glued or left):
-            out.append(" ")
-        out.append(token)
-        glued = right
-    return "".join(out)
+        yield token, left, right
+        before = token
 
 
 def wikitext_back(line: str) -> str:
@@ -123,19 +135,14 @@ _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{
 
 def cbt_there(line: str) -> str:
     """A sentence of the Children's Book Test, whose marks are the treebank's: `` '' ` ' for quotes, -LRB- for (."""
-    out: list[str] = []
-    glued = True
-    for token in line.split(" "):
-        left = token in _PROSE_LEFT or token in ("''", "'") or re.fullmatch(_CBT_CLITICS, token) is not None
-        right = token in _PROSE_RIGHT or token in ("``", "`")
-        bracket = _BRACKETS.get(token)
-        if bracket:
-            left, right = bracket in _PROSE_LEFT, bracket in _PROSE_RIGHT
-        if out and not (glued or left):
-            out.append(" ")
-        out.append(bracket or {"``": '"', "''": '"', "`": "'"}.get(token, token))
-        glued = right
-    return "".join(out)
+    return _joined(map(_cbt_word, line.split(" ")))
+
+
+def _cbt_word(token: str) -> _Word:
+    written = _BRACKETS.get(token, token)
+    left = written in _PROSE_LEFT or token in ("''", "'") or re.fullmatch(_CBT_CLITICS, token) is not None
+    right = written in _PROSE_RIGHT or token in ("``", "`")
+    return {"``": '"', "''": '"', "`": "'"}.get(token, written), left, right
 
 
 def cbt_back(line: str) -> str:
@@ -150,20 +157,17 @@ def cbt_back(line: str) -> str:
 
 def news_there(line: str) -> str:
     """A sentence of One Billion Word: quotes are \" on both sides, clitics and marks stand apart."""
-    out: list[str] = []
-    glued, quoted = True, False
+    return _joined(_news_words(line))
+
+
+def _news_words(line: str) -> Iterator[_Word]:
+    quoted = False
     for token in line.split(" "):
         left, right = token in _PROSE_LEFT, token in _PROSE_RIGHT
         if token == '"':
             left, right = quoted, not quoted
             quoted = not quoted
-        elif re.fullmatch(_CLITICS, token):
-            left = True
-        if out and not (glued or left):
-            out.append(" ")
-        out.append(token)
-        glued = right
-    return "".join(out)
+        yield token, left or re.fullmatch(_CLITICS, token) is not None, right
 
 
 def news_back(line: str) -> str:

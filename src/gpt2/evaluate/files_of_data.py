@@ -38,9 +38,9 @@ def missing_files(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
     return [file for file in files if not (folder / file.path).is_file()]
 
 
-def how_to_get(file: DataFile) -> str:
+def how_to_get(file: DataFile, *, with_hash: bool = True) -> str:
     """What a file is and where it comes from, in a sentence or two."""
-    hash_known = f" Its SHA-256 is {file.sha256}." if file.sha256 else ""
+    hash_known = f" Its SHA-256 is {file.sha256}." if file.sha256 and with_hash else ""
     fetch = " `gpt2 download-data` fetches it." if file.url else ""
     return f"It is {file.origin}.{hash_known}{fetch}"
 
@@ -73,7 +73,8 @@ def _checked_hash(path: Path, file: DataFile) -> str:
     if file.sha256 and found != file.sha256:
         raise DataError(
             f"{path} is not the file that is meant: its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected "
-            f"{file.sha256}. It may be incomplete, or another edition. Expected is {file.origin}."
+            f"{file.sha256}. It may be incomplete, or another edition. Move it away, and get it again. "
+            f"{how_to_get(file, with_hash=False)}"
         )
     return found
 

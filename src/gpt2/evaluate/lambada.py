@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from gpt2.errors import DataError
+from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
 from gpt2.evaluate.detokenize import cbt_back, cbt_there, detokenize
 from gpt2.evaluate.language_modelling import exp
@@ -80,7 +81,11 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             )
         return found
 
-    return Plan(requests=requests, measure=measure, n_examples=len(passages), judge=judge)
+    def errors(results: Sequence[TargetScore]) -> Figures:
+        of_loss = uncertainty.of_mean([-math.fsum(result.logprobs) for result in results])
+        return {"perplexity": measure(results)["perplexity"] * of_loss}
+
+    return Plan(requests=requests, measure=measure, n_examples=len(passages), judge=judge, errors=errors)
 
 
 def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: int) -> Target:

@@ -8,10 +8,11 @@ does not enter, and perplexities per token of different vocabularies, or per tok
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpt2.evaluate.benchmark import Choice, Figures, Plan, Setting
+from gpt2.evaluate import uncertainty
+from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Known, Plan, Setting
 from gpt2.evaluate.detokenize import detokenize
 from gpt2.generation.targets import Target, TargetScore
 
@@ -98,7 +99,19 @@ def plan_texts(texts: Texts, setting: Setting) -> Plan:
             "bytes": texts.n_bytes,
         }
 
-    return Plan(requests=requests, measure=measure, n_examples=texts.n_examples, notes=texts.notes)
+    def errors(results: Sequence[TargetScore]) -> Figures:
+        if len(results) < 2:
+            return {}
+        losses = [-math.fsum(result.logprobs) for result in results]
+        of_loss = uncertainty.of_total(losses, [len(result.logprobs) for result in results])
+        figures = measure(results)
+        return {
+            "perplexity_per_word": figures["perplexity_per_word"] * of_loss / texts.n_words,
+            "perplexity_per_token": figures["perplexity_per_token"] * of_loss / figures["tokens"],
+            "bits_per_byte": of_loss / math.log(2) / texts.n_bytes,
+        }
+
+    return Plan(requests=requests, measure=measure, n_examples=texts.n_examples, errors=errors, notes=texts.notes)
 
 
 def plan(
@@ -142,6 +155,34 @@ def plan(
         notes=notes,
     )
     return plan_texts(texts, setting)
+
+
+def benchmark_by_word(
+    *,
+    name: str,
+    title: str,
+    protocol: str,
+    files: tuple[DataFile, ...],
+    choices: Mapping[str, Choice],
+    plan: Callable[[Sequence[str], Setting], Plan],
+    paper: tuple[float, ...],
+    made_up: str,
+    known: tuple[Known, ...],
+) -> Benchmark:
+    """A benchmark that the paper reports as the perplexity per word; the arguments are those of `Benchmark`."""
+    return Benchmark(
+        name=name,
+        title=title,
+        protocol=f"Section 3.1: {protocol}",
+        files=files,
+        choices=choices,
+        plan=plan,
+        paper={"perplexity_per_word": paper},
+        made_up=(made_up,),
+        headline="perplexity_per_word",
+        better="lower",
+        known=known,
+    )
 
 
 def exp(x: float) -> float:

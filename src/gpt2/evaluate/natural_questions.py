@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpt2.errors import DataError
+from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
 from gpt2.evaluate.squad import normalised
 from gpt2.tasks import Prompts, Room, answer
@@ -57,7 +58,11 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             for question, result in zip(questions, results, strict=True)
         ]
 
-    return Plan(requests=requests, measure=measure, n_examples=len(questions), judge=judge)
+    def errors(results: Sequence[Continued]) -> Figures:
+        surest = "exact_match_of_the_surest_1_percent"
+        return {surest: uncertainty.of_percent(measure(results)[surest], max(1, len(questions) // 100))}
+
+    return Plan(requests=requests, measure=measure, n_examples=len(questions), judge=judge, errors=errors)
 
 
 def _written(question: str) -> str:

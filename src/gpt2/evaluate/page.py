@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt2.config import PUBLISHED
 from gpt2.errors import MissingExtraError
+from gpt2.evaluate import uncertainty
 from gpt2.report import Block, Facts, Points, Sample, ScatterChart, Section, Table
 from gpt2.report import page as report_page
 
@@ -39,7 +40,7 @@ def page(result: Mapping[str, Any]) -> str:
     done = {name: found for name, found in result["benchmarks"].items() if "missing" not in found}
     missing = {name: found for name, found in result["benchmarks"].items() if "missing" in found}
     sections = [
-        Section(title="In short", blocks=[Facts(values=_facts(result, done)), _paper_table(done)]),
+        Section(title="In short", blocks=[Facts(values=_facts(result, done)), _paper_table(done, headlines=True)]),
         Section(
             title="Over model size", blocks=list(_charts(done, model)) or ["No figure the paper has for all sizes."]
         ),
@@ -51,11 +52,11 @@ def page(result: Mapping[str, Any]) -> str:
             "How often answers are right, by the probability the model gave them; on the line it knows what it knows."
         )
         sections.append(Section(title="Calibration", blocks=[lead, *calibrated]))
-    sections += [
-        Section(title=f"Examples: {found['title']}", blocks=list(_examples(found)))
-        for found in done.values()
-        if found.get("shown")
-    ]
+    shown = [block for found in done.values() if found.get("shown") for block in _examples(found)]
+    if shown:
+        lead = "Those that the model was surest of, or the first: some right, some wrong."
+        sections.append(Section(title="Examples", blocks=[lead, *shown]))
+    sections.append(Section(title="Every figure", blocks=[_paper_table(done, headlines=False)]))
     sections.append(Section(title="How it was measured", blocks=[_settings_table(done), *_protocols(done)]))
     if missing:
         rows = [(found["title"], found["missing"]) for found in missing.values()]
@@ -82,22 +83,35 @@ def _facts(result: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, obje
     }
 
 
-def _paper_table(done: Mapping[str, Any]) -> Table:
+def _paper_table(done: Mapping[str, Any], *, headlines: bool) -> Table:
+    """One figure of each benchmark, or all."""
     rows: list[tuple[object, ...]] = []
     for found in done.values():
         for figure, value in found["figures"].items():
-            if figure in COUNTS:
+            if figure in COUNTS or (headlines and figure != found["headline"]):
                 continue
             paper = found["paper"].get(figure, (None,) * 4)
-            printed = [each for each in paper if each is not None]
-            nearest = min(printed, key=lambda each: abs(each - (value or 0)), default=None)
-            difference = None if value is None or nearest is None else value - nearest
-            rows.append((found["title"], figure.replace("_", " "), value, *paper, difference))
+            error = found.get("standard_errors", {}).get(figure)
+            within = None if error is None else uncertainty.Z_95 * error
+            rows.append(
+                (found["title"], figure.replace("_", " "), value, within, *paper, _from_the_nearest(value, paper))
+            )
     return Table(
-        columns=["benchmark", "figure", "here", *SIZES, "difference to the nearest"],
+        columns=["benchmark", "figure", "here", "± 95 %", *SIZES, "to the nearest"],
         rows=rows,
-        caption="Our figures, and the paper's for its four sizes where it prints them.",
+        caption="Figures of this model, how far 95 of 100 other samples of examples would be from them, and the "
+        "paper's four sizes where it prints them.",
+        decimals=2,
     )
+
+
+def _from_the_nearest(value: float | None, paper: Sequence[float | None]) -> str | None:
+    """How far a figure is from that of the paper's sizes which comes nearest, and which that is."""
+    printed = [(each, size) for each, size in zip(paper, SIZES, strict=True) if each is not None]
+    if value is None or not printed:
+        return None
+    nearest, size = min(printed, key=lambda each: abs(each[0] - value))
+    return f"{value - nearest:+,.2f} ({size})".replace("-", "−")
 
 
 def _charts(done: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Block]:
@@ -180,10 +194,12 @@ def _mean(values: Sequence[float]) -> float:
 
 def _examples(found: Mapping[str, Any]) -> Iterator[Block]:
     for each in found["shown"]:
-        sure = "" if each["confidence"] is None else f", the model's probability {100 * each['confidence']:.1f} %"
+        sure = "" if each["confidence"] is None else f"; the model gave its answer {100 * each['confidence']:.1f} %"
         how = "right" if each["score"] == 1 else "wrong" if each["score"] == 0 else f"score {each['score']:.2f}"
         yield Sample(
-            prompt=f"… {each['given']} ", text=each["answered"], caption=f"{how}; expected: {each['expected']}{sure}"
+            prompt=f"{each['given']} ",
+            text=each["answered"],
+            caption=f"{found['title']}, {how}; expected: {each['expected']}{sure}",
         )
 
 
@@ -202,5 +218,8 @@ def _settings_table(done: Mapping[str, Any]) -> Table:
 
 
 def _protocols(done: Mapping[str, Any]) -> Iterator[str]:
+    titles: dict[str, list[str]] = {}
     for found in done.values():
-        yield f"{found['title']}. {found['protocol']}"
+        titles.setdefault(found["protocol"], []).append(found["title"])
+    for protocol, of in titles.items():
+        yield f"{'; '.join(of)}. {protocol}"

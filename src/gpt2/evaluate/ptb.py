@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gpt2.evaluate import language_modelling
-from gpt2.evaluate.benchmark import Benchmark, DataFile, Known, Plan, Setting
+from gpt2.evaluate.benchmark import DataFile, Known, Plan, Setting
 from gpt2.evaluate.detokenize import ptb_back, ptb_there
 
 
@@ -12,11 +12,11 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     return language_modelling.plan(texts[0], setting, ptb_there, ptb_back, blank_lines=False)
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = language_modelling.benchmark_by_word(
     name="ptb",
     title="Penn Treebank",
     protocol=(
-        "Section 3.1: as for WikiText-2. OpenAI said later that the edition with <unk> was used. `N` and <unk> stay, "
+        "as for WikiText-2. OpenAI said later that the edition with <unk> was used. `N` and <unk> stay, "
         "for what they stood for is not known any more."
     ),
     files=(
@@ -29,10 +29,8 @@ BENCHMARK = Benchmark(
     ),
     choices=language_modelling.CHOICES,
     plan=plan,
-    paper={"perplexity_per_word": (65.85, 47.33, 40.31, 35.76)},
-    made_up=("ptb.txt",),
-    headline="perplexity_per_word",
-    better="lower",
+    paper=(65.85, 47.33, 40.31, 35.76),
+    made_up="ptb.txt",
     known=(
         Known(
             size="124M",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.errors import DataError
-from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Judged, Plan, Request, Setting
+from gpt2.errors import ContextError, DataError
+from gpt2.evaluate import uncertainty
+from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Figures, Judged, Plan, Request, Setting
 from gpt2.evaluate.cache import Answers
 from gpt2.evaluate.files_of_data import how_to_get, missing_files, read_files, read_made_up
 from gpt2.files import sha256_file
@@ -38,6 +39,7 @@ def evaluate(
     version: str,
     stride: int | None = None,
     limit: int | None = None,
+    limits: Mapping[str, int] | None = None,
     choices: Mapping[str, Mapping[str, str]] | None = None,
     cache: Path | None = None,
     skip_missing: bool = False,
@@ -52,15 +54,17 @@ def evaluate(
         version: of this package.
         stride: of windows over texts beyond the context; half the context by default.
         limit: at most so many examples of each.
+        limits: by benchmark, instead of `limit`.
         choices: by benchmark and choice, where not the default.
         cache: the folder that keeps answers; None keeps none.
         skip_missing: where files of a benchmark are not there, take another of its sets that is, or else say so in
-            its place, instead of refusing.
+            its place, instead of refusing; the same where the context is too short for one of its examples.
         progress: called after each step.
 
     Raises:
-        DataError: a file is missing or not the one meant, a choice is not known, or the vocabulary has no
-            end-of-text token.
+        ContextError: the model's context is too short for an example.
+        DataError: a file is missing or not the one meant, or all are; a choice is not known; or the vocabulary has
+            no end-of-text token.
     """
     eot = model.tokenizer.eot
     if eot is None:
@@ -71,12 +75,14 @@ def evaluate(
         raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
     results: dict[str, Any] = {}
     plans: list[tuple[Benchmark, dict[str, str], dict[str, str], Plan]] = []
+    not_here = 0
     for benchmark in benchmarks:
         chosen = _chosen(benchmark, (choices or {}).get(benchmark.name, {}))
         if skip_missing and data is not None:
             chosen = _with_files(benchmark, chosen, data)
             missing = missing_files(data, benchmark.files_for(chosen))
             if missing:
+                not_here += 1
                 results[benchmark.name] = _absent(benchmark, f"{missing[0].path} is not here. {how_to_get(missing[0])}")
                 continue
         if data is None:
@@ -89,11 +95,21 @@ def evaluate(
             eot=eot,
             n_positions=n_positions,
             stride=stride,
-            limit=limit,
+            limit=(limits or {}).get(benchmark.name, limit),
             choices=chosen,
         )
         results[benchmark.name] = None  # so that the order stays
-        plans.append((benchmark, chosen, hashes, benchmark.plan(texts, setting)))
+        try:
+            plans.append((benchmark, chosen, hashes, benchmark.plan(texts, setting)))
+        except ContextError as error:
+            if not skip_missing:
+                raise
+            results[benchmark.name] = _absent(benchmark, str(error))
+    if benchmarks and not_here == len(benchmarks):
+        raise DataError(
+            f"Nothing can be evaluated: of the files of {len(benchmarks)} benchmarks none is in {data}. "
+            "`gpt2 evaluate --list` names them, `gpt2 download-data` fetches those it may; or give another --data."
+        )
     model_hash = hash_of_model(model.checkpoint.path)
     name = f"{model_hash[:16]}-{model.backend.weights}-{model.backend.name}-{version}.jsonl"
     answers = Answers(None if cache is None else cache / name)
@@ -103,6 +119,8 @@ def evaluate(
             results[benchmark.name] = {**_facts(benchmark), **found, "choices": chosen, "files": hashes}
             if chosen.get("set") != benchmark.defaults().get("set"):
                 results[benchmark.name]["title"] += f" ({chosen['set']})"
+            if (part := (limits or {}).get(benchmark.name)) is not None:
+                results[benchmark.name]["title"] += f" (the first {part:,})"
     finally:
         answers.close()
     return {
@@ -116,7 +134,12 @@ def evaluate(
             "n_embd": model.config.n_embd,
             "n_positions": n_positions,
         },
-        "settings": {"stride": stride, "limit": limit, "data": "made-up examples" if data is None else "files"},
+        "settings": {
+            "stride": stride,
+            "limit": limit,
+            "limits": dict(limits or {}),
+            "data": "made-up examples" if data is None else "files",
+        },
         "versions": {"gpt2": version, "python": platform.python_version(), "numpy": np.__version__, **_used()},
         "benchmarks": results,
     }
@@ -188,32 +211,47 @@ def _run(model: LanguageModel, name: str, plan: Plan, answers: Answers, progress
         done += len(group)
         progress(name, done, len(found))
     seconds = time.perf_counter() - begin
+    figures = plan.measure(found)
+    judged = plan.judge(found) if plan.judge else ()
     return {
-        "figures": plan.measure(found),
+        "figures": figures,
+        "standard_errors": _standard_errors(plan, found, figures, [each.score for each in judged]),
         "examples": plan.n_examples,
         "requests": len(found),
         "from_cache": len(found) - len(missing),
         "tokens_computed": n_tokens,
         "seconds": seconds,
         "notes": plan.notes,
-        **(_judged(plan.judge(found)) if plan.judge else {}),
+        **(_judged(judged) if judged else {}),
     }
+
+
+def _standard_errors(plan: Plan, found: Sequence[Any], figures: Figures, scores: Sequence[float]) -> Figures:
+    """Of shares that are right, of the figure that is the mean of the scores, and those that the plan brings."""
+    errors: Figures = {}
+    for figure, value in figures.items():
+        if figure.startswith(("accuracy", "exact_match")):
+            errors[figure] = uncertainty.of_percent(value, plan.n_examples)
+        elif scores and math.isclose(100 * math.fsum(scores) / len(scores), value, abs_tol=1e-6):
+            errors[figure] = 100 * uncertainty.of_mean(scores)
+    return errors | (plan.errors(found) if plan.errors else {})
 
 
 def _judged(judged: Sequence[Judged]) -> dict[str, Any]:
     """Every example's score and confidence, and a few to look at: those the model was surest of, or the first."""
     scores = [round(each.score, 4) for each in judged]
-    mean = sum(scores) / len(scores)
-    variance = sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
     order = sorted(judged, key=lambda each: -(each.confidence or 0.0))
     right, wrong = ([each for each in order if (each.score >= 0.5) is which][:_SHOWN] for which in (True, False))
     return {
-        "mean_score": mean,
-        "standard_error": math.sqrt(variance / len(scores)),
+        "mean_score": math.fsum(scores) / len(scores),
         "scores": scores,
         "confidences": [None if each.confidence is None else round(each.confidence, 4) for each in judged],
-        "shown": [asdict(replace(each, given=each.given[-_SHOWN_CHARACTERS:])) for each in (*right, *wrong)],
+        "shown": [asdict(replace(each, given=_end_of(each.given))) for each in (*right, *wrong)],
     }
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"… {text[-_SHOWN_CHARACTERS:]}"
 
 
 def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Sequence[Answer], int]:

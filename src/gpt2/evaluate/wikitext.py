@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from gpt2.evaluate import language_modelling
-from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Known, Plan, Setting
+from gpt2.evaluate.benchmark import Choice, DataFile, Known, Plan, Setting
 from gpt2.evaluate.detokenize import wikitext_back, wikitext_there
 
 _HEADING = re.compile(r" ?= [^=].* = ?")
@@ -88,11 +88,11 @@ _RAW = DataFile(
     when=("text", "raw"),
 )
 
-WIKITEXT2 = Benchmark(
+WIKITEXT2 = language_modelling.benchmark_by_word(
     name="wikitext2",
     title="WikiText-2",
     protocol=(
-        "Section 3.1: the log-probability of the data set divided by the number of its words, with an invertible "
+        "the log-probability of the data set divided by the number of its words, with an invertible "
         "de-tokenizer. Open: the de-tokenizer, the stride, whether the ends of lines count, whether articles are "
         "scored one by one."
     ),
@@ -112,10 +112,8 @@ WIKITEXT2 = Benchmark(
         **CHOICES,
     },
     plan=plan,
-    paper={"perplexity_per_word": (29.41, 22.76, 19.93, 18.34)},
-    made_up=("wikitext.txt",),
-    headline="perplexity_per_word",
-    better="lower",
+    paper=(29.41, 22.76, 19.93, 18.34),
+    made_up="wikitext.txt",
     known=(
         Known(
             size="124M",
@@ -155,11 +153,11 @@ WIKITEXT2 = Benchmark(
     ),
 )
 
-WIKITEXT103 = Benchmark(
+WIKITEXT103 = language_modelling.benchmark_by_word(
     name="wikitext103",
     title="WikiText-103",
     protocol=(
-        "Section 3.1: as for WikiText-2. The test set has the articles of WikiText-2's, with a larger vocabulary and "
+        "as for WikiText-2. The test set has the articles of WikiText-2's, with a larger vocabulary and "
         "so fewer <unk> (2,492 for 15,218), which is why the paper's perplexities are higher: <unk> is cheap."
     ),
     files=(
@@ -173,10 +171,8 @@ WIKITEXT103 = Benchmark(
     ),
     choices=CHOICES,
     plan=plan,
-    paper={"perplexity_per_word": (37.50, 26.37, 22.05, 17.48)},
-    made_up=("wikitext.txt",),
-    headline="perplexity_per_word",
-    better="lower",
+    paper=(37.50, 26.37, 22.05, 17.48),
+    made_up="wikitext.txt",
     known=(
         Known(
             size="124M",

@@ -1,5 +1,6 @@
 """What a page is made of beside charts: sections, tables, tiles of facts, text samples, text with marks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,12 +41,14 @@ class Table:
         rows: cells, as many as columns; None is shown as a dash.
         caption: says what the table is.
         strong_rows: indices of rows to bring out.
+        decimals: of every fraction, where they are to be compared down a column; None: four significant digits.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     caption: str = ""
     strong_rows: Sequence[int] = ()
+    decimals: int | None = None
 
     def html(self, name: str) -> str:
         """The table."""
@@ -57,13 +60,20 @@ class Table:
         ]
         kinds = [' class="n"' if n else "" for n in numeric]
         head = "".join(f'<th scope="col"{k}>{escape(c)}</th>' for c, k in zip(self.columns, kinds, strict=True))
-        lines = [f'<div class="scroll"><table>{caption(self.caption, "caption")}<thead><tr>{head}</tr></thead><tbody>']
+        label = escape(self.caption or "a table")
+        opened = f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">'  # keys can scroll it
+        lines = [f"{opened}<table>{caption(self.caption, 'caption')}<thead><tr>{head}</tr></thead><tbody>"]
         for i, row in enumerate(self.rows):
             first, *others = zip(row, kinds, strict=True)
-            cells = f'<th scope="row"{first[1]}>{escape(readable(first[0]))}</th>'
-            cells += "".join(f"<td{k}>{escape(readable(value))}</td>" for value, k in others)
+            cells = f'<th scope="row"{first[1]}>{escape(self._cell(first[0]))}</th>'
+            cells += "".join(f"<td{k}>{escape(self._cell(value))}</td>" for value, k in others)
             lines.append(f"<tr{' class=strong' if i in self.strong_rows else ''}>{cells}</tr>")
         return "\n".join([*lines, "</tbody></table></div>"])
+
+    def _cell(self, value: object) -> str:
+        if self.decimals is not None and isinstance(value, float) and math.isfinite(value):
+            return f"{value:,.{self.decimals}f}".replace("-", "−")
+        return readable(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
