@@ -1,4 +1,4 @@
-"""Training speed beside nanoGPT and Hugging Face's model, on the same shape. Writes results/training-DEVICE.json.
+"""Training speed beside nanoGPT and Hugging Face's model, on the same shape. Writes results/training-DEVICE-SHAPE.json.
 
     python benchmarks/training.py --shape 30m --steps 5 [--device cpu] [--nanogpt CHECKOUT] [--engines ours hf]
 
@@ -191,7 +191,8 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
     device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else None
     result = {"command": " ".join(["python benchmarks/training.py", *sys.argv[1:]]), "device": device, "rows": rows}
-    name = f"training-{arguments.device}-{arguments.shape}.json"
+    short = device.split()[1].lower() if device else arguments.device  # "NVIDIA H200": h200
+    name = f"training-{short}-{arguments.shape}.json"
     write_json(RESULTS / name, {**result, "facts": facts()})
 
 
