@@ -23,8 +23,8 @@ def test_build_look_and_show(gpt2, source: Path, tmp_path: Path) -> None:
 
     ran = gpt2("corpus", "stats", str(out))
     assert ran.code == 0
-    assert ran.out.splitlines()[0].split() == ["step", "documents", "bytes", "dropped"]
-    assert [ran.out.splitlines()[2].split()[at] for at in (0, 1, 3)] == ["length", "4", "1"]
+    assert ran.out.splitlines()[0].split() == ["step", "documents", "tokens,", "about", "bytes", "dropped"]
+    assert [ran.out.splitlines()[2].split()[at] for at in (0, 1, 4)] == ["length", "4", "1"]
     assert json.loads(gpt2("corpus", "stats", str(out), "--json").out)["contents"]["licences"]["CC0-1.0"][0] == 3
 
     ran = gpt2("corpus", "show", "length", str(out))
@@ -43,6 +43,19 @@ def test_options_over_the_file(gpt2, source: Path, tmp_path: Path) -> None:
     ran = gpt2("corpus", "build", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "o"))
     assert ran.code == 1
     assert "seed was 5 and is now 4" in ran.err
+
+
+def test_how_pages_are_fetched(gpt2, tmp_path: Path) -> None:
+    (tmp_path / "a.urls").write_text("ftp://a.example/\n", encoding="utf-8")
+    build = ("corpus", "build", str(tmp_path / "a.urls"), "--workers", "1", "--fetch-cache", str(tmp_path / "cache"))
+    ran = gpt2(*build, "--out", str(tmp_path / "o"), "--fetch-delay", "3", "--fetch-agent", "me", "--json")
+    assert ran.code == 0
+    assert "address 1, ftp://a.example/: only http and https are fetched, not ftp" in ran.err
+    config = json.loads((tmp_path / "o" / "stats.json").read_text(encoding="utf-8"))["config"]
+    assert (config["fetch"]["delay_seconds"], config["fetch"]["agent"], config["fetch"]["tries"]) == (3.0, "me", 3)
+    ran = gpt2(*build, "--out", str(tmp_path / "o"), "--fetch-bytes", "0")
+    assert ran.code == 1
+    assert "max_bytes of fetching must lie between 1 and 67,108,864: got 0" in ran.err
 
 
 def test_nothing_to_build_from(gpt2, tmp_path: Path) -> None:

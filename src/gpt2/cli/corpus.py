@@ -42,6 +42,20 @@ def corpus() -> None:
 @option("--drop-wikipedia/--keep-wikipedia", default=None, section="Steps", help="Drop pages of Wikipedia.")
 @option("--near/--no-near", "near", default=None, section="Steps", help="Drop near duplicates.  [default: drop]")
 @option("--decontaminate", multiple=True, metavar="PATH", section="Steps", help="Drop what shares 13 words with it.")
+@option(
+    "--fetch-delay",
+    "delay_seconds",
+    type=float,
+    metavar="SECONDS",
+    section="Fetching",
+    help="Between two requests to a host.",
+)
+@option(
+    "--fetch-seconds", "total_seconds", type=float, metavar="SECONDS", section="Fetching", help="For a page, in all."
+)
+@option("--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Of a page, at most.")
+@option("--fetch-agent", "agent", metavar="NAME", section="Fetching", help="The name to give to servers.")
+@option("--fetch-cache", "cache", metavar="DIR", section="Fetching", help="Where answers are remembered.")
 @option("--seed", type=int, metavar="N", section="Steps", help="Of the shuffle.")
 @output_options
 def build(
@@ -111,13 +125,24 @@ def stats(*, folder: Path, as_json: bool) -> None:
     if as_json:
         output.write_json(found)
         return
-    rows = [["step", "documents", "bytes", "dropped"]]
-    rows += [[name, f"{count:,}", f"{size:,}", f"{gone:,}"] for name, count, size, gone in overview.funnel(found)]
-    output.write(output.table(rows, right=range(1, 4)), end="\n\n")
-    for name in ("sources", "languages", "hosts"):
-        rows = [[name, "documents", "bytes"]]
-        rows += [[key, f"{count:,}", f"{size:,}"] for key, count, size in overview.largest(found["contents"][name], 10)]
-        output.write(output.table(rows, right=range(1, 3)), end="\n\n")
+    rows = [["step", "documents", "tokens, about", "bytes", "dropped"]]
+    for name, count, size, gone in overview.funnel(found):
+        tokens = overview.tokens_in(found, name, size)
+        rows.append([name, f"{count:,}", "" if tokens is None else f"{tokens:,}", f"{size:,}", f"{gone:,}"])
+    output.write(output.table(rows, right=range(1, 5)), end="\n\n")
+    rows = [["reason", "documents", "bytes"]]
+    rows += [[name, f"{count:,}", f"{size:,}"] for name, count, size in overview.reasons(found)]
+    output.write(output.table(rows, right=range(1, 3)), end="\n\n")
+    for name in ("sources", "licences", "languages", "hosts"):
+        rows = [[key, f"{count:,}", f"{size:,}"] for key, count, size in overview.largest(found["contents"][name], 10)]
+        if rows:
+            output.write(output.table([[name, "documents", "bytes"], *rows], right=range(1, 3)), end="\n\n")
+    rows = [
+        [f"{int(size):,}", f"{count:,}"]
+        for size, count in sorted(found["clusters"].items(), key=lambda one: int(one[0]))
+    ]
+    if rows:
+        output.write(output.table([["in a near-duplicate cluster", "clusters"], *rows], right=range(2)), end="\n\n")
     rows = [["characters", "documents"], *([name, f"{count:,}"] for name, count in overview.lengths(found))]
     output.write(output.table(rows, right=[1]), end="\n")
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,6 +25,7 @@ def settled(
     near: bool | None,
     decontaminate: tuple[str, ...],
     seed: int | None,
+    **fetching: Any,
 ) -> tuple["CorpusConfig", list["SourceSpec"]]:
     """The configuration and the sources; a flag that was not given leaves what the file says.
 
@@ -48,6 +49,8 @@ def settled(
     chosen = dataclasses.replace(chosen, **{name: value for name, value in given.items() if value is not None})
     if near is not None:
         chosen = dataclasses.replace(chosen, near_duplicates=(chosen.near_duplicates or MinHash()) if near else None)
+    fetch = {name: value for name, value in fetching.items() if value is not None}
+    chosen = dataclasses.replace(chosen, fetch=dataclasses.replace(chosen.fetch, **fetch))
     specs += [SourceSpec(path=path, kind=kind, licence=licence) for path in sources]
     return chosen, specs
 

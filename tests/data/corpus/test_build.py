@@ -1,5 +1,6 @@
 """A corpus from end to end: the same for any workers and after any interruption, and clear answers to bad input."""
 
+import dataclasses
 import errno
 import gzip
 import json
@@ -17,7 +18,17 @@ import pytest
 import zstandard
 
 import gpt2
-from gpt2.data.corpus import CorpusConfig, MinHash, SourceSpec, build, read_config, read_samples, read_stats, write_page
+from gpt2.data.corpus import (
+    CorpusConfig,
+    FetchSettings,
+    MinHash,
+    SourceSpec,
+    build,
+    read_config,
+    read_samples,
+    read_stats,
+    write_page,
+)
 from gpt2.errors import ConfigError, DataError
 
 WORDS = re.findall(
@@ -181,7 +192,8 @@ def die_once(task: tuple[int, str]) -> int:
 
 def test_a_finished_corpus_is_left_alone(source: Path, built: Path) -> None:
     before = shards(built)
-    assert build([source], built, config=FAST)["contents"] == read_stats(built)["contents"]
+    slower = dataclasses.replace(FAST, fetch=FetchSettings(delay_seconds=9.0))  # is no other corpus
+    assert build([source], built, config=slower)["contents"] == read_stats(built)["contents"]
     assert shards(built) == before
 
 
@@ -291,9 +303,9 @@ def test_a_source_that_disappears_and_broken_lines(tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_disk_loses_nothing(source: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2.data.corpus import reading
+    from gpt2.data.corpus import runs
 
-    plain, calls = reading.np.save, []
+    plain, calls = runs.np.save, []
 
     def full(path: Any, array: Any) -> None:
         calls.append(path)
@@ -301,10 +313,10 @@ def test_a_full_disk_loses_nothing(source: Path, built: Path, tmp_path: Path, mo
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(path, array)
 
-    monkeypatch.setattr(reading.np, "save", full)
+    monkeypatch.setattr(runs.np, "save", full)
     with pytest.raises(OSError, match="No space left"):
         build([source], tmp_path / "out", config=FAST)
-    monkeypatch.setattr(reading.np, "save", plain)
+    monkeypatch.setattr(runs.np, "save", plain)
     assert len(list((tmp_path / "out" / "work").glob("read-*"))) == 1
     build([source], tmp_path / "out", config=FAST)
     assert shards(tmp_path / "out") == shards(built)
@@ -340,17 +352,21 @@ def test_configuration_files(tmp_path: Path) -> None:
     path = tmp_path / "corpus.toml"
     path.write_text(
         'languages = ["en", "de"]\nrules = ["gopher"]\n[near_duplicates]\nbands = 9\n'
+        '[fetch]\ndelay_seconds = 2.5\nagent = "mine"\n'
         '[[source]]\npath = "a"\nweight = 2.0\n[[source]]\npath = "b"\nkind = "text"\nrules = []\n',
         encoding="utf-8",
     )
     config, sources = read_config(path)
     assert (config.languages, config.rules, config.near_duplicates) == (("en", "de"), ("gopher",), MinHash(bands=9))
+    assert config.fetch == FetchSettings(delay_seconds=2.5, agent="mine")
     assert sources == [SourceSpec(path="a", weight=2.0), SourceSpec(path="b", kind="text", rules=())]
     for text, message in (
         ('langages = ["en"]', r"unknown key 'langages'\. Did you mean 'languages'"),
         ("languages = 3", "languages has the wrong type: got 3"),
         ("near_duplicates = {band = 3}", r"unknown key 'band'\. Did you mean 'bands'"),
         ("[[source]]\nweight = 2.0", "cannot be used"),
+        ("[fetch]\ndelay = 2.0", r"fetch has an unknown key 'delay'\. Known are delay_seconds"),
+        ("[fetch]\nagent = 2", "fetch: agent has the wrong type: got 2"),
         ("[[source]]\npath = 'a'\nkind = 'html5'", "Did you mean 'html'"),
         ("mask = 'some'", "mask must be web, all or none"),
         ("[[", "not readable TOML"),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gpt2.data.corpus.fates import KEPT, NEAR, REASONS, SAME_ADDRESS, SAME_TEXT, connect, decide, merge_groups
 from gpt2.data.corpus.minhash import MinHash, Signer
-from gpt2.data.corpus.reading import FACTS, address_hash
+from gpt2.data.corpus.reading import address_hash
+from gpt2.data.corpus.runs import RunWriter
 from gpt2.errors import ConfigError
 
 
@@ -122,22 +123,17 @@ def test_chains_of_pairs_are_one_group(count: int, pairs: list[tuple[int, int]])
     assert connect(count, array[:, 0], array[:, 1]).tolist() == labels
 
 
-def write_task(folder: Path, documents: list[tuple[str, str]], signer: Signer) -> Path:
+def write_task(folder: Path, documents: list[tuple[str, str]]) -> Path:
     folder.mkdir()
-    facts = [
-        (address_hash(address), hash(text) & (2**64 - 1), len(text.split()), len(text), 0, 0)
-        for address, text in documents
-    ]
-    np.save(folder / "facts.npy", np.array(facts, FACTS))
-    bands = np.array([signer.bands(signer.sign(text)) for _, text in documents], np.uint64).T
-    rows = np.argsort(bands, axis=1, kind="stable").astype(np.uint32)
-    np.save(folder / "bands.npy", np.take_along_axis(bands, rows.astype(np.int64), axis=1))
-    np.save(folder / "rows.npy", rows)
+    runs = RunWriter(MinHash())
+    for address, text in documents:
+        number = hash(text) & (2**64 - 1)
+        runs.add(text.split(), address=address_hash(address), text=number, size=len(text), part=0, order=0)
+    runs.save(folder)
     return folder
 
 
 def test_of_each_group_the_one_with_the_most_words_stays(tmp_path: Path) -> None:
-    signer = Signer(MinHash())
     documents = [
         ("http://a.example/x", words(0, 100)),
         ("https://www.a.example/x/#top", words(5000, 120)),  # the same address, and longer
@@ -147,7 +143,7 @@ def test_of_each_group_the_one_with_the_most_words_stays(tmp_path: Path) -> None
         ("http://d.example/", words(20000, 410)),  # nearly the same, and longer
         ("http://e.example/", words(40000, 50)),
     ]
-    folders = [write_task(tmp_path / "a", documents[:3], signer), write_task(tmp_path / "b", documents[3:], signer)]
+    folders = [write_task(tmp_path / "a", documents[:3]), write_task(tmp_path / "b", documents[3:])]
     fates = decide(folders, exact=True, near=True)
     assert fates.fate.tolist() == [SAME_ADDRESS, KEPT, KEPT, SAME_TEXT, NEAR, KEPT, KEPT]
     assert fates.winner.tolist() == [1, 1, 2, 2, 5, 5, 6]

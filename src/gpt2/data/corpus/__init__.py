@@ -7,10 +7,11 @@
 from gpt2.data.corpus.build import build, read_samples, read_stats, write_page
 from gpt2.data.corpus.config import CorpusConfig, read_config
 from gpt2.data.corpus.minhash import MinHash
-from gpt2.data.corpus.sources import SourceSpec
+from gpt2.data.corpus.sources import FetchSettings, SourceSpec
 
 __all__ = [
     "CorpusConfig",
+    "FetchSettings",
     "MinHash",
     "SourceSpec",
     "build",

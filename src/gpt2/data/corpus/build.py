@@ -157,6 +157,7 @@ def _settings(config: CorpusConfig, inputs: Sequence[Input]) -> dict[str, Any]:
             for one in inputs
         ],
     }
+    del settings["fetch"]
     return json.loads(json.dumps(settings))
 
 

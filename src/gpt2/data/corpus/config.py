@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2.data.corpus.minhash import MinHash
-from gpt2.data.corpus.sources import SourceSpec
+from gpt2.data.corpus.sources import FetchSettings, SourceSpec
 from gpt2.errors import ConfigError, DataError
 
 
@@ -31,6 +31,7 @@ class CorpusConfig:
         decontaminate_words: words in that n-gram.
         seed: of the shuffle and of fractional weights.
         shard_bytes: text in an output shard, about.
+        fetch: how addresses are fetched; alone of all these no part of what the corpus is known by.
 
     Raises:
         ConfigError: a value that cannot be.
@@ -50,6 +51,7 @@ class CorpusConfig:
     decontaminate_words: int = 13
     seed: int = 1
     shard_bytes: int = 64 << 20
+    fetch: FetchSettings = field(default_factory=FetchSettings)
 
     def __post_init__(self) -> None:
         if self.mask not in ("web", "all", "none"):
@@ -81,6 +83,8 @@ def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
         values["near_duplicates"] = (
             None if given is False else MinHash() if given is True else make(MinHash, given, f"{path}, near_duplicates")
         )
+    if "fetch" in values:
+        values["fetch"] = make(FetchSettings, values["fetch"], f"{path}, fetch")
     return make(CorpusConfig, values, str(path)), [make(SourceSpec, table, f"{path}, source") for table in tables]
 
 
@@ -108,6 +112,8 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
             if "'int'" in declared
             else isinstance(value, int | float) and not isinstance(value, bool)
             if "float" in declared
+            else isinstance(value, str)
+            if declared == "<class 'str'>"
             else True
         )
         if not fits:

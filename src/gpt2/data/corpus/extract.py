@@ -1,10 +1,12 @@
 """The main text of a page: a cheap reading of all its words first, the true extraction only for what survives.
 
 The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode, and its full
-mode where the fast result is short, or of a very different length than that of a second, cheaper extractor
-(resiliparse's): the full mode's quality at little more than the fast mode's price.
+mode where the fast result is doubtful: very short; short and most of its lines no sentences (teasers, lists); or of a
+very different length than that of a second, cheaper extractor (resiliparse's). So it has the full mode's quality at
+little more than the fast mode's price.
 """
 
+import functools
 import re
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,6 +20,9 @@ MAX_HTML_BYTES = 4 << 20
 MAX_TAGS = 60_000  # beyond, and above all nested, a parser takes minutes or the whole stack
 MAX_DEPTH = 2_000
 _SHORT_CHARACTERS = 500
+_DOUBTFUL_CHARACTERS = 3000  # below which most lines should be sentences
+_LEAST_SENTENCES = 0.4  # share of lines
+_SENTENCE_ENDS = (*".!?…:;。！？", '"', "'", "”", "’", ")", "»")
 _LEAST, _MOST = 0.7, 1.5  # lengths of the two extractions, beyond which they disagree
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(
@@ -76,20 +81,34 @@ def skim(html: str) -> str:
     return extract_plain_text(html, main_content=False, alt_texts=False, links=False, noscript=False)
 
 
+@functools.cache
+def _options(*, fast: bool) -> Any:
+    """trafilatura's settings; made once, for reading its configuration takes as long as parsing a small page."""
+    from trafilatura.settings import Extractor  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    return Extractor(fast=fast, comments=False)
+
+
 def extract_text(html: str) -> str:
     """The main text of a page; empty where none is found."""
     import trafilatura  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
     from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
-    def extract(tree: Any, *, fast: bool) -> str:
-        return trafilatura.extract(tree, fast=fast, include_comments=False) or ""
-
-    text = extract(html, fast=True)
-    if len(text) >= _SHORT_CHARACTERS:
+    text = trafilatura.extract(html, options=_options(fast=True)) or ""
+    if not _is_doubtful(text):
         other = extract_plain_text(html, main_content=True, alt_texts=False, noscript=False)
         if _LEAST * len(other) <= len(text) <= _MOST * len(other):
             return text
-    return extract(html, fast=False)
+    return trafilatura.extract(html, options=_options(fast=False)) or ""
+
+
+def _is_doubtful(text: str) -> bool:
+    if len(text) < _SHORT_CHARACTERS:
+        return True
+    if len(text) >= _DOUBTFUL_CHARACTERS:
+        return False
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    return sum(line.endswith(_SENTENCE_ENDS) for line in lines) < _LEAST_SENTENCES * len(lines)
 
 
 def extract_main(page: Page) -> Page | Dropped:

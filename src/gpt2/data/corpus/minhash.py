@@ -72,7 +72,7 @@ class Signer:
         words = self._words.of(text_words)
         if not words.size:
             return None
-        shingles = np.unique(hash_ngrams(words, min(self.settings.shingle_words, words.size)))
+        shingles = hash_ngrams(words, min(self.settings.shingle_words, words.size))  # twice the same is once the least
         low = (shingles >> np.uint64(32)).astype(np.uint32)
         least = np.full(self._a.shape[0], 0xFFFFFFFF, np.uint32)
         for at in range(0, low.size, _BLOCK):
@@ -84,10 +84,11 @@ class Signer:
             np.minimum(least, hashed.min(axis=1), out=least)
         return least
 
-    def bands(self, signature: NDArray[np.uint32]) -> Hashes:
-        """A number for each band, uint64 [bands]: equal where all its rows are."""
-        rows = signature.reshape(self.settings.bands, self.settings.rows).astype(np.uint64)
+    def bands(self, signatures: NDArray[np.uint32]) -> Hashes:
+        """A number for each band, uint64 [..., bands], of signatures [..., bands * rows]: equal where all rows are."""
+        shape = (*signatures.shape[:-1], self.settings.bands, self.settings.rows)
+        rows = signatures.reshape(shape).astype(np.uint64)
         total = np.arange(1, self.settings.bands + 1, dtype=np.uint64)
         for row in range(self.settings.rows):
-            total = scramble(total ^ rows[:, row]) * np.uint64(0x9E3779B97F4A7C15)
+            total = scramble(total ^ rows[..., row]) * np.uint64(0x9E3779B97F4A7C15)
         return total

@@ -32,6 +32,15 @@ def funnel(stats: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
     return rows
 
 
+def tokens_in(stats: Mapping[str, Any], step: str, size: int) -> int | None:
+    """About how many tokens went into a step, at the finished corpus's bytes for each; None while they are of HTML."""
+    contents, steps = stats["contents"], list(stats["account"]["entered"])
+    has_html = "extraction" in steps and step in steps[: steps.index("extraction") + 1]
+    if has_html or not contents["counted_bytes"]:
+        return None
+    return round(size * contents["counted_tokens"] / contents["counted_bytes"])
+
+
 def _step_of(reason: str, steps: Mapping[str, Any]) -> str:
     """The step that a reason is of: a rule set's reason names the set and the rule, its step the set and the check."""
     if reason in steps:
@@ -98,9 +107,16 @@ def _sections(stats: Mapping[str, Any]) -> Iterator[Section]:
         blocks=[
             "Bytes are of HTML up to `extraction`, and of text after it.",
             Table(
-                columns=["step", "documents in", "bytes in", "dropped", "dropped, %"],
+                columns=["step", "documents in", "tokens in, about", "bytes in", "dropped", "dropped, %"],
                 rows=[
-                    [name, documents, size, gone, round(100 * gone / documents, 2) if documents else None]
+                    [
+                        name,
+                        documents,
+                        tokens_in(stats, name, size),
+                        size,
+                        gone,
+                        round(100 * gone / documents, 2) if documents else None,
+                    ]
                     for name, documents, size, gone in funnel(stats)
                 ],
             ),

@@ -3,8 +3,7 @@
 A task's output is a folder that appears as a whole or not at all:
 
     part-000.jsonl.zst …   the documents that passed, about 64 MB of text each, so that no later task needs more
-    facts.npy              for each of them: hashes of address and text, words, bytes, place (part)
-    bands.npy, rows.npy    for each band the sorted MinHash numbers and whose they are: a sorted run
+    facts.npy, bands.npy, rows.npy   what finding duplicates needs: see runs.py
     account.json           what went in, what was dropped and why
 """
 
@@ -12,17 +11,15 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import numpy as np
-
 from gpt2.data.corpus.account import Account
 from gpt2.data.corpus.config import CorpusConfig
-from gpt2.data.corpus.minhash import Signer
 from gpt2.data.corpus.page import Dropped, Page, Step
+from gpt2.data.corpus.runs import RunWriter
 from gpt2.data.corpus.sources import FETCHED, Input, read_input
 from gpt2.data.corpus.steps import plan_steps
 from gpt2.data.ngrams import words_of
@@ -31,7 +28,6 @@ from gpt2.data.workers import Tally
 from gpt2.files import atomic_folder, read_json, write_json
 
 PART_BYTES = 64 << 20
-FACTS = np.dtype([("address", "u8"), ("text", "u8"), ("words", "u4"), ("bytes", "u4"), ("part", "u4"), ("order", "u8")])
 _TOLD_DOCUMENTS = 32
 _SPACE = re.compile(r"\s+")
 _TRACKING = ("utm_", "fbclid", "gclid", "mc_cid", "mc_eid")
@@ -45,7 +41,6 @@ class ReadJob:
     out: Path
     tests: NgramIndex | None
     tally: Tally
-    fetching: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +75,8 @@ class _Reading:
     def __init__(self, job: ReadJob, task: ReadTask, folder: Path) -> None:
         self.job, self.task, self.folder = job, task, folder
         self.account = Account()
-        self.signer = Signer(job.config.near_duplicates) if job.config.near_duplicates else None
+        self.runs = RunWriter(job.config.near_duplicates)
         self.plans: dict[tuple[bool, bool], list[tuple[str, Step]]] = {}
-        self.facts: list[tuple[int, ...]] = []
-        self.bands: list[Any] = []
         self.writer = PartWriter(folder, "part")
         self.untold_documents = self.untold_bytes = 0
 
@@ -98,16 +91,11 @@ class _Reading:
                 self._tell()
         self._tell()
         self.writer.close()
-        np.save(self.folder / "facts.npy", np.array(self.facts, FACTS))
-        if self.signer:
-            bands = np.array(self.bands, np.uint64).reshape(len(self.bands), self.signer.settings.bands).T
-            rows = np.argsort(bands, axis=1, kind="stable").astype(np.uint32)
-            np.save(self.folder / "bands.npy", np.take_along_axis(bands, rows.astype(np.int64), axis=1))
-            np.save(self.folder / "rows.npy", rows)
+        self.runs.save(self.folder)
         write_json(self.folder / "account.json", asdict(self.account))
 
     def _reader_settings(self) -> dict[str, Any]:
-        return self.job.fetching if self.task.input.kind in FETCHED else {}
+        return {"settings": self.job.config.fetch} if self.task.input.kind in FETCHED else {}
 
     def _tell(self) -> None:
         self.job.tally.add(self.untold_documents, self.untold_bytes)
@@ -146,16 +134,14 @@ class _Reading:
         size = len(page.text.encode("utf-8"))
         part = self.writer.write(record, size)
         normal = _SPACE.sub(" ", page.text).strip().lower()
-        text_hash = hash_text(normal)
-        words = words_of(page.text)
-        order = hash_text(f"{self.job.config.seed}\n{page.id}")
-        self.facts.append((address_hash(page.address), text_hash, len(words), min(size, 0xFFFFFFFF), part, order))
-        if self.signer:
-            signature = self.signer.sign_words(words)
-            if signature is None:  # no words: like nothing but itself
-                signature = np.full(self.signer.settings.bands * self.signer.settings.rows, text_hash & 0xFFFFFFFF)
-                signature = signature.astype(np.uint32)
-            self.bands.append(self.signer.bands(signature))
+        self.runs.add(
+            words_of(page.text),
+            address=address_hash(page.address),
+            text=hash_text(normal),
+            size=size,
+            part=part,
+            order=hash_text(f"{self.job.config.seed}\n{page.id}"),
+        )
 
 
 def hash_text(text: str) -> int:

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.fetch import Cache, Fetcher
+from gpt2.data.corpus.sources.fetch_settings import FetchSettings
 from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
 from gpt2.data.corpus.sources.stretches import Damage, Stretches
 from gpt2.data.corpus.sources.web import charset_of
+from gpt2.errors import DownloadError
 
 LEAST_SCORE = 3
 _BATCH = 256
@@ -81,8 +83,8 @@ def is_recommended(submission: dict[str, Any]) -> bool:
 
 
 def _pages(addresses: Iterable[str], path: Path, on_damage: OnDamage, fetching: dict[str, Any]) -> Iterator[Page]:
-    cache = Cache(fetching.get("cache") or Cache.usual_place())
-    fetcher = Fetcher(cache, **{name: value for name, value in fetching.items() if name != "cache"})
+    settings: FetchSettings = fetching.get("settings") or FetchSettings()
+    fetcher = Fetcher(Cache(settings.cache or Cache.usual_place()), **fetching)
     batch: list[str] = []
     number = 0
     for address in addresses:
@@ -95,7 +97,18 @@ def _pages(addresses: Iterable[str], path: Path, on_damage: OnDamage, fetching: 
 
 
 def _fetched(batch: list[str], number: int, fetcher: Fetcher, path: Path, on_damage: OnDamage) -> Iterator[Page]:
-    for place, (address, got) in enumerate(zip(batch, fetcher.fetch_all(batch), strict=True), start=number + 1):
+    """The pages of some addresses.
+
+    Raises:
+        DownloadError: there is no network; a corpus without its pages would be taken for finished.
+    """
+    answers = fetcher.fetch_all(batch)
+    if answers and all(got.offline for got in answers):
+        raise DownloadError(
+            f"The pages of {path} cannot be fetched: there seems to be no network ({answers[0].problem}). "
+            f"What was fetched is kept; the same command goes on."
+        )
+    for place, (address, got) in enumerate(zip(batch, answers, strict=True), start=number + 1):
         kind = got.content_type.split(";")[0].strip().lower()
         if got.problem:
             on_damage(Damage(file=str(path), offset=0, why=f"address {place:,}, {address}: {got.problem}"))

@@ -7,6 +7,7 @@ followed by the same rules. What was fetched, and what cannot be, is remembered 
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import http.client
 import ipaddress
@@ -22,14 +23,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from gpt2.data.corpus.sources.fetch_settings import FetchSettings
 from gpt2.data.corpus.sources.http_message import decode_body
 from gpt2.files import atomic_file
 
-AGENT = "gpt2kit-corpus"
 _ROBOTS_BYTES = 512 << 10
 _GONE = (404, 410, 401, 403, 451)
 
 Resolve = Callable[[str, int], list[str]]
+SetAlarm = Callable[[float, Callable[[], None]], Callable[[], None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,7 @@ class Fetched:
         body: decompressed.
         problem: why there is no page; empty where there is one.
         lasting: whether the problem will not mend by itself.
+        offline: whether it is that this machine seems to have no network.
     """
 
     address: str
@@ -51,6 +54,7 @@ class Fetched:
     body: bytes = b""
     problem: str = ""
     lasting: bool = True
+    offline: bool = False
 
 
 class Cache:
@@ -119,37 +123,34 @@ class _Host:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
 
+def set_alarm(seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
+    """Call `ring` after so long; the function returned takes that back."""
+    timer = threading.Timer(seconds, ring)
+    timer.daemon = True
+    timer.start()
+    return timer.cancel
+
+
 @dataclass(slots=True)
 class Fetcher:
     """Fetches pages.
 
     Attributes:
         cache: what is remembered.
-        delay_seconds: between two requests to a host; its robots.txt may ask for more.
-        most_delay_seconds: a host that asks for more is left alone.
-        connect_seconds: for connecting and for each read; total_seconds for a page from the first byte to the last.
-        max_bytes: of a body, as sent and decompressed.
-        redirects: how many are followed.
-        tries: of a request that failed in a way that may mend; waits double.
-        hosts: how many are asked at the same time.
+        settings: delays and limits.
         resolve, allowed: how names become addresses, and which of them may be asked.
-        now, sleep: the clock.
+        now, sleep, alarm: the clock.
     """
 
     cache: Cache
-    delay_seconds: float = 1.0
-    most_delay_seconds: float = 30.0
-    connect_seconds: float = 10.0
-    total_seconds: float = 60.0
-    max_bytes: int = 8 << 20
-    redirects: int = 5
-    tries: int = 3
-    hosts: int = 16
+    settings: FetchSettings = field(default_factory=FetchSettings)
     resolve: Resolve = resolve
     allowed: Callable[[str], bool] = is_public
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    alarm: SetAlarm = set_alarm
     _known: dict[str, _Host] = field(default_factory=dict[str, _Host])
+    _was_online: bool = False
 
     def fetch_all(self, addresses: Sequence[str]) -> list[Fetched]:
         """What each address gives, in their order; each host is asked by one thread, one request after the other."""
@@ -162,7 +163,7 @@ class Fetcher:
             for place in places:
                 got[place] = self.fetch(addresses[place])
 
-        with concurrent.futures.ThreadPoolExecutor(max_workers=self.hosts) as pool:
+        with concurrent.futures.ThreadPoolExecutor(max_workers=self.settings.hosts) as pool:
             list(pool.map(ask, by_host.values()))
         return [one for one in got if one is not None]
 
@@ -172,10 +173,10 @@ class Fetcher:
         if known is not None:
             return known
         got = self._follow(address)
-        for attempt in range(1, self.tries):
-            if not got.problem or got.lasting:
+        for attempt in range(1, self.settings.tries):
+            if not got.problem or got.lasting or (got.offline and not self._was_online):
                 break
-            self.sleep(self.delay_seconds * 2**attempt)
+            self.sleep(self.settings.delay_seconds * 2**attempt)
             got = self._follow(address)
         if not got.problem or got.lasting:
             self.cache.put(address, got)
@@ -186,22 +187,23 @@ class Fetcher:
         try:
             while True:
                 self._ask_robots(seen[-1])
-                got, target = self._request(seen[-1], self.max_bytes)
+                got, target = self._request(seen[-1], self.settings.max_bytes)
                 if not target:
                     return got
                 target = urljoin(seen[-1], target)
                 if target in seen:
                     raise _RefusedError(f"it redirects in a circle: {target}")
-                if len(seen) > self.redirects:
-                    raise _RefusedError(f"it redirects more than {self.redirects} times")
+                if len(seen) > self.settings.redirects:
+                    raise _RefusedError(f"it redirects more than {self.settings.redirects} times")
                 seen.append(target)
         except _RefusedError as refused:
             return Fetched(address=seen[-1], problem=str(refused), lasting=refused.lasting)
         except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-            return Fetched(address=seen[-1], problem=f"{type(error).__name__}: {error}", lasting=False)
+            problem = f"{type(error).__name__}: {error}"
+            return Fetched(address=seen[-1], problem=problem, lasting=False, offline=_is_offline(error))
 
     def _host(self, key: str) -> _Host:
-        return self._known.setdefault(key, _Host(delay_seconds=self.delay_seconds))
+        return self._known.setdefault(key, _Host(delay_seconds=self.settings.delay_seconds))
 
     def _ask_robots(self, address: str) -> None:
         """Refuse what the host's robots.txt forbids; a host whose rules cannot be had is left alone for now."""
@@ -212,7 +214,7 @@ class Fetcher:
             rules = urllib.robotparser.RobotFileParser()
             place = f"{key}/robots.txt"
             got, target = self._request(place, _ROBOTS_BYTES, is_page=False)
-            for _ in range(self.redirects):
+            for _ in range(self.settings.redirects):
                 if not target:
                     break
                 place = urljoin(place, target)
@@ -221,11 +223,11 @@ class Fetcher:
                 raise _RefusedError(f"its robots.txt answers {got.status}", lasting=False)
             rules.parse(got.body.decode("utf-8", "replace").splitlines() if got.status == 200 else [])
             host.robots = rules
-            asked = rules.crawl_delay(AGENT)
-            host.delay_seconds = max(self.delay_seconds, float(asked or 0))
-        if not host.robots.can_fetch(AGENT, address):
+            asked = rules.crawl_delay(self.settings.agent)
+            host.delay_seconds = max(self.settings.delay_seconds, float(asked or 0))
+        if not host.robots.can_fetch(self.settings.agent, address):
             raise _RefusedError("its robots.txt forbids it")
-        if host.delay_seconds > self.most_delay_seconds:
+        if host.delay_seconds > self.settings.most_delay_seconds:
             raise _RefusedError(f"its robots.txt asks for {host.delay_seconds:g} s between requests")
 
     def _request(self, address: str, max_bytes: int, *, is_page: bool = True) -> tuple[Fetched, str]:
@@ -244,6 +246,7 @@ class Fetcher:
                 self.sleep(wait)
             try:
                 status, fields, body = self._exchange(parts, name, port, max_bytes)
+                self._was_online = True
             finally:
                 host.next_request = self.now() + host.delay_seconds
         if status in (301, 302, 303, 307, 308) and fields.get("location"):
@@ -259,37 +262,35 @@ class Fetcher:
     def _exchange(self, parts: SplitResult, name: str, port: int, max_bytes: int) -> tuple[int, dict[str, str], bytes]:
         """Status, fields and body as sent; everything after the connection within `total_seconds`."""
         late = threading.Event()
-        plain = socket.create_connection((self._check(name, port), port), timeout=self.connect_seconds)
+        plain = socket.create_connection((self._check(name, port), port), timeout=self.settings.connect_seconds)
 
         def hang_up() -> None:
             late.set()
             with contextlib.suppress(OSError):
                 plain.shutdown(socket.SHUT_RDWR)
 
-        alarm = threading.Timer(self.total_seconds, hang_up)
-        alarm.daemon = True
-        alarm.start()
-        connection = http.client.HTTPConnection(name, port, timeout=self.connect_seconds)
+        take_back = self.alarm(self.settings.total_seconds, hang_up)
+        connection = http.client.HTTPConnection(name, port, timeout=self.settings.connect_seconds)
         connection.sock = plain  # the address that was checked, whatever the name means by now
         try:
             if parts.scheme == "https":
                 connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=name)
             path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
             query = f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._')}" if parts.query else ""
-            fields = {"User-Agent": AGENT, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
+            fields = {"User-Agent": self.settings.agent, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
             connection.request("GET", path + query, headers=fields)
             answer = connection.getresponse()
             body = self._read(answer, max_bytes)
         except (OSError, http.client.HTTPException) as error:
             if late.is_set():
-                raise _RefusedError(f"it took more than {self.total_seconds:g} s", lasting=False) from error
+                raise _RefusedError(f"it took more than {self.settings.total_seconds:g} s", lasting=False) from error
             raise
         finally:
-            alarm.cancel()
+            take_back()
             connection.close()
             plain.close()
         if late.is_set():
-            raise _RefusedError(f"it took more than {self.total_seconds:g} s", lasting=False)
+            raise _RefusedError(f"it took more than {self.settings.total_seconds:g} s", lasting=False)
         return answer.status, {field.lower(): value for field, value in answer.getheaders()}, body
 
     def _check(self, name: str, port: int) -> str:
@@ -312,6 +313,13 @@ class Fetcher:
             if size > max_bytes:
                 raise _RefusedError(f"it is larger than {max_bytes:,} bytes")
         return b"".join(parts)
+
+
+def _is_offline(error: Exception) -> bool:
+    """Whether no name can be resolved and nothing reached, as far as one failure tells."""
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    return isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.ENETDOWN)
 
 
 def _host_of(address: str) -> str:

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "reddit": ((".submissions",), "addresses:read_reddit"),
 }
 FETCHED = ("addresses", "reddit")
+_ASIDE = ("readme", "licence", "license")  # a folder's text files of these names are about it, and not in it
 _TOGETHER = {"html": 256, "epub": 16, "text": 64}  # files in one task, where files are small
 
 
@@ -81,7 +82,8 @@ class Input:
 
 
 def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
-    """The inputs of all sources, in order; in a folder files are taken recursively and sorted, hidden ones not.
+    """The inputs of all sources, in order; in a folder files are taken recursively and sorted, hidden ones and
+    read-me's not.
 
     Raises:
         DataError: a source that is not there, of unknown kind, without anything to read, or named twice.
@@ -96,7 +98,8 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
         groups: dict[str, list[Path]] = {}
         for file in files:
             kind = spec.kind if spec.kind != "auto" else _kind_of(file.name)
-            if kind:
+            is_aside = spec.kind == "auto" and kind == "text" and file != path and file.stem.lower() in _ASIDE
+            if kind and not is_aside:
                 groups.setdefault(kind, []).append(file)
         if not groups:
             known = ", ".join(ending for endings, _ in KINDS.values() for ending in endings)

@@ -1,0 +1,29 @@
+"""A corpus on a Ray cluster: shares of the inputs are read wherever there is room, and one process does the rest.
+
+    pip install ray            # and gpt2kit[corpus] on every node
+    python corpus_ray.py crawl.toml /shared/corpus 100
+
+The output folder must be common to all nodes. A worker that is lost costs the inputs it was reading: Ray begins its
+share again, and what the share had finished is not done twice.
+"""
+
+import sys
+from pathlib import Path
+
+import ray
+
+from gpt2.data.corpus import build, read_config
+
+
+def main() -> None:
+    """Read in shares, then decide, deal and gather."""
+    config_file, out, shares = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    config, sources = read_config(Path(config_file))
+    ray.init()
+    read = ray.remote(num_cpus=1, max_retries=3)(build)
+    ray.get([read.remote(sources, out, config=config, part=(share, shares)) for share in range(1, shares + 1)])
+    build(sources, out, config=config, workers=16)
+
+
+if __name__ == "__main__":
+    main()

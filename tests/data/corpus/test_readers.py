@@ -1,0 +1,77 @@
+"""Every reader, whatever a file holds: pages or damage told, and never an error."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.data.corpus.test_archives import THREE
+from tests.data.corpus.test_books_and_dumps import dump, write_book
+
+from gpt2.data.corpus.sources import KINDS, Input, SourceSpec, find_inputs, read_input
+from gpt2.data.corpus.sources.addresses import recommended
+
+Write = Callable[[Path], None]
+
+
+def write_parquet(path: Path) -> None:
+    table = {"text": ["one", None, "two"], "url": ["http://a.example", None, "x"], "license": ["MIT", None, None]}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+LINES = "\n".join(json.dumps({"text": "Some text.", "url": "http://a.example", "score": 9}) for _ in range(3))
+SOUND: dict[str, Write] = {
+    "warc": lambda path: path.write_bytes(b"".join(THREE)) and None,
+    "html": lambda path: path.write_bytes(b"<html><body><p>A page.</p></body></html>") and None,
+    "jsonl": lambda path: path.write_text(LINES, encoding="utf-8") and None,
+    "text": lambda path: path.write_text("*** START OF THE PROJECT GUTENBERG EBOOK X ***\nText.") and None,
+    "parquet": write_parquet,
+    "epub": lambda path: write_book(path) and None,
+    "mediawiki": lambda path: path.write_bytes(dump(("A", "0", "'''An''' [[article]]."), ("B", "0", "{{x}}"))) and None,
+}
+
+
+def test_no_reader_is_left_out() -> None:
+    assert {*SOUND, "addresses", "reddit"} == {*KINDS}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@settings(max_examples=30)
+@given(data=st.data())
+def test_any_spoilt_file_is_read(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / f"spoilt-{kind}"
+    SOUND[kind](path)
+    whole = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(whole)))
+        whole[at : at + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=20))
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    one = Input(spec=SourceSpec(path=str(path)), kind=kind, files=(str(path),), labels=("x",), bytes=len(whole))
+    damage: list[Any] = []
+    for page in read_input(one, damage.append, lambda n_bytes: None):
+        assert page.where.startswith("x")
+        assert page.id
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=200))
+def test_any_dump_of_submissions_is_read(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "spoilt-submissions"
+    path.write_bytes(LINES.encode() + b"\n" + data + b"\n" + LINES.encode())
+    found = list(recommended(path, lambda damage: None, lambda n_bytes: None))
+    assert len(found) >= 5  # of six, what was put between may spoil one
+
+
+def test_a_folders_read_me_is_no_document(tmp_path: Path) -> None:
+    for name in ("README.md", "a.txt", "sub/LICENSE.txt", "sub/b.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (one,) = find_inputs([SourceSpec(path=str(tmp_path))])
+    assert one.labels == ("a.txt", "sub/b.md")
+    (one,) = find_inputs([SourceSpec(path=str(tmp_path / "README.md"))])  # asked for by name
+    assert one.labels == ("README.md",)
