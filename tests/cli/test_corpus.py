@@ -45,6 +45,18 @@ def test_options_over_the_file(gpt2, source: Path, tmp_path: Path) -> None:
     assert "seed was 5 and is now 4" in ran.err
 
 
+def test_rules_that_are_named_are_for_every_source(gpt2, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[words]\nmin_words = 1000\n", encoding="utf-8")
+    build = ("corpus", "build", str(source), "--workers", "1", "--rules", str(tmp_path / "r.toml"))
+    ran = gpt2(*build, "--out", str(tmp_path / "o"), "--json")
+    assert (ran.code, json.loads(ran.out)["documents"]) == (0, 0)
+    assert "Number 0" in gpt2("corpus", "show", "r.min_words", str(tmp_path / "o")).out
+    (tmp_path / "r.toml").write_text("[words]\nmin_wrods = 1000\n", encoding="utf-8")
+    ran = gpt2(*build, "--out", str(tmp_path / "p"))
+    assert ran.code == 1
+    assert "unknown rule 'min_wrods'. Did you mean 'min_words'?" in ran.err
+
+
 def test_how_pages_are_fetched(gpt2, tmp_path: Path) -> None:
     (tmp_path / "a.urls").write_text("ftp://a.example/\n", encoding="utf-8")
     build = ("corpus", "build", str(tmp_path / "a.urls"), "--workers", "1", "--fetch-cache", str(tmp_path / "cache"))

@@ -35,7 +35,13 @@ def corpus() -> None:
 @option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
 @option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
 @option("--language", "languages", multiple=True, metavar="CODE", section="Steps", help="Keep only this, e.g. en.")
-@option("--rules", multiple=True, metavar="SET", section="Steps", help="Rule set for web pages, by name or path.")
+@option(
+    "--rules",
+    multiple=True,
+    metavar="SET",
+    section="Steps",
+    help="Rule set, by name or path.  [default: four for web pages, none for others]",
+)
 @option("--no-rules", is_flag=True, section="Steps", help="No rule sets at all.")
 @option("--min-characters", type=click.IntRange(min=0), metavar="N", section="Steps", help="Drop shorter documents.")
 @option("--mask", type=click.Choice(["web", "all", "none"]), section="Steps", help="Mask personal data.")

@@ -39,7 +39,7 @@ def settled(
     given = {
         "languages": languages or None,
         "rules": () if no_rules else rules or None,
-        "text_rules": () if no_rules else None,
+        "text_rules": () if no_rules else rules or None,
         "min_characters": min_characters,
         "mask": mask,
         "drop_wikipedia": drop_wikipedia,

@@ -41,7 +41,7 @@ def test_no_reader_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("kind", SOUND)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_any_spoilt_file_is_read(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / f"spoilt-{kind}"
@@ -58,7 +58,7 @@ def test_any_spoilt_file_is_read(tmp_path_factory: pytest.TempPathFactory, kind:
         assert page.id
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.binary(max_size=200))
 def test_any_dump_of_submissions_is_read(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "spoilt-submissions"

@@ -108,7 +108,7 @@ class Contents:
     """What is in a finished corpus.
 
     Attributes:
-        documents: in it; bytes: of their text; tokens: of GPT-2, counted on about one document in sixteen.
+        documents: in it; bytes: of their text; tokens: of GPT-2, counted on one document in sixteen of a large shard.
         sources, licences, languages, hosts: documents and bytes by name.
         lengths: documents by the power of two below their number of characters.
     """

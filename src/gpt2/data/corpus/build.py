@@ -28,7 +28,7 @@ from gpt2.data.corpus.dealing import DealJob, DealTask, deal_task, gather_task, 
 from gpt2.data.corpus.extract import require_extractors
 from gpt2.data.corpus.fates import decide
 from gpt2.data.corpus.reading import ReadJob, ReadTask, read_account, read_task, start_reading
-from gpt2.data.corpus.rule_sets import read_set
+from gpt2.data.corpus.rule_sets import make_steps, read_set
 from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
 from gpt2.data.corpus.steps import plan_steps
 from gpt2.data.folder_writer import refuse_other
@@ -107,7 +107,9 @@ def build(
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} cannot be filled: it is a file. Choose the name of a folder.")
     settings = _settings(config, inputs)
-    for one in inputs:  # a rule set that cannot be used is told before the work, not after an hour of it
+    for name in settings["rule_sets"]:  # what cannot be used is told before the work, not after an hour of it
+        make_steps(name)
+    for one in inputs:
         web = one.kind in _WEB_KINDS
         plan_steps(config, one.spec.rules, None, has_html=False, is_web=web)
     if part is not None:

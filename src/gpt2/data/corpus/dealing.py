@@ -23,7 +23,8 @@ from gpt2.errors import DataError
 from gpt2.files import atomic_file, write_json
 from gpt2.tokenizer import Tokenizer
 
-_COUNTED_SHARE = 16
+_COUNTED_SHARE = 16  # one document in so many is counted in tokens
+_COUNTED_WHOLE = 512  # documents of a shard up to which all are
 _TOLD_DOCUMENTS = 256
 
 
@@ -143,6 +144,7 @@ def gather_task(shard: int) -> None:
     lines.sort()
     contents = Contents()
     tokenizer = Tokenizer.published()
+    share = 1 if len(lines) <= _COUNTED_WHOLE else _COUNTED_SHARE
     with (
         atomic_file(shard_path(job.out, shard)) as file,
         zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as out,
@@ -151,7 +153,7 @@ def gather_task(shard: int) -> None:
             out.write(line[17:] + b"\n")
             record: dict[str, Any] = json.loads(line[17:])
             size = contents.see(record, _page_of(record).host)
-            if int(line[:16], 16) % _COUNTED_SHARE == 0:
+            if int(line[:16], 16) % share == 0:
                 contents.counted_bytes += size
                 contents.counted_tokens += len(tokenizer.encode(record["text"]))
     write_json(shard_path(job.out, shard, work=True), asdict(contents))

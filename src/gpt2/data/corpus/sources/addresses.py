@@ -84,7 +84,7 @@ def is_recommended(submission: dict[str, Any]) -> bool:
 
 def _pages(addresses: Iterable[str], path: Path, on_damage: OnDamage, fetching: dict[str, Any]) -> Iterator[Page]:
     settings: FetchSettings = fetching.get("settings") or FetchSettings()
-    fetcher = Fetcher(Cache(settings.cache or Cache.usual_place()), **fetching)
+    fetcher = Fetcher(Cache(Path(settings.cache) if settings.cache else Cache.usual_place()), **fetching)
     batch: list[str] = []
     number = 0
     for address in addresses:
@@ -103,10 +103,10 @@ def _fetched(batch: list[str], number: int, fetcher: Fetcher, path: Path, on_dam
         DownloadError: there is no network; a corpus without its pages would be taken for finished.
     """
     answers = fetcher.fetch_all(batch)
-    if answers and all(got.offline for got in answers):
+    if answers and not fetcher.was_online and all(got.offline for got in answers):
         raise DownloadError(
-            f"The pages of {path} cannot be fetched: there seems to be no network ({answers[0].problem}). "
-            f"What was fetched is kept; the same command goes on."
+            f"The pages of {path} cannot be fetched: no host can be reached ({answers[0].problem}). If there is no "
+            f"network, run the same command again when there is; if all hosts are gone, take the list out."
         )
     for place, (address, got) in enumerate(zip(batch, answers, strict=True), start=number + 1):
         kind = got.content_type.split(";")[0].strip().lower()

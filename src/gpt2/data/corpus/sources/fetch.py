@@ -45,7 +45,7 @@ class Fetched:
         body: decompressed.
         problem: why there is no page; empty where there is one.
         lasting: whether the problem will not mend by itself.
-        offline: whether it is that this machine seems to have no network.
+        offline: whether it may be that this machine has no network.
     """
 
     address: str
@@ -140,6 +140,7 @@ class Fetcher:
         settings: delays and limits.
         resolve, allowed: how names become addresses, and which of them may be asked.
         now, sleep, alarm: the clock.
+        was_online: whether any server has answered.
     """
 
     cache: Cache
@@ -149,8 +150,8 @@ class Fetcher:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     alarm: SetAlarm = set_alarm
+    was_online: bool = False
     _known: dict[str, _Host] = field(default_factory=dict[str, _Host])
-    _was_online: bool = False
 
     def fetch_all(self, addresses: Sequence[str]) -> list[Fetched]:
         """What each address gives, in their order; each host is asked by one thread, one request after the other."""
@@ -174,7 +175,7 @@ class Fetcher:
             return known
         got = self._follow(address)
         for attempt in range(1, self.settings.tries):
-            if not got.problem or got.lasting or (got.offline and not self._was_online):
+            if not got.problem or got.lasting or (got.offline and not self.was_online):
                 break
             self.sleep(self.settings.delay_seconds * 2**attempt)
             got = self._follow(address)
@@ -246,7 +247,7 @@ class Fetcher:
                 self.sleep(wait)
             try:
                 status, fields, body = self._exchange(parts, name, port, max_bytes)
-                self._was_online = True
+                self.was_online = True
             finally:
                 host.next_request = self.now() + host.delay_seconds
         if status in (301, 302, 303, 307, 308) and fields.get("location"):
@@ -316,10 +317,9 @@ class Fetcher:
 
 
 def _is_offline(error: Exception) -> bool:
-    """Whether no name can be resolved and nothing reached, as far as one failure tells."""
-    if isinstance(error, socket.gaierror):
-        return error.errno == socket.EAI_AGAIN
-    return isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.ENETDOWN)
+    """Whether a name cannot be resolved or nothing reached: without a network all are like that."""
+    unreached = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH)
+    return isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in unreached)
 
 
 def _host_of(address: str) -> str:
