@@ -63,7 +63,7 @@ def _second_opinion(text: str) -> tuple[str, float]:
         is_reliable, _, found = pycld2.detect(text.encode("utf-8", "replace"))
     except pycld2.error:  # characters that it does not take
         return "", 0.0
-    code, percent = found[0][1:3]
+    code, percent = str(found[0][1]), int(found[0][2])
     return (_SAME.get(code, code), percent / 100) if is_reliable else ("", 0.0)
 
 
