@@ -1,9 +1,9 @@
 """The main text of a page: a cheap reading of all its words first, the true extraction only for what survives.
 
-The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode, and its full
-mode where the fast result is doubtful: very short; short and most of its lines no sentences (teasers, lists); or of a
-very different length than that of a second, cheaper extractor (resiliparse's). So it has the full mode's quality at
-little more than the fast mode's price.
+The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode. Its full mode takes
+its place where the fast result is very short, or of a very different length than that of a second, cheaper extractor
+(resiliparse's); and where it is short, most of its lines are no sentences (teasers, lists) and the full mode leaves
+some of it out. So it has the full mode's quality at little more than the fast mode's price.
 """
 
 import functools
@@ -20,8 +20,8 @@ MAX_HTML_BYTES = 4 << 20
 MAX_TAGS = 60_000  # beyond, and above all nested, a parser takes minutes or the whole stack
 MAX_DEPTH = 2_000
 _SHORT_CHARACTERS = 500
-_DOUBTFUL_CHARACTERS = 3000  # below which most lines should be sentences
-_LEAST_SENTENCES = 0.4  # share of lines
+_DOUBTFUL_CHARACTERS = 2500  # below which some lines should be sentences
+_LEAST_SENTENCES = 0.3  # share of lines
 _SENTENCE_ENDS = (*".!?…:;。！？", '"', "'", "”", "’", ")", "»")
 _LEAST, _MOST = 0.7, 1.5  # lengths of the two extractions, beyond which they disagree
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
@@ -95,20 +95,26 @@ def extract_text(html: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
     text = trafilatura.extract(html, options=_options(fast=True)) or ""
-    if not _is_doubtful(text):
-        other = extract_plain_text(html, main_content=True, alt_texts=False, noscript=False)
-        if _LEAST * len(other) <= len(text) <= _MOST * len(other):
-            return text
+    if len(text) < _SHORT_CHARACTERS:
+        return _in_full(html)
+    other = extract_plain_text(html, main_content=True, alt_texts=False, noscript=False)
+    if not _LEAST * len(other) <= len(text) <= _MOST * len(other):
+        return _in_full(html)
+    if len(text) < _DOUBTFUL_CHARACTERS and _share_of_sentences(text) < _LEAST_SENTENCES:
+        full = _in_full(html)
+        return full if 0 < len(full) < len(text) else text
+    return text
+
+
+def _in_full(html: str) -> str:
+    import trafilatura  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
     return trafilatura.extract(html, options=_options(fast=False)) or ""
 
 
-def _is_doubtful(text: str) -> bool:
-    if len(text) < _SHORT_CHARACTERS:
-        return True
-    if len(text) >= _DOUBTFUL_CHARACTERS:
-        return False
+def _share_of_sentences(text: str) -> float:
     lines = [line for line in map(str.strip, text.split("\n")) if line]
-    return sum(line.endswith(_SENTENCE_ENDS) for line in lines) < _LEAST_SENTENCES * len(lines)
+    return sum(line.endswith(_SENTENCE_ENDS) for line in lines) / max(1, len(lines))
 
 
 def extract_main(page: Page) -> Page | Dropped:
