@@ -83,6 +83,23 @@ def test_with_a_corpus(gpt2: Run, folder: Path, tmp_path: Path) -> None:
     assert "| a | 1 | " in ran.out
 
 
+def test_with_its_training_text(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    text = "The man was kind. The old woman was at home with her child, and it was a bright day. " * 3
+    record = {"text": text, "source": "a book", "licence": "CC0-1.0"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "notes.md").write_text("We made it for a class.\n", encoding="utf-8")
+    ran = gpt2("card", str(folder), "--samples", "0", "--training", str(tmp_path / "a.jsonl"), "--repeat-samples", "20",
+               "--notes", str(tmp_path / "notes.md"), "--licence", "mit", "--language", "en")  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith('---\nlicense: "mit"\nlanguage: "en"\n')
+    assert "\n## From its makers\n\nWe made it for a class.\n" in ran.out
+    assert "| a book | 1 | " in ran.out
+    assert "20 samples of 32 tokens" in ran.out
+    assert "| woman | 2 / 3 | " in ran.out
+    assert "not measured" not in ran.out
+    assert str(tmp_path) not in ran.out
+
+
 def test_records_that_are_none(gpt2: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("[1", encoding="utf-8")
     for options in (

@@ -1,6 +1,8 @@
 """Every statistic beside a straightforward computation from the logits that Hugging Face gives."""
 
 import itertools
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,3 +113,34 @@ def test_what_cannot_be_read(model: gpt2.LanguageModel) -> None:
         read(model.backend, model.tokenizer, [])
     with pytest.raises(GenerationError, match="at least 2"):
         read(model.backend, model.tokenizer, [1], score_first=False)
+
+
+DATA = os.environ.get("GPT2_DATA")
+
+
+@pytest.mark.skipif(not DATA, reason="GPT2_DATA is not set")
+@pytest.mark.parametrize(
+    ("name", "n", "nll", "shares"),
+    [
+        ("woodchuck", 18, 3.4303, (0.667, 0.944, 1.000)),
+        ("NYTimes", 395, 3.1467, (0.709, 0.889, 0.977)),
+        ("paper_gan", 238, 3.6070, (0.647, 0.849, 0.992)),
+        ("unicorn", 479, 2.6805, (0.793, 0.969, 0.996)),
+        ("gpt2_small_top5_uncond", 539, 1.3580, (1.000, 1.000, 1.000)),
+        ("gpt_2_small_top40_t0.7", 467, 1.7866, (0.949, 1.000, 1.000)),
+    ],
+)
+def test_of_gltrs_published_probabilities(name: str, n: int, nll: float, shares: tuple[float, ...]) -> None:
+    """GPT-2 124M's own ranks and probabilities of GLTR's demos, through our statistics."""
+    path = Path(DATA or "") / "detection" / "gltr" / f"{name}.json"
+    real = json.loads(path.read_text(encoding="utf-8"))["result"]["real_topk"]
+    ranks = np.array([rank for rank, _ in real], np.int64)
+    logprobs = np.log([max(p, 5e-6) for _, p in real])  # of five decimals
+    blank = np.zeros(len(real))
+    reading = Reading(
+        ids_T=ranks, logprobs_T=logprobs, ranks_T=ranks, entropies_T=blank, means_T=blank, variances_T=blank
+    )
+    assert len(reading) == n
+    assert statistics.mean_logprob(reading) == pytest.approx(-nll, abs=2e-3)
+    counts = np.cumsum(statistics.histogram(reading))[:3] / n
+    assert counts == pytest.approx(shares, abs=6e-4)

@@ -7,7 +7,8 @@ import pytest
 
 from gpt2.detect import Calibration, Reading, judge, normalise, passages
 from gpt2.detect.calibration import LENGTHS, calibrate
-from gpt2.detect.verdict import _combined, _holm, _windows
+from gpt2.detect.verdict import _combined
+from gpt2.detect.windows import holm, windows
 from gpt2.errors import DataError, FormatError, GenerationError, MismatchError
 from gpt2.tokenizer import Tokenizer
 
@@ -133,9 +134,9 @@ def test_a_calibration_comes_back_from_its_file(calibration: Calibration, tmp_pa
     found = Calibration.read(tmp_path / "c.json")
     assert (found.model, found.fingerprint, dict(found.made_from)) == ("tiny", "f" * 64, {"human": "drawn"})
     for length in LENGTHS:
-        np.testing.assert_allclose(found.human[length], calibration.human[length], atol=1e-5)
-        np.testing.assert_allclose(found.familiar[length], calibration.familiar[length], atol=1e-5)
-        np.testing.assert_allclose(found.generated[length], calibration.generated[length], atol=1e-5)
+        np.testing.assert_allclose(found.human[length], calibration.human[length], atol=1e-4)
+        np.testing.assert_allclose(found.familiar[length], calibration.familiar[length], atol=1e-4)
+        np.testing.assert_allclose(found.generated[length], calibration.generated[length], atol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "gpt2 detect calibration", "version": 2}', "no"])
@@ -161,9 +162,9 @@ def test_p_values_of_several_parts() -> None:
     assert _combined([0.3]) == 0.3
     assert _combined([0.001, 0.9, 0.9]) == pytest.approx(0.006)
     assert _combined([0.01] * 10) == pytest.approx(0.04)
-    assert _holm([0.02, 0.001, 0.004], 0.01) == [False, True, True]
-    assert _windows(650, 200) == [(0, 200), (200, 400), (400, 650)]
-    assert _windows(410, 400) == [(0, 410)]
+    assert holm([0.02, 0.001, 0.004], 0.01) == [False, True, True]
+    assert windows(650, 200) == [(0, 200), (200, 400), (400, 650)]
+    assert windows(410, 400) == [(0, 410)]
 
 
 def test_look_alikes_are_put_back() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.checkpoint import Weights
-from gpt2.detect import Mark, read_key, read_mark, write_new_key
+from gpt2.data import read_documents
+from gpt2.detect import Mark, read_key, read_mark, read_marks, write_new_key
 from gpt2.detect.watermark import _log_tail
 from gpt2.errors import ConfigError
 from gpt2.generation import ContextNoise, Noise, Request, Sampling, Scheduler, draws
@@ -93,6 +94,55 @@ def test_marked_texts_are_told_and_no_two_keys_confused(tiny_weights: Weights) -
     assert min(read_mark(text, KEY).p_value for text in plain) > 0.001
     middle = marked[0][20:45]
     assert read_mark(middle, KEY).p_value < 0.001  # a part, without prompt or beginning
+
+
+def test_no_two_of_many_keys_are_confused(tiny_weights: Weights) -> None:
+    keys = [ContextNoise(bytes([i]) * 32) for i in range(6)]
+    texts = [written(tiny_weights, key, 1)[0] for key in keys]
+    p_values = np.array([[read_mark(text, key).p_value for key in keys] for text in texts])
+    assert (np.diag(p_values) < 1e-6).all()
+    assert p_values[~np.eye(len(keys), dtype=bool)].min() > 0.001
+
+
+def test_a_marked_passage_in_a_long_text_is_found(tiny_weights: Weights) -> None:
+    tokenizer = Tokenizer.published()
+    human = tokenizer.decode(np.random.default_rng(8).integers(1000, 30000, 400).tolist()).replace("\ufffd", "")
+    passage = tokenizer.decode(written(tiny_weights, KEY, 1)[0]).replace("\ufffd", "")
+    text = human + passage + human[::-1]
+    found = read_marks(text, tokenizer=tokenizer, read=lambda ids: read_mark(ids, KEY), rate=0.01, window=60)
+    assert found.is_marked
+    marked = [part for part in found.parts if part.is_marked]
+    assert marked
+    assert all(part.start < len(human + passage) and part.end > len(human) for part in marked)
+    assert (found.parts[0].start, found.parts[-1].end) == (0, len(text))
+    other = read_marks(text, tokenizer=tokenizer, read=lambda ids: read_mark(ids, OTHER), rate=0.01, window=60)
+    assert not other.is_marked
+    assert not any(part.is_marked for part in other.parts)
+    short = read_marks(passage, tokenizer=tokenizer, read=lambda ids: read_mark(ids, KEY), rate=0.01)
+    assert (short.parts, short.p_value) == ((), short.whole.p_value)
+
+
+CORPUS = os.environ.get("GPT2_CORPUS")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CORPUS, reason="GPT2_CORPUS is not set")
+def test_p_values_of_ten_thousand_human_texts_are_uniform() -> None:
+    """One key, one text a document, of 25 to 60 tokens."""
+    tokenizer = Tokenizer.published()
+    p_values = []
+    draw = np.random.default_rng(22)
+    for document in read_documents(str(Path(CORPUS or "") / "train-000.jsonl.zst")):
+        ids = tokenizer.encode(document.text[:600])[: int(draw.integers(25, 60))]
+        if len(ids) >= 25:
+            p_values.append(read_mark(ids, KEY).p_value)
+        if len(p_values) == 10_000:
+            break
+    assert len(p_values) == 10_000
+    assert distance_from_uniform(p_values) < 1
+    for level in (0.001, 0.01, 0.05):
+        deviation = math.sqrt(10_000 * level * (1 - level))
+        assert abs(sum(p <= level for p in p_values) - 10_000 * level) < 4 * deviation
 
 
 def test_a_key_file_is_private_and_read_as_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ import pytest
 from gpt2.config import PUBLISHED, ModelConfig
 from gpt2.errors import DataError
 from gpt2.report import card_sections as sections
+from gpt2.report import card_training as training
 from gpt2.report.card import Described, card
 from gpt2.report.markdown import line, quoted, table, verbatim
 
@@ -109,17 +110,29 @@ def test_nothing_given_becomes_more_than_text(hostile: str) -> None:
         data=data,
         evaluation=sections.evaluation(result(hostile), model=SHAPE, files_sha256="aa"),
         samples=[("Once", hostile)],
+        licence=hostile,
+        language=hostile,
+        repeated=training.repeated(
+            n=8,
+            samples=9,
+            tokens=100,
+            touched=1,
+            share=0.1,
+            longest=[(9, 1, 0, hostile)],
+            frequent=[(1, 2, hostile)],
+        ),
+        groups=training.groups({"man": (1, {})}, {}, window=20, settings="of each"),
     )
     text = card(told)
     text.encode("utf-8")
     front, tokens = rendered(text)
-    assert set(front) == {"library_name", "pipeline_tag", "tags", "base_model"}
+    assert set(front) == {"library_name", "pipeline_tag", "tags", "base_model", "license", "language"}
     assert all(isinstance(front[name], str) for name in ("library_name", "base_model"))
     kinds = {token.type for token in tokens}
     assert not kinds & {"html_block", "html_inline", "image", "link_open", "em_open", "strong_open", "s_open", "hr"}
     _, plain = rendered(card(replace(told, name="tiny", library="x", base_model="x", notes=["x"])))
     headings = [token.content for token in tokens if token.type == "inline" and token.map and token.level == 1]
-    assert sum(token.type == "heading_open" for token in tokens) == 11, headings
+    assert sum(token.type == "heading_open" for token in tokens) == 12, headings
     for kind in ("table_open", "tr_open", "th_open", "td_open", "fence", "list_item_open"):
         assert sum(token.type == kind for token in tokens) == sum(token.type == kind for token in plain)
     assert sum(token.type == "fence" for token in tokens) == 1
@@ -186,3 +199,14 @@ def test_records_of_another_model_or_kind_are_refused() -> None:
             sections.corpus(wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match="another vocabulary"):
         sections.shards({"tokenizer_hash": "a"}, tokenizer="b")
+
+
+def test_of_its_training_text() -> None:
+    counts = {f"github.com/books/{i}": (1, 100) for i in range(5)} | {"github.com/a/b": (2, 900), "": (1, 10)}
+    text = training.sources(8, 1410, counts, {"CC0": (8, 1410)})
+    assert "| github.com/books/\\* \\(5\\) | 5 | 500 |" in text
+    assert "| not stated | 1 | 10 |" in text
+    near = training.groups({"man": (4, {"home": 1})}, {"man": (50, {"home": 20})}, window=20, settings="so")
+    assert "| man | 4 / 50 | 0% / 0% |" in near
+    assert "| 25% / 40% |" in near
+    assert set(training.CATEGORIES) <= set(near.replace(":", " ").split())

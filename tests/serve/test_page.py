@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpt2
 from gpt2 import tasks
+from gpt2.detect import Calibration
+from gpt2.detect.calibration import LENGTHS
 from gpt2.tasks import Prompts
 
 axe_package = pytest.importorskip("axe_playwright_python")
@@ -483,6 +486,61 @@ def mini(running: Any) -> Iterator[Any]:
     server.stop()
 
 
+def calibrated(tiny_folder: Path, folder: Path) -> gpt2.LanguageModel:
+    """The small model with a calibration by which every text that it finds likely is its own."""
+    shutil.copytree(tiny_folder, folder)
+    model = gpt2.load(folder, backend="reference")
+    scores = {length: np.linspace(-400, -300, 999) for length in LENGTHS}
+    Calibration(
+        model="tiny",
+        fingerprint=model.fingerprint(),
+        made_from={"human": "letters of 1890"},
+        human=scores,
+        familiar=scores,
+        generated={length: np.linspace(-1, 1, 99) for length in LENGTHS},
+    ).write(folder / "calibration.json")
+    return model
+
+
+def test_a_text_is_judged_part_by_part(browser: Any, running: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    server = running(calibrated(tiny_folder, tmp_path / "model"), name="tiny")
+    visit = Visit(browser, server.url)
+    visit["#tab-detect"].click()
+    expect(visit["#detect-run"]).to_be_disabled()
+    text = "Once upon a time, \u00e9toile \U0001f600, there w\u0430s " + "a long, long story. " * 120
+    visit["#detect-text"].fill(text)
+    visit["#detect-rate"].select_option("5.0 %")
+    visit["#detect-run"].click()
+    expect(visit["#detect-said .answer"]).to_have_text("Generated")
+    seen = server.request("POST", "/v1/detect", {"text": text, "false_positive_rate": 0.05})[2]
+    said = visit["#detect-said"].inner_text()
+    assert "5.00%" in said and "letters of 1890" in said and "1 look-alike" in said
+    parts = visit["#view-detect .part"]
+    assert parts.count() == len(seen["parts"]) > 1
+    for n, part in enumerate(seen["parts"]):
+        shown = parts.nth(n).locator(".shades").text_content()
+        assert shown == seen["text"][part["start"] : part["end"]]
+        assert parts.nth(n).get_attribute("data-verdict") == part["verdict"]
+    spans = visit["#view-detect .part .t"]
+    assert spans.count() == seen["n_tokens"]
+    counts = [label.split(" \u00b7 ")[0] for label in visit["#view-detect .legend .count"].all_text_contents()]
+    assert [int(count) for count in counts] == [sum(part["histogram"][k] for part in seen["parts"]) for k in range(4)]
+    visit.axe("judged")
+    for width in (320, 620, 1180):
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        assert visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    visit.close()
+    server.stop()
+
+
+def test_a_short_text_and_one_without_a_calibration_have_no_verdict(visit: Visit) -> None:
+    visit["#tab-detect"].click()
+    visit["#detect-text"].fill("Hello there")
+    visit["#detect-run"].click()
+    expect(visit["#detect-said .answer"]).to_have_text("No verdict")
+    visit.axe("no verdict")
+
+
 def test_the_server_is_described_and_counted(visit: Visit) -> None:
     visit.write("Once")
     visit.generate()
@@ -564,7 +622,7 @@ def test_no_rule_of_axe_is_broken(browser: Any, tiny: Any, scheme: str, width: i
     visit["#settings-details"].evaluate("(details) => { details.open = true; }")
     look_into(visit, "Once upon a time there was")
     visit.axe("written")
-    for tab in ("tasks", "server"):
+    for tab in ("tasks", "detect", "server"):
         visit[f"#tab-{tab}"].click()
         visit.axe(tab)
     visit.close()
@@ -580,7 +638,7 @@ def look_into(visit: Visit, text: str) -> None:
 def test_nothing_is_wider_than_the_window(visit: Visit) -> None:
     visit["#settings-details"].evaluate("(details) => { details.open = true; }")
     look_into(visit, "Once upon a time there was a very-long-word-" + "x" * 80)
-    for tab in ("tasks", "server", "write"):
+    for tab in ("tasks", "detect", "server", "write"):
         visit[f"#tab-{tab}"].click()
         for width in (320, 390, 620, 768, 900, 1180, 1920):
             visit.page.set_viewport_size({"width": width, "height": 900})
@@ -633,6 +691,8 @@ def test_everything_can_be_done_by_the_keyboard(visit: Visit) -> None:
     visit["#tab-write"].focus()
     visit.press("ArrowRight")
     expect(visit["#view-tasks"]).to_be_visible()
+    visit.press("ArrowRight")
+    expect(visit["#view-detect"]).to_be_visible()
     visit.press("End")
     expect(visit["#view-server"]).to_be_visible()
     visit.press("Home")

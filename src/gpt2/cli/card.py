@@ -1,5 +1,6 @@
 """`gpt2 card`: a model's card, from what is known of it."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import click
 from gpt2 import files
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.cli.reading import read_file
 from gpt2.errors import CheckpointError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -21,6 +23,16 @@ log = logging.getLogger("gpt2")
 @option("--corpus", type=_FOLDER, help="What it read: a folder of `gpt2 corpus build` or `prepare`.")
 @option("--evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.json",
         help="What `gpt2 evaluate --out` wrote of it.")  # fmt: skip
+@option("--training", type=click.Path(exists=True, path_type=Path), multiple=True, metavar="PATH",
+        help="The text it was trained on: sources, what it repeats, groups of people. May be repeated.")  # fmt: skip
+@option("--repeat-samples", type=click.IntRange(20), default=1000, show_default=True, metavar="N",
+        help="Samples that are looked up in --training.")  # fmt: skip
+@option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N",
+        help="Processes that read --training.")  # fmt: skip
+@option("--notes", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.md",
+        help="A section in the maker's own words, first in the card.")  # fmt: skip
+@option("--licence", metavar="ID", help="Of the weights, as the hub calls it: mit.")
+@option("--language", metavar="CODE", help="Of its text: en.")
 @option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
         help="Continue the first N of the card's fixed prompts.")  # fmt: skip
 @option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads of the samples.")
@@ -34,6 +46,12 @@ def card(
     run: Path | None,
     corpus: Path | None,
     evaluation: Path | None,
+    training: tuple[Path, ...],
+    repeat_samples: int,
+    workers: int,
+    notes: Path | None,
+    licence: str | None,
+    language: str | None,
     samples: int,
     threads: int | None,
     out: Path | None,
@@ -60,6 +78,16 @@ def card(
     described = known.with_records(described, found, run=run, corpus=corpus, evaluation=evaluation)
     if samples:
         described = known.with_samples(described, model, samples, threads=threads)
+    if training:
+        from gpt2.cli.card_training import with_training
+
+        described = with_training(described, model, training, samples=repeat_samples, workers=workers, threads=threads)
+    described = dataclasses.replace(
+        described,
+        licence=licence,
+        language=language,
+        notes_of_maker="" if notes is None else read_file(notes, errors="strict"),
+    )
     text = card_of(described)
     if goal is not None:
         files.write_text(goal, text)

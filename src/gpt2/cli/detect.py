@@ -4,17 +4,15 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gpt2.cli import output, reading
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
-from gpt2.cli.status_line import StatusLine
 
 if TYPE_CHECKING:
     from gpt2.detect import Verdict
-    from gpt2.language_model import LanguageModel
 
 log = logging.getLogger("gpt2")
 
@@ -30,7 +28,9 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")
 @option("--calibrate", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
         help="Make a calibration from human texts, instead of judging.")  # fmt: skip
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --calibrate writes.")
+@option("--train", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
+        help="Train a detector on such texts and the model's own: words beside the statistics.")  # fmt: skip
+@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --calibrate and --train write.")
 @option(
     "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
 )
@@ -40,6 +40,8 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
         help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip
 @option("--new-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
         help="Write a new watermark key, instead of judging.")  # fmt: skip
+@option("--green", type=click.Choice(["lefthash", "selfhash"]),
+        help="Make --new-key a green list, which transformers' WatermarkDetector reads.")  # fmt: skip
 @reading.errors_option
 @model_options
 @output_options
@@ -50,11 +52,13 @@ def detect(
     window: int,
     calibration: Path | None,
     calibrate: Path | None,
+    train: Path | None,
     out: Path | None,
     limit: int,
     samples: int,
     watermark: Path | None,
     new_key: Path | None,
+    green: Literal["lefthash", "selfhash"] | None,
     errors: str,
     choice: ModelChoice,
     as_json: bool,
@@ -71,34 +75,41 @@ def detect(
         gpt2 detect --new-key mine.key
         gpt2 generate "Once upon a time" --watermark mine.key | gpt2 detect --watermark mine.key
     """
-    if sum(given is not None for given in (calibrate, watermark, new_key)) > 1 or (new_key and text):
+    if sum(given is not None for given in (calibrate, train, watermark, new_key)) > 1 or (new_key and text):
         raise click.UsageError(
-            "--calibrate, --watermark and --new-key are different tasks, and --new-key takes no TEXT."
+            "--calibrate, --train, --watermark and --new-key are different tasks, and --new-key takes no TEXT."
         )
     if calibration is not None and watermark is not None:
         raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
+    if green is not None and new_key is None:
+        raise click.UsageError("--green says what --new-key makes: give both. A key file knows its own form.")
     if new_key is not None:
         from gpt2.detect import write_new_key
 
-        write_new_key(new_key)
+        write_new_key(new_key, green=green)
         log.info(
             "%s: a new key for --watermark of generate, serve and detect. Keep it secret, and keep a copy", new_key
         )
         return
-    if (calibrate is None) != (out is None):
-        raise click.UsageError("--calibrate FOLDER and --out FILE belong together: give both.")
-    if calibrate is not None and out is not None:
+    human = calibrate or train
+    if (human is None) != (out is None):
+        raise click.UsageError("--calibrate or --train FOLDER and --out FILE belong together: give both.")
+    if human is not None and out is not None:
+        from gpt2.cli.calibrating import make
+
         with choice.load(auto_weights="fp32") as model:
-            _calibrate(model, calibrate, out, limit=limit, samples=samples)
+            make(model, human, out, limit=limit, samples=None if train else samples)
         return
     texts = list(_texts(text, errors=errors))
     if watermark is not None:
         from gpt2.cli.marks import write_marks
-        from gpt2.cli.tokenize import tokenizer_of
+        from gpt2.cli.tokenize import tokenizer_of, vocab_size_of
         from gpt2.detect import read_key
 
         choice.fetch()
-        write_marks(texts, read_key(watermark), tokenizer_of(choice.model), rate=rate, as_json=as_json)
+        tokenizer = tokenizer_of(choice.model)
+        size = vocab_size_of(choice.model, tokenizer)
+        write_marks(texts, read_key(watermark), tokenizer, vocab_size=size, rate=rate, window=window, as_json=as_json)
         return
     from gpt2.detect import Calibration
 
@@ -125,27 +136,6 @@ def _texts(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]
     if given is None:
         raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
     yield None, given
-
-
-def _calibrate(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples: int) -> None:
-    from gpt2.data import find_sources, read_documents
-
-    def texts() -> Iterator[str]:
-        documents = (document for source in find_sources([folder]) for document in read_documents(source))
-        for _, document in zip(range(limit), documents, strict=False):
-            yield document.text
-
-    with StatusLine() as line:
-        made = model.calibrate(
-            texts(), source=folder.name, samples=samples, progress=lambda n, of: line.show(lambda: f"{n:,} {of}")
-        )
-    made.write(out)
-    rows = [("tokens", "human texts", "own texts", "told at 1 %")]
-    rows += [
-        (f"{n}", f"{len(made.human[n]):,}", f"{len(made.generated[n]):,}", f"{made.power(n, 0.01):.0%}")
-        for n in made.human
-    ]
-    output.write(output.table(rows, right=range(4)) + "\n")
 
 
 def _shown(found: "Verdict", where: str) -> str:

@@ -68,7 +68,7 @@ def generate(
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
     if sampling.prompt_logprobs is not None and not as_json:
         raise click.UsageError("--prompt-logprobs needs --json. `gpt2 score` shows them as a table.")
-    if watermark is not None and (sampling.is_greedy or sampling.top_k == 1):
+    if watermark is not None and not watermark.tilts and (sampling.is_greedy or sampling.top_k == 1):
         raise click.UsageError("--watermark marks what is drawn, and greedy text is not: give a --temperature above 0.")
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     if sampling.seed is None:

@@ -2,23 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gpt2.cli import output
 
 if TYPE_CHECKING:
-    from gpt2.detect import Mark
-    from gpt2.generation import ContextNoise
+    from gpt2.detect import GreenMark, Mark, Marks
+    from gpt2.generation import ContextNoise, GreenList
     from gpt2.tokenizer import Tokenizer
 
 
 def write_marks(
     texts: Iterable[tuple[str | None, str]],
-    noise: "ContextNoise",
+    noise: "ContextNoise | GreenList",
     tokenizer: "Tokenizer",
     *,
+    vocab_size: int,
     rate: float,
+    window: int,
     as_json: bool,
 ) -> None:
     """Read the mark of each (name, text) and write what was found.
@@ -27,34 +29,58 @@ def write_marks(
         texts: names (None for text that has none) and texts.
         noise: of the key.
         tokenizer: of the model that may have written them.
+        vocab_size: of that model, which may have more ids than its tokenizer.
         rate: how often unmarked text may be called marked.
+        window: tokens of a part of a long text.
         as_json: an object a line instead of a sentence.
     """
-    from gpt2.detect import normalise, read_mark
+    from gpt2.detect import normalise, read_green, read_mark, read_marks
+    from gpt2.generation import GreenList
 
+    def read(ids: Sequence[int]) -> "Mark | GreenMark":
+        if isinstance(noise, GreenList):
+            return read_green(ids, noise, vocab_size=vocab_size)
+        return read_mark(ids, noise)
+
+    least = noise.ngram if isinstance(noise, GreenList) else noise.width + 1
     for where, text in texts:
         plain, n_normalised = normalise(text)
-        mark = read_mark(tokenizer.encode(plain), noise)
-        is_marked = mark.p_value <= rate
+        found = read_marks(plain, tokenizer=tokenizer, read=read, rate=rate, window=window)
         if as_json:
-            facts = {"file": where, "marked": is_marked, "p_value": mark.p_value, "false_positive_rate": rate}
-            output.write_json(facts | dataclasses.asdict(mark) | {"n_normalised": n_normalised})
+            facts = {"file": where, "marked": found.is_marked, "p_value": found.p_value, "false_positive_rate": rate}
+            parts = [
+                {"start": part.start, "end": part.end, "marked": part.is_marked, "p_value": part.mark.p_value}
+                | dataclasses.asdict(part.mark)
+                for part in found.parts
+            ]
+            output.write_json(facts | dataclasses.asdict(found.whole) | {"n_normalised": n_normalised, "parts": parts})
             continue
         output.write(f"{where}: " if where else "")
-        output.write(_sentence(mark, noise.width, is_marked=is_marked) + "\n")
+        output.write(_sentence(found, least) + "\n")
+        for part in found.parts:
+            output.write(
+                f"  characters {part.start:,}-{part.end:,}: {'marked' if part.is_marked else 'no mark found'} "
+                f"({_p_value(part.mark)})\n"
+            )
         if n_normalised:
             output.write(f"{n_normalised:,} look-alike or invisible characters were put back before reading.\n")
 
 
-def _sentence(mark: "Mark", width: int, *, is_marked: bool) -> str:
+def _sentence(found: "Marks", least: int) -> str:
+    from gpt2.detect import GreenMark
+
+    mark = found.whole
     if not mark.n_scored:
-        return f"no mark: the text is too short to carry one ({mark.n_tokens} of at least {width + 1} tokens)."
+        return f"no mark: the text is too short to carry one ({mark.n_tokens} of at least {least} tokens)."
     n = f"{mark.n_scored:,}"
-    found = "marked with this key" if is_marked else "no mark of this key found"
-    return f"{found} ({_p_value(mark)}): score {mark.score:.1f} over {n} tokens; about {n} without a mark."
+    said = "marked with this key" if found.is_marked else "no mark of this key found"
+    p_value = f"p = {found.p_value:.3g}" if found.parts and found.p_value > 1e-300 else _p_value(mark)
+    if isinstance(mark, GreenMark):
+        return f"{said} ({p_value}): {mark.n_green:,} of {n} tokens are green, z = {mark.z_score:.2f}."
+    return f"{said} ({p_value}): score {mark.score:.1f} over {n} tokens; about {n} without a mark."
 
 
-def _p_value(mark: "Mark") -> str:
+def _p_value(mark: "Mark | GreenMark") -> str:
     """Of three digits; of a p-value too small for a float the power of ten."""
     if mark.p_value > 1e-300:
         return f"p = {mark.p_value:.3g}"

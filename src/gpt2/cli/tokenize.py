@@ -63,6 +63,20 @@ def tokenizer_of(model: str | None) -> "Tokenizer":
     return checkpoint.read(hub.locate(model)).tokenizer()
 
 
+def vocab_size_of(model: str | None, tokenizer: "Tokenizer") -> int:
+    """How many ids a model has, of which its tokenizer may name fewer; the tokenizer's where the model is not here."""
+    from gpt2 import checkpoint, hub
+    from gpt2.config import PUBLISHED
+    from gpt2.errors import CheckpointError, ModelNotFoundError
+
+    if model is None or model in PUBLISHED:
+        return tokenizer.vocab_size
+    try:
+        return checkpoint.read(hub.locate(model)).config.vocab_size
+    except (CheckpointError, ModelNotFoundError):
+        return tokenizer.vocab_size
+
+
 @contextlib.contextmanager
 def _texts(text: str | None, file: Path | None, errors: "Errors") -> Generator[Iterable[str]]:
     from gpt2.tokenizer import read_text

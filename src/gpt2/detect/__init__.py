@@ -2,9 +2,12 @@
 
 from gpt2.detect.calibrating import passages
 from gpt2.detect.calibration import CALIBRATION, Calibration
+from gpt2.detect.green import GreenMark, read_green
+from gpt2.detect.marked_parts import MarkedPart, Marks, read_marks
 from gpt2.detect.normalise import normalise
 from gpt2.detect.reading import Reading, read
 from gpt2.detect.statistics import EVIDENCE
+from gpt2.detect.trained import Detector
 from gpt2.detect.verdict import Part, Verdict, judge
 from gpt2.detect.watermark import Mark, read_mark
 from gpt2.detect.watermark_key import read_key, write_new_key
@@ -13,7 +16,11 @@ __all__ = [
     "CALIBRATION",
     "EVIDENCE",
     "Calibration",
+    "Detector",
+    "GreenMark",
     "Mark",
+    "MarkedPart",
+    "Marks",
     "Part",
     "Reading",
     "Verdict",
@@ -21,7 +28,9 @@ __all__ = [
     "normalise",
     "passages",
     "read",
+    "read_green",
     "read_key",
     "read_mark",
+    "read_marks",
     "write_new_key",
 ]

@@ -6,7 +6,7 @@ is exchangeable with the human texts of the calibration, the chance that its p-v
 whatever the model, the statistic or the distribution. It holds for text of the same kind, and for no other.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpt2.detect.reading import Reading
 from gpt2.detect.statistics import curvature, mean_logprob
+from gpt2.detect.trained import Detector
 from gpt2.errors import DataError, FormatError, MismatchError
 from gpt2.files import read_json, write_json
 
@@ -38,9 +39,10 @@ class Calibration:
         model: its name, for people.
         fingerprint: of its weights; the calibration says nothing about another model.
         made_from: where the human texts came from and how the model's own were made.
-        human: length -> curvatures of human texts, ascending.
+        human: length -> scores of human texts, ascending; curvatures, if there is no `detector`.
         familiar: length -> their mean log-probabilities, ascending.
-        generated: length -> curvatures of texts that the model wrote, ascending.
+        generated: length -> scores of texts that the model wrote, ascending.
+        detector: a trained one, whose log-odds the scores are.
     """
 
     model: str
@@ -49,18 +51,25 @@ class Calibration:
     human: Mapping[int, Doubles]
     familiar: Mapping[int, Doubles]
     generated: Mapping[int, Doubles]
+    detector: Detector | None = None
+
+    def score(self, reading: Reading, decode: Callable[[Sequence[int]], str]) -> float:
+        """What of a text is compared: larger speaks for generated text."""
+        if self.detector is None:
+            return curvature(reading)
+        return self.detector.score(reading, decode(reading.ids_T.tolist()))
 
     def length_of(self, n_tokens: int) -> int | None:
         """The largest length that a text of so many tokens reaches; None: it is too short for any."""
         return max((length for length in self.human if length <= n_tokens), default=None)
 
     def p_human(self, length: int, score: float) -> float:
-        """The p-value of "a human wrote it": small where the curvature is above that of human text."""
+        """The p-value of "a human wrote it": small where the score is above those of human text."""
         known = self.human[length]
         return (1 + len(known) - int(np.searchsorted(known, score, side="left"))) / (1 + len(known))
 
     def p_generated(self, length: int, score: float) -> float:
-        """The p-value of "this model wrote it": small where the curvature is below that of its own text."""
+        """The p-value of "this model wrote it": small where the score is below those of its own text."""
         return _p_low(self.generated[length], score)
 
     def p_familiar(self, length: int, mean: float) -> float:
@@ -93,11 +102,12 @@ class Calibration:
     def write(self, path: Path) -> None:
         """Write it as JSON, atomically."""
         table = {
-            name: {str(length): [round(x, 5) for x in scores.tolist()] for length, scores in column.items()}
+            name: {str(length): [round(x, 4) for x in scores.tolist()] for length, scores in column.items()}
             for name, column in (("human", self.human), ("familiar", self.familiar), ("generated", self.generated))
         }
         facts = {"kind": _KIND, "version": _VERSION, "model": self.model, "fingerprint": self.fingerprint}
-        write_json(path, {**facts, "made_from": dict(self.made_from), **table})
+        trained = {} if self.detector is None else {"detector": self.detector.as_json()}
+        write_json(path, {**facts, "made_from": dict(self.made_from), **table, **trained})
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -127,6 +137,7 @@ class Calibration:
                 human=human,
                 familiar=familiar,
                 generated=generated,
+                detector=Detector.from_json(found["detector"]) if "detector" in found else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise FormatError(
@@ -142,16 +153,22 @@ def calibrate(
     model: str,
     fingerprint: str,
     made_from: Mapping[str, Any],
+    detector: Detector | None = None,
+    decode: Callable[[Sequence[int]], str] = lambda ids: "",
 ) -> Calibration:
     """Make a calibration of known texts; each counts at every length that it reaches.
 
+    With a trained detector the texts must not be those that it was trained on; `decode` gives it their text.
     Lengths that fewer than 99 human texts reach are left out, for there no p-value can be as small as 1 %.
 
     Raises:
         DataError: there is no length that enough texts reach.
     """
-    by_human = _scores(human)
-    by_model = _scores(generated)
+
+    def score(reading: Reading) -> float:
+        return curvature(reading) if detector is None else detector.score(reading, decode(reading.ids_T.tolist()))
+
+    by_human, by_model = _scores(human, score), _scores(generated, score)
     usable = [n for n in LENGTHS if len(by_human[n]) >= _LEAST_TEXTS and by_model[n]]
     if not usable:
         raise DataError(
@@ -165,16 +182,17 @@ def calibrate(
         human={n: np.sort([score for score, _ in by_human[n]]) for n in usable},
         familiar={n: np.sort([mean for _, mean in by_human[n]]) for n in usable},
         generated={n: np.sort([score for score, _ in by_model[n]]) for n in usable},
+        detector=detector,
     )
 
 
-def _scores(readings: Iterable[Reading]) -> dict[int, list[tuple[float, float]]]:
+def _scores(readings: Iterable[Reading], score: Callable[[Reading], float]) -> dict[int, list[tuple[float, float]]]:
     found: dict[int, list[tuple[float, float]]] = {length: [] for length in LENGTHS}
     for reading in readings:
         for length in LENGTHS:
             if len(reading) >= length:
                 first = reading.first(length)
-                found[length].append((curvature(first), mean_logprob(first)))
+                found[length].append((score(first), mean_logprob(first)))
     return found
 
 

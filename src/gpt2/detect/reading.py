@@ -125,16 +125,26 @@ def read(
 
 
 def _moments(scorer_RV: NDArray[np.float32], sampler_RV: NDArray[np.float32] | None) -> tuple[Doubles, Doubles]:
-    """Mean and variance of the scorer's log-probability over the sampler's distribution, row by row."""
-    logp_RV = _log_softmax(scorer_RV)
-    p_RV = np.exp(logp_RV if sampler_RV is None else _log_softmax(sampler_RV))
-    mean_R = np.einsum("rv,rv->r", p_RV, logp_RV)
-    logp_RV -= mean_R[:, None]  # the variance by its definition: mean of squares less square of mean would cancel
-    return mean_R, np.einsum("rv,rv,rv->r", p_RV, logp_RV, logp_RV)
+    """Mean and variance of the scorer's log-probability over the sampler's distribution, row by row.
 
-
-def _log_softmax(logits_RV: NDArray[np.float32]) -> Doubles:
-    shifted_RV = logits_RV.astype(np.float64)
-    shifted_RV -= shifted_RV.max(axis=1, keepdims=True)
-    shifted_RV -= np.log(np.exp(shifted_RV).sum(axis=1, keepdims=True))
-    return shifted_RV
+    A row and its scratch fit the processor's cache, where whole arrays in float64 would not. The variance goes by its
+    definition: the mean of squares less the square of the mean would cancel.
+    """
+    n_rows, n_vocab = scorer_RV.shape
+    mean_R, variance_R = np.empty(n_rows), np.empty(n_rows)
+    logp_V, weight_V = np.empty(n_vocab), np.empty(n_vocab)
+    for row in range(n_rows):
+        np.subtract(scorer_RV[row], scorer_RV[row].max(), out=logp_V, dtype=np.float64)
+        np.exp(logp_V, out=weight_V)
+        total = weight_V.sum()
+        logp_V -= np.log(total)
+        if sampler_RV is not None:
+            np.subtract(sampler_RV[row], sampler_RV[row].max(), out=weight_V, dtype=np.float64)
+            np.exp(weight_V, out=weight_V)
+            total = weight_V.sum()
+        # einsum, since BLAS would wake its threads for each row
+        mean_R[row] = np.einsum("v,v->", weight_V, logp_V) / total
+        logp_V -= mean_R[row]
+        np.square(logp_V, out=logp_V)
+        variance_R[row] = np.einsum("v,v->", weight_V, logp_V) / total
+    return mean_R, variance_R

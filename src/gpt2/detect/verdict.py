@@ -7,6 +7,7 @@ from typing import Literal
 from gpt2.detect.calibration import Calibration
 from gpt2.detect.reading import Reading
 from gpt2.detect.statistics import curvature, histogram, lrr, mean_entropy, mean_log_rank, mean_logprob, mean_rank
+from gpt2.detect.windows import character_offsets, holm, windows
 from gpt2.errors import GenerationError
 from gpt2.tokenizer import Tokenizer
 
@@ -90,12 +91,12 @@ def judge(
         raise GenerationError("There is nothing to judge: the text is empty. Give one of at least 25 tokens.")
     ids = tokenizer.encode(text)
     longest = max(calibration.human) if calibration else 2 * window
-    spans = [(0, len(ids))] if len(ids) <= longest else _windows(len(ids), window)
-    offsets = _character_offsets(tokenizer, ids, text, [end for _, end in spans])
+    spans = [(0, len(ids))] if len(ids) <= longest else windows(len(ids), window)
+    offsets = character_offsets(tokenizer, ids, text, [end for _, end in spans])
     readings = [read(ids[start:end]) for start, end in spans]
-    compared = [_compare(reading, calibration, false_positive_rate) for reading in readings]
+    compared = [_compare(reading, calibration, false_positive_rate, tokenizer) for reading in readings]
     p_values = [each.p_human for each in compared if each.p_human is not None]
-    told = _holm([1.0 if each.p_human is None else each.p_human for each in compared], false_positive_rate)
+    told = holm([1.0 if each.p_human is None else each.p_human for each in compared], false_positive_rate)
     parts = tuple(
         Part(
             start=begin,
@@ -136,7 +137,7 @@ class _Compared:
     why: str = ""
 
 
-def _compare(reading: Reading, calibration: Calibration | None, rate: float) -> _Compared:
+def _compare(reading: Reading, calibration: Calibration | None, rate: float, tokenizer: Tokenizer) -> _Compared:
     if calibration is None:
         return _Compared(length=0, otherwise="uncalibrated")
     length = calibration.length_of(len(reading))
@@ -153,7 +154,7 @@ def _compare(reading: Reading, calibration: Calibration | None, rate: float) -> 
         return _Compared(
             length=length, why=f"the calibration has only {n_texts:,} texts of {length} tokens, too few for that rate"
         )
-    score = curvature(first)
+    score = calibration.score(first, tokenizer.decode)
     p_human, p_generated = calibration.p_human(length, score), calibration.p_generated(length, score)
     otherwise: Said = "human" if p_generated <= rate < p_human else "inconclusive"
     return _Compared(length=length, p_human=p_human, p_generated=p_generated, otherwise=otherwise)
@@ -200,35 +201,6 @@ def _combined(p_values: Sequence[float]) -> float | None:
         return p_values[0] if p_values else None
     n = len(p_values)
     return min(1.0, 2 * min(n * min(p_values), 2 * sum(p_values) / n))
-
-
-def _holm(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Which are rejected so that the chance of any false one is at most `rate`: Holm 1979."""
-    rejected = [False] * len(p_values)
-    for n_before, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        if p_values[index] > rate / (len(p_values) - n_before):
-            break
-        rejected[index] = True
-    return rejected
-
-
-def _windows(n_tokens: int, window: int) -> list[tuple[int, int]]:
-    """Stretches of equal length; a rest shorter than half of one goes with the last."""
-    n = max(1, round(n_tokens / window))
-    ends = [window * (i + 1) for i in range(n - 1)] + [n_tokens]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _character_offsets(tokenizer: Tokenizer, ids: Sequence[int], text: str, ends: Sequence[int]) -> list[int]:
-    """Where in the text the token before each of `ends` ends; in the middle of a character, before it."""
-    data, offsets, n_bytes, n_characters, token = text.encode("utf-8", "surrogatepass"), list[int](), 0, 0, 0
-    for end in ends:
-        begin = n_bytes
-        n_bytes += sum(len(tokenizer.token_bytes(ids[i])) for i in range(token, end))
-        n_characters += sum((byte & 0xC0) != 0x80 for byte in data[begin:n_bytes])  # first bytes of characters
-        offsets.append(n_characters)
-        token = end
-    return offsets
 
 
 def _statistics(reading: Reading) -> dict[str, float]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gpt2.generation.constraint import Constraint, Follower
     from gpt2.generation.draft_model import ModelDrafter
     from gpt2.generation.drafting import Drafter
+    from gpt2.generation.greenlist import GreenList
     from gpt2.generation.ngram import NgramDrafter
     from gpt2.generation.noise import ContextNoise, Noise
     from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
@@ -29,6 +30,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Follower",
+    "GreenList",
     "ModelDrafter",
     "NgramDrafter",
     "Noise",
@@ -54,6 +56,7 @@ _HOMES = {
     "Event": "requests",
     "FinishReason": "requests",
     "Follower": "constraint",
+    "GreenList": "greenlist",
     "ModelDrafter": "draft_model",
     "NgramDrafter": "ngram",
     "Noise": "noise",

@@ -13,17 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.generation import draws
+from gpt2.generation.filters import Row
 
 
 class Noise(Protocol):
-    """A key for each place: a pure function of what it is given, so that a draft is judged by the same noise."""
+    """A key for each place: a pure function of what it is given, so that a draft is judged by the same noise.
+
+    A mark that changes the distribution itself (`greenlist.GreenList`) `tilts`, and the others do not.
+    """
+
+    @property
+    def tilts(self) -> bool:
+        """Whether `tilt` changes anything."""
+        ...
+
+    def tilt(self, row: Row, seen: Sequence[int], vocab_size: int) -> Row:
+        """The row that is drawn from, after all filters, where `tilts`."""
+        ...
 
     def key(self, *, seed: int, sample: int, seen: Sequence[int], n_prompt: int) -> int:
         """The key of the draw that follows `seen`: a prompt of `n_prompt` ids and the continuation so far."""
         ...
 
 
-class PositionNoise:
+class _Untilted:
+    @property
+    def tilts(self) -> bool:
+        """See `Noise`."""
+        return False
+
+    def tilt(self, row: Row, seen: Sequence[int], vocab_size: int) -> Row:
+        """See `Noise`."""
+        return row
+
+
+class PositionNoise(_Untilted):
     """Keyed by seed, sample and position: what makes a seed repeat its text."""
 
     def key(self, *, seed: int, sample: int, seen: Sequence[int], n_prompt: int) -> int:
@@ -34,7 +58,7 @@ class PositionNoise:
 POSITION = PositionNoise()
 
 
-class ContextNoise:
+class ContextNoise(_Untilted):
     """Keyed by a secret and the last `width` tokens, which leaves a mark that the secret's owner can read.
 
     The distribution of each token, over secrets, is that of the model. The first `width` tokens of a continuation take

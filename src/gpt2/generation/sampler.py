@@ -58,6 +58,7 @@ class Sampler:
         self._seed = seed
         self._noise = noise
         self._n_prompt = n_prompt
+        self._vocab_size = vocab_size
         self._all_ids = np.arange(n_ids, dtype=np.int64)
         self._end_ids = np.array([token for token in end_ids if token < n_ids], dtype=np.int64)
         self._bias_ids = np.array(list(sampling.logit_bias), dtype=np.int64)
@@ -72,7 +73,7 @@ class Sampler:
             or sampling.frequency_penalty
             or sampling.no_repeat_ngram
         )
-        changes_logits = bool(sampling.logit_bias) or self._looks_back or constrained
+        changes_logits = bool(sampling.logit_bias) or self._looks_back or constrained or noise.tilts
         best_decides = 0 < deciding <= best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
         self._best = best if best_decides else 0
 
@@ -123,8 +124,7 @@ class Sampler:
                 "The text cannot be continued: no token is left that the settings allow. "
                 + ("Loosen no_repeat_ngram or min_tokens." if allowed is None else "Loosen the constraint.")
             )
-        greedy = self._sampling.is_greedy
-        token = int(filtered_V.argmax()) if greedy else self._draw((self._all_ids, filtered_V), key)
+        token = self._greedy(filtered_V, seen) if self._sampling.is_greedy else self._draw(filtered_V, key, seen)
         return self._report(token, logits_V, result.logits_RV[row])
 
     def change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
@@ -164,8 +164,16 @@ class Sampler:
             row = filters.typical_p(row, sampling.typical_p)
         return row
 
-    def _draw(self, row: filters.Row, key: int) -> int:
-        return draws.draw(key, *self.keep(row))
+    def _greedy(self, logits_V: filters.Logits, seen: Sequence[int]) -> int:
+        if self._noise.tilts:
+            _, logits_V = self._noise.tilt((self._all_ids, logits_V), seen, self._vocab_size)
+        return int(logits_V.argmax())
+
+    def _draw(self, logits_V: filters.Logits, key: int, seen: Sequence[int]) -> int:
+        row = self.keep((self._all_ids, logits_V))
+        if self._noise.tilts:
+            row = self._noise.tilt(row, seen, self._vocab_size)
+        return draws.draw(key, *row)
 
     def _choose_from_best(self, ids_K: filters.Ids, logprobs_K: filters.Logits, key: int) -> Choice:
         if self._sampling.is_greedy:
@@ -173,7 +181,8 @@ class Sampler:
         else:
             k = self._sampling.top_k
             ascending = np.argsort(ids_K[:k])
-            token = self._draw((ids_K[:k][ascending].astype(np.int64), logprobs_K[:k][ascending]), key)
+            row = (ids_K[:k][ascending].astype(np.int64), logprobs_K[:k][ascending])
+            token = draws.draw(key, *self.keep(row))
         logprob = float(logprobs_K[ids_K == token][0]) if self._wants_logprob else None
         return Choice(token, logprob, tuple(zip(ids_K[: self._n_top].tolist(), logprobs_K.tolist(), strict=False)))
 

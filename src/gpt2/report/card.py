@@ -33,7 +33,9 @@ class Described:
         base_model: its id on the hub, where it began from a published model.
         tokenizer: of its vocabulary, facts by name; None where it has none.
         notes: what reading it changed or left out.
-        training, data, evaluation: Markdown of those sections; None where nothing is known.
+        training, data, evaluation, repeated, groups: Markdown of those sections; None where nothing is known.
+        notes_of_maker: Markdown, in the maker's own words and as it is.
+        licence, language: of the weights and the text, as the maker states them.
         samples: prompts with their unedited continuations.
         settings: how those were drawn, as options of `gpt2 generate`.
     """
@@ -51,6 +53,11 @@ class Described:
     training: str | None = None
     data: str | None = None
     evaluation: str | None = None
+    repeated: str | None = None
+    groups: str | None = None
+    notes_of_maker: str = ""
+    licence: str | None = None
+    language: str | None = None
     samples: Sequence[tuple[str, str]] = ()
     settings: str = ""
 
@@ -65,19 +72,27 @@ def card(model: Described) -> str:
         or "Not known: no record of its training text was at hand, so neither are that text's sources and licences.",
         "How good it is": model.evaluation or "Not measured here.",
         "What it writes": _samples(model),
-        "Not measured": _UNMEASURED,
+        "What it repeats of its training text": model.repeated or "How much it repeats word for word: not measured.",
+        "How it writes about groups of people": model.groups
+        or "Not measured. Language models repeat the prejudices of their training text.",
         "Uses": _USES,
         "Was a text written by it?": _DETECTING,
-        "Licence": "The licence of the weights is not recorded in them; whoever passes them on should write it here. "
-        "The licences of the base model, if there is one, and of the training text bear on it.",
+        "Licence": f"The weights: {line(model.licence)}, as their maker states. {_OTHER_LICENCES}"
+        if model.licence
+        else f"The licence of the weights is not recorded in them; whoever passes them on should write it here. "
+        f"{_OTHER_LICENCES}",
     }
+    if model.notes_of_maker:
+        sections = {"From its makers": model.notes_of_maker.strip(), **sections}
     return f"{_front(model)}\n# {line(model.name)}\n\n" + "\n".join(
         f"## {title}\n\n{text}\n" for title, text in sections.items()
     )
 
 
 def _front(model: Described) -> str:
-    lines = [f"library_name: {quoted(model.library)}", "pipeline_tag: text-generation", "tags: [gpt2]"]
+    lines = [f"license: {quoted(model.licence)}"] if model.licence else []
+    lines += [f"language: {quoted(model.language)}"] if model.language else []
+    lines += [f"library_name: {quoted(model.library)}", "pipeline_tag: text-generation", "tags: [gpt2]"]
     if model.base_model:
         lines.append(f"base_model: {quoted(model.base_model)}")
     return "\n".join(["---", *lines, "---", ""])
@@ -115,9 +130,7 @@ def _samples(model: Described) -> str:
     return "\n\n".join(parts)
 
 
-_UNMEASURED = """\
-- How much of its training text it repeats word for word: not measured.
-- How it writes about groups of people: not measured. Language models repeat the prejudices of their training text."""
+_OTHER_LICENCES = "The licences of the base model, if there is one, and of the training text bear on it."
 
 _USES = """\
 Suitable: research on language models, teaching, experiments, drafting text that a person reads and corrects, a base
@@ -128,6 +141,7 @@ off as a person's. What it writes may be false, and sounds no different when it 
 
 _DETECTING = """\
 `gpt2 detect FILE --model MODEL` compares a text with what this model would write, and gives a verdict with an error
-rate, or says that it cannot tell. A calibration on human text of the same kind comes first:
-`gpt2 detect --calibrate FOLDER --model MODEL`. Short, edited and paraphrased text is not recognised; a verdict is no
-ground to accuse anyone."""
+rate, or says that it cannot tell. It needs a calibration on human text of the same kind; where none is in the model's
+folder, `gpt2 detect --calibrate FOLDER --out FILE --model MODEL` makes one. Text that was drawn with `--watermark
+KEYFILE` is told by `gpt2 detect FILE --watermark KEYFILE` from a few dozen tokens on. Short, edited and paraphrased
+text is not recognised; a verdict is no ground to accuse anyone."""

@@ -14,6 +14,7 @@ from gpt2.serve.limits import Limits
 from gpt2.serve.relay import ExactWork
 
 if TYPE_CHECKING:
+    from gpt2.detect import Calibration
     from gpt2.serve.vocabulary import Vocabulary
 
 
@@ -81,6 +82,19 @@ class ServedModel:
         """The text of each id; of one that is part of a character its bytes, as OpenAI writes them, so that no two
         ids have one name."""
         return [_name(piece) for piece in self.model.tokenizer.vocabulary.tokens]
+
+    @cached_property
+    def calibration(self) -> "Calibration | None":
+        """What `/v1/detect` compares with: the one in the model's folder.
+
+        Raises:
+            FormatError: it cannot be read.
+            MismatchError: it was made with another model.
+        """
+        found = self.model.calibration()
+        if found is not None:
+            found.check(self.model.fingerprint(), self.name)
+        return found
 
     @cached_property
     def vocabulary(self) -> "Vocabulary":

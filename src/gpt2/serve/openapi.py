@@ -128,6 +128,42 @@ _SEEN["properties"] |= {
     },
     "attention": {"type": ["array", "null"], "items": {"type": "array", "items": {"type": "number"}}},
 }
+_OPTIONAL_NUMBER = {"type": ["number", "null"]}
+_VERDICT = {"enum": ["generated", "human", "inconclusive", "uncalibrated"]}
+_DETECTION = _object(
+    object={"const": "detection"},
+    model={"type": "string"},
+    weights={"type": "string"},
+    verdict=_VERDICT,
+    p_value=_OPTIONAL_NUMBER,
+    false_positive_rate={"type": "number"},
+    least_tokens={"type": ["integer", "null"]},
+    reason={"type": "string"},
+    n_tokens={"type": "integer"},
+    n_normalised={"type": "integer"},
+    parts={
+        "type": "array",
+        "items": _object(
+            start={"type": "integer"},
+            end={"type": "integer"},
+            n_tokens={"type": "integer"},
+            n_compared={"type": "integer"},
+            verdict=_VERDICT,
+            p_human=_OPTIONAL_NUMBER,
+            p_generated=_OPTIONAL_NUMBER,
+            statistics={"type": "object", "additionalProperties": {"type": "number"}},
+            histogram={"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
+        ),
+    },
+    calibration={"type": ["object", "null"]},
+    text={"type": "string"},
+    token_ids=_COUNTS,
+    byte_ends=_COUNTS,
+    ranks=_COUNTS,
+    token_logprobs=_NUMBERS,
+    entropies=_NUMBERS,
+    pieces={"type": "object", "additionalProperties": {"type": "string"}},
+)
 _ASKED = _object(
     object={"const": "task"},
     task={"type": "string"},
@@ -142,6 +178,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
     ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (400, 404, 408, 413, 429)),
     ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (400, 404, 408, 413, 429)),
     ("/v1/inspect", "post", "What the model makes of a text.", schema.InspectRequest, _SEEN, (400, 404, 408, 413, 429)),
+    ("/v1/detect", "post", "Was a text generated?", schema.DetectRequest, _DETECTION, (400, 404, 408, 413, 429)),
     *(
         (
             f"/v1/tasks/{task}",

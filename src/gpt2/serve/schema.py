@@ -257,6 +257,17 @@ class InspectRequest(Strict):
     logit_bias: Bias = Field(default_factory=dict)
 
 
+class DetectRequest(Strict):
+    """`POST /v1/detect`: was a text generated? With an error rate, and the right to be inconclusive."""
+
+    model: str | None = None
+    text: str = Field(description="what to judge, from about 25 tokens on")
+    false_positive_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="how often human text of the calibration's kind may be called generated"
+    )
+    window: Annotated[int, Field(ge=25, le=MAX_INT)] = Field(200, description="tokens of a part of a long text")
+
+
 class TaskRequest(Strict):
     """`POST /v1/tasks/{task}`: what the model is asked for a summary, a translation or an answer."""
 

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { showMeasures } from "./charts.js";
+import { buildDetect } from "./detect.js";
 import { $, h, later } from "./dom.js";
 import { Editor } from "./editor.js";
 import { Inspector } from "./inspector.js";
@@ -86,6 +87,7 @@ buildTasks({ model: () => model().id, fail, open: (prompt) => {
   editor.put(prompt, prompt.length, { record: true });
   $("text").focus();
 } });
+buildDetect({ model: () => model().id, fail });
 const server = buildServer({ model });
 const tabs = [...document.querySelectorAll("[role=tab]")];
 

@@ -40,7 +40,7 @@ export async function read(text, model, signal) {
 }
 
 /** Offsets in UTF-8 to indices of the string. One inside a character becomes its end. */
-function characters(text, offsets) {
+export function characters(text, offsets) {
   const found = [];
   let bytes = 0;
   let index = 0;

@@ -1,0 +1,166 @@
+"""Training the baseline on pairs of human text and text that the user's own model writes after its beginnings.
+
+The texts that it is trained on do not count when its error rate is measured: every other human text is kept for that.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gpt2.backends.seam import Backend
+from gpt2.detect.calibrating import Write
+from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
+from gpt2.detect.reading import Reading, read
+from gpt2.detect.trained import FEATURES, Detector, features, terms_of
+from gpt2.errors import DataError, MissingExtraError
+from gpt2.tokenizer import Tokenizer
+
+SETTINGS = ({"temperature": 1.0}, {"temperature": 1.0, "top_k": 40}, {"temperature": 1.0, "top_p": 0.9})
+_PROMPT_TOKENS = 16
+_AT_ONCE = 16
+_LEAST_TEXTS = 198  # half of them measure the rate, and 1 % of fewer than 99 is none
+_TERMS = 1 << 16
+_STRENGTHS = tuple(4.0**k for k in range(-3, 4))  # inverse regularisation, 1/64 to 64, as in OpenAI's baseline
+
+Text = tuple[Reading, str]
+
+
+def train_detector(
+    human: Iterable[Sequence[int]],
+    *,
+    backend: Backend,
+    tokenizer: Tokenizer,
+    write: Write,
+    name: str,
+    fingerprint: str,
+    source: str,
+    seed: int = 0,
+    progress: Callable[[int, str], None] = lambda done, of: None,
+) -> Calibration:
+    """Train a detector, and measure its scores on texts that it was not trained on.
+
+    Args:
+        human: one passage of each human text, as `passages` gives them.
+        backend: reads both.
+        tokenizer: of the model.
+        write: continues prompts as the model does.
+        name, fingerprint: of the model.
+        source: what the human texts are, for people.
+        seed: of the samples and the lengths that texts are cut to.
+        progress: told how many texts of which sort are done.
+
+    Raises:
+        DataError: too few texts.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    _require_sklearn()
+    given = [list(ids) for ids in human if len(ids) >= _PROMPT_TOKENS + LENGTHS[0]]
+    if len(given) < _LEAST_TEXTS:
+        raise DataError(
+            f"The detector cannot be trained: {len(given):,} human texts reach {_PROMPT_TOKENS + LENGTHS[0]} tokens. "
+            f"Give at least {_LEAST_TEXTS}: one half trains it, the other measures its error rate."
+        )
+    of_humans: list[Text] = []
+    for done, ids in enumerate(given, start=1):
+        of_humans.append(_read(ids[_PROMPT_TOKENS:], backend, tokenizer))
+        progress(done, "human texts")
+    of_model: list[Text] = []
+    for text in _written([ids[:_PROMPT_TOKENS] for ids in given], tokenizer, write, seed=seed):
+        of_model.append(_read(tokenizer.encode(text)[: max(LENGTHS)] or tokenizer.encode(" "), backend, tokenizer))
+        progress(len(of_model), "texts of the model")
+    detector, strength = _fit(of_humans[::2], of_model[::2], tokenizer, seed=seed)
+    return calibrate(
+        (reading for reading, _ in of_humans[1::2]),
+        (reading for reading, _ in of_model[1::2]),
+        model=name,
+        fingerprint=fingerprint,
+        made_from={
+            "human": source,
+            "human_texts": len(given),
+            "generated_texts": len(of_model),
+            "generated_settings": list(SETTINGS),
+            "generated_prompt_tokens": _PROMPT_TOKENS,
+            "seed": seed,
+            "statistic": "trained detector",
+            "trained_on_texts": 2 * len(of_humans[::2]),
+            "inverse_regularisation": strength,
+        },
+        detector=detector,
+        decode=tokenizer.decode,
+    )
+
+
+def _require_sklearn() -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "The detector cannot be trained: scikit-learn is not installed. Install the extra that brings it: "
+            "pip install 'gpt2kit[detect]', or '.[detect]' in a checkout."
+        ) from error
+
+
+def _read(ids: Sequence[int], backend: Backend, tokenizer: Tokenizer) -> Text:
+    return read(backend, tokenizer, ids), tokenizer.decode(ids)
+
+
+def _written(beginnings: Sequence[list[int]], tokenizer: Tokenizer, write: Write, *, seed: int) -> Iterable[str]:
+    prompts = iter([tokenizer.decode(ids) for ids in beginnings])
+    n_batch, length = 0, max(LENGTHS)
+    while batch := list(islice(prompts, _AT_ONCE)):
+        setting = SETTINGS[n_batch % len(SETTINGS)]
+        yield from write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **setting)
+        n_batch += 1
+
+
+def _fit(
+    human: Sequence[Text], generated: Sequence[Text], tokenizer: Tokenizer, *, seed: int
+) -> tuple[Detector, float]:
+    """The regression whose regularisation does best on a fifth of the texts, trained again on all of them."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    draw = random.Random(seed)
+    texts: list[Text] = []
+    labels: list[int] = []
+    for label, some in ((0, human), (1, generated)):
+        for reading, text in some:
+            texts.append((reading, text))
+            cut = draw.choice([n for n in LENGTHS if n <= len(reading)] or [len(reading)])
+            texts.append((reading.first(cut), tokenizer.decode(reading.ids_T[:cut].tolist())))
+            labels += [label, label]
+    vectoriser = TfidfVectorizer(analyzer=_analyse, min_df=3, max_features=_TERMS)
+    try:
+        words: Any = vectoriser.fit_transform([text for _, text in texts])
+    except ValueError:  # no term is left
+        raise DataError("The detector cannot be trained: no word occurs in three texts. Give more texts.") from None
+    numbers = np.array([list(features(reading).values()) for reading, _ in texts])
+    mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
+    scale[scale == 0] = 1.0
+    x: Any = hstack([words, csr_matrix((numbers - mean) / scale)], format="csr")
+    y = np.array(labels)
+    held = np.arange(len(y)) // 2 % 5 == 0  # both cuts of a text are on one side
+
+    def fitted(strength: float, rows: Any) -> Any:
+        return LogisticRegression(solver="liblinear", C=strength, random_state=seed).fit(x[rows], y[rows])
+
+    best = max(_STRENGTHS, key=lambda strength: fitted(strength, ~held).score(x[held], y[held]))
+    found = fitted(best, np.ones(len(y), np.bool_))
+    names = vectoriser.get_feature_names_out().tolist()
+    weights = found.coef_[0]
+    return Detector(
+        terms={term: (float(idf), float(w)) for term, idf, w in zip(names, vectoriser.idf_, weights, strict=False)},
+        statistics={
+            feature: (float(m), float(s), float(w))
+            for feature, m, s, w in zip(FEATURES, mean, scale, weights[len(names) :], strict=True)
+        },
+        bias=float(found.intercept_[0]),
+    ), best
+
+
+def _analyse(text: str) -> list[str]:
+    return list(terms_of(text))
