@@ -16,6 +16,7 @@ from pathlib import Path
 import zstandard
 
 import gpt2
+from gpt2.cli.calibrating import table_of
 from gpt2.detect import CALIBRATION
 
 MODEL_MADE = (  # TinyStories, by the repositories that carry it
@@ -63,8 +64,8 @@ def main() -> None:
         made = replace(made, made_from={**made.made_from, "sources": dict(sources), "licences": dict(licences)})
         out = chosen.out or model.checkpoint.folder / CALIBRATION
     made.write(out)
-    for length in made.human:
-        print(length, len(made.human[length]), len(made.generated[length]), f"{made.power(length, 0.01):.0%}")
+    for row in table_of(made):
+        print(*row, sep="\t")
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def halves(calibration: Calibration, rate: float, rounds: int = 400) -> dict[str
     """False positives and power when half of the human texts judge the other half, by length."""
     draw, found = np.random.default_rng(0), {}
     for n, scores in calibration.human.items():
-        wrong, told = [], []
+        wrong, told = list[float](), list[list[float]]()
         for _ in range(rounds):
             order = draw.permutation(len(scores))
             known, fresh = np.sort(scores[order[::2]]), scores[order[1::2]]
@@ -231,12 +231,9 @@ def halves(calibration: Calibration, rate: float, rounds: int = 400) -> dict[str
                 return (1 + len(known) - np.searchsorted(known, x, "left")) / (1 + len(known))
 
             wrong.append(float((p(fresh) <= rate).mean()))
-            told.append(float((p(calibration.generated[n]) <= rate).mean()))
-        found[str(n)] = {
-            "texts": len(scores),
-            "false_positives": float(np.mean(wrong)),
-            "own_told": float(np.mean(told)),
-        }
+            told.append([float((p(own[n]) <= rate).mean()) for own in calibration.generated.values()])
+        shares = dict(zip(calibration.generated, np.mean(told, axis=0).tolist(), strict=True))
+        found[str(n)] = {"texts": len(scores), "false_positives": float(np.mean(wrong)), "own_told": shares}
     return found
 
 
@@ -361,10 +358,10 @@ def draw(work: Work, calibration: Calibration, values: Callable[[str, str], list
     )
     lengths = list(calibration.human)
     told = [
-        Line(name=f"at {rate:.0%} false positives", x=lengths, y=[calibration.power(each, rate) for each in lengths])
-        for rate in (0.05, 0.01)
+        Line(name=setting, x=lengths, y=[calibration.power(setting, each, 0.01) for each in lengths])
+        for setting in calibration.generated
     ]
-    title = f"Share of {name}'s own text that is told, by length"
+    title = f"Share of {name}'s own text told at 1 % false positives, by length"
     length_chart = LineChart(title=title, x_label="tokens", y_label="told", lines=told, log_x=True)
     write_svg(roc_chart, pictures / "detection-roc.svg")
     write_svg(length_chart, pictures / "detection-length.svg")

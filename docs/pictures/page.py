@@ -8,9 +8,20 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 FOLDER = Path(__file__).parent
+HUMAN = """When I wrote the following pages, or rather the bulk of them, I lived alone, in the woods, a mile from any \
+neighbor, in a house which I had built myself, on the shore of Walden Pond, in Concord, Massachusetts, and earned my \
+living by the labor of my hands only. I lived there two years and two months. At present I am a sojourner in civilized \
+life again.
+
+I should not obtrude my affairs so much on the notice of my readers if very particular inquiries had not been made by \
+my townsmen concerning my mode of life, which some would call impertinent, though they do not appear to me at all \
+impertinent, but, considering the circumstances, very natural and pertinent. Some have asked what I got to eat; if I \
+did not feel lonesome; if I was not afraid; and the like.
+
+"""  # Thoreau, Walden, 1854
 TEXT = "Once upon a time, there was a little girl named Lily. She loved her"
 
 
@@ -18,7 +29,7 @@ def main(url: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for scheme in ("light", "dark"):
-            context = browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme=scheme)
+            context = browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme=scheme, base_url=url)
             page = context.new_page()
             page.goto(url)
             expect(page.locator("#state")).to_have_attribute("data-state", "ready")
@@ -32,11 +43,28 @@ def main(url: str) -> None:
             page.locator("#text").evaluate("(area) => area.setSelectionRange(30, 30)")
             expect(page.locator("#inspector .bar.after").first).to_be_visible()
             page.wait_for_timeout(1000)
-            picture = FOLDER / f"page-{scheme}.png"
-            page.screenshot(path=picture)
-            Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+            keep(page, f"page-{scheme}.png")
+            page.locator("#tab-detect").click()
+            page.locator("#detect-text").fill(HUMAN + written(page))
+            page.locator("#detect-run").click()
+            expect(page.locator("#detect-said .answer")).not_to_be_empty()
+            page.wait_for_timeout(300)
+            keep(page, f"detect-{scheme}.png")
             context.close()
         browser.close()
+
+
+def written(page: Page) -> str:
+    """What the model itself writes, by its default settings of the page."""
+    body = {"prompt": "Once upon a time", "max_tokens": 330, "temperature": 0.8, "top_k": 40, "seed": 3}
+    return page.request.post("v1/completions", data=body).json()["choices"][0]["text"]
+
+
+def keep(page: Page, name: str) -> None:
+    """A screenshot of few colours."""
+    picture = FOLDER / name
+    page.screenshot(path=picture)
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def made(seed: int = 0, *, n_human: int = 300, own: float = OWN) -> Calibration:
     draw = np.random.default_rng(seed)
     return calibrate(
         (reading(draw, HUMAN) for _ in range(n_human)),
-        (reading(draw, own) for _ in range(100)),
+        {"top-k 40": (reading(draw, own) for _ in range(100))},
         model="tiny",
         fingerprint="f" * 64,
         made_from={"human": "drawn"},
@@ -136,7 +136,9 @@ def test_a_calibration_comes_back_from_its_file(calibration: Calibration, tmp_pa
     for length in LENGTHS:
         np.testing.assert_allclose(found.human[length], calibration.human[length], atol=1e-4)
         np.testing.assert_allclose(found.familiar[length], calibration.familiar[length], atol=1e-4)
-        np.testing.assert_allclose(found.generated[length], calibration.generated[length], atol=1e-4)
+        np.testing.assert_allclose(
+            found.generated["top-k 40"][length], calibration.generated["top-k 40"][length], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "gpt2 detect calibration", "version": 2}', "no"])

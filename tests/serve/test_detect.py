@@ -46,7 +46,7 @@ def test_with_a_calibration_there_is_a_verdict_and_another_models_is_refused(
     model = load(tmp_path / "sound", backend="reference")
     scores = {length: np.linspace(-400, -300, 999) for length in LENGTHS}
     made = {"model": "tiny", "made_from": {"human": "letters"}, "human": scores, "familiar": scores}
-    made["generated"] = scores
+    made["generated"] = {"top-k 40": scores}
     Calibration(fingerprint=model.fingerprint(), **made).write(tmp_path / "sound" / "calibration.json")
     Calibration(fingerprint="0" * 64, **made).write(tmp_path / "other" / "calibration.json")
     server = running(model, name="tiny")

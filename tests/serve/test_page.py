@@ -497,7 +497,7 @@ def calibrated(tiny_folder: Path, folder: Path) -> gpt2.LanguageModel:
         made_from={"human": "letters of 1890"},
         human=scores,
         familiar=scores,
-        generated={length: np.linspace(-1, 1, 99) for length in LENGTHS},
+        generated={"top-k 40": {length: np.linspace(-1, 1, 99) for length in LENGTHS}},
     ).write(folder / "calibration.json")
     return model
 

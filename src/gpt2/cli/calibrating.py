@@ -8,6 +8,7 @@ from gpt2.cli import output
 from gpt2.cli.status_line import StatusLine
 
 if TYPE_CHECKING:
+    from gpt2.detect import Calibration
     from gpt2.language_model import LanguageModel
 
 
@@ -44,12 +45,15 @@ def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples
                 progress=tell,
             )
     made.write(out)
-    rows = [("tokens", "human texts", "own texts", "told at 1 %")]
-    rows += [
-        (f"{n}", f"{len(made.human[n]):,}", f"{len(made.generated[n]):,}", f"{made.power(n, 0.01):.0%}")
-        for n in made.human
-    ]
-    output.write(output.table(rows, right=range(4)) + "\n")
+    output.write(output.table(table_of(made), right=range(2 + len(made.generated))) + "\n")
+
+
+def table_of(made: "Calibration") -> list[tuple[str, ...]]:
+    """By length, how many human texts there are and which share of the model's own is told at 1 %, by setting."""
+    rows: list[tuple[str, ...]] = [("tokens", "human texts", *(f"told: {setting}" for setting in made.generated))]
+    for n, human in made.human.items():
+        rows.append((f"{n}", f"{len(human):,}", *(f"{made.power(each, n, 0.01):.0%}" for each in made.generated)))
+    return rows
 
 
 def _texts(folder: Path, limit: int) -> Iterator[str]:

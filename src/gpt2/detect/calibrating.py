@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import Protocol
 
 from gpt2.backends.seam import Backend
@@ -11,10 +11,14 @@ from gpt2.detect.normalise import normalise
 from gpt2.detect.reading import Reading, read
 from gpt2.tokenizer import Tokenizer
 
-_PROMPT_TOKENS = 16
+PROMPT_TOKENS = 16
 _AT_ONCE = 16
 _CHARACTERS = 1 << 20  # of a text: no passage needs more
-_SETTINGS = ({"temperature": 1.0}, {"temperature": 1.0, "top_k": 40})
+SETTINGS = {
+    "temperature 1": {"temperature": 1.0},
+    "top-k 40": {"temperature": 1.0, "top_k": 40},
+    "temperature 0.8, top-k 40": {"temperature": 0.8, "top_k": 40},
+}
 
 
 class Write(Protocol):
@@ -56,16 +60,18 @@ def calibrate_model(
     def read_human() -> Iterator[Reading]:
         for done, ids in enumerate(human, start=1):
             if len(beginnings) < samples:
-                beginnings.append(list(ids[:_PROMPT_TOKENS]))
+                beginnings.append(list(ids[:PROMPT_TOKENS]))
             yield read(backend, tokenizer, ids)
             progress(done, "human texts")
 
-    def read_own() -> Iterator[Reading]:
-        for done, text in enumerate(_written(beginnings, tokenizer, write, seed=seed), start=1):
+    def read_own() -> dict[str, list[Reading]]:
+        own: dict[str, list[Reading]] = {setting: [] for setting in SETTINGS}
+        for done, (setting, text) in enumerate(write_own(beginnings, tokenizer, write, seed=seed), start=1):
             ids = tokenizer.encode(text)[: max(LENGTHS)]
             if ids:
-                yield read(backend, tokenizer, ids)
+                own[setting].append(read(backend, tokenizer, ids))
             progress(done, "texts of the model")
+        return own
 
     of_humans = list(read_human())  # first, for the beginnings
     return calibrate(
@@ -77,18 +83,23 @@ def calibrate_model(
             "human": source,
             "human_texts": len(of_humans),
             "generated_texts": len(beginnings),
-            "generated_settings": list(_SETTINGS),
-            "generated_prompt_tokens": _PROMPT_TOKENS,
+            "generated_settings": SETTINGS,
+            "generated_prompt_tokens": PROMPT_TOKENS,
             "seed": seed,
             "statistic": "curvature",
         },
     )
 
 
-def _written(beginnings: Sequence[list[int]], tokenizer: Tokenizer, write: Write, *, seed: int) -> Iterator[str]:
+def write_own(
+    beginnings: Sequence[list[int]], tokenizer: Tokenizer, write: Write, *, seed: int
+) -> Iterator[tuple[str, str]]:
+    """Setting and text of a continuation of each beginning, the settings taking turns."""
     prompts = iter([tokenizer.decode(ids) for ids in beginnings])
-    n_batch, length = 0, max(LENGTHS)
-    while batch := list(islice(prompts, _AT_ONCE)):
-        settings = _SETTINGS[n_batch % len(_SETTINGS)]
-        yield from write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **settings)
-        n_batch += 1
+    length = max(LENGTHS)
+    for n_batch, (setting, values) in enumerate(cycle(SETTINGS.items())):
+        batch = list(islice(prompts, _AT_ONCE))
+        if not batch:
+            return
+        for text in write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **values):
+            yield setting, text

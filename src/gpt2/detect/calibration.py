@@ -6,6 +6,7 @@ is exchangeable with the human texts of the calibration, the chance that its p-v
 whatever the model, the statistic or the distribution. It holds for text of the same kind, and for no other.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from gpt2.detect.reading import Reading
 from gpt2.detect.statistics import curvature, mean_logprob
 from gpt2.detect.trained import Detector
 from gpt2.errors import DataError, FormatError, MismatchError
-from gpt2.files import read_json, write_json
+from gpt2.files import read_json, write_text
 
 LENGTHS = (25, 35, 50, 70, 100, 140, 200, 280, 400)
 """In tokens, about half an octave apart: a text is read to the largest that it reaches, and compared with its like."""
@@ -41,7 +42,7 @@ class Calibration:
         made_from: where the human texts came from and how the model's own were made.
         human: length -> scores of human texts, ascending; curvatures, if there is no `detector`.
         familiar: length -> their mean log-probabilities, ascending.
-        generated: length -> scores of texts that the model wrote, ascending.
+        generated: how the model wrote ("top-k 40") -> length -> scores of such texts, ascending.
         detector: a trained one, whose log-odds the scores are.
     """
 
@@ -50,7 +51,7 @@ class Calibration:
     made_from: Mapping[str, Any]
     human: Mapping[int, Doubles]
     familiar: Mapping[int, Doubles]
-    generated: Mapping[int, Doubles]
+    generated: Mapping[str, Mapping[int, Doubles]]
     detector: Detector | None = None
 
     def score(self, reading: Reading, decode: Callable[[Sequence[int]], str]) -> float:
@@ -69,22 +70,24 @@ class Calibration:
         return (1 + len(known) - int(np.searchsorted(known, score, side="left"))) / (1 + len(known))
 
     def p_generated(self, length: int, score: float) -> float:
-        """The p-value of "this model wrote it": small where the score is below those of its own text."""
-        return _p_low(self.generated[length], score)
+        """The p-value of "this model wrote it": small where the score is below those of its own text in every way."""
+        return max(_p_low(own[length], score) for own in self.generated.values())
 
     def p_familiar(self, length: int, mean: float) -> float:
         """The p-value of "text of this kind": small where the model is more surprised than by the human texts."""
         return _p_low(self.familiar[length], mean)
 
-    def power(self, length: int, false_positive_rate: float) -> float:
-        """Which share of the model's own texts of this length would be called generated."""
-        own = self.generated[length]
-        return float(np.mean([self.p_human(length, score) <= false_positive_rate for score in own.tolist()]))
+    def power(self, setting: str, length: int, false_positive_rate: float) -> float:
+        """Which share of the model's own texts of this setting and length would be called generated."""
+        own = self.generated[setting][length].tolist()
+        return float(np.mean([self.p_human(length, score) <= false_positive_rate for score in own]))
 
-    def least_length(self, false_positive_rate: float, *, power: float = 0.9) -> int | None:
-        """Tokens from which at least this share of the model's own texts is told; None: at no length here."""
-        enough = [length for length in self.human if self.power(length, false_positive_rate) >= power]
-        return min(enough, default=None)
+    def least_lengths(self, false_positive_rate: float, *, power: float = 0.9) -> dict[str, int | None]:
+        """By setting, tokens from which at least this share of such texts is told; None: at no length here."""
+        return {
+            setting: min((n for n in own if self.power(setting, n, false_positive_rate) >= power), default=None)
+            for setting, own in self.generated.items()
+        }
 
     def check(self, fingerprint: str, name: str) -> None:
         """Refuse another model than the one it was made with.
@@ -101,13 +104,13 @@ class Calibration:
 
     def write(self, path: Path) -> None:
         """Write it as JSON, atomically."""
-        table = {
-            name: {str(length): [round(x, 4) for x in scores.tolist()] for length, scores in column.items()}
-            for name, column in (("human", self.human), ("familiar", self.familiar), ("generated", self.generated))
-        }
         facts = {"kind": _KIND, "version": _VERSION, "model": self.model, "fingerprint": self.fingerprint}
-        trained = {} if self.detector is None else {"detector": self.detector.as_json()}
-        write_json(path, {**facts, "made_from": dict(self.made_from), **table, **trained})
+        facts |= {"made_from": dict(self.made_from), "human": _plain(self.human), "familiar": _plain(self.familiar)}
+        facts |= {"generated": {setting: _plain(own) for setting, own in self.generated.items()}}
+        if self.detector is not None:
+            facts |= {"detector": self.detector.as_json()}
+        lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in facts.items()]
+        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -121,14 +124,11 @@ class Calibration:
         try:
             if (found["kind"], found["version"]) != (_KIND, _VERSION):
                 raise ValueError
-            columns = {
-                name: {int(length): np.sort(np.array(scores, np.float64)) for length, scores in found[name].items()}
-                for name in ("human", "familiar", "generated")
-            }
-            human, familiar, generated = columns["human"], columns["familiar"], columns["generated"]
-            if not human or not human.keys() == familiar.keys() == generated.keys():
+            human, familiar = _column(found["human"]), _column(found["familiar"])
+            generated = {str(setting): _column(own) for setting, own in found["generated"].items()}
+            if not human or not generated:
                 raise ValueError
-            if not all(x.ndim == 1 and len(x) and np.isfinite(x).all() for c in columns.values() for x in c.values()):
+            if any(other.keys() != human.keys() for other in (familiar, *generated.values())):
                 raise ValueError
             return cls(
                 model=str(found["model"]),
@@ -148,7 +148,7 @@ class Calibration:
 
 def calibrate(
     human: Iterable[Reading],
-    generated: Iterable[Reading],
+    generated: Mapping[str, Iterable[Reading]],
     *,
     model: str,
     fingerprint: str,
@@ -168,12 +168,17 @@ def calibrate(
     def score(reading: Reading) -> float:
         return curvature(reading) if detector is None else detector.score(reading, decode(reading.ids_T.tolist()))
 
-    by_human, by_model = _scores(human, score), _scores(generated, score)
-    usable = [n for n in LENGTHS if len(by_human[n]) >= _LEAST_TEXTS and by_model[n]]
+    by_human = _scores(human, score)
+    by_model = {setting: _scores(readings, score) for setting, readings in generated.items()}
+    by_model = {setting: own for setting, own in by_model.items() if own[LENGTHS[0]]}
+    usable = [
+        n for n in LENGTHS if len(by_human[n]) >= _LEAST_TEXTS and by_model and all(own[n] for own in by_model.values())
+    ]
     if not usable:
         raise DataError(
             f"No calibration can be made: {len(by_human[LENGTHS[0]]):,} human texts reach {LENGTHS[0]} tokens, and "
-            f"{len(by_model[LENGTHS[0]]):,} of the model's. Give at least {_LEAST_TEXTS} human texts."
+            f"{sum(len(own[LENGTHS[0]]) for own in by_model.values()):,} of the model's. Give at least {_LEAST_TEXTS} "
+            f"human texts."
         )
     return Calibration(
         model=model,
@@ -181,7 +186,9 @@ def calibrate(
         made_from=made_from,
         human={n: np.sort([score for score, _ in by_human[n]]) for n in usable},
         familiar={n: np.sort([mean for _, mean in by_human[n]]) for n in usable},
-        generated={n: np.sort([score for score, _ in by_model[n]]) for n in usable},
+        generated={
+            setting: {n: np.sort([score for score, _ in own[n]]) for n in usable} for setting, own in by_model.items()
+        },
         detector=detector,
     )
 
@@ -194,6 +201,17 @@ def _scores(readings: Iterable[Reading], score: Callable[[Reading], float]) -> d
                 first = reading.first(length)
                 found[length].append((score(first), mean_logprob(first)))
     return found
+
+
+def _plain(column: Mapping[int, Doubles]) -> dict[str, list[float]]:
+    return {str(length): [round(x, 4) for x in scores.tolist()] for length, scores in column.items()}
+
+
+def _column(found: Mapping[str, Any]) -> dict[int, Doubles]:
+    column = {int(length): np.sort(np.array(scores, np.float64)) for length, scores in found.items()}
+    if not all(x.ndim == 1 and len(x) and np.isfinite(x).all() for x in column.values()):
+        raise ValueError
+    return column
 
 
 def _p_low(known: Doubles, score: float) -> float:

@@ -5,22 +5,18 @@ The texts that it is trained on do not count when its error rate is measured: ev
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from gpt2.backends.seam import Backend
-from gpt2.detect.calibrating import Write
+from gpt2.detect.calibrating import PROMPT_TOKENS, SETTINGS, Write, write_own
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
 from gpt2.detect.reading import Reading, read
 from gpt2.detect.trained import FEATURES, Detector, features, terms_of
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.tokenizer import Tokenizer
 
-SETTINGS = ({"temperature": 1.0}, {"temperature": 1.0, "top_k": 40}, {"temperature": 1.0, "top_p": 0.9})
-_PROMPT_TOKENS = 16
-_AT_ONCE = 16
 _LEAST_TEXTS = 198  # half of them measure the rate, and 1 % of fewer than 99 is none
 _TERMS = 1 << 16
 _STRENGTHS = tuple(4.0**k for k in range(-3, 4))  # inverse regularisation, 1/64 to 64, as in OpenAI's baseline
@@ -57,32 +53,39 @@ def train_detector(
         MissingExtraError: scikit-learn is not installed.
     """
     _require_sklearn()
-    given = [list(ids) for ids in human if len(ids) >= _PROMPT_TOKENS + LENGTHS[0]]
+    given = [list(ids) for ids in human if len(ids) >= PROMPT_TOKENS + LENGTHS[0]]
     if len(given) < _LEAST_TEXTS:
         raise DataError(
-            f"The detector cannot be trained: {len(given):,} human texts reach {_PROMPT_TOKENS + LENGTHS[0]} tokens. "
+            f"The detector cannot be trained: {len(given):,} human texts reach {PROMPT_TOKENS + LENGTHS[0]} tokens. "
             f"Give at least {_LEAST_TEXTS}: one half trains it, the other measures its error rate."
         )
     of_humans: list[Text] = []
     for done, ids in enumerate(given, start=1):
-        of_humans.append(_read(ids[_PROMPT_TOKENS:], backend, tokenizer))
+        of_humans.append(_read(ids[PROMPT_TOKENS:], backend, tokenizer))
         progress(done, "human texts")
     of_model: list[Text] = []
-    for text in _written([ids[:_PROMPT_TOKENS] for ids in given], tokenizer, write, seed=seed):
+    settings: list[str] = []
+    for setting, text in write_own([ids[:PROMPT_TOKENS] for ids in given], tokenizer, write, seed=seed):
         of_model.append(_read(tokenizer.encode(text)[: max(LENGTHS)] or tokenizer.encode(" "), backend, tokenizer))
+        settings.append(setting)
         progress(len(of_model), "texts of the model")
     detector, strength = _fit(of_humans[::2], of_model[::2], tokenizer, seed=seed)
     return calibrate(
         (reading for reading, _ in of_humans[1::2]),
-        (reading for reading, _ in of_model[1::2]),
+        {
+            setting: [
+                reading for (reading, _), its in zip(of_model[1::2], settings[1::2], strict=True) if its == setting
+            ]
+            for setting in dict.fromkeys(settings)
+        },
         model=name,
         fingerprint=fingerprint,
         made_from={
             "human": source,
             "human_texts": len(given),
             "generated_texts": len(of_model),
-            "generated_settings": list(SETTINGS),
-            "generated_prompt_tokens": _PROMPT_TOKENS,
+            "generated_settings": SETTINGS,
+            "generated_prompt_tokens": PROMPT_TOKENS,
             "seed": seed,
             "statistic": "trained detector",
             "trained_on_texts": 2 * len(of_humans[::2]),
@@ -105,15 +108,6 @@ def _require_sklearn() -> None:
 
 def _read(ids: Sequence[int], backend: Backend, tokenizer: Tokenizer) -> Text:
     return read(backend, tokenizer, ids), tokenizer.decode(ids)
-
-
-def _written(beginnings: Sequence[list[int]], tokenizer: Tokenizer, write: Write, *, seed: int) -> Iterable[str]:
-    prompts = iter([tokenizer.decode(ids) for ids in beginnings])
-    n_batch, length = 0, max(LENGTHS)
-    while batch := list(islice(prompts, _AT_ONCE)):
-        setting = SETTINGS[n_batch % len(SETTINGS)]
-        yield from write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **setting)
-        n_batch += 1
 
 
 def _fit(

@@ -1,6 +1,6 @@
 """From readings of a text's parts to a verdict with an error rate, or to the honest "inconclusive"."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,7 +49,8 @@ class Verdict:
             neither. "uncalibrated": there is nothing to compare with.
         p_value: of "humans wrote all of it".
         false_positive_rate: that was asked for.
-        least_tokens: from which nine in ten of the model's own texts are told; None: at no length that was measured.
+        least_tokens: from which nine in ten of the model's own texts are told, of the setting that is told soonest;
+            None: at no length that was measured.
         reason: why, in a sentence for people.
         n_tokens: of the text.
         parts: in order; one for a short text.
@@ -114,13 +115,13 @@ def judge(
         )
     )
     p_value = _combined(p_values)
-    least = calibration.least_length(false_positive_rate) if calibration else None
-    verdict, reason = _say(parts, compared, p_value, false_positive_rate, calibration, least, len(ids))
+    lengths = calibration.least_lengths(false_positive_rate) if calibration else {}
+    verdict, reason = _say(parts, compared, p_value, false_positive_rate, calibration, lengths, len(ids))
     return Verdict(
         verdict=verdict,
         p_value=p_value,
         false_positive_rate=false_positive_rate,
-        least_tokens=least,
+        least_tokens=min((n for n in lengths.values() if n is not None), default=None),
         reason=reason,
         n_tokens=len(ids),
         parts=parts,
@@ -166,7 +167,7 @@ def _say(
     p_value: float | None,
     rate: float,
     calibration: Calibration | None,
-    least: int | None,
+    least: Mapping[str, int | None],
     n_tokens: int,
 ) -> tuple[Said, str]:
     if calibration is None:
@@ -182,13 +183,20 @@ def _say(
         return "human", f"{calibration.model} writes so in at most {rate:.2%} of cases; another model may"
     if p_value is None:
         return "inconclusive", next(each.why for each in compared)
-    if least is None:
-        told = f"{calibration.model} does not tell its own text reliably at any length up to {max(calibration.human)}"
-    elif n_tokens < least:
-        told = f"at this rate it could be told from about {least} tokens on"
-    else:
-        told = f"long enough (about {least} tokens would do), but it lies where human and generated text overlap"
-    return "inconclusive", told
+    return "inconclusive", _why_not(calibration, least, n_tokens)
+
+
+def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens: int) -> str:
+    told = {setting: n for setting, n in least.items() if n is not None}
+    never = " and ".join(setting for setting, n in least.items() if n is None)
+    if not told:
+        return f"{calibration.model} does not tell its own text reliably at any length up to {max(calibration.human)}"
+    enough = [setting for setting, n in told.items() if n <= n_tokens]
+    if not enough:
+        soonest = min(told, key=lambda setting: told[setting])
+        return f"at this rate its text ({soonest}) could be told from about {told[soonest]} tokens on"
+    why = f"long enough for text drawn with {' or '.join(enough)}, but it lies where human and generated text overlap"
+    return f"{why}; text drawn with {never} is told at no length" if never else why
 
 
 def _combined(p_values: Sequence[float]) -> float | None:
