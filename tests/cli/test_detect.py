@@ -60,6 +60,15 @@ def test_a_calibration_gives_a_verdict(detect, calibration: Path) -> None:
     assert found["parts"][0]["n_compared"] == 25
 
 
+def test_it_says_what_it_compared_with_and_which_file_is_missing(detect, calibration: Path) -> None:
+    ran = detect(TEXT, "--calibration", str(calibration))
+    assert "compared with 100 human texts: drawn" in ran.err
+    found = json.loads(detect(TEXT, "--json", "--calibration", str(calibration)).out)
+    assert found["calibration"]["human"] == "drawn"
+    ran = detect("no-such-essay.txt")
+    assert "there is no file no-such-essay.txt" in ran.err
+
+
 def test_a_calibration_of_another_model_is_refused(detect, calibration: Path, tmp_path: Path) -> None:
     other = json.loads(calibration.read_text(encoding="utf-8")) | {"fingerprint": "0" * 64}
     (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")

@@ -2,17 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from gpt2.cli import output, reading
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
-
-if TYPE_CHECKING:
-    from gpt2.detect import Verdict
+from gpt2.cli.verdicts import shown, texts_of
 
 log = logging.getLogger("gpt2")
 
@@ -100,7 +97,7 @@ def detect(
         with choice.load(auto_weights="fp32") as model:
             make(model, human, out, limit=limit, samples=None if train else samples)
         return
-    texts = list(_texts(text, errors=errors))
+    texts = list(texts_of(text, errors=errors))
     if watermark is not None:
         from gpt2.cli.marks import write_marks
         from gpt2.cli.tokenize import tokenizer_of, vocab_size_of
@@ -115,40 +112,14 @@ def detect(
 
     given = Calibration.read(calibration) if calibration else None
     with choice.load(auto_weights="fp32") as model:
+        given = given or model.calibration()
+        made_from = None if given is None else given.made_from
         for where, each in texts:
             found = model.detect(each, calibration=given, false_positive_rate=rate, window=window)
             if as_json:
-                output.write_json({"file": where, "model": model.name} | dataclasses.asdict(found))
+                facts = {"file": where, "model": model.name, "calibration": made_from and dict(made_from)}
+                output.write_json(facts | dataclasses.asdict(found))
             else:
-                output.write(_shown(found, f"{where}: " if where else "") + "\n")
-
-
-def _texts(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
-    """Name and text of each: a file, the text files of a folder, standard input, or the text itself."""
-    path = Path(text) if text and text != "-" and len(text) < 256 and "\n" not in text else None
-    if path is not None and path.exists():
-        files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
-        if not files:
-            raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
-        yield from ((str(file), reading.read_file(file, errors=errors)) for file in files)
-        return
-    given = reading.read_text(text, errors=errors)
-    if given is None:
-        raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
-    yield None, given
-
-
-def _shown(found: "Verdict", where: str) -> str:
-    p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
-    lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
-    if found.n_normalised:
-        lines.append(f"{found.n_normalised:,} look-alike or invisible characters were put back before reading.")
-    for part in found.parts:
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in part.statistics.items())
-        counts = "/".join(map(str, part.histogram))
-        p_value = "" if part.p_human is None else f" p {part.p_human:.3g};"
-        lines.append(
-            f"  characters {part.start:,}-{part.end:,}: {part.verdict};{p_value} {numbers}; "
-            f"top 10/100/1000/rest {counts}"
-        )
-    return "\n".join(lines)
+                output.write(shown(found, f"{where}: " if where else "") + "\n")
+        if made_from and not as_json:
+            log.info("compared with %s human texts: %s", made_from.get("human_texts"), made_from.get("human"))

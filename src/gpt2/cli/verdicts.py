@@ -1,0 +1,52 @@
+"""What `gpt2 detect` reads, and a verdict as it is written for people."""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2.cli import reading
+
+if TYPE_CHECKING:
+    from gpt2.detect import Verdict
+
+log = logging.getLogger("gpt2")
+
+_FILE_NAME = re.compile(r"\S{1,250}\.(?:txt|md|text|jsonl?|html?|docx?|pdf)", re.IGNORECASE)
+
+
+def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
+    """Name and text of each: a file, the text files of a folder, standard input, or the text itself."""
+    path = Path(text) if text and text != "-" and len(text) < 256 and "\n" not in text else None
+    if path is not None and path.exists():
+        files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
+        if not files:
+            raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
+        yield from ((str(file), reading.read_file(file, errors=errors)) for file in files)
+        return
+    given = reading.read_text(text, errors=errors)
+    if text and _FILE_NAME.fullmatch(text):
+        log.warning("there is no file %s: its name is judged as a text", text)
+    if given is None:
+        raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
+    yield None, given
+
+
+def shown(found: "Verdict", where: str) -> str:
+    """The verdict, its reason, and a line for each part."""
+    p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
+    lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
+    if found.n_normalised:
+        lines.append(f"{found.n_normalised:,} look-alike or invisible characters were put back before reading.")
+    for part in found.parts:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in part.statistics.items())
+        counts = "/".join(map(str, part.histogram))
+        p_value = "" if part.p_human is None else f" p {part.p_human:.3g};"
+        lines.append(
+            f"  characters {part.start:,}-{part.end:,}: {part.verdict};{p_value} {numbers}; "
+            f"top 10/100/1000/rest {counts}"
+        )
+    return "\n".join(lines)
