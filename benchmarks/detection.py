@@ -253,9 +253,6 @@ def main() -> None:
 
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
         name = model.name
-        calibration = Calibration.read(chosen.calibration) if chosen.calibration else model.calibration()
-        assert calibration is not None, "the verdict's error rates need a calibration: benchmarks/calibration.py"
-        calibration.check(model.fingerprint(), model.name)
         work = Work(chosen.work / "read.jsonl", model, chosen.seconds)
         held = held_out(chosen.corpus)[:n]
         ids = [model.tokenizer.encode(each["text"]) for each in held]
@@ -282,9 +279,12 @@ def main() -> None:
             todo.append(("attack human text of 100 tokens before", mixed))
         pieces = (work.read(each, texts, 300 if "before" in each else MOST_TOKENS) for each, texts in todo)
         complete = own is not None and all(pieces)
-    if not complete:
-        print(f"{len(work.done)} texts read; run again to go on")
-        sys.exit(75)
+        if not complete:
+            print(f"{len(work.done)} texts read; run again to go on")
+            sys.exit(75)
+        calibration = Calibration.read(chosen.calibration) if chosen.calibration else model.calibration()
+        assert calibration is not None, "the verdict's error rates need a calibration: benchmarks/calibration.py"
+        calibration.check(model.fingerprint(), model.name)
     report(work, calibration, name)
 
 

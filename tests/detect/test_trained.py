@@ -1,6 +1,7 @@
 """The trained baseline: scikit-learn's regression, applied without it, with error rates from texts it has not seen."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gpt2.detect import Calibration, Detector, Reading, judge, training
-from gpt2.detect.calibration import LENGTHS
 from gpt2.detect.trained import FEATURES, terms_of
-from gpt2.errors import DataError, FormatError
+from gpt2.errors import DataError, FormatError, MissingExtraError
 from gpt2.tokenizer import Tokenizer
 
 TEXTS = ["The cat sat on the mat; the cat slept.", "A dog, a cat & 2 dogs! Été, the dog's", "mat mat mat", ""]
@@ -107,7 +107,12 @@ def test_it_comes_back_from_its_file(trained: Calibration, tokenizer: Tokenizer,
             Calibration.read(path)
 
 
+def test_training_without_scikit_learn_names_the_extra(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingExtraError, match=r"gpt2kit\[detect\]"):
+        train(tokenizer, monkeypatch, 198)
+
+
 def test_too_few_texts_train_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="at least 198"):
         train(tokenizer, monkeypatch, 197)
-    assert LENGTHS[0] == 25
