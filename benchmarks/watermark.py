@@ -75,8 +75,10 @@ def written(
             if over():
                 return None
             model.noise = KEY if marked else POSITION
+            began = time.process_time()
             done = model.generate(list(PROMPTS), n=samples, seed=5, max_tokens=max(LENGTHS), ignore_eot=True, **setting)
             kept[key] = [sample.text for completion in done for sample in completion.samples]
+            kept[f"{key}|seconds"] = [str(time.process_time() - began)]
             path.write_text(json.dumps(kept), encoding="utf-8")
     return kept
 
@@ -167,6 +169,10 @@ def row_of(model: gpt2.LanguageModel, name: str, texts: dict[str, list[str]], hu
         "told_by_other_keys": {
             "readings": len(OTHERS) * len(windows(marked, 200)),
             "told": sum(read_mark(each, key).p_value <= LEVEL for key in OTHERS for each in windows(marked, 200)),
+        },
+        "processor_seconds": {
+            each: float(texts[f"{name}|{is_marked}|seconds"][0])
+            for each, is_marked in (("marked", True), ("unmarked", False))
         },
         "marked": cost(model, marked),
         "unmarked": cost(model, plain),

@@ -77,3 +77,23 @@ def test_what_cannot_be_done(gpt2, key: Path, tmp_path: Path) -> None:
         assert expected in ran.err
         assert secret_of(key)[:8] not in ran.out + ran.err
     assert not (tmp_path / "a.key").exists()
+
+
+def test_a_green_list_there_and_back(gpt2, tmp_path: Path) -> None:
+    key = tmp_path / "green.json"
+    assert gpt2("detect", "--new-key", str(key), "--green", "lefthash").code == 0
+    number = str(json.loads(key.read_text(encoding="ascii"))["hashing_key"])
+    marked = gpt2("generate", "The harbour", *WRITE, "--watermark", str(key))
+    greedy = gpt2("generate", "The harbour", "--max-tokens", "40", "--ignore-eot", "--temperature", "0", "--quiet",
+                  "--watermark", str(key))  # fmt: skip
+    for text in (marked.out, greedy.out):
+        ran = gpt2("detect", "--watermark", str(key), "--rate", "0.001", stdin=text.encode())
+        assert ran.out.startswith("marked with this key (p = ")
+        assert "tokens are green, z = " in ran.out
+        assert number not in ran.out + ran.err
+    ran = gpt2("detect", "--watermark", str(key), "--rate", "0.001", "--json", stdin=marked.out.encode())
+    found = json.loads(ran.out)
+    assert found["marked"] is True
+    assert found["z_score"] > 3
+    assert gpt2("detect", "--new-key", str(key), "--green", "lefthash").code == 1
+    assert gpt2("detect", "a text", "--green", "lefthash").code == 2
