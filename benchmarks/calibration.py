@@ -3,21 +3,28 @@
     python benchmarks/calibration.py CORPUS/validation.jsonl.zst [--model gpt2-mini] [--out FILE]
 
 The texts are held-out documents of the sources that gpt2-mini was trained on, one passage of each, without the
-stories that another model wrote. To be run again whenever the weights change: a calibration of others is refused.
+stories that another model wrote. To be run again whenever the weights change (with another
+`--work`, or without the old one): a calibration of others is refused.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import zstandard
 
 import gpt2
+from gpt2.backends import Backend
 from gpt2.cli.calibrating import table_of
-from gpt2.detect import CALIBRATION
+from gpt2.detect import CALIBRATION, Reading, passages, read
+from gpt2.detect.calibrating import calibrate_model
 
 MODEL_MADE = (  # TinyStories, by the repositories that carry it
     "czhou578/train-gpt2",
@@ -25,6 +32,37 @@ MODEL_MADE = (  # TinyStories, by the repositories that carry it
     "s-ajaykumar/smallGPT",
     "Aditya584cloud/small-scale-gpt2-type-from-scratch",
 )
+
+
+class Work:
+    """What was written and read before, so that a run may stop after a while and the next goes on."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.until = path, time.monotonic() + seconds
+        self.known: dict[str, Any] = {}
+        if path.is_file():
+            self.known = dict(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+
+    def keep(self, key: str, value: Any) -> None:
+        self.known[key] = value
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps((key, value)) + "\n")
+        if time.monotonic() > self.until:
+            print(f"{len(self.known)} steps done; run again to go on")
+            sys.exit(75)
+
+    def written(self, prompts: list[str], write: Callable[[], list[str]], settings: dict[str, Any]) -> list[str]:
+        key = f"written {settings['seed']}"
+        if key not in self.known:
+            self.keep(key, write())
+        return self.known[key]
+
+    def read(self, backend: Backend, tokenizer: gpt2.Tokenizer, ids: Sequence[int]) -> Reading:
+        key = "read " + " ".join(map(str, ids))
+        if key not in self.known:
+            found = read(backend, tokenizer, ids)
+            self.keep(key, {field.name: getattr(found, field.name).tolist() for field in fields(found)})
+        return Reading(**{name: np.array(values) for name, values in self.known[key].items()})
 
 
 def owner_of(source: str) -> str:
@@ -40,6 +78,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--limit", type=int, default=None, help="documents; all")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after these (exit code 75)")
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "results" / "calibration-work.jsonl")
     parser.add_argument("--out", type=Path, default=None, help="the model's folder")
     chosen = parser.parse_args()
 
@@ -50,16 +90,23 @@ def main() -> None:
     ][: chosen.limit]
     sources = Counter(owner_of(document["source"]) for document in documents)
     licences = Counter(document["licence"] for document in documents)
-    began = time.monotonic()
+    work = Work(chosen.work, chosen.seconds)
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
-        made = model.calibrate(
-            (document["text"] for document in documents),
+        made = calibrate_model(
+            passages((document["text"] for document in documents), model.tokenizer, seed=0),
+            backend=model.exact_backend(),
+            tokenizer=model.tokenizer,
+            write=lambda prompts, **settings: work.written(
+                prompts, lambda: [each.text for each in model.generate(prompts, **settings)], settings
+            ),
+            name=model.name,
+            fingerprint=model.fingerprint(),
             source=f"{len(documents)} held-out documents of openly licensed sources: books, encyclopedia, "
             "documentation, dialogue; no text that a model wrote",
             samples=chosen.samples,
-            progress=lambda done, of: (
-                print(f"{time.monotonic() - began:.0f} s: {done} {of}", flush=True) if done % 20 == 0 else None
-            ),
+            seed=0,
+            progress=lambda done, of: print(f"{done} {of}", flush=True) if done % 50 == 0 else None,
+            read=work.read,
         )
         made = replace(made, made_from={**made.made_from, "sources": dict(sources), "licences": dict(licences)})
         out = chosen.out or model.checkpoint.folder / CALIBRATION

@@ -8,7 +8,8 @@ from typing import Protocol
 from gpt2.backends.seam import Backend
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
 from gpt2.detect.normalise import normalise
-from gpt2.detect.reading import Reading, read
+from gpt2.detect.reading import Reading
+from gpt2.detect.reading import read as read_tokens
 from gpt2.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
@@ -53,8 +54,9 @@ def calibrate_model(
     samples: int,
     seed: int,
     progress: Callable[[int, str], None],
+    read: Callable[[Backend, Tokenizer, Sequence[int]], Reading] = read_tokens,
 ) -> Calibration:
-    """See `LanguageModel.calibrate`."""
+    """See `LanguageModel.calibrate`; `read` may remember what was read before."""
     beginnings: list[list[int]] = []
 
     def read_human() -> Iterator[Reading]:
