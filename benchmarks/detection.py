@@ -14,6 +14,7 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ def row_of(reading: Reading) -> dict[str, Any]:
     }
 
 
-def auroc(human: list[float], generated: list[float]) -> float:
+def auroc(human: list[float], generated: list[float]) -> float | None:
+    if not human or not generated:
+        return None
     h, g = np.sort(human), np.array(generated)
     below, ties = np.searchsorted(h, g, "left"), np.searchsorted(h, g, "right")
     return float(((below + ties) / 2).mean() / len(h))
@@ -246,6 +249,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=100, help="of each kind; twice as many of the pairs")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--report", action="store_true", help="when the time is over, report what was read so far")
     parser.add_argument("--work", type=Path, default=FOLDER / "results" / "detection-work")
     chosen = parser.parse_args()
     n = chosen.texts
@@ -279,7 +283,7 @@ def main() -> None:
             todo.append(("attack human text of 100 tokens before", mixed))
         pieces = (work.read(each, texts, 300 if "before" in each else MOST_TOKENS) for each, texts in todo)
         complete = own is not None and all(pieces)
-        if not complete:
+        if not complete and not chosen.report:
             print(f"{len(work.done)} texts read; run again to go on")
             sys.exit(75)
         calibration = Calibration.read(chosen.calibration) if chosen.calibration else model.calibration()
@@ -299,6 +303,7 @@ def report(work: Work, calibration: Calibration, name: str) -> None:
         "calibration": dict(calibration.made_from),
     }
     names = STATISTICS
+    result["texts"] = dict(Counter(row["name"] for row in work.done.values()))
     result["auroc"] = {}
     for pair, published in PUBLISHED.items():
         result["auroc"][f"GPT-2 XL, {pair}"] = {
@@ -344,9 +349,13 @@ def draw(work: Work, calibration: Calibration, values: Callable[[str, str], list
     pictures = FOLDER.parent / "docs" / "pictures"
     curves = []
     for pair in PUBLISHED:
+        if not work.rows(f"{pair} sampled"):
+            continue
         x, y = roc(values(f"{pair} human", "curvature"), values(f"{pair} sampled", "curvature"))
         curves.append(Line(name=f"GPT-2 XL, {pair}", x=x, y=y))
     for setting in SETTINGS:
+        if not work.rows(f"own {setting}"):
+            continue
         x, y = roc(values("held-out human", "curvature"), values(f"own {setting}", "curvature"))
         curves.append(Line(name=f"own, {setting}", x=x, y=y))
     roc_chart = LineChart(

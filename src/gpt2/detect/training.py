@@ -5,6 +5,7 @@ The texts that it is trained on do not count when its error rate is measured: ev
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,11 @@ def train_detector(
 
 
 def _require_sklearn() -> None:
-    try:
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as error:
+    if find_spec("sklearn") is None:
         raise MissingExtraError(
             "The detector cannot be trained: scikit-learn is not installed. Install the extra that brings it: "
             "pip install 'gpt2kit[detect]', or '.[detect]' in a checkout."
-        ) from error
+        )
 
 
 def _read(ids: Sequence[int], backend: Backend, tokenizer: Tokenizer) -> Text:
@@ -127,7 +126,8 @@ def _fit(
             cut = draw.choice([n for n in LENGTHS if n <= len(reading)] or [len(reading)])
             texts.append((reading.first(cut), tokenizer.decode(reading.ids_T[:cut].tolist())))
             labels += [label, label]
-    vectoriser = TfidfVectorizer(analyzer=_analyse, min_df=3, max_features=_TERMS)
+    analyzer: Any = _analyse
+    vectoriser = TfidfVectorizer(analyzer=analyzer, min_df=3, max_features=_TERMS)
     try:
         words: Any = vectoriser.fit_transform([text for _, text in texts])
     except ValueError:  # no term is left
