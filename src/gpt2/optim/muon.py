@@ -21,14 +21,14 @@ _ROUNDS = 5
 def orthogonalize(g_NOI: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
     """Bring the singular values of each matrix near 1, keeping its singular vectors: Newton-Schulz, batched.
 
-    A zero matrix stays zero. On a GPU the products run in bfloat16, which is many times faster there and enough: the
-    rounds bring singular values near 1 whatever small errors came before.
+    A zero matrix stays zero. On a GPU with bfloat16 units the products run on them, which is many times faster and
+    enough: the rounds bring singular values near 1 whatever small errors came before.
     """
     a, b, c = _QUINTIC
     tall = g_NOI.shape[-2] > g_NOI.shape[-1]
     x = g_NOI.mT if tall else g_NOI  # the Gram matrix is then the smaller of the two
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    x = x.to(torch.bfloat16) if x.is_cuda else x
+    x = x.to(torch.bfloat16) if x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else x
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -34,12 +34,12 @@ class AttentionKernels:
 
 def choose_attention(model: ModelConfig, precision: Precision, *, sequences: int, seq_tokens: int) -> AttentionKernels:
     """Try the kernels forward and backward, at the shape of a micro-batch, and order them by time; on a GPU only."""
-    if precision.device.type != "cuda" or precision.dtype != torch.bfloat16:
+    if precision.device.type != "cuda" or not precision.is_short:
         return AttentionKernels()
     seconds: dict[SDPBackend, float] = {}
     for kernel in _CANDIDATES:
         try:
-            seconds[kernel] = _seconds(kernel, model, precision.device, sequences, seq_tokens)
+            seconds[kernel] = _seconds(kernel, model, precision, sequences, seq_tokens)
         except RuntimeError as error:  # a GPU or a build without it
             _log.debug("attention by %s: %s", kernel.name, error)
     order = tuple(sorted(seconds, key=seconds.__getitem__))
@@ -48,8 +48,9 @@ def choose_attention(model: ModelConfig, precision: Precision, *, sequences: int
     return AttentionKernels((*order, *_OTHERS))
 
 
-def _seconds(kernel: SDPBackend, model: ModelConfig, device: torch.device, sequences: int, seq_tokens: int) -> float:
-    x_BTD = torch.randn(sequences, seq_tokens, 3 * model.n_embd, device=device, dtype=torch.bfloat16)
+def _seconds(kernel: SDPBackend, model: ModelConfig, precision: Precision, sequences: int, seq_tokens: int) -> float:
+    device = precision.device
+    x_BTD = torch.randn(sequences, seq_tokens, 3 * model.n_embd, device=device, dtype=precision.dtype)
     x_BTD.requires_grad_()
     events: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(_TRIES + 1)]
     for at in range(-2, _TRIES):  # the first ones load and plan

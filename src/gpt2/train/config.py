@@ -161,11 +161,12 @@ class RunConfig:
         folder: of the run; empty: the run cannot start.
         seed: of the first weights, the order of the data and the rows of the loss.
         device: where it computes.
-        dtype: of the matrix products; weights and optimizer are float32.
+        dtype: of the matrix products; weights and optimizer are float32. fp16 is for GPUs without bf16: the loss is
+            scaled so that gradients stay within its range.
         threads: on a CPU; 0: its physical cores.
         micro_batch_tokens: of one forward and backward pass; 0: chosen by the device.
         compile: have PyTorch compile the blocks and the softmax of the loss.
-        residual: dtype of the residual stream, where the products are in bf16: less to read and write, less exact.
+        residual: dtype of the residual stream; bf16 only where the products are: less to read and write, less exact.
         validate_every_steps: 0: only at the end.
         validation_tokens: of one measurement; 0: all there are.
         sample_every_steps: 0: never.
@@ -180,7 +181,7 @@ class RunConfig:
     folder: str = ""
     seed: int = 1
     device: str = "auto"
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int = 0
     micro_batch_tokens: int = 0
     compile: bool = False

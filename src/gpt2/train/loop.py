@@ -72,7 +72,11 @@ class Run:
         self.stop = self.learner.processes.any(self.stop, self.learner.precision.device)
         progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
         progress.seconds += report.seconds
-        if report.skipped:
+        scale = self.learner.loss_scale
+        progress.loss_scale, progress.loss_scale_steps = scale.factor, scale.good_steps
+        if report.overflowed:
+            _log.info("step %d skipped: a gradient overflowed; the loss is scaled by %g now", report.step, scale.factor)
+        elif report.skipped:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
             _log.warning(
@@ -108,6 +112,9 @@ class Run:
         states.restore(self.learner, state)
         torch.set_rng_state(state.rng)
         self.progress = state.progress
+        scale = self.learner.loss_scale
+        if not scale.fixed:
+            scale.factor, scale.good_steps = state.progress.loss_scale, state.progress.loss_scale_steps
 
     def _return_to_last_good(self) -> None:
         """Weights and optimizer as last saved; the data go on, so that the same batches do not come again."""

@@ -10,6 +10,8 @@ from gpt2.train.config import RunConfig
 
 # Without one of these a CPU computes bf16 products element by element, hundreds of times slower than fp32.
 _FAST_BF16 = ("avx512-bf16", "amx-bf16", "neon-bf16")
+_FAST_FP16_CAPABILITY = (7, 0)  # NVIDIA's Volta, the first with units for products in float16
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,12 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """A context in which the forward pass runs its products in `dtype`."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=self.dtype if self.is_short else None, enabled=self.is_short)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a number of the products has 16 bits."""
+        return self.dtype in (torch.bfloat16, torch.float16)
 
 
 def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = None) -> Precision:
@@ -43,11 +50,12 @@ def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = 
     """
     device = _device(run.device)
     if run.dtype != "auto":
-        dtype = torch.bfloat16 if run.dtype == "bf16" else torch.float32
-        return Precision(device=device, dtype=dtype, reason="as asked")
+        return Precision(device=device, dtype=_DTYPES[run.dtype], reason="as asked")
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         reason = "this GPU has bf16 units" if fast else "this GPU has no bf16 units"
+        if not fast and torch.cuda.get_device_capability(device) >= _FAST_FP16_CAPABILITY:
+            return Precision(device=device, dtype=torch.float16, reason=f"{reason} but fp16 units")
     elif device.type == "cpu":
         sets = machine.instruction_sets() if instruction_sets is None else instruction_sets
         found = [name for name in _FAST_BF16 if name in sets]

@@ -45,6 +45,8 @@ class Progress:
         skipped: steps skipped because loss or gradient was not finite.
         skipped_in_a_row: of these, the last ones without a good step between.
         returns: how often the run went back to a saved state since its last good step.
+        loss_scale: what the loss is multiplied by, in float16; otherwise 1.
+        loss_scale_steps: since it last changed.
     """
 
     step: int = 0
@@ -56,6 +58,8 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     returns: int = 0
+    loss_scale: float = 1.0
+    loss_scale_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

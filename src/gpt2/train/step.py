@@ -29,6 +29,7 @@ from gpt2.train.objective import Objective
 from gpt2.train.parallel import Processes
 from gpt2.train.precision import Precision
 from gpt2.train.rounding import ROUND, rounded
+from gpt2.train.scaling import LossScale
 
 _log = logging.getLogger("gpt2")
 _MOMENTUM_START = 0.85
@@ -47,6 +48,7 @@ class StepReport:
         grad_norm: Euclidean length of the whole gradient, before clipping.
         lr: AdamW's learning rate.
         skipped: loss or gradient was not finite, and nothing was updated.
+        overflowed: that may be for want of range alone; the loss is scaled by half as much from now on.
         seconds: it took.
     """
 
@@ -56,6 +58,7 @@ class StepReport:
     grad_norm: float
     lr: float
     skipped: bool
+    overflowed: bool = False
     seconds: float
 
 
@@ -72,6 +75,7 @@ class Learner:
     Attributes:
         sharing: "none", "ddp" or "fsdp": how processes hold the model.
         micro_tokens: of one forward and backward pass; halved where the device has no memory for it.
+        loss_scale: what gradients are multiplied by until they are complete.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Learner:
             softmax=fused_softmax() if compiled else None,
             chunk_tokens=chunk_tokens(config, precision),
             recompute=config.run.recompute,
-            residual=precision.dtype if config.run.residual == "bf16" else None,
+            residual=torch.bfloat16 if config.run.residual == "bf16" and precision.dtype == torch.bfloat16 else None,
         )
         seq_tokens = max(length for _, length in config.schedule.sequence)
         self._attention = choose_attention(
@@ -107,6 +111,7 @@ class Learner:
         self.sharing = parallel.choose(config, self.processes, precision.device)
         self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
         self.optimizers = build_optimizers(model, config.optim)  # of the shared parameters
+        self.loss_scale = LossScale.of_float16() if precision.dtype == torch.float16 else LossScale()
 
     def step(
         self,
@@ -135,9 +140,15 @@ class Learner:
         with self.rounded(progress):
             summed_loss = self._backward(inputs_BT, targets_BT, wanted_BT, self._rows(targets_BT, progress, step), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.loss_scale.factor != 1.0:
+            for gradient in gradients:
+                gradient.mul_(1.0 / self.loss_scale.factor)
+        norm = nn.utils.get_total_norm(gradients)
         loss, grad_norm = torch.stack((summed_loss, whole(norm).to(summed_loss.dtype))).tolist()
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        overflowed = not finite and self.loss_scale.can_fall
+        self.loss_scale.adjust(finite=finite)
         if finite:
             if limit := self.config.optim.clip_norm:
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
@@ -151,6 +162,7 @@ class Learner:
             grad_norm=grad_norm,
             lr=lr,
             skipped=not finite,
+            overflowed=overflowed,
             seconds=time.perf_counter() - began,
         )
 
@@ -203,7 +215,8 @@ class Learner:
         n_wanted = inputs_BT.size if wanted_BT is None else max(1, int(wanted_BT.sum()))
         while True:
             try:
-                return self._accumulate(inputs_BT, targets_BT, wanted_BT, rows, step, 1.0 / n_wanted)
+                factor = self.loss_scale.factor
+                return self._accumulate(inputs_BT, targets_BT, wanted_BT, rows, step, factor / n_wanted) / factor
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
