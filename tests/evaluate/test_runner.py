@@ -4,6 +4,8 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -120,3 +122,9 @@ def test_the_model_of_other_weights_is_another(model: LanguageModel, tmp_path: P
     assert runner.hash_of_model(tmp_path) == one
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert runner.hash_of_model(tmp_path) != one
+
+
+def test_a_vocabulary_without_an_end_of_text_token(lambada: Benchmark, tmp_path: Path) -> None:
+    strange: Any = SimpleNamespace(tokenizer=SimpleNamespace(eot=None))
+    with pytest.raises(DataError, match="its vocabulary has no end-of-text token"):
+        evaluate(strange, [lambada], tmp_path, version="1")
