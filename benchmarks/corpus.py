@@ -128,13 +128,20 @@ def step_costs(pages: Pages) -> dict[str, dict[str, float]]:
     return costs
 
 
-def run(program: str, warc: Path, out: Path, environment: dict[str, str], model: Path) -> float:
-    """CPU seconds of a process and its children."""
-    before = os.times()
+def run(program: str, warc: Path, out: Path, environment: dict[str, str], model: Path) -> tuple[float, int]:
+    """CPU seconds of a process and its children, and the memory of the largest of them in bytes.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     command = [sys.executable, "-c", program, str(warc), str(out), str(model)]
-    subprocess.run(command, check=True, env=environment, stderr=subprocess.PIPE)
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    with tempfile.TemporaryFile() as said:
+        started = subprocess.Popen(command, env=environment, stderr=said)
+        _, status, used = os.wait4(started.pid, 0)
+        if status:
+            said.seek(0)
+            raise RuntimeError(said.read().decode(errors="replace")[-600:])
+    return used.ru_utime + used.ru_stime, used.ru_maxrss << 10
 
 
 def kept(out: Path) -> int:
@@ -157,15 +164,18 @@ def compare(name: str, pages: Pages, chosen: argparse.Namespace, place: Path) ->
     theirs = {**os.environ, **({"PYTHONPATH": chosen.datatrove} if chosen.datatrove else {})}
     sides = {"gpt2 corpus": (OURS, dict(os.environ)), "datatrove": (THEIRS, theirs)}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
+    memory: dict[str, int] = dict.fromkeys(sides, 0)
     documents: dict[str, int] = {}
     for turn in range(chosen.rounds):
         for side, (program, variables) in sides.items():
             out = place / f"{name}-{side.split()[0]}-{turn}"
             try:
-                seconds[side].append(run(program, warc, out, variables, chosen.language_model))
-            except subprocess.CalledProcessError as error:
-                print(f"{side} failed: {error.stderr.decode(errors='replace')[-600:]}")
+                used, peak = run(program, warc, out, variables, chosen.language_model)
+            except RuntimeError as error:
+                print(f"{side} failed: {error}")
                 continue
+            seconds[side].append(used)
+            memory[side] = max(memory[side], peak)
             documents[side] = kept(out)
     html_bytes = sum(len(data) for _, data in pages)
     found = {
@@ -173,6 +183,7 @@ def compare(name: str, pages: Pages, chosen: argparse.Namespace, place: Path) ->
             "cpu_seconds": each,
             "pages_per_cpu_second": len(pages) / statistics.median(each),
             "html_megabytes_per_cpu_second": html_bytes / 1e6 / statistics.median(each),
+            "peak_memory_bytes": memory[side],
             "documents_kept": documents[side],
         }
         for side, each in seconds.items()
