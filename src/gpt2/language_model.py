@@ -434,6 +434,14 @@ class LanguageModel:
 
         return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
+    def embed(self, texts: str | Sequence[str], *, pooling: str = "mean") -> NDArray[np.float32]:
+        """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`."""
+        from gpt2.inspect import embed
+
+        several = [texts] if isinstance(texts, str) else texts
+        vectors_ND = embed(self.exact_backend(), self.head, self.tokenizer, several, pooling=pooling)
+        return vectors_ND[0] if isinstance(texts, str) else vectors_ND
+
     def patch(
         self,
         text: Prompt,

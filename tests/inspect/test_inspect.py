@@ -31,6 +31,26 @@ def close(got: NDArray[Any], wanted: Any, tolerance: float = TOLERANCE) -> None:
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_text_as_a_vector_is_the_last_hidden_state_pooled(
+    backend: Backend, head: Head, tokenizer: Tokenizer, referee: Any, pooling: str
+) -> None:
+    texts = (TEXT, "Another, of another length.")
+    got_ND = inspect.embed(backend, head, tokenizer, texts, pooling=pooling)
+    assert got_ND.dtype == np.float32
+    for got_D, text in zip(got_ND, texts, strict=True):
+        states_TD = hugging_face(referee, tuple(tokenizer.encode(text))).hidden_states[-1][0]  # after the last norm
+        close(got_D, states_TD.mean(0) if pooling == "mean" else states_TD[-1])
+    assert inspect.embed(backend, head, tokenizer, []).shape == (0, backend.config.n_embd)
+
+
+def test_pooling_and_empty_texts_are_refused(backend: Backend, head: Head, tokenizer: Tokenizer) -> None:
+    with pytest.raises(GenerationError, match="mean or last"):
+        inspect.embed(backend, head, tokenizer, ["a"], pooling="max")
+    with pytest.raises(GenerationError, match="empty"):
+        inspect.embed(backend, head, tokenizer, ["a", ""])
+
+
 def lens_of(referee: Any, ids: tuple[int, ...]) -> NDArray[np.float64]:
     """Log-probabilities at every depth by another way: hooks on transformers' blocks, in PyTorch and float64."""
     import torch

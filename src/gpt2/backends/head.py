@@ -23,11 +23,14 @@ class Head:
             "wte"
         )  # as it lies in the file, where that is fp32: no copy of the largest matrix
 
+    def normed(self, residual_RD: Floats) -> Floats:
+        """Rows of the residual stream after the last layer norm."""
+        return reference.layer_norm(residual_RD, self._g_D, self._b_D, self._config.layer_norm_epsilon)
+
     def read(self, residual_RD: Floats, want: Want) -> Result:
         """What `want` asks of rows of the residual stream, at whatever depth they were traced; not its trace.
 
         Raises:
             BackendError: a logit is not a finite number, so the weights are damaged.
         """
-        normed_RD = reference.layer_norm(residual_RD, self._g_D, self._b_D, self._config.layer_norm_epsilon)
-        return read_out(want, normed_RD, lambda x_ND: x_ND @ self._wte_VD.T, self._config.vocab_size)
+        return read_out(want, self.normed(residual_RD), lambda x_ND: x_ND @ self._wte_VD.T, self._config.vocab_size)

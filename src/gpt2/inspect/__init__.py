@@ -4,6 +4,7 @@ Each is a function from a backend and a text to a frozen result whose arrays end
 [depths, T, V] logits, however long the text.
 """
 
+from gpt2.inspect.embedding import embed
 from gpt2.inspect.heads import Attention, attention
 from gpt2.inspect.lens import Lens, logit_lens
 from gpt2.inspect.patching import Patching, patch
@@ -18,6 +19,7 @@ __all__ = [
     "TokenView",
     "activations",
     "attention",
+    "embed",
     "logit_lens",
     "patch",
     "view_token",

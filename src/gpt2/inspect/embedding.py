@@ -1,0 +1,44 @@
+"""A text as one vector: the last layer's states, normalised as before the head, and pooled over its tokens.
+
+GPT-2 was not trained for this: vectors of texts that mean alike tend to lie near each other, and a model made for
+search does better. The last token has seen the whole text; the mean keeps more of its words.
+
+Axes: N texts, T tokens, D embedding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt2.backends.head import Head
+from gpt2.backends.seam import Backend, Floats
+from gpt2.errors import GenerationError
+from gpt2.inspect.reading import Text
+from gpt2.inspect.residual import activations
+from gpt2.tokenizer import Tokenizer
+
+
+def embed(
+    backend: Backend, head: Head, tokenizer: Tokenizer, texts: Sequence[Text], *, pooling: str = "mean"
+) -> Floats:
+    """One vector a text, [N, D].
+
+    Args:
+        backend: any.
+        head: of the same model.
+        tokenizer: likewise.
+        texts: or ids, each within the context.
+        pooling: the mean over the tokens, or the last one's state.
+
+    Raises:
+        ContextError: a text is longer than the context.
+        GenerationError: an empty text, or no such pooling.
+    """
+    if pooling not in ("mean", "last"):
+        raise GenerationError(f"Tokens cannot be pooled by {pooling!r}: say mean or last.")
+    vectors_ND = np.empty((len(texts), backend.config.n_embd), np.float32)
+    for n, text in enumerate(texts):
+        [last_TD] = activations(backend, tokenizer, text, depths=backend.config.n_layer).residual_LTD
+        states_TD = head.normed(last_TD)
+        vectors_ND[n] = states_TD.mean(axis=0) if pooling == "mean" else states_TD[-1]
+    return vectors_ND
