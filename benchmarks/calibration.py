@@ -3,8 +3,7 @@
     python benchmarks/calibration.py CORPUS/validation.jsonl.zst [--model gpt2-mini] [--out FILE]
 
 The texts are held-out documents of the sources that gpt2-mini was trained on, one passage of each, without the
-stories that another model wrote. To be run again whenever the weights change (with another
-`--work`, or without the old one): a calibration of others is refused.
+stories that another model wrote. To be run again whenever the weights change: a calibration of others is refused.
 """
 
 import argparse
@@ -35,10 +34,10 @@ MODEL_MADE = (  # TinyStories, by the repositories that carry it
 
 
 class Work:
-    """What was written and read before, so that a run may stop after a while and the next goes on."""
+    """What these weights wrote and read before, so that a run may stop after a while and the next goes on."""
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.until = path, time.monotonic() + seconds
+    def __init__(self, path: Path, seconds: float, weights: str) -> None:
+        self.path, self.until, self.weights = path, time.monotonic() + seconds, weights[:12]
         self.known: dict[str, Any] = {}
         if path.is_file():
             self.known = dict(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
@@ -52,13 +51,13 @@ class Work:
             sys.exit(75)
 
     def written(self, prompts: list[str], write: Callable[[], list[str]], settings: dict[str, Any]) -> list[str]:
-        key = f"written {settings['seed']}"
+        key = f"{self.weights} wrote {settings['seed']}"
         if key not in self.known:
             self.keep(key, write())
         return self.known[key]
 
     def read(self, backend: Backend, tokenizer: gpt2.Tokenizer, ids: Sequence[int]) -> Reading:
-        key = "read " + " ".join(map(str, ids))
+        key = f"{self.weights} read {' '.join(map(str, ids))}"
         if key not in self.known:
             found = read(backend, tokenizer, ids)
             self.keep(key, {field.name: getattr(found, field.name).tolist() for field in fields(found)})
@@ -90,8 +89,8 @@ def main() -> None:
     ][: chosen.limit]
     sources = Counter(owner_of(document["source"]) for document in documents)
     licences = Counter(document["licence"] for document in documents)
-    work = Work(chosen.work, chosen.seconds)
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
+        work = Work(chosen.work, chosen.seconds, model.fingerprint())
         made = calibrate_model(
             passages((document["text"] for document in documents), model.tokenizer, seed=0),
             backend=model.exact_backend(),

@@ -253,21 +253,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=FOLDER / "results" / "detection-work")
     chosen = parser.parse_args()
     n = chosen.texts
-    chosen.work.mkdir(parents=True, exist_ok=True)
-
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
+        chosen.work /= model.fingerprint()[:12]
+        chosen.work.mkdir(parents=True, exist_ok=True)
         name = model.name
         work = Work(chosen.work / "read.jsonl", model, chosen.seconds)
         held = held_out(chosen.corpus)[:n]
         ids = [model.tokenizer.encode(each["text"]) for each in held]
         own = own_texts(chosen.work / "own.json", model, [model.tokenizer.decode(each[:16]) for each in ids], work.over)
         todo: list[tuple[str, list[str]]] = []
-        for pair in PUBLISHED:
-            human, sampled = pairs(chosen.data, pair, 2 * n)
-            todo += [(f"{pair} human", human), (f"{pair} sampled", sampled)]
         todo.append(("held-out human", [model.tokenizer.decode(each[16 : 16 + MOST_TOKENS]) for each in ids]))
         if own is not None:
             todo += [(f"own {setting}", texts) for setting, texts in own.items()]
+        for pair in PUBLISHED:
+            human, sampled = pairs(chosen.data, pair, 2 * n)
+            todo += [(f"{pair} human", human), (f"{pair} sampled", sampled)]
         detection = chosen.data / "detection"
         todo.append(
             ("WebText human", [each["text"] for each in jsonl(detection / "webtext_human/webtext.test.jsonl")][: 3 * n])

@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=FOLDER / "results" / "watermark-work")
     chosen = parser.parse_args()
     until = time.monotonic() + chosen.seconds
-    chosen.work.mkdir(parents=True, exist_ok=True)
 
     human: list[str] = []
     if chosen.human:
@@ -121,6 +120,8 @@ def main() -> None:
             human = [text for text in (json.loads(line)["text"] for line in lines) if len(text) > 3000]
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
         tokenizer = model.tokenizer
+        chosen.work /= model.fingerprint()[:12]
+        chosen.work.mkdir(parents=True, exist_ok=True)
         texts = written(model, chosen.work / "texts.json", chosen.samples, lambda: time.monotonic() > until)
         if texts is None:
             print("run again to go on")

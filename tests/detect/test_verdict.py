@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpt2
 from gpt2.detect import Calibration, Reading, judge, normalise, passages
 from gpt2.detect.calibration import LENGTHS, calibrate
 from gpt2.detect.verdict import _combined
@@ -179,3 +180,19 @@ def test_look_alikes_are_put_back() -> None:
 def test_one_passage_a_text(tokenizer: Tokenizer) -> None:
     texts = ["too short", " word" * 300, " word" * 5000]
     assert [len(ids) for ids in passages(texts, tokenizer, seed=0)] == [300, 400]
+
+
+def test_the_shipped_calibration_is_of_the_shipped_weights() -> None:
+    """Made anew with them: `python benchmarks/calibration.py`."""
+    with gpt2.load("gpt2-mini") as model:
+        shipped = model.calibration()
+        if shipped is None:
+            pytest.skip("gpt2-mini ships no calibration now")
+        shipped.check(model.fingerprint(), model.name)
+        path = model.checkpoint.folder / "calibration.json"
+    assert path.stat().st_size < 100_000
+    assert min(len(scores) for scores in shipped.human.values()) >= 99
+    assert sum(shipped.made_from["sources"].values()) == sum(shipped.made_from["licences"].values())
+    assert not any("TinyStories" in licence for licence in shipped.made_from["licences"])
+    with pytest.raises(MismatchError, match="--calibrate"):
+        shipped.check("0" * 64, "another")
