@@ -1,322 +1,271 @@
-"""The server under load, peers beside it on the same weights. Writes results/serve.json.
+"""The server under load, faults and bad input, peers beside it. Each subcommand adds its figures to results/serve.json.
 
-    python benchmarks/serve.py [--shape gpt2] [--seconds 20] [--llama PYTHON] [--transformers PYTHON]
+    python benchmarks/serve.py                       all but soak, shortly, on the model inside the package
+    python benchmarks/serve.py throughput --shape gpt2 --llama LLAMA_SERVER --transformers PYTHON
+    python benchmarks/serve.py overload | leaving | memory | fuzz | restart | soak      [--shape gpt2] [--weights int8]
 
-An open-loop generator: requests come at random moments (Poisson) at a rate that does not wait for answers, at
-0.5 to 8 times what the server can do; so a slow answer does not hide the next request's wait. Peers are run where the
-Python that has them is named: one with `llama-cpp-python[server]`, one with `transformers[serving]`. Without --shape
-the model inside the package is served, and the peers get it converted.
+throughput   16 streams, each asking again when it has its answer; servers take turns, ours first and last
+overload     an open-loop generator at 0.5 to 8 times what 16 streams get: what is answered, refused, how soon
+leaving      a client leaves in the middle of a stream among 8 others: until its place is free
+memory       of the process over many short requests, of which a tenth are left in the middle
+fuzz         requests that should not be: no 5xx, and neighbours get the text they get alone
+restart      kill -9 in the middle of a stream, and start again
+soak         all of that for as long as it is told
+
+--shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`; PYTHON has
+`transformers[serving]`. No two requests begin alike, so that no server is spared the reading of a prompt.
 """
 
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import json
-import os
 import random
 import re
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from inference import random_folder
+from serving import fuzz as fuzzing
+from serving import processes
+from serving.client import ask, body, closed, get, open_loop, quantiles
 
-import gpt2
 from gpt2.bench import facts
-from gpt2.config import PUBLISHED
 from gpt2.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
-PROMPT = "The house at the end of the street had been empty for years before anybody thought of asking why. " * 2
-STREAMS, TOKENS, SEEDS = 16, 64, 8
+KNOWN = 8  # requests whose text is known, asked again and again
 
 
-@dataclasses.dataclass
-class Reply:
-    status: int = 0
-    text: str = ""
-    n_tokens: int = 0
-    first_seconds: float | None = None
-    seconds: float = 0.0
-    complete: bool = False
+def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Every server is up from the beginning; they take turns, in the order there and back."""
+    with contextlib.ExitStack() as stack:
+        servers = {f"gpt2 {chosen.weights}": stack.enter_context(processes.ours(folder, chosen.weights))}
+        if chosen.llama:
+            servers["llama.cpp q8_0"] = stack.enter_context(processes.llama(chosen.llama, folder))
+        if chosen.transformers:
+            servers["transformers"] = stack.enter_context(processes.transformers(chosen.transformers, folder))
+        for server in servers.values():  # some load the model at the first request
+            first = asyncio.run(ask(server.port, body(server.model, 1 << 20, tokens=4, plain=True)))
+            assert first.complete, first
+        slow = [name for name in servers if name == "transformers"]  # one turn of it takes as long as all the others
+        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+        for turn, name in enumerate([*(fast := [name for name in servers if name not in slow]), *slow, *fast[::-1]]):
+            server = servers[name]
 
+            def make(number: int, turn: int = turn, name: str = name, model: str = server.model) -> dict[str, Any]:
+                return body(model, 10_000 * turn + number, plain=name == "transformers")
 
-async def ask(port: int, model: str, *, seed: int, tokens: int = TOKENS, sample: bool = True) -> Reply:
-    """One streamed completion over a connection of its own."""
-    reply, began = Reply(), time.perf_counter()
-    fields = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "stream": True, "seed": seed}
-    body = json.dumps(fields | {"temperature": 1.0 if sample else 0.0}).encode()
-    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    writer = None
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        reply.status = int((await reader.readline()).split()[1])
-        async for line in reader:
-            if not line.startswith(b"data: "):
-                continue
-            if line.strip() == b"data: [DONE]":
-                reply.complete = True
-                break
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                break
-            for choice in chunk["choices"]:
-                if choice.get("text"):
-                    reply.first_seconds = reply.first_seconds or time.perf_counter() - began
-                    reply.text += choice["text"]
-                    reply.n_tokens += 1
-    except (OSError, ValueError, IndexError):
-        pass
-    finally:
-        if writer is not None:
-            writer.close()
-    reply.seconds = time.perf_counter() - began
-    return reply
-
-
-async def closed(port: int, model: str, seconds: float, streams: int = STREAMS) -> dict[str, Any]:
-    """So many streams, each asking again as soon as it has its answer."""
-    end, replies = time.perf_counter() + seconds, list[Reply]()
-
-    async def stream(number: int) -> None:
-        while time.perf_counter() < end:
-            replies.append(await ask(port, model, seed=number % SEEDS))
-
-    began = time.perf_counter()
-    await asyncio.gather(*map(stream, range(streams)))
-    taken = time.perf_counter() - began
-    tokens = sum(reply.n_tokens for reply in replies)
+            found = asyncio.run(closed(server.port, make, chosen.seconds))
+            turns[name].append(found)
+            print(f"  {name}: {found['tokens_per_second']:.0f} tokens/s, {found}", flush=True)
+    first = next(iter(servers))
+    speed = {name: statistics.mean(each["tokens_per_second"] for each in rounds) for name, rounds in turns.items()}
     return {
-        "streams": streams,
-        "tokens_per_second": tokens / taken,
-        "requests_per_second": len(replies) / taken,
-        "first_token_ms": quantiles([r.first_seconds for r in replies if r.first_seconds]),
-        "incomplete": sum(not reply.complete for reply in replies),
+        "tokens_per_second": speed,
+        "times_the_peer": {name: speed[first] / speed[name] for name in speed if name != first},
+        "turns": turns,
     }
 
 
-async def open_loop(port: int, model: str, rate: float, seconds: float, known: dict[int, str]) -> dict[str, Any]:
-    """Requests at `rate` a second, whatever becomes of them."""
-    draw, tasks = random.Random(1), list[asyncio.Task[Reply]]()
-    began = time.perf_counter()
-    at = 0.0
-    while (at := at + draw.expovariate(rate)) < seconds:
-        await asyncio.sleep(max(0.0, began + at - time.perf_counter()))
-        tasks.append(asyncio.create_task(ask(port, model, seed=len(tasks) % SEEDS)))
-    replies = await asyncio.gather(*tasks)
-    taken = time.perf_counter() - began
-    taken_in = [reply for reply in replies if reply.status == 200]
-    refused = [reply.seconds for reply in replies if reply.status == 429]
-    wrong = sum(r.complete and r.text != known[n % SEEDS] for n, r in enumerate(replies) if r.status == 200)
-    return {
-        "rate": rate,
-        "requests": len(replies),
-        "answered": sum(reply.complete for reply in taken_in),
-        "refused": len(refused),
-        "lost": sum(not reply.complete for reply in taken_in)
-        + sum(reply.status not in (200, 429) for reply in replies),
-        "wrong": wrong,
-        "goodput_tokens_per_second": sum(reply.n_tokens for reply in taken_in if reply.complete) / taken,
-        "first_token_ms": quantiles([r.first_seconds for r in taken_in if r.first_seconds]),
-        "refusal_ms": quantiles(refused),
-    }
+def overload(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    with processes.ours(folder, chosen.weights, *chosen.flags) as server:
+
+        def make(number: int) -> dict[str, Any]:
+            return body("m", number % KNOWN)
+
+        known = [asyncio.run(ask(server.port, make(number))).text for number in range(KNOWN)]
+        at_capacity = asyncio.run(closed(server.port, make, chosen.seconds))
+        found: dict[str, Any] = {"flags": chosen.flags, "capacity": at_capacity, "loads": []}
+        for factor in chosen.factors:
+            rate = factor * at_capacity["requests_per_second"]
+            load, replies = asyncio.run(open_loop(server.port, make, rate, chosen.seconds))
+            load["wrong"] = sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
+            load["of_capacity"] = load["goodput_tokens_per_second"] / at_capacity["tokens_per_second"]
+            found["loads"].append({"factor": factor} | load)
+            print(f"  {factor} x: {load}", flush=True)
+    return found
 
 
-async def leaving(port: int, model: str, times: int = 10) -> dict[str, float]:
-    """Milliseconds from a client's leaving in the middle of a stream to its place being free."""
-    found: list[float] = []
-    for number in range(times):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        fields = {
-            "model": model,
-            "prompt": PROMPT,
-            "max_tokens": 900,
-            "stream": True,
-            "seed": number,
-            "ignore_eos": True,
-        }
-        body = json.dumps(fields).encode()
-        writer.write(
-            f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        )
-        writer.write(body)
-        for _ in range(20):
-            await reader.readline()
-        writer.transport.abort()
-        began = time.perf_counter()
-        while running(await get(port, "/metrics")):
-            await asyncio.sleep(0.002)
-        found.append(time.perf_counter() - began)
-    return quantiles(found)
+def leaving(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    async def measure(port: int) -> dict[str, Any]:
+        others = [asyncio.create_task(ask(port, body("m", n, tokens=chosen.tokens))) for n in range(8)]
+        found: list[float] = []
+        for number in range(20):
+            data = json.dumps(body("m", 100 + number, tokens=500)).encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+            writer.write(head.encode() + data)
+            for _ in range(20):
+                await reader.readline()
+            there = _running(await get(port, "/metrics"))
+            writer.transport.abort()
+            began = time.monotonic()
+            while _running(await get(port, "/metrics")) >= there:
+                await asyncio.sleep(0.001)
+            found.append(time.monotonic() - began)
+        assert not any(other.done() for other in others), "the others ended first: give --tokens more"
+        for other in others:
+            other.cancel()
+        return {"leaving_ms": quantiles(found), "step_ms": _step_ms(await get(port, "/metrics"))}
+
+    with processes.ours(folder, chosen.weights) as server:
+        found = asyncio.run(measure(server.port))
+    found["allowed_ms"] = found["step_ms"] + 50
+    return found
 
 
-async def get(port: int, path: str) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    data = await reader.read()
-    writer.close()
-    return data.decode()
+def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    async def some(port: int, first: int, n: int) -> None:
+        gate = asyncio.Semaphore(32)
+
+        async def one(number: int) -> None:
+            async with gate:
+                if number % 10:
+                    await ask(port, body("m", number, tokens=4))
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(ask(port, body("m", number, tokens=64)), 0.05)
+
+        await asyncio.gather(*(one(first + i) for i in range(n)))
+
+    with processes.ours(folder, chosen.weights) as server:
+        held = [(0, server.rss_mb())]
+        for part in range(10):
+            asyncio.run(some(server.port, part * chosen.requests // 10, chosen.requests // 10))
+            held.append(((part + 1) * chosen.requests // 10, server.rss_mb()))
+            print(f"  {held[-1]}", flush=True)
+    return {"rss_mb": held, "growth_after_the_first_tenth_mb": held[-1][1] - held[1][1]}
 
 
-def running(metrics: str) -> float:
+def fuzz(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    draw = random.Random(chosen.seed)
+    statuses: Counter[int] = Counter()
+    bad: list[str] = []
+
+    async def one(port: int, data: bytes, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            status = 0
+            with contextlib.suppress(OSError, TimeoutError, ValueError, IndexError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(data)
+                    if writer.can_write_eof() and draw.random() < 0.1:
+                        writer.write_eof()
+                    status = int((await asyncio.wait_for(reader.readline(), 20)).split()[1])
+                    await asyncio.wait_for(reader.read(), 20)
+                finally:
+                    writer.close()
+            statuses[status] += 1
+            if status >= 500:
+                bad.append(data.decode("latin-1"))
+
+    async def all_of_them(port: int) -> int:
+        gate, wrong = asyncio.Semaphore(16), 0
+        known = [(await ask(port, body("m", number, tokens=16))).text for number in range(KNOWN)]
+        for start in range(0, chosen.requests, 200):
+            n = min(200, chosen.requests - start)
+            fuzzed = asyncio.gather(*(one(port, fuzzing.request(draw), gate) for _ in range(n)))
+            neighbours = await asyncio.gather(*(ask(port, body("m", number, tokens=16)) for number in range(KNOWN)))
+            wrong += sum(reply.text != text for reply, text in zip(neighbours, known, strict=True))
+            await fuzzed
+        return wrong
+
+    with processes.ours(folder, chosen.weights, "--max-receive-seconds", "3") as server:
+        began = time.monotonic()
+        wrong = asyncio.run(all_of_them(server.port))
+        seconds, alive = time.monotonic() - began, "200" in asyncio.run(get(server.port, "/health/ready"))[:20]
+    answers = {str(status): n for status, n in sorted(statuses.items())}
+    found = {"requests": chosen.requests, "statuses": answers, "neighbours_wrong": wrong, "alive": alive}
+    return found | {"seconds": seconds, "server_errors": bad[:5]}
+
+
+def restart(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    async def begin(port: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ask(port, body("m", 1, tokens=500)), 0.5)
+
+    with tempfile.TemporaryDirectory() as cache:
+        found: list[float] = []
+        for _ in range(chosen.times + 1):
+            with processes.ours(folder, chosen.weights, kill=True, XDG_CACHE_HOME=cache) as server:
+                found.append(server.start_seconds)
+                asyncio.run(begin(server.port))
+    return {"first_start_seconds": found[0], "restart_seconds": found[1:], "median": statistics.median(found[1:])}
+
+
+def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Loads that change from minute to minute; every answer is compared with the text it has alone."""
+
+    def make(number: int) -> dict[str, Any]:
+        return body("m", number % KNOWN, tokens=16)
+
+    with processes.ours(folder, chosen.weights) as server:
+        known = [asyncio.run(ask(server.port, make(number))).text for number in range(KNOWN)]
+        capacity = asyncio.run(closed(server.port, make, 10))["requests_per_second"]
+        end, held, total = time.monotonic() + 60 * chosen.minutes, [(0.0, server.rss_mb())], Counter[str]()
+        draw, began = random.Random(chosen.seed), time.monotonic()
+        while time.monotonic() < end:
+            load, replies = asyncio.run(open_loop(server.port, make, capacity * draw.choice([0.5, 1, 2, 4, 8]), 20))
+            for name in ("requests", "answered", "refused", "lost"):
+                total[name] += load[name]
+            total["wrong"] += sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
+            held.append((time.monotonic() - began, server.rss_mb()))
+            print(f"  {held[-1][0]:.0f} s, {held[-1][1]:.0f} MB, {dict(total)}", flush=True)
+    return {"minutes": chosen.minutes, **total, "rss_mb": held}
+
+
+def _running(metrics: str) -> float:
     return float(re.search(r"gpt2_num_requests_running\{.*\} (\S+)", metrics)[1])  # type: ignore[index]
 
 
-async def memory(port: int, model: str, pid: int, requests: int) -> list[tuple[int, float]]:
-    """Megabytes of the process over so many short requests, a tenth of them left in the middle."""
-    found = [(0, rss_mb(pid))]
-    gate = asyncio.Semaphore(32)
-
-    async def one(number: int) -> None:
-        async with gate:
-            if number % 10:
-                await ask(port, model, seed=number, tokens=4)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ask(port, model, seed=number, tokens=64), 0.05)
-
-    for done in range(0, requests, max(1, requests // 10)):
-        await asyncio.gather(*(one(done + i) for i in range(max(1, requests // 10))))
-        found.append((done + max(1, requests // 10), rss_mb(pid)))
-    return found
+def _step_ms(metrics: str) -> float:
+    """The mean time between two tokens of a sequence."""
+    total, n = (
+        float(re.search(rf"gpt2_inter_token_latency_seconds_{name}\{{.*\}} (\S+)", metrics)[1])  # type: ignore[index]
+        for name in ("sum", "count")
+    )
+    return 1e3 * total / n
 
 
-def rss_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
-
-
-def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, 99th percentile and worst, in milliseconds."""
-    if not seconds:
-        return {}
-    ordered = sorted(seconds)
-    at_99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return {"p50": 1e3 * statistics.median(ordered), "p99": 1e3 * at_99, "worst": 1e3 * ordered[-1]}
-
-
-@contextlib.contextmanager
-def server(command: Sequence[str], port: int, probe: str) -> Iterator[tuple[int, float]]:
-    """A server as a process: its id, and the seconds from its start to its first answer."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(f"GET {probe} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-                if connection.recv(100)[9:12] == b"200":
-                    break
-            if process.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-            time.sleep(0.01)
-        yield process.pid, time.perf_counter() - began
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def measure_ours(folder: Path, weights: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "gpt2",
-        "serve",
-        "--model",
-        f"m={folder}",
-        "--weights",
-        weights,
-        "--port",
-        str(port),
-    ]
-    found: dict[str, Any] = {"engine": f"gpt2 {weights}"}
-    with server([*command, "--quiet"], port, "/health/ready") as (_, found["cold_start_seconds"]):
-        pass
-    with server([*command, "--quiet"], port, "/health/ready") as (pid, found["start_seconds"]):
-        known = {seed: asyncio.run(ask(port, "m", seed=seed)).text for seed in range(SEEDS)}
-        found["closed"] = asyncio.run(closed(port, "m", chosen.seconds))
-        capacity = found["closed"]["requests_per_second"]
-        found["open"] = []
-        for factor in chosen.factors:
-            found["open"].append(
-                {"factor": factor} | asyncio.run(open_loop(port, "m", factor * capacity, chosen.seconds, known))
-            )
-            print(f"  {factor} x capacity: {found['open'][-1]}", flush=True)
-        found["leaving_ms"] = asyncio.run(leaving(port, "m"))
-        found["rss_mb"] = asyncio.run(memory(port, "m", pid, chosen.requests))
-    return found
-
-
-def measure_peer(name: str, command: Sequence[str], port: int, model: str, seconds: float) -> dict[str, Any]:
-    found: dict[str, Any] = {"engine": name, "command": list(command)}
-    with server(command, port, "/v1/models" if name != "transformers" else "/health") as (_, found["start_seconds"]):
-        asyncio.run(ask(port, model, seed=0, tokens=4))  # some load the model at the first request
-        found["closed"] = asyncio.run(closed(port, model, seconds))
-    return found
+MEASURES = (throughput, overload, leaving, memory, fuzz, restart, soak)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=PUBLISHED, help="random weights in this shape, in place of gpt2-mini")
-    parser.add_argument("--weights", nargs="+", default=["int8"])
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--factors", type=float, nargs="*", default=[0.5, 1, 2, 4, 8])
-    parser.add_argument("--requests", type=int, default=10_000, help="of the look at memory")
-    parser.add_argument("--llama", help="Python that has llama-cpp-python[server]")
+    names = [measure.__name__ for measure in MEASURES]
+    parser.add_argument("measure", nargs="*", choices=[[], *names], default=[], help="default: all but soak")
+    parser.add_argument("--shape", help="random weights in this shape, in place of gpt2-mini")
+    parser.add_argument("--weights", default="int8")
+    parser.add_argument("--seconds", type=float, default=8, help="of each turn and each load")
+    parser.add_argument("--factors", type=float, nargs="*", default=[0.5, 1, 4])
+    parser.add_argument("--flags", nargs="*", default=[], metavar="FLAG=VALUE", help="more flags of the server")
+    parser.add_argument("--tokens", type=int, default=800, help="leaving: of each stream that stays")
+    parser.add_argument("--requests", type=int, default=10_000, help="memory, fuzz: how many")
+    parser.add_argument("--times", type=int, default=5, help="restart: how often")
+    parser.add_argument("--minutes", type=float, default=60, help="soak: how long")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--llama", help="llama.cpp's llama-server")
     parser.add_argument("--transformers", help="Python that has transformers[serving]")
     parser.add_argument("--note", help="what else ran meanwhile")
     chosen = parser.parse_args()
+    with processes.model_folder(chosen.shape) as folder:
+        for measure in MEASURES:
+            if measure.__name__ in (chosen.measure or names[:-1]):
+                found = measure(folder, chosen)
+                print(f"{measure.__name__}: {json.dumps(found)[:2000]}", flush=True)
+                _keep(f"{measure.__name__} {chosen.shape or 'gpt2-mini'}", chosen, found)
 
-    results: list[dict[str, Any]] = []
 
-    def keep(found: dict[str, Any]) -> None:
-        """Written after each engine, so that one that hangs costs its own figures alone."""
-        results.append(found)
-        ratio = results[0]["closed"]["tokens_per_second"] / found["closed"]["tokens_per_second"]
-        print(f"{found['engine']}: {found['closed']}; {results[0]['engine']} is {ratio:.1f} times that", flush=True)
-        about = {"note": chosen.note, "model": chosen.shape or "gpt2-mini", **facts()}
-        write_json(RESULT, about | {"results": results})
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        if chosen.shape:
-            random_folder(folder, PUBLISHED[chosen.shape])
-        else:
-            gpt2.load("gpt2-mini").save(folder)
-        for weights in chosen.weights:
-            keep(measure_ours(folder, weights, chosen))
-        if chosen.llama:
-            file = Path(scratch) / "gguf"
-            gpt2.load(folder).save(file, format="gguf", weights="q8_0")
-            port, [found] = free_port(), list(file.glob("*.gguf"))
-            command = [chosen.llama, "-m", "llama_cpp.server", "--model", str(found), "--n_ctx", "1024"]
-            command += ["--port", str(port), "--model_alias", "m", "--n_threads", str(os.cpu_count())]
-            keep(measure_peer("llama-cpp-python Q8_0", command, port, "m", chosen.seconds))
-        if chosen.transformers:
-            port = free_port()
-            code = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
-            command = [chosen.transformers, "-c", code, "serve", "--port", str(port)]
-            command += ["--continuous-batching"]
-            keep(measure_peer("transformers", command, port, str(folder), chosen.seconds))
+def _keep(name: str, chosen: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Added at once, so that a measure that hangs costs its own figures alone."""
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    about = {"note": chosen.note, "weights": chosen.weights, **facts()}
+    about["command"] = about["command"].replace(str(Path(chosen.llama or "-").parent) + "/", "")
+    write_json(RESULT, before | {name: about | {"found": found}})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gpt2 as package
-from gpt2.cli import continuations, output
+from gpt2.cli import output
 from gpt2.language_model import LanguageModel
 
 QUICK = ("--max-tokens", "8", "--seed", "3", "--backend", "reference")
@@ -116,10 +116,7 @@ def test_log_probabilities_as_a_table(generate) -> None:
     assert any(line.split() == ["piece", "logprob"] for line in lines)
 
 
-def test_a_file_of_prompts_gives_results_in_order(
-    generate, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(continuations, "PROMPTS_AT_ONCE", 2)
+def test_a_file_of_prompts_gives_results_in_order(generate, model: LanguageModel, tmp_path: Path) -> None:
     prompts = [f"number {i}" for i in range(5)]
     expected = [model.generate(prompt, **SETTINGS, top_p=0.9).text for prompt in prompts]
     plain, lines = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
@@ -149,9 +146,8 @@ def test_a_file_that_is_wrong_is_named_by_line(generate, tmp_path: Path, content
 
 
 def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_are_kept(
-    generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generate, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(continuations, "PROMPTS_AT_ONCE", 2)
     file = tmp_path / "prompts.txt"
     file.write_text("a\nb\nc\n" + "word " * 100, encoding="utf-8")
     ran = generate("--file", str(file))

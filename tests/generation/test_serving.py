@@ -75,6 +75,39 @@ def test_the_prefix_cache_makes_room(toy: SimpleNamespace):
     assert backend.bytes() <= 60
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_admission_cannot_come_to_a_stop(toy: SimpleNamespace, seed: int):
+    """A request reserves the most that it can come to need. So what runs can always finish and nothing has to be taken
+    back from it, and whoever waits begins at the latest when nothing runs: no step is without work while some wait."""
+    rng = random.Random(seed)
+    backend, limit = toy.Backend(n_positions=64), rng.choice([70, 100, 200])
+    scheduler = Scheduler(
+        backend,
+        toy.Tokenizer(),
+        max_slots=rng.choice([1, 3, 8]),
+        chunk_tokens=8,
+        kv_bytes=limit,
+        prefix_bytes=rng.choice([0, limit // 2, limit]),
+    )
+    n_asked = 0
+    for _ in range(150):
+        if rng.random() < 0.6:
+            prompt = rng.choice([SHARED, "abc", "x" * 20]) + "y" * rng.randrange(8)
+            n, max_tokens = rng.choice([1, 1, 1, 2, 4]), rng.randrange(30)
+            try:
+                request = sampled(prompt, rng.randrange(9), max_tokens, n=n)
+                scheduler.submit(replace(request, priority=rng.choice([0, 0, 3])))
+                n_asked += 1
+            except GenerationError:
+                assert n * min(64, len(prompt) + max_tokens) > limit  # it could never begin
+        waits, before = scheduler.busy, len(backend.steps) + scheduler.statistics().counts.finished
+        scheduler.step()
+        assert not waits or len(backend.steps) + scheduler.statistics().counts.finished > before
+        assert backend.bytes() <= limit
+    toy.run(scheduler)
+    assert scheduler.statistics().counts.finished == n_asked > 50
+
+
 # Shared beginnings
 
 

@@ -28,7 +28,7 @@ class Process:
 
     def __init__(self, log: Path, *arguments: str, port: int = 0, **environment: str) -> None:
         self._log = log.open("w+", encoding="utf-8")
-        command = [sys.executable, "-m", "gpt2", "serve", "--port", str(port), *arguments]
+        command = [sys.executable, "-m", "gpt2", "serve", "--threads", "1", "--port", str(port), *arguments]
         self.process = subprocess.Popen(
             command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
         )
@@ -87,7 +87,7 @@ def process(tmp_path: Path) -> Iterator[Any]:
 def test_sigterm_finishes_what_runs_and_exits_0(process: Any) -> None:
     server = process()
     parts = server.client().completions.create(
-        model="gpt2-mini", prompt="Once", max_tokens=200, stream=True, seed=1, extra_body={"ignore_eos": True}
+        model="gpt2-mini", prompt="Once", max_tokens=100, stream=True, seed=1, extra_body={"ignore_eos": True}
     )
     first = next(iter(parts)).choices[0].text
     server.process.send_signal(signal.SIGTERM)
@@ -95,7 +95,7 @@ def test_sigterm_finishes_what_runs_and_exits_0(process: Any) -> None:
     assert server.end() == 0
     again = process()
     whole = again.client().completions.create(
-        model="gpt2-mini", prompt="Once", max_tokens=200, seed=1, extra_body={"ignore_eos": True}
+        model="gpt2-mini", prompt="Once", max_tokens=100, seed=1, extra_body={"ignore_eos": True}
     )
     assert first + rest == whole.choices[0].text  # and the same seed gives the same bytes after a restart
     assert again.end(signal.SIGINT) == 0

@@ -4,8 +4,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
     from gpt2.tokenizer import Tokenizer
 
-PROMPTS_AT_ONCE = 32  # of a file: enough to fill the batch, few enough to see results soon
+_SHARED_BYTES = 256 << 20  # of beginnings that prompts of a file have in common
 
 log = logging.getLogger("gpt2")
 
@@ -38,28 +37,36 @@ class Writer:
         """Write what continues one prompt, and return the (first) text; as it comes where that can be."""
         if not self._as_json and sampling.candidates == 1 and sampling.logprobs is None:
             return self._stream(prompt, sampling)
-        [completion] = self._generate([prompt], sampling)
+        begin = time.perf_counter()
+        completion = self._model.generate(prompt, sampling, draft=self._draft)
+        self._seconds += time.perf_counter() - begin
+        self._count(completion)
         self._write(completion)
         return completion.text
 
     def many(self, prompts: Iterable[str], sampling: "Sampling") -> None:
-        """Write the continuations of all prompts, in order."""
-        rest, done = iter(prompts), 0
-        while batch := list(islice(rest, PROMPTS_AT_ONCE)):
-            try:
-                completions = self._generate(batch, sampling)
-            except GenerationError:
-                completions = self._one_by_one(batch, sampling, done)  # those ahead of it are not lost
-            for completion in completions:
-                self._write(completion)
-            done += len(batch)
+        """Write the continuations of all prompts, in order; those ahead of one that fails are not lost."""
+        from gpt2.generation import Request, Scheduler, complete_each
 
-    def _one_by_one(self, prompts: list[str], sampling: "Sampling", done: int) -> "Iterator[Completion]":
-        for number, prompt in enumerate(prompts, start=done + 1):
-            try:
-                yield from self._generate([prompt], sampling)
-            except GenerationError as error:
-                raise type(error)(f"prompt {number:,}: {error}") from error
+        model, done = self._model, 0
+        scheduler = Scheduler(
+            model.backend,
+            model.tokenizer,
+            prefix_bytes=_SHARED_BYTES if model.backend.name == "native" else 0,  # there the text is the same
+            noise=model.noise,
+            drafter=model.drafter(self._draft),
+        )
+        completions = complete_each(scheduler, (Request(prompt=prompt, sampling=sampling) for prompt in prompts))
+        begin = time.perf_counter()
+        try:
+            for completion in completions:
+                done += 1
+                self._seconds += time.perf_counter() - begin
+                self._count(completion)
+                self._write(completion)
+                begin = time.perf_counter()
+        except GenerationError as error:
+            raise type(error)(f"prompt {done + 1:,}: {error}") from error
 
     def _stream(self, prompt: str, sampling: "Sampling") -> str:
         pieces: list[str] = []
@@ -75,14 +82,9 @@ class Writer:
             output.write("\n" if pieces else "")  # what is on the screen when it is interrupted stays there
         return "".join(pieces)
 
-    def _generate(self, prompts: list[str], sampling: "Sampling") -> "list[Completion]":
-        begin = time.perf_counter()
-        completions = self._model.generate(prompts, sampling, draft=self._draft)
-        self._seconds += time.perf_counter() - begin
-        self._tokens += sum(len(sample.tokens) for completion in completions for sample in completion.samples)
-        for completion in completions:
-            self._count_drafts(completion.usage)
-        return completions
+    def _count(self, completion: "Completion") -> None:
+        self._tokens += sum(len(sample.tokens) for sample in completion.samples)
+        self._count_drafts(completion.usage)
 
     def _count_drafts(self, usage: "Usage | None") -> None:
         if usage is not None:

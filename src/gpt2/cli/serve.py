@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, message_options, model_options, option, watermark_option
+from gpt2.cli.options import (
+    ModelChoice,
+    Sectioned,
+    draft_option,
+    message_options,
+    model_options,
+    option,
+    watermark_option,
+)
+from gpt2.machine import available_memory_bytes
 from gpt2.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -58,6 +67,22 @@ def _limit_options(verb: Verb) -> Verb:
     help="Texts of a model computed at once.",
 )
 @option(
+    "--kv-mb",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Memory for keys and values, of each model. [default: what so many whole texts and --prefix-mb take, at most "
+    "nine tenths of what is free]",
+)
+@option(
+    "--prefix-mb",
+    type=click.IntRange(0),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Of it, for the beginnings of earlier texts, which are not computed again.",
+)
+@draft_option
+@option(
     "--api-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of keys, one a line; also read from GPT2_API_KEYS. Each request but for health then needs one.",
@@ -78,6 +103,9 @@ def serve(
     port: int,
     also: tuple[str, ...],
     sequences: int,
+    kv_mb: int | None,
+    prefix_mb: int,
+    draft: str,
     api_keys: Path | None,
     allow_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
@@ -124,13 +152,39 @@ def serve(
             model = stack.enter_context(dataclasses.replace(choice, model=source).load())
             if watermark is not None:
                 model.noise = watermark
-            log.info("%s: %s by %s on %s", name, model.backend.weights, model.backend.name, model.device)
-            served.append(ServedModel(model, name=name, limits=limits, max_sequences=sequences))
+            served.append(
+                ServedModel(
+                    model,
+                    name=name,
+                    limits=limits,
+                    max_sequences=sequences,
+                    prefix_bytes=prefix_mb * 1_000_000,
+                    most_bytes=_most_bytes(kv_mb, model.device),
+                    draft=draft,
+                )
+            )
+            log.info(
+                "%s: %s by %s on %s, %d texts at once, keys and values up to %s MB",
+                name,
+                model.backend.weights,
+                model.backend.name,
+                model.device,
+                sequences,
+                f"{served[-1].kv_bytes / 1e6:,.0f}",
+            )
         service = build_service(served, limits=limits, log_text=log_text)
         server = Server(service, options)
         code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _most_bytes(chosen_mb: int | None, device: str) -> int | None:
+    """What was asked for; else, in the machine's own memory, nine tenths of what is free of it."""
+    if chosen_mb is not None:
+        return chosen_mb * 1_000_000
+    free_bytes = available_memory_bytes() if device == "cpu" else 0
+    return free_bytes * 9 // 10 or None
 
 
 def _named(model: str) -> tuple[str, str]:

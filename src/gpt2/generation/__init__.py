@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpt2.generation.draft_model import ModelDrafter
     from gpt2.generation.drafting import Drafter
     from gpt2.generation.greenlist import GreenList
+    from gpt2.generation.many import complete_each
     from gpt2.generation.ngram import NgramDrafter
     from gpt2.generation.noise import ContextNoise, Noise
     from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
@@ -43,6 +44,7 @@ __all__ = [
     "TokenLogprob",
     "Usage",
     "beam_search",
+    "complete_each",
     "score",
 ]
 
@@ -69,6 +71,7 @@ _HOMES = {
     "TokenLogprob": "requests",
     "Usage": "requests",
     "beam_search": "beam",
+    "complete_each": "many",
     "score": "scoring",
 }
 

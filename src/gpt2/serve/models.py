@@ -6,8 +6,9 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from gpt2.errors import ConfigError
 from gpt2.generation import Scheduler
-from gpt2.language_model import LanguageModel
+from gpt2.language_model import Draft, LanguageModel
 from gpt2.serve.engine import Engine
 from gpt2.serve.faults import ApiError, bad_request
 from gpt2.serve.limits import Limits
@@ -32,12 +33,20 @@ class ServedModel:
     Attributes:
         name: by which requests ask for it.
         model: tokenizer, configuration and backend.
+        kv_bytes: what keys and values may take.
         engine: the thread that computes.
         exact: runs what needs the model's own numbers, in turns with the engine.
 
     Args:
         max_sequences: computed at once.
         prefix_bytes: what the computed beginnings of earlier requests may take.
+        most_bytes: of keys and values, those beginnings included; None: as much as so many whole contexts take. With
+            less, requests begin when the most that they can come to need is free.
+        draft: what guesses tokens for the model to verify, as in `LanguageModel.generate`.
+
+    Raises:
+        ConfigError: `most_bytes` do not hold one whole context.
+        GenerationError: a draft model of another vocabulary.
     """
 
     def __init__(
@@ -48,19 +57,33 @@ class ServedModel:
         limits: Limits | None = None,
         max_sequences: int = 16,
         prefix_bytes: int = 256 << 20,
+        most_bytes: int | None = None,
+        draft: Draft = "auto",
     ) -> None:
         limits = limits or Limits()
         self.name = name
         self.model = model
         self.max_sequences = max_sequences
+        drafter = model.drafter(draft)
         whole = model.backend.slot_bytes(model.config.n_positions)
+        if drafter is not None:
+            whole += drafter.slot_bytes(model.config.n_positions)
+        self.kv_bytes = max_sequences * whole + prefix_bytes
+        if most_bytes is not None:
+            if most_bytes < whole:
+                raise ConfigError(
+                    f"{name} cannot be served within {most_bytes:,} bytes of keys and values: one text of its context "
+                    f"of {model.config.n_positions:,} tokens takes {whole:,}. Allow at least that."
+                )
+            self.kv_bytes = min(self.kv_bytes, most_bytes)
         scheduler = Scheduler(
             model.backend,
             model.tokenizer,
             max_slots=max_sequences,
-            kv_bytes=max_sequences * whole + prefix_bytes,
-            prefix_bytes=prefix_bytes,
+            kv_bytes=self.kv_bytes,
+            prefix_bytes=min(prefix_bytes, self.kv_bytes),
             noise=model.noise,
+            drafter=drafter,
         )
         self.engine = Engine(scheduler, name=name, limits=limits)
         self.exact = ExactWork(model, self.engine, most_waiting=limits.queue_requests)

@@ -1,0 +1,157 @@
+"""A client that measures: one streamed completion over a connection of its own, and loads made of many."""
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TEXT = "The house at the end of the street had been empty for years before anybody thought of asking why. " * 2
+STREAMS, TOKENS = 16, 64
+
+
+@dataclass
+class Reply:
+    """What came of one request.
+
+    Attributes:
+        status: of HTTP; 0 where there was no answer.
+        n_tokens: generated, by the server's own count where it gives one, else pieces of text.
+        arrivals: when each piece of text came, in seconds of the monotonic clock.
+        complete: whether it came to its end.
+    """
+
+    status: int = 0
+    text: str = ""
+    n_tokens: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    arrivals: list[float] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def first_seconds(self) -> float:
+        return self.arrivals[0] - self.began
+
+
+def body(model: str, number: int, *, tokens: int = TOKENS, plain: bool = False) -> dict[str, Any]:
+    """A request of which no two numbers have a beginning in common; what it draws is fixed by its number.
+
+    `plain` has only the fields that `transformers serve` takes; it keeps the 50 likeliest tokens where others keep 40.
+    """
+    asked = {"model": model, "prompt": f"{number} {TEXT}", "max_tokens": tokens, "seed": number, "temperature": 1.0}
+    asked["stream"] = True
+    if not plain:
+        asked |= {"top_k": 40, "ignore_eos": True, "stream_options": {"include_usage": True}}
+    return asked
+
+
+async def ask(port: int, asked: dict[str, Any]) -> Reply:
+    """One streamed completion."""
+    reply = Reply(began=time.monotonic())
+    data = json.dumps(asked).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer = None
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        reply.status = int((await reader.readline()).split()[1])
+        async for line in reader:
+            if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                continue
+            chunk = json.loads(line[6:])
+            if "error" in chunk:
+                reply.complete = False
+                break
+            if chunk.get("usage"):
+                reply.n_tokens = chunk["usage"]["completion_tokens"]
+            for choice in chunk["choices"]:
+                reply.complete |= choice.get("finish_reason") is not None
+                if choice.get("text"):
+                    reply.arrivals.append(time.monotonic())
+                    reply.text += choice["text"]
+    except (OSError, ValueError, IndexError):
+        pass
+    finally:
+        if writer is not None:
+            writer.close()
+    reply.ended = time.monotonic()
+    reply.n_tokens = reply.n_tokens or len(reply.arrivals)
+    return reply
+
+
+async def closed(port: int, make: Callable[[int], dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """`STREAMS` streams, each asking again as soon as it has its answer, until the time is up."""
+    end, replies, numbers = time.monotonic() + seconds, list[Reply](), iter(range(1 << 30))
+
+    async def stream() -> None:
+        while time.monotonic() < end:
+            replies.append(await ask(port, make(next(numbers))))
+
+    began = time.monotonic()
+    await asyncio.gather(*(stream() for _ in range(STREAMS)))
+    taken = time.monotonic() - began
+    return {
+        "streams": STREAMS,
+        "seconds": taken,
+        "tokens_per_second": sum(reply.n_tokens for reply in replies) / taken,
+        "requests_per_second": len(replies) / taken,
+        "first_token_ms": quantiles([reply.first_seconds for reply in replies if reply.arrivals]),
+        "incomplete": sum(not reply.complete for reply in replies),
+    }
+
+
+async def open_loop(
+    port: int, make: Callable[[int], dict[str, Any]], rate: float, seconds: float
+) -> tuple[dict[str, Any], list[Reply]]:
+    """Requests at random moments (Poisson), `rate` a second, whatever becomes of them.
+
+    Goodput is counted while requests come: tokens that arrived then, of requests that were answered in full.
+    """
+    draw, tasks = random.Random(1), list[asyncio.Task[Reply]]()
+    began, at = time.monotonic(), 0.0
+    while (at := at + draw.expovariate(rate)) < seconds:
+        await asyncio.sleep(max(0.0, began + at - time.monotonic()))
+        tasks.append(asyncio.create_task(ask(port, make(len(tasks)))))
+    await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+    end = time.monotonic()
+    replies = await asyncio.gather(*tasks)
+    accepted = [reply for reply in replies if reply.status == 200]
+    refused = [reply.ended - reply.began for reply in replies if reply.status == 429]
+    tokens = 0.0
+    for reply in accepted:
+        if reply.complete and reply.arrivals:
+            share = sum(moment <= end for moment in reply.arrivals) / len(reply.arrivals)
+            tokens += share * reply.n_tokens
+    found = {
+        "rate": rate,
+        "requests": len(replies),
+        "answered": sum(reply.complete for reply in accepted),
+        "refused": len(refused),
+        "lost": len(replies) - len(refused) - sum(reply.complete for reply in accepted),
+        "goodput_tokens_per_second": tokens / (end - began),
+        "first_token_ms": quantiles([reply.first_seconds for reply in accepted if reply.arrivals]),
+        "refusal_ms": quantiles(refused),
+    }
+    return found, replies
+
+
+async def get(port: int, path: str) -> str:
+    """The body of a page, with its head before it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    data = await reader.read()
+    writer.close()
+    return data.decode()
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, 99th percentile and worst, in milliseconds."""
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+    at_99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return {"p50": 1e3 * statistics.median(ordered), "p99": 1e3 * at_99, "worst": 1e3 * ordered[-1]}

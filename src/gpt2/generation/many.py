@@ -1,0 +1,82 @@
+"""Any number of requests through one scheduler: read as they are needed, answered in their order.
+
+Places are never left empty for one long text: as soon as one ends, the next request begins. An answer waits for those
+before it, so how far the reading goes ahead is bounded.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gpt2.generation.completion import Completion, Gathering
+from gpt2.generation.requests import Request
+from gpt2.generation.scheduler import Scheduler
+
+_AHEAD = 64  # requests under way or waiting: enough to fill any batch again while one text is long
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Turn:
+    request: Request | None = None
+    gathering: Gathering | None = None
+    is_done: bool = False
+    error: Exception | None = None
+
+
+def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: int = _AHEAD) -> Iterator[Completion]:
+    """The completion of each request, in order. The scheduler is closed at the end, and where the caller leaves.
+
+    Args:
+        scheduler: with nothing else to do.
+        requests: each with a seed; taken from the iterable when there is room.
+        ahead: how many may be under way and not yet answered.
+
+    Raises:
+        GenerationError, ContextError: of a request; those before it have been given.
+        Exception: whatever `requests` raises, after all that it gave before.
+    """
+    source, turns, under_way = iter(requests), deque[_Turn](), dict[int, _Turn]()
+    ended = False
+    try:
+        while True:
+            while not ended and len(turns) < ahead:
+                turn = _take(source, scheduler, under_way)
+                if turn is not None:
+                    turns.append(turn)
+                ended = turn is None or turn.error is not None  # what follows a failure is never answered
+            while turns and turns[0].is_done:
+                turn = turns.popleft()
+                if turn.error is not None:
+                    raise turn.error
+                assert turn.request is not None and turn.gathering is not None
+                yield turn.gathering.completion(turn.request.prompt, turn.request.sampling)
+            if not turns and ended:
+                return
+            _step(scheduler, under_way)
+    finally:
+        scheduler.close()
+
+
+def _take(source: Iterator[Request], scheduler: Scheduler, under_way: dict[int, _Turn]) -> _Turn | None:
+    try:
+        request = next(source, None)
+        if request is None:
+            return None
+        number = scheduler.submit(request)
+    except Exception as error:
+        return _Turn(is_done=True, error=error)
+    turn = under_way[number] = _Turn(request=request, gathering=Gathering(request.sampling.n))
+    return turn
+
+
+def _step(scheduler: Scheduler, under_way: dict[int, _Turn]) -> None:
+    for event in scheduler.step():
+        turn = under_way[event.request]
+        if event.error is not None:
+            turn.error, turn.is_done = event.error, True
+        else:
+            assert turn.gathering is not None
+            turn.gathering.add(event)
+            turn.is_done = event.usage is not None  # the last event of a request has it
+        if turn.is_done:
+            del under_way[event.request]
