@@ -41,34 +41,29 @@ KNOWN = 8  # requests whose text is known, asked again and again
 
 
 def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Every server is up from the beginning; they take turns, in the order there and back."""
-    with contextlib.ExitStack() as stack:
-        servers = {f"gpt2 {chosen.weights}": stack.enter_context(processes.ours(folder, chosen.weights))}
-        if chosen.llama:
-            servers["llama.cpp q8_0"] = stack.enter_context(processes.llama(chosen.llama, folder))
-        if chosen.transformers:
-            servers["transformers"] = stack.enter_context(processes.transformers(chosen.transformers, folder))
-        for server in servers.values():  # some load the model at the first request
-            first = asyncio.run(ask(server.port, body(server.model, 1 << 20, tokens=4, plain=True)))
-            assert first.complete, first
-        slow = [name for name in servers if name == "transformers"]  # one turn of it takes as long as all the others
-        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
-        for turn, name in enumerate([*(fast := [name for name in servers if name not in slow]), *slow, *fast[::-1]]):
-            server = servers[name]
+    """Servers take turns, there and back, each alone: one that idles may still keep a core busy."""
+    ours = f"gpt2 {chosen.weights}"
+    servers = {ours: lambda: processes.ours(folder, chosen.weights)}
+    if chosen.llama:
+        servers["llama.cpp q8_0"] = lambda: processes.llama(chosen.llama, folder)
+    if chosen.transformers:
+        servers["transformers"] = lambda: processes.transformers(chosen.transformers, folder)
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+    slow = list(servers)[1:]  # one turn of theirs takes as long as several of ours
+    for turn, name in enumerate([ours, *slow, *([ours] if slow else [])]):
+        with servers[name]() as server:
 
             def make(number: int, turn: int = turn, name: str = name, model: str = server.model) -> dict[str, Any]:
                 return body(model, 10_000 * turn + number, plain=name == "transformers")
 
+            first = asyncio.run(ask(server.port, body(server.model, 1 << 20, tokens=4, plain=True)))
+            assert first.complete, first  # some load the model only now
             found = asyncio.run(closed(server.port, make, chosen.seconds))
-            turns[name].append(found)
-            print(f"  {name}: {found['tokens_per_second']:.0f} tokens/s, {found}", flush=True)
-    first = next(iter(servers))
+        turns[name].append(found)
+        print(f"  {name}: {found['tokens_per_second']:.0f} tokens/s, {found}", flush=True)
     speed = {name: statistics.mean(each["tokens_per_second"] for each in rounds) for name, rounds in turns.items()}
-    return {
-        "tokens_per_second": speed,
-        "times_the_peer": {name: speed[first] / speed[name] for name in speed if name != first},
-        "turns": turns,
-    }
+    times = {name: speed[ours] / speed[name] for name in slow}
+    return {"tokens_per_second": speed, "times_the_peer": times, "turns": turns}
 
 
 def overload(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:

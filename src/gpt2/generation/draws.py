@@ -17,6 +17,7 @@ finaliser constants: Stafford's variant 13. Gumbel-max: Maddison, Tarlow, Minka,
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,17 @@ def bits(key: int, ids: NDArray[np.integer]) -> NDArray[np.uint64]:
     state = ids.astype(np.uint64)
     state *= np.uint64(GAMMA)
     state += np.uint64((key + GAMMA) & _MASK)
+    _mix_most(state)
+    state ^= state >> np.uint64(31)
+    return state
+
+
+def _mix_most(state: NDArray[np.uint64]) -> None:
+    """The finaliser in place, but for its last shift, which leaves the upper 31 bits as they are."""
     state ^= state >> np.uint64(30)
     state *= np.uint64(_MIX_1)
     state ^= state >> np.uint64(27)
     state *= np.uint64(_MIX_2)
-    state ^= state >> np.uint64(31)
-    return state
 
 
 def uniforms(key: int, ids: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -90,10 +96,24 @@ def _contenders(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]
     likely = np.flatnonzero(logits > logits.max() - 3)[:64]
     M = float(np.max(logits[likely].astype(np.float64) + gumbel(key, ids[likely])))
     large = logits > M + math.log(_RARE)
-    least = np.uint64(round((1 - _RARE) * 2.0**64))  # u is 1 - RARE or more when the bits are this or more
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK)]
-    contends = [large[block] | (bits(key, ids[block]) >= least) for block in blocks]
-    return np.flatnonzero(np.concatenate(contends))
+    least = np.uint64(round((1 - _RARE) * 2.0**64))  # u is 1 - RARE or more when the upper 8 bits are all ones
+    first = int(ids[0])
+    if int(ids[-1]) - first + 1 == len(ids):  # a range, as where no filter has left one out
+        steps, begin = _steps(len(ids)), np.uint64((key + GAMMA * (first + 1)) & _MASK)
+    else:
+        steps, begin = ids.astype(np.uint64) * np.uint64(GAMMA), np.uint64((key + GAMMA) & _MASK)
+    for start in range(0, len(ids), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        state = steps[block] + begin
+        _mix_most(state)
+        large[block] |= state >= least
+    return np.flatnonzero(large)
+
+
+@lru_cache(maxsize=4)
+def _steps(n: int) -> NDArray[np.uint64]:
+    """GAMMA times 0 to n - 1, the part of the state that is the same for every key."""
+    return np.arange(n, dtype=np.uint64) * np.uint64(GAMMA)
 
 
 def _mix(state: int) -> int:
