@@ -232,8 +232,8 @@ def until() -> Callable[[Callable[[], object]], None]:
 def running() -> Callable[..., Running]:
     """Starts a server of a model, which has to be stopped."""
 
-    def start(model: LanguageModel, *, name: str) -> Running:
-        service = build_service([ServedModel(model, name=name)], limits=Limits())
+    def start(model: LanguageModel, *, name: str, draft: str = "auto") -> Running:
+        service = build_service([ServedModel(model, name=name, draft=draft)], limits=Limits())
         return Running(Server(service, Options(port=0)), service)
 
     return start

@@ -1,12 +1,16 @@
 """Leaving, stopping and dying: a place is given back within a step, and one request's end is nobody else's."""
 
+import asyncio
 import json
 import threading
 from typing import Any
 
 import pytest
 
-from gpt2.serve import Limits
+from gpt2.errors import ConfigError
+from gpt2.generation import Request, Sampling
+from gpt2.language_model import LanguageModel
+from gpt2.serve import Limits, ServedModel
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
 
@@ -176,6 +180,60 @@ def test_many_at_once_each_get_their_own(tiny: Any) -> None:
         thread.join(60)
     assert [together[prompt] for prompt in prompts] == alone
     assert tiny.served.engine.idle and not tiny.served.engine._tickets
+
+
+def test_drafts_change_steps_and_no_text(running: Any, tiny_model: LanguageModel, tiny: Any) -> None:
+    drafted = running(tiny_model, name="tiny", draft="ngram")
+    try:
+        for fields in ({"temperature": 0}, {"seed": 1, "temperature": 0.5, "logprobs": 1, "n": 2}):
+            asked = {"prompt": "one two one two one two", "max_tokens": 40} | fields
+            plain, guessed = (each.request("POST", "/v1/completions", asked)[2] for each in (tiny, drafted))
+            assert guessed["choices"] == plain["choices"] and guessed["usage"] == plain["usage"]
+        counts = drafted.served.engine.statistics().result().counts
+        assert 0 < counts.accepted_tokens <= counts.drafted_tokens
+        text = drafted.request("GET", "/metrics")[2].decode()
+        assert f'gpt2_spec_decode_num_accepted_tokens_total{{model_name="tiny"}} {counts.accepted_tokens}.0' in text
+    finally:
+        drafted.stop()
+
+
+def test_memory_is_bounded_by_what_is_allowed(tiny_model: LanguageModel) -> None:
+    whole = tiny_model.backend.slot_bytes(tiny_model.config.n_positions)
+    assert ServedModel(tiny_model, name="tiny", max_sequences=4, prefix_bytes=1000).kv_bytes == 4 * whole + 1000
+    assert ServedModel(tiny_model, name="tiny", most_bytes=2 * whole).kv_bytes == 2 * whole
+    with pytest.raises(ConfigError, match="cannot be served within 10 bytes"):
+        ServedModel(tiny_model, name="tiny", most_bytes=10)
+
+
+@pytest.mark.long
+def test_ten_thousand_in_the_queue(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464])
+    running = serve(backend, sequences=64, limits=Limits(queue_requests=10_000, queue_tokens=10**9))
+    engine = running.served.engine
+    backend.hold_after(1)
+    first = send(running, max_tokens=2)
+    until(lambda: backend.waits and not engine.waiting)
+
+    async def fill() -> list[Any]:
+        request = Request(prompt=[1], sampling=Sampling(max_tokens=1, temperature=0))
+        return [engine.submit([request], 2) for _ in range(10_000)]
+
+    tickets = asyncio.run_coroutine_threadsafe(fill(), engine._loop).result()
+    assert len(engine.waiting) == 10_000
+    status, _, answer = running.request("POST", "/v1/completions", BASE)
+    assert (status, answer["error"]["code"]) == (429, "queue_requests")
+    for ticket in (ticket for number, ticket in enumerate(tickets) if number % 10):  # most leave
+        engine._loop.call_soon_threadsafe(ticket.cancel)
+    backend.gate.set()
+    assert running.read(first)[2]["choices"][0]["text"] == "The"
+    until(lambda: engine.idle)
+
+    async def take() -> list[Any]:
+        return [await ticket.next() for ticket in tickets]
+
+    batches = asyncio.run_coroutine_threadsafe(take(), engine._loop).result()
+    assert [[event.token for _, event in batch] for batch in batches] == [[464], *[[]] * 9] * 1000
+    assert backend.slots == {}
 
 
 def test_two_models_in_one_server(serve: Any, scripted: Any) -> None:

@@ -6,6 +6,7 @@ any order: several samples of one prompt, or the rows of a draft.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ class Sampler:
         self._noise = noise
         self._n_prompt = n_prompt
         self._vocab_size = vocab_size
-        self._all_ids = np.arange(n_ids, dtype=np.int64)
+        self._all_ids = _range(n_ids)
         self._end_ids = np.array([token for token in end_ids if token < n_ids], dtype=np.int64)
         self._bias_ids = np.array(list(sampling.logit_bias), dtype=np.int64)
         self._bias = np.array(list(sampling.logit_bias.values()), dtype=np.float32)
@@ -196,6 +197,14 @@ class Sampler:
             order = np.argsort(-logits, kind="stable")
             top = tuple((int(ids[i]), float(logits[i]) - normaliser) for i in order)
         return Choice(token, float(logits_V[token]) - normaliser, top)
+
+
+@lru_cache(maxsize=4)
+def _range(n: int) -> NDArray[np.int64]:
+    """0 to n - 1, one array for all samplers: a server may hold thousands that wait."""
+    ids = np.arange(n, dtype=np.int64)
+    ids.flags.writeable = False
+    return ids
 
 
 def best_of_rows(result: Result) -> list[tuple[tuple[int, float], ...]]:
