@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TEXT = "The house at the end of the street had been empty for years before anybody thought of asking why. " * 2
-STREAMS, TOKENS = 16, 64
+STREAMS, TOKENS = 16, 32
 
 
 @dataclass

@@ -222,7 +222,7 @@ def test_ten_thousand_in_the_queue(serve: Any, scripted: Any, until: Any) -> Non
     assert len(engine.waiting) == 10_000
     status, _, answer = running.request("POST", "/v1/completions", BASE)
     assert (status, answer["error"]["code"]) == (429, "queue_requests")
-    for ticket in (ticket for number, ticket in enumerate(tickets) if number % 10):  # most leave
+    for ticket in (ticket for number, ticket in enumerate(tickets) if number % 100):  # most leave
         engine._loop.call_soon_threadsafe(ticket.cancel)
     backend.gate.set()
     assert running.read(first)[2]["choices"][0]["text"] == "The"
@@ -232,7 +232,7 @@ def test_ten_thousand_in_the_queue(serve: Any, scripted: Any, until: Any) -> Non
         return [await ticket.next() for ticket in tickets]
 
     batches = asyncio.run_coroutine_threadsafe(take(), engine._loop).result()
-    assert [[event.token for _, event in batch] for batch in batches] == [[464], *[[]] * 9] * 1000
+    assert [[event.token for _, event in batch] for batch in batches] == [[464], *[[]] * 99] * 100
     assert backend.slots == {}
 
 
