@@ -41,9 +41,7 @@ class Gpt2:
 
     def check_health(self) -> None:
         """Raise when only a restart helps."""
-        failure = make_app.service.failure  # type: ignore[attr-defined]
-        if failure:
-            raise RuntimeError(failure)
+        make_app.service.check_alive()  # type: ignore[attr-defined]
 
 
 app = Gpt2.bind()

@@ -191,6 +191,12 @@ def test_a_stop_string_is_found_at_every_border(serve: Any, scripted: Any, tiny_
             assert stream_of(client, temperature=0, **fields)[0] == {0: expected}
 
 
+def test_nothing_on_the_way_may_hold_a_stream_back(tiny: Any) -> None:
+    _, headers, _ = tiny.request("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 2, "stream": True})
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
+
+
 def test_usage_in_a_stream(tiny: Any) -> None:
     fields: dict[str, Any] = {"model": "tiny", "prompt": PROMPT, "max_tokens": 5, "seed": 1}
     *_, chunks = stream_of(tiny.client(), stream_options={"include_usage": True}, **fields)

@@ -113,6 +113,19 @@ def test_a_dead_engine_ends_the_server_with_a_failure(serve: Any, scripted: Any,
     assert running.code == 1
 
 
+def test_an_engine_that_hangs_is_not_live(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 5)
+    running = serve(backend, limits=Limits(stall_seconds=0.05))
+    backend.hold_after(1)
+    work = send(running, max_tokens=5)
+    until(lambda: running.request("GET", "/health/live")[0] == 503)
+    status, _, answer = running.request("GET", "/health/ready")
+    assert (status, answer["error"]["code"]) == (503, "stall_seconds")
+    backend.gate.set()
+    assert running.read(work)[0] == 200
+    until(lambda: running.request("GET", "/health/ready")[0] == 200)  # idle for however long is no stall
+
+
 def test_stopping_lets_what_runs_finish_and_takes_nothing_new(serve: Any, scripted: Any, until: Any) -> None:
     backend = scripted([464] * 20)
     running = serve(backend)

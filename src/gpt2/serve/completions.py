@@ -235,6 +235,7 @@ class _EventStream(Response):
     def __init__(self, answer: _Answer, first: Batch, leaving: asyncio.Task[None], fields: dict[str, Any]) -> None:
         super().__init__(headers=_headers(answer.plan.asked) | {"cache-control": "no-cache"})
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        self.headers["x-accel-buffering"] = "no"  # nginx would hold a stream back until it has some kilobytes of it
         del self.headers["content-length"]
         self._answer = answer
         self._first = first

@@ -89,7 +89,7 @@ class Engine:
         self.name = name
         self.on_death: Callable[[BaseException], None] = lambda error: None
         self.death: BaseException | None = None
-        self.beat = time.monotonic()  # when the last step began or ended
+        self._at_work_since: float | None = None  # on the present step or command; None while there is nothing to do
         self._scheduler = scheduler
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -116,6 +116,12 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing was asked that has not been answered."""
         return not self._open
+
+    @property
+    def seconds_at_work(self) -> float:
+        """How long the present step has taken so far; 0 while there is nothing to do."""
+        since = self._at_work_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(self, requests: Sequence[Request], n_tokens: int) -> Ticket:
         """Queue a group of requests.
@@ -202,11 +208,9 @@ class Engine:
             while not self._stopping:
                 self._obey()
                 if self._scheduler.busy and not self._stopping:
-                    self.beat = time.monotonic()
-                    events = self._scheduler.step(self.beat)
+                    events = self._scheduler.step(self._begin_work())
                     self._note_begun()
                     self._pass_on(events)
-                self.beat = time.monotonic()
             self._scheduler.close()
         except BaseException as error:  # nothing may end this thread unseen
             log.critical("the engine of %s has died: %s: %s", self.name, type(error).__name__, error, exc_info=True)
@@ -216,13 +220,21 @@ class Engine:
     def _obey(self) -> None:
         """Run every command there is; wait for one when there is nothing else to do."""
         if not self._scheduler.busy:
-            self._commands.get()()
+            self._at_work_since = None
+            command = self._commands.get()
+            self._begin_work()
+            command()
         while True:
             try:
                 command = self._commands.get_nowait()
             except queue.Empty:
                 return
+            self._begin_work()
             command()
+
+    def _begin_work(self) -> float:
+        self._at_work_since = now = time.monotonic()
+        return now
 
     def _submit(self, ticket: Ticket) -> None:
         for index, request in enumerate(ticket.requests):

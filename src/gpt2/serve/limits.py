@@ -39,6 +39,9 @@ class Limits:
     queue_requests: int = _limit(256, "requests that wait for a place")
     queue_tokens: int = _limit(1_000_000, "tokens that those requests may come to, prompts and continuations")
     queue_seconds: float = _limit(30.0, "seconds a request may wait for a place", least=0.01)
+    stall_seconds: float = _limit(
+        120.0, "seconds that one step may take before /health/live says that only a restart helps", least=0.01
+    )
     drain_seconds: float = _limit(
         30.0, "seconds that running requests have to finish when the server is stopped", least=0
     )

@@ -41,6 +41,25 @@ class Service:
         dead = [model.name for model in self.models if model.engine.death is not None]
         return f"The engine of {', '.join(dead)} has failed." if dead else None
 
+    def check_alive(self) -> None:
+        """Fail where only a restart helps: an engine has died, or does not come back from a step.
+
+        Raises:
+            ApiError: 503.
+        """
+        if self.failure:
+            raise ApiError(503, self.failure, retry_after=2)
+        for model in self.models:
+            seconds = model.engine.seconds_at_work
+            if seconds > self.limits.stall_seconds:
+                raise ApiError(
+                    503,
+                    f"The engine of {model.name} hangs: its present step has taken {seconds:.0f} s, and the limit "
+                    f"stall_seconds is {self.limits.stall_seconds:g}.",
+                    code="stall_seconds",
+                    retry_after=2,
+                )
+
     def check_ready(self) -> None:
         """Refuse new work while the server is on its way out.
 

@@ -11,15 +11,13 @@ from gpt2.serve.service import Service
 
 async def live(service: Service, request: Request) -> Response:
     """200 while the process is of use; 503 when only a restart helps."""
-    if service.failure:
-        raise ApiError(503, service.failure)
+    service.check_alive()
     return json_response({"status": "ok"})
 
 
 async def ready(service: Service, request: Request) -> Response:
     """200 while new requests are taken; 503 while loading, draining or dead."""
-    if service.failure:
-        raise ApiError(503, service.failure, retry_after=2)
+    service.check_alive()
     service.check_ready()
     return json_response({"status": "ok"})
 
