@@ -1,10 +1,13 @@
 """Training speed beside nanoGPT and Hugging Face's model, on the same shape. Writes results/training-DEVICE-SHAPE.json.
 
     python benchmarks/training.py --shape 30m --steps 5 [--device cpu] [--nanogpt CHECKOUT] [--engines ours hf]
+        [--tokens SHARD] [--set loss.rows=6144] [--label NAME] [--fp32]
 
-Each engine runs in a process of its own, and takes optimizer steps of the same tokens: forward, backward, clipping
-where its recipe has it, update. `nanogpt` is the model and the loop of github.com/karpathy/nanoGPT, from a checkout;
-`hf` is transformers' GPT2LMHeadModel with autocast. Tokens are random: speed does not depend on them.
+Each engine runs in a process of its own, and takes optimizer steps on the same tokens in the same order: forward,
+backward, clipping where its recipe has it, update. `nanogpt` is the model and the loop of github.com/karpathy/nanoGPT,
+from a checkout; `hf` is transformers' GPT2LMHeadModel with autocast. Tokens are those of a shard that `gpt2 prepare`
+wrote, its last ones held out, or else random. A row replaces the one of the same label, and the others stay, so that
+engines can be measured one by one on a machine that is quiet for a minute at a time.
 """
 
 import argparse
@@ -16,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +30,34 @@ import torch
 from gpt2 import machine
 from gpt2.bench import facts
 from gpt2.config import ModelConfig
-from gpt2.files import write_json
-from gpt2.model import flops
+from gpt2.files import read_json, write_json
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train.config import load_config
-from gpt2.train.plan import measured_peak_flops
+from gpt2.train.memory import kept_memory
+from gpt2.train.plan import flops_per_token, measured_peak_flops
 from gpt2.train.precision import choose_precision
 from gpt2.train.step import Learner
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {"30m": (6, 6, 384), "51m": (8, 8, 512), "124m": (12, 12, 768)}
 SEQUENCE = 1024
-Step = Callable[[], float]
+HELD_OUT_SEQUENCES = 16
+SHARD_HEADER_BYTES = 1024
+Ids = np.ndarray
+Step = Callable[[Ids, Ids], float]
 
 
-def ours(arguments: argparse.Namespace) -> Step:
+@dataclass(frozen=True)
+class Engine:
+    """One that trains: `step` learns from inputs and targets [B, T], `held_out` gives their mean loss."""
+
+    step: Step
+    held_out: Step
+    rows: int = 50257  # of the head that a step's loss runs over
+
+
+def ours(arguments: argparse.Namespace) -> Engine:
     """The fast recipe's step."""
     n_layer, n_head, n_embd = SHAPES[arguments.shape]
     config = load_config(
@@ -60,12 +77,17 @@ def ours(arguments: argparse.Namespace) -> Step:
     model = GPT(config.model)
     initialize(model, torch.Generator().manual_seed(1), zero_projections=config.optim.zero_projections)
     precision = choose_precision(config.run)
-    learner = Learner(model.to(precision.device), config, precision)
-    inputs, targets = batch(arguments)
-    return lambda: learner.step(inputs, targets, step=1, tokens=0).loss
+    ids = tokens(arguments)
+    frequency_V = np.bincount(ids, minlength=50257) / ids.size
+    learner = Learner(model.to(precision.device), config, precision, frequency_V)
+    return Engine(
+        step=lambda x, y: learner.step(x, y, step=1, tokens=0).loss,
+        held_out=lambda x, y: learner.summed_loss(x, y) / x.size,
+        rows=config.loss.rows or 50257,
+    )
 
 
-def nanogpt(arguments: argparse.Namespace) -> Step:
+def nanogpt(arguments: argparse.Namespace) -> Engine:
     """The loop of nanoGPT's train.py, with its settings for this machine."""
     sys.path.insert(0, str(arguments.nanogpt))
     theirs: Any = __import__("model")
@@ -81,7 +103,7 @@ def nanogpt(arguments: argparse.Namespace) -> Step:
     return loop(arguments, model, lambda x, y: call(x, y)[1], optimizer)
 
 
-def hf(arguments: argparse.Namespace) -> Step:
+def hf(arguments: argparse.Namespace) -> Engine:
     """transformers' model in a loop like nanoGPT's."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -92,52 +114,71 @@ def hf(arguments: argparse.Namespace) -> Step:
     return loop(arguments, model, lambda x, y: model(x, labels=x).loss, optimizer)
 
 
-def loop(arguments: argparse.Namespace, model: Any, loss_of: Any, optimizer: Any) -> Step:
+def loop(arguments: argparse.Namespace, model: Any, loss_of: Any, optimizer: Any) -> Engine:
     """Accumulate micro-batches under autocast, clip to 1, update."""
-    inputs, targets = (torch.from_numpy(ids) for ids in batch(arguments))
     rows = arguments.micro_batch_tokens // SEQUENCE
-    parts = len(inputs) // rows
 
-    def step() -> float:
+    def mean_loss(inputs: Ids, targets: Ids, *, learn: bool) -> Any:
         total = 0.0
         for at in range(0, len(inputs), rows):
-            x, y = (ids[at : at + rows].to(arguments.device) for ids in (inputs, targets))
+            x, y = (torch.from_numpy(ids[at : at + rows]).to(arguments.device) for ids in (inputs, targets))
             with torch.autocast(arguments.device, dtype=torch.bfloat16, enabled=not arguments.fp32):
-                loss = loss_of(x, y) / parts
-            loss.backward()
+                loss = loss_of(x, y) * len(x) / len(inputs)
+            if learn:
+                loss.backward()
             total = total + loss.detach()
+        return total
+
+    def step(inputs: Ids, targets: Ids) -> float:
+        total = mean_loss(inputs, targets, learn=True)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(total)
 
-    return step
+    @torch.no_grad()
+    def held_out(inputs: Ids, targets: Ids) -> float:
+        return float(mean_loss(inputs, targets, learn=False))
+
+    return Engine(step=step, held_out=held_out)
 
 
-def batch(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    ids = np.random.default_rng(0).integers(50257, size=(arguments.batch_tokens // SEQUENCE, SEQUENCE + 1))
-    return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
+def tokens(arguments: argparse.Namespace) -> Ids:
+    """The tokens of the shard, or random ones: enough for every step and what is held out."""
+    n = (arguments.steps + 2) * arguments.batch_tokens + HELD_OUT_SEQUENCES * SEQUENCE + 1
+    if arguments.tokens is None:
+        return np.random.default_rng(0).integers(50257, size=n)
+    ids = np.fromfile(arguments.tokens, np.uint16, offset=SHARD_HEADER_BYTES).astype(np.int64)
+    assert ids.size >= n, f"{arguments.tokens} has {ids.size:,} tokens, and {n:,} are needed"
+    return ids
 
 
-def measure(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
+def sequences(ids: Ids, at: int, n: int) -> tuple[Ids, Ids]:
+    """`n` tokens from `at` on, and those that follow each, in sequences."""
+    return tuple(np.ascontiguousarray(ids[at + i : at + i + n].reshape(-1, SEQUENCE)) for i in (0, 1))
+
+
+def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each step after the first two, which compile."""
     cuda = arguments.device.startswith("cuda")
+    ids, n = tokens(arguments), arguments.batch_tokens
     began = time.perf_counter()
-    losses = [step(), step()]
+    losses = [engine.step(*sequences(ids, i * n, n)) for i in range(2)]
     compiling = time.perf_counter() - began
     seconds = []
-    for _ in range(arguments.steps):
+    for i in range(2, arguments.steps + 2):
+        inputs, targets = sequences(ids, i * n, n)
         if cuda:
             torch.cuda.synchronize()
         began = time.perf_counter()
-        losses.append(step())
+        losses.append(engine.step(inputs, targets))
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     n_layer, n_head, n_embd = SHAPES[arguments.shape]
     shape = ModelConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd)
     rate = arguments.batch_tokens / statistics.median(seconds)
-    load = flops.training_flops_per_token(shape, SEQUENCE, causal=False)
+    load = flops_per_token(shape, seq_tokens=SEQUENCE, rows=engine.rows)
     if cuda:
         peak = machine.device_peaks(torch.cuda.get_device_name())
         memory = torch.cuda.max_memory_allocated()
@@ -145,6 +186,8 @@ def measure(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
         run = load_config(arguments.recipe, ["run.dtype=" + ("fp32" if arguments.fp32 else "auto")]).run
         peak = measured_peak_flops(choose_precision(run))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    kept = (HELD_OUT_SEQUENCES - 1) * SEQUENCE  # the last sequence may lack a token that follows
+    held_out = engine.held_out(*sequences(ids, ids.size - kept - 1, kept))
     return {
         "engine": arguments.label or arguments.engine,
         "tokens_per_second": round(rate, 1),
@@ -153,6 +196,10 @@ def measure(step: Step, arguments: argparse.Namespace) -> dict[str, Any]:
         "first_two_steps_seconds": round(compiling, 1),
         "seconds": [round(s, 4) for s in seconds],
         "losses": [round(x, 4) for x in losses],
+        "rows_of_the_loss": engine.rows,
+        "tokens_seen": len(losses) * n,
+        "held_out_loss": round(held_out, 4),
+        "peak_flops": peak,
     }
 
 
@@ -169,15 +216,18 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, help="a checkout")
     parser.add_argument("--engines", nargs="+", default=["ours", "nanogpt", "hf"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="a setting of ours")
+    parser.add_argument("--tokens", type=Path, help="a shard of tokens")
     parser.add_argument("--label", default="")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
         logging.basicConfig(level=logging.INFO, format="%(message)s")  # which attention kernel, and why
-        step = {"ours": ours, "nanogpt": nanogpt, "hf": hf}[arguments.engine](arguments)
-        print(json.dumps(measure(step, arguments)))
+        with kept_memory() if arguments.engine == "ours" else nullcontext():
+            engine = {"ours": ours, "nanogpt": nanogpt, "hf": hf}[arguments.engine](arguments)
+            print(json.dumps(measure(engine, arguments)))
         return
     rows = []
+    said = " ".join(["python benchmarks/training.py", *sys.argv[1:]])
     for engine in arguments.engines:
         if engine == "nanogpt" and not arguments.nanogpt:
             print("nanogpt: left out, no --nanogpt CHECKOUT", file=sys.stderr)
@@ -187,13 +237,15 @@ def main() -> None:
         if done.returncode:
             print(f"{engine}: failed", file=sys.stderr)
             continue
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        rows.append({**json.loads(done.stdout.splitlines()[-1]), "command": said})
         print(json.dumps(rows[-1]), flush=True)
     device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else None
-    result = {"command": " ".join(["python benchmarks/training.py", *sys.argv[1:]]), "device": device, "rows": rows}
     short = device.split()[1].lower() if device else arguments.device  # "NVIDIA H200": h200
-    name = f"training-{short}-{arguments.shape}.json"
-    write_json(RESULTS / name, {**result, "facts": facts()})
+    path = RESULTS / f"training-{short}-{arguments.shape}.json"
+    measured = {row["engine"] for row in rows}
+    before = read_json(path)["rows"] if path.exists() else []
+    rows = [row for row in before if row["engine"] not in measured] + rows
+    write_json(path, {"device": device, "rows": rows, "facts": facts()})
 
 
 if __name__ == "__main__":

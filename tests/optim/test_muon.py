@@ -59,6 +59,28 @@ def test_step_is_momentum_nesterov_decay_and_a_scale_by_shape() -> None:
         torch.testing.assert_close(p.detach(), before, rtol=1e-9, atol=1e-9)
 
 
+def test_cautious_decay_leaves_weights_alone_that_the_step_makes_larger() -> None:
+    before, gradient = matrices(2, 8, 8)
+    p = nn.Parameter(before.clone())
+    p.grad = gradient.clone()
+    Muon([("h.0.mlp.c_fc.weight", p)], lr=0.1, momentum=0.0, weight_decay=0.5, cautious=True).step()
+    change = -0.1 * orthogonalize(gradient[None])[0]
+    shrinks = change.sign() == -before.sign()
+    assert shrinks.any()
+    assert not shrinks.all()
+    torch.testing.assert_close(p.detach(), before * (1 - 0.1 * 0.5 * shrinks) + change, rtol=1e-9, atol=1e-9)
+
+
+def test_products_in_bfloat16_are_enough() -> None:
+    """Singular values come as near 1, though the matrices differ by bfloat16's rounding."""
+    g = matrices(3, 16, 8).float()
+    rough = orthogonalize(g, products=torch.bfloat16)
+    assert rough.dtype == torch.float32
+    exact = orthogonalize(g)
+    assert not torch.equal(rough, exact)
+    assert float((rough - exact).norm() / exact.norm()) < 0.03
+
+
 def test_a_parameter_without_gradient_is_left_alone() -> None:
     p = nn.Parameter(matrices(3, 3))
     before = p.detach().clone()

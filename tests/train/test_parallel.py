@@ -19,8 +19,18 @@ from gpt2.train.parallel import Processes, choose, joined
 Make = Callable[..., TrainConfig]
 
 PROGRAM = """
-import sys
+import os, signal, sys
 from gpt2.train import load_config, pretrain
+from gpt2.train.step import Learner
+if sys.argv[2:]:  # step at which this rank dies, once
+    step, rank, mark = int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    original = Learner.step
+    def dying(self, *args, **named):
+        if named["step"] == step and os.environ["RANK"] == rank and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **named)
+    Learner.step = dying
 pretrain(load_config(sys.argv[1]))
 """
 
@@ -31,14 +41,15 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start(config: TrainConfig, folder: Path, n: int) -> None:
+def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int = 0) -> None:
     """Train with `n` processes under torchrun, and wait."""
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--rdzv-backend", "c10d"]
     launcher += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1"]
+    launcher += ["--max-restarts", str(restarts)]
     done = subprocess.run(
-        [*launcher, str(folder / "program.py"), str(folder / "config.toml")],
+        [*launcher, str(folder / "program.py"), str(folder / "config.toml"), *dying],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
@@ -109,6 +120,20 @@ def test_a_run_goes_on_with_another_number_of_processes(make_config: Make, tmp_p
         )
         pretrain(longer)
         assert losses(rest) == pytest.approx(losses(longer), abs=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_is_started_again_from_the_last_checkpoint(
+    make_config: Make, tmp_path: Path, rank: int
+) -> None:
+    """And those that start again do not wait for the dead, whose addresses the launcher still keeps."""
+    alone, together = (make_config(run={"folder": str(tmp_path / name)}) for name in ("alone", "together"))
+    pretrain(alone)
+    start(together, tmp_path, 2, "8", str(rank), str(tmp_path / "died"), restarts=1)
+    assert (tmp_path / "died").exists()
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert [line["step"] for line in journal(together) if "loss" in line] == list(range(1, 13))
 
 
 def test_a_batch_is_shared_without_a_rest() -> None:

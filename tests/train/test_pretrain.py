@@ -133,6 +133,36 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert learned(config) == learned(straight)
 
 
+def test_killed_while_weights_are_averaged_and_batches_grow_equals_uninterrupted(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"optim": {"average_fraction": 0.5}, "schedule": {"batch_stages": [[0.0, 64], [0.4, 128]]}}
+    straight = elsewhere(make_config(**changes), tmp_path / "straight")
+    whole = pretrain(straight)
+    config = make_config(**changes)
+    assert (whole.step, config.total_steps) == (17, 17), "ten steps of 64 tokens, seven of 128"
+    stop_after(monkeypatch, 15, kill)
+    with pytest.raises(KilledError):
+        pretrain(config)
+    saved = load_file(Path(config.run.folder) / "checkpoints" / "step-00000012" / "training_state.safetensors")
+    assert "wte.weight/mean" in saved
+    resumed = pretrain(config)
+    assert_equal_states(resumed.checkpoint, whole.checkpoint)
+    assert learned(config) == learned(straight)
+    ended = load_file(resumed.checkpoint / "training_state.safetensors")
+    assert "wte.weight/mean" not in ended, "the average is the weights now"
+
+
+def test_the_average_of_the_last_steps_is_what_is_left(make_config: Make, tmp_path: Path) -> None:
+    often = {"checkpoint_every_steps": 1, "keep": 20}
+    plain = pretrain(elsewhere(make_config(run=often), tmp_path / "plain"))
+    averaged = pretrain(make_config(optim={"average_fraction": 0.25}, run=often))
+    last = [load_file(f / "model.safetensors") for f in states.checkpoints(tmp_path / "plain")[-3:]]
+    for name, value in load_file(averaged.checkpoint / "model.safetensors").items():
+        torch.testing.assert_close(value, torch.stack([each[name] for each in last]).mean(0), rtol=1e-5, atol=1e-6)
+    assert averaged.best_loss != plain.best_loss
+
+
 def test_a_signal_saves_within_a_step_and_the_run_goes_on(
     make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

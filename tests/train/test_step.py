@@ -77,7 +77,7 @@ def test_equals_hugging_face_with_adamw(make_config: Callable[..., TrainConfig])
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), optim.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = optim.lr * lr_factor(config.schedule, tokens / config.schedule.tokens)
+            group["lr"] = optim.lr * lr_factor(config.schedule, (tokens + inputs.size / 2) / config.schedule.tokens)
         optimizer.step()
         optimizer.zero_grad()
         assert report.loss == pytest.approx(loss.item(), abs=1e-6)
@@ -98,6 +98,16 @@ def test_micro_batches_do_not_change_the_step(make_config: Callable[..., TrainCo
         assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-12)
     for (name, a), (_, b) in zip(whole.model.named_parameters(), parts.model.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7, msg=name)
+
+
+def test_without_a_compiler_nothing_is_compiled_and_it_is_said(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    config = make_config(run={"compile": True})
+    report = learner(config, SINGLE).step(*batch(config), step=1, tokens=0)
+    assert math.isfinite(report.loss)
+    assert "there is no C++ compiler 'no-such-compiler'" in caplog.text
 
 
 def test_loss_begins_near_the_logarithm_of_the_vocabulary(make_config: Callable[..., TrainConfig]) -> None:

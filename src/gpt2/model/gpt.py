@@ -19,12 +19,18 @@ from gpt2.errors import ContextError, MismatchError
 
 
 class Attention(nn.Module):
-    """Causal self-attention of `n_head` heads (Vaswani et al. 2017, section 3.2)."""
+    """Causal self-attention of `n_head` heads (Vaswani et al. 2017, section 3.2).
+
+    Attributes:
+        attend: from queries, keys and values, [B, H, T, K] each, what every token gathers; None: PyTorch's own.
+            Whoever trains may put a faster one for the machine here. Not used where weights are dropped.
+    """
 
     def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.dropout = dropout
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values side by side
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
@@ -34,7 +40,12 @@ class Attention(nn.Module):
             part.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for part in self.c_attn(x_BTD).chunk(3, dim=-1)
         )
         dropout = self.dropout if self.training else 0.0
-        mixed_BHTK = functional.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True)
+        if self.attend is not None and not dropout:
+            mixed_BHTK = self.attend(q_BHTK, k_BHTK, v_BHTK)
+        else:
+            mixed_BHTK = functional.scaled_dot_product_attention(
+                q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True
+            )
         out_BTD: Tensor = self.c_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
         return functional.dropout(out_BTD, self.dropout, self.training)
 

@@ -18,20 +18,25 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 
 
-def orthogonalize(g_NOI: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
+def orthogonalize(g_NOI: Tensor, *, rounds: int = _ROUNDS, products: torch.dtype | None = None) -> Tensor:
     """Bring the singular values of each matrix near 1, keeping its singular vectors: Newton-Schulz, batched.
 
-    A zero matrix stays zero. On a GPU with bfloat16 units the products run on them, which is many times faster and
-    enough: the rounds bring singular values near 1 whatever small errors came before.
+    A zero matrix stays zero.
+
+    Args:
+        g_NOI: matrices of one shape.
+        rounds: of the iteration.
+        products: dtype of the matrix products; None: that of the matrices. bfloat16 is enough, and much faster where
+            there are units for it: the rounds bring singular values near 1 whatever small errors came before.
     """
     a, b, c = _QUINTIC
     tall = g_NOI.shape[-2] > g_NOI.shape[-1]
     x = g_NOI.mT if tall else g_NOI  # the Gram matrix is then the smaller of the two
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    x = x.to(torch.bfloat16) if x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else x
+    x = x if products is None else x.to(products)
     for _ in range(rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(g_NOI.dtype)
 
 
@@ -44,12 +49,22 @@ class Muon(torch.optim.Optimizer):
         lr: length of a step, in units of an orthogonal matrix; the schedule writes it before each step.
         momentum: likewise.
         weight_decay: in units of 1 / learning rate.
+        cautious: decay only those weights that the step makes smaller already.
+        products: dtype of the orthogonalisation's products; None: that of the parameters.
     """
 
     def __init__(
-        self, named_parameters: Iterable[tuple[str, nn.Parameter]], *, lr: float, momentum: float, weight_decay: float
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        cautious: bool = False,
+        products: torch.dtype | None = None,
     ) -> None:
         named = dict(named_parameters)
+        self._cautious, self._products = cautious, products
         self._parts = {p: 3 if name.removesuffix(".weight").endswith("c_attn") else 1 for name, p in named.items()}
         super().__init__(
             [{"params": list(named.values())}], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
@@ -61,29 +76,37 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            gathered: list[tuple[Any, Tensor]] = []
+            apart: list[tuple[Any, Tensor]] = []
+            decay = group["lr"] * group["weight_decay"]
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 direction = self._direction(p, group["momentum"])
-                p.mul_(1.0 - group["lr"] * group["weight_decay"])
-                changed = p
-                if isinstance(
-                    cast("object", p), DTensor
-                ):  # processes hold parts of it, and only a whole matrix can be orthogonalised
+                is_shared = isinstance(cast("object", p), DTensor)
+                if is_shared:  # processes hold parts of it, and only a whole matrix can be orthogonalised
                     direction = cast("DTensor", direction).full_tensor()
+                changed = p
+                if is_shared or self._cautious:
                     changed = torch.zeros_like(direction)
-                    gathered.append((p, changed))
+                    apart.append((p, changed))
+                if not self._cautious:
+                    p.mul_(1.0 - decay)
                 parts = self._parts[p]
                 for part, update in zip(changed.chunk(parts), direction.chunk(parts), strict=True):
                     by_shape.setdefault(part.shape, []).append((part, update))
             for shape, pairs in by_shape.items():
-                updates_NOI = orthogonalize(torch.stack([update for _, update in pairs]))
+                stacked_NOI = torch.stack([update for _, update in pairs])
+                updates_NOI = orthogonalize(stacked_NOI, products=self._products)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5  # the same change of the output, whatever the shape
                 for (part, _), update in zip(pairs, updates_NOI, strict=True):
                     part.add_(update, alpha=-group["lr"] * scale)
-            for p, change in gathered:
-                p.add_(distribute_tensor(change, p.device_mesh, p.placements, src_data_rank=None))
+            for p, whole_change in apart:
+                change: Any = whole_change
+                if isinstance(p, DTensor):
+                    change = distribute_tensor(change, p.device_mesh, p.placements, src_data_rank=None)
+                if self._cautious:
+                    p.mul_(1.0 - decay * (change * p < 0.0))
+                p.add_(change)
 
     def _direction(self, p: Tensor, momentum: float) -> Tensor:
         """The gradient averaged over steps, and looked ahead by one (Nesterov)."""

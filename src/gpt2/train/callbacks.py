@@ -86,7 +86,7 @@ class Metrics(Callback):
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Write the step's line."""
-        rate = run.config.schedule.batch_tokens / report.seconds
+        rate = report.batch_tokens / report.seconds
         self.mfu = self._flops_per_token(run) * rate / self._peak_flops if self._peak_flops else None
         self.write(
             step=report.step,
@@ -288,14 +288,14 @@ class ProgressLine(Callback):
         self._say = say
         self._metrics = metrics
         self._every = every_steps
-        self._seconds: list[float] = []
+        self._newest: list[tuple[int, float]] = []  # tokens and seconds of steps
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Say it where it is due."""
-        self._seconds = [*self._seconds[-19:], report.seconds]
+        self._newest = [*self._newest[-19:], (report.batch_tokens, report.seconds)]
         if report.step % self._every and not run.is_finished:
             return
-        rate = run.config.schedule.batch_tokens * len(self._seconds) / sum(self._seconds)
+        rate = sum(tokens for tokens, _ in self._newest) / sum(seconds for _, seconds in self._newest)
         left = max(0, run.config.schedule.tokens - report.tokens) / rate
         mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
         self._say(

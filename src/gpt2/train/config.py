@@ -54,9 +54,12 @@ class OptimConfig:
         muon_lr: peak learning rate of Muon.
         muon_momentum: Muon's, after its warm-up.
         muon_weight_decay: Muon's.
+        muon_cautious: whether it decays only those weights that the step makes smaller already.
         clip_norm: longer gradients are scaled to this length; 0 leaves them.
         zero_projections: begin with both `c_proj` of every block at zero.
         dropout: of the embedding, the attention weights and what each sublayer adds, while training.
+        average_fraction: the last part of the run over whose steps the weights are averaged; the average is what the
+            run leaves when all its tokens are done.
     """
 
     matrices: Literal["adamw", "muon"] = "adamw"
@@ -67,9 +70,11 @@ class OptimConfig:
     muon_lr: float = 0.02
     muon_momentum: float = 0.95
     muon_weight_decay: float = 0.0
+    muon_cautious: bool = False
     clip_norm: float = 1.0
     zero_projections: bool = False
     dropout: float = 0.0
+    average_fraction: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +84,8 @@ class ScheduleConfig:
     Attributes:
         tokens: length of the run.
         batch_tokens: tokens of one optimizer step.
+        batch_stages: stages (fraction at which it begins, tokens of one step), the first at 0; empty: always
+            `batch_tokens`.
         sequence: stages (fraction at which it begins, tokens of a sequence), the first at 0.
         shape: of the learning rate.
         warmup_fraction: over which it rises from 0.
@@ -89,12 +96,18 @@ class ScheduleConfig:
 
     tokens: int = 10_000_000
     batch_tokens: int = 524_288
+    batch_stages: tuple[tuple[float, int], ...] = ()
     sequence: tuple[tuple[float, int], ...] = ((0.0, 1024),)
     shape: Literal["cosine", "trapezoid"] = "cosine"
     warmup_fraction: float = 0.0
     decay_fraction: float = 0.5
     final_fraction: float = 0.0
     momentum_warmup_steps: int = 0
+
+    @property
+    def batches(self) -> tuple[tuple[float, int], ...]:
+        """The stages of the batch, of which there is at least one."""
+        return self.batch_stages or ((0.0, self.batch_tokens),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +240,7 @@ class TrainConfig:
             ("optim.muon_weight_decay", optim.muon_weight_decay, 0.0, 100.0),
             ("optim.clip_norm", optim.clip_norm, 0.0, math.inf),
             ("optim.dropout", optim.dropout, 0.0, 0.99),
+            ("optim.average_fraction", optim.average_fraction, 0.0, 1.0),
             ("lora.rank", self.lora.rank, 0, 1 << 16),
             ("lora.alpha", self.lora.alpha, 0.0, 1e6),
             ("lora.dropout", self.lora.dropout, 0.0, 0.99),
@@ -252,7 +266,7 @@ class TrainConfig:
         ):
             if not low <= value <= high:  # not so for NaN either
                 raise ConfigError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
-        self._check_sequence()
+        self._check_stages()
         if self.lora.rank and not self.start.model:
             raise ConfigError(
                 "Adapters change a model that is there: lora.rank is set and start.model is empty. Name it."
@@ -263,30 +277,38 @@ class TrainConfig:
             if not 0.0 < weight < math.inf:
                 raise ConfigError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")
 
-    def _check_sequence(self) -> None:
-        stages, batch_tokens = self.schedule.sequence, self.schedule.batch_tokens
-        begins = [begin for begin, _ in stages]
-        if not stages or begins[0] != 0.0 or begins != sorted(set(begins)) or begins[-1] >= 1.0:
-            raise ConfigError(
-                f"schedule.sequence must be stages that begin at 0 and then later and later below 1: got {begins}. "
-                f"Write [[0.0, 512], [0.9, 1024]]."
-            )
-        for _, length in stages:
+    def _check_stages(self) -> None:
+        for name, stages in (("sequence", self.schedule.sequence), ("batch_stages", self.schedule.batches)):
+            begins = [begin for begin, _ in stages]
+            if not stages or begins[0] != 0.0 or begins != sorted(set(begins)) or begins[-1] >= 1.0:
+                raise ConfigError(
+                    f"schedule.{name} must be stages that begin at 0 and then later and later below 1: got {begins}. "
+                    f"Write [[0.0, 512], [0.9, 1024]]."
+                )
+        for _, length in self.schedule.sequence:
             if not 1 <= length <= self.model.n_positions:
                 raise ConfigError(
                     f"schedule.sequence cannot have {length:,} tokens: the model's context is "
                     f"{self.model.n_positions:,}. Choose shorter sequences or more positions."
                 )
-            if batch_tokens % length:
-                raise ConfigError(
-                    f"schedule.batch_tokens must be a multiple of every sequence: {batch_tokens:,} is not one of "
-                    f"{length:,}. Try {max(1, round(batch_tokens / length)) * length:,}."
-                )
+            for _, batch_tokens in self.schedule.batches:
+                if batch_tokens < 1 or batch_tokens % length:
+                    name = "batch_stages" if self.schedule.batch_stages else "batch_tokens"
+                    raise ConfigError(
+                        f"schedule.{name} must be a multiple of every sequence: {batch_tokens:,} is not one of "
+                        f"{length:,}. Try {max(1, round(batch_tokens / length)) * length:,}."
+                    )
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the run; the last one completes `schedule.tokens`."""
-        return -(-self.schedule.tokens // self.schedule.batch_tokens)
+        total = self.schedule.tokens
+        ends = [begin * total for begin, _ in self.schedule.batches[1:]] + [total]
+        steps, tokens = 0, 0
+        for (_, batch_tokens), end in zip(self.schedule.batches, ends, strict=True):
+            of_stage = max(0, math.ceil((end - tokens) / batch_tokens))
+            steps, tokens = steps + of_stage, tokens + of_stage * batch_tokens
+        return steps
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -66,20 +66,12 @@ class Feed:
         folder = Path(config.data.folder)
         mixture = config.data.mixture or {"": 1.0}
         sources = [Source(folder=folder / name, weight=weight, name=name or "all") for name, weight in mixture.items()]
-        lengths = sorted({length for _, length in config.schedule.sequence})
+        lengths = {length for _, length in config.schedule.sequence}
         self._config = config
-        self._loaders = {
-            length: Loader(
-                sources,
-                seq_tokens=length,
-                batch_sequences=config.schedule.batch_tokens // length,
-                seed=config.run.seed,
-                chunk_tokens=math.lcm(*lengths),  # what is shuffled: every length must divide it
-            )
-            for length in lengths
-        }
-        streams = self._loaders[lengths[0]].streams
-        self._wanted = self._open_wanted(sources, lengths) if has_marks(streams[0].folder) else {}
+        self._chunk_tokens = math.lcm(*lengths)  # what is shuffled: every length must divide it
+        self._loaders = self._open(sources)
+        streams = self._loaders[min(self._loaders)].streams
+        self._wanted = self._open_wanted(sources) if has_marks(streams[0].folder) else {}
         self.tokenizer = (
             Tokenizer.from_folder(Path(config.data.tokenizer)) if config.data.tokenizer else Tokenizer.published()
         )
@@ -118,9 +110,9 @@ class Feed:
 
     def batch(self, cursor: Cursor, progress: float) -> tuple[Batch, Wanted]:
         """The next batch, whose cursor is the next call's, and which of its targets are to be learned."""
-        length = self.sequence_tokens(progress)
-        wanted = self._wanted[length].batch(cursor).targets.astype(bool) if self._wanted else None
-        return self._loaders[length].batch(cursor), wanted
+        shape = self.sequence_tokens(progress), stage(progress, self._config.schedule.batches)
+        wanted = self._wanted[shape].batch(cursor).targets.astype(bool) if self._wanted else None
+        return self._loaders[shape].batch(cursor), wanted
 
     def validation_batches(
         self, *, seq_tokens: int, n_tokens: int, batch_tokens: int
@@ -155,21 +147,27 @@ class Feed:
             total += weight * count / count.sum()
         return total / total.sum()
 
-    def _open_wanted(self, sources: list[Source], lengths: list[int]) -> dict[int, Loader]:
+    def _open(self, sources: list[Source]) -> dict[tuple[int, int], Loader]:
+        """A loader for every pair of a sequence's and a step's tokens that the schedule has."""
+        schedule = self._config.schedule
+        begins = {begin for begin, _ in (*schedule.sequence, *schedule.batches)}
+        shapes = {(stage(begin, schedule.sequence), stage(begin, schedule.batches)) for begin in begins}
+        return {
+            (length, batch_tokens): Loader(
+                sources,
+                seq_tokens=length,
+                batch_sequences=batch_tokens // length,
+                seed=self._config.run.seed,
+                chunk_tokens=self._chunk_tokens,
+            )
+            for length, batch_tokens in sorted(shapes)
+        }
+
+    def _open_wanted(self, sources: list[Source]) -> dict[tuple[int, int], Loader]:
         """Loaders of the marks beside the tokens: the same places of the same order."""
         if len(sources) > 1:
             raise DataError("Data with prompts cannot be mixed with others. Prepare them as one.")
-        marks = [dataclasses.replace(source, split=f"train{MARKS}", name=source.name) for source in sources]
-        return {
-            length: Loader(
-                marks,
-                seq_tokens=length,
-                batch_sequences=self._config.schedule.batch_tokens // length,
-                seed=self._config.run.seed,
-                chunk_tokens=math.lcm(*lengths),
-            )
-            for length in lengths
-        }
+        return self._open([dataclasses.replace(source, split=f"train{MARKS}", name=source.name) for source in sources])
 
     def _open_validation(self, folder: Path) -> TokenStream | None:
         inside = self._config.data.validation

@@ -105,12 +105,29 @@ def joined(device: str) -> Generator[Processes]:
         torch.cuda.set_device(processes.local_rank)
     ours = processes.world > 1 and not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        _meet("nccl" if on_gpu else "gloo", processes)
     try:
         yield processes
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _meet(backend: str, processes: Processes) -> None:
+    """Find the others at the place that the launcher named.
+
+    torchrun keeps one store over all restarts, where the addresses of processes that died still lie under the same
+    keys: whoever reads those waits for the dead. So every start has keys of its own. How many restarts there were is
+    known to each machine's torchrun alone; on several machines TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every start
+    a new store instead.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if restarts is None or processes.local_world < processes.world:
+        dist.init_process_group(backend)
+        return
+    store, rank, world = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"start {restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 
 def _from_launcher() -> tuple[int, int]:

@@ -24,6 +24,7 @@ from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Sampler, Sa
 from gpt2.train.config import TrainConfig, as_tree, to_toml
 from gpt2.train.feed import Feed
 from gpt2.train.loop import Run, loop
+from gpt2.train.memory import kept_memory
 from gpt2.train.parallel import Processes, joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
@@ -105,7 +106,11 @@ def pretrain(
     if not config.run.folder:
         raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
-    with joined(config.run.device) as processes, files.lock(folder) if processes.is_first else nullcontext():
+    with (
+        joined(config.run.device) as processes,
+        files.lock(folder) if processes.is_first else nullcontext(),
+        kept_memory(),
+    ):
         run, plan = _prepare(config, folder, processes)
         speak = (say or _log.info) if processes.is_first else _silent
         metrics = None

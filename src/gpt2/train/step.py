@@ -8,10 +8,13 @@ Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batc
 
 import logging
 import math
+import os
+import shutil
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +23,10 @@ from torch import Tensor, nn
 
 from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT, whole
-from gpt2.optim import Muon, adamw, cosine, partition, trapezoid, warm_momentum
+from gpt2.optim import Muon, adamw, average, cosine, partition, take_average, trapezoid, warm_momentum
 from gpt2.train import parallel
 from gpt2.train.attention import choose_attention
+from gpt2.train.attention_blocks import attend_in_blocks
 from gpt2.train.config import OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from gpt2.train.loss import Rows, fused_softmax, sample_rows
 from gpt2.train.objective import Objective
@@ -44,6 +48,7 @@ class StepReport:
     Attributes:
         step: its number, from 1.
         tokens: trained on since the run began, this step's included.
+        batch_tokens: of this step.
         loss: mean over the batch in nats per token, before the update.
         grad_norm: Euclidean length of the whole gradient, before clipping.
         lr: AdamW's learning rate.
@@ -54,6 +59,7 @@ class StepReport:
 
     step: int
     tokens: int
+    batch_tokens: int
     loss: float
     grad_norm: float
     lr: float
@@ -93,7 +99,10 @@ class Learner:
         self.micro_tokens = micro_batch_tokens(config.run, precision)
         self._frequency_V = frequency_V
         # One block is compiled and serves for all: a fraction of the time that compiling the whole model takes.
-        compiled = config.run.compile
+        compiled = config.run.compile and can_compile(precision.device)
+        if compiled and precision.device.type == "cpu" and precision.dtype == torch.bfloat16:
+            for block in model.h:
+                cast("Any", block).attn.attend = attend_in_blocks
         objective = Objective(
             model,
             blocks=[torch.compile(block, dynamic=False) for block in model.h] if compiled else None,
@@ -110,7 +119,8 @@ class Learner:
         self._round = torch.compile(round_to, dynamic=False) if round_to and compiled else round_to
         self.sharing = parallel.choose(config, self.processes, precision.device)
         self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
-        self.optimizers = build_optimizers(model, config.optim)  # of the shared parameters
+        products = torch.bfloat16 if precision.dtype == torch.bfloat16 else None
+        self.optimizers = build_optimizers(model, config.optim, products)  # of the shared parameters
         self.loss_scale = LossScale.of_float16() if precision.dtype == torch.float16 else LossScale()
 
     def step(
@@ -136,7 +146,8 @@ class Learner:
         """
         began = time.perf_counter()
         progress = tokens / self.config.schedule.tokens
-        lr = self._schedule(progress, step)
+        # the rate of a step's middle: were it that of its beginning, the first step of a warm-up would do nothing
+        lr = self._schedule((tokens + 0.5 * inputs_BT.size) / self.config.schedule.tokens, step)
         with self.rounded(progress):
             summed_loss = self._backward(inputs_BT, targets_BT, wanted_BT, self._rows(targets_BT, progress, step), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -154,10 +165,16 @@ class Learner:
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             for optimizer in self.optimizers:
                 optimizer.step()
+        done = (tokens + inputs_BT.size) / self.config.schedule.tokens
+        if finite and self.config.optim.average_fraction and done > 1.0 - self.config.optim.average_fraction:
+            average(self.optimizers)
+        if done >= 1.0:
+            take_average(self.optimizers)
         self.model.zero_grad(set_to_none=True)
         return StepReport(
             step=step,
             tokens=tokens + inputs_BT.size,
+            batch_tokens=inputs_BT.size,
             loss=loss,
             grad_norm=grad_norm,
             lr=lr,
@@ -304,6 +321,19 @@ class Learner:
         return optim.lr * factor
 
 
+def can_compile(device: torch.device) -> bool:
+    """Whether PyTorch's compiler finds what it needs for the device; on a CPU that is a C++ compiler."""
+    if device.type != "cpu":
+        return True
+    compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    if shutil.which(compiler) is not None:
+        return True
+    _log.warning(
+        "nothing is compiled (run.compile), and steps take longer: there is no C++ compiler %r. Install one", compiler
+    )
+    return False
+
+
 def micro_batch_tokens(run: RunConfig, precision: Precision) -> int:
     """Tokens of one forward and backward pass: what was asked, or what suits the device."""
     return run.micro_batch_tokens or _MICRO_BATCH_TOKENS[precision.device.type]
@@ -323,15 +353,30 @@ def lr_factor(schedule: ScheduleConfig, progress: float) -> float:
     )
 
 
-def build_optimizers(model: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run: between them they hold every parameter once."""
+def build_optimizers(
+    model: nn.Module, optim: OptimConfig, products: torch.dtype | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a run: between them they hold every parameter once.
+
+    Args:
+        model: on its device, shared between processes if it will be.
+        optim: the settings.
+        products: dtype of Muon's matrix products; None: that of the parameters.
+    """
     kinds = partition(model.named_parameters())
     by_muon = kinds["matrix"] if optim.matrices == "muon" else {}
     by_adamw = {} if by_muon else kinds["matrix"]
     optimizers: list[torch.optim.Optimizer] = []
     if by_muon:
         optimizers.append(
-            Muon(by_muon.items(), lr=optim.muon_lr, momentum=optim.muon_momentum, weight_decay=optim.muon_weight_decay)
+            Muon(
+                by_muon.items(),
+                lr=optim.muon_lr,
+                momentum=optim.muon_momentum,
+                weight_decay=optim.muon_weight_decay,
+                cautious=optim.muon_cautious,
+                products=products,
+            )
         )
     optimizers.append(
         adamw(
