@@ -22,7 +22,7 @@ from gpt2.data import PrepareConfig, ReadOptions, prepare, read_documents
 from gpt2.files import write_json, write_text
 from gpt2.report import Block, Line, LineChart, Section, page
 from gpt2.tokenizer import Tokenizer, learn
-from gpt2.train.config import config_from
+from gpt2.train.config_files import config_from
 
 RESULT = Path(__file__).parent / "results" / "recipes.json"
 TEXT_CHARACTERS = 24_000_000

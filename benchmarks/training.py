@@ -33,7 +33,7 @@ from gpt2.config import ModelConfig
 from gpt2.files import read_json, write_json
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
-from gpt2.train.config import load_config
+from gpt2.train.config_files import load_config
 from gpt2.train.memory import kept_memory
 from gpt2.train.plan import flops_per_token, measured_peak_flops
 from gpt2.train.precision import choose_precision

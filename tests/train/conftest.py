@@ -11,7 +11,7 @@ import torch
 from gpt2.data import PrepareConfig, ReadOptions, prepare
 from gpt2.tokenizer import learn
 from gpt2.train import TrainConfig
-from gpt2.train.config import config_from
+from gpt2.train.config_files import config_from
 
 TALE = "the cat sat on a mat and saw how old dogs ran far away from home while it rained all day long"
 N_VOCAB = 300

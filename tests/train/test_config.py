@@ -6,7 +6,7 @@ import pytest
 
 from gpt2.errors import ConfigError
 from gpt2.train import TrainConfig, load_config, recipe_names, to_toml
-from gpt2.train.config import as_tree, config_from
+from gpt2.train.config_files import as_tree, config_from
 
 MODEL = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 64, "vocab_size": 100}
 

@@ -1,27 +1,12 @@
-"""Every setting of a training run: a tree of frozen dataclasses, read from TOML, checked once, here.
+"""Every setting of a training run: a tree of frozen dataclasses, checked once, here. Files of it: `config_files`."""
 
-A recipe is such a TOML file inside the package (`gpt2/recipes`). What a file leaves out has the default below;
-`--set section.name=value` comes last. The resolved tree is saved in the run's folder as TOML, and is a recipe itself.
-"""
-
-import copy
-import dataclasses
-import difflib
-import json
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError
-from gpt2.files import read_bounded
-
-T = TypeVar("T")
-_LIMIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,122 +294,3 @@ class TrainConfig:
             of_stage = max(0, math.ceil((end - tokens) / batch_tokens))
             steps, tokens = steps + of_stage, tokens + of_stage * batch_tokens
         return steps
-
-
-def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a recipe of the package by its name, or a TOML file, and apply `section.name=value` overrides.
-
-    Raises:
-        ConfigError: no such recipe or file, not TOML, an unknown key, or a value that cannot be.
-    """
-    return config_from(_read_toml(str(recipe)), overrides)
-
-
-def config_from(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
-    """A configuration from nested mappings, such as `tomllib` and `as_tree` give, and overrides of them.
-
-    Raises:
-        ConfigError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
-    """
-    changed = copy.deepcopy(dict(tree))
-    for override in overrides:
-        _apply(changed, override)
-    return _build(TrainConfig, changed, "")
-
-
-def as_tree(config: TrainConfig) -> dict[str, Any]:
-    """Nested plain dicts, lists and numbers: what `config_from` reads and JSON can hold."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The resolved configuration as a TOML file that `load_config` reads back to an equal one."""
-    lines: list[str] = []
-    for section, values in as_tree(config).items():
-        lines += [f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items()), ""]
-    return "\n".join(lines)
-
-
-def recipe_names() -> list[str]:
-    """The recipes inside the package."""
-    folder = resources.files("gpt2.recipes")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def _read_toml(recipe: str) -> dict[str, Any]:
-    if recipe in recipe_names():
-        data = (resources.files("gpt2.recipes") / f"{recipe}.toml").read_bytes()
-    elif Path(recipe).is_file():
-        data = read_bounded(Path(recipe), _LIMIT_BYTES)
-    else:
-        near = difflib.get_close_matches(recipe, recipe_names(), n=1)
-        advice = f"Did you mean {near[0]!r}?" if near else "Name one of those, or a TOML file."
-        raise ConfigError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
-    try:
-        return tomllib.loads(data.decode("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{recipe} is not TOML: {error}.") from error
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    *sections, key = path.strip().split(".")
-    if not equals or not sections or not all((*sections, key)):
-        raise ConfigError(f"{override!r} cannot be set: write section.name=value, such as optim.lr=0.001.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a word needs no quotes
-    for section in sections:
-        inner: object = tree.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r} cannot be set: {section!r} has no settings inside it.")
-        tree = inner
-    tree[key] = value
-
-
-def _build(cls: type[T], values: Any, where: str) -> T:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where.rstrip('.')} must be a section of settings: got {values!r}.")
-    hints = get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]  # always a dataclass
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
-            advice = f"Did you mean {where}{near[0]}?" if near else f"Known are {', '.join(fields)}."
-            raise ConfigError(f"There is no setting {where}{key}. {advice}")
-    for name, f in fields.items():
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"The setting {where}{name} is missing.")
-    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the type `kind`, without guessing: a whole number may stand for a float, nothing else for another."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, f"{where}.")  # pyright: ignore[reportArgumentType]
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value in inner:
-            return value
-        raise ConfigError(f"{where} must be one of {', '.join(inner)}: got {value!r}.")
-    if origin is tuple and isinstance(value, list | tuple):
-        inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        if len(value) == len(inner):
-            return tuple(_convert(i, v, where) for i, v in zip(inner, value, strict=True))
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {str(key): _convert(inner[1], v, f"{where}.{key}") for key, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    raise ConfigError(f"{where} must be {names.get(kind, 'written as in the recipes')}: got {value!r}.")
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml_value(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # numbers, booleans and quoted texts are written alike in both

@@ -16,7 +16,8 @@ from gpt2 import checkpoint, files, hub, machine
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, TrainingError
 from gpt2.train.callbacks import Sampler, Tracker
-from gpt2.train.config import LoraConfig, TrainConfig, config_from
+from gpt2.train.config import LoraConfig, TrainConfig
+from gpt2.train.config_files import config_from
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
 from gpt2.train.parallel import Processes, joined

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from gpt2.report import markdown
 from gpt2.train.config import TrainConfig
 from gpt2.train.finetune_data import Prepared
 
@@ -22,6 +23,7 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
     lora, optim, schedule = config.lora, config.optim, config.schedule
     kind = f"adapters of rank {lora.rank} (alpha {lora.alpha:g}) for" if lora.rank else "all weights of"
     library = "peft" if lora.rank else "transformers"
+    named = markdown.line(base.replace("\\", "/").rpartition("/")[2])  # no folder of whoever made it
     held_out = "Nothing was held out, so what it learned was not measured."
     if ended.loss is not None and ended.loss_before is not None:
         held_out = (
@@ -32,13 +34,13 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
 library_name: {library}
 pipeline_tag: text-generation
 tags: [gpt2{", lora" if lora.rank else ""}]
-base_model: {_quoted(base)}
+base_model: {markdown.quoted(base)}
 ---
 
-# {_plain(base)}, fine-tuned on {_plain(text)}
+# {named}, fine-tuned on {markdown.line(text)}
 
 A GPT-2 ({config.model.parameters:,} parameters, context {config.model.n_positions:,} tokens) that goes on from
-`{_plain(base)}`: {kind} the model learned from {prepared.tokens:,} tokens in {prepared.documents:,} document(s).
+{named}: {kind} the model learned from {prepared.tokens:,} tokens in {prepared.documents:,} document(s).
 {held_out}
 
 It continues text in the manner of what it was trained on. What it writes may be false or unpleasant, and after a small
@@ -53,14 +55,3 @@ text it may repeat passages of it word for word. The licence of the base and the
 | steps | {ended.steps:,} taken; the weights here are those after step {ended.best_step:,} |
 | seed | {config.run.seed} |
 """
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "/").replace('"', "'") + '"'
-
-
-def _plain(name: str) -> str:
-    """A file's name inside Markdown: one line, without its marks."""
-    return "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable() and c not in "`*<>[]|#")[
-        :80
-    ]

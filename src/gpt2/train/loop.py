@@ -9,7 +9,8 @@ import torch
 from gpt2.errors import TrainingError
 from gpt2.train import state as states
 from gpt2.train import weights as weight_files
-from gpt2.train.config import TrainConfig, as_tree
+from gpt2.train.config import TrainConfig
+from gpt2.train.config_files import as_tree
 from gpt2.train.feed import Ahead, Feed
 from gpt2.train.state import Progress, TrainState
 from gpt2.train.step import Learner, StepReport

@@ -21,7 +21,8 @@ from gpt2.train import plan as plans
 from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Sampler, Samples, Tracker, Validation
-from gpt2.train.config import TrainConfig, as_tree, to_toml
+from gpt2.train.config import TrainConfig
+from gpt2.train.config_files import as_tree, to_toml
 from gpt2.train.feed import Feed
 from gpt2.train.loop import Run, loop
 from gpt2.train.memory import kept_memory
