@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from gpt2 import machine
 from gpt2.errors import ConfigError
@@ -125,8 +127,8 @@ def _meet(backend: str, processes: Processes) -> None:
     if restarts is None or processes.local_world < processes.world:
         dist.init_process_group(backend)
         return
-    store, rank, world = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"start {restarts}", store)
+    store, rank, world = next(rendezvous("env://"))
+    store = PrefixStore(f"start {restarts}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
 
 
