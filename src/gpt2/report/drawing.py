@@ -131,7 +131,8 @@ def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> st
         draw().savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return (
         f'<figure class="chart"><figcaption><strong>{escape(title)}</strong></figcaption>\n'
-        f"{inline(written.getvalue(), title, name)}\n"
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}, drawn">'
+        f"{inline(written.getvalue(), title, name)}</div>\n"
         f"<details><summary>The numbers</summary>\n{numbers.html(name)}\n</details></figure>"
     )
 
