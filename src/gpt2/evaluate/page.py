@@ -208,13 +208,18 @@ def _settings_table(done: Mapping[str, Any]) -> Table:
         (
             found["title"],
             found["examples"],
+            round(found["tokens_computed"] / found["seconds"]) if found["tokens_computed"] else None,
             ", ".join(f"{name}={value}" for name, value in found["choices"].items()),
             "; ".join(f"{path} {sha256[:12]}…" for path, sha256 in found["files"].items()),
             " ".join(found["notes"]),
         )
         for found in done.values()
     ]
-    return Table(columns=["benchmark", "examples", "choices", "files and their sha256", "notes"], rows=rows)
+    return Table(
+        columns=["benchmark", "examples", "tokens/s", "choices", "files and their sha256", "notes"],
+        rows=rows,
+        caption="What was run. Tokens a second are of what was not answered in an earlier run.",
+    )
 
 
 def _protocols(done: Mapping[str, Any]) -> Iterator[str]:
