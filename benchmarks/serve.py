@@ -12,8 +12,10 @@ fuzz         requests that should not be: no 5xx, and neighbours get the text th
 restart      kill -9 in the middle of a stream, and start again
 soak         all of that for as long as it is told
 
---shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`; PYTHON has
-`transformers[serving]`. No two requests begin alike, so that no server is spared the reading of a prompt.
+--shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`, or a Python that has
+xllamacpp; PYTHON has `transformers[serving]`. A request is a prompt of some 45 tokens and 32 to generate, drawn from the
+40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In `fuzz`,
+status 0 is a client that closed its sending side, which is to leave, before it had an answer.
 """
 
 import argparse
@@ -243,7 +245,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="restart: how often")
     parser.add_argument("--minutes", type=float, default=60, help="soak: how long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--llama", help="llama.cpp's llama-server")
+    parser.add_argument("--llama", help="llama.cpp's llama-server, or a Python that has xllamacpp")
     parser.add_argument("--transformers", help="Python that has transformers[serving]")
     parser.add_argument("--note", help="what else ran meanwhile")
     chosen = parser.parse_args()
@@ -259,7 +261,8 @@ def _keep(name: str, chosen: argparse.Namespace, found: dict[str, Any]) -> None:
     """Added at once, so that a measure that hangs costs its own figures alone."""
     before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     about = {"note": chosen.note, "weights": chosen.weights, **facts()}
-    about["command"] = about["command"].replace(str(Path(chosen.llama or "-").parent) + "/", "")
+    for program in filter(None, (chosen.llama, chosen.transformers)):  # not where it is installed
+        about["command"] = about["command"].replace(program, Path(program).name)
     write_json(RESULT, before | {name: about | {"found": found}})
 
 
