@@ -13,8 +13,8 @@ restart      kill -9 in the middle of a stream, and start again
 soak         all of that for as long as it is told
 
 --shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`, or a Python that has
-xllamacpp; PYTHON has `transformers[serving]`. A request is a prompt of some 45 tokens and 32 to generate, drawn from the
-40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In `fuzz`,
+xllamacpp; PYTHON has `transformers[serving]`. A request is a prompt of some 45 tokens and 32 to generate, drawn from
+the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In `fuzz`,
 status 0 is a client that closed its sending side, which is to leave, before it had an answer.
 """
 
@@ -234,7 +234,7 @@ MEASURES = (throughput, overload, leaving, memory, fuzz, restart, soak)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [measure.__name__ for measure in MEASURES]
-    parser.add_argument("measure", nargs="*", choices=[[], *names], default=[], help="default: all but soak")
+    parser.add_argument("measure", nargs="*", metavar="MEASURE", help=f"of {', '.join(names)}; all but soak")
     parser.add_argument("--shape", help="random weights in this shape, in place of gpt2-mini")
     parser.add_argument("--weights", default="int8")
     parser.add_argument("--seconds", type=float, default=8, help="of each turn and each load")
@@ -249,6 +249,8 @@ def main() -> None:
     parser.add_argument("--transformers", help="Python that has transformers[serving]")
     parser.add_argument("--note", help="what else ran meanwhile")
     chosen = parser.parse_args()
+    if unknown := set(chosen.measure) - set(names):
+        parser.error(f"there is no measure {', '.join(sorted(unknown))}")
     with processes.model_folder(chosen.shape) as folder:
         for measure in MEASURES:
             if measure.__name__ in (chosen.measure or names[:-1]):
