@@ -178,17 +178,13 @@ def test_a_stop_string_is_found_at_every_border(serve: Any, scripted: Any, tiny_
         for end in range(begin + 1, len(text) + 1, 4):
             stop = text[begin:end]
             fields: dict[str, Any] = {"model": "scripted", "prompt": "a", "max_tokens": 50, "stop": [stop, "zebra"]}
-            answer = client.completions.create(temperature=0, **fields)
             expected = text[: text.index(stop)]
-            assert (answer.choices[0].text, answer.choices[0].finish_reason) == (expected, "stop")
-            assert answer.choices[0].stop_reason == stop
-            shown = (
-                client.completions.create(temperature=0, extra_body={"include_stop_str_in_output": True}, **fields)
-                .choices[0]
-                .text
-            )
-            assert shown == expected + stop
-            assert stream_of(client, temperature=0, **fields)[0] == {0: expected}
+            texts, reasons, chunks = stream_of(client, temperature=0, **fields)
+            assert (texts, reasons) == ({0: expected}, {0: "stop"})
+            assert chunks[-1].choices[0].stop_reason == stop
+            extra = {"include_stop_str_in_output": True}
+            shown = client.completions.create(temperature=0, extra_body=extra, **fields)
+            assert shown.choices[0].text == expected + stop
 
 
 def test_nothing_on_the_way_may_hold_a_stream_back(tiny: Any) -> None:
