@@ -51,7 +51,7 @@ def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     if chosen.transformers:
         servers["transformers"] = lambda: processes.transformers(chosen.transformers, folder)
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
-    slow = list(servers)[1:]  # one turn of theirs takes as long as several of ours
+    slow = list(servers)[1:]
     for turn, name in enumerate([ours, *slow, *([ours] if slow else [])]):
         with servers[name]() as server:
 
@@ -60,7 +60,7 @@ def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
             first = asyncio.run(ask(server.port, body(server.model, 1 << 20, tokens=4, plain=True)))
             assert first.complete, first  # some load the model only now
-            found = asyncio.run(closed(server.port, make, chosen.seconds))
+            found = asyncio.run(closed(server.port, make, chosen.seconds, cut=True))
         turns[name].append(found)
         print(f"  {name}: {found['tokens_per_second']:.0f} tokens/s, {found}", flush=True)
     speed = {name: statistics.mean(each["tokens_per_second"] for each in rounds) for name, rounds in turns.items()}

@@ -1,6 +1,7 @@
 """A client that measures: one streamed completion over a connection of its own, and loads made of many."""
 
 import asyncio
+import contextlib
 import json
 import random
 import statistics
@@ -49,9 +50,11 @@ def body(model: str, number: int, *, tokens: int = TOKENS, plain: bool = False) 
     return asked
 
 
-async def ask(port: int, asked: dict[str, Any]) -> Reply:
-    """One streamed completion."""
+async def ask(port: int, asked: dict[str, Any], replies: list[Reply] | None = None) -> Reply:
+    """One streamed completion; added to `replies` when it begins."""
     reply = Reply(began=time.monotonic())
+    if replies is not None:
+        replies.append(reply)
     data = json.dumps(asked).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer = None
@@ -78,27 +81,34 @@ async def ask(port: int, asked: dict[str, Any]) -> Reply:
     finally:
         if writer is not None:
             writer.close()
-    reply.ended = time.monotonic()
-    reply.n_tokens = reply.n_tokens or len(reply.arrivals)
+        reply.ended = time.monotonic()
+        reply.n_tokens = reply.n_tokens or len(reply.arrivals)
     return reply
 
 
-async def closed(port: int, make: Callable[[int], dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """`STREAMS` streams, each asking again as soon as it has its answer, until the time is up."""
+async def closed(
+    port: int, make: Callable[[int], dict[str, Any]], seconds: float, *, cut: bool = False
+) -> dict[str, Any]:
+    """`STREAMS` streams, each asking again as soon as it has its answer, until the time is up.
+
+    `cut` ends what is under way then and counts what has come of it, for a server that takes longer for one answer.
+    """
     end, replies, numbers = time.monotonic() + seconds, list[Reply](), iter(range(1 << 30))
 
     async def stream() -> None:
         while time.monotonic() < end:
-            replies.append(await ask(port, make(next(numbers))))
+            await ask(port, make(next(numbers)), replies)
 
     began = time.monotonic()
-    await asyncio.gather(*(stream() for _ in range(STREAMS)))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds if cut else None):
+            await asyncio.gather(*(stream() for _ in range(STREAMS)))
     taken = time.monotonic() - began
     return {
         "streams": STREAMS,
         "seconds": taken,
         "tokens_per_second": sum(reply.n_tokens for reply in replies) / taken,
-        "requests_per_second": len(replies) / taken,
+        "requests_per_second": sum(reply.complete for reply in replies) / taken,
         "first_token_ms": quantiles([reply.first_seconds for reply in replies if reply.arrivals]),
         "incomplete": sum(not reply.complete for reply in replies),
     }

@@ -73,7 +73,7 @@ def test_an_open_server_takes_any_key(tiny: Any) -> None:
 
 def test_a_page_elsewhere_cannot_use_the_server(tiny: Any) -> None:
     body = {"prompt": "a", "max_tokens": 1}
-    for origin in ("https://elsewhere.example", "null", f"http://127.0.0.1:{tiny.port + 1}"):
+    for origin in ("https://elsewhere.example", "null", f"http://127.0.0.1:{tiny.port + 1}", "http://["):
         status, headers, _ = tiny.request("POST", "/v1/completions", body, headers=[f"Origin: {origin}"])
         assert status == 403 and "access-control-allow-origin" not in headers
     assert tiny.request("POST", "/v1/completions", body, headers=[f"Origin: http://127.0.0.1:{tiny.port}"])[0] == 200

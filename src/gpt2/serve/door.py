@@ -79,7 +79,7 @@ class Admission:
                 f"Start it with --allow-host to add one.",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and origin not in self.origins and urlsplit(origin).netloc.lower() != host.lower():
+        if origin and origin not in self.origins and _netloc(origin) != host.lower():
             raise ApiError(
                 403,
                 f"Pages of {origin[:100]!r} may not use this server. Start it with --cors-origin to allow them.",
@@ -243,6 +243,14 @@ def _check_head(scope: Scope, limits: Limits) -> None:
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of an origin; None where it is not one."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:
