@@ -72,7 +72,8 @@ def put(result: dict[str, Any], *, out: Path | None, report: Path | None, as_jso
 
 
 def _table(result: dict[str, Any]) -> str:
-    from gpt2.evaluate.page import COUNTS, SIZES
+    from gpt2.evaluate.benchmark import COUNTS
+    from gpt2.evaluate.page import SIZES
 
     rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", "± 95 %", *SIZES)]
     for found in result["benchmarks"].values():

@@ -27,6 +27,7 @@ class Continued:
 Request = Target | Asked  # score these tokens; continue this prompt
 Answer = TargetScore | Continued
 Figures = dict[str, float]
+COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

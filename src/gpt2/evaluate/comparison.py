@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2.errors import DataError
+from gpt2.evaluate.benchmark import COUNTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +50,16 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
         figures = dict.fromkeys((*first.get("figures", {}), *second.get("figures", {})))
         title = (first or second)["title"]
         for figure in figures:
+            one_value, other_value = (each.get("figures", {}).get(figure) for each in (first, second))
+            if figure in COUNTS and (one_value == other_value or None in (one_value, other_value)):
+                continue  # of the text, which is the same
             headline = figure in ((first or second)["headline"], "accuracy", "accuracy_last_word")
             found.append(
                 Difference(
                     benchmark=title,
                     figure=figure,
-                    before=first.get("figures", {}).get(figure),
-                    after=second.get("figures", {}).get(figure),
+                    before=one_value,
+                    after=other_value,
                     standard_error=_error(figure, first, second) if headline else None,
                 )
             )

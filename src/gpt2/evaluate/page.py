@@ -8,11 +8,11 @@ from typing import Any
 from gpt2.config import PUBLISHED
 from gpt2.errors import MissingExtraError
 from gpt2.evaluate import uncertainty
+from gpt2.evaluate.benchmark import COUNTS
 from gpt2.report import Block, Facts, Points, Sample, ScatterChart, Section, Table
 from gpt2.report import page as report_page
 
 SIZES = ("124M", "355M", "774M", "1.5B")
-COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the model
 _PARAMETERS = dict(zip(SIZES, (config.parameters for config in PUBLISHED.values()), strict=True))
 _BINS = 10
 
