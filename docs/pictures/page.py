@@ -44,12 +44,13 @@ def main(url: str) -> None:
             expect(page.locator("#inspector .bar.after").first).to_be_visible()
             page.wait_for_timeout(1000)
             keep(page, f"page-{scheme}.png")
-            page.locator("#tab-detect").click()
-            page.locator("#detect-text").fill(HUMAN + written(page))
-            page.locator("#detect-run").click()
-            expect(page.locator("#detect-said .answer")).not_to_be_empty()
-            page.wait_for_timeout(300)
-            keep(page, f"detect-{scheme}.png")
+            if scheme == "light":
+                page.locator("#tab-detect").click()
+                page.locator("#detect-text").fill(HUMAN + written(page))
+                page.locator("#detect-run").click()
+                expect(page.locator("#detect-said .answer")).not_to_be_empty()
+                page.wait_for_timeout(300)
+                keep(page, "detect-light.png", colours=64)
             context.close()
         browser.close()
 
@@ -60,11 +61,11 @@ def written(page: Page) -> str:
     return page.request.post("v1/completions", data=body).json()["choices"][0]["text"]
 
 
-def keep(page: Page, name: str) -> None:
+def keep(page: Page, name: str, *, colours: int = 256) -> None:
     """A screenshot of few colours."""
     picture = FOLDER / name
     page.screenshot(path=picture)
-    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+    Image.open(picture).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
