@@ -140,7 +140,7 @@ def test_an_adapter_does_not_tell_where_its_base_lies(gpt2: Run, folder: Path, t
 
 
 def _write_run(folder: Path) -> None:
-    config = pytest.importorskip("gpt2.train.config")
+    config = pytest.importorskip("gpt2.train")
     shape = ["model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.n_positions=64"]
     made = config.load_config("tiny-cpu", [*shape, "schedule.sequence=[[0.0,64]]", "start.model='gpt2'"])
     folder.mkdir()

@@ -82,10 +82,12 @@ def test_what_cannot_be_done(gpt2, key: Path, tmp_path: Path) -> None:
 def test_a_green_list_there_and_back(gpt2, tmp_path: Path) -> None:
     key = tmp_path / "green.json"
     assert gpt2("detect", "--new-key", str(key), "--green", "lefthash").code == 0
-    number = str(json.loads(key.read_text(encoding="ascii"))["hashing_key"])
+    settings = {**json.loads(key.read_text(encoding="ascii")), "hashing_key": 15485863}  # the same text in every run
+    key.write_text(json.dumps(settings), encoding="ascii")
+    number = str(settings["hashing_key"])
     marked = gpt2("generate", "The harbour", *WRITE, "--watermark", str(key))
     greedy = gpt2("generate", "The harbour", "--max-tokens", "40", "--ignore-eot", "--temperature", "0", "--quiet",
-                  "--watermark", str(key))  # fmt: skip
+                  "--no-repeat-ngram", "2", "--watermark", str(key))  # fmt: skip  # a text that goes round says little
     for text in (marked.out, greedy.out):
         ran = gpt2("detect", "--watermark", str(key), "--rate", "0.001", stdin=text.encode())
         assert ran.out.startswith("marked with this key (p = ")
