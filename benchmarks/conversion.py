@@ -30,12 +30,15 @@ RESULT = Path(__file__).parent / "results" / "conversion.json"
 # name -> (arguments of the way there, whether what comes back is the same)
 WAYS = {
     "openai": (["--to", "openai"], True),
-    "llmc": (["--to", "llmc"], True),
+    "llmc fp32": (["--to", "llmc"], True),
+    "llmc bf16": (["--to", "llmc", "--weights", "bf16"], False),
     "nanogpt": (["--to", "nanogpt"], True),
     "gguf fp32": (["--to", "gguf"], True),
     "gguf fp16": (["--to", "gguf", "--weights", "fp16"], False),
     "gguf q8_0": (["--to", "gguf", "--weights", "q8_0"], False),
+    "gguf q4_0": (["--to", "gguf", "--weights", "q4_0"], False),
     "hf int8": (["--to", "hf", "--weights", "int8"], False),
+    "hf int4": (["--to", "hf", "--weights", "int4"], False),
 }
 
 

@@ -54,7 +54,7 @@ def file(tmp_path: Path, weights: Weights) -> Path:
     return tmp_path / "m.gguf"
 
 
-@pytest.mark.parametrize("form", ["fp32", "fp16", "bf16", "q8_0"])
+@pytest.mark.parametrize("form", ["fp32", "fp16", "bf16", "q8_0", "q4_0"])
 def test_their_reader_finds_what_we_wrote(tmp_path: Path, weights: Weights, form: str) -> None:
     gguf = pytest.importorskip("gguf")
     transformers = pytest.importorskip("transformers")
@@ -63,7 +63,7 @@ def test_their_reader_finds_what_we_wrote(tmp_path: Path, weights: Weights, form
     theirs = gguf.GGUFReader(path)
     checkpoint.write(tmp_path / "hf", weights, None, format="hf", form="fp32")
     expected = published_layout(transformers.GPT2Model.from_pretrained(tmp_path / "hf"))
-    kind = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}[form]
+    kind = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}[form]
     assert {tensor.name for tensor in theirs.tensors} == {their_name(name) for name in expected}
     by_name = {tensor.name: tensor for tensor in theirs.tensors}
     for name, array in expected.items():
@@ -83,6 +83,7 @@ def test_their_reader_finds_what_we_wrote(tmp_path: Path, weights: Weights, form
             "fp16": gguf.LlamaFileType.MOSTLY_F16,
             "bf16": gguf.LlamaFileType.MOSTLY_BF16,
             "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+            "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
         }[form]
     )
     assert values["tokenizer.ggml.tokens"][256:] == [

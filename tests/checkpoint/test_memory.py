@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt2 import checkpoint
+from gpt2.checkpoint import folder
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 
@@ -81,7 +82,9 @@ def test_memory_that_is_given_back_is_free(model: Path) -> None:
     assert resident_file_bytes(model / "model.safetensors") < 0.1 * LARGEST_BYTES
 
 
-@pytest.mark.parametrize(("format", "form"), [("openai", "fp32"), ("llmc", "bf16"), ("gguf", "fp16"), ("gguf", "q8_0")])
+@pytest.mark.parametrize(
+    ("format", "form"), [("openai", "fp32"), ("llmc", "bf16"), ("gguf", "fp16"), ("gguf", "q8_0"), ("gguf", "q4_0")]
+)
 def test_other_formats_allocate_pieces_only(
     model: Path, tmp_path: Path, format: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,10 +94,22 @@ def test_other_formats_allocate_pieces_only(
     tracemalloc.start()
     try:
         checkpoint.write(tmp_path / "out", found.weights, None, format=format, form=form)
-        # int4 keeps one rounded matrix until its scales are written, and that is an eighth of it in float32
-        assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES / (4 if form == "int4" else 8)
+        assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES / 8
     finally:
         tracemalloc.stop()
+
+
+def test_int4_rounds_no_matrix_before_its_codes_are_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scales of all matrices come first in the file: what was rounded for them would have to be kept."""
+    calls: list[str] = []
+    for name in ("int4_scale", "to_int4"):
+        real = getattr(folder, name)
+        monkeypatch.setattr(folder, name, lambda *a, real=real, name=name, **k: (calls.append(name), real(*a, **k))[1])
+    found = checkpoint.read(model)
+    checkpoint.write_folder(tmp_path / "out", found.weights, found.config, None, form="int4")
+    assert calls == 5 * ["int4_scale"] + 5 * ["to_int4"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted in /proc")

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gpt2.checkpoint import safetensors as ours
+from gpt2.checkpoint import unfinished
 from gpt2.checkpoint.safetensors import LazyArray, read_metadata, read_safetensors, write_safetensors
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import FormatError, Gpt2Error
@@ -124,7 +124,7 @@ def test_values_are_asked_for_one_array_at_a_time_and_written_in_pieces(tmp_path
 
 def full_disk(after_bytes: int) -> Any:
     """A stand-in for `atomic_file` whose disk is full after so many bytes."""
-    real = ours.atomic_file
+    real = unfinished.atomic_file
 
     @contextmanager
     def opened(path: Path) -> Any:
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "x.safetensors"
     write_safetensors(file, {"x": StoredArray(data=np.ones(4, np.float32), dtype="F32")})
     before = file.read_bytes()
-    monkeypatch.setattr(ours, "atomic_file", full_disk(after_bytes))
+    monkeypatch.setattr(unfinished, "atomic_file", full_disk(after_bytes))
     with pytest.raises(OSError, match="No space left"):
         write_safetensors(file, {"x": StoredArray(data=np.zeros(4000, np.float32), dtype="F32")})
     assert file.read_bytes() == before

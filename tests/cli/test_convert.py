@@ -111,7 +111,7 @@ def test_wrong_usage_is_told_apart_from_failure(source: Path, tmp_path: Path) ->
             ],
         ),
         ("nanogpt", ["fp32", "fp16", "bf16"], ["matrices transposed from [in, out] to [out, in]"]),
-        ("gguf", ["fp32", "fp16", "bf16", "q8_0"], ["matrices transposed from [in, out] to [out, in]"]),
+        ("gguf", ["fp32", "fp16", "bf16", "q8_0", "q4_0"], ["matrices transposed from [in, out] to [out, in]"]),
     ],
 )
 def test_other_formats_and_back(
@@ -125,10 +125,10 @@ def test_other_formats_and_back(
     assert frame.run(["convert", str(goal), str(back), "--to", "hf", *pickled]) == 0
     assert (back / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert checkpoint.read(back).tokenizer().hash == checkpoint.read(source).tokenizer().hash
-    for form in ("fp16", "bf16", "int8", "q8_0"):
+    for form in ("fp16", "bf16", "int8", "q8_0", "q4_0"):
         code = frame.run(["convert", str(source), str(tmp_path / form), "--to", format, "--weights", form])
         said = capsys.readouterr().err
-        if form == "q8_0" and form in forms:
+        if form in ("q8_0", "q4_0") and form in forms:
             assert "not multiples of 32" in said
         elif form in forms:
             assert code == 0

@@ -29,6 +29,7 @@ class Checkpoint:
         format: the name of the format, as `gpt2 convert` calls it.
         notes: what reading changed or left out, one line each: padding cut, masks dropped.
         vocabulary: gives the tokenizer of a format that holds it in the file itself.
+        sources: every file that the arrays come from, an adapter's base included.
     """
 
     weights: Weights
@@ -36,6 +37,7 @@ class Checkpoint:
     format: str
     notes: tuple[str, ...] = ()
     vocabulary: "Callable[[], Tokenizer] | None" = None
+    sources: tuple[Path, ...] = ()
 
     @property
     def config(self) -> ModelConfig:

@@ -35,9 +35,10 @@ from gpt2.checkpoint.huggingface import (
     SCALE_SUFFIX,
     WHOLE,
 )
-from gpt2.checkpoint.int4 import GROUP_INPUTS, Int4Array, to_int4
+from gpt2.checkpoint.int4 import GROUP_INPUTS, Int4Array, int4_scale, to_int4
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.safetensors import LazyArray, write_safetensors
+from gpt2.checkpoint.unfinished import Journal
 from gpt2.checkpoint.weights import StoredArray, Weights, check_names
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import CheckpointError, MismatchError
@@ -140,9 +141,17 @@ def check_goal(folder: Path, *, overwrite: bool) -> None:
 
 
 def fill_folder(
-    folder: Path, weights: Arrays, config: ModelConfig, tokenizer: "Tokenizer | None", *, form: str = "fp32"
+    folder: Path,
+    weights: Arrays,
+    config: ModelConfig,
+    tokenizer: "Tokenizer | None",
+    *,
+    form: str = "fp32",
+    journal: Journal | None = None,
 ) -> None:
     """Write the files of a model into a folder that is there, for a caller who makes the whole folder atomic.
+
+    With a `journal` the weights go on where an interrupted start stopped.
 
     Raises:
         MismatchError: the arrays are not those of `config`, or do not fit `form`.
@@ -179,9 +188,9 @@ def fill_folder(
                 pieces=lambda fetch=fetch, dtype=dtype, name=name: _pieces(fetch(), dtype, name),
             )
     if form in COMPACT:
-        write_safetensors(folder / COMPACT_FILES[form], arrays, metadata={FORM_KEY: form})
+        write_safetensors(folder / COMPACT_FILES[form], arrays, metadata={FORM_KEY: form}, journal=journal)
     else:
-        write_safetensors(folder / WHOLE, arrays)
+        write_safetensors(folder / WHOLE, arrays, journal=journal)
 
 
 def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[], StoredArray]:
@@ -238,7 +247,7 @@ def _int4_parts(
     """Codes, output scales and group scales of a matrix, which are written one after the other."""
     by_output = name in EMBEDDINGS
     outputs, inputs = shape if by_output else shape[::-1]
-    kept: list[Int4Array] = []
+    kept: list[Int4Array] = []  # from the codes to the group scales, which come next in the file
 
     def rounded() -> Int4Array:
         if not kept:
@@ -252,6 +261,8 @@ def _int4_parts(
     groups = -(-inputs // GROUP_INPUTS)
     return {
         stored_name: LazyArray(dtype="U8", shape=(outputs, inputs // 2), pieces=lambda: [rounded().data]),
-        stored_name + SCALE_SUFFIX: LazyArray(dtype="F32", shape=(outputs, 1), pieces=lambda: [rounded().scale]),
+        stored_name + SCALE_SUFFIX: LazyArray(
+            dtype="F32", shape=(outputs, 1), pieces=lambda: [int4_scale(fetch(), name, by_output=by_output)]
+        ),
         stored_name + GROUP_SCALE_SUFFIX: LazyArray(dtype="U8", shape=(outputs, groups), pieces=last),
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.forms import encode
 from gpt2.checkpoint.gguf_array import ExpandingArray
-from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, expand_blocks, to_q8_0
+from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, ENCODERS, expand_blocks
 from gpt2.checkpoint.gguf_file import MAGIC, TYPES, Tensor, Unwritten, read_gguf, write_gguf
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
+from gpt2.checkpoint.unfinished import ArrayFile
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, FormatError, MismatchError, TokenizerError
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 NAME = "gguf"
 SUFFIX = ".gguf"
-FORMS = ("fp32", "fp16", "bf16", "q8_0")
+FORMS = ("fp32", "fp16", "bf16", "q8_0", "q4_0")
 
 _ARCHITECTURE = "gpt2"
-_TYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
-_FILE_TYPE_OF_FORM = {"fp32": 0, "fp16": 1, "q8_0": 7, "bf16": 32}  # llama.h, enum llama_ftype
+_TYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+_FILE_TYPE_OF_FORM = {"fp32": 0, "fp16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}  # llama.h, enum llama_ftype
 _KEYS = {
     "n_positions": "gpt2.context_length",
     "n_embd": "gpt2.embedding_length",
@@ -211,21 +212,22 @@ def _tokenizer(metadata: Mapping[str, Any], path: Path) -> "Tokenizer":
         raise TokenizerError(f"The vocabulary in {path} cannot be read: {str(error).rstrip('.')}.") from error
 
 
-def write(file: IO[bytes], weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+def write(out: ArrayFile, weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
     """Write a file that llama.cpp loads.
 
     Raises:
-        MismatchError: the model does not fit `form`: Q8_0 needs widths that are multiples of 32.
+        MismatchError: the model does not fit `form`: Q8_0 and Q4_0 need widths that are multiples of 32.
         OSError: the disk is full.
     """
     config = weights.config
-    if form == "q8_0" and (config.n_embd % BLOCK_VALUES or config.n_inner % BLOCK_VALUES):
+    is_blocks = _TYPE_OF_FORM[form] in ENCODERS
+    if is_blocks and (config.n_embd % BLOCK_VALUES or config.n_inner % BLOCK_VALUES):
         raise MismatchError(
-            f"The model cannot be stored as Q8_0: its widths {config.n_embd} and {config.n_inner} are not multiples "
-            f"of {BLOCK_VALUES}. Choose fp16."
+            f"The model cannot be stored as {_TYPE_OF_FORM[form]}: its widths {config.n_embd} and {config.n_inner} are "
+            f"not multiples of {BLOCK_VALUES}. Choose fp16."
         )
     metadata: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.file_type": _FILE_TYPE_OF_FORM[form]}
-    if form == "q8_0":
+    if is_blocks:
         metadata["general.quantization_version"] = 2
     metadata |= {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
     metadata |= _vocabulary(tokenizer, config)
@@ -239,7 +241,7 @@ def write(file: IO[bytes], weights: Weights, tokenizer: "Tokenizer | None", *, f
             shape[::-1] if is_matrix else shape,
             partial(_pieces, array, kind, name),
         )
-    write_gguf(file, metadata, tensors)
+    write_gguf(out, metadata, tensors)
 
 
 def _pieces(array: StoredArray, kind: str, name: str) -> Iterator[NDArray[Any]]:
@@ -247,7 +249,7 @@ def _pieces(array: StoredArray, kind: str, name: str) -> Iterator[NDArray[Any]]:
         if block.dtype == kind:
             yield block.data
         else:
-            yield to_q8_0(block.float32(), name) if kind == "Q8_0" else encode(block.float32(), kind, name)
+            yield ENCODERS[kind](block.float32(), name) if kind in ENCODERS else encode(block.float32(), kind, name)
 
 
 def _vocabulary(tokenizer: "Tokenizer | None", config: ModelConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gpt2.errors import MismatchError
 BLOCK_VALUES = 32
 
 _Q8_0 = np.dtype([("scale", "<f2"), ("codes", "i1", (32,))])
+_Q4_0 = np.dtype([("scale", "<f2"), ("codes", "u1", (16,))])
 
 Octets = NDArray[np.uint8]
 
@@ -135,3 +136,27 @@ def to_q8_0(values: Floats, name: str) -> NDArray[np.uint8]:
     whole = np.floor(magnitudes)
     blocks["codes"] = np.copysign(whole + (magnitudes - whole >= 0.5), steps)
     return blocks.view(np.uint8)
+
+
+def to_q4_0(values: Floats, name: str) -> NDArray[np.uint8]:
+    """Round rows of float32 to Q4_0 as ggml does: the value of the largest magnitude becomes -8.
+
+    Raises:
+        MismatchError: a value is not finite, or too large for the scale.
+    """
+    rows = np.ascontiguousarray(values).reshape(-1, BLOCK_VALUES)
+    extreme = np.take_along_axis(rows, np.abs(rows).argmax(axis=1, keepdims=True), axis=1)
+    scale = extreme / np.float32(-8)
+    if not np.isfinite(rows).all() or np.abs(scale).max() > np.finfo(np.float16).max:
+        raise MismatchError(f"{name} cannot be stored as Q4_0: it holds values that are not finite, or beyond 5.2e5.")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = np.where(scale != 0, np.float32(1) / scale, np.float32(0))
+        steps = np.where(np.isfinite(inverse), rows * inverse, np.float32(0))  # as in Q8_0
+    codes = np.minimum(np.trunc(steps + np.float32(8.5)), 15).astype(np.uint8)
+    blocks = np.empty(len(rows), _Q4_0)
+    blocks["scale"] = scale[:, 0]
+    blocks["codes"] = codes[:, :16] | codes[:, 16:] << 4
+    return blocks.view(np.uint8)
+
+
+ENCODERS = {"Q8_0": to_q8_0, "Q4_0": to_q4_0}

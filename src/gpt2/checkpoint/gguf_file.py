@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.checkpoint.unfinished import ArrayFile
 from gpt2.errors import FormatError
 
 MAGIC = b"GGUF"
@@ -220,7 +221,7 @@ class Unwritten(NamedTuple):
     pieces: Callable[[], Iterable[NDArray[Any]]]
 
 
-def write_gguf(file: IO[bytes], metadata: Mapping[str, Any], tensors: Mapping[str, Unwritten]) -> None:
+def write_gguf(out: ArrayFile, metadata: Mapping[str, Any], tensors: Mapping[str, Unwritten]) -> None:
     """Write a file, version 3, one piece of one tensor at a time; equal input gives equal bytes.
 
     Whole numbers in the metadata are stored as uint32 (in lists as int32), fractions as float32.
@@ -236,15 +237,11 @@ def write_gguf(file: IO[bytes], metadata: Mapping[str, Any], tensors: Mapping[st
         header += _text(name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
         header += struct.pack("<IQ", TYPES[tensor.type].number, offset)
         offset += _padded(_bytes_of(tensor))
-    file.write(header.ljust(_padded(len(header)), b"\0"))
+    out.file.write(header.ljust(_padded(len(header)), b"\0"))
     for name, tensor in tensors.items():
-        written = 0
-        for piece in tensor.pieces():
-            octets = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
-            file.write(octets.data)
-            written += octets.nbytes
-        assert written == _bytes_of(tensor), f"{name}: {written} bytes were given, not {_bytes_of(tensor)}"
-        file.write(bytes(_padded(written) - written))
+        size = _bytes_of(tensor)
+        out.append(name, size, tensor.pieces)
+        out.file.write(bytes(_padded(size) - size))
 
 
 def _bytes_of(tensor: Unwritten) -> int:

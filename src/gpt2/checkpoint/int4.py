@@ -148,6 +148,28 @@ def to_int4(array: StoredArray, name: str, *, by_output: bool) -> Int4Array:
     return Int4Array(data=data, dtype="I4", scale=scale, group_scale=group_scale, by_output=by_output)
 
 
+def int4_scale(array: StoredArray, name: str, *, by_output: bool) -> Floats:
+    """The scales of a matrix's outputs alone, [O, 1], as `to_int4` gives them and without its work.
+
+    Raises:
+        MismatchError: a value is not finite.
+    """
+    if isinstance(array, Int4Array):
+        return array.scale
+    axis = 1 if by_output else 0
+    parts = [np.abs(block.float32()).max(axis=axis) for block in array.blocks()]
+    largest_O = np.concatenate(parts) if by_output else np.max(parts, axis=0)
+    if not np.isfinite(largest_O).all():
+        raise MismatchError(f"{name} cannot be stored as int4: it holds values that are not finite.")
+    return _row_scale(largest_O)[:, None]
+
+
+def _row_scale(largest_O: Floats) -> Floats:
+    """An output's scale: what puts its largest weight at the least of `LARGEST_CODES` in a group of scale 127."""
+    scale_O = largest_O / np.float32(LARGEST_CODES[0]) / np.float32(127)
+    return np.where(largest_O > _SMALLEST, scale_O, np.float32(0)).astype(np.float32)
+
+
 def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Floats]:
     """A matrix as codes, group scales and output scales: [I, O] -> [I, O], [G, O], [O].
 
@@ -160,8 +182,7 @@ def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Fl
     w_GKO = w_GKO.reshape(groups, GROUP_INPUTS, outputs)
 
     largest_GO = np.abs(w_GKO).max(axis=1)
-    row_scale_O = largest_GO.max(axis=0) / np.float32(LARGEST_CODES[0]) / np.float32(127)
-    row_scale_O = np.where(largest_GO.max(axis=0) > _SMALLEST, row_scale_O, np.float32(0)).astype(np.float32)
+    row_scale_O = _row_scale(largest_GO.max(axis=0))
     in_steps_GO = largest_GO * _inverse(row_scale_O)
 
     best_GO, best_inverse_GO = np.ones_like(largest_GO), np.zeros_like(largest_GO)

@@ -8,6 +8,7 @@ vocabulary: we put its files beside it.
 import mmap
 import os
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.forms import DTYPE_OF_FORM, encode
 from gpt2.checkpoint.names import BLOCK_NAMES, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
+from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray, Weights, check_plain
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, FormatError
-from gpt2.files import atomic_file
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -115,7 +116,9 @@ def _in_file_order(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]
     return ((name, shape_of[name]) for name in names)
 
 
-def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+def fill(
+    folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
+) -> None:
     """Write `model.bin` and, given a tokenizer, the vocabulary files beside it, into a folder that is there.
 
     Raises:
@@ -138,12 +141,18 @@ def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form:
     )
     if tokenizer is not None:
         tokenizer.save(folder)
-    with atomic_file(folder / FILE) as file:
-        file.write(header.tobytes())
-        for name, _ in _in_file_order(config):
-            array = weights.stored(name)
-            for block in (array.transposed() if name.endswith(".w") else array).blocks():
-                values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
-                file.write(np.ascontiguousarray(values, NUMPY_TYPE[dtype]).data)
-            if name == "wte":
-                file.write(np.zeros((padded_vocab_size - config.vocab_size) * config.n_embd, NUMPY_TYPE[dtype]).data)
+    item_bytes = np.dtype(NUMPY_TYPE[dtype]).itemsize
+    with array_file(folder / FILE, journal) as out:
+        out.file.write(header.tobytes())
+        for name, shape in _in_file_order(config):
+            rows = (padded_vocab_size, config.n_embd) if name == "wte" else shape
+            out.append(name, item_bytes * prod(rows), partial(_pieces, weights, name, dtype, prod(rows) - prod(shape)))
+
+
+def _pieces(weights: Weights, name: str, dtype: str, padding: int) -> Iterator[NDArray[Any]]:
+    """The values of an array as the file has them, and zeros after them."""
+    array = weights.stored(name)
+    for block in (array.transposed() if name.endswith(".w") else array).blocks():
+        values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
+        yield np.ascontiguousarray(values, NUMPY_TYPE[dtype])
+    yield np.zeros(padding, NUMPY_TYPE[dtype])

@@ -93,7 +93,14 @@ def read(path: Path) -> Checkpoint:
     merged = merge(base.weights, adapter)
     vocabulary = None if has_vocabulary(path) else base.tokenizer
     note = f"the adapter's changes of {len(adapter.scales)} matrices were merged into {adapter.base}"
-    return Checkpoint(weights=merged, path=path, format=NAME, notes=(*base.notes, note), vocabulary=vocabulary)
+    return Checkpoint(
+        weights=merged,
+        path=path,
+        format=NAME,
+        notes=(*base.notes, note),
+        vocabulary=vocabulary,
+        sources=base.sources,
+    )
 
 
 def merge(weights: Weights, adapter: Adapter) -> Weights:

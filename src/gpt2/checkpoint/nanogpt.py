@@ -18,8 +18,8 @@ from gpt2.checkpoint.huggingface import PREFIX
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.torch_pickle import DTYPES
+from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import Weights, check_plain
-from gpt2.files import atomic_file
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -33,7 +33,9 @@ _STORAGE_OF = {dtype: name for name, dtype in DTYPES.items()}
 _LOCAL_HEADER_BYTES = 30 + 20  # of a member: fixed part, and the lengths of a large one
 
 
-def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+def fill(
+    folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
+) -> None:
     """Write `ckpt.pt` and, given a tokenizer, the vocabulary files beside it, into a folder that is there.
 
     Raises:
@@ -66,15 +68,23 @@ def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form:
         "best_val_loss": b"G" + struct.pack(">d", 1e9),
         "config": _dictionary({}),
     }
-    with atomic_file(folder / FILE) as file, zipfile.ZipFile(file, "w") as archive:
+    item_bytes = np.dtype(NUMPY_TYPE[dtype]).itemsize
+    with array_file(folder / FILE, journal) as out, zipfile.ZipFile(out.file, "w") as archive:
         _add(archive, "ckpt/data.pkl", b"\x80\x02" + _dictionary(content) + b".")
         _add(archive, "ckpt/byteorder", b"little")
-        for key, name in enumerate(shapes(config)):
+        for key, (name, shape) in enumerate(shapes(config).items()):
+            member = _member(archive, f"ckpt/data/{key}")
+            size, begin = item_bytes * int(np.prod(shape)), out.file.tell()
+            crc = out.step_over(name, _LOCAL_HEADER_BYTES + len(member.filename) + len(member.extra) + size)
+            if crc is not None:
+                _enter(archive, member, begin, size, crc)
+                continue
             array = weights.stored(name)
-            with archive.open(_member(archive, f"ckpt/data/{key}"), "w", force_zip64=True) as out:
+            with archive.open(member, "w", force_zip64=True) as stream:
                 for block in (array.transposed() if name.endswith(".w") else array).blocks():
                     values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
-                    out.write(np.ascontiguousarray(values, NUMPY_TYPE[dtype]).reshape(-1).view(np.uint8).data)
+                    stream.write(np.ascontiguousarray(values, NUMPY_TYPE[dtype]).reshape(-1).view(np.uint8).data)
+            out.note(name, begin, member.CRC)
         _add(archive, "ckpt/version", b"3\n")
 
 
@@ -85,6 +95,16 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     padding = -(begin + 4) % _ALIGNMENT_BYTES
     member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
     return member
+
+
+def _enter(archive: zipfile.ZipFile, member: zipfile.ZipInfo, begin: int, size: int, crc: int) -> None:
+    """Put a member that is in the file already into the archive's list, as if it had been written now."""
+    member.header_offset, member.file_size, member.compress_size, member.CRC = begin, size, size, crc
+    member.external_attr = 0o600 << 16
+    member.FileHeader(zip64=True)  # sets the versions that the list names
+    archive.filelist.append(member)
+    archive.NameToInfo[member.filename] = member
+    archive.start_dir = archive.fp.tell() if archive.fp else 0
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -15,6 +15,7 @@ from gpt2.checkpoint.forms import Floats
 from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, BundleArray, read_bundle, write_bundle
+from gpt2.checkpoint.unfinished import Journal
 from gpt2.checkpoint.weights import StoredArray, Weights, check_plain
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, FormatError, MismatchError
@@ -118,7 +119,9 @@ def _without_leading_axis(array: StoredArray) -> StoredArray:
     return StoredArray(data=array.data[0], dtype=array.dtype)
 
 
-def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str) -> None:
+def fill(
+    folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
+) -> None:
     """Write the files of a model, which OpenAI's own code loads, into a folder that is there.
 
     Raises:
@@ -135,7 +138,7 @@ def fill(folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form:
     for name, shape in shapes(config).items():
         is_matrix = name.endswith(".w")
         arrays[_their_name(name)] = BundleArray((1, *shape) if is_matrix else shape, _pieces(weights.stored(name)))
-    write_bundle(folder / _BUNDLE, arrays)
+    write_bundle(folder / _BUNDLE, arrays, journal)
     state = f'model_checkpoint_path: "{_BUNDLE}"\nall_model_checkpoint_paths: "{_BUNDLE}"\n'
     write_text(folder / STATE, state)
 
@@ -145,7 +148,8 @@ def _their_name(name: str) -> str:
 
 
 def _pieces(array: StoredArray) -> Iterator[Floats]:
-    return (block.float32() for block in array.blocks())
+    for block in array.blocks():
+        yield block.float32()
 
 
 def _write_vocabulary(folder: Path, tokenizer: "Tokenizer") -> None:

@@ -4,6 +4,7 @@ A format is a module with `matches(path) -> bool`, which only looks, and `read(p
 the module and name it in `FORMATS`; the first that matches reads, and those after it are not even imported.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -38,14 +39,21 @@ def read(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
                 found = format.read(path)
                 if name in _WHOLE:
                     found.weights.files = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
-                return found
+                return _with_sources(found)
         from gpt2.checkpoint import pickled
 
         if allow_pickle and pickled.matches(path):
-            return pickled.read(path)
+            return _with_sources(pickled.read(path))
         raise _no_format(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _with_sources(found: Checkpoint) -> Checkpoint:
+    """The same with the files that lie at its path among its sources."""
+    path = found.path
+    here = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return replace(found, sources=(*here, *found.sources))
 
 
 def _no_format(path: Path) -> CheckpointError:

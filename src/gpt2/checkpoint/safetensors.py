@@ -11,8 +11,9 @@ of which belongs to exactly one array (https://huggingface.co/docs/safetensors).
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeGuard, cast
@@ -20,9 +21,10 @@ from typing import IO, Any, NamedTuple, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import FormatError
-from gpt2.files import atomic_file, parse_json
+from gpt2.files import parse_json
 
 HEADER_LIMIT_BYTES = 768 << 10  # some 6,000 arrays (a GPT-2 XL has 580); a hostile one is refused within 100 ms
 _DIMENSIONS_LIMIT = 8
@@ -187,12 +189,17 @@ class LazyArray:
 
 
 def write_safetensors(
-    path: Path, arrays: Mapping[str, LazyArray | StoredArray], *, metadata: Mapping[str, str] | None = None
+    path: Path,
+    arrays: Mapping[str, LazyArray | StoredArray],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    journal: Journal | None = None,
 ) -> None:
     """Write a file atomically, one piece of one array at a time; equal input gives equal bytes.
 
     Arrays of wider types come first, each kind in the order given, and the data starts at a multiple of 64 bytes,
-    so every array is aligned. `metadata` is put beside `{"format": "pt"}`, which other readers look for.
+    so every array is aligned. `metadata` is put beside `{"format": "pt"}`, which other readers look for. With a
+    `journal` the file is not atomic but goes on where an interrupted start stopped.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
@@ -208,15 +215,14 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
     assert len(text) <= HEADER_LIMIT_BYTES, f"{len(header)} arrays are more than can be read back from one file"
-    with atomic_file(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+    with array_file(path, journal) as out:
+        out.file.write(len(text).to_bytes(8, "little") + text)
         for name, array in ordered:
-            written = 0
-            for piece in array.pieces():
-                typed = np.ascontiguousarray(piece, dtype=NUMPY_TYPE[array.dtype])
-                file.write(typed.reshape(-1).view(np.uint8).data)
-                written += typed.nbytes
-            assert written == _bytes_of(array), f"{name}: {written} bytes were given, not {_bytes_of(array)}"
+            out.append(name, _bytes_of(array), partial(_typed_pieces, array))
+
+
+def _typed_pieces(array: LazyArray) -> Iterator[NDArray[Any]]:
+    return (np.ascontiguousarray(piece, dtype=NUMPY_TYPE[array.dtype]) for piece in array.pieces())
 
 
 def _as_lazy(array: StoredArray) -> LazyArray:

@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.crc32c import crc32c, masked
+from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import FormatError
 from gpt2.files import atomic_file, read_bounded
@@ -245,26 +247,31 @@ class BundleArray(NamedTuple):
     pieces: Iterable[NDArray[np.float32]]
 
 
-def write_bundle(prefix: Path, arrays: Mapping[str, BundleArray]) -> None:
+def write_bundle(prefix: Path, arrays: Mapping[str, BundleArray], journal: Journal | None = None) -> None:
     """Write a bundle of float32 arrays, one piece at a time; equal input gives the bytes that TensorFlow writes.
+
+    Args:
+        prefix: as of `read_bundle`.
+        arrays: by name.
+        journal: goes on where an interrupted start stopped.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     entries: dict[bytes, bytes] = {b"": _HEADER}
     position = 0
-    with atomic_file(prefix.with_name(prefix.name + DATA_SUFFIX)) as file:
+    with array_file(prefix.with_name(prefix.name + DATA_SUFFIX), journal) as out:
         for name, array in sorted(arrays.items()):
-            crc, begin = 0, position
-            for piece in array.pieces:
-                values = np.ascontiguousarray(piece, "<f4").reshape(-1).view(np.uint8)
-                file.write(values.data)
-                crc = crc32c(values, crc)
-                position += values.nbytes
-            assert position - begin == 4 * prod(array.shape), name
-            entries[name.encode("utf-8")] = _entry_bytes(array.shape, begin, position - begin, crc)
+            size = 4 * prod(array.shape)
+            crc = out.append(name, size, partial(_little_endian, array), crc32c)
+            entries[name.encode("utf-8")] = _entry_bytes(array.shape, position, size, crc)
+            position += size
     with atomic_file(prefix.with_name(prefix.name + INDEX_SUFFIX)) as file:
         file.write(_table(entries))
+
+
+def _little_endian(array: BundleArray) -> Iterator[NDArray[np.float32]]:
+    return (np.ascontiguousarray(piece, "<f4") for piece in array.pieces)
 
 
 def _entry_bytes(shape: tuple[int, ...], begin: int, size: int, crc: int) -> bytes:

@@ -4,16 +4,21 @@ Such a format's module has `FORMS`, the precisions it can hold, and `fill`, whic
 `write`, if it is one file.
 """
 
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2.checkpoint import gguf, llmc, nanogpt, openai
-from gpt2.checkpoint.card import CARD
-from gpt2.checkpoint.folder import check_goal, write_folder
+from gpt2.checkpoint.card import CARD, plain_card
+from gpt2.checkpoint.folder import check_goal, fill_folder
 from gpt2.checkpoint.forms import FORMS
+from gpt2.checkpoint.unfinished import Journal, array_file, unfinished
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import CheckpointError
-from gpt2.files import atomic_file, atomic_folder, write_text
+from gpt2.files import atomic_folder, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -27,6 +32,7 @@ FORMS_OF = {
     "gguf": gguf.FORMS,
 }
 _FOLDERS = {"openai": openai, "nanogpt": nanogpt, "llmc": llmc}
+_LAYOUT = 1  # to be raised whenever the bytes of any format change: what an older version left is then begun anew
 
 
 def write(
@@ -38,6 +44,8 @@ def write(
     form: str,
     card: str | None = None,
     overwrite: bool = False,
+    sources: Sequence[Path] = (),
+    resumed: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Write a model in a format: a folder, or for GGUF a file, that takes its name only when complete.
 
@@ -49,33 +57,79 @@ def write(
         form: one of the format's `FORMS_OF`.
         card: the text of its model card, README.md; a file has none.
         overwrite: replace a model that is there; nothing else is ever replaced.
+        sources: every file that the arrays come from. Given, what an interruption leaves is kept in `.unfinished-GOAL`
+            beside the goal, and the same call goes on from there, unless one of them has changed since.
+        resumed: called with the bytes that an interrupted call had written already, if there are any.
 
     Raises:
         CheckpointError: there is no such format or form, the goal is there already, or it cannot be written; what was
             there before stays.
         MismatchError: the model does not fit the format or form.
+        FolderInUseError: another process is writing the same goal.
     """
     if form not in FORMS_OF.get(format, ()):
         known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
         raise CheckpointError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")
-    if format == "hf":
-        write_folder(goal, weights, weights.config, tokenizer, form=form, card=card, overwrite=overwrite)
-        return
+    check = partial(_check_file if format == "gguf" else check_goal, goal, overwrite=overwrite)
+    kept = (
+        f" What is written is kept in .unfinished-{goal.name} beside it: the same command goes on." if sources else ""
+    )
     try:
-        if format == "gguf":
-            _check_file(goal, overwrite=overwrite)
-            with atomic_file(goal) as file:
-                gguf.write(file, weights, tokenizer, form=form)
-            return
-        check_goal(goal, overwrite=overwrite)
-        with atomic_folder(goal) as partial:
-            _FOLDERS[format].fill(partial, weights, tokenizer, form=form)
-            if card is not None:
-                write_text(partial / CARD, card)
+        check()
+        if sources:
+            what = {
+                "layout": _LAYOUT,
+                "format": format,
+                "form": form,
+                "config": asdict(weights.config),
+                "vocabulary": tokenizer.hash if tokenizer else None,
+                "card": hashlib.sha256((card or "").encode()).hexdigest(),
+                "sources": [_facts(file) for file in sources],
+            }
+            with unfinished(goal, what, is_file=format == "gguf") as journal:
+                check()  # another process may have finished it meanwhile
+                if journal.resumed_bytes:
+                    resumed(journal.resumed_bytes)
+                place = journal.folder / goal.name if format == "gguf" else journal.folder
+                _fill(place, weights, tokenizer, format, form, card, journal)
+        elif format == "gguf":
+            goal.resolve().parent.mkdir(parents=True, exist_ok=True)
+            _fill(goal, weights, tokenizer, format, form, card, None)
+        else:
+            with atomic_folder(goal) as partial_folder:
+                _fill(partial_folder, weights, tokenizer, format, form, card, None)
     except OSError as error:
         raise CheckpointError(
-            f"{goal} cannot be written: {error.strerror or error}. What was there before is as it was."
+            f"{goal} cannot be written: {error.strerror or error}. What was there before is as it was.{kept}"
         ) from error
+
+
+def _fill(
+    place: Path,
+    weights: Weights,
+    tokenizer: "Tokenizer | None",
+    format: str,
+    form: str,
+    card: str | None,
+    journal: Journal | None,
+) -> None:
+    """The files of a model in a folder that is there, or the one file."""
+    if format == "gguf":
+        with array_file(place, journal) as out:
+            gguf.write(out, weights, tokenizer, form=form)
+        return
+    if format == "hf":
+        fill_folder(place, weights, weights.config, tokenizer, form=form, journal=journal)
+        card = plain_card(weights.config) if card is None else card
+    else:
+        _FOLDERS[format].fill(place, weights, tokenizer, form=form, journal=journal)
+    if card is not None:
+        write_text(place / CARD, card)
+
+
+def _facts(file: Path) -> list[Any]:
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _check_file(goal: Path, *, overwrite: bool) -> None:

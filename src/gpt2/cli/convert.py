@@ -31,8 +31,8 @@ log = logging.getLogger("gpt2")
 @click.option(
     "--weights",
     cls=Option,
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "q8_0"]),
-    help="Their precision. int8 and int4 are this package's own compact forms, q8_0 is GGUF's.  "
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "q8_0", "q4_0"]),
+    help="Their precision. int8 and int4 are this package's own compact forms, q8_0 and q4_0 are GGUF's.  "
     "[default: as in SRC where the format has it, else fp32]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")
@@ -54,7 +54,7 @@ def convert(
 ) -> None:
     """Rewrite the model SRC (a name, folder or file) as DST, and say what changed.
 
-    DST is a folder, for gguf a file.
+    DST is a folder, for gguf a file. It is there when it is whole; interrupted, the same command goes on.
     """
     from gpt2 import checkpoint, hub
 
@@ -67,15 +67,21 @@ def convert(
     after = weights or (
         before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
     )
-    checkpoint.write(
-        destination,
-        found.weights,
-        found.tokenizer(),
-        format=format,
-        form=after,
-        card=found.card(),
-        overwrite=overwrite,
-    )
+    try:
+        checkpoint.write(
+            destination,
+            found.weights,
+            found.tokenizer(),
+            format=format,
+            form=after,
+            card=found.card(),
+            overwrite=overwrite,
+            sources=found.sources,
+            resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
+        )
+    except KeyboardInterrupt:
+        log.info("what is written is kept in .unfinished-%s: the same command goes on from there", destination.name)
+        raise
     changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, format, after)]
     files = [destination] if destination.is_file() else list(destination.iterdir())
     size = sum(file.stat().st_size for file in files)

@@ -1,0 +1,187 @@
+"""Writing a model so that an interrupted start is not lost: the same call goes on where the former one stopped.
+
+A model's file is its arrays one after the other, the same bytes every time. So of what was interrupted two things must
+be known: what was being written from what, and how much of it has reached the disk for certain. Both stand in a journal
+beside the files, in the folder `.unfinished-GOAL`: its first line is what was being written, every other line an array
+that is finished. Where the first line says something else, the whole is begun again. The goal takes its name when all
+is written, and never before.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2.errors import Gpt2Error
+from gpt2.files import atomic_file, atomic_folder, lock, read_journal, write_text
+
+SYNC_BYTES = 64 << 20  # so often the disk is asked to have written everything; only then the journal says so
+
+Checksum = Callable[[NDArray[np.uint8], int], int]  # of octets, going on from the checksum of those before
+
+_JOURNAL, _CONTENT = "journal.jsonl", "content"
+
+
+class Journal:
+    """What an unfinished goal has on the disk.
+
+    Attributes:
+        folder: to be filled; what is in it, and finished by the journal, need not be written again.
+        resumed_bytes: of the arrays that were finished when this start began.
+    """
+
+    def __init__(self, place: Path, what: Mapping[str, Any]) -> None:
+        self.folder = place / _CONTENT
+        self._path = place / _JOURNAL
+        rows = read_journal(self._path)
+        self._finished: dict[tuple[str, str], tuple[int, int, int]] = {}
+        if rows and rows[0] == what:
+            for row in rows[1:]:
+                self._finished[row["file"], row["name"]] = row["begin"], row["bytes"], row["checksum"]
+        else:
+            rows = [dict(what)]
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.resumed_bytes = sum(size for _, size, _ in self._finished.values())
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))  # without a line that was cut off
+        self.folder.mkdir(exist_ok=True)
+
+    def end_of(self, file: str) -> int:
+        """The byte up to which a file is finished."""
+        return max((begin + size for (of, _), (begin, size, _) in self._finished.items() if of == file), default=0)
+
+    def forget(self, file: str) -> None:
+        """Of a file that is not what the journal says, nothing is finished."""
+        self._finished = {key: facts for key, facts in self._finished.items() if key[0] != file}
+
+    def finished(self, file: str, name: str) -> tuple[int, int, int] | None:
+        """Where a finished array begins, its bytes and its checksum."""
+        return self._finished.get((file, name))
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note arrays that are on the disk."""
+        with self._path.open("a", encoding="utf-8") as journal:
+            journal.writelines(json.dumps(row) + "\n" for row in rows)
+            journal.flush()
+            os.fsync(journal.fileno())
+
+
+class ArrayFile:
+    """A file that is written array by array, and steps over those that an interrupted start has finished.
+
+    Attributes:
+        file: what is written to, for whatever is no array: a header, an index.
+    """
+
+    def __init__(self, file: IO[bytes], journal: Journal | None = None, name: str = "") -> None:
+        self.file = file
+        self._journal = journal
+        self._name = name
+        self._waiting: list[dict[str, Any]] = []
+
+    def append(
+        self, name: str, size: int, pieces: Callable[[], Iterable[NDArray[Any]]], checksum: Checksum | None = None
+    ) -> int:
+        """Write an array of `size` bytes, given in row-major pieces, and return its checksum (0 without a function)."""
+        found = self.step_over(name, size)
+        if found is not None:
+            return found
+        begin, crc, written = self._position(), 0, 0
+        for piece in pieces():
+            octets = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+            self.file.write(octets.data)
+            written += octets.nbytes
+            if checksum is not None:
+                crc = checksum(octets, crc)
+        assert written == size, f"{name}: {written} bytes were given, not {size}"
+        self.note(name, begin, crc)
+        return crc
+
+    def step_over(self, name: str, size: int) -> int | None:
+        """Pass an array that is finished and begins here, and return its checksum; None where it must be written."""
+        found = self._journal.finished(self._name, name) if self._journal else None
+        if found is None or found[:2] != (self._position(), size):
+            return None
+        self.file.seek(size, os.SEEK_CUR)
+        return found[2]
+
+    def note(self, name: str, begin: int, checksum: int) -> None:
+        """An array that begins at `begin` is written, up to here."""
+        if self._journal is None:
+            return
+        size = self._position() - begin
+        row = {"file": self._name, "name": name, "begin": begin, "bytes": size, "checksum": checksum}
+        self._waiting.append(row)
+        if sum(row["bytes"] for row in self._waiting) >= SYNC_BYTES:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self._journal.add(self._waiting)
+            self._waiting.clear()
+
+    def _position(self) -> int:
+        return self.file.tell() if self._journal else 0
+
+
+@contextlib.contextmanager
+def array_file(path: Path, journal: Journal | None) -> Generator[ArrayFile]:
+    """Open a file for arrays: with a journal, one that keeps what is finished of it; without, an atomic one.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    if journal is None:
+        with atomic_file(path) as file:
+            yield ArrayFile(file)
+        return
+    end = journal.end_of(path.name)
+    if end and (not path.is_file() or path.stat().st_size < end):
+        journal.forget(path.name)
+        end = 0
+    with path.open("r+b" if end else "wb") as file:
+        file.truncate(end)
+        yield ArrayFile(file, journal, path.name)
+
+
+@contextlib.contextmanager
+def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generator[Journal]:
+    """Fill the folder of a journal; its content takes the name `goal` if the block ends well.
+
+    Interrupted, by a signal or a full disk, it stays, and the next call with the same `what` goes on with it. An error
+    of ours, which another start would only repeat, removes it.
+
+    Args:
+        goal: the folder, or the file that the block makes under the goal's own name.
+        what: everything that the bytes depend on, as JSON gives it back.
+        is_file: whether the goal is a file.
+
+    Raises:
+        FolderInUseError: another process is writing the same goal.
+        OSError: it cannot be written.
+    """
+    goal = goal.resolve()
+    place = goal.with_name(f".unfinished-{goal.name}")
+    with lock(place):
+        journal = Journal(place, what)
+        try:
+            yield journal
+        except Gpt2Error:
+            _remove(place)
+            raise
+        if is_file:
+            with (journal.folder / goal.name).open("rb+") as file:
+                os.fsync(file.fileno())
+            (journal.folder / goal.name).replace(goal)
+        else:
+            with atomic_folder(goal) as partial:
+                for file in journal.folder.iterdir():
+                    file.rename(partial / file.name)
+    _remove(place)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
