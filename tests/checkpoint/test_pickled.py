@@ -68,8 +68,11 @@ def logits(weights: Weights, ids: list[int]) -> Any:
 def test_nanogpts_file_has_the_logits_of_transformers(tmp_path: Path, model: Any, prefix: str, legacy: bool) -> None:
     path = tmp_path / "ckpt.pt"
     torch.save(as_nanogpt(model, prefix), path, _use_new_zipfile_serialization=not legacy)
-    found = checkpoint.read(tmp_path, allow_pickle=True)
+    with pytest.raises(MismatchError, match=r"nanoGPT computes GELU exactly.*--tanh-gelu"):
+        checkpoint.read(tmp_path, allow_pickle=True)
+    found = checkpoint.read(tmp_path, allow_pickle=True, tanh_gelu=True)
     assert (found.format, found.config, found.weights.form) == ("nanogpt", CONFIG, "fp32")
+    assert any(note.startswith("nanoGPT computes GELU exactly") for note in found.notes)
     assert ("names freed of _orig_mod., which torch.compile puts before them" in found.notes) == bool(prefix)
     checkpoint.write(tmp_path / "hf", found.weights, None, format="hf", form="fp32")
     converted = type(model).from_pretrained(tmp_path / "hf").eval()
@@ -89,7 +92,7 @@ def test_padding_is_cut_and_missing_biases_are_zero(tmp_path: Path, model: Any) 
     state |= {"model": arrays, "model_args": ARGS | {"bias": False, "vocab_size": 320}}
     torch.save(state, tmp_path / "ckpt.pt")
     small_tokenizer().save(tmp_path)
-    found = checkpoint.read(tmp_path / "ckpt.pt", allow_pickle=True)
+    found = checkpoint.read(tmp_path / "ckpt.pt", allow_pickle=True, tanh_gelu=True)
     assert found.config == CONFIG
     assert "biases of zero added (13 arrays): the model was trained without" in found.notes
     assert "vocabulary cut from 320 rows to the 260 that are tokens" in found.notes

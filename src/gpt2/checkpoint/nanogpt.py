@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "nanogpt"
 FILE = "ckpt.pt"
 FORMS = ("fp32", "fp16", "bf16")
+GELU, TANH = "gelu", "tanh"  # an entry in the file's `config`, of our own: nanoGPT's files do not say which they mean
 
 _ALIGNMENT_BYTES = 64
 _STORAGE_OF = {dtype: name for name, dtype in DTYPES.items()}
@@ -66,7 +67,7 @@ def fill(
         ),
         "iter_num": _number(0),
         "best_val_loss": b"G" + struct.pack(">d", 1e9),
-        "config": _dictionary({}),
+        "config": _dictionary({GELU: _text(TANH)}),
     }
     item_bytes = np.dtype(NUMPY_TYPE[dtype]).itemsize
     with array_file(folder / FILE, journal) as out, zipfile.ZipFile(out.file, "w") as archive:

@@ -1,11 +1,15 @@
-"""Models that `torch.save` wrote: nanoGPT's `ckpt.pt`, minGPT's `model.pt`, transformers' `pytorch_model.bin`.
+"""Models that `torch.save` wrote: nanoGPT's `ckpt.pt`, minGPT's `model.pt`, Megatron's `model_optim_rng.pt`,
+transformers' `pytorch_model.bin`.
 
 Read only when asked for by name, since others run programs from such files. Nothing here does: `torch_pickle`, in a
 process of its own, says what tensors there are and where their numbers lie; what it says is checked against the file
 once more, and the numbers are mapped.
 
 nanoGPT and minGPT keep a matrix as [out, in], transformers as [in, out], under the same names. nanoGPT says its shape
-in the file (`model_args`); the others in a `config.json` beside it.
+in the file (`model_args`), Megatron too (`args`); the others in a `config.json` beside it.
+
+nanoGPT computes GELU exactly (`nn.GELU()`), GPT-2 by its tanh form. Such a model is refused unless the caller takes it
+as a GPT-2 all the same; files of our own writing say which they mean.
 """
 
 import mmap
@@ -21,17 +25,19 @@ from typing import Any, cast
 
 import numpy as np
 
+from gpt2.checkpoint import megatron
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.hf_config import config_from_json
 from gpt2.checkpoint.huggingface import CONFIG, PREFIX, assemble, inside
 from gpt2.checkpoint.names import huggingface_names, shapes
+from gpt2.checkpoint.nanogpt import GELU, TANH
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, FormatError, MismatchError
 from gpt2.files import parse_json, read_json
 
-FILES = ("ckpt.pt", "model.pt", "pytorch_model.bin")
+FILES = ("ckpt.pt", "model.pt", "pytorch_model.bin", megatron.FILE)
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 _OUTPUT_LIMIT_BYTES = 64 << 20
@@ -57,11 +63,15 @@ def matches(path: Path) -> bool:
 def _file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix in SUFFIXES else None
-    return next((path / name for name in FILES if (path / name).is_file()), None)
+    return next((path / name for name in FILES if (path / name).is_file()), None) or megatron.file_in(path)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
     """Open a file, or the one in a folder.
+
+    Args:
+        path: of either.
+        tanh_gelu: run a model by GPT-2's form of GELU that was not trained so, or may not have been.
 
     Raises:
         FormatError: it is damaged, hostile, or wants more than a state dict needs.
@@ -71,6 +81,7 @@ def read(path: Path) -> Checkpoint:
     file = _file(path)
     assert file is not None
     inside(file.parent, file.name)
+    megatron.check_whole(file)
     found = _look(file)
     arrays = dict(found.arrays)
     for prefix in _WEIGHTS:
@@ -79,6 +90,8 @@ def read(path: Path) -> Checkpoint:
     compiled = any(name.startswith(_COMPILED) for name in arrays)
     arrays = {name.removeprefix(_COMPILED).removeprefix(PREFIX): array for name, array in arrays.items()}
     notes = ["names freed of _orig_mod., which torch.compile puts before them"] if compiled else []
+    if any(name.startswith(megatron.PREFIX) for name in arrays):
+        return _read_megatron(path, file, arrays, found.settings, tanh_gelu=tanh_gelu)
     settings = {
         name.removeprefix("model_args."): value
         for name, value in found.settings.items()
@@ -87,7 +100,8 @@ def read(path: Path) -> Checkpoint:
     if settings:
         config = _nanogpt_config(settings, file)
         format = "nanogpt"
-        notes.append("nanoGPT computes GELU exactly, GPT-2 by its tanh form: logits differ a little from nanoGPT's own")
+        if found.settings.get(f"config.{GELU}") != TANH:
+            notes.append(_other_gelu(file, "nanoGPT", tanh_gelu=tanh_gelu))
     else:
         config, format = _config_beside(file)
     if format != "hf":
@@ -96,6 +110,39 @@ def read(path: Path) -> Checkpoint:
     if settings.get("bias") is False:
         arrays = _with_biases(arrays, config, notes)
     return assemble(arrays, config, path, format, "its model_args" if settings else f"its {CONFIG}", notes)
+
+
+def _read_megatron(
+    path: Path, file: Path, arrays: Mapping[str, StoredArray], settings: Mapping[str, Any], *, tanh_gelu: bool
+) -> Checkpoint:
+    args = {name.removeprefix("args."): value for name, value in settings.items() if name.startswith("args.")}
+    notes = ["matrices transposed from [out, in] to [in, out]"]
+    if args:
+        config, said_by = megatron.config_of(args, file), "its args"
+        if not megatron.has_tanh_gelu(args):
+            notes.append(_other_gelu(file, "Megatron without openai_gelu or bias_gelu_fusion", tanh_gelu=tanh_gelu))
+    else:
+        config, said_by = _config_beside(file)[0], f"its {CONFIG}"
+    order = megatron.ordering(settings.get("checkpoint_version"), file)
+    if order != "SHK":
+        notes.append(f"queries, keys and values reordered from checkpoint_version {settings['checkpoint_version']:g}")
+    named = megatron.renamed(arrays, config.n_head, order, file)
+    return assemble(named, config, path, megatron.NAME, said_by, notes)
+
+
+def _other_gelu(file: Path, whose: str, *, tanh_gelu: bool) -> str:
+    """What is to be said of a model that is run with another GELU than its own.
+
+    Raises:
+        MismatchError: nobody allowed it.
+    """
+    if not tanh_gelu:
+        raise MismatchError(
+            f"{file} is not taken for a GPT-2: {whose} computes GELU exactly, GPT-2 by its tanh form, so its logits "
+            f"would differ a little here. Where that does not matter, or the weights came from GPT-2, allow it: "
+            f"--tanh-gelu (tanh_gelu=True)."
+        )
+    return f"{whose} computes GELU exactly, GPT-2 by its tanh form: logits differ a little from its own"
 
 
 def _is_turned(name: str, array: StoredArray) -> bool:
@@ -118,7 +165,8 @@ def _config_beside(file: Path) -> tuple[ModelConfig, str]:
     if not (file.parent / CONFIG).is_file():
         raise FormatError(
             f"{file} cannot be read: it does not say how many heads the model has, and there is no {CONFIG} beside it. "
-            f"Put the model's {CONFIG} there."
+            f"Put the model's {CONFIG} there, or one that says "
+            f'{{"model_type": "gpt2", "n_layer": …, "n_head": …, "n_embd": …}}.'
         )
     source = file.parent / CONFIG
     raw: Any = read_json(inside(file.parent, CONFIG))

@@ -18,13 +18,15 @@ _WHOLE = ("huggingface", "openai", "llmc", "gguf")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def read(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+def read(path: str | Path, *, allow_pickle: bool = False, tanh_gelu: bool = False) -> Checkpoint:
     """Open the model in a folder or file; its arrays stay in the file until they are used.
 
     Args:
         path: the folder or file.
-        allow_pickle: read what `torch.save` wrote too (nanoGPT, minGPT, pytorch_model.bin): nothing in it is run, and a
-            process of its own looks through it.
+        allow_pickle: read what `torch.save` wrote too (nanoGPT, minGPT, Megatron, pytorch_model.bin): nothing in it is
+            run, and a process of its own looks through it.
+        tanh_gelu: take a model as GPT-2 whose own code computes GELU exactly, or may (nanoGPT, some of Megatron's);
+            its logits differ a little here.
 
     Raises:
         FormatError: no format that is read here, or a damaged, truncated or hostile file of one.
@@ -43,7 +45,7 @@ def read(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
         from gpt2.checkpoint import pickled
 
         if allow_pickle and pickled.matches(path):
-            return _with_sources(pickled.read(path))
+            return _with_sources(pickled.read(path, tanh_gelu=tanh_gelu))
         raise _no_format(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -57,9 +59,15 @@ def _with_sources(found: Checkpoint) -> Checkpoint:
 
 
 def _no_format(path: Path) -> CheckpointError:
+    from gpt2.checkpoint import megatron
+
     if not path.exists():
         return CheckpointError(f"{path} cannot be read: there is nothing there.")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if megatron.file_in(path) is not None:
+        files = [path / megatron.FILE]
+    if path.suffix == ".zip":
+        return FormatError(f"{path} cannot be read: archives are not opened. Unpack it, and name the folder.")
     if pickles := [file.name for file in files if file.suffix in _PICKLES]:
         return FormatError(
             f"{path} cannot be read: {pickles[0]} is a pickle, a kind of file that others run programs from. "

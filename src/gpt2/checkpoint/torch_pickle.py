@@ -2,7 +2,8 @@
 
 A pickle is a program for a small stack machine, and the danger lies in its instruction to call any function there is.
 The machine here has no such instruction: it builds dictionaries, lists, tuples, numbers and texts, and for the few
-names that a state dict needs, descriptions of tensors; any other name, and any other instruction, is refused.
+names that a state dict needs, descriptions of tensors; of a few more, nothing at all. Any other name, and any other
+instruction, is refused.
 
 Both of torch's layouts are read: the zip archive (since 1.6; torch/serialization.py, _save) and the older one of
 pickles in a row with the numbers after them (_legacy_save). Run as a program (`python -m gpt2.checkpoint.torch_pickle
@@ -54,6 +55,14 @@ class _Name(NamedTuple):
     name: str
 
 
+class _Namespace(dict[Any, Any]):
+    """An `argparse.Namespace`, in which Megatron keeps its settings, as the dictionary that it is."""
+
+
+class _Opaque:
+    """What a function would have made that is of no use here and is never called."""
+
+
 class _Storage(NamedTuple):
     dtype: str
     key: str
@@ -90,6 +99,14 @@ class _Bounded:
 
 
 _MARK = object()
+# What a state of training holds beside the weights, of which the values are left out: NumPy's random numbers. Of
+# Megatron's own classes (`megatron.…`) too.
+_PASSED_OVER = {
+    _Name("numpy", "dtype"),
+    _Name("numpy.core.multiarray", "_reconstruct"),
+    _Name("numpy._core.multiarray", "_reconstruct"),
+    _Name("_codecs", "encode"),
+}
 
 
 def _rebuild(function: Any, arguments: Any) -> Any:
@@ -111,6 +128,10 @@ def _rebuild(function: Any, arguments: Any) -> Any:
             return tensor
         case ("collections", "OrderedDict"), ():
             return {}
+        case ("argparse", "Namespace"), ():
+            return _Namespace()
+        case _Name() as name, _ if name in _PASSED_OVER or name.module.startswith("megatron."):
+            return _Opaque()
         case _:
             raise RefusedError(f"it wants {'.'.join(function) if isinstance(function, tuple) else function!r} called")
 
@@ -139,8 +160,12 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = ("PROTO", "FRAME")
 
 
-def load(file: IO[bytes]) -> Any:
+def load(file: IO[bytes], storages: dict[str, str] | None = None) -> Any:
     """Run one pickle on the machine above, and leave the file at its end.
+
+    Args:
+        file: at the pickle's beginning.
+        storages: to be filled with the type of each storage that the pickle names, by its key.
 
     Raises:
         RefusedError: it is damaged, or wants something that a state dict does not need.
@@ -154,6 +179,8 @@ def load(file: IO[bytes]) -> Any:
             if opcode.name == "STOP":
                 return stack.pop()
             _execute(opcode.name, argument, stack, memo)
+            if opcode.name == "BINPERSID" and storages is not None:
+                storages[stack[-1].key] = stack[-1].dtype
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error, UnicodeError) as error:
         raise RefusedError(f"its pickle is damaged: {type(error).__name__}: {str(error)[:100]}") from error
     raise RefusedError("its pickle does not end")
@@ -187,12 +214,14 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
         stack.append(_Name(stack.pop(), last))
     elif name == "BINPERSID":
         stack.append(_storage(stack.pop()))
-    elif name == "REDUCE":
+    elif name in ("REDUCE", "NEWOBJ"):
         arguments = stack.pop()
         stack.append(_rebuild(stack.pop(), arguments))
     elif name == "BUILD":  # of an OrderedDict: its `_metadata`, which says nothing of the numbers
-        stack.pop()
-        if not isinstance(stack[-1], dict):
+        state = stack.pop()
+        if isinstance(stack[-1], _Namespace) and isinstance(state, dict):
+            stack[-1].update(cast("dict[Any, Any]", state))
+        elif not isinstance(stack[-1], dict | _Opaque):
             raise RefusedError("it sets the state of an object")
     elif name in ("SETITEM", "APPEND"):
         value = stack.pop()
@@ -319,12 +348,12 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[str, tuple[int, int]]]:
     system = load(file)
     if not isinstance(system, dict) or cast("dict[str, Any]", system).get("little_endian") is not True:
         raise RefusedError("it was written on a big-endian machine")
-    content = load(file)
+    dtypes: dict[str, str] = {}
+    content = load(file, dtypes)
     keys = load(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in cast("list[Any]", keys)):
         raise RefusedError("its list of storages is damaged")
-    tensors = [value for value in _flattened(content).values() if isinstance(value, Tensor)]
-    item_bytes = {tensor.storage.key: ITEM_BYTES[tensor.storage.dtype] for tensor in tensors}
+    item_bytes = {key: ITEM_BYTES[dtype] for key, dtype in dtypes.items()}
     places: dict[str, tuple[int, int]] = {}
     for key in cast("list[str]", keys):
         count = int.from_bytes(file.read(8), "little")

@@ -39,7 +39,13 @@ log = logging.getLogger("gpt2")
 @click.option(
     "--allow-pickle",
     is_flag=True,
-    help="Read SRC even if it is a file of torch.save (nanoGPT, minGPT, pytorch_model.bin). Nothing in it is run.",
+    help="Read SRC even if it is a file of torch.save (nanoGPT, minGPT, Megatron, pytorch_model.bin). Nothing in it is "
+    "run.",
+)
+@click.option(
+    "--tanh-gelu",
+    is_flag=True,
+    help="Take SRC as a GPT-2 even if its own code computes GELU exactly (nanoGPT): its logits differ a little here.",
 )
 @output_options
 def convert(
@@ -50,6 +56,7 @@ def convert(
     weights: str | None,
     overwrite: bool,
     allow_pickle: bool,
+    tanh_gelu: bool,
     as_json: bool,
 ) -> None:
     """Rewrite the model SRC (a name, folder or file) as DST, and say what changed.
@@ -62,7 +69,7 @@ def convert(
     folder = path if path.is_dir() else path.parent
     if destination.exists() and destination.resolve() in (folder.resolve(), path.resolve()):
         raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
-    found = checkpoint.read(path, allow_pickle=allow_pickle)
+    found = checkpoint.read(path, allow_pickle=allow_pickle, tanh_gelu=tanh_gelu)
     before = found.weights.form
     after = weights or (
         before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
@@ -101,6 +108,8 @@ def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
     changes: list[str] = []
     if format in ("nanogpt", "llmc", "gguf"):
         changes.append("matrices transposed from [in, out] to [out, in]")
+    if format == "nanogpt":
+        changes.append("nanoGPT computes GELU exactly, GPT-2 by its tanh form: its logits will differ a little")
     if format == "llmc" and (rest := -found.config.vocab_size % 128):
         changes.append(f"vocabulary padded with {rest} rows of zeros, to a multiple of 128")
     return changes
