@@ -69,14 +69,17 @@ def published_layout(model: Any) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def read_mutated(path: Path, content: bytes, changes: Any, length: float) -> None:
-    """Read a file with some bytes changed and its end cut off: an error of ours, or arrays that can be used."""
+def read_mutated(path: Path, content: bytes, changes: Any, length: float, *, opened: Path | None = None) -> None:
+    """Read a file with some bytes changed and its end cut off: an error of ours, or arrays that can be used.
+
+    `opened` is the folder that it is in, where that is what is read.
+    """
     spoilt = bytearray(content[: max(1, int(len(content) * length))])
     for where, value in changes:
         spoilt[int(where * (len(spoilt) - 1))] = value
     path.write_bytes(spoilt)
     try:
-        found = checkpoint.read(path)
+        found = checkpoint.read(opened or path)
         for name in found.weights.names:
             assert found.weights.float32(name).shape == checkpoint.shapes(found.config)[name]
         found.tokenizer()

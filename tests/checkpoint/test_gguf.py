@@ -387,3 +387,14 @@ def test_parts_of_an_expanding_array_are_parts_of_the_whole(
         pieces = list(found.blocks())
         assert len(pieces) > 1 or expected.shape[0] == facts.block_values
         np.testing.assert_array_equal(np.concatenate([piece.data for piece in pieces]), expected)
+
+
+def test_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=4, vocab_size=9)
+    weights = Weights.from_arrays(config, random_arrays(config))
+    checkpoint.write(tmp_path / "secret", weights, None, format="gguf", form="fp32")
+    (tmp_path / "model").mkdir()
+    secret = tmp_path / "secret"
+    (tmp_path / "model" / "m.gguf").symlink_to(secret)
+    with pytest.raises(FormatError, match="leads out of its folder"):
+        checkpoint.read(tmp_path / "model")

@@ -160,3 +160,14 @@ def test_spoilt_headers_are_errors_of_ours(file: Path, changes: Any, length: flo
     read_mutated(file, content[:32], changes, 1.0)  # the header alone
     spoilt = file.read_bytes() + content[32 : max(33, int(len(content) * length))]
     read_mutated(file, spoilt, [], 1.0)
+
+
+def test_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=4, vocab_size=9)
+    weights = Weights.from_arrays(config, random_arrays(config))
+    checkpoint.write(tmp_path / "secret", weights, None, format="llmc", form="fp32")
+    (tmp_path / "model").mkdir()
+    secret = tmp_path / "secret" / "model.bin"
+    (tmp_path / "model" / "model.bin").symlink_to(secret)
+    with pytest.raises(FormatError, match="leads out of its folder"):
+        checkpoint.read(tmp_path / "model")

@@ -244,6 +244,16 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "a text of 4 GB": (b"\x80\x02X\xff\xff\xff\xff.", STORAGE, "damaged"),
     "a dictionary in itself": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", STORAGE, "nested more than"),
     "a list as a key": (b"\x80\x02}]K\x01s.", STORAGE, "damaged"),
+    "a key twice": (
+        b"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x02u.",
+        STORAGE,
+        "a key of a dictionary is given",
+    ),
+    "a name twice": (
+        b"\x80\x02}(X\x01\x00\x00\x00a}X\x01\x00\x00\x00bK\x01sX\x03\x00\x00\x00a.bK\x02u.",
+        STORAGE,
+        "'a.b' is given",
+    ),
     "no tensors": (b"\x80\x02}.", STORAGE, "holds no tensors"),
 }
 

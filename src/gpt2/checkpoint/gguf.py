@@ -20,6 +20,7 @@ from gpt2.checkpoint.forms import encode
 from gpt2.checkpoint.gguf_array import ExpandingArray
 from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, ENCODERS, expand_blocks
 from gpt2.checkpoint.gguf_file import MAGIC, TYPES, Tensor, Unwritten, read_gguf, write_gguf
+from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import ArrayFile
@@ -86,6 +87,8 @@ def read(path: Path) -> Checkpoint:
     """
     file = _file(path)
     assert file is not None
+    if path.is_dir():
+        inside(path, file.name)
     metadata, tensors = read_gguf(file)
     notes = ["matrices transposed from [out, in] to [in, out]"]
     config = _config(metadata, tensors, file)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.forms import DTYPE_OF_FORM, encode
+from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import BLOCK_NAMES, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import Journal, array_file
@@ -55,7 +56,7 @@ def read(path: Path) -> Checkpoint:
         FormatError: it is damaged, truncated or of another version.
         OSError: it cannot be opened.
     """
-    file_path = path / FILE if path.is_dir() else path
+    file_path = inside(path, FILE) if path.is_dir() else path
     with file_path.open("rb") as file:
         config, padded_vocab_size, dtype = _read_header(file.read(_HEADER_BYTES), file_path)
         item_bytes = np.dtype(NUMPY_TYPE[dtype]).itemsize

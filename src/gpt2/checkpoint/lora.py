@@ -9,16 +9,18 @@ PEFT can say more than that (DoRA, trained biases, whole modules, ...). Such a f
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt2 import hub
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
+from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.safetensors import read_safetensors, write_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
@@ -32,6 +34,7 @@ MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 _PREFIX = "base_model.model.transformer."
 _KEY = re.compile(r"h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight")
+_PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
 # What would make it another function than the one above, and the value that leaves it out.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "use_dora": (False, None),
@@ -68,11 +71,63 @@ class Adapter:
     arrays: Mapping[str, Floats]
     scales: Mapping[str, float]
 
-    def changes(self) -> Iterator[tuple[str, Floats]]:
-        """For each changed map its name and what is added to its matrix, [in, out]."""
-        for name, scale in self.scales.items():
-            a, b = self.arrays[f"{name}.lora_A"], self.arrays[f"{name}.lora_B"]
-            yield name, np.float32(scale) * (b @ a).T
+    def shape(self, name: str) -> tuple[int, int]:
+        """The shape of a changed map's matrix, [in, out]."""
+        return self.arrays[f"{name}.lora_A"].shape[1], self.arrays[f"{name}.lora_B"].shape[0]
+
+    def change(self, name: str) -> Floats:
+        """What is added to a map's matrix, [in, out]."""
+        a, b = self.arrays[f"{name}.lora_A"], self.arrays[f"{name}.lora_B"]
+        return np.float32(self.scales[name]) * (b @ a).T
+
+
+class MergedArray(StoredArray):
+    """A matrix of the base with its change, added when its values are asked for; nothing of it is kept.
+
+    Args:
+        base: the matrix, [in, out].
+        change: gives what is added.
+    """
+
+    __slots__ = ("_base", "_change")
+
+    def __init__(self, base: StoredArray, change: Callable[[], Floats]) -> None:
+        for name, value in {"dtype": "F32", "scale": None, "_base": base, "_change": change}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def data(self) -> Floats:  # pyright: ignore[reportIncompatibleVariableOverride] - made anew each time it is read
+        """The sum."""
+        return self._base.float32() + self._change()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the base."""
+        return self._base.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values in float32."""
+        return 4 * math.prod(self.shape)
+
+    def rows(self, begin: int, end: int) -> StoredArray:
+        """The part from `begin` to `end` of the first axis."""
+        return self._whole().rows(begin, end)
+
+    def transposed(self) -> StoredArray:
+        """The matrix with its axes exchanged."""
+        return self._whole().transposed()
+
+    def blocks(self) -> Iterator[StoredArray]:
+        """The whole in pieces of a few megabytes."""
+        return self._whole().blocks()
+
+    def release(self) -> None:
+        """Let the system forget the mapped pages behind the base."""
+        self._base.release()
+
+    def _whole(self) -> StoredArray:
+        return StoredArray(data=self.data, dtype="F32")
 
 
 def matches(path: Path) -> bool:
@@ -104,21 +159,21 @@ def read(path: Path) -> Checkpoint:
 
 
 def merge(weights: Weights, adapter: Adapter) -> Weights:
-    """The base with the changes added; matrices that change are held in float32, the others stay as they are stored.
+    """The base with the changes added: of a matrix that changes when it is asked for, in float32.
 
     Raises:
         MismatchError: the adapter changes what this model has not, or has other shapes.
     """
     arrays = {name: weights.stored(name) for name in weights.names}
-    for name, change in adapter.changes():
-        stored = arrays.get(f"{name}.w")
-        if stored is None or stored.shape != change.shape:
+    for name in adapter.scales:
+        stored, shape = arrays.get(f"{name}.w"), adapter.shape(name)
+        if stored is None or stored.shape != shape:
             seen = "no such matrix" if stored is None else f"one of {list(stored.shape)}"
             raise MismatchError(
-                f"The adapter is not one of this model: it changes {name} with {list(change.shape)}, and the model "
-                f"has {seen}. Name the base it was trained on ({adapter.base})."
+                f"The adapter is not one of this model: it changes {name} with {list(shape)}, and the model "
+                f"has {seen}. Name the base it was trained on ({adapter.base[:200]})."
             )
-        arrays[f"{name}.w"] = StoredArray(data=stored.float32() + change, dtype="F32")
+        arrays[f"{name}.w"] = MergedArray(stored, partial(adapter.change, name))
     return Weights(weights.config, arrays)
 
 
@@ -129,20 +184,23 @@ def read_adapter(folder: Path) -> Adapter:
         FormatError: a file is damaged or missing.
         MismatchError: an adapter of a kind that is not read here.
     """
-    settings: Any = read_json(folder / SETTINGS)
+    settings: Any = read_json(inside(folder, SETTINGS))
     if not isinstance(settings, dict):
         raise FormatError(f"{folder / SETTINGS} is not an adapter's configuration: it holds no object.")
     _refuse_other_kinds(settings, folder)
     if not (folder / ARRAYS).is_file():
         raise FormatError(f"{folder} is not complete: it has {SETTINGS} and no {ARRAYS}. Copy it again.")
     arrays: dict[str, Floats] = {}
-    for stored_name, array in read_safetensors(folder / ARRAYS).items():
+    for stored_name, array in read_safetensors(inside(folder, ARRAYS)).items():
         found = _KEY.fullmatch(stored_name.removeprefix(_PREFIX))
         if found is None or len(array.shape) != 2 or array.dtype not in ("F32", "F16", "BF16"):
             raise MismatchError(
                 f"{folder} cannot be merged: it holds {stored_name[:120]!r}, which changes no linear map of a GPT-2."
             )
-        arrays[f"h.{found[1]}.{found[2]}.lora_{found[3]}"] = array.float32()
+        name = f"h.{found[1]}.{found[2]}.lora_{found[3]}"
+        if name in arrays:
+            raise FormatError(f"{folder / ARRAYS} is broken: {stored_name[:120]!r} is there under another name too.")
+        arrays[name] = array.float32()
     scales: dict[str, float] = {}
     for name in sorted({name.rpartition(".")[0] for name in arrays}):
         a, b = arrays.get(f"{name}.lora_A"), arrays.get(f"{name}.lora_B")
@@ -242,11 +300,18 @@ def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path) -> f
 
 
 def _pattern(patterns: object, name: str, otherwise: Any) -> Any:
-    """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes."""
-    if isinstance(patterns, dict):
-        for pattern, value in patterns.items():
-            if re.match(rf"(.*\.)?({pattern})$", f"transformer.{name}"):
-                return value
+    """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes.
+
+    Raises:
+        MismatchError: a pattern is more than names and numbers: it is run on names, and might not end.
+    """
+    for pattern, value in cast("dict[str, Any]", patterns).items() if isinstance(patterns, dict) else ():
+        if len(pattern) > 400 or not _PLAIN_PATTERN.fullmatch(pattern):
+            raise MismatchError(
+                f"The adapter cannot be merged: its alpha_pattern {pattern[:80]!r} is not a plain name."
+            )
+        if re.match(rf"(.*\.)?({pattern})$", f"transformer.{name}"):
+            return value
     return otherwise
 
 

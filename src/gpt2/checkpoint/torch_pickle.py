@@ -247,7 +247,10 @@ def _add(items: list[Any], goal: Any) -> None:
     if type(goal) is list:
         goal.extend(items)
     elif type(goal) is dict:
+        before = len(goal)
         goal.update(zip(items[::2], items[1::2], strict=True))
+        if len(goal) != before + len(items) // 2:
+            raise RefusedError("a key of a dictionary is given twice")
     else:
         raise RefusedError("it fills something that is neither a list nor a dictionary")
     if len(goal) > ITEMS_LIMIT:

@@ -1,0 +1,133 @@
+"""Adapters from strangers: what a hostile folder can hold, and merging that keeps nothing in memory."""
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from gpt2 import checkpoint
+from gpt2.checkpoint.weights import StoredArray
+from gpt2.config import ModelConfig
+from gpt2.errors import CheckpointError, FormatError, MismatchError
+
+from .conftest import MUTATIONS, random_arrays, read_mutated
+
+CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=8, n_positions=16, vocab_size=100)
+
+
+def arrays(rank: int = 2, inputs: int = 8, outputs: int = 24) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "h.0.attn.c_attn.lora_A": rng.normal(size=(rank, inputs)),
+        "h.0.attn.c_attn.lora_B": rng.normal(size=(outputs, rank)),
+    }
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    checkpoint.write_folder(tmp_path / "base", random_arrays(CONFIG), CONFIG, None)
+    (tmp_path / "adapter").mkdir()
+    checkpoint.write_adapter(
+        tmp_path / "adapter", arrays(), base=str(tmp_path / "base"), alpha=4, dropout=0, targets=("attn.c_attn",)
+    )
+    return tmp_path / "adapter"
+
+
+def change(adapter: Path, **settings: Any) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | settings), encoding="utf-8")
+
+
+def test_merging_is_the_plain_sum_and_is_made_when_asked_for(adapter: Path, tmp_path: Path) -> None:
+    merged, base = checkpoint.read(adapter).weights, checkpoint.read(tmp_path / "base").weights
+    a, b = (array.astype(np.float32) for array in arrays().values())
+    expected = base.float32("h.0.attn.c_attn.w") + np.float32(2) * (b @ a).T
+    np.testing.assert_array_equal(merged.float32("h.0.attn.c_attn.w"), expected)
+    stored = merged.stored("h.0.attn.c_attn.w")
+    np.testing.assert_array_equal(stored.rows(2, 5).float32(), expected[2:5])
+    np.testing.assert_array_equal(stored.transposed().float32(), expected.T)
+    np.testing.assert_array_equal(np.concatenate([block.data for block in stored.blocks()]), expected)
+    stored.release()
+    for name in set(base.names) - {"h.0.attn.c_attn.w"}:
+        np.testing.assert_array_equal(merged.float32(name), base.float32(name))
+
+
+def test_a_merged_model_is_not_held_in_memory(tmp_path: Path) -> None:
+    config = ModelConfig(n_layer=8, n_head=2, n_embd=128, n_positions=8, vocab_size=300)
+    checkpoint.write_folder(tmp_path / "base", random_arrays(config), config, None)
+    names = checkpoint.map_names(config, ("mlp.c_fc",))
+    pairs = {f"{name}.lora_A": np.ones((1, 128)) for name in names} | {
+        f"{name}.lora_B": np.ones((512, 1)) for name in names
+    }
+    (tmp_path / "adapter").mkdir()
+    base = str(tmp_path / "base")
+    checkpoint.write_adapter(tmp_path / "adapter", pairs, base=base, alpha=1, dropout=0, targets=("mlp.c_fc",))
+    checkpoint.read(tmp_path / "adapter")
+    tracemalloc.start()
+    try:
+        found = checkpoint.read(tmp_path / "adapter")
+        checkpoint.write_folder(tmp_path / "merged", found.weights, config, None)
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * 4 * 128 * 512  # of eight matrices
+    finally:
+        tracemalloc.stop()
+
+
+def test_factors_whose_product_would_fill_the_memory_are_refused_before_it_is_made(adapter: Path) -> None:
+    wide = arrays(rank=1, inputs=1 << 20, outputs=1 << 20)
+    checkpoint.write_adapter(adapter, wide, base=str(adapter.parent / "base"), alpha=1, dropout=0, targets=("c_attn",))
+    with pytest.raises(MismatchError, match=r"with \[1048576, 1048576\], and the model has one of \[8, 24\]"):
+        checkpoint.read(adapter)
+
+
+@pytest.mark.parametrize("pattern", [r"(\w+)+$x", "(a|a)*x", "[", "c_attn(?=x)", "x" * 500])
+def test_patterns_that_might_not_end_are_refused(adapter: Path, pattern: str) -> None:
+    change(adapter, alpha_pattern={pattern: 3})
+    with pytest.raises(MismatchError, match="is not a plain name"):
+        checkpoint.read(adapter)
+
+
+@pytest.mark.parametrize("pattern", ["c_attn", r"h\.\d+\.attn.c_attn", "^transformer.h.0.attn.c_attn", "c_fc|c_attn"])
+def test_plain_patterns_are_peft_s(adapter: Path, pattern: str) -> None:
+    change(adapter, alpha_pattern={"c_proj": 5, pattern: 6})
+    assert checkpoint.read_adapter(adapter).scales["h.0.attn.c_attn"] == 3
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_link_out_of_the_folder_is_refused(adapter: Path, name: str) -> None:
+    (adapter / name).rename(adapter.parent / "secret")
+    (adapter / name).symlink_to(adapter.parent / "secret")
+    with pytest.raises(FormatError, match="leads out of its folder"):
+        checkpoint.read(adapter)
+
+
+def test_one_matrix_under_two_names_is_refused(adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    found = checkpoint.read_safetensors(file)
+    stored = {name: StoredArray(data=array.data.copy(), dtype="F32") for name, array in found.items()}
+    again = {name.removeprefix("base_model.model.transformer."): array for name, array in stored.items()}
+    checkpoint.write_safetensors(file, stored | again)
+    with pytest.raises(FormatError, match="under another name too"):
+        checkpoint.read(adapter)
+
+
+def test_an_adapter_of_itself_or_a_key_twice_is_refused(adapter: Path) -> None:
+    change(adapter, base_model_name_or_path=str(adapter))
+    with pytest.raises(MismatchError, match="adapter of another adapter"):
+        checkpoint.read(adapter)
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "peft_type": "LORA"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="'peft_type' is given twice"):
+        checkpoint.read(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@given(**MUTATIONS)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_spoilt_files_are_errors_of_ours(adapter: Path, name: str, changes: Any, length: float) -> None:
+    sound = adapter.parent / f"sound-{name}"
+    if not sound.exists():
+        sound.write_bytes((adapter / name).read_bytes())
+    read_mutated(adapter / name, sound.read_bytes(), changes, length, opened=adapter)
