@@ -32,6 +32,7 @@ class FakeHub:
         statuses: by name, an answer each request is given until they are used up.
         redirects: by name, another address for it.
         ranges: whether parts can be asked for.
+        shift: bytes by which a part begins later than was asked for.
         asked: (method, path, headers) of each request.
     """
 
@@ -43,6 +44,7 @@ class FakeHub:
     statuses: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     redirects: dict[str, str] = field(default_factory=dict[str, str])
     ranges: bool = True
+    shift: int = 0
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list[tuple[str, str, dict[str, str]]])
 
     def publish(self, hub_id: str, files: dict[str, bytes], **changes: Any) -> None:
@@ -96,7 +98,7 @@ def handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 data = hub.served[name].pop(0)
             status, begin = 200, 0
             if hub.ranges and (wanted := self.headers.get("Range")):
-                begin = int(wanted.removeprefix("bytes=").partition("-")[0])
+                begin = int(wanted.removeprefix("bytes=").partition("-")[0]) + hub.shift
                 if begin >= len(data):
                     self.answer(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
                     return

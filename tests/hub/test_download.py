@@ -1,5 +1,6 @@
 """Downloads from a server on loopback that cuts connections, lies about lengths, redirects and serves wrong bytes."""
 
+import errno
 import os
 import shutil
 import types
@@ -243,6 +244,30 @@ def test_a_full_disk_is_said_before_anything_is_fetched(published: FakeHub, monk
     with pytest.raises(DownloadError, match=r"MB are to come and 1 MB are free"):
         download()
     assert published.requests("config.json") == []
+
+
+def test_a_disk_that_becomes_full_keeps_what_has_arrived(
+    published: FakeHub, tiny_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        if published.requests(WEIGHTS):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DownloadError, match=r"No space left on device\. What has arrived is kept: run it again"):
+            download()
+    assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
+    assert len(published.requests(WEIGHTS)) == 1
+
+
+def test_another_part_than_was_asked_for_is_not_taken_for_the_rest(
+    published: FakeHub, tiny_files: dict[str, bytes]
+) -> None:
+    published.cuts[WEIGHTS] = [1000]
+    published.shift = 10
+    assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
+    assert [headers.get("Range") for headers in published.requests(WEIGHTS)] == [None, "bytes=1000-", None]
 
 
 def test_another_kind_of_model_is_refused_before_its_weights(published: FakeHub, tiny_files: dict[str, bytes]) -> None:

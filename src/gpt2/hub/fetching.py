@@ -109,9 +109,8 @@ def download(
 
     Raises:
         DownloadError: not enough room on the disk, the connection fails for good, or something else came than was
-            announced.
+            announced; or the disk becomes full, or the cache cannot be written.
         FolderInUseError: another process is fetching the same model.
-        OSError: the cache cannot be written.
     """
     if plan.missing_bytes + _RESERVE_BYTES > plan.free_bytes:
         raise DownloadError(
@@ -120,7 +119,13 @@ def download(
             f"{'HF_HOME' if plan.source == 'huggingface' else 'XDG_CACHE_HOME'} says where."
         )
     fill = _from_huggingface if plan.source == "huggingface" else _from_openai
-    return fill(plan, progress, pause)
+    try:
+        return fill(plan, progress, pause)
+    except OSError as error:
+        raise DownloadError(
+            f"{plan.name} cannot be downloaded: the cache of {plan.place} cannot be written: "
+            f"{error.strerror or error}. What has arrived is kept: run it again when there is room."
+        ) from error
 
 
 def _from_huggingface(plan: Plan, progress: Progress, pause: Callable[[float], None]) -> Path:

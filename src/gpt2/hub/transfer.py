@@ -167,6 +167,9 @@ def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progre
         total = file.bytes
         if begin and not _goes_on(response, begin, total):
             progress(-begin)
+            if response.status == 206:
+                part.unlink()  # so that the next attempt asks for the whole
+                raise http.client.HTTPException("the server sent another part than it was asked for")
             begin = 0
         length = response.headers.get("Content-Length", "")
         if total is None and length.isdecimal():
