@@ -4,7 +4,10 @@ import collections
 import json
 import os
 import pickle
+import socket
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -206,6 +209,29 @@ def test_nothing_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     with pytest.raises(FormatError, match="it wants"):
         read(legacy)
     assert not (tmp_path / "RAN").exists()
+
+
+REACH = """
+import socket, sys
+from gpt2.checkpoint.torch_pickle import confine
+if not confine():
+    sys.exit(77)
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5)
+except OSError:
+    sys.exit(0)
+sys.exit("a connection was made")
+"""
+
+
+def test_the_process_that_looks_has_no_network() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()  # it is there
+        done = subprocess.run([sys.executable, "-c", REACH, str(port)], check=False, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this system gives no process a network of its own")
+    assert done.returncode == 0, done.stderr
 
 
 TENSOR = (

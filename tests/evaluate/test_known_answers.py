@@ -182,6 +182,45 @@ def test_verify_compares_a_published_name(
     assert len(re.findall(r"^FAILED  greedy", said.out, re.MULTILINE)) == 3
 
 
+def test_verify_passes_where_another_program_gives_the_same_answers(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small model under a published name, and answers of every kind that transformers computed with its weights."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(tiny_folder, tmp_path / "gpt2" / "models" / "gpt2")
+    monkeypatch.setitem(PUBLISHED, "gpt2", checkpoint.read(tiny_folder).config)
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tiny_folder).eval()
+    ids = [1, 7, 30, 2, 9]
+    with torch.inference_mode():
+        logits = theirs(torch.tensor([ids])).logits[0]
+        greedy = theirs.generate(
+            torch.tensor([ids]), max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+    logprobs = logits.log_softmax(-1)[range(4), ids[1:]]
+    ranks = [int((logits[i] > logits[i, ids[i + 1]]).sum()) for i in range(4)]
+    fixed = {"source": "transformers", "licence": "ours", "model": "gpt2", "ids": ids}
+    first = int(logits[-1].argmax())
+    right = [
+        fixed | {"kind": "greedy", "name": "g", "continuation": greedy[0, 5:].tolist()},
+        fixed | {"kind": "logit", "name": "l", "token": first, "value": float(logits[-1, first]), "tolerance": 1e-4},
+        fixed | {"kind": "mean_nll", "name": "n", "rows": [ids], "value": -float(logprobs.mean()), "tolerance": 1e-4},
+        fixed | {"kind": "probabilities", "name": "p", "values": logprobs.exp().tolist(), "tolerance": 1e-4},
+        fixed | {"kind": "among_best", "name": "b", "first": 1, "best": max(ranks) + 1},
+    ]
+    monkeypatch.setattr(answers, "known_answers", lambda name: right)
+    assert frame.run(["verify", "gpt2"]) == 0
+    said = capsys.readouterr()
+    assert "gpt2 gives the known answers of the published gpt2: all 7 checks passed" in said.err
+    right[2]["value"] += 0.01
+    assert frame.run(["verify", "gpt2"]) == 1
+    assert "1 of 8 checks failed, the first: n" in capsys.readouterr().err
+
+
 def test_hashes_that_came_with_the_files(tiny_folder: Path, tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "r" / "blobs", tmp_path / "r" / "snapshots" / "rev"
     blobs.mkdir(parents=True)
