@@ -234,6 +234,10 @@ HOSTILE = {
     "overlapping": (header(2, 0) + tensor("a", (16,), 0) + tensor("b", (8,), 32) + bytes(128), "overlaps"),
     "not aligned": (header(1, 0) + tensor("a", (8,), 4) + bytes(128), "not aligned"),
     "an offset of 2^63": (header(1, 0) + tensor("a", (8,), 1 << 63) + bytes(128), "is truncated"),
+    "a text of 40 MB": (
+        header(0, 1) + text("k") + struct.pack("<IQ", 8, 40 << 20) + bytes(40 << 20),
+        "before its tensors",
+    ),
     "the magic alone": (b"GGUF", "not a whole GGUF"),
 }
 

@@ -269,7 +269,7 @@ HOSTILE: dict[str, tuple[bytes, dict[str, bytes], str]] = {
     "an extension": (b"\x80\x02\x82\x01.", STORAGE, "uses the instruction EXT1"),
     "a text of 4 GB": (b"\x80\x02X\xff\xff\xff\xff.", STORAGE, "damaged"),
     "a dictionary in itself": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", STORAGE, "nested more than"),
-    "a list as a key": (b"\x80\x02}]K\x01s.", STORAGE, "damaged"),
+    "a list as a key": (b"\x80\x02}]K\x01s.", STORAGE, "neither texts nor numbers"),
     "a key twice": (
         b"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x02u.",
         STORAGE,
@@ -324,6 +324,42 @@ def test_doubling_dictionaries_are_counted(tmp_path: Path) -> None:
         content = {str(i): content for i in range(10)}
     with pytest.raises(FormatError, match="more than 262,144 values"):
         read(archive(tmp_path / "ckpt.pt", pickle.dumps(content, 2)))
+
+
+def memoised(name: str) -> bytes:
+    """A text of a megabyte, and a dictionary that has it a thousand times over."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20) + b"q\x00"
+    if name == "texts":
+        items = b"".join(number(i) + b"h\x00" for i in range(1000))
+        return b"\x80\x02}(" + number(-1) + text + items + b"u."
+    return b"\x80\x02}" + text + b"K\x01s."
+
+
+def test_what_a_memo_multiplies_is_not_written_out(tmp_path: Path) -> None:
+    many = archive(tmp_path / "many.pt", memoised("texts"))
+    facts = torch_pickle.describe(many)
+    assert len(json.dumps(facts)) < 1000  # a thousand times a megabyte is left out
+    assert "a name of more than" in torch_pickle.describe(archive(tmp_path / "long.pt", memoised("name")))["error"]
+    middle = {str(i): "y" * 900 for i in range(20_000)}
+    path = archive(tmp_path / "sum.pt", pickle.dumps(middle, 2))
+    assert "names and texts of more than" in torch_pickle.describe(path)["error"]
+
+
+def test_shared_branches_without_leaves_end(tmp_path: Path) -> None:
+    content: Any = {}
+    for _ in range(12):
+        content = {str(i): content for i in range(10)}
+    path = archive(tmp_path / "ckpt.pt", pickle.dumps(content, 2))
+    assert "more than 262,144 values" in torch_pickle.describe(path)["error"]
+
+
+def test_a_key_whose_hash_would_take_forever_is_refused(tmp_path: Path) -> None:
+    nested = b"K\x01" + b"q\x00h\x00\x86" * 60  # each a pair of the one before
+    path = archive(tmp_path / "ckpt.pt", b"\x80\x02}" + nested + b"K\x01s.")
+    assert "neither texts nor numbers" in torch_pickle.describe(path)["error"]
+    for hostile in (nested + b"Q.", nested + b")R."):
+        path = archive(tmp_path / "ckpt.pt", b"\x80\x02" + hostile)
+        assert "error" in torch_pickle.describe(path)  # and said without writing it out
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, model: Any) -> None:

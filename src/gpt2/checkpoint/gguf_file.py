@@ -28,6 +28,7 @@ _KEYS_LIMIT = 1 << 12
 _TENSORS_LIMIT = 1 << 14
 _ARRAY_LIMIT = 1 << 20
 _NAME_LIMIT_BYTES = 1 << 10
+_HEADER_LIMIT_BYTES = 32 << 20  # the published vocabulary takes 2 MB; a number in Python takes ten times its bytes
 _DIMENSIONS_LIMIT = 4
 _SIZE_LIMIT = 1 << 40
 
@@ -176,6 +177,10 @@ class _Cursor:
 
     def take(self, count: int) -> bytes:
         end = self.position + count
+        if end > _HEADER_LIMIT_BYTES and len(self._mapping) >= end:
+            raise FormatError(
+                f"{self._path} has more than {_HEADER_LIMIT_BYTES:,} bytes before its tensors, which are not read."
+            )
         if end > len(self._mapping):
             raise FormatError(
                 f"{self._path} is truncated or damaged: {count:,} bytes should follow byte {self.position:,}, and the "

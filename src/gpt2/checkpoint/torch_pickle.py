@@ -26,6 +26,8 @@ PICKLE_LIMIT_BYTES = 16 << 20
 ITEMS_LIMIT = 1 << 18
 _MEMBERS_LIMIT = 1 << 16
 _DEPTH_LIMIT = 16
+_NAME_LIMIT = 1000  # of characters on the way to a value, and of a text that is one: a memo makes much of little
+_BYTE_ORDER_BYTES = 16
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # linux/sched.h, CLONE_NEWUSER and CLONE_NEWNET
@@ -135,7 +137,8 @@ def _rebuild(function: Any, arguments: Any) -> Any:
         case _Name() as name, _ if name in _PASSED_OVER or name.module.startswith("megatron."):
             return _Opaque()
         case _:
-            raise RefusedError(f"it wants {'.'.join(function) if isinstance(function, tuple) else function!r} called")
+            what = ".".join(function)[:200] if isinstance(function, _Name) else "something without a name"
+            raise RefusedError(f"it wants {what} called")
 
 
 def _is_count(value: object) -> bool:
@@ -149,7 +152,7 @@ def _storage(reference: Any) -> _Storage:
         ):
             return _Storage(DTYPES[name], key, count)
         case _:
-            raise RefusedError(f"it keeps numbers in a way that is not known: {str(reference)[:100]}")
+            raise RefusedError("it keeps numbers in a way that is not known")
 
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -249,6 +252,8 @@ def _add(items: list[Any], goal: Any) -> None:
     if type(goal) is list:
         goal.extend(items)
     elif type(goal) is dict:
+        if not all(isinstance(key, str | int | float | None) for key in items[::2]):
+            raise RefusedError("it has a dictionary whose keys are neither texts nor numbers")
         before = len(goal)
         goal.update(zip(items[::2], items[1::2], strict=True))
         if len(goal) != before + len(items) // 2:
@@ -259,15 +264,31 @@ def _add(items: list[Any], goal: Any) -> None:
         raise RefusedError(f"it has more than {ITEMS_LIMIT:,} items in one list")
 
 
-def flatten(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every tensor, number, text and truth value below `value`, by the keys on the way to it with dots between."""
-    if depth > _DEPTH_LIMIT:
-        raise RefusedError(f"it is nested more than {_DEPTH_LIMIT} deep")
-    if isinstance(value, dict):
-        for key, item in cast("dict[Any, Any]", value).items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key), depth + 1)
-    elif isinstance(value, Tensor | int | float | str | None):
-        yield prefix, value
+def flatten(content: Any) -> Iterator[tuple[str, Any]]:
+    """Every tensor, number, text and truth value in `content`, by the keys on the way to it with dots between.
+
+    A dictionary that is in another many times is small in the file and would be endless here, so all that is passed
+    is counted.
+    """
+    passed = 0
+
+    def below(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        nonlocal passed
+        passed += 1
+        if passed > ITEMS_LIMIT:
+            raise RefusedError(f"it has more than {ITEMS_LIMIT:,} values")
+        if depth > _DEPTH_LIMIT:
+            raise RefusedError(f"it is nested more than {_DEPTH_LIMIT} deep")
+        if isinstance(value, dict):
+            for key, item in cast("dict[Any, Any]", value).items():
+                name = str(key)
+                if len(prefix) + len(name) > _NAME_LIMIT:
+                    raise RefusedError(f"it has a name of more than {_NAME_LIMIT:,} characters")
+                yield from below(item, f"{prefix}.{name}" if prefix else name, depth + 1)
+        elif isinstance(value, Tensor | int | float | None) or (isinstance(value, str) and len(value) <= _NAME_LIMIT):
+            yield prefix, value
+
+    return below(content, "", 0)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
@@ -288,9 +309,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
 
 def _flattened(content: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for count, (name, value) in enumerate(flatten(content)):
-        if count > ITEMS_LIMIT:  # a dictionary that is in another many times is small in the file and endless here
-            raise RefusedError(f"it has more than {ITEMS_LIMIT:,} values")
+    characters = 0
+    for name, value in flatten(content):
+        characters += len(name) + (len(value) if isinstance(value, str) else 0)
+        if characters > PICKLE_LIMIT_BYTES:
+            raise RefusedError(f"it has names and texts of more than {PICKLE_LIMIT_BYTES:,} characters")
         if name in found:
             raise RefusedError(f"the name {name[:80]!r} is given twice")
         found[name] = value
@@ -309,7 +332,8 @@ def _read_zip(path: Path, file: IO[bytes]) -> tuple[Any, dict[str, tuple[int, in
             if len(pickles) != 1 or pickles[0].file_size > PICKLE_LIMIT_BYTES:
                 raise RefusedError("it has not one data.pkl of an ordinary size")
             root = pickles[0].filename.removesuffix("data.pkl")
-            if root + "byteorder" in places and archive.read(root + "byteorder") != b"little":
+            order = places.get(root + "byteorder")
+            if order and (order[1] > _BYTE_ORDER_BYTES or archive.read(root + "byteorder") != b"little"):
                 raise RefusedError("it was written on a big-endian machine")
             with archive.open(pickles[0]) as stream:
                 content = load(stream)
