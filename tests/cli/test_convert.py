@@ -1,6 +1,8 @@
 """`gpt2 convert`: what it writes, what it says, what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +155,28 @@ def test_a_precision_the_goal_has_not_is_widened_and_said(
     assert frame.run(["convert", str(source), str(half), "--to", "hf", "--weights", "fp16"]) == 0
     assert frame.run(["convert", str(half), str(tmp_path / "goal"), "--to", "openai"]) == 0
     assert "changed: precision from fp16 to fp32: no value changed" in capsys.readouterr().err
+
+
+STOPPED = """
+import os, signal, sys
+from gpt2.checkpoint import unfinished
+from gpt2.cli.main import run
+real = unfinished.ArrayFile.append
+def append(self, name, *rest):
+    if "h.0.mlp" in name:
+        os.kill(os.getpid(), signal.SIGTERM if sys.argv[1] == "term" else signal.SIGINT)
+    return real(self, name, *rest)
+unfinished.ArrayFile.append = append
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+@pytest.mark.parametrize(("how", "code"), [("term", 75), ("int", 130)])
+def test_a_signal_keeps_what_is_written_and_says_so(source: Path, tmp_path: Path, how: str, code: int) -> None:
+    arguments = [how, "convert", str(source), str(tmp_path / "goal"), "--to", "hf"]
+    done = subprocess.run([sys.executable, "-c", STOPPED, *arguments], check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "kept in .unfinished-goal: the same command goes on" in done.stderr
+    assert not (tmp_path / "goal").exists()
+    assert frame.run(arguments[1:]) == 0

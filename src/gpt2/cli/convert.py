@@ -2,18 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Option, Sectioned, output_options
+from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 from gpt2.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from gpt2.checkpoint import Checkpoint
-
-_CARD_LIMIT_BYTES = 4 << 20
 
 log = logging.getLogger("gpt2")
 
@@ -64,6 +59,7 @@ def convert(
     DST is a folder, for gguf a file. It is there when it is whole; interrupted, the same command goes on.
     """
     from gpt2 import checkpoint, hub
+    from gpt2.checkpoint.changes import describe_changes
 
     path = hub.locate(source)
     folder = path if path.is_dir() else path.parent
@@ -74,22 +70,25 @@ def convert(
     after = weights or (
         before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
     )
-    try:
-        checkpoint.write(
-            destination,
-            found.weights,
-            found.tokenizer(),
-            format=format,
-            form=after,
-            card=found.card(),
-            overwrite=overwrite,
-            sources=found.sources,
-            resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
-        )
-    except KeyboardInterrupt:
-        log.info("what is written is kept in .unfinished-%s: the same command goes on from there", destination.name)
-        raise
-    changes = [*found.notes, *_layout_changes(found, format), *_precision_change(found, format, after)]
+    with stopped_like_ctrl_c() as signals:
+        try:
+            checkpoint.write(
+                destination,
+                found.weights,
+                found.tokenizer(),
+                format=format,
+                form=after,
+                card=found.card(),
+                overwrite=overwrite,
+                sources=found.sources,
+                resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
+            )
+        except KeyboardInterrupt:
+            log.info("what is written is kept in .unfinished-%s: the same command goes on from there", destination.name)
+            if signals:
+                raise SystemExit(SAVED) from None
+            raise
+    changes = describe_changes(found, format=format, form=after)
     files = [destination] if destination.is_file() else list(destination.iterdir())
     size = sum(file.stat().st_size for file in files)
     for change in changes:
@@ -102,26 +101,3 @@ def convert(
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})
-
-
-def _layout_changes(found: "Checkpoint", format: str) -> list[str]:
-    changes: list[str] = []
-    if format in ("nanogpt", "llmc", "gguf"):
-        changes.append("matrices transposed from [in, out] to [out, in]")
-    if format == "nanogpt":
-        changes.append("nanoGPT computes GELU exactly, GPT-2 by its tanh form: its logits will differ a little")
-    if format == "llmc" and (rest := -found.config.vocab_size % 128):
-        changes.append(f"vocabulary padded with {rest} rows of zeros, to a multiple of 128")
-    return changes
-
-
-def _precision_change(found: "Checkpoint", format: str, after: str) -> list[str]:
-    from gpt2.checkpoint import COMPACT
-
-    before = found.weights.form
-    if before == after:
-        return []
-    exact = after == "fp32" and before not in COMPACT
-    rounded = "matrices rounded, vectors and positions in fp32" if format == "gguf" else "every value rounded"
-    kept = "no value changed" if exact else rounded if after != "fp32" else f"the rounding of {before} stays"
-    return [f"precision from {before} to {after}: {kept}"]
