@@ -343,6 +343,11 @@ def test_llama_cpp_gives_the_same_ids_and_greedy_text(tmp_path: Path) -> None:
         for _ in itertools.repeat(None, 10):
             ids.append(int(reference.logits(config, arrays, np.array(ids))[-1].argmax()))
         assert completion["choices"][0]["text"] == tokenizer.decode(ids[-10:])
+    for form in ("q8_0", "q4_0"):  # it rounds activations too, so that only whether it runs is asked
+        checkpoint.write(tmp_path / form, weights, tokenizer, format="gguf", form=form)
+        parameters.model.path = str(tmp_path / form)
+        completion = xllamacpp.Server(parameters).handle_completions({"prompt": "Hello", "max_tokens": 3})
+        assert completion["usage"]["completion_tokens"] == 3
 
 
 def test_the_container_keeps_every_kind_of_value(file: Path) -> None:

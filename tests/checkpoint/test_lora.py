@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpt2 import checkpoint
+from gpt2.checkpoint.forms import encode
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError, FormatError, MismatchError
@@ -54,6 +55,17 @@ def test_merging_is_the_plain_sum_and_is_made_when_asked_for(adapter: Path, tmp_
     stored.release()
     for name in set(base.names) - {"h.0.attn.c_attn.w"}:
         np.testing.assert_array_equal(merged.float32(name), base.float32(name))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_factors_in_halves_are_read(adapter: Path, dtype: str) -> None:
+    file = adapter / "adapter_model.safetensors"
+    found = checkpoint.read_safetensors(file)
+    halves = {name: StoredArray(data=encode(array.data, dtype, name), dtype=dtype) for name, array in found.items()}
+    values = [array.float32() for array in halves.values()]
+    checkpoint.write_safetensors(file, halves)
+    for read, expected in zip(checkpoint.read_adapter(adapter).arrays.values(), values, strict=True):
+        np.testing.assert_array_equal(read, expected)
 
 
 def test_a_merged_model_is_not_held_in_memory(tmp_path: Path) -> None:

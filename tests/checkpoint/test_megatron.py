@@ -157,6 +157,21 @@ def test_each_order_has_megatrons_own_logits(tmp_path: Path, version: float | No
         assert np.abs(our_logits(found, IDS) - unlike).max() > 0.1  # or the order would not be tested
 
 
+@pytest.mark.parametrize(("dtype", "form"), [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
+def test_halves_are_read_as_they_are(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
+    state = megatron(2.0)
+    model = state["model"]["language_model"]
+    model["transformer"] = tensors(dtype=dtype)
+    for part in model["embedding"].values():
+        part["weight"] = part["weight"].to(dtype)
+    found = checkpoint.read(save(tmp_path, state), allow_pickle=True)
+    assert found.weights.form == form
+    c_attn = found.weights.float32("h.0.attn.c_attn.w")
+    expected = model["transformer"]["layers.0.attention.query_key_value.weight"].float().view(4, 3, 4, 16)
+    np.testing.assert_array_equal(c_attn.T, expected.transpose(0, 1).reshape(48, 16).numpy())
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("format", ["hf", "openai", "gguf", "llmc", "nanogpt"])
 def test_it_is_converted_to_every_format(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", 100)  # so that matrices go in pieces

@@ -123,14 +123,17 @@ def test_pytorch_model_bin_beside_its_configuration(tmp_path: Path, model: Any, 
         np.testing.assert_array_equal(array.T if ours.endswith(".w") else array, tensor)
 
 
-def test_mingpts_file_beside_its_configuration(tmp_path: Path, model: Any) -> None:
-    torch.save(as_nanogpt(model)["model"], tmp_path / "model.pt")
+@pytest.mark.parametrize("form", ["fp32", "fp16", "bf16"])
+def test_mingpts_file_beside_its_configuration(tmp_path: Path, model: Any, form: str) -> None:
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[form]
+    model = model.to(dtype)
+    torch.save({name: array.to(dtype) for name, array in as_nanogpt(model)["model"].items()}, tmp_path / "model.pt")
     sizes = {key: value for key, value in ARGS.items() if key != "bias"}
     (tmp_path / "config.json").write_text(json.dumps({"system": {}, "model": sizes}), encoding="utf-8")
     found = checkpoint.read(tmp_path, allow_pickle=True)
-    assert (found.format, found.config) == ("mingpt", CONFIG)
+    assert (found.format, found.config, found.weights.form) == ("mingpt", CONFIG, form)
     with torch.inference_mode():
-        expected = model(torch.tensor([[1, 2, 250]])).logits[0].numpy()
+        expected = model.float()(torch.tensor([[1, 2, 250]])).logits[0].numpy()
     np.testing.assert_allclose(logits(found.weights, [1, 2, 250]), expected, atol=1e-4)
 
 

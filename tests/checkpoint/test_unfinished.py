@@ -188,7 +188,9 @@ def test_another_source_form_or_version_begins_anew(
     assert checkpoint.read(goal).weights.form == "fp16"
 
 
-@pytest.mark.parametrize("damage", ["a file cut off", "no file", "a line cut off", "no journal"])
+@pytest.mark.parametrize(
+    "damage", ["a file cut off", "no file", "a line cut off", "a line of another kind", "no journal"]
+)
 def test_what_is_left_is_not_believed_beyond_its_journal(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -202,6 +204,8 @@ def test_what_is_left_is_not_believed_beyond_its_journal(
     elif damage == "a line cut off":
         journal.write_bytes(journal.read_bytes()[:-5])
         interrupt(checkpoint.read(source), goal, monkeypatch, KeyboardInterrupt())  # and goes on after it
+    elif damage == "a line of another kind":
+        journal.write_text(journal.read_text(encoding="utf-8") + '{"file": 1}\n[]\n', encoding="utf-8")
     else:
         journal.unlink()
     write(checkpoint.read(source), goal)

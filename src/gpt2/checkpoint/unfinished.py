@@ -41,7 +41,7 @@ class Journal:
         self._path = place / _JOURNAL
         rows = read_journal(self._path)
         self._finished: dict[tuple[str, str], tuple[int, int, int]] = {}
-        if rows and rows[0] == what:
+        if rows and rows[0] == what and all(map(_is_sound, rows[1:])):
             for row in rows[1:]:
                 self._finished[row["file"], row["name"]] = row["begin"], row["bytes"], row["checksum"]
         else:
@@ -69,6 +69,15 @@ class Journal:
             journal.writelines(json.dumps(row) + "\n" for row in rows)
             journal.flush()
             os.fsync(journal.fileno())
+
+
+def _is_sound(row: object) -> bool:
+    """Whether a line of a journal is one of ours."""
+    match row:
+        case {"file": str(), "name": str(), "begin": int(begin), "bytes": int(size), "checksum": int(crc)}:
+            return min(begin, size, crc) >= 0
+        case _:
+            return False
 
 
 class ArrayFile:
