@@ -197,6 +197,7 @@ def test_what_is_left_is_not_believed_beyond_its_journal(
     goal = tmp_path / "goal"
     place = interrupt(checkpoint.read(source), goal, monkeypatch, KeyboardInterrupt())
     file, journal = place / "content" / "model.safetensors", place / "journal.jsonl"
+    (place / "content" / ".partial-01234567-config.json").write_bytes(b"{")  # of a process that was killed
     if damage == "a file cut off":
         file.write_bytes(file.read_bytes()[:-3000])
     elif damage == "no file":

@@ -215,8 +215,10 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
     elif name == "GLOBAL":
         stack.append(_Name(*argument.split(" ", 1)))
     elif name == "STACK_GLOBAL":
-        last = stack.pop()
-        stack.append(_Name(stack.pop(), last))
+        last, module = stack.pop(), stack.pop()
+        if not isinstance(module, str) or not isinstance(last, str):
+            raise RefusedError("it names a function by something else than texts")
+        stack.append(_Name(module, last))
     elif name == "BINPERSID":
         stack.append(_storage(stack.pop()))
     elif name in ("REDUCE", "NEWOBJ"):

@@ -50,6 +50,10 @@ class Journal:
         self.resumed_bytes = sum(size for _, size, _ in self._finished.values())
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))  # without a line that was cut off
         self.folder.mkdir(exist_ok=True)
+        known = {file for file, _ in self._finished}
+        for entry in self.folder.iterdir():
+            if entry.name not in known:  # all else is written anew, and what a killed process was writing is nobody's
+                entry.unlink()
 
     def end_of(self, file: str) -> int:
         """The byte up to which a file is finished."""
