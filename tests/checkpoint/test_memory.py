@@ -113,6 +113,20 @@ def test_int4_rounds_no_matrix_before_its_codes_are_written(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted in /proc")
+@pytest.mark.parametrize(
+    ("before", "after"), [("fp32", form) for form in checkpoint.FORMS] + [("int8", "fp32"), ("int4", "fp32")]
+)
+def test_pages_of_every_form_are_given_back(tmp_path: Path, before: str, after: str) -> None:
+    config = ModelConfig(n_layer=1, n_head=2, n_embd=768, n_positions=8, vocab_size=300)  # mostly matrices
+    checkpoint.write_folder(tmp_path / "there", random_arrays(config), config, None, form=before)
+    found = checkpoint.read(tmp_path / "there")
+    [file] = (tmp_path / "there").glob("*.safetensors")
+    checkpoint.write_folder(tmp_path / "back", found.weights, found.config, None, form=after)
+    assert file.stat().st_size > 3.5e6
+    assert resident_file_bytes(file) < file.stat().st_size / 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted in /proc")
 @pytest.mark.parametrize("format", ["openai", "llmc", "gguf"])
 def test_pages_of_other_formats_are_given_back(tmp_path: Path, format: str) -> None:
     config = ModelConfig(n_layer=2, n_head=2, n_embd=256, n_positions=8, vocab_size=300)  # mostly matrices

@@ -251,7 +251,9 @@ def _int4_parts(
 
     def rounded() -> Int4Array:
         if not kept:
-            kept.append(to_int4(fetch(), name, by_output=by_output))
+            array = fetch()
+            kept.append(to_int4(array, name, by_output=by_output))
+            array.release()
         return kept[0]
 
     def last() -> Iterator[NDArray[Any]]:

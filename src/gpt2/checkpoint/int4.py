@@ -106,7 +106,15 @@ class Int4Array(StoredArray):
 
     def blocks(self) -> Iterator[StoredArray]:
         """The whole in pieces of a few megabytes."""
-        return StoredArray.blocks(self) if self.by_output else self._decoded().blocks()
+        if self.by_output:
+            yield from StoredArray.blocks(self)
+        else:
+            yield from self._decoded().blocks()
+            self.release()
+
+    def release(self) -> None:
+        """Let the system forget the mapped pages behind the codes."""
+        StoredArray(data=self.data, dtype="U8").release()
 
     def _outputs(self, begin: int, end: int) -> "Int4Array":
         return Int4Array(
