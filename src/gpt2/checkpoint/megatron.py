@@ -129,7 +129,7 @@ def ordering(version: object, file: Path) -> str:
     Raises:
         FormatError: the version is not known.
     """
-    known = {None: "SHK", 0: "SHK", 1: "HKS", 2: "HSK", 3: "HSK"}
+    known: dict[float | None, str] = {None: "SHK", 0: "SHK", 1: "HKS", 2: "HSK", 3: "HSK"}
     if not isinstance(version, int | float | None) or isinstance(version, bool) or version not in known:
         raise FormatError(f"{file} has the checkpoint_version {version!r:.40}; known are 0, 1, 2 and 3.")
     return known[version]
