@@ -38,7 +38,9 @@ def random_folder(folder: Path, config: ModelConfig) -> None:
 def line(figures: Figures, baseline: Figures) -> str:
     cells = [f"{figures.engine:<26}"]
     for name, speed in figures.tokens_per_second.items():
-        cells.append(f"{name} {speed:8,.0f} ({speed / baseline.tokens_per_second[name]:5.2f}x)")
+        ratio = f"{speed / baseline.tokens_per_second[name]:5.2f}x"
+        share = f", {100 * speed / figures.limits[name]:3.0f} % of the limit" if name in figures.limits else ""
+        cells.append(f"{name} {speed:8,.0f} ({ratio}{share})")
     start = "" if figures.start_seconds is None else f"   start {figures.start_seconds:5.2f} s"
     return "   ".join(cells) + f"   peak {figures.peak_bytes / 1e6:6,.0f} MB" + start
 
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     chosen = parser.parse_args()
 
-    workload = Workload()
+    workload = Workload(contexts=(64, 512, 1000))
     found: list[Figures] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / chosen.shape

@@ -1,6 +1,8 @@
 """Packed weights on disk: the same bytes as packing, noticed when stale, and never in the way."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,51 @@ def test_a_cache_that_cannot_be_written_is_only_said(
         np.testing.assert_array_equal(logits(folder, "int8"), logits(folder, "int8"))
     assert packings == ["int8", "int8"]
     assert "No space left" in caplog.text
+
+
+_BOTH_AT_ONCE = """
+import sys
+import numpy as np
+from gpt2 import checkpoint
+from gpt2.backends import NEXT_LOGITS, Work, native, packed
+
+packed._LEAST_BYTES = 0
+restore = packed.restore
+def wait(*asked):  # both have looked for the file before either writes it
+    found = restore(*asked)
+    print("looked", found, flush=True)
+    sys.stdin.readline()
+    return found
+packed.restore = wait
+backend = native.NativeBackend(checkpoint.read(sys.argv[1]).weights, form="int8", threads=1)
+[result] = backend.step([Work(slot=backend.new(), tokens=[1, 2, 3], want=NEXT_LOGITS)])
+print(result.logits_RV.tobytes().hex())
+"""
+
+
+def test_two_processes_may_pack_the_same_model_at_once(folder: Path, packings: list[str]) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _BOTH_AT_ONCE, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert [process.stdout.readline() for process in both if process.stdout] == ["looked False\n"] * 2
+    for process in both:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    (one, _), (other, _) = ended
+    assert one == other
+    assert len(list((packed.cache_folder() / "packed").iterdir())) == 1  # and nothing half-written
+    assert logits(folder, "int8").tobytes().hex() == one.strip()
+    assert packings == []
 
 
 def test_weights_in_memory_are_not_kept(folder: Path) -> None:

@@ -43,6 +43,18 @@ def test_the_figures_count_tokens_over_the_time_of_their_own_part() -> None:
     ]
 
 
+def test_decoding_after_longer_texts_is_a_figure_of_its_own() -> None:
+    engine = Counting()
+    workload = Workload(
+        prompt_tokens=20, decode_tokens=8, prefill_tokens=50, batch=4, contexts=(10, 190), context_tokens=5
+    )
+    figures = run_once(engine, workload, lambda: engine.now)
+    assert figures["decode_after_10"] == pytest.approx(1)
+    assert "decode_after_190" in figures
+    assert engine.calls[-4:] == [("prefill", 1, 10), ("decode", 1, 5), ("prefill", 1, 190), ("decode", 1, 5)]
+    assert "decode_after_190" not in run_once(engine, workload.fitting(100), lambda: engine.now)
+
+
 def test_every_engine_reads_the_same_prompts() -> None:
     one, other = Counting(), Counting()
     for engine in (one, other):

@@ -128,10 +128,11 @@ Floats logits_of(const std::string& level, int form, const Weights& weights, int
 
 int main() {
   std::stringstream names(gpt2_levels());
+  if (*gpt2_last_error()) std::printf("%s\n", gpt2_last_error());
   const Weights weights = draw_weights();
   for (std::string level; std::getline(names, level, ',');) {
     for (int form = GPT2_FP32; form <= GPT2_INT4; ++form) {
-      for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 17}) {
+      for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 17, 47}) {
         for (const auto& [inputs, outputs] : {std::pair{64, 48}, {35, 7}, {131, 100}}) check_matrix(level, form, inputs, outputs, rows);
       }
       const Floats whole = logits_of(level, form, weights, kShape.n_positions);

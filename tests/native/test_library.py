@@ -1,5 +1,6 @@
 """Finding the library, and saying so where it is not."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,24 @@ def test_where_it_was_not_built_the_error_says_how_to_get_it(tmp_path: Path, mon
     monkeypatch.setattr(library_module, "__file__", str(tmp_path / "library.py"))
     with pytest.raises(BackendError, match="Install a C\\+\\+17 compiler"):
         library_module._find()
+
+
+def test_a_library_older_than_its_source_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, library: Library
+) -> None:
+    built = tmp_path / library.path.name
+    shutil.copy(library.path, built)
+    (tmp_path / "engine.cpp").touch()
+    os.utime(tmp_path / "engine.cpp", (0, 0))
+    monkeypatch.setenv("GPT2_NATIVE_LIBRARY", str(built))
+    Library.load.__wrapped__()
+    assert not caplog.records
+    os.utime(built, (-1, -1))
+    Library.load.__wrapped__()
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "engine.cpp" in record.getMessage()
+    assert "pip install" in record.getMessage()
 
 
 def test_importing_loads_nothing() -> None:

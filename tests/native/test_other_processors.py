@@ -1,4 +1,4 @@
-"""Levels that this machine does not run: NEON under an emulator, AVX-VNNI by its twins in AVX-512."""
+"""Levels that this machine does not run: NEON under an emulator, AVX-VNNI by its twins in AVX-512, AMX in plain C++."""
 
 import platform
 import shutil
@@ -11,8 +11,8 @@ from gpt2.native import library as library_module
 
 NATIVE = Path(library_module.__file__).parent
 CHECK = Path(__file__).with_name("level_check.cpp")
-FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{NATIVE}"]
-CORE = ["api", "engine", "matrix", "slots", "pool", "levels", "level_portable"]
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{NATIVE}", f"-I{CHECK.parent}"]
+CORE = ["api", "engine", "matrix", "slots", "pool", "levels", "amx", "limits", "level_portable"]
 
 pytestmark = pytest.mark.long
 
@@ -66,4 +66,24 @@ def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
     program = build("g++", tmp_path, levels, *defines, "-DGPT2_LEVELS_X86", "-DGPT2_AVX_VNNI_BY_AVX512")
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
     assert "avx2-vnni: well" in done.stdout.splitlines(), done.stdout
+    assert done.returncode == 0
+
+
+AVX512_BF16 = ["-mavx2", "-mfma", "-mf16c", *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16"))]
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["right", "wrong"])
+def test_amx_by_tiles_in_plain_cpp(tmp_path: Path, broken: bool) -> None:
+    if "avx512-bf16" not in library_module.Library.load().levels or not shutil.which("g++"):
+        pytest.skip("needs g++ and a processor with AVX-512 BF16")
+    levels = {"level_avx512_bf16": AVX512_BF16, "level_amx": AVX512_BF16}
+    defines = ["-DGPT2_LEVELS_X86", "-DGPT2_LEVEL_AVX512_BF16", "-DGPT2_LEVEL_AMX", "-DGPT2_TILES_EMULATED"]
+    program = build("g++", tmp_path, levels, "-O0", *defines, *(["-DGPT2_TILES_BROKEN"] if broken else []))
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
+    lines = done.stdout.splitlines()
+    if broken:  # a processor whose tiles are wrong: said, and not used
+        assert lines == [lines[0], "avx512-bf16: well", "portable: well"], done.stdout
+        assert "AMX is not used" in lines[0]
+    else:
+        assert lines == ["amx: well", "avx512-bf16: well", "portable: well"], done.stdout
     assert done.returncode == 0

@@ -38,6 +38,7 @@ def open(
     if device == "auto":
         device = "cpu"
 
+    level = logging.INFO
     if backend != "auto":
         opened, why = _load(backend, weights, device=device, form=form, threads=threads), "asked for"
     elif device != "cpu":
@@ -51,9 +52,9 @@ def open(
             if form not in ("auto", "fp32"):
                 raise  # a smaller form was asked for, and only the native engine and PyTorch have those
             opened = _load("reference", weights, device=device, form=form, threads=threads)
-            why = f"the native engine cannot be had ({error})"
+            why, level = f"NumPy, many times slower, for the native engine cannot be had ({error})", logging.WARNING
     opened.reason = f"{opened.name} backend on {opened.device} in {opened.weights}: {why}; {opened.reason}"
-    _log.info(opened.reason)
+    _log.log(level, opened.reason)
     return opened
 
 

@@ -58,6 +58,7 @@ class NativeBackend:
         self.device = "cpu"
         self.weights = form
         self.level = level
+        self.threads = threads
         self.config: ModelConfig = weights.config
         self.intervenes = False
         self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} for {why}'}"
@@ -76,6 +77,7 @@ class NativeBackend:
         except BaseException:
             self._engine.close()
             raise
+        self.weights_bytes = sum(map(len, self._engine.pieces()))  # packed
 
     def new(self) -> int:
         """A new, empty slot."""

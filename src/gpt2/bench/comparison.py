@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from gpt2.bench.engines import PEERS, missing_packages, open_engine
+from gpt2.bench.engines import PEERS, Ours, missing_packages, open_engine
 from gpt2.bench.workload import Workload, run_once
 from gpt2.errors import BackendError
 
@@ -32,6 +32,12 @@ _START = {
         "ids = model.generate(**tokenizer('Once', return_tensors='pt'), max_new_tokens=1, do_sample=False);"
         "print(tokenizer.decode(ids[0]))"
     ),
+    "llama.cpp": (
+        "import sys, xllamacpp as llama; settings = llama.CommonParams(); settings.model.path = sys.argv[1];"
+        "settings.n_parallel = 1; settings.n_ctx = 1024; settings.warmup = False; settings.verbosity = -1;"
+        "done = llama.Server(settings).handle_completions({'prompt': 'Once', 'n_predict': 1, 'temperature': 0});"
+        "print(done['content'])"
+    ),
 }
 
 
@@ -45,6 +51,8 @@ class Figures:
         rounds: the same of every round.
         peak_bytes: the most memory its process held, libraries included; 0 where the system does not say.
         start_seconds: from starting Python to one token generated, the median; None if not measured.
+        settings: how our engine was opened.
+        limits: tokens per second that this machine allows at most, by figure; empty where that is not known.
     """
 
     engine: str
@@ -53,6 +61,7 @@ class Figures:
     peak_bytes: int
     start_seconds: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    limits: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def compare(
@@ -100,6 +109,7 @@ def compare(
                 if number:  # the first warms up
                     measured[name].append(figures)
         peaks = {name: int(engine.ask("peak")) for name, engine in engines.items()}
+        most = {name: engine.ask("limits") for name, engine in engines.items()}
     finally:
         for engine in engines.values():
             engine.close()
@@ -111,7 +121,8 @@ def compare(
             },
             rounds=measured[name],
             peak_bytes=peaks[name],
-            start_seconds=start_seconds(name, folder, options, times=starts) if starts and name in _START else None,
+            limits=most[name],
+            start_seconds=start_seconds(name, folder, options, times=starts) if starts and _program(name) else None,
             settings=options,
         )
         for name in engines
@@ -120,7 +131,12 @@ def compare(
 
 def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, times: int) -> float:
     """From starting Python to one token on the screen: the median of `times`."""
-    command = [sys.executable, "-c", _START[engine], str(folder)]
+    model = folder
+    if engine.startswith("llama.cpp"):
+        from gpt2.bench.peers import gguf_file
+
+        model = gguf_file(folder, engine.partition("-")[2])
+    command = [sys.executable, "-c", _program(engine), str(model)]
     if engine == "gpt2":
         command += [f"--{name}={value}" for name, value in options.items() if value is not None]
     taken: list[float] = []
@@ -131,6 +147,10 @@ def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, time
         if done.returncode:
             raise BackendError(f"{engine} could not be started cold: {done.stderr.strip()[-500:]}")
     return statistics.median(taken)
+
+
+def _program(engine: str) -> str:
+    return _START.get(engine.partition("-")[0], "") if engine != "transformers-bf16" else ""
 
 
 class _Process:
@@ -169,7 +189,13 @@ def _serve(pipe: Connection, name: str, folder: str, options: dict[str, Any], wo
         engine, full_name = open_engine(name, folder, **options)
         pipe.send(full_name)
         while True:
-            pipe.send(run_once(engine, workload) if pipe.recv() == "round" else _peak_bytes())
+            match pipe.recv():
+                case "round":
+                    pipe.send(run_once(engine, workload))
+                case "limits":
+                    pipe.send(engine.limits(workload) if isinstance(engine, Ours) else {})
+                case _:
+                    pipe.send(_peak_bytes())
     except (EOFError, KeyboardInterrupt):
         return
     except Exception as error:

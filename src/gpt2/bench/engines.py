@@ -5,7 +5,8 @@ from typing import Any
 
 from gpt2 import backends, checkpoint
 from gpt2.backends import Want, Work
-from gpt2.bench.workload import Engine
+from gpt2.bench.limits import limits
+from gpt2.bench.workload import Engine, Workload
 from gpt2.errors import BackendError, MissingExtraError
 
 
@@ -33,6 +34,10 @@ class Ours:
         for _ in range(n_tokens):
             self._step([[token] for token in self._next])
 
+    def limits(self, workload: Workload) -> dict[str, float]:
+        """Tokens per second that this machine allows at most, by figure; nothing for other backends than the native."""
+        return limits(self._backend, workload)
+
     def _step(self, rows: list[list[int]]) -> None:
         work = [
             Work(slot=slot, tokens=tokens, want=Want(best=1)) for slot, tokens in zip(self._slots, rows, strict=True)
@@ -46,11 +51,14 @@ _PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "transformers": (("transformers", "torch"), "Transformers", {"form": "fp32"}),
     "transformers-bf16": (("transformers", "torch"), "Transformers", {"form": "bf16"}),
     "llama.cpp-q8_0": (("xllamacpp",), "LlamaCpp", {"form": "q8_0"}),
+    "llama.cpp-q4_0": (("xllamacpp",), "LlamaCpp", {"form": "q4_0"}),
     "llama.cpp-bf16": (("xllamacpp",), "LlamaCpp", {"form": "bf16"}),
     "ctranslate2-int8": (("ctranslate2", "transformers", "torch"), "CTranslate2", {"form": "int8"}),
     "onnxruntime": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "fp32"}),
     "onnxruntime-int8": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "int8"}),
-    "openvino": (("openvino", "onnx"), "OpenVino", {}),
+    "openvino": (("openvino", "onnx"), "OpenVino", {"form": ""}),
+    "openvino-int8": (("openvino", "onnx", "nncf"), "OpenVino", {"form": "int8"}),
+    "openvino-int4": (("openvino", "onnx", "nncf"), "OpenVino", {"form": "int4"}),
 }
 PEERS = tuple(_PEERS)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.bench.gguf_q4 import write_q4_0
 from gpt2.bench.onnx_graph import write_onnx
 from gpt2.checkpoint import read, write
 
@@ -64,11 +65,8 @@ class LlamaCpp:
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         llama: Any = import_module("xllamacpp")
-        found = read(folder)
-        model = Path(folder).with_name(f"{Path(folder).name}-{form}.gguf")
-        if not model.exists():
-            write(model, found.weights, found.tokenizer(), format="gguf", form=form)
-        config = found.config
+        model = gguf_file(folder, form)
+        config = read(folder).config
         settings: Any = llama.CommonParams()
         settings.model.path = str(model)
         settings.n_parallel = self._SEQUENCES
@@ -114,6 +112,17 @@ class LlamaCpp:
         for thread in threads:
             thread.join()
         assert done == [n_tokens] * len(self._prompts), f"llama.cpp decoded {done} tokens, not {n_tokens} each"
+
+
+def gguf_file(folder: str | Path, form: str) -> Path:
+    """The model as llama.cpp reads it, written beside the folder if it is not there yet."""
+    model = Path(folder).with_name(f"{Path(folder).name}-{form}.gguf")
+    if not model.exists() and form == "q4_0":
+        write_q4_0(gguf_file(folder, "q8_0"), model)
+    elif not model.exists():
+        found = read(folder)
+        write(model, found.weights, found.tokenizer(), format="gguf", form=form)
+    return model
 
 
 class CTranslate2:
@@ -232,9 +241,9 @@ class OnnxRuntime(_Onnx):
 
 
 class OpenVino(_Onnx):
-    """OpenVINO on the same graph, at the precision it chooses for this processor."""
+    """OpenVINO on the same graph, at the precision it chooses for this processor, or with its own narrow weights."""
 
-    def __init__(self, folder: str, *, threads: int | None) -> None:
+    def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         import openvino  # pyright: ignore[reportMissingImports]
 
         super().__init__(folder)
@@ -242,7 +251,14 @@ class OpenVino(_Onnx):
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        model: Any = core.compile_model(core.read_model(str(self.graph)), "CPU", settings)
+        graph: Any = core.read_model(str(self.graph))
+        if form:
+            import nncf  # pyright: ignore[reportMissingImports]
+
+            modes: Any = nncf.CompressWeightsMode
+            narrow: Any = {"mode": modes.INT4_SYM, "group_size": 64} if form == "int4" else {"mode": modes.INT8_SYM}
+            graph = nncf.compress_weights(graph, **narrow)
+        model: Any = core.compile_model(graph, "CPU", settings)
         request: Any = model.create_infer_request()
         precision = str(model.get_property("INFERENCE_PRECISION_HINT")).rpartition("'")[0].rpartition("'")[2]
 
@@ -251,7 +267,7 @@ class OpenVino(_Onnx):
             return [answer[number] for number in range(len(model.outputs))]
 
         self.run = run
-        self.name = f"OpenVINO {openvino.__version__.partition('-')[0]} {precision}"
+        self.name = f"OpenVINO {openvino.__version__.partition('-')[0]} {form or precision}"
 
 
 def _words(tokenizer: Any, vocab_size: int) -> list[str]:

@@ -31,12 +31,16 @@ class Workload:
         decode_tokens: then decoded, and timed, for each sequence.
         prefill_tokens: length of the prompt whose reading is timed.
         batch: sequences decoded at once in the batched figure.
+        contexts: lengths of text after each of which `context_tokens` more are decoded and timed.
+        context_tokens: see there.
     """
 
     prompt_tokens: int = 128
     decode_tokens: int = 64
     prefill_tokens: int = 1000
     batch: int = 16
+    contexts: tuple[int, ...] = ()
+    context_tokens: int = 16
 
     def fitting(self, n_positions: int) -> "Workload":
         """The same within a context of `n_positions`."""
@@ -46,6 +50,8 @@ class Workload:
             decode_tokens=decode,
             prefill_tokens=min(self.prefill_tokens, n_positions),
             batch=self.batch,
+            contexts=tuple(each for each in self.contexts if each + self.context_tokens <= n_positions),
+            context_tokens=self.context_tokens,
         )
 
 
@@ -72,4 +78,8 @@ def run_once(engine: Engine, workload: Workload, clock: Callable[[], float] = ti
     decode = sizes.decode_tokens / seconds(lambda: engine.decode(sizes.decode_tokens))
     engine.prefill(prompts(sizes.batch, sizes.prompt_tokens))
     batched = sizes.batch * sizes.decode_tokens / seconds(lambda: engine.decode(sizes.decode_tokens))
-    return {"decode": decode, "prefill": prefill, "batch": batched}
+    figures = {"decode": decode, "prefill": prefill, "batch": batched}
+    for length in sizes.contexts:
+        engine.prefill(prompts(1, length))
+        figures[f"decode_after_{length}"] = sizes.context_tokens / seconds(lambda: engine.decode(sizes.context_tokens))
+    return figures

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine.h"
+#include "limits.h"
 
 struct gpt2_engine { gpt2::Engine engine; };
 
@@ -76,6 +77,7 @@ const char* gpt2_levels(void) {
     for (const Kernels* const* level = levels(); *level; ++level) all += (all.empty() ? "" : ",") + std::string((*level)->name);
     return all;
   }();
+  last_error = levels_warning();
   return names.c_str();
 }
 
@@ -134,6 +136,20 @@ int32_t gpt2_step(gpt2_engine* engine, const gpt2_work* work, int32_t count) {
     if (const char* refused = engine->engine.refusal(work, count)) return fail(refused);
     return engine->engine.step(work, count) ? int32_t{0} : int32_t{GPT2_NOT_FINITE};
   });
+}
+
+double gpt2_product_rate(const char* level, int32_t form, int32_t threads) {
+  const Kernels* kernels = level_called(level);
+  if (!kernels || !is_form(form) || threads < 1) return 0;
+  double rate = 0;
+  guarded([&] { rate = product_rate(*kernels, static_cast<Form>(form), threads); return 0; });
+  return rate;
+}
+
+double gpt2_read_rate(int64_t bytes, int32_t threads) {
+  double rate = 0;
+  if (bytes > 0 && threads > 0) guarded([&] { rate = read_rate(threads, bytes); return 0; });
+  return rate;
 }
 
 gpt2_matrix* gpt2_matrix_new(const char* level, int32_t form, int32_t inputs, int32_t outputs, const gpt2_source* source, const float* bias) {

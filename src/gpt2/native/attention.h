@@ -15,14 +15,21 @@ namespace {
 
 constexpr int kBlocks = kPage / kPanel;   // of 16 keys in a page
 
-// Scores of R rows against B blocks of 16 keys.
+// Asks for 64 stored numbers.
+template <class Stored>
+inline void prefetch_row(const Stored* p) {
+  GPT2_UNROLL for (int byte = 0; byte < static_cast<int>(kPage * sizeof(Stored)); byte += 64) prefetch(reinterpret_cast<const unsigned char*>(p) + byte);
+}
+
+// Scores of R rows against B blocks of 16 keys. One row alone waits for memory: it asks for the values meanwhile.
 template <int R, int B, class Stored>
-inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores) {
+inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores, const Stored* values) {
   Lanes sums[R][B];
   GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
   for (int d = 0; d < a.head_width; ++d) {
     Lanes key[B];
     GPT2_UNROLL for (int b = 0; b < B; ++b) key[b] = load(keys + d * kPage + b * kPanel);
+    if constexpr (R == 1) prefetch_row(values + d * kPage);
     GPT2_UNROLL for (int r = 0; r < R; ++r) {
       const Lanes q = broadcast(a.q[(row + r) * a.q_stride + d]);
       GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(key[b], q, sums[r][b]);
@@ -38,14 +45,15 @@ void score_keys(const Attend& a, int row) {
   const int keys = a.first_position + row + R;   // up to the last of the rows; the softmax stops each at its own
   for (int page = 0; page * kPage < keys; ++page) {
     const Stored* stored = reinterpret_cast<const Stored*>(a.pages[page] + a.k_offset);
+    const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset);
     float* scores = a.scores + page * kPage;
     const int left = keys - page * kPage;
     constexpr int together = R == 1 ? kBlocks : kBlocksAttend;
     if (left > kPage - kPanel) {
-      for (int b = 0; b < kBlocks; b += together) score_blocks<R, together>(a, row, stored + b * kPanel, scores + b * kPanel);
+      for (int b = 0; b < kBlocks; b += together) score_blocks<R, together>(a, row, stored + b * kPanel, scores + b * kPanel, values);
       continue;
     }
-    for (int b = 0; b < kBlocks && b * kPanel < left; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel);
+    for (int b = 0; b < kBlocks && b * kPanel < left; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel, values);
   }
 }
 
@@ -77,6 +85,7 @@ inline void mix_components(const Attend& a, int row, int d) {
     const float* weights = a.scores + row * a.scores_stride + page * kPage;
     const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
     for (int s = 0; s < keys; ++s) {
+      if constexpr (R == 1) prefetch_row(values + kPage * width + s * kPage);   // the next head's keys lie there
       Lanes value[B];
       GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load(values + s * width + b * kPanel);
       GPT2_UNROLL for (int r = 0; r < R; ++r) {

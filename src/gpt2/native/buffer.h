@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -16,6 +17,8 @@ namespace gpt2 {
 
 // Reading weights is what decoding costs; with 2 MB pages it never waits for an address translation.
 constexpr size_t kLargePage = size_t{2} << 20;
+
+class Arena;
 
 template <class T>
 class Buffer {
@@ -36,9 +39,12 @@ class Buffer {
     data_ = static_cast<T*>(::operator new(bytes(), std::align_val_t{kAlignment}));
     std::memset(static_cast<void*>(data_), 0, bytes());
   }
+  // Within an arena, which must outlive it; without one like the above.
+  Buffer(size_t count, Arena* arena);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept { swap(other); return *this; }
   ~Buffer() {
+    if (borrowed_) return;
 #if defined(__linux__)
     if (mapping_) {
       munmap(mapping_, mapped_bytes());
@@ -65,11 +71,45 @@ class Buffer {
     std::swap(data_, other.data_);
     std::swap(mapping_, other.mapping_);
     std::swap(count_, other.count_);
+    std::swap(borrowed_, other.borrowed_);
   }
 
   T* data_ = nullptr;
   void* mapping_ = nullptr;
   size_t count_ = 0;
+  bool borrowed_ = false;
 };
+
+// Memory for buffers that live and die together, one after the other: most matrices are smaller than a large page, and
+// a model's together fill whole ones. What is read next lies next, so prefetching past a matrix's end is not in vain.
+class Arena {
+ public:
+  void* take(size_t bytes) {   // zeros
+    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (chunks_.empty() || used_ + rounded > chunks_.back().size()) {
+      chunks_.emplace_back(rounded > kChunk ? rounded : kChunk);
+      used_ = 0;
+    }
+    void* const piece = chunks_.back().data() + used_;
+    used_ += rounded;
+    return piece;
+  }
+
+ private:
+  static constexpr size_t kAlignment = 64, kChunk = size_t{32} << 20;
+  std::vector<Buffer<unsigned char>> chunks_;
+  size_t used_ = 0;   // of the last
+};
+
+template <class T>
+Buffer<T>::Buffer(size_t count, Arena* arena) {
+  if (!arena) {
+    *this = Buffer(count);
+    return;
+  }
+  data_ = static_cast<T*>(arena->take(count * sizeof(T)));
+  count_ = count;
+  borrowed_ = true;
+}
 
 }  // namespace gpt2

@@ -50,15 +50,19 @@ struct Fp32Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
-    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
+    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, next = ahead * panel_size;
     const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
     const float* rows = x.values + row * x.stride;
 
     Lanes sums[R][P], weights[P];
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
     for (int k = 0; k < m.inputs; ++k) {
-      GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = load(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) {
+        const float* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        weights[p] = load(here);
+        prefetch(here + next);
+      }
       multiply_input(sums, weights, rows + k, x.stride);
     }
     finish_floats(m, out, row, panel, sums);
@@ -69,8 +73,8 @@ struct Bf16Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, next = ahead * panel_size;
     const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
 
     Lanes sums[R][P];
@@ -79,7 +83,11 @@ struct Bf16Tile {
     const Bf16* rows = x.rounded + row * x.rounded_stride;
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Pairs weights[P];
-      GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) {
+        const Bf16* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        weights[p] = load_pairs(here);
+        prefetch(here + next);
+      }
       GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = dot2(sums[r][p], weights[p], rows + r * x.rounded_stride + k);
     }
 #else
@@ -87,7 +95,9 @@ struct Bf16Tile {
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Lanes first[P], second[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const Pairs pairs = load_pairs(w + p * panel_size + static_cast<int64_t>(k) * kPanel);
+        const Bf16* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        const Pairs pairs = load_pairs(here);
+        prefetch(here + next);
         first[p] = first_of(pairs);
         second[p] = second_of(pairs);
       }
@@ -101,18 +111,19 @@ struct Bf16Tile {
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
 template <class Tile, int R, int P>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel) {
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int ahead) {
   if constexpr (R > 1) {
-    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel);
+    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, ahead);
   }
-  Tile::template run<R, P>(m, x, out, row, panel);
+  Tile::template run<R, P>(m, x, out, row, panel, ahead);
 }
 
+// Of P panels, all tiles. The first tile, whose weights come from memory, asks for the panels after these.
 template <class Tile, int P>
 void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel) {
-  for (; row < row_end; row += Tile::kRows) {
+  for (int ahead = P; row < row_end; row += Tile::kRows, ahead = 0) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel);
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, ahead);
   }
 }
 
@@ -120,7 +131,7 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
 template <class Tile>
 void walk_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   if (row_end - row == 1) {
-    for (; panel + kWidePanels <= panel_end; panel += kWidePanels) Tile::template run<1, kWidePanels>(m, x, out, row, panel);
+    for (; panel + kWidePanels <= panel_end; panel += kWidePanels) Tile::template run<1, kWidePanels>(m, x, out, row, panel, kWidePanels);
   }
   for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel);
   for (; panel < panel_end; ++panel) walk_rows<Tile, 1>(m, x, out, row, row_end, panel);

@@ -58,14 +58,14 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
       head_width_(shape.n_embd / shape.n_head) {
   const int D = shape.n_embd, F = shape.n_inner;
   const auto floats = [](int64_t count) { return Buffer<float>(static_cast<size_t>(count)); };
-  wte_ = Matrix(head_form, D, shape.vocab_size);
   wpe_ = floats(static_cast<int64_t>(shape.n_positions) * D);
   ln_f_g_ = floats(D);
   ln_f_b_ = floats(D);
   for (int i = 0; i < shape.n_layer; ++i) {
-    layers_.push_back({floats(D), floats(D), floats(D), floats(D), Matrix(form, D, 3 * D), Matrix(form, D, D),
-                       Matrix(form, D, F), Matrix(form, F, D)});
+    layers_.push_back({floats(D), floats(D), floats(D), floats(D), Matrix(form, D, 3 * D, &arena_), Matrix(form, D, D, &arena_),
+                       Matrix(form, D, F, &arena_), Matrix(form, F, D, &arena_)});
   }
+  wte_ = Matrix(head_form, D, shape.vocab_size, &arena_);
 
   pages_ = {shape.n_head, head_width_, form == Form::fp32 ? sizeof(float) : sizeof(Half)};
   slots_ = Slots(pages_.page_bytes(shape.n_layer), shape.n_positions);
@@ -74,14 +74,14 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   tiles_.reserve(kChunkRows);
   head_rows_.reserve(kChunkRows);
   x_ = Activity(kChunkRows, D);
-  normed_ = Activity(kChunkRows, D);
   qkv_ = Activity(kChunkRows, 3 * D);
   mixed_ = Activity(kChunkRows, D);
   inner_ = Activity(kChunkRows, F);
   final_ = Activity(kHeadRows, D);
   logits_ = Activity(kHeadRows, shape.vocab_size);
-  quantised_ = Quantised(kernels, form, kChunkRows, std::max(D, F));
+  shared_ = {Activity(kChunkRows, D), Quantised(kernels, form, kChunkRows, std::max(D, F))};
   for (int i = 0; i < threads; ++i) {
+    own_.push_back({Activity(kOwnRows, D), Quantised(kernels, form, kOwnRows, std::max(D, F))});
     scores_.push_back(floats(kMaxAttendRows * round_up(shape.n_positions, kPage)));
   }
   best_.resize(static_cast<size_t>(threads));
@@ -193,6 +193,7 @@ bool Engine::step(const gpt2_work* work, int count) {
 void Engine::next_chunk(const gpt2_work* work, int count) {
   rows_.clear();
   tiles_.clear();
+  whole_tiles_ = true;
   while (work_cursor_ < count && static_cast<int>(rows_.size()) < kChunkRows) {
     const gpt2_work& piece = work[work_cursor_];
     const int first = static_cast<int>(rows_.size()), held = slots_.length(piece.slot);
@@ -201,6 +202,7 @@ void Engine::next_chunk(const gpt2_work* work, int count) {
       rows_.push_back({work_cursor_, held + token_cursor_, piece.tokens[token_cursor_], wanted, wants_logits(piece)});
     }
     add_tiles(first, static_cast<int>(rows_.size()));
+    whole_tiles_ &= static_cast<int>(rows_.size()) - first <= kTileRows;
     if (token_cursor_ == piece.token_count) {
       ++work_cursor_;
       token_cursor_ = 0;
@@ -236,36 +238,57 @@ void Engine::embed(Team& team) {
 void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   const Layer& w = layers_[static_cast<size_t>(layer)];
   int rows = static_cast<int>(rows_.size());
-  const auto norm = [&](const Buffer<float>& gain, const Buffer<float>& bias, int row, int end) {
-    for (; row < end; ++row) {
-      kernels_.layer_norm(x_.row(row), gain.data(), bias.data(), shape_.n_embd, shape_.layer_norm_epsilon, normed_.row(row));
-    }
-  };
-  team.for_each(rows, 4, [&](int row, int end) {
-    for (int r = row; r < end; ++r) keep_residual(work, layer, r);
-    norm(w.ln_1_g, w.ln_1_b, row, end);
+  if (member == 0) for (int row = 0; row < rows; ++row) keep_residual(work, layer, row);
+  apply(team, w.attn, prepare_normed(team, member, w.attn, w.ln_1_g, w.ln_1_b, rows), rows, output(qkv_, Finish::store));
+  // A tile's rows read the keys and values of its own piece of work, which are all here if that has no other tile.
+  const bool last = layer == shape_.n_layer - 1, together = whole_tiles_ && !last;
+  if (!together) for_each_head(team, [&](const Tile& tile, int head) { store_tile(work, layer, tile, head); });
+  if (last) rows = drop_unwanted_rows(team, member);
+  for_each_head(team, [&](const Tile& tile, int head) {
+    if (together) store_tile(work, layer, tile, head);
+    attend_tile(member, work, layer, tile, head);
   });
-  apply(team, w.attn, normed_, rows, output(qkv_, Finish::store));
-  store_keys_and_values(team, work, layer);
-  if (layer == shape_.n_layer - 1) rows = drop_unwanted_rows(team, member);
-  attention(team, member, work, layer);
-  apply(team, w.attn_proj, mixed_, rows, output(x_, Finish::add));
-  team.for_each(rows, 4, [&](int row, int end) { norm(w.ln_2_g, w.ln_2_b, row, end); });
-  apply(team, w.fc, normed_, rows, output(inner_, Finish::gelu));
-  apply(team, w.mlp_proj, inner_, rows, output(x_, Finish::add));
+  apply(team, w.attn_proj, prepare(team, member, w.attn_proj, mixed_, rows), rows, output(x_, Finish::add));
+  apply(team, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, output(inner_, Finish::gelu));
+  apply(team, w.mlp_proj, prepare(team, member, w.mlp_proj, inner_, rows), rows, output(x_, Finish::add));
 }
 
-void Engine::quantise(Team& team, const Matrix& matrix, Activity& input, int rows) {
+// Calls f(to, begin, end) for pieces of the rows. Few rows every member prepares for itself, with no waiting.
+template <class F>
+Prepared& Engine::prepare_rows(Team& team, int member, int rows, const F& f) {
+  if (rows <= kOwnRows) {
+    Prepared& own = own_[static_cast<size_t>(member)];
+    f(own, 0, rows);
+    return own;
+  }
+  team.for_each(rows, 4, [&](int row, int end) { f(shared_, row, end); });
+  return shared_;
+}
+
+// The rows of `input` as the matrix reads them.
+Activations Engine::prepare(Team& team, int member, const Matrix& matrix, Activity& input, int rows) {
   const MatrixView& m = matrix.view();
-  if (!Quantised::is_needed(kernels_, m.form)) return;
-  team.for_each(rows, 4, [&](int row, int end) {
-    for (; row < end; ++row) quantised_.put(kernels_, m.form, input.row(row), m.inputs, row);
+  if (!Quantised::is_needed(kernels_, m.form)) return shared_.quantised.of(input.values.data(), input.stride);
+  const Prepared& prepared = prepare_rows(team, member, rows, [&](Prepared& to, int row, int end) {
+    for (; row < end; ++row) to.quantised.put(kernels_, m.form, input.row(row), m.inputs, row);
   });
+  return prepared.quantised.of(input.values.data(), input.stride);
 }
 
-void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, const Output& output) {
-  quantise(team, matrix, input, rows);
-  const Activations x = quantised_.of(input.values.data(), input.stride);
+// The residual stream, normed, as the matrix reads it.
+Activations Engine::prepare_normed(Team& team, int member, const Matrix& matrix, const Buffer<float>& gain, const Buffer<float>& bias, int rows) {
+  const MatrixView& m = matrix.view();
+  const bool quantised = Quantised::is_needed(kernels_, m.form);
+  Prepared& prepared = prepare_rows(team, member, rows, [&](Prepared& to, int row, int end) {
+    for (; row < end; ++row) {
+      kernels_.layer_norm(x_.row(row), gain.data(), bias.data(), shape_.n_embd, shape_.layer_norm_epsilon, to.normed.row(row));
+      if (quantised) to.quantised.put(kernels_, m.form, to.normed.row(row), m.inputs, row);
+    }
+  });
+  return prepared.quantised.of(prepared.normed.values.data(), prepared.normed.stride);
+}
+
+void Engine::apply(Team& team, const Matrix& matrix, const Activations& x, int rows, const Output& output) {
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
   constexpr int tile = 12;   // a multiple of every level's panels side by side
   const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / tile, 1, 5) * tile;
@@ -274,19 +297,23 @@ void Engine::apply(Team& team, const Matrix& matrix, Activity& input, int rows, 
 
 // ---- attention ----
 
-void Engine::store_keys_and_values(Team& team, const gpt2_work* work, int layer) {
-  const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
-  const int D = shape_.n_embd;
-  team.for_each(static_cast<int>(rows_.size()), 4, [&](int r, int end) {
-    for (; r < end; ++r) {
-      const Row& row = rows_[static_cast<size_t>(r)];
-      unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
-      for (int head = 0; head < shape_.n_head; ++head) {
-        const float* k = qkv_.row(r) + D + head * head_width_;
-        store(k, k + D, head_width_, row.position % kPage, page + pages_.keys(layer, head), page + pages_.values(layer, head));
-      }
-    }
+// Calls f(tile, head) for all of both. Neighbouring heads lie side by side in a page: a member takes several.
+template <class F>
+void Engine::for_each_head(Team& team, const F& f) {
+  const int n_head = shape_.n_head, items = static_cast<int>(tiles_.size()) * n_head;
+  team.for_each(items, std::clamp(items / (2 * team.size()), 1, n_head), [&](int item, int end) {
+    for (; item < end; ++item) f(tiles_[static_cast<size_t>(item / n_head)], item % n_head);
   });
+}
+
+void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int head) {
+  const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
+  for (int r = tile.row; r < tile.row + tile.rows; ++r) {
+    const Row& row = rows_[static_cast<size_t>(r)];
+    unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
+    const float* k = qkv_.row(r) + shape_.n_embd + head * head_width_;
+    store(k, k + shape_.n_embd, head_width_, row.position % kPage, page + pages_.keys(layer, head), page + pages_.values(layer, head));
+  }
 }
 
 // In the last layer, rows of which nothing is wanted are done once their keys and values are stored: the wanted
@@ -315,13 +342,6 @@ int Engine::drop_unwanted_rows(Team& team, int member) {
   }
   team.meet();
   return static_cast<int>(rows_.size());
-}
-
-void Engine::attention(Team& team, int member, const gpt2_work* work, int layer) {
-  const int n_head = shape_.n_head;
-  team.for_each(static_cast<int>(tiles_.size()) * n_head, 1, [&](int item, int end) {
-    for (; item < end; ++item) attend_tile(member, work, layer, tiles_[static_cast<size_t>(item / n_head)], item % n_head);
-  });
 }
 
 void Engine::attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head) {
@@ -386,7 +406,7 @@ void Engine::read_out(Team& team, int member, const gpt2_work* work) {
         kernels_.layer_norm(x, ln_f_g_.data(), ln_f_b_.data(), shape_.n_embd, shape_.layer_norm_epsilon, final_.row(row));
       }
     });
-    apply(team, wte_, final_, rows, output(logits_, Finish::store));
+    apply(team, wte_, prepare(team, member, wte_, final_, rows), rows, output(logits_, Finish::store));
     team.for_each(rows, 1, [&](int i, int) {
       const Row& row = rows_[static_cast<size_t>(head_rows_[static_cast<size_t>(first + i)])];
       read_row(member, work[row.work], row.wanted, logits_.row(i));

@@ -17,6 +17,7 @@ namespace gpt2 {
 constexpr int kChunkRows = 256;   // rows that go through the layers together; longer prompts go in several chunks
 constexpr int kHeadRows = 32;     // rows whose logits are held at once: 6.4 MB at GPT-2's vocabulary
 constexpr int kTileRows = 16;     // neighbouring rows of one sequence that one thread attends for, head by head
+constexpr int kOwnRows = 2;       // so few that every member prepares them for itself: waiting for another costs more
 
 struct Layer {
   Buffer<float> ln_1_g, ln_1_b, ln_2_g, ln_2_b;
@@ -50,6 +51,12 @@ struct Quantised {
   Activations of(const float* values, int64_t stride) const;
 };
 
+// Rows as a matrix reads them: normed where a norm comes before it, and quantised or rounded.
+struct Prepared {
+  Activity normed;
+  Quantised quantised;
+};
+
 class Engine {
  public:
   // `head_form` is that of the token embedding, which is also the head: int4 costs it more than the other matrices.
@@ -80,14 +87,16 @@ class Engine {
   void forward(Team& team, int member, const gpt2_work* work);
   void embed(Team& team);
   void block(Team& team, int member, const gpt2_work* work, int layer);
-  void store_keys_and_values(Team& team, const gpt2_work* work, int layer);
   int drop_unwanted_rows(Team& team, int member);
-  void attention(Team& team, int member, const gpt2_work* work, int layer);
+  void store_tile(const gpt2_work* work, int layer, const Tile& tile, int head);
   void attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head);
+  template <class F> void for_each_head(Team& team, const F& f);
   void keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum);
   void keep_residual(const gpt2_work* work, int depth, int row);
-  void quantise(Team& team, const Matrix& matrix, Activity& input, int rows);
-  void apply(Team& team, const Matrix& matrix, Activity& input, int rows, const Output& output);
+  Activations prepare(Team& team, int member, const Matrix& matrix, Activity& input, int rows);
+  Activations prepare_normed(Team& team, int member, const Matrix& matrix, const Buffer<float>& gain, const Buffer<float>& bias, int rows);
+  template <class F> Prepared& prepare_rows(Team& team, int member, int rows, const F& f);
+  void apply(Team& team, const Matrix& matrix, const Activations& x, int rows, const Output& output);
   void read_out(Team& team, int member, const gpt2_work* work);
   void read_row(int member, const gpt2_work& work, int wanted, const float* logits);
   void keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total);
@@ -99,7 +108,8 @@ class Engine {
   int threads_;
   int head_width_;
 
-  // weights
+  // weights, in the order in which a step reads them
+  Arena arena_;
   Matrix wte_;                  // the head, and by its outputs the token embedding
   Buffer<float> wpe_, ln_f_g_, ln_f_b_;
   std::vector<Layer> layers_;
@@ -112,9 +122,11 @@ class Engine {
   int work_cursor_ = 0, token_cursor_ = 0;
   std::vector<Row> rows_;
   std::vector<Tile> tiles_;
+  bool whole_tiles_ = false;            // no piece of work has rows in two tiles
   std::vector<int> head_rows_;          // rows whose logits are wanted
-  Activity x_, normed_, qkv_, mixed_, inner_, final_, logits_;
-  Quantised quantised_;
+  Activity x_, qkv_, mixed_, inner_, final_, logits_;
+  Prepared shared_;                     // of all rows
+  std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
   std::vector<Buffer<float>> scores_;   // for each thread: [kMaxAttendRows][positions]
   std::vector<std::vector<std::pair<float, int32_t>>> best_;   // for each thread: a heap of (logit, id)
   std::atomic<bool> finite_{true};

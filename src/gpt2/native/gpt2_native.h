@@ -66,7 +66,9 @@ typedef struct {
 
 GPT2_API int32_t gpt2_abi(void);
 GPT2_API const char *gpt2_last_error(void);
-GPT2_API const char *gpt2_levels(void);   /* "avx2,portable": what this build has and this machine runs, best first */
+/* "avx2,portable": what this build has and this machine runs, best first. gpt2_last_error then says why a level that should
+   be there is not; mostly nothing. */
+GPT2_API const char *gpt2_levels(void);
 
 /* An engine without weights. form is that of the matrices; the token embedding, which is also the head, is int8 where form
    is int4, and int4 too where it is int4 whole. */
@@ -86,6 +88,11 @@ GPT2_API int64_t gpt2_slots_bytes(const gpt2_engine *engine);
 
 /* One forward step. On failure no slot has changed its length. */
 GPT2_API int32_t gpt2_step(gpt2_engine *engine, const gpt2_work *work, int32_t count);
+
+/* What this machine can do at most, by all threads together; a third of a second each. Multiply-adds a second in the level's
+   products for a form, from registers; bytes a second read from a buffer of that size, or 0 if that cannot be had. */
+GPT2_API double gpt2_product_rate(const char *level, int32_t form, int32_t threads);
+GPT2_API double gpt2_read_rate(int64_t bytes, int32_t threads);
 
 /* A single matrix, for tests: y[n][outputs] = x[n][inputs] times the packed weights, plus bias. */
 GPT2_API gpt2_matrix *gpt2_matrix_new(const char *level, int32_t form, int32_t inputs, int32_t outputs, const gpt2_source *source, const float *bias);

@@ -31,6 +31,15 @@ constexpr int kMaxAttendRows = 8;
 #define GPT2_INLINE __forceinline
 #endif
 
+// Asks for a line of memory before it is needed. It may lie beyond what is there: asking never fails.
+GPT2_INLINE void prefetch(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(p, 0, 2);   // into the second cache: it is asked for long before
+#else
+  (void)p;
+#endif
+}
+
 enum class Form : int32_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
 
 struct Half { uint16_t bits; };   // IEEE binary16
@@ -118,11 +127,15 @@ struct Kernels {
   // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
                      float* row_scales);
+
+  // As fast as the level multiplies when nothing but registers is read; returns how many multiply-adds that was.
+  int64_t (*products)(Form, int64_t rounds);
 };
 
 // The levels of this build that this machine can run, fastest first; ends with a null pointer.
 const Kernels* const* levels();
 const Kernels* find_level(const char* name);   // null if there is none of that name
+const char* levels_warning();                  // why a level that should be there is not; mostly empty
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 

@@ -9,6 +9,7 @@
 #include "dense_int4.h"
 #include "attention.h"
 #include "packing.h"
+#include "products.h"
 
 namespace gpt2 {
 namespace {
@@ -17,7 +18,7 @@ void dense(const MatrixView& m, const Activations& x, const Output& out, int row
   switch (m.form) {
     case Form::fp32: return walk_tiles<Fp32Tile>(m, x, out, row, row_end, panel, panel_end);
     case Form::bf16: return walk_tiles<Bf16Tile>(m, x, out, row, row_end, panel, panel_end);
-    case Form::int8: return walk_tiles<Int8Tile>(m, x, out, row, row_end, panel, panel_end);
+    case Form::int8: return walk_int8(m, x, out, row, row_end, panel, panel_end);
     case Form::int4: return walk_tiles<Int4Tile>(m, x, out, row, row_end, panel, panel_end);
   }
 }
@@ -33,7 +34,8 @@ constexpr Kernels kernel_table(const char* name) {
           store_position<float>,
           store_position<Half>,
           row_statistics,
-          pack_panel};
+          pack_panel,
+          products};
 }
 
 }  // namespace

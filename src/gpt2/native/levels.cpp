@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "amx.h"
 #include "kernels.h"
 
 #if defined(GPT2_LEVELS_X86)
@@ -20,6 +21,7 @@ namespace gpt2 {
 
 extern const Kernels portable_kernels;
 #if defined(GPT2_LEVELS_X86)
+extern const Kernels amx_kernels;
 extern const Kernels avx512_bf16_kernels;
 extern const Kernels avx512_vnni_kernels;
 extern const Kernels avx2_vnni_kernels;
@@ -96,14 +98,31 @@ bool has_avx2_vnni() {
 }
 
 bool has_avx512_bf16() { return has_avx512_vnni() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 5); }
+
+bool has_amx() {
+#if defined(GPT2_TILES_EMULATED)   // a test, where the tiles are plain C++
+  return has_avx512_bf16();
+#else
+  const uint32_t features = cpuid(7, 0).edx;
+  const bool bf16 = has_bit(features, 22), tile = has_bit(features, 24), int8 = has_bit(features, 25);
+  return has_avx512_bf16() && bf16 && tile && int8 && (saved_state() & 0x60000) == 0x60000;   // tiles and their shapes
+#endif
+}
 #endif
 
 struct LevelList {
   const Kernels* items[8] = {};
+  const char* warning = "";
 
   LevelList() {
     int count = 0;
 #if defined(GPT2_LEVELS_X86)
+#if defined(GPT2_LEVEL_AMX)
+    if (has_amx() && may_use_amx()) {
+      if (multiplies_alike(amx_kernels, avx512_bf16_kernels)) items[count++] = &amx_kernels;
+      else warning = "the products of this processor's AMX tiles differ from those of its AVX-512: AMX is not used";
+    }
+#endif
 #if defined(GPT2_LEVEL_AVX512_BF16)
     if (has_avx512_bf16()) items[count++] = &avx512_bf16_kernels;
 #endif
@@ -127,10 +146,14 @@ struct LevelList {
 
 }  // namespace
 
-const Kernels* const* levels() {
+static const LevelList& level_list() {
   static const LevelList list;
-  return list.items;
+  return list;
 }
+
+const Kernels* const* levels() { return level_list().items; }
+
+const char* levels_warning() { return level_list().warning; }
 
 const Kernels* find_level(const char* name) {
   for (const Kernels* const* level = levels(); *level; ++level) {

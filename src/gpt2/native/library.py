@@ -7,6 +7,7 @@ Axes: R wanted rows, V vocabulary, K best tokens, D embedding, S tokens in the s
 """
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,11 @@ _HOW_TO_GET_IT = (
     "build tools) and install the package again (in a checkout: make clean demo); until then NumPy computes, which is "
     "slower"
 )
+
+
+_BUILD_AGAIN = "Build it again: pip install --no-deps --editable . in the checkout, or install the package anew"
+
+_log = logging.getLogger("gpt2")
 
 
 class _Shape(ctypes.Structure):
@@ -108,10 +114,14 @@ class Library:
             raise BackendError(f"the native engine at {path} cannot be loaded: {error}. {_HOW_TO_GET_IT}.") from error
         if abi != ABI:
             raise BackendError(
-                f"the native engine at {path} has interface {abi}, not {ABI}. Install the package again."
+                f"the native engine at {path} has interface {abi}, not {ABI}: it was built from another version. "
+                f"{_BUILD_AGAIN}."
             )
         self.path = path
         _declare(self._calls)
+        self._levels = tuple(self._calls.gpt2_levels().decode().split(","))
+        if missing := self.error():
+            _log.warning("%s", missing)
 
     @staticmethod
     @cache
@@ -121,12 +131,20 @@ class Library:
         Raises:
             BackendError: there is none, or it cannot be loaded.
         """
-        return Library(_find())
+        path = _find()
+        if newer := [source.name for source in _sources(path) if source.stat().st_mtime > path.stat().st_mtime]:
+            _log.warning(
+                "the native engine at %s is older than its source (%s): what runs is not what is written. %s.",
+                path,
+                ", ".join(sorted(newer)[:3]) + (", ..." if len(newer) > 3 else ""),
+                _BUILD_AGAIN,
+            )
+        return Library(path)
 
     @property
     def levels(self) -> tuple[str, ...]:
         """The instruction levels that this build has and this machine can run, fastest first."""
-        return tuple(self._calls.gpt2_levels().decode().split(","))
+        return self._levels
 
     def error(self) -> str:
         """What went wrong in the last call of this thread that failed."""
@@ -333,6 +351,11 @@ def _find() -> Path:
     if not path.is_file():
         raise BackendError(f"the native engine was not built with this installation. {_HOW_TO_GET_IT}.")
     return path
+
+
+def _sources(library: Path) -> list[Path]:
+    """What a library in a checkout was built from; nothing beside an installed one."""
+    return [file for kind in ("*.cpp", "*.h") for file in library.parent.glob(kind)]
 
 
 def _declare(calls: Any) -> None:

@@ -38,7 +38,7 @@ float widen(Bf16 x) {
 
 }  // namespace
 
-Matrix::Matrix(Form form, int inputs, int outputs) {
+Matrix::Matrix(Form form, int inputs, int outputs, Arena* arena) {
   view_.form = form;
   view_.inputs = inputs;
   view_.outputs = outputs;
@@ -46,10 +46,10 @@ Matrix::Matrix(Form form, int inputs, int outputs) {
   view_.panels = static_cast<int>(round_up(outputs, kPanel) / kPanel);
   panel_bytes_ = bytes_of_panel(form, view_.padded_inputs);
   const size_t panels = static_cast<size_t>(view_.panels);
-  weights_ = Buffer<unsigned char>(panels * panel_bytes_);
-  if (form == Form::int4) group_scales_ = Buffer<uint8_t>(panels * static_cast<size_t>(view_.padded_inputs / kGroup) * kPanel);
-  if (form == Form::int8 || form == Form::int4) row_scales_ = Buffer<float>(panels * kPanel);
-  bias_ = Buffer<float>(panels * kPanel);
+  weights_ = Buffer<unsigned char>(panels * panel_bytes_, arena);
+  if (form == Form::int4) group_scales_ = Buffer<uint8_t>(panels * static_cast<size_t>(view_.padded_inputs / kGroup) * kPanel, arena);
+  if (form == Form::int8 || form == Form::int4) row_scales_ = Buffer<float>(panels * kPanel, arena);
+  bias_ = Buffer<float>(panels * kPanel, arena);
   view_.weights = weights_.data();
   view_.group_scales = group_scales_.data();
   view_.row_scales = row_scales_.data();

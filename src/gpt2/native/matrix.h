@@ -22,8 +22,8 @@ struct Piece { void* data; int64_t bytes; };   // of packed weights; past the la
 class Matrix {
  public:
   Matrix() = default;
-  // Codes can only become a matrix of their own form. `bias` may be null.
-  Matrix(Form form, int inputs, int outputs);
+  // Codes can only become a matrix of their own form. An arena must outlive the matrix.
+  Matrix(Form form, int inputs, int outputs, Arena* arena = nullptr);
 
   void pack(const Kernels& kernels, Pool& pool, int threads, const Source& source);
   void set_bias(const float* bias);

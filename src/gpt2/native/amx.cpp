@@ -1,0 +1,89 @@
+// Whether this process may use AMX, and whether it computes here what it should.
+//
+// Linux gives tiles to a process that asks (arch_prctl, since 5.16); older kernels and other systems do not, and using
+// them all the same would be an illegal instruction. And as nothing that built this could run them, the first use checks
+// one product of each form against AVX-512; a processor or virtual machine that differs is not trusted with a second.
+
+#include "amx.h"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace gpt2 {
+namespace {
+
+struct Product {
+  std::vector<unsigned char> weights;
+  std::vector<uint8_t> group_scales;
+  std::vector<int8_t> codes;
+  std::vector<Bf16> rounded;
+  std::vector<int32_t> code_sums, group_offsets;
+};
+
+// Rows x inputs x outputs with remainders in each of them: 37, 160 and 48. Numbers from a small generator.
+constexpr int kRows = 37, kInputs = 160, kPanels = 3;
+
+std::vector<float> multiply(const Kernels& kernels, Form form) {
+  uint32_t state = 1;
+  const auto draw = [&] { return (state = state * 1664525u + 1013904223u) >> 16; };
+  Product p;
+  p.weights.resize(static_cast<size_t>(kPanels * kPanel * kInputs * 2));
+  for (unsigned char& byte : p.weights) byte = static_cast<unsigned char>(draw());
+  p.group_scales.assign(static_cast<size_t>(kPanels * kPanel * kInputs / kGroup), 0);
+  for (uint8_t& scale : p.group_scales) scale = static_cast<uint8_t>(1 + draw() % 127);
+  if (form == Form::bf16) {   // numbers near 1, with no infinities among them
+    for (size_t i = 0; i < p.weights.size(); i += 2) {
+      p.weights[i + 1] = static_cast<unsigned char>(0x3f | (p.weights[i + 1] & 0x80));
+    }
+  }
+  p.group_offsets.resize(kRows * (kInputs / kGroup));
+  for (int r = 0; r < kRows; ++r) {
+    int32_t total = 0;
+    for (int k = 0; k < kInputs; ++k) {
+      const int code = static_cast<int>(draw() % 255) - 127;
+      p.codes.push_back(static_cast<int8_t>(code));
+      p.rounded.push_back({static_cast<uint16_t>(0x3f00u | (draw() & 0x80ffu))});
+      total += code;
+      p.group_offsets[static_cast<size_t>(r * (kInputs / kGroup) + k / kGroup)] -= 8 * code;   // as on every AVX-512 level
+    }
+    p.code_sums.push_back(total);
+  }
+  const std::vector<float> ones(kRows + kPanels * kPanel, 1.0f), zeros(kPanels * kPanel, 0.0f);
+  const MatrixView matrix = {form, kInputs, kPanels * kPanel, kInputs, kPanels, p.weights.data(), p.group_scales.data(), ones.data(), zeros.data()};
+  const Activations x = {nullptr, 0, p.rounded.data(), kInputs, p.codes.data(), kInputs, ones.data(), p.code_sums.data(), p.group_offsets.data(), kInputs / kGroup};
+  std::vector<float> y(static_cast<size_t>(kRows * kPanels * kPanel));
+  kernels.dense(matrix, x, {y.data(), kPanels * kPanel, Finish::store}, 0, kRows, 0, kPanels);
+  return y;
+}
+
+}  // namespace
+
+bool may_use_amx() {
+#if defined(GPT2_TILES_EMULATED)
+  return true;
+#elif defined(__linux__) && defined(__x86_64__)
+  constexpr int ask = 0x1023, tile_data = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
+bool multiplies_alike(const Kernels& one, const Kernels& other) {
+  for (const Form form : {Form::int8, Form::int4, Form::bf16}) {
+    const std::vector<float> y = multiply(one, form), expected = multiply(other, form);
+    for (size_t i = 0; i < y.size(); ++i) {
+      const float slack = form == Form::bf16 ? 1e-3f : 0.0f;   // sums of 160 products near 1, in another order
+      if (!(std::fabs(y[i] - expected[i]) <= slack)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace gpt2

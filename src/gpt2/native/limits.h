@@ -1,0 +1,12 @@
+// What this machine can do at most, for benchmarks to say how near a kernel comes.
+
+#pragma once
+
+#include "kernels.h"
+
+namespace gpt2 {
+
+double read_rate(int threads, int64_t bytes);                         // bytes a second, of a buffer of that size
+double product_rate(const Kernels& kernels, Form form, int threads);   // multiply-adds a second, from registers
+
+}  // namespace gpt2
