@@ -1,13 +1,16 @@
 """Decoding, prefill and memory beside other software on the same weights. Writes results/inference.json.
 
-    python benchmarks/inference.py [--shape gpt2] [--rounds 5] [--backend native] [--weights fp32 int8]
+    python benchmarks/inference.py [--shape gpt2] [--rounds 5] [--backend native] [--weights fp32 int8] [--add]
 
 The weights are random, in the published shapes: speed does not depend on their values, and nothing is downloaded.
-All engines read one folder and take turns; see `gpt2.bench`.
+All engines read one folder and take turns; see `gpt2.bench`. Ratios hold within a run: --add keeps the runs that the
+result has already, and --work the folder with what each peer made of it, so that several short runs say as much as a
+long one. Beside our figures stands their share of what the machine allows (`gpt2.bench.limits`).
 """
 
 import argparse
 import dataclasses
+import json
 import tempfile
 from pathlib import Path
 
@@ -38,7 +41,8 @@ def random_folder(folder: Path, config: ModelConfig) -> None:
 def line(figures: Figures, baseline: Figures) -> str:
     cells = [f"{figures.engine:<26}"]
     for name, speed in figures.tokens_per_second.items():
-        ratio = f"{speed / baseline.tokens_per_second[name]:5.2f}x"
+        theirs = baseline.tokens_per_second.get(name)
+        ratio = f"{speed / theirs:5.2f}x" if theirs else "alone"
         share = f", {100 * speed / figures.limits[name]:3.0f} % of the limit" if name in figures.limits else ""
         cells.append(f"{name} {speed:8,.0f} ({ratio}{share})")
     start = "" if figures.start_seconds is None else f"   start {figures.start_seconds:5.2f} s"
@@ -56,13 +60,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="keep the model folder, and what peers made of it, here")
+    parser.add_argument("--add", action="store_true", help="beside the runs that the result has")
     chosen = parser.parse_args()
 
     workload = Workload(contexts=(64, 512, 1000))
     found: list[Figures] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / chosen.shape
-        random_folder(folder, PUBLISHED[chosen.shape])
+        folder = (chosen.work or Path(scratch)) / chosen.shape
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            random_folder(folder, PUBLISHED[chosen.shape])
         for number, form in enumerate(chosen.weights):
             found += compare(
                 folder,
@@ -78,7 +86,9 @@ def main() -> None:
     for figures in found:
         print(line(figures, baseline))
     engines = [dataclasses.asdict(figures) for figures in found]
-    write_json(RESULT, {**facts(), "shape": chosen.shape, "workload": dataclasses.asdict(workload), "engines": engines})
+    run = {**facts(), "shape": chosen.shape, "workload": dataclasses.asdict(workload), "engines": engines}
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if chosen.add and RESULT.exists() else []
+    write_json(RESULT, {"runs": [*before, run]})
 
 
 if __name__ == "__main__":

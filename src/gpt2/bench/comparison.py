@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,10 @@ def compare(
             log.warning("%s is left out: %s is not installed", name, " and ".join(missing))
     peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
-    engines = {name: _Process(name, str(folder), options, workload) for name in ("gpt2", *peers)}
+    theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
+    engines = {
+        name: _Process(name, str(folder), options, workload if name == "gpt2" else theirs) for name in ("gpt2", *peers)
+    }
     try:
         names = {name: str(engine.answer()) for name, engine in engines.items()}
         measured: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
