@@ -196,7 +196,7 @@ def _serve(pipe: Connection, name: str, folder: str, options: dict[str, Any], wo
                 case "round":
                     pipe.send(run_once(engine, workload))
                 case "limits":
-                    pipe.send(engine.limits(workload) if isinstance(engine, Ours) else {})
+                    pipe.send(engine.limits(workload) if isinstance(engine, Ours) else dict[str, float]())
                 case _:
                     pipe.send(_peak_bytes())
     except (EOFError, KeyboardInterrupt):
