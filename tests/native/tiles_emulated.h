@@ -13,15 +13,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tile_shapes.h"
+
 namespace gpt2 {
 namespace {
-
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_line = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t lines[16] = {};
-};
-static_assert(sizeof(TileShapes) == 64);
 
 struct Tiles {
   bool begun = false;

@@ -8,16 +8,10 @@
 
 #include <cstdint>
 
+#include "tile_shapes.h"
+
 namespace gpt2 {
 namespace {
-
-// Lines and bytes of each tile; 64 bytes as the processor reads them (Intel SDM volume 1, 18.2).
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_line = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t lines[16] = {};
-};
-static_assert(sizeof(TileShapes) == 64);
 
 inline void tiles_begin(const TileShapes& shapes) { __asm__ volatile("ldtilecfg %0" : : "m"(shapes) : "memory"); }
 inline void tiles_end() { __asm__ volatile("tilerelease" : : : "memory"); }
