@@ -70,7 +70,7 @@ $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 
 # What the tests need, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,corpus,evaluate,serve,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,corpus,evaluate,serve,detect,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
 

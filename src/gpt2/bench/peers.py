@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.bench.gguf_q4 import write_q4_0
 from gpt2.bench.onnx_graph import write_onnx
 from gpt2.checkpoint import read, write
 
@@ -117,9 +116,7 @@ class LlamaCpp:
 def gguf_file(folder: str | Path, form: str) -> Path:
     """The model as llama.cpp reads it, written beside the folder if it is not there yet."""
     model = Path(folder).with_name(f"{Path(folder).name}-{form}.gguf")
-    if not model.exists() and form == "q4_0":
-        write_q4_0(gguf_file(folder, "q8_0"), model)
-    elif not model.exists():
+    if not model.exists():
         found = read(folder)
         write(model, found.weights, found.tokenizer(), format="gguf", form=form)
     return model
