@@ -69,7 +69,7 @@ $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 	@touch $@
 
 # What the tests need, in the same environment.
-$(VENV)/completed: $(BUILD_INPUTS) | $(BIN)/python
+$(VENV)/completed: $(BUILD_INPUTS) Makefile | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,corpus,evaluate,serve,detect,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
