@@ -1,5 +1,6 @@
 """A model small enough for every test: random weights, the published vocabulary, a context of 64 tokens."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from gpt2.tokenizer import Tokenizer
 # No test depends on the clock, and the same examples are drawn every time.
 settings.register_profile("gpt2", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gpt2")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what is in its background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=64)
 

@@ -11,7 +11,8 @@ QUICK = (
 
 def test_json_holds_the_figures_and_what_they_need_beside_them(gpt2, tiny_folder: Path) -> None:
     found = json.loads(gpt2("bench", "--model", str(tiny_folder), *QUICK, "--json").out)
-    assert found["workload"] == {"prompt_tokens": 8, "decode_tokens": 4, "prefill_tokens": 16, "batch": 2}
+    asked = {"prompt_tokens": 8, "decode_tokens": 4, "prefill_tokens": 16, "batch": 2}
+    assert found["workload"].items() >= asked.items()
     assert found["command"].startswith("gpt2 bench")
     [engine] = found["engines"]
     assert engine["engine"] == "gpt2 reference fp32"
