@@ -35,19 +35,31 @@ def test_a_peer_that_is_not_installed_is_left_out_and_said(
     assert "openvino is left out: something is not installed" in caplog.text
 
 
+def write_wide_folder(folder: Path) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=64, n_positions=64)  # Q8_0 has blocks of 32
+    random = np.random.default_rng(0)
+    arrays = {each: random.normal(0.0, 0.02, shape).astype(np.float32) for each, shape in shapes(config).items()}
+    write_folder(folder, arrays, config, Tokenizer.published())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PEERS if not name.startswith("transformers")])
 def test_peers_that_are_installed_decode_as_many_tokens_as_asked(name: str, tmp_path: Path) -> None:
     if missing := missing_packages(name):
         pytest.skip(f"{' and '.join(missing)} is not installed")
-    config = ModelConfig(n_layer=1, n_head=1, n_embd=64, n_positions=64)  # Q8_0 has blocks of 32
-    random = np.random.default_rng(0)
-    arrays = {each: random.normal(0.0, 0.02, shape).astype(np.float32) for each, shape in shapes(config).items()}
-    write_folder(tmp_path / "model", arrays, config, Tokenizer.published())
+    write_wide_folder(tmp_path / "model")
     engine, full_name = open_engine(name, str(tmp_path / "model"), **OURS)
     assert name.partition("-")[0] in full_name.lower()
     engine.prefill([[464, 3797, 3332], [1, 2, 3]])
     engine.decode(3)
+
+
+@pytest.mark.long
+def test_a_cold_start_of_llama_cpp(tmp_path: Path) -> None:
+    if missing_packages("llama.cpp-q8_0"):
+        pytest.skip("xllamacpp is not installed")
+    write_wide_folder(tmp_path / "model")
+    assert comparison.start_seconds("llama.cpp-q8_0", tmp_path / "model", {}, times=1) > 0
 
 
 @pytest.mark.long

@@ -36,7 +36,7 @@ _START = {
         "import sys, xllamacpp as llama; settings = llama.CommonParams(); settings.model.path = sys.argv[1];"
         "settings.n_parallel = 1; settings.n_ctx = 1024; settings.warmup = False; settings.verbosity = -1;"
         "done = llama.Server(settings).handle_completions({'prompt': 'Once', 'n_predict': 1, 'temperature': 0});"
-        "print(done['content'])"
+        "print(done['choices'][0]['text'])"
     ),
 }
 

@@ -18,7 +18,7 @@ void dense(const MatrixView& m, const Activations& x, const Output& out, int row
   switch (m.form) {
     case Form::fp32: return walk_tiles<Fp32Tile>(m, x, out, row, row_end, panel, panel_end);
     case Form::bf16: return walk_tiles<Bf16Tile>(m, x, out, row, row_end, panel, panel_end);
-    case Form::int8: return walk_int8(m, x, out, row, row_end, panel, panel_end);
+    case Form::int8: return walk_tiles<Int8Tile>(m, x, out, row, row_end, panel, panel_end);
     case Form::int4: return walk_tiles<Int4Tile>(m, x, out, row, row_end, panel, panel_end);
   }
 }
