@@ -1,43 +1,55 @@
-// Products from registers alone: the most that the kernels of a level could reach.
+// A tile's products over operands that never leave the first cache: the most that the kernels of a level could reach.
 
 #pragma once
 
 namespace gpt2 {
 namespace {
 
-constexpr int kIndependent = kRowsFloat * kPanelsFloat;   // sums side by side, as in a tile: they hide the latency
-
-volatile float products_sink;   // keeps the sums from being left out
-
-template <class Sum, class F>
-inline void repeat(Sum start, int64_t rounds, const F& f) {
-  Sum sums[kIndependent];
-  GPT2_UNROLL for (int i = 0; i < kIndependent; ++i) sums[i] = start;
-  for (int64_t round = 0; round < rounds; ++round) GPT2_UNROLL for (int i = 0; i < kIndependent; ++i) sums[i] = f(sums[i]);
-  for (int i = 0; i < kIndependent; ++i) products_sink = max_across(to_lanes(sums[i]));
-}
+alignas(64) const unsigned char kOperands[64 * kPanel] = {};   // zeros: every form may read them
+volatile float products_sink;                                  // keeps the sums from being left out
 
 inline const Lanes& to_lanes(const Lanes& x) { return x; }
 
-int64_t products(Form form, int64_t rounds) {
-  alignas(64) static const int8_t codes[4 * kPanel] = {1, 2, 3, 4, 5, 6, 7, 8};
-  const Lanes one = broadcast(1e-3f);
-  int inputs = 1;
-  if (form == Form::int8 || form == Form::int4) {
-    const Codes w = load_weights(codes);
-    const Quad x = broadcast_quad(codes);
-    repeat(start_sums(0), rounds, [&](const Sums& sums) { return dot4(sums, w, x); });
-    inputs = 4;
-#if defined(GPT2_LANES_BF16)
-  } else if (form == Form::bf16) {
-    const Pairs w = load_pairs(reinterpret_cast<const Bf16*>(codes));
-    repeat(one, rounds, [&](const Lanes& sums) { return dot2(sums, w, reinterpret_cast<const Bf16*>(codes)); });
-    inputs = 2;
-#endif
-  } else {
-    repeat(one, rounds, [&](const Lanes& sums) { return multiply_add(one, one, sums); });
+// R x P products a round. Where operands lie is asked anew each time, so that nothing is computed once for all rounds.
+template <int R, int P, class Sum, class W, class X, class Dot>
+inline void repeat(const Sum& start, int64_t rounds, const W& weights_at, const X& input_at, const Dot& dot) {
+  const unsigned char* volatile where = kOperands;
+  Sum sums[R][P];
+  GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = start;
+  for (int64_t round = 0; round < rounds; ++round) {
+    const unsigned char* const here = where;
+    decltype(weights_at(here)) weights[P];
+    GPT2_UNROLL for (int p = 0; p < P; ++p) weights[p] = weights_at(here + 128 * p);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) {
+      const auto input = input_at(here + 4 * r);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = dot(sums[r][p], weights[p], input);
+    }
   }
-  return rounds * kIndependent * kPanel * inputs;
+  for (int r = 0; r < R; ++r) for (int p = 0; p < P; ++p) products_sink = max_across(to_lanes(sums[r][p]));
+}
+
+int64_t products(Form form, int64_t rounds) {
+  if (form == Form::int8 || form == Form::int4) {
+    repeat<kRowsInt8, kPanelsInt8>(
+        start_sums(0), rounds, [](const unsigned char* p) { return load_weights(reinterpret_cast<const int8_t*>(p)); },
+        [](const unsigned char* p) { return broadcast_quad(reinterpret_cast<const int8_t*>(p)); },
+        [](const Sums& sums, const Codes& w, const Quad& x) { return dot4(sums, w, x); });
+    return rounds * kRowsInt8 * kPanelsInt8 * kPanel * 4;
+  }
+#if defined(GPT2_LANES_BF16)
+  if (form == Form::bf16) {
+    repeat<kRowsFloat, kPanelsFloat>(
+        broadcast(0.0f), rounds, [](const unsigned char* p) { return load_pairs(reinterpret_cast<const Bf16*>(p)); },
+        [](const unsigned char* p) { return reinterpret_cast<const Bf16*>(p); },
+        [](const Lanes& sums, const Pairs& w, const Bf16* x) { return dot2(sums, w, x); });
+    return rounds * kRowsFloat * kPanelsFloat * kPanel * 2;
+  }
+#endif
+  repeat<kRowsFloat, kPanelsFloat>(
+      broadcast(0.0f), rounds, [](const unsigned char* p) { return load(reinterpret_cast<const float*>(p)); },
+      [](const unsigned char* p) { float x; return std::memcpy(&x, p, 4), broadcast(x); },
+      [](const Lanes& sums, const Lanes& w, const Lanes& x) { return multiply_add(w, x, sums); });
+  return rounds * kRowsFloat * kPanelsFloat * kPanel;
 }
 
 }  // namespace
