@@ -7,6 +7,7 @@
 #include "amx.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -63,6 +64,15 @@ std::vector<float> multiply(const Kernels& kernels, Form form) {
 }
 
 }  // namespace
+
+bool wants_amx() {
+#if defined(GPT2_TILES_EMULATED)
+  return true;
+#else
+  const char* level = std::getenv("GPT2_ISA");
+  return level && std::strcmp(level, "amx") == 0;
+#endif
+}
 
 bool may_use_amx() {
 #if defined(GPT2_TILES_EMULATED)
