@@ -9,6 +9,15 @@ from gpt2 import backends
 from gpt2.backends import choice, native
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import BackendError, MissingExtraError
+from gpt2.native import Library
+
+
+def native_is_here() -> bool:
+    try:
+        Library.load()
+    except BackendError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -50,6 +59,12 @@ def test_without_the_native_engine_the_reference_computes_and_says_why(
     assert "native engine cannot be had (it was not built)" in backend.reason
     assert "not 3" in backend.reason
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", backend.reason)]
+
+
+def test_a_level_that_is_not_here_is_not_silently_replaced(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2_ISA", "mmx")
+    with pytest.raises(BackendError, match="'mmx'.*portable" if native_is_here() else "not built"):
+        backends.open(weights)
 
 
 @pytest.mark.usefixtures("without_native")

@@ -1,11 +1,14 @@
 """Shared options are built from what they set, and say the same."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import click
 import pytest
 
-from gpt2.cli.options import Sectioned, sampling_options
+from gpt2 import native
+from gpt2.cli.options import ModelChoice, Sectioned, model_options, sampling_options
 from gpt2.generation import Sampling
 
 
@@ -105,3 +108,40 @@ def test_help_shows_defaults_and_ranges_that_say_something() -> None:
     assert "0<x<=1]" in shown
     assert "18446744073709551615" not in shown
     assert shown.index("--help") < shown.index("Sampling:")
+
+
+def level_seen_by_a_verb(*arguments: str) -> str | None:
+    found: list[str | None] = []
+
+    @click.command(cls=Sectioned)
+    @model_options
+    def verb(*, choice: ModelChoice) -> None:
+        found.append(os.environ.get("GPT2_ISA"))
+
+    verb.main(list(arguments), standalone_mode=False)
+    return found[0]
+
+
+@pytest.mark.parametrize("before", [None, "avx2"])
+def test_isa_is_the_environment_s_for_as_long_as_the_verb_runs(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.delenv("GPT2_ISA", raising=False)
+    if before:
+        monkeypatch.setenv("GPT2_ISA", before)
+    assert level_seen_by_a_verb() == before
+    assert level_seen_by_a_verb("--isa", "portable") == "portable"
+    assert os.environ.get("GPT2_ISA") == before
+
+
+@pytest.mark.parametrize("other", ["--backend=torch", "--backend=reference", "--device=cuda"])
+def test_isa_goes_with_the_native_engine_alone(other: str) -> None:
+    with pytest.raises(click.UsageError, match="--isa"):
+        level_seen_by_a_verb("--isa", "portable", other)
+
+
+def test_every_level_can_be_asked_for() -> None:
+    [isa] = [param for param in click.command(model_options(lambda **_: None)).params if param.name == "isa"]
+    assert isinstance(isa.type, click.Choice)
+    files = Path(native.__path__[0]).glob("level_*.cpp")
+    assert {file.stem.removeprefix("level_").replace("_", "-") for file in files} == {*isa.type.choices}

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from gpt2.backends.seam import Backend, Source
 from gpt2.errors import BackendError, MissingExtraError
+from gpt2.native.library import asked_level
 
 BACKENDS = ("auto", "native", "torch", "reference")
 DEVICES = ("auto", "cpu", "cuda", "mps")  # or one of several: "cuda:1"
@@ -51,6 +52,8 @@ def open(
         except BackendError as error:
             if form not in ("auto", "fp32"):
                 raise  # a smaller form was asked for, and only the native engine and PyTorch have those
+            if asked_level():
+                raise  # one of the native engine's levels was asked for
             opened = _load("reference", weights, device=device, form=form, threads=threads)
             why, level = f"NumPy, many times slower, for the native engine cannot be had ({error})", logging.WARNING
     opened.reason = f"{opened.name} backend on {opened.device} in {opened.weights}: {why}; {opened.reason}"

@@ -5,6 +5,7 @@ Each `…_options` is a decorator. Their help is shown in sections by a command 
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -101,7 +102,7 @@ def option(*names: str, section: str = "Options", **settings: Any) -> Callable[[
 
 
 def model_options(verb: Verb) -> Verb:
-    """Add --model --download --device --backend --weights --threads; the verb gets one `choice: ModelChoice`."""
+    """Add --model --download --device --backend --weights --isa --threads; the verb gets one `choice: ModelChoice`."""
 
     @option(
         "--model", section="Model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model."
@@ -123,6 +124,14 @@ def model_options(verb: Verb) -> Verb:
         help="The form its weights are held in.",
     )
     @option(
+        "--isa",
+        section="Model",
+        type=click.Choice(
+            ["amx", "avx512-bf16", "avx512-vnni", "avx2-vnni", "avx2", "neon-dotprod", "neon", "portable"]
+        ),
+        help="The native engine's instruction level, as GPT2_ISA; without it, the fastest that is here.",
+    )
+    @option(
         "--threads",
         section="Model",
         type=click.IntRange(1, 1024),
@@ -131,14 +140,42 @@ def model_options(verb: Verb) -> Verb:
     )
     @functools.wraps(verb)
     def with_choice(
-        *, model: str, download: bool, device: str, backend: str, weights: str, threads: int | None, **rest: Any
+        *,
+        model: str,
+        download: bool,
+        device: str,
+        backend: str,
+        weights: str,
+        isa: str | None,
+        threads: int | None,
+        **rest: Any,
     ) -> object:
+        if isa is not None:
+            if backend in ("torch", "reference") or device not in ("auto", "cpu"):
+                raise click.UsageError(
+                    "--isa is a level of the native engine on a CPU: it cannot go with another --backend or --device. "
+                    "Leave one out."
+                )
+            _force_level(isa)
         choice = ModelChoice(
             model=model, download=download, device=device, backend=backend, weights=weights, threads=threads
         )
         return verb(choice=choice, **rest)
 
     return with_choice
+
+
+def _force_level(isa: str) -> None:
+    """Say it where the engine, and every process that the verb starts, looks for it; until the verb ends."""
+    before = os.environ.get("GPT2_ISA")
+    os.environ["GPT2_ISA"] = isa
+
+    def restore() -> None:
+        del os.environ["GPT2_ISA"]
+        if before is not None:
+            os.environ["GPT2_ISA"] = before
+
+    click.get_current_context().call_on_close(restore)
 
 
 def sampling_options(**defaults: Any) -> Callable[[Verb], Verb]:

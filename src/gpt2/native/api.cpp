@@ -10,6 +10,10 @@
 #include "engine.h"
 #include "limits.h"
 
+#ifndef GPT2_SOURCES
+#define GPT2_SOURCES ""
+#endif
+
 struct gpt2_engine { gpt2::Engine engine; };
 
 struct gpt2_matrix {
@@ -68,6 +72,8 @@ Source source_of(const gpt2_source& s) { return {s.values, s.codes, s.scales, s.
 }  // namespace
 
 int32_t gpt2_abi(void) { return GPT2_ABI; }
+
+const char* gpt2_sources(void) { return GPT2_SOURCES; }
 
 const char* gpt2_last_error(void) { return last_error.c_str(); }
 

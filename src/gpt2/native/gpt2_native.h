@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 3
+#define GPT2_ABI 4
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 
@@ -65,6 +65,8 @@ typedef struct {
 } gpt2_work;
 
 GPT2_API int32_t gpt2_abi(void);
+/* SHA-256, in hexadecimal, of a line "NAME SHA-256" for each source file, by name; empty where the build did not say. */
+GPT2_API const char *gpt2_sources(void);
 GPT2_API const char *gpt2_last_error(void);
 /* "avx2,portable": what this build has and this machine runs, best first. gpt2_last_error then says why a level that should
    be there is not; mostly nothing. */

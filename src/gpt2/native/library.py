@@ -7,6 +7,7 @@ Axes: R wanted rows, V vocabulary, K best tokens, D embedding, S tokens in the s
 """
 
 import ctypes
+import hashlib
 import logging
 import os
 import sys
@@ -27,7 +28,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
-ABI = 3
+ABI = 4
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
@@ -132,14 +133,16 @@ class Library:
             BackendError: there is none, or it cannot be loaded.
         """
         path = _find()
-        if newer := [source.name for source in _sources(path) if source.stat().st_mtime > path.stat().st_mtime]:
+        library = Library(path)
+        built_from, written = library.calls.gpt2_sources().decode(), _hash_of_sources(path.parent)
+        if built_from and written and built_from != written:
             _log.warning(
-                "the native engine at %s is older than its source (%s): what runs is not what is written. %s.",
+                "the native engine at %s was built from other source than lies beside it: what runs is not what is "
+                "written. %s.",
                 path,
-                ", ".join(sorted(newer)[:3]) + (", ..." if len(newer) > 3 else ""),
                 _BUILD_AGAIN,
             )
-        return Library(path)
+        return library
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -156,17 +159,22 @@ class Library:
         return self._calls
 
 
+def asked_level() -> str | None:
+    """The instruction level that the environment's GPT2_ISA names, if it does."""
+    return os.environ.get("GPT2_ISA") or None
+
+
 def choose_level(library: Library, wanted: str | None = None) -> str:
     """The level to run: `wanted`, or the environment's GPT2_ISA, or the fastest.
 
     Raises:
         BackendError: this build or machine does not have it.
     """
-    wanted = wanted or os.environ.get("GPT2_ISA") or library.levels[0]
+    wanted = wanted or asked_level() or library.levels[0]
     if wanted not in library.levels:
         raise BackendError(
             f"the instruction level {wanted!r} cannot be had: this build and machine have {', '.join(library.levels)}. "
-            f"Choose one of these, or leave GPT2_ISA unset."
+            f"Choose one of these, or leave --isa and GPT2_ISA out."
         )
     return wanted
 
@@ -353,15 +361,18 @@ def _find() -> Path:
     return path
 
 
-def _sources(library: Path) -> list[Path]:
-    """What a library in a checkout was built from; nothing beside an installed one."""
-    return [file for kind in ("*.cpp", "*.h") for file in library.parent.glob(kind)]
+def _hash_of_sources(folder: Path) -> str:
+    """What `gpt2_sources` of a library built from these says; empty beside an installed one, which has none."""
+    files = sorted((file for kind in ("*.cpp", "*.h") for file in folder.glob(kind)), key=lambda file: file.name)
+    lines = "".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest() if files else ""
 
 
 def _declare(calls: Any) -> None:
     """Types of arguments and results: ctypes takes everything for an int otherwise, and cuts pointers short."""
     pointer, integer, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p
     for name, result, arguments in (
+        ("gpt2_sources", text, []),
         ("gpt2_last_error", text, []),
         ("gpt2_levels", text, []),
         ("gpt2_engine_new", pointer, [pointer, integer, text, integer]),
