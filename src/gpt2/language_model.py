@@ -3,7 +3,6 @@
 Each method is a few lines over the room that does the work; here they meet, and only here.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -34,7 +33,6 @@ if TYPE_CHECKING:  # the first token waits for none of these
 Prompt = str | Sequence[int]
 Draft: TypeAlias = "str | os.PathLike[str] | LanguageModel"
 _SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one call are continued
-_DEAR = 0.7  # of a step, for one guess
 
 log = logging.getLogger("gpt2")
 
@@ -110,7 +108,7 @@ class LanguageModel:
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        sampling = _with_seed(sampling, settings)
+        sampling = (sampling or Sampling()).changed(**settings)
         scheduler = self._scheduler(draft, shares=len(prompts) > 1)
         numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
         gathered = {number: Gathering(sampling.n) for number in numbers}
@@ -136,7 +134,7 @@ class LanguageModel:
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         scheduler = self._scheduler(draft)
-        scheduler.submit(Request(prompt=prompt, sampling=_with_seed(sampling, settings)))
+        scheduler.submit(Request(prompt=prompt, sampling=(sampling or Sampling()).changed(**settings)))
         return _events(scheduler)
 
     def drafter(self, draft: Draft) -> "Drafter | None":
@@ -150,7 +148,7 @@ class LanguageModel:
             draft = "ngram" if self.backend.name == "native" else "none"
         if draft == "none":
             return None
-        from gpt2.generation.draft_model import ModelDrafter, cost_of
+        from gpt2.generation.draft_model import drafter_of
         from gpt2.generation.ngram import NgramDrafter
 
         if draft == "ngram":
@@ -162,16 +160,7 @@ class LanguageModel:
             if draft not in self._opened_drafts:
                 self._opened_drafts[draft] = self._open_smaller(draft)
             smaller = self._opened_drafts[draft]
-        sizes = smaller.config.vocab_size, self.config.vocab_size
-        if smaller.tokenizer.hash != self.tokenizer.hash or sizes[0] != sizes[1]:
-            raise GenerationError(
-                f"{smaller.name} cannot draft for {self.name}: their vocabularies, of {sizes[0]:,} and {sizes[1]:,} "
-                f'ids, are not the same. Take a model with the same tokenizer, or draft="ngram".'
-            )
-        cost = cost_of(smaller.config, self.config)
-        if cost > _DEAR:
-            log.warning("%s is hardly smaller than %s: its guesses cost what they save", smaller.name, self.name)
-        return ModelDrafter(smaller.backend, cost=cost)
+        return drafter_of(smaller, self)
 
     def beam_search(
         self,
@@ -195,7 +184,7 @@ class LanguageModel:
             ContextError: the prompt is longer than the context.
             GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
         """
-        request = Request(prompt=prompt, sampling=_with_seed(sampling, settings))
+        request = Request(prompt=prompt, sampling=(sampling or Sampling()).changed(**settings))
         from gpt2.generation import beam_search
 
         return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
@@ -577,14 +566,6 @@ def load(
         return load(name, device=device, backend=backend, threads=threads)
 
     return LanguageModel(files, chosen, name=os.fspath(model), exact=exact, smaller=smaller)
-
-
-def _with_seed(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:
-    sampling = Sampling(**settings) if sampling is None else dataclasses.replace(sampling, **settings)
-    if sampling.seed is not None:
-        return sampling
-    # a seed that nobody gave stays short enough to type
-    return dataclasses.replace(sampling, seed=int.from_bytes(os.urandom(4)))
 
 
 def _events(scheduler: Scheduler) -> Generator[Event]:

@@ -57,7 +57,7 @@ def test_peers_that_are_installed_decode_as_many_tokens_as_asked(name: str, tmp_
 @pytest.mark.long
 def test_a_cold_start_of_llama_cpp(tmp_path: Path) -> None:
     if missing_packages("llama.cpp-q8_0"):
-        pytest.skip("xllamacpp is not installed")
+        pytest.skip("llama-cpp-python is not installed")
     write_wide_folder(tmp_path / "model")
     assert comparison.start_seconds("llama.cpp-q8_0", tmp_path / "model", {}, times=1) > 0
 

@@ -33,10 +33,8 @@ _START = {
         "print(tokenizer.decode(ids[0]))"
     ),
     "llama.cpp": (
-        "import sys, xllamacpp as llama; settings = llama.CommonParams(); settings.model.path = sys.argv[1];"
-        "settings.n_parallel = 1; settings.n_ctx = 1024; settings.warmup = False; settings.verbosity = -1;"
-        "done = llama.Server(settings).handle_completions({'prompt': 'Once', 'n_predict': 1, 'temperature': 0});"
-        "print(done['choices'][0]['text'])"
+        "import sys; from llama_cpp import Llama; model = Llama(sys.argv[1], n_ctx=1024, verbose=False);"
+        "print(model('Once', max_tokens=1, temperature=0)['choices'][0]['text'])"
     ),
 }
 

@@ -50,15 +50,15 @@ class Ours:
 _PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "transformers": (("transformers", "torch"), "Transformers", {"form": "fp32"}),
     "transformers-bf16": (("transformers", "torch"), "Transformers", {"form": "bf16"}),
-    "llama.cpp-q8_0": (("xllamacpp",), "LlamaCpp", {"form": "q8_0"}),
-    "llama.cpp-q4_0": (("xllamacpp",), "LlamaCpp", {"form": "q4_0"}),
-    "llama.cpp-bf16": (("xllamacpp",), "LlamaCpp", {"form": "bf16"}),
+    "llama.cpp-q8_0": (("llama_cpp",), "LlamaCpp", {"form": "q8_0"}),
+    "llama.cpp-q4_0": (("llama_cpp",), "LlamaCpp", {"form": "q4_0"}),
+    "llama.cpp-bf16": (("llama_cpp",), "LlamaCpp", {"form": "bf16"}),
     "ctranslate2-int8": (("ctranslate2", "transformers", "torch"), "CTranslate2", {"form": "int8"}),
     "onnxruntime": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "fp32"}),
     "onnxruntime-int8": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "int8"}),
-    "openvino": (("openvino", "onnx"), "OpenVino", {"form": ""}),
-    "openvino-int8": (("openvino", "onnx", "nncf"), "OpenVino", {"form": "int8"}),
-    "openvino-int4": (("openvino", "onnx", "nncf"), "OpenVino", {"form": "int4"}),
+    "openvino": (("openvino",), "OpenVino", {"form": ""}),
+    "openvino-int8": (("openvino", "nncf"), "OpenVino", {"form": "int8"}),
+    "openvino-int4": (("openvino", "nncf"), "OpenVino", {"form": "int4"}),
 }
 PEERS = tuple(_PEERS)
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpt2.bench.onnx_graph import write_onnx
+from gpt2.bench.openvino_graph import openvino_model
 from gpt2.checkpoint import read, write
+from gpt2.machine import physical_cores
 
 
 class Transformers:
@@ -58,59 +60,66 @@ class Transformers:
 
 
 class LlamaCpp:
-    """llama.cpp through the server of xllamacpp, called in the process: one request for each sequence of a batch."""
-
-    _SEQUENCES = 16
+    """llama.cpp by its C interface, as llama-cpp-python compiles it for this processor: one step a call."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
-        llama: Any = import_module("xllamacpp")
+        llama: Any = import_module("llama_cpp")
         model = gguf_file(folder, form)
         config = read(folder).config
-        settings: Any = llama.CommonParams()
-        settings.model.path = str(model)
-        settings.n_parallel = self._SEQUENCES
-        settings.n_ctx = config.n_positions * self._SEQUENCES
-        settings.kv_unified = True
-        settings.verbosity = -1
-        settings.warmup = False
-        if threads is not None:
-            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-        self._server: Any = llama.Server(settings)
-        self.name = f"llama.cpp (xllamacpp {_version('xllamacpp')}) {form}"
+        self._llama = llama
+        self._threads = threads or physical_cores()
         self.vocab_size, self.n_positions = config.vocab_size, config.n_positions
-        self._prompts: list[list[int]] = []
+        self._silent: Any = llama.llama_log_callback(lambda level, text, data: None)  # llama.cpp keeps a pointer to it
+        llama.llama_log_set(self._silent, None)
+        llama.llama_backend_init()
+        self._model: Any = llama.llama_model_load_from_file(str(model).encode(), llama.llama_model_default_params())
+        self._contexts: dict[int, Any] = {}
+        self._context: Any = None
+        self._room = llama.llama_context_default_params().n_batch
+        self._batch: Any = llama.llama_batch_init(self._room, 0, 1)
+        self.name = f"llama.cpp (llama-cpp-python {_version('llama-cpp-python')}) {form}"
+        self._next: list[int] = []
+        self._length = 0
 
     def prefill(self, prompts: list[list[int]]) -> None:
         """See `Engine`."""
-        self._prompts = prompts
-        self._complete(1, cached=False)
+        llama, length = self._llama, len(prompts[0])
+        if len(prompts) not in self._contexts:  # of as much memory as is needed: for several, room to double each
+            settings: Any = llama.llama_context_default_params()
+            settings.n_ctx = self.n_positions if len(prompts) == 1 else 2 * length * len(prompts)
+            settings.n_seq_max = len(prompts)
+            settings.n_threads = settings.n_threads_batch = self._threads
+            self._contexts[len(prompts)] = llama.llama_init_from_model(self._model, settings)
+        self._context = self._contexts[len(prompts)]
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        self._length, self._next = 0, []
+        at_once = self._room // length
+        for first in range(0, len(prompts), at_once):
+            self._next += self._step(prompts[first : first + at_once], first)
+        self._length = length
 
     def decode(self, n_tokens: int) -> None:
-        """See `Engine`: the prompt is in the cache, but for its last token, whose step gives the first of these."""
-        self._complete(n_tokens, cached=True)
+        """See `Engine`."""
+        for _ in range(n_tokens):
+            self._next = self._step([[token] for token in self._next], 0)
+            self._length += 1
 
-    def _complete(self, n_tokens: int, *, cached: bool) -> None:
-        done: list[int] = []
+    def _step(self, rows: list[list[int]], first: int) -> list[int]:
+        batch, length = self._batch, len(rows[0])
+        batch.n_tokens = len(rows) * length
+        for row, tokens in enumerate(rows):
+            for place, token in enumerate(tokens):
+                at = row * length + place
+                batch.token[at], batch.pos[at] = token, self._length + place
+                batch.n_seq_id[at], batch.seq_id[at][0] = 1, first + row
+                batch.logits[at] = place == length - 1
+        failed = self._llama.llama_decode(self._context, batch)
+        assert not failed, f"llama.cpp could not decode: {failed}"
+        return [self._best(row * length + length - 1) for row in range(len(rows))]
 
-        def one(number: int) -> None:
-            request = {
-                "prompt": self._prompts[number],
-                "n_predict": n_tokens,
-                "id_slot": number,
-                "cache_prompt": cached,
-                "temperature": 0,
-                "ignore_eos": True,
-                "samplers": ["temperature"],
-            }
-            answer = self._server.handle_completions(request)
-            done.append(int(answer["timings"]["predicted_n"]))
-
-        threads = [threading.Thread(target=one, args=(number,)) for number in range(len(self._prompts))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert done == [n_tokens] * len(self._prompts), f"llama.cpp decoded {done} tokens, not {n_tokens} each"
+    def _best(self, at: int) -> int:
+        logits = self._llama.llama_get_logits_ith(self._context, at)
+        return int(np.ctypeslib.as_array(logits, (self.vocab_size,)).argmax())
 
 
 def gguf_file(folder: str | Path, form: str) -> Path:
@@ -237,34 +246,50 @@ class OnnxRuntime(_Onnx):
         self.name = f"onnxruntime {onnxruntime.__version__} {form}"
 
 
-class OpenVino(_Onnx):
-    """OpenVINO on the same graph, at the precision it chooses for this processor, or with its own narrow weights."""
+class OpenVino:
+    """OpenVINO, keys and values as its states, at the precision it chooses here or with its own narrow weights."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         import openvino  # pyright: ignore[reportMissingImports]
 
-        super().__init__(folder)
-        core: Any = openvino.Core()
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        graph: Any = core.read_model(str(self.graph))
+        found = read(folder)
+        graph = openvino_model(found.weights)
         if form:
             import nncf  # pyright: ignore[reportMissingImports]
 
             modes: Any = nncf.CompressWeightsMode
             narrow: Any = {"mode": modes.INT4_SYM, "group_size": 64} if form == "int4" else {"mode": modes.INT8_SYM}
             graph = nncf.compress_weights(graph, **narrow)
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        core: Any = openvino.Core()
         model: Any = core.compile_model(graph, "CPU", settings)
-        request: Any = model.create_infer_request()
         precision = str(model.get_property("INFERENCE_PRECISION_HINT")).rpartition("'")[0].rpartition("'")[2]
-
-        def run(ids: Any, cache: Any) -> list[Any]:
-            answer: Any = request.infer([ids, *cache])
-            return [answer[number] for number in range(len(model.outputs))]
-
-        self.run = run
+        self._request: Any = model.create_infer_request()
         self.name = f"OpenVINO {openvino.__version__.partition('-')[0]} {form or precision}"
+        self.vocab_size, self.n_positions = found.config.vocab_size, found.config.n_positions
+        self._next: Any = None
+        self._length = 0
+
+    def prefill(self, prompts: list[list[int]]) -> None:
+        """See `Engine`."""
+        self._request.reset_state()
+        self._length = 0
+        self._step(np.array(prompts, np.int64))
+
+    def decode(self, n_tokens: int) -> None:
+        """See `Engine`."""
+        for _ in range(n_tokens):
+            self._step(self._next)
+
+    def _step(self, ids_BT: Any) -> None:
+        n_rows, n_tokens = ids_BT.shape
+        positions_T = np.arange(self._length, self._length + n_tokens)
+        same = np.arange(n_rows, dtype=np.int32)
+        logits_BV = self._request.infer([ids_BT, positions_T, same], share_inputs=True, share_outputs=True)[0]
+        self._next = logits_BV.argmax(-1)[:, None]
+        self._length += n_tokens
 
 
 def _words(tokenizer: Any, vocab_size: int) -> list[str]:

@@ -4,16 +4,53 @@ Where the two models nearly agree on a distribution, the same noise makes them a
 guessed about as well as greedy text. All texts of a step are guessed together, a token at a time.
 """
 
+import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 from gpt2.backends.seam import Backend, Result, Work
 from gpt2.config import ModelConfig
 from gpt2.errors import GenerationError
 from gpt2.generation.drafting import Ask
 from gpt2.generation.sequence import SlotSequence
+from gpt2.tokenizer import Tokenizer
 
 _CHUNK_TOKENS = 128
 _BEHIND = 32  # tokens: a text that is further behind is read first, a chunk a step, and guessed later
+_DEAR = 0.7  # of a step, for one guess
+
+log = logging.getLogger("gpt2")
+
+
+class Named(Protocol):
+    """A model: what `LanguageModel` is, as far as guessing goes."""
+
+    name: str
+    tokenizer: Tokenizer
+    backend: Backend
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the network."""
+        ...
+
+
+def drafter_of(smaller: Named, larger: Named) -> "ModelDrafter":
+    """What guesses for `larger`; a warning where that costs as much as it saves.
+
+    Raises:
+        GenerationError: the two have not the same vocabulary.
+    """
+    sizes = smaller.config.vocab_size, larger.config.vocab_size
+    if smaller.tokenizer.hash != larger.tokenizer.hash or sizes[0] != sizes[1]:
+        raise GenerationError(
+            f"{smaller.name} cannot draft for {larger.name}: their vocabularies, of {sizes[0]:,} and {sizes[1]:,} "
+            f'ids, are not the same. Take a model with the same tokenizer, or draft="ngram".'
+        )
+    cost = cost_of(smaller.config, larger.config)
+    if cost > _DEAR:
+        log.warning("%s is hardly smaller than %s: its guesses cost what they save", smaller.name, larger.name)
+    return ModelDrafter(smaller.backend, cost=cost)
 
 
 def cost_of(smaller: ModelConfig, larger: ModelConfig) -> float:

@@ -5,9 +5,10 @@ and the documentation are built from them.
 """
 
 import math
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
 from gpt2.errors import GenerationError
 
@@ -113,6 +114,12 @@ class Sampling:
             raise GenerationError(
                 f"best_of must be at least n, which are chosen from it: got best_of={self.best_of}, n={self.n}."
             )
+
+    def changed(self, **settings: Any) -> Self:
+        """The same with some settings changed, by name, and with a seed, drawn where nobody gave one."""
+        changed = replace(self, **settings)
+        # a seed that nobody gave stays short enough to type
+        return changed if changed.seed is not None else replace(changed, seed=secrets.randbits(32))
 
     @property
     def is_greedy(self) -> bool:
