@@ -23,8 +23,9 @@ import gpt2
 from gpt2.backends import Backend
 from gpt2.cli.calibrating import table_of
 from gpt2.detect import CALIBRATION, Reading, passages, read
-from gpt2.detect.calibrating import calibrate_model
+from gpt2.detect.calibrating import Author, calibrate_model
 
+WORK = Path(__file__).parent / "results" / "calibration-work.jsonl"
 MODEL_MADE = (  # TinyStories, by the repositories that carry it
     "czhou578/train-gpt2",
     "mines-opt-ml/decoding-gpt",
@@ -50,7 +51,7 @@ class Work:
             print(f"{len(self.known)} steps done; run again to go on")
             sys.exit(75)
 
-    def written(self, prompts: list[str], write: Callable[[], list[str]], settings: dict[str, Any]) -> list[str]:
+    def written(self, settings: dict[str, Any], write: Callable[[], list[str]]) -> list[str]:
         key = f"{self.weights} wrote {settings['seed']}"
         if key not in self.known:
             self.keep(key, write())
@@ -64,6 +65,13 @@ class Work:
         return Reading(**{name: np.array(values) for name, values in self.known[key].items()})
 
 
+def human_documents(path: Path) -> list[dict[str, Any]]:
+    """The documents of a JSON Lines file that no model wrote."""
+    with zstandard.open(path, "rt", encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines]
+    return [each for each in found if not each["source"].removeprefix("github.com/").startswith(MODEL_MADE)]
+
+
 def owner_of(source: str) -> str:
     """`github.com/standardebooks/a-book` -> `standardebooks`, since some sources are a repository a book."""
     name = source.removeprefix("github.com/")
@@ -74,38 +82,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path, help="JSON Lines with `text`, `source` and `licence`")
     parser.add_argument("--model", default="gpt2-mini")
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--limit", type=int, default=None, help="documents; all")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after these (exit code 75)")
-    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "results" / "calibration-work.jsonl")
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=None, help="the model's folder")
     chosen = parser.parse_args()
 
-    with zstandard.open(chosen.texts, "rt", encoding="utf-8") as lines:
-        found = [json.loads(line) for line in lines]
-    documents = [
-        document for document in found if not document["source"].removeprefix("github.com/").startswith(MODEL_MADE)
-    ][: chosen.limit]
+    documents = human_documents(chosen.texts)[: chosen.limit]
     sources = Counter(owner_of(document["source"]) for document in documents)
     licences = Counter(document["licence"] for document in documents)
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
         work = Work(chosen.work, chosen.seconds, model.fingerprint())
+        backend, tokenizer = model.exact_backend(), model.tokenizer
         made = calibrate_model(
-            passages((document["text"] for document in documents), model.tokenizer, seed=0),
-            backend=model.exact_backend(),
-            tokenizer=model.tokenizer,
-            write=lambda prompts, **settings: work.written(
-                prompts, lambda: [each.text for each in model.generate(prompts, **settings)], settings
+            passages((document["text"] for document in documents), tokenizer, seed=0),
+            Author(
+                name=model.name,
+                fingerprint=model.fingerprint(),
+                tokenizer=tokenizer,
+                read=lambda ids: work.read(backend, tokenizer, ids),
+                write=lambda prompts, **settings: work.written(
+                    settings, lambda: [each.text for each in model.generate(prompts, **settings)]
+                ),
             ),
-            name=model.name,
-            fingerprint=model.fingerprint(),
             source=f"{len(documents)} held-out documents of openly licensed sources: books, encyclopedia, "
             "documentation, dialogue; no text that a model wrote",
             samples=chosen.samples,
-            seed=0,
             progress=lambda done, of: print(f"{done} {of}", flush=True) if done % 50 == 0 else None,
-            read=work.read,
         )
         made = replace(made, made_from={**made.made_from, "sources": dict(sources), "licences": dict(licences)})
         out = chosen.out or model.checkpoint.folder / CALIBRATION

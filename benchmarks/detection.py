@@ -1,38 +1,44 @@
 """How well generated text is told from human text, and how often human text is not. Writes results/detection.json.
 
-    python benchmarks/detection.py --data EVAL --corpus CORPUS [--model gpt2-mini] [--seconds 200]
+    python benchmarks/detection.py --data EVAL --corpus CORPUS [--model gpt2-mini] [--human NAME=FILE.jsonl ...]
+
+Run calibration.py before: the held-out human text is what that read.
 
 Reads pairs of GPT-2 XL and human text, WebText and GPT-2's samples, the demos of GLTR, the model's own text at four
-settings beside human text of the same sources, human text of several domains, and the model's own text after attacks.
-What was read is kept beside the result in `--work`, so that the script goes on where it stopped; with `--seconds` it
-stops after that time (exit code 75) unless everything is read. Curves go to docs/pictures.
+settings beside held-out human text of the same sources, human text of several domains (`--human` adds more), and the
+model's own text after attacks and at every length to 1,000 tokens. What was read is kept in `--work`, so that the
+script goes on where it stopped; with `--seconds` it stops after that time (exit code 75), or with `--report` tells what
+was read so far. Curves go to docs/pictures.
 """
 
 import argparse
 import json
-import random
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
-from calibration import MODEL_MADE
+from calibration import WORK
+from calibration import Work as Readings
 from curves import write_svg
+from detection_texts import ATTACKS, Texts, demos, held_out, human_texts, jsonl, pairs, with_human_inside
 
 import gpt2
 from gpt2.bench import facts
-from gpt2.detect import Calibration, Reading, normalise, read, statistics
+from gpt2.detect import Calibration, Reading, judge, normalise, read, statistics
 from gpt2.detect.calibration import LENGTHS
 from gpt2.files import write_json
 from gpt2.report import Line, LineChart
 
 FOLDER = Path(__file__).parent
+PROMPT_TOKENS = 16
 MOST_TOKENS = 200
+LONG_LENGTHS = (*LENGTHS, 500, 700, 1000)
+SPANS = ((0, 400), (200, 300), (400, 200), (600, 200), (800, 200))
+RATES = (0.05, 0.01)
 SETTINGS: dict[str, dict[str, Any]] = {
     "temperature 1": {"temperature": 1.0},
     "top-k 40": {"temperature": 1.0, "top_k": 40},
@@ -44,114 +50,7 @@ PUBLISHED = {  # AUROC with GPT-2 XL as source and scorer: fast-detect-gpt, exp_
     "xsum": dict(zip(STATISTICS, (0.8638, 0.7938, 0.8918, 0.5835, 0.9179, 0.9930), strict=True)),
     "squad": dict(zip(STATISTICS, (0.9077, 0.8360, 0.9454, 0.5791, 0.9773, 0.9990), strict=True)),
 }
-LOOK_ALIKES = str.maketrans("aeocpxy", "аеосрху")
-
-Texts = dict[str, list[str]]
-
-
-def jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".zst":
-        with zstandard.open(path, "rt", encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-    else:
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
-
-
-def domain_of(source: str) -> str:
-    name = source.removeprefix("github.com/")
-    if name.startswith(("standardebooks/", "GITenberg/", "COST-", "computational", "dhmit/", "jhacksman/", "Perseus")):
-        return "books"
-    if name.startswith(("JohanMadsen/", "ZhouYii/", "Vibhas", "pblouw/", "philschatz/", "openstax/")):
-        return "encyclopedia, textbooks"
-    if name.startswith(("thechangelog/", "bitcoin", "google-research", "jfainberg/", "alexa/", "kushal")):
-        return "dialogue"
-    return "documentation, blogs"
-
-
-def human_texts(data: Path, n: int) -> Texts:
-    """Human text by domain, none of which the model or its calibration has read."""
-    wiki = re.split(r"\n = [^=].* = \n", (data / "wikitext-2-raw/wiki.test.raw").read_text(encoding="utf-8"))
-    wiki = [re.sub(r" (@)(.)@ ", r"\2", each).strip() for each in wiki if len(each) > 2000]
-    lambada = [each["text"] for each in jsonl(data / "lambada/lambada_test.jsonl")]
-    news = [
-        path.read_text(encoding="utf-8").split("@highlight")[0]
-        for path in sorted((data / "cnn_dailymail/stories").iterdir())
-    ]
-    return {
-        "news (CNN, Daily Mail)": news[:n],
-        "encyclopedia (WikiText-2)": wiki[:n],
-        "books (LAMBADA, about 75 words)": lambada[:n],
-    }
-
-
-def pairs(data: Path, name: str, n: int) -> tuple[list[str], list[str]]:
-    found = json.loads((data / f"detection/fast-detect-gpt/{name}_gpt2-xl.raw_data.json").read_text(encoding="utf-8"))
-    return found["original"][:n], found["sampled"][:n]
-
-
-def held_out(corpus: Path) -> list[dict[str, Any]]:
-    made = MODEL_MADE
-    texts = [
-        each
-        for each in jsonl(corpus / "validation.jsonl.zst")
-        if not each["source"].removeprefix("github.com/").startswith(made) and len(each["text"]) > 2500
-    ]
-    random.Random(0).shuffle(texts)
-    return texts
-
-
-def replaced(share: float) -> Callable[[str, list[str]], str]:
-    def damage(text: str, words: list[str]) -> str:
-        draw = random.Random(len(text))
-        return " ".join(draw.choice(words) if draw.random() < share else word for word in text.split(" "))
-
-    return damage
-
-
-def shuffled(text: str, words: list[str]) -> str:
-    sentences = re.split(r"(?<=[.!?])\s+", text)
-    random.Random(len(text)).shuffle(sentences)
-    return " ".join(sentences)
-
-
-ATTACKS: dict[str, Callable[[str, list[str]], str]] = {
-    "none": lambda text, words: text,
-    "10 % of words replaced": replaced(0.1),
-    "30 % of words replaced": replaced(0.3),
-    "sentences shuffled": shuffled,
-    "cropped to a third": lambda text, words: text[: len(text) // 3],
-    "lower case": lambda text, words: text.lower(),
-    "look-alike letters": lambda text, words: text.translate(LOOK_ALIKES),
-}
-
-
-def row_of(reading: Reading) -> dict[str, Any]:
-    return {
-        "n": len(reading),
-        "statistics": {name: f(reading) for name, f in statistics.EVIDENCE.items() if name != "binoculars"},
-        "histogram": statistics.histogram(reading),
-        "by_length": {
-            str(n): (statistics.curvature(reading.first(n)), statistics.mean_logprob(reading.first(n)))
-            for n in LENGTHS
-            if n <= len(reading)
-        },
-    }
-
-
-def auroc(human: list[float], generated: list[float]) -> float | None:
-    if not human or not generated:
-        return None
-    h, g = np.sort(human), np.array(generated)
-    below, ties = np.searchsorted(h, g, "left"), np.searchsorted(h, g, "right")
-    return float(((below + ties) / 2).mean() / len(h))
-
-
-def roc(human: list[float], generated: list[float]) -> tuple[list[float], list[float]]:
-    """False-positive rates and the shares told at each, from the strictest threshold on."""
-    thresholds = np.sort(human)[::-1]
-    return [
-        float((np.array(human) >= t).mean()) for t in thresholds
-    ], [float((np.array(generated) >= t).mean()) for t in thresholds]  # fmt: skip
+Row = dict[str, Any]
 
 
 class Work:
@@ -159,7 +58,7 @@ class Work:
 
     def __init__(self, path: Path, model: gpt2.LanguageModel, seconds: float) -> None:
         self.path, self.model, self.until = path, model, time.monotonic() + seconds
-        self.done: dict[str, dict[str, Any]] = {}
+        self.done: dict[str, Row] = {}
         if path.is_file():
             self.done = {row["key"]: row for row in jsonl(path)}
 
@@ -179,20 +78,39 @@ class Work:
                 ids = tokenizer.encode(normalise(text.strip())[0])[:most]
                 if len(ids) < 2:
                     continue
-                row = {"key": key, "name": name, **row_of(read(backend, tokenizer, ids))}
-                self.done[key] = row
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(self.keep(key, name, read(backend, tokenizer, ids))) + "\n")
+        print(f"{time.strftime('%H:%M:%S')} {name}: {len(texts)}", flush=True)
         return True
+
+    def keep(self, key: str, name: str, reading: Reading) -> Row:
+        """Count a text in; its row."""
+        self.done[key] = {"key": key, "name": name, **row_of(reading)}
+        return self.done[key]
 
     def names(self, beginning: str) -> list[str]:
         names = dict.fromkeys(row["name"] for row in self.done.values())
         return [name for name in names if name.startswith(beginning)]
 
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        return [row for row in self.done.values() if row["name"] == name]
+    def rows(self, *names: str) -> list[Row]:
+        return [row for row in self.done.values() if row["name"] in names]
 
 
-def own_texts(path: Path, model: gpt2.LanguageModel, prompts: list[str], over: Callable[[], bool]) -> Texts | None:
+def row_of(reading: Reading) -> Row:
+    return {
+        "n": len(reading),
+        "statistics": {name: f(reading) for name, f in statistics.EVIDENCE.items() if name != "binoculars"},
+        "histogram": statistics.histogram(reading),
+        "by_length": {
+            str(n): (statistics.curvature(reading.first(n)), statistics.mean_logprob(reading.first(n)))
+            for n in LENGTHS
+            if n <= len(reading)
+        },
+    }
+
+
+def own_texts(
+    path: Path, model: gpt2.LanguageModel, prompts: list[str], n_tokens: int, over: Callable[[], bool]
+) -> Texts | None:
     """The model's own continuations by setting, written once and kept."""
     kept: Texts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, setting in SETTINGS.items():
@@ -200,44 +118,88 @@ def own_texts(path: Path, model: gpt2.LanguageModel, prompts: list[str], over: C
             continue
         if over():
             return None
-        done = model.generate(prompts, max_tokens=MOST_TOKENS, min_tokens=MOST_TOKENS, seed=11, **setting)
+        done = model.generate(prompts, max_tokens=n_tokens, min_tokens=n_tokens, seed=11, **setting)
         kept[name] = [each.text for each in done]
         path.write_text(json.dumps(kept), encoding="utf-8")
     return kept
 
 
-def p_value(row: dict[str, Any], calibration: Calibration) -> tuple[int, float, float] | None:
-    """Length compared, p-value, and that of being familiar."""
-    n = calibration.length_of(row["n"])
-    if n is None or str(n) not in row["by_length"]:
+def told_by_length(
+    texts: Texts, work: Readings, model: gpt2.LanguageModel, calibration: Calibration, rate: float
+) -> dict[str, dict[str, float]]:
+    """Of the first n tokens of each text, judged as a user would have it: the share that is called generated."""
+    backend, tokenizer = model.exact_backend(), model.tokenizer
+
+    def told(ids: list[int], n: int) -> bool:
+        def read_part(part: Sequence[int]) -> Reading:
+            for start, most in SPANS:  # of which the parts at every length are the beginnings
+                if len(part) <= most and ids[start : start + len(part)] == list(part):
+                    return work.read(backend, tokenizer, ids[start : start + most]).first(len(part))
+            return work.read(backend, tokenizer, part)
+
+        text, _ = normalise(tokenizer.decode(ids[:n]))
+        found = judge(text, tokenizer=tokenizer, read=read_part, calibration=calibration, false_positive_rate=rate)
+        return found.verdict == "generated"
+
+    return {
+        setting: {str(n): float(np.mean([told(tokenizer.encode(text), n) for text in some])) for n in LONG_LENGTHS}
+        for setting, some in texts.items()
+    }
+
+
+def auroc(human: list[float], generated: list[float]) -> float | None:
+    if not human or not generated:
         return None
-    curvature, mean = row["by_length"][str(n)]
-    return n, calibration.p_human(n, curvature), calibration.p_familiar(n, mean)
+    h, g = np.sort(human), np.array(generated)
+    below, ties = np.searchsorted(h, g, "left"), np.searchsorted(h, g, "right")
+    return float(((below + ties) / 2).mean() / len(h))
 
 
-def called(rows: list[dict[str, Any]], calibration: Calibration, rate: float) -> dict[str, Any]:
-    found = [each for row in rows if (each := p_value(row, calibration))]
-    told = [p <= rate and familiar > rate for _, p, familiar in found]
-    return {"texts": len(found), "called_generated": sum(told), "share": float(np.mean(told)) if told else None}
+def roc(human: list[float], generated: list[float]) -> tuple[list[float], list[float]]:
+    """False-positive rates and the shares told at each, from the strictest threshold on."""
+    h, g = np.array(human), np.array(generated)
+    thresholds = np.sort(h)[::-1]
+    return [float((h >= t).mean()) for t in thresholds], [float((g >= t).mean()) for t in thresholds]
 
 
-def halves(calibration: Calibration, rate: float, rounds: int = 400) -> dict[str, Any]:
-    """False positives and power when half of the human texts judge the other half, by length."""
-    draw, found = np.random.default_rng(0), {}
-    for n, scores in calibration.human.items():
-        wrong, told = list[float](), list[list[float]]()
-        for _ in range(rounds):
-            order = draw.permutation(len(scores))
-            known, fresh = np.sort(scores[order[::2]]), scores[order[1::2]]
+def called(rows: list[Row], calibration: Calibration, rate: float) -> dict[str, Any]:
+    """How many texts would be called generated: as `judge` does it for texts of one part."""
+    told: list[bool] = []
+    for row in rows:
+        n = calibration.length_of(row["n"])
+        if n is not None and str(n) in row["by_length"]:
+            curvature, mean = row["by_length"][str(n)]
+            told.append(calibration.p_human(n, curvature) <= rate < calibration.p_familiar(n, mean))
+    return {"texts": len(told), "called_generated": sum(told), "share": float(np.mean(told)) if told else None}
 
-            def p(x: Any, known: Any = known) -> Any:
-                return (1 + len(known) - np.searchsorted(known, x, "left")) / (1 + len(known))
 
-            wrong.append(float((p(fresh) <= rate).mean()))
-            told.append([float((p(own[n]) <= rate).mean()) for own in calibration.generated.values()])
-        shares = dict(zip(calibration.generated, np.mean(told, axis=0).tolist(), strict=True))
-        found[str(n)] = {"texts": len(scores), "false_positives": float(np.mean(wrong)), "own_told": shares}
-    return found
+def called_by_others(rows: list[Row], rate: float, *, own_domain: bool) -> dict[str, Any]:
+    """How many human texts of each domain would be called generated by a calibration of all the other texts.
+
+    Args:
+        rows: of every domain.
+        rate: asked for.
+        own_domain: whether other texts of the same domain are among them.
+    """
+    found: dict[str, list[bool]] = {}
+    for row in rows:
+        n = max((n for n in LENGTHS if str(n) in row["by_length"]), default=None)
+        if n is None:
+            continue
+        others = [
+            other["by_length"][str(n)]
+            for other in rows
+            if other is not row and str(n) in other["by_length"] and (own_domain or other["name"] != row["name"])
+        ]
+        curvature, mean = row["by_length"][str(n)]
+        p = (1 + sum(other >= curvature for other, _ in others)) / (1 + len(others))
+        familiar = (1 + sum(other <= mean for _, other in others)) / (1 + len(others))
+        found.setdefault(row["name"].removeprefix("held-out "), []).append(p <= rate < familiar)
+    found["all"] = [each for some in found.values() for each in some]
+    return {
+        domain: {"texts": len(told), "called_generated": sum(told), "share": float(np.mean(told))}
+        for domain, told in found.items()
+    }
 
 
 def main() -> None:
@@ -246,84 +208,90 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--model", default="gpt2-mini")
     parser.add_argument("--calibration", type=Path, default=None)
-    parser.add_argument("--texts", type=int, default=100, help="of each kind; twice as many of the pairs")
+    parser.add_argument("--human", action="append", default=[], metavar="NAME=FILE.jsonl", help="a further domain")
+    parser.add_argument("--texts", type=int, default=100, help="of each kind, at most")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--report", action="store_true", help="when the time is over, report what was read so far")
     parser.add_argument("--work", type=Path, default=FOLDER / "results" / "detection-work")
+    parser.add_argument("--readings", type=Path, default=WORK, help="--work of calibration.py")
     chosen = parser.parse_args()
-    n = chosen.texts
+    n, data = chosen.texts, chosen.data
     with gpt2.load(chosen.model, threads=chosen.threads) as model:
-        chosen.work /= model.fingerprint()[:12]
-        chosen.work.mkdir(parents=True, exist_ok=True)
-        name = model.name
-        work = Work(chosen.work / "read.jsonl", model, chosen.seconds)
-        held = held_out(chosen.corpus)[:n]
-        ids = [model.tokenizer.encode(each["text"]) for each in held]
-        own = own_texts(chosen.work / "own.json", model, [model.tokenizer.decode(each[:16]) for each in ids], work.over)
-        todo: list[tuple[str, list[str]]] = []
-        todo.append(("held-out human", [model.tokenizer.decode(each[16 : 16 + MOST_TOKENS]) for each in ids]))
-        if own is not None:
-            todo += [(f"own {setting}", texts) for setting, texts in own.items()]
+        folder = chosen.work / f"{model.fingerprint()[:12]}-{n}"
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Work(folder / "read.jsonl", model, chosen.seconds)
+        readings = Readings(chosen.readings, chosen.seconds, model.fingerprint())
+        backend, decode = model.exact_backend(), model.tokenizer.decode
+        held = held_out(chosen.corpus, model.tokenizer)
+        for number, (domain, ids) in enumerate(held):
+            known = readings.read(backend, model.tokenizer, ids).first(MOST_TOKENS)
+            work.keep(f"held-out {domain}|{number}", f"held-out {domain}", known)
+        full = [ids for _, ids in held if len(ids) >= PROMPT_TOKENS + MOST_TOKENS]
+        prompts = [decode(ids[:PROMPT_TOKENS]) for ids in full[: n + n // 5]]
+        own = own_texts(folder / "own.json", model, prompts[:n], MOST_TOKENS, work.over)
+        long = own and own_texts(folder / "long.json", model, prompts[n:], LONG_LENGTHS[-1], work.over)
+        if own is None or long is None:
+            sys.exit(stopped(work))
+        todo: list[tuple[str, list[str]]] = [(f"own {setting}", texts) for setting, texts in own.items()]
+        for given in chosen.human:
+            name, _, path = given.partition("=")
+            todo.append((f"domain {name}", [each["text"] for each in jsonl(Path(path))]))
+        half = own["top-k 40"][: n // 2]
+        words = " ".join(half).split()
+        todo += [(f"attack {each}", [attack(text, words) for text in half]) for each, attack in ATTACKS.items()]
+        humans = [decode(ids[-100:]) for ids in full[-len(half) :]]
+        mixed = [with_human_inside(text, human) for text, human in zip(half, humans, strict=True)]
+        todo += [("attack human text of 100 tokens inside", mixed)]
         for pair in PUBLISHED:
-            human, sampled = pairs(chosen.data, pair, 2 * n)
+            human, sampled = pairs(data, pair, n)
             todo += [(f"{pair} human", human), (f"{pair} sampled", sampled)]
-        detection = chosen.data / "detection"
-        todo.append(
-            ("WebText human", [each["text"] for each in jsonl(detection / "webtext_human/webtext.test.jsonl")][: 3 * n])
-        )
-        todo.append(("GPT-2 sim", [each["text"] for each in jsonl(detection / "gpt2_sim/sim.test.jsonl")][: 3 * n]))
-        todo += [(f"domain {each}", texts) for each, texts in human_texts(chosen.data, n).items()]
-        if own is not None:
-            half = own["top-k 40"][: n // 2]
-            words = " ".join(half).split()
-            todo += [(f"attack {each}", [attack(text, words) for text in half]) for each, attack in ATTACKS.items()]
-            humans = [model.tokenizer.decode(each[16:116]) for each in ids]
-            mixed = [human + text for human, text in zip(humans, half, strict=False)]
-            todo.append(("attack human text of 100 tokens before", mixed))
-        pieces = (work.read(each, texts, 300 if "before" in each else MOST_TOKENS) for each, texts in todo)
-        complete = own is not None and all(pieces)
+        todo += [(f"domain {each}", texts) for each, texts in human_texts(data, n).items()]
+        todo += [(f"demo {each}", [text]) for each, (text, _) in demos(data).items()]
+        todo += [("GPT-2 sim", [each["text"] for each in jsonl(data / "detection/gpt2_sim/sim.test.jsonl")][: 3 * n])]
+        complete = all(work.read(name, texts, 400 if "inside" in name else MOST_TOKENS) for name, texts in todo)
         if not complete and not chosen.report:
-            print(f"{len(work.done)} texts read; run again to go on")
-            sys.exit(75)
+            sys.exit(stopped(work))
         calibration = Calibration.read(chosen.calibration) if chosen.calibration else model.calibration()
         assert calibration is not None, "the verdict's error rates need a calibration: benchmarks/calibration.py"
         calibration.check(model.fingerprint(), model.name)
-    report(work, calibration, name)
+        readings = Readings(folder / "long.jsonl", chosen.seconds, model.fingerprint())
+        lengths = {f"at {rate:.0%}": told_by_length(long, readings, model, calibration, rate) for rate in RATES}
+    facts_of = {"scorer": model.name, "sampler": model.name, "calibration": dict(calibration.made_from)}
+    result = {"facts": facts(), **facts_of, **report(work, calibration, demos(data))}
+    by_length = {"texts_a_setting": len(long["greedy"]), **lengths}
+    write_json(FOLDER / "results" / "detection.json", {**result, "own_text_told_by_length": by_length})
+    draw(work, lengths["at 1%"], model.name)
+    print(json.dumps({key: result[key] for key in ("auroc", "verdicts", "demos")}, indent=1))
 
 
-def report(work: Work, calibration: Calibration, name: str) -> None:
-    def values(of: str, statistic: str) -> list[float]:
-        return [row["statistics"][statistic] for row in work.rows(of)]
+def stopped(work: Work) -> int:
+    print(f"{len(work.done)} texts read; run again to go on")
+    return 75
 
-    result: dict[str, Any] = {
-        "facts": facts(),
-        "scorer": name,
-        "sampler": name,
-        "calibration": dict(calibration.made_from),
-    }
-    names = STATISTICS
-    result["texts"] = dict(Counter(row["name"] for row in work.done.values()))
-    result["auroc"] = {}
-    for pair, published in PUBLISHED.items():
+
+def report(work: Work, calibration: Calibration, published: dict[str, tuple[str, list[int]]]) -> dict[str, Any]:
+    held = work.names("held-out ")
+
+    def values(statistic: str, *of: str) -> list[float]:
+        return [row["statistics"][statistic] for row in work.rows(*of)]
+
+    def aurocs(human: Sequence[str], generated: str) -> dict[str, float | None]:
+        return {each: auroc(values(each, *human), values(each, generated)) for each in STATISTICS}
+
+    result: dict[str, Any] = {"texts": dict(Counter(row["name"] for row in work.done.values())), "auroc": {}}
+    for pair, known in PUBLISHED.items():
+        here = aurocs([f"{pair} human"], f"{pair} sampled")
         result["auroc"][f"GPT-2 XL, {pair}"] = {
-            each: {
-                "here": auroc(values(f"{pair} human", each), values(f"{pair} sampled", each)),
-                "published_by_GPT-2_XL": published[each],
-            }
-            for each in names
+            each: {"here": here[each], "published_by_GPT-2_XL": known[each]} for each in STATISTICS
         }
-    result["auroc"]["GPT-2 124M (sim) and WebText, 63 tokens"] = {
-        each: {"here": auroc(values("WebText human", each), values("GPT-2 sim", each))} for each in names
-    }
+    web = "domain web (WebText, 63 tokens)"
+    result["auroc"]["GPT-2 124M (sim) and WebText, 63 tokens"] = aurocs([web], "GPT-2 sim")
     for setting in SETTINGS:
-        result["auroc"][f"own text, {setting}"] = {
-            each: {"here": auroc(values("held-out human", each), values(f"own {setting}", each))} for each in names
-        }
+        result["auroc"][f"own text, {setting}"] = aurocs(held, f"own {setting}")
     kinds = {
         "news (XSum, BBC)": "xsum human",
         "encyclopedia (SQuAD, Wikipedia)": "squad human",
-        "web (WebText, 63 tokens)": "WebText human",
         **{of.removeprefix("domain "): of for of in work.names("domain ")},
     }
     generated = ["xsum sampled", "squad sampled", "GPT-2 sim", *(f"own {each}" for each in SETTINGS)]
@@ -333,45 +301,57 @@ def report(work: Work, calibration: Calibration, name: str) -> None:
             return called(work.rows(of), calibration, rate)
 
         return {
-            "same kind, halves of the calibration": halves(calibration, rate),
+            "held-out human text, each judged by all others": called_by_others(work.rows(*held), rate, own_domain=True),
+            "held-out human text, each judged by the other domains": called_by_others(
+                work.rows(*held), rate, own_domain=False
+            ),
             "human text of other kinds": {kind: told(of) for kind, of in kinds.items()},
             "generated": {of: told(of) for of in generated},
             "own text, top-k 40, after": {of.removeprefix("attack "): told(of) for of in work.names("attack ")},
         }
 
-    result["verdicts"] = {f"at {rate:.0%}": verdicts(rate) for rate in (0.05, 0.01)}
-    write_json(FOLDER / "results" / "detection.json", result)
-    draw(work, calibration, values, name)
-    print(json.dumps({key: result[key] for key in ("auroc", "verdicts")}, indent=1))
+    result["verdicts"] = {f"at {rate:.0%}": verdicts(rate) for rate in RATES}
+    result["demos"] = {
+        name: {
+            "tokens_of_10_100_1000_and_rest": rows[0]["histogram"],
+            "published_of_GPT-2_124M": np.bincount(
+                np.digitize(ranks[: rows[0]["n"]], statistics.BUCKETS), minlength=4
+            ).tolist(),
+            **{
+                f"called_generated_at_{rate:.0%}": called(rows, calibration, rate)["called_generated"] for rate in RATES
+            },
+        }
+        for name, (_, ranks) in published.items()
+        if (rows := work.rows(f"demo {name}"))
+    }
+    return result
 
 
-def draw(work: Work, calibration: Calibration, values: Callable[[str, str], list[float]], name: str) -> None:
+def draw(work: Work, lengths: dict[str, dict[str, float]], name: str) -> None:
     pictures = FOLDER.parent / "docs" / "pictures"
-    curves = []
-    for pair in PUBLISHED:
-        if not work.rows(f"{pair} sampled"):
-            continue
-        x, y = roc(values(f"{pair} human", "curvature"), values(f"{pair} sampled", "curvature"))
-        curves.append(Line(name=f"GPT-2 XL, {pair}", x=x, y=y))
-    for setting in SETTINGS:
-        if not work.rows(f"own {setting}"):
-            continue
-        x, y = roc(values("held-out human", "curvature"), values(f"own {setting}", "curvature"))
-        curves.append(Line(name=f"own, {setting}", x=x, y=y))
+    held = work.names("held-out ")
+
+    def curve(label: str, human: Sequence[str], generated: str) -> Line:
+        x, y = roc(*([row["statistics"]["curvature"] for row in work.rows(*of)] for of in (human, [generated])))
+        return Line(name=label, x=x, y=y)
+
     roc_chart = LineChart(
-        title=f"Curvature under {name}, 200 tokens: share of generated text told over false positives",
+        title=f"Curvature under {name}, up to 200 tokens: share of generated text told over false positives",
         x_label="human texts called generated (log)",
         y_label="generated texts told",
-        lines=curves,
+        lines=[
+            *(curve(f"GPT-2 XL, {pair}", [f"{pair} human"], f"{pair} sampled") for pair in PUBLISHED),
+            *(curve(f"own, {setting}", held, f"own {setting}") for setting in SETTINGS),
+        ],
         log_x=True,
     )
-    lengths = list(calibration.human)
-    told = [
-        Line(name=setting, x=lengths, y=[calibration.power(setting, each, 0.01) for each in lengths])
-        for setting in calibration.generated
-    ]
-    title = f"Share of {name}'s own text told at 1 % false positives, by length"
-    length_chart = LineChart(title=title, x_label="tokens", y_label="told", lines=told, log_x=True)
+    length_chart = LineChart(
+        title=f"Share of {name}'s own text told at 1 % false positives, by length",
+        x_label="tokens",
+        y_label="told",
+        lines=[Line(name=each, x=[int(n) for n in told], y=list(told.values())) for each, told in lengths.items()],
+        log_x=True,
+    )
     write_svg(roc_chart, pictures / "detection-roc.svg")
     write_svg(length_chart, pictures / "detection-length.svg")
 

@@ -257,6 +257,7 @@ class LanguageModel:
         *,
         source: str,
         samples: int = 200,
+        trained: bool = False,
         seed: int = 0,
         progress: Callable[[int, str], None] = lambda done, of: None,
     ) -> "Calibration":
@@ -265,28 +266,32 @@ class LanguageModel:
         Args:
             texts: at least 99, by people, of the kind that is to be judged; each gives one passage.
             source: what they are, for people who read the verdict.
-            samples: texts that the model writes for comparison, half at temperature 1, half with top-k 40.
+            samples: texts that the model writes for comparison, by three settings in turn.
+            trained: train a detector on half of the texts, at least 198 (the extra `detect`), instead of going by the
+                curvature; the model then writes one for each.
             seed: of the passages' places and the samples.
             progress: told how many texts of which sort have been read.
 
         Raises:
             DataError: too few texts.
+            MissingExtraError: a detector is to be trained without scikit-learn.
         """
-        from gpt2.detect import passages
-        from gpt2.detect.calibrating import calibrate_model
+        from gpt2.detect import passages, read
+        from gpt2.detect.calibrating import Author, calibrate_model
 
-        return calibrate_model(
-            passages(texts, self.tokenizer, seed=seed),
-            backend=self.exact_backend(),
-            tokenizer=self.tokenizer,
-            write=lambda prompts, **settings: [each.text for each in self.generate(prompts, **settings)],
+        author = Author(
             name=self.name,
             fingerprint=self.fingerprint(),
-            source=source,
-            samples=samples,
-            seed=seed,
-            progress=progress,
+            tokenizer=self.tokenizer,
+            read=lambda ids: read(self.exact_backend(), self.tokenizer, ids),
+            write=lambda prompts, **settings: [each.text for each in self.generate(prompts, **settings)],
         )
+        human = passages(texts, self.tokenizer, seed=seed)
+        if trained:
+            from gpt2.detect.training import train_detector
+
+            return train_detector(human, author, source=source, seed=seed, progress=progress)
+        return calibrate_model(human, author, source=source, samples=samples, seed=seed, progress=progress)
 
     def fingerprint(self) -> str:
         """Which weights these are, whatever file holds them: a SHA-256."""

@@ -71,7 +71,7 @@ def test_with_a_run_shards_and_an_evaluation(gpt2: Run, folder: Path, tmp_path: 
 
 
 def test_with_a_corpus(gpt2: Run, folder: Path, tmp_path: Path) -> None:
-    for extra in ("py3langid", "zstandard"):
+    for extra in ("py3langid", "pycld2", "zstandard"):
         pytest.importorskip(extra)
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "It was a bright day. " * 20}), encoding="utf-8")
     built = gpt2("corpus", "build", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "corpus"), "--workers", "1",
@@ -93,7 +93,7 @@ def test_with_its_training_text(gpt2: Run, folder: Path, tmp_path: Path) -> None
     assert ran.code == 0, ran.err
     assert ran.out.startswith('---\nlicense: "mit"\nlanguage: "en"\n')
     assert "\n## From its makers\n\nWe made it for a class.\n" in ran.out
-    assert "| a book | 1 | " in ran.out
+    assert "| a book | CC0-1.0 | 1 | " in ran.out
     assert "20 samples of 32 tokens" in ran.out
     assert "| woman | 2 / 3 | " in ran.out
     assert "not measured" not in ran.out

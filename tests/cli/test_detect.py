@@ -40,6 +40,16 @@ def test_text_may_come_from_anywhere(detect, tmp_path: Path) -> None:
     assert [Path(line["file"]).name for line in lines] == ["a.txt", "b.md"]
 
 
+def test_of_several_files_empty_ones_are_left_out(detect, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text(TEXT, encoding="utf-8")
+    ran = detect(str(tmp_path))
+    assert ran.code == 0
+    assert "a.txt is empty and left out" in ran.err
+    assert [line.partition(": ")[0] for line in ran.out.splitlines() if line[0] != " "] == [str(tmp_path / "b.txt")]
+    assert "the text is empty" in detect(str(tmp_path / "a.txt")).err
+
+
 @pytest.fixture(scope="module")
 def calibration(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of repetitive texts: the tiny model knows none, so only that it is made and read is tested here."""
@@ -82,6 +92,7 @@ def test_what_cannot_be_done(detect, tmp_path: Path) -> None:
         (("",), 1, "the text is empty"),
         ((str(tmp_path),), 2, "no .txt or .md file"),
         (("--calibrate", str(tmp_path)), 2, "belong together"),
+        ((TEXT, "--calibrate", str(tmp_path), "--out", str(tmp_path / "c")), 2, "only --watermark takes a TEXT"),
         (("--calibrate", str(tmp_path), "--out", str(tmp_path / "c")), 1, "holds no file that can be read"),
         ((TEXT, "--rate", "0.7"), 2, "0.7"),
     ]:

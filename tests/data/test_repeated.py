@@ -60,8 +60,10 @@ def test_passages_are_those_of_a_plain_search(train: list[Path]) -> None:
     assert found.frequent[0].samples == 2  # the ten words that two samples share
     assert set(found.frequent[0].text.split()) <= set(words[0][30:40])
     assert (found.documents, found.text_bytes) == (12, sum(map(len, DOCUMENTS)))
-    assert found.licences["MIT"][0] == 4
-    assert found.sources["github.com/o/1"] == (6, sum(map(len, DOCUMENTS[1::2])))
+    by_licence = {licence: pair for (source, licence), pair in found.sources.items() if source == "github.com/o/1"}
+    assert sum(pair[0] for pair in by_licence.values()) == 6
+    assert sum(pair[1] for pair in by_licence.values()) == sum(map(len, DOCUMENTS[1::2]))
+    assert sum(pair[0] for (_, licence), pair in found.sources.items() if licence == "MIT") == 4
 
 
 def test_how_often_a_passage_stands_in_the_text(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_how_often_a_passage_stands_in_the_text(tmp_path: Path) -> None:
     assert found.frequent[0].times == 3
     assert (found.longest[0].text, found.longest[0].times) == ("one two three four", 2)
     assert (found.ngrams, found.found) == (3, 2)
-    assert found.sources["a.txt"][0] == 1
+    assert found.sources["a.txt", ""][0] == 1
 
 
 def test_workers_change_nothing(train: list[Path]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from gpt2.detect import Calibration, Detector, Reading, judge, training
+from gpt2.detect import Calibration, Detector, Reading, judge
+from gpt2.detect.calibrating import Author
 from gpt2.detect.trained import FEATURES, terms_of
+from gpt2.detect.training import train_detector
 from gpt2.errors import DataError, FormatError, MissingExtraError
 from gpt2.tokenizer import Tokenizer
 
@@ -40,25 +42,23 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def trained(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Calibration:
-    return train(tokenizer, monkeypatch, 240)
+def trained(tokenizer: Tokenizer) -> Calibration:
+    return train(tokenizer, 240)
 
 
 def words_of(text: str, seed: int, n: int = 60) -> str:
     return " ".join(np.random.default_rng(seed).choice(text.split(), n))
 
 
-def train(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, n: int) -> Calibration:
-    monkeypatch.setattr(training, "read", lambda backend, tokenizer, ids: reading_of(ids))
-    return training.train_detector(
-        (tokenizer.encode(words_of(HUMAN, i)) for i in range(n)),
-        backend=None,  # type: ignore[arg-type]  # read above takes none
-        tokenizer=tokenizer,
-        write=lambda prompts, *, seed, **settings: [words_of(OWN, seed + 1000 * i) for i, _ in enumerate(prompts)],
+def train(tokenizer: Tokenizer, n: int) -> Calibration:
+    author = Author(
         name="tiny",
         fingerprint="f" * 64,
-        source="made up",
+        tokenizer=tokenizer,
+        read=reading_of,
+        write=lambda prompts, *, seed, **settings: [words_of(OWN, seed + 1000 * i) for i, _ in enumerate(prompts)],
     )
+    return train_detector((tokenizer.encode(words_of(HUMAN, i)) for i in range(n)), author, source="made up")
 
 
 def test_words_are_weighed_as_by_scikit_learn() -> None:
@@ -110,9 +110,9 @@ def test_it_comes_back_from_its_file(trained: Calibration, tokenizer: Tokenizer,
 def test_training_without_scikit_learn_names_the_extra(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r"gpt2kit\[detect\]"):
-        train(tokenizer, monkeypatch, 198)
+        train(tokenizer, 198)
 
 
-def test_too_few_texts_train_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_texts_train_nothing(tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match="at least 198"):
-        train(tokenizer, monkeypatch, 197)
+        train(tokenizer, 197)

@@ -106,7 +106,7 @@ def test_nothing_given_becomes_more_than_text(hostile: str) -> None:
         base_model=hostile,
         notes=[hostile],
         tokenizer={"Kind": hostile},
-        training=sections.training(run, STEPS, model=SHAPE),
+        training=sections.training([(run, STEPS)], model=SHAPE),
         data=data,
         evaluation=sections.evaluation(result(hostile), model=SHAPE, files_sha256="aa"),
         samples=[("Once", hostile)],
@@ -156,7 +156,7 @@ def test_a_sample_stays_as_it_is_in_a_fence_it_cannot_close() -> None:
 
 
 def test_a_run_is_told_by_its_figures() -> None:
-    text = sections.training(RUN, STEPS, model=SHAPE)
+    text = sections.training([(RUN, STEPS)], model=SHAPE)
     for said in (
         "Began from: gpt2\n",
         "Steps taken: 40\n",
@@ -169,9 +169,25 @@ def test_a_run_is_told_by_its_figures() -> None:
     assert "| 1 | 500 |" in text
     assert "| 40 | 20,000 |" in text
     assert "how well it learned is not known" in sections.training(
-        RUN, [{"step": 1, "tokens": 1, "seconds": 1, "loss": 2.0}], model=SHAPE
+        [(RUN, [{"step": 1, "tokens": 1, "seconds": 1, "loss": 2.0}])], model=SHAPE
     )
-    assert "no step of the run is recorded" in sections.training(RUN, [], model=SHAPE)
+    assert "no step of the run is recorded" in sections.training([(RUN, [])], model=SHAPE)
+
+
+def test_several_runs_are_told_in_their_order() -> None:
+    text = sections.training([(RUN, STEPS), (RUN | {"start": {"model": "first"}}, STEPS)], model=SHAPE)
+    assert text.index("### Run 1 of 2") < text.index("Began from: gpt2\n") < text.index("### Run 2 of 2")
+    assert text.index("### Run 2 of 2") < text.index("Began from: first\n")
+    operations = 6 * CONFIG.parameters * 20_000
+    assert text.count(f"a parameter and token: {operations:.2g}\n") == 2
+
+
+def test_a_calibration_says_what_it_tells() -> None:
+    made_from = {"human": "essays", "human_texts": 120, "generated_texts": 30}
+    text = sections.detection(made_from, [("tokens", "human texts", "told: top-k 40"), ("25", "120", "7%")])
+    assert "120 human texts (essays)" in text
+    assert "| 25 | 120 | 7% |" in text
+    assert "| tokens | human texts | told\\: top-k 40 |" in text
 
 
 def test_an_evaluation_stands_beside_the_paper() -> None:
@@ -181,20 +197,23 @@ def test_an_evaluation_stands_beside_the_paper() -> None:
     assert "the first 20 examples of each only" in text
     assert "for want of data: Penn Treebank" in text
     assert "very files" in text
+    with_error = result()
+    with_error["benchmarks"]["lambada"]["standard_errors"] = {"perplexity": 10.0}
+    assert "| 99.5 ± 20 |" in sections.evaluation(with_error, model=SHAPE, files_sha256="aa")
     assert "on other files" in sections.evaluation(result(), model=SHAPE, files_sha256="bb")
 
 
 def test_records_of_another_model_or_kind_are_refused() -> None:
     other = {**SHAPE, "n_embd": 32}
     with pytest.raises(DataError, match="another model, whose n_embd is 16 and not 32"):
-        sections.training(RUN, STEPS, model=other)
+        sections.training([(RUN, STEPS)], model=other)
     with pytest.raises(DataError, match="another model"):
         sections.evaluation(result(), model=other, files_sha256="")
     for wrong in ({}, {"model": 3}, {"model": {}, "settings": []}, [], None, "text"):
         with pytest.raises(DataError, match="not what this package writes"):
             sections.evaluation(wrong, model=SHAPE, files_sha256="")  # pyright: ignore[reportArgumentType]
         with pytest.raises(DataError, match="not what this package writes"):
-            sections.training(wrong, STEPS, model=SHAPE)  # pyright: ignore[reportArgumentType]
+            sections.training([(wrong, STEPS)], model=SHAPE)  # pyright: ignore[reportArgumentType]
         with pytest.raises(DataError, match="not what this package writes"):
             sections.corpus(wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match="another vocabulary"):
@@ -202,10 +221,13 @@ def test_records_of_another_model_or_kind_are_refused() -> None:
 
 
 def test_of_its_training_text() -> None:
-    counts = {f"github.com/books/{i}": (1, 100) for i in range(5)} | {"github.com/a/b": (2, 900), "": (1, 10)}
-    text = training.sources(8, 1410, counts, {"CC0": (8, 1410)})
-    assert "| github.com/books/\\* \\(5\\) | 5 | 500 |" in text
-    assert "| not stated | 1 | 10 |" in text
+    counts = {(f"github.com/books/{i}", "CC0"): (1, 100) for i in range(5)}
+    counts |= {("github.com/a/b", "CC0"): (2, 900), ("", ""): (1, 10), ("github.com/books/5", "MIT"): (1, 5)}
+    text = training.sources(9, 1415, counts)
+    assert "| github.com/books/\\* \\(5\\) | CC0 | 5 | 500 |" in text
+    assert "| github.com/books/5 | MIT | 1 | 5 |" in text
+    assert "| not stated | not stated | 1 | 10 |" in text
+    assert "| CC0 | 7 | 1,400 |" in text
     near = training.groups({"man": (4, {"home": 1})}, {"man": (50, {"home": 20})}, window=20, settings="so")
     assert "| man | 4 / 50 | 0% / 0% |" in near
     assert "| 25% / 40% |" in near

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
 
 
-def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples: int | None) -> None:
+def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples: int, trained: bool) -> None:
     """Make a calibration of the texts of a folder and write it; a table says what it can tell.
 
     Args:
@@ -20,30 +20,18 @@ def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples
         folder: or a file of human texts.
         out: the file to write.
         limit: of the texts, the first so many.
-        samples: texts that the model writes for comparison; None trains a detector, with one for each human text.
+        samples: texts that the model writes for comparison.
+        trained: train a detector; then the model writes one for each human text.
     """
-    from gpt2.detect import passages
-    from gpt2.detect.training import train_detector
-
     texts = _texts(folder, limit)
     with StatusLine() as line:
-
-        def tell(done: int, of: str) -> None:
-            line.show(lambda: f"{done:,} {of}")
-
-        if samples is not None:
-            made = model.calibrate(texts, source=folder.name, samples=samples, progress=tell)
-        else:
-            made = train_detector(
-                passages(texts, model.tokenizer, seed=0),
-                backend=model.exact_backend(),
-                tokenizer=model.tokenizer,
-                write=lambda prompts, **settings: [each.text for each in model.generate(prompts, **settings)],
-                name=model.name,
-                fingerprint=model.fingerprint(),
-                source=folder.name,
-                progress=tell,
-            )
+        made = model.calibrate(
+            texts,
+            source=folder.name,
+            samples=samples,
+            trained=trained,
+            progress=lambda done, of: line.show(lambda: f"{done:,} {of}"),
+        )
     made.write(out)
     output.write(output.table(table_of(made), right=range(2 + len(made.generated))) + "\n")
 

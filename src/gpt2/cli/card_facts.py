@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from gpt2.report.card import PROMPTS, Described
 
 if TYPE_CHECKING:
     from gpt2.checkpoint import Checkpoint
+    from gpt2.detect import Calibration
 
 _LIMIT_BYTES = 256 << 20  # of a record; an evaluation holds a score of every example
 
@@ -40,9 +42,9 @@ def described(name: str, found: "Checkpoint") -> Described:
 
 
 def with_records(
-    known: Described, found: "Checkpoint", *, run: Path | None, corpus: Path | None, evaluation: Path | None
+    known: Described, found: "Checkpoint", *, runs: Sequence[Path], corpus: Path | None, evaluation: Path | None
 ) -> Described:
-    """The same with what a run, a corpus and an evaluation say.
+    """The same with what runs, a corpus, an evaluation, and a calibration beside the model say.
 
     Raises:
         DataError: one of them is not what it should be, or of another model.
@@ -51,12 +53,11 @@ def with_records(
     from gpt2.report import card_sections as sections
 
     shape: dict[str, Any] = {**asdict(known.config), "parameters": known.config.parameters}
-    if run is not None:
-        folder = run if (run / "config.toml").is_file() else run / "run"
-        config = _toml(folder / "config.toml")
-        steps = files.read_journal(folder / "metrics.jsonl")
-        known = replace(known, training=sections.training(config, steps, model=shape))
-        base = config["start"]["model"].removeprefix(f"{hub.PUBLISHER}/")
+    if runs:
+        folders = [run if (run / "config.toml").is_file() else run / "run" for run in runs]
+        records = [(_toml(each / "config.toml"), files.read_journal(each / "metrics.jsonl")) for each in folders]
+        known = replace(known, training=sections.training(records, model=shape))
+        base = records[0][0].get("start", {}).get("model", "").removeprefix(f"{hub.PUBLISHER}/")
         known = replace(known, base_model=f"{hub.PUBLISHER}/{base}" if base in PUBLISHED else None)
     if corpus is not None:
         known = replace(known, data=_data(corpus, None if known.tokenizer is None else found.tokenizer().hash))
@@ -67,6 +68,11 @@ def with_records(
         known = replace(
             known, evaluation=sections.evaluation(result, model=shape, files_sha256=hash_of_model(found.path))
         )
+    calibration = _calibration(found)
+    if calibration is not None:
+        from gpt2.cli.calibrating import table_of
+
+        known = replace(known, detection=sections.detection(calibration.made_from, table_of(calibration)))
     return known
 
 
@@ -98,6 +104,16 @@ def _tokenizer(found: "Checkpoint") -> dict[str, object] | None:
         "Tokens": tokenizer.vocab_size,
         "SHA-256": tokenizer.hash,
     }
+
+
+def _calibration(found: "Checkpoint") -> "Calibration | None":
+    """That in the model's folder, if it was made with these weights."""
+    from gpt2.checkpoint import fingerprint
+    from gpt2.detect import CALIBRATION, Calibration
+
+    path = found.folder / CALIBRATION
+    made = Calibration.read(path) if path.is_file() else None
+    return made if made is not None and made.fingerprint == fingerprint(found.weights) else None
 
 
 def _data(folder: Path, tokenizer: str | None) -> str:

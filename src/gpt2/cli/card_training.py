@@ -69,7 +69,7 @@ def with_training(
     base = {group: (near.mentions, near.near) for group, near in found.near.items()}
     return replace(
         known,
-        data=known.data or sections.sources(found.documents, found.text_bytes, found.sources, found.licences),
+        data=known.data or sections.sources(found.documents, found.text_bytes, found.sources),
         repeated=sections.repeated(
             n=found.n,
             samples=samples,

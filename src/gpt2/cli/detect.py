@@ -72,9 +72,10 @@ def detect(
         gpt2 detect --new-key mine.key
         gpt2 generate "Once upon a time" --watermark mine.key | gpt2 detect --watermark mine.key
     """
-    if sum(given is not None for given in (calibrate, train, watermark, new_key)) > 1 or (new_key and text):
+    human = calibrate or train
+    if sum(given is not None for given in (calibrate, train, watermark, new_key)) > 1 or ((human or new_key) and text):
         raise click.UsageError(
-            "--calibrate, --train, --watermark and --new-key are different tasks, and --new-key takes no TEXT."
+            "--calibrate, --train, --watermark and --new-key are different tasks, and only --watermark takes a TEXT."
         )
     if calibration is not None and watermark is not None:
         raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
@@ -88,14 +89,13 @@ def detect(
             "%s: a new key for --watermark of generate, serve and detect. Keep it secret, and keep a copy", new_key
         )
         return
-    human = calibrate or train
     if (human is None) != (out is None):
         raise click.UsageError("--calibrate or --train FOLDER and --out FILE belong together: give both.")
     if human is not None and out is not None:
         from gpt2.cli.calibrating import make
 
         with choice.load(auto_weights="fp32") as model:
-            make(model, human, out, limit=limit, samples=None if train else samples)
+            make(model, human, out, limit=limit, samples=samples, trained=train is not None)
         return
     texts = list(texts_of(text, errors=errors))
     if watermark is not None:

@@ -25,7 +25,7 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
         files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
         if not files:
             raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
-        yield from ((str(file), reading.read_file(file, errors=errors)) for file in files)
+        yield from _texts_of_files(files, errors=errors)
         return
     given = reading.read_text(text, errors=errors)
     if text and _FILE_NAME.fullmatch(text):
@@ -33,6 +33,16 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
     if given is None:
         raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
     yield None, given
+
+
+def _texts_of_files(files: list[Path], *, errors: str) -> Iterator[tuple[str, str]]:
+    """Of several files empty ones are left out, for they are no reason to judge none of the rest."""
+    for file in files:
+        found = reading.read_file(file, errors=errors)
+        if len(files) > 1 and not found.strip():
+            log.warning("%s is empty and left out", file)
+            continue
+        yield str(file), found
 
 
 def shown(found: "Verdict", where: str) -> str:

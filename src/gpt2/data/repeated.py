@@ -69,7 +69,7 @@ class Repeated:
         longest: the longest common passages, each sample once, longest first.
         frequent: n-grams of the training text that most samples contain, most first.
         documents, text_bytes: of the training text.
-        sources, licences: name -> documents and bytes, as the records of JSON Lines state them.
+        sources: source and licence, as the records of JSON Lines state them -> documents and bytes.
         near: group -> what stands near it in the training text.
     """
 
@@ -82,8 +82,7 @@ class Repeated:
     frequent: tuple[Passage, ...]
     documents: int
     text_bytes: int
-    sources: Mapping[str, tuple[int, int]]
-    licences: Mapping[str, tuple[int, int]]
+    sources: Mapping[tuple[str, str], tuple[int, int]]
     near: Mapping[str, Near]
 
 
@@ -164,7 +163,6 @@ def find_repeated(
         documents=total.documents,
         text_bytes=total.text_bytes,
         sources=_by_bytes(total.sources),
-        licences=_by_bytes(total.licences),
         near={group: Near(mentions=total.mentions[group], near=dict(total.near[group])) for group in job.groups},
     )
 
@@ -193,8 +191,7 @@ class _Seen:
     runs: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     documents: int = 0
     text_bytes: int = 0
-    sources: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    licences: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    sources: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
     mentions: Counter[str] = field(default_factory=Counter[str])
     near: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict[str, Counter[str]](Counter[str]))
 
@@ -209,7 +206,6 @@ class _Seen:
         self.documents += other.documents
         self.text_bytes += other.text_bytes
         self.sources += other.sources
-        self.licences += other.licences
         self.mentions += other.mentions
         for group, counts in other.near.items():
             self.near[group] += counts
@@ -235,9 +231,8 @@ def _search(source: str) -> _Seen:
         n_bytes = len(text.encode("utf-8", "surrogatepass"))
         seen.documents += 1
         seen.text_bytes += n_bytes
-        for counts, name in ((seen.sources, origin), (seen.licences, licence)):
-            counts[name, "documents"] += 1
-            counts[name, "bytes"] += n_bytes
+        seen.sources[origin, licence, "documents"] += 1
+        seen.sources[origin, licence, "bytes"] += n_bytes
         _look_up(words, job, seen)
         for group, categories in count_near(words, job.groups, job.categories) if job.groups else ():
             seen.mentions[group] += 1
@@ -281,7 +276,7 @@ def _records(source: str, on_read: Callable[[int], None]) -> Iterator[tuple[str,
                 raise DataError(f"{source}, line {number} cannot be read: it is no object with a text.") from None
 
 
-def _by_bytes(counts: "Counter[tuple[str, str]]") -> dict[str, tuple[int, int]]:
-    names = {name for name, _ in counts}
-    rows = [(name, (counts[name, "documents"], counts[name, "bytes"])) for name in names]
+def _by_bytes(counts: "Counter[tuple[str, str, str]]") -> dict[tuple[str, str], tuple[int, int]]:
+    names = {(source, licence) for source, licence, _ in counts}
+    rows = [(name, (counts[*name, "documents"], counts[*name, "bytes"])) for name in names]
     return dict(sorted(rows, key=lambda row: (-row[1][1], row[0])))

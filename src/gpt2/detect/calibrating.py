@@ -2,14 +2,13 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Protocol
+from typing import Any, Protocol
 
-from gpt2.backends.seam import Backend
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
 from gpt2.detect.normalise import normalise
 from gpt2.detect.reading import Reading
-from gpt2.detect.reading import read as read_tokens
 from gpt2.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
@@ -32,6 +31,36 @@ class Write(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Author:
+    """The model whose texts are to be told.
+
+    Attributes:
+        name: for people.
+        fingerprint: of its weights.
+        tokenizer: of both.
+        read: what it makes of a text, in fp32.
+        write: how it continues prompts.
+    """
+
+    name: str
+    fingerprint: str
+    tokenizer: Tokenizer
+    read: Callable[[Sequence[int]], Reading]
+    write: Write
+
+    def own_texts(self, beginnings: Sequence[Sequence[int]], *, seed: int) -> Iterator[tuple[str, Reading]]:
+        """Setting and reading of a continuation of each beginning, the settings taking turns."""
+        prompts = iter([self.tokenizer.decode(ids) for ids in beginnings])
+        length, blank = max(LENGTHS), self.tokenizer.encode(" ")
+        for n_batch, (setting, values) in enumerate(cycle(SETTINGS.items())):
+            batch = list(islice(prompts, _AT_ONCE))
+            if not batch:
+                return
+            for text in self.write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **values):
+                yield setting, self.read(self.tokenizer.encode(text)[:length] or blank)
+
+
 def passages(texts: Iterable[str], tokenizer: Tokenizer, *, seed: int) -> Iterator[list[int]]:
     """One passage of each text, from a place drawn evenly: texts of one author must not count twice."""
     draw = random.Random(seed)
@@ -44,64 +73,54 @@ def passages(texts: Iterable[str], tokenizer: Tokenizer, *, seed: int) -> Iterat
 
 def calibrate_model(
     human: Iterable[Sequence[int]],
+    author: Author,
     *,
-    backend: Backend,
-    tokenizer: Tokenizer,
-    write: Write,
-    name: str,
-    fingerprint: str,
     source: str,
     samples: int,
-    seed: int,
-    progress: Callable[[int, str], None],
-    read: Callable[[Backend, Tokenizer, Sequence[int]], Reading] = read_tokens,
+    seed: int = 0,
+    progress: Callable[[int, str], None] = lambda done, of: None,
 ) -> Calibration:
-    """See `LanguageModel.calibrate`; `read` may remember what was read before."""
-    beginnings: list[list[int]] = []
+    """Make a calibration by the curvature.
 
-    def read_human() -> Iterator[Reading]:
-        for done, ids in enumerate(human, start=1):
-            if len(beginnings) < samples:
-                beginnings.append(list(ids[:PROMPT_TOKENS]))
-            yield read(backend, tokenizer, ids)
-            progress(done, "human texts")
+    Args:
+        human: one passage of each human text, as `passages` gives them.
+        author: reads them, and writes.
+        source: what the human texts are, for people.
+        samples: how many texts the author writes, after the beginnings of the first of them.
+        seed: of these.
+        progress: told how many texts of which sort are done.
 
-    def read_own() -> dict[str, list[Reading]]:
-        own: dict[str, list[Reading]] = {setting: [] for setting in SETTINGS}
-        for done, (setting, text) in enumerate(write_own(beginnings, tokenizer, write, seed=seed), start=1):
-            ids = tokenizer.encode(text)[: max(LENGTHS)]
-            if ids:
-                own[setting].append(read(backend, tokenizer, ids))
-            progress(done, "texts of the model")
-        return own
-
-    of_humans = list(read_human())  # first, for the beginnings
+    Raises:
+        DataError: too few texts.
+    """
+    beginnings: list[Sequence[int]] = []
+    of_humans: list[Reading] = []
+    for done, ids in enumerate(human, start=1):
+        if len(beginnings) < samples:
+            beginnings.append(ids[:PROMPT_TOKENS])
+        of_humans.append(author.read(ids))
+        progress(done, "human texts")
+    own: dict[str, list[Reading]] = {setting: [] for setting in SETTINGS}
+    for done, (setting, reading) in enumerate(author.own_texts(beginnings, seed=seed), start=1):
+        own[setting].append(reading)
+        progress(done, "texts of the model")
+    made_from = facts_of(source, n_human=len(of_humans), n_own=len(beginnings), seed=seed)
     return calibrate(
         of_humans,
-        read_own(),
-        model=name,
-        fingerprint=fingerprint,
-        made_from={
-            "human": source,
-            "human_texts": len(of_humans),
-            "generated_texts": len(beginnings),
-            "generated_settings": SETTINGS,
-            "generated_prompt_tokens": PROMPT_TOKENS,
-            "seed": seed,
-            "statistic": "curvature",
-        },
+        own,
+        model=author.name,
+        fingerprint=author.fingerprint,
+        made_from=made_from | {"statistic": "curvature"},
     )
 
 
-def write_own(
-    beginnings: Sequence[list[int]], tokenizer: Tokenizer, write: Write, *, seed: int
-) -> Iterator[tuple[str, str]]:
-    """Setting and text of a continuation of each beginning, the settings taking turns."""
-    prompts = iter([tokenizer.decode(ids) for ids in beginnings])
-    length = max(LENGTHS)
-    for n_batch, (setting, values) in enumerate(cycle(SETTINGS.items())):
-        batch = list(islice(prompts, _AT_ONCE))
-        if not batch:
-            return
-        for text in write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **values):
-            yield setting, text
+def facts_of(source: str, *, n_human: int, n_own: int, seed: int) -> dict[str, Any]:
+    """What a calibration says of its texts."""
+    return {
+        "human": source,
+        "human_texts": n_human,
+        "generated_texts": n_own,
+        "generated_settings": SETTINGS,
+        "generated_prompt_tokens": PROMPT_TOKENS,
+        "seed": seed,
+    }

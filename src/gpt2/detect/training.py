@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.backends.seam import Backend
-from gpt2.detect.calibrating import PROMPT_TOKENS, SETTINGS, Write, write_own
+from gpt2.detect.calibrating import PROMPT_TOKENS, Author, facts_of
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
-from gpt2.detect.reading import Reading, read
+from gpt2.detect.reading import Reading
 from gpt2.detect.trained import FEATURES, Detector, features, terms_of
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.tokenizer import Tokenizer
@@ -22,17 +21,11 @@ _LEAST_TEXTS = 198  # half of them measure the rate, and 1 % of fewer than 99 is
 _TERMS = 1 << 16
 _STRENGTHS = tuple(4.0**k for k in range(-3, 4))  # inverse regularisation, 1/64 to 64, as in OpenAI's baseline
 
-Text = tuple[Reading, str]
-
 
 def train_detector(
     human: Iterable[Sequence[int]],
+    author: Author,
     *,
-    backend: Backend,
-    tokenizer: Tokenizer,
-    write: Write,
-    name: str,
-    fingerprint: str,
     source: str,
     seed: int = 0,
     progress: Callable[[int, str], None] = lambda done, of: None,
@@ -41,10 +34,7 @@ def train_detector(
 
     Args:
         human: one passage of each human text, as `passages` gives them.
-        backend: reads both.
-        tokenizer: of the model.
-        write: continues prompts as the model does.
-        name, fingerprint: of the model.
+        author: reads them, and continues the beginning of each.
         source: what the human texts are, for people.
         seed: of the samples and the lengths that texts are cut to.
         progress: told how many texts of which sort are done.
@@ -54,46 +44,38 @@ def train_detector(
         MissingExtraError: scikit-learn is not installed.
     """
     _require_sklearn()
-    given = [list(ids) for ids in human if len(ids) >= PROMPT_TOKENS + LENGTHS[0]]
+    given = [ids for ids in human if len(ids) >= PROMPT_TOKENS + LENGTHS[0]]
     if len(given) < _LEAST_TEXTS:
         raise DataError(
             f"The detector cannot be trained: {len(given):,} human texts reach {PROMPT_TOKENS + LENGTHS[0]} tokens. "
             f"Give at least {_LEAST_TEXTS}: one half trains it, the other measures its error rate."
         )
-    of_humans: list[Text] = []
+    of_humans: list[Reading] = []
     for done, ids in enumerate(given, start=1):
-        of_humans.append(_read(ids[PROMPT_TOKENS:], backend, tokenizer))
+        of_humans.append(author.read(ids[PROMPT_TOKENS:]))
         progress(done, "human texts")
-    of_model: list[Text] = []
-    settings: list[str] = []
-    for setting, text in write_own([ids[:PROMPT_TOKENS] for ids in given], tokenizer, write, seed=seed):
-        of_model.append(_read(tokenizer.encode(text)[: max(LENGTHS)] or tokenizer.encode(" "), backend, tokenizer))
-        settings.append(setting)
-        progress(len(of_model), "texts of the model")
-    detector, strength = _fit(of_humans[::2], of_model[::2], tokenizer, seed=seed)
+    own: list[tuple[str, Reading]] = []
+    for setting, reading in author.own_texts([ids[:PROMPT_TOKENS] for ids in given], seed=seed):
+        own.append((setting, reading))
+        progress(len(own), "texts of the model")
+    trained_on = [reading for _, reading in own[::2]]
+    detector, strength = _fit(of_humans[::2], trained_on, author.tokenizer, seed=seed)
+    fresh: dict[str, list[Reading]] = {setting: [] for setting, _ in own}
+    for setting, reading in own[1::2]:
+        fresh[setting].append(reading)
     return calibrate(
-        (reading for reading, _ in of_humans[1::2]),
-        {
-            setting: [
-                reading for (reading, _), its in zip(of_model[1::2], settings[1::2], strict=True) if its == setting
-            ]
-            for setting in dict.fromkeys(settings)
-        },
-        model=name,
-        fingerprint=fingerprint,
-        made_from={
-            "human": source,
-            "human_texts": len(given),
-            "generated_texts": len(of_model),
-            "generated_settings": SETTINGS,
-            "generated_prompt_tokens": PROMPT_TOKENS,
-            "seed": seed,
+        of_humans[1::2],
+        fresh,
+        model=author.name,
+        fingerprint=author.fingerprint,
+        made_from=facts_of(source, n_human=len(given), n_own=len(own), seed=seed)
+        | {
             "statistic": "trained detector",
-            "trained_on_texts": 2 * len(of_humans[::2]),
+            "trained_on_texts": 2 * len(trained_on),
             "inverse_regularisation": strength,
         },
         detector=detector,
-        decode=tokenizer.decode,
+        decode=author.tokenizer.decode,
     )
 
 
@@ -105,12 +87,8 @@ def _require_sklearn() -> None:
         )
 
 
-def _read(ids: Sequence[int], backend: Backend, tokenizer: Tokenizer) -> Text:
-    return read(backend, tokenizer, ids), tokenizer.decode(ids)
-
-
 def _fit(
-    human: Sequence[Text], generated: Sequence[Text], tokenizer: Tokenizer, *, seed: int
+    human: Sequence[Reading], generated: Sequence[Reading], tokenizer: Tokenizer, *, seed: int
 ) -> tuple[Detector, float]:
     """The regression whose regularisation does best on a fifth of the texts, trained again on all of them."""
     from scipy.sparse import csr_matrix, hstack
@@ -118,21 +96,20 @@ def _fit(
     from sklearn.linear_model import LogisticRegression
 
     draw = random.Random(seed)
-    texts: list[Text] = []
+    texts: list[Reading] = []
     labels: list[int] = []
     for label, some in ((0, human), (1, generated)):
-        for reading, text in some:
-            texts.append((reading, text))
+        for reading in some:
             cut = draw.choice([n for n in LENGTHS if n <= len(reading)] or [len(reading)])
-            texts.append((reading.first(cut), tokenizer.decode(reading.ids_T[:cut].tolist())))
+            texts += [reading, reading.first(cut)]
             labels += [label, label]
     analyzer: Any = _analyse
     vectoriser = TfidfVectorizer(analyzer=analyzer, min_df=3, max_features=_TERMS)
     try:
-        words: Any = vectoriser.fit_transform([text for _, text in texts])
+        words: Any = vectoriser.fit_transform([tokenizer.decode(text.ids_T.tolist()) for text in texts])
     except ValueError:  # no term is left
         raise DataError("The detector cannot be trained: no word occurs in three texts. Give more texts.") from None
-    numbers = np.array([list(features(reading).values()) for reading, _ in texts])
+    numbers = np.array([list(features(text).values()) for text in texts])
     mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
     scale[scale == 0] = 1.0
     x: Any = hstack([words, csr_matrix((numbers - mean) / scale)], format="csr")

@@ -33,7 +33,8 @@ class Described:
         base_model: its id on the hub, where it began from a published model.
         tokenizer: of its vocabulary, facts by name; None where it has none.
         notes: what reading it changed or left out.
-        training, data, evaluation, repeated, groups: Markdown of those sections; None where nothing is known.
+        training, data, evaluation, repeated, groups, detection: Markdown of those sections; None where nothing is
+            known.
         notes_of_maker: Markdown, in the maker's own words and as it is.
         licence, language: of the weights and the text, as the maker states them.
         samples: prompts with their unedited continuations.
@@ -55,6 +56,7 @@ class Described:
     evaluation: str | None = None
     repeated: str | None = None
     groups: str | None = None
+    detection: str | None = None
     notes_of_maker: str = ""
     licence: str | None = None
     language: str | None = None
@@ -76,7 +78,7 @@ def card(model: Described) -> str:
         "How it writes about groups of people": model.groups
         or "Not measured. Language models repeat the prejudices of their training text.",
         "Uses": _USES,
-        "Was a text written by it?": _DETECTING,
+        "Was a text written by it?": "\n\n".join(filter(None, [_DETECTING, model.detection])),
         "Licence": f"The weights: {line(model.licence)}, as their maker states. {_OTHER_LICENCES}"
         if model.licence
         else f"The licence of the weights is not recorded in them; whoever passes them on should write it here. "

@@ -6,6 +6,7 @@ from typing import Any
 from gpt2.config import PUBLISHED
 from gpt2.errors import DataError
 from gpt2.report.markdown import facts, line, table
+from gpt2.report.numbers import readable
 
 _MOST_ROWS = 200
 _SIZES = ("124M", "355M", "774M", "1.5B")
@@ -14,18 +15,21 @@ _COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the
 Record = Mapping[str, Any]
 
 
-def training(config: Record, steps: Sequence[Record], *, model: Record) -> str:
+def training(runs: Sequence[tuple[Record, Sequence[Record]]], *, model: Record) -> str:
     """How a model was trained.
 
     Args:
-        config: the settings of the run, `config.toml`.
-        steps: the objects of its `metrics.jsonl`.
-        model: the shape of the model that the card is of, by the names of `[model]`.
+        runs: of each, in their order, the settings (`config.toml`) and the objects of its `metrics.jsonl`.
+        model: the shape of the model that the card is of, by the names of `[model]`, with its `parameters`.
 
     Raises:
         DataError: they are no record of a run, or of a model of another shape.
     """
-    return _section("the run", lambda: _training(config, steps, model))
+    told = [_section("the run", lambda run=run: _training(*run, model)) for run in runs]
+    if len(told) > 1:
+        told = [f"### Run {number} of {len(told)}\n\n{text}" for number, text in enumerate(told, start=1)]
+    last = "Losses are in nats a token. Which step's weights these are, and the machine it ran on, are not recorded."
+    return "\n\n".join([*told, last])
 
 
 def evaluation(result: Record, *, model: Record, files_sha256: str) -> str:
@@ -40,6 +44,23 @@ def evaluation(result: Record, *, model: Record, files_sha256: str) -> str:
         DataError: it is no such result, or of a model of another shape.
     """
     return _section("the evaluation", lambda: _evaluation(result, model, files_sha256))
+
+
+def detection(made_from: Record, rows: Sequence[Sequence[object]]) -> str:
+    """With which calibration its text is told, and how much of it.
+
+    Args:
+        made_from: what the calibration says of its texts.
+        rows: by length, what is told of the model's own texts; the first has the names of the columns.
+    """
+    return "\n\n".join(
+        [
+            f"A calibration is with the weights, made from {line(made_from.get('human_texts'))} human texts "
+            f"({line(made_from.get('human'))}) and {line(made_from.get('generated_texts'))} of the model. Of these it "
+            "tells, where 1 % of such human texts may be called generated:",
+            table([str(name) for name in rows[0]], rows[1:], right=0),
+        ]
+    )
 
 
 def corpus(stats: Record) -> str:
@@ -83,11 +104,11 @@ def _same_shape(what: str, theirs: Record, model: Record) -> None:
 def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     _same_shape("the run", config["model"], model)
     taken = [step for step in steps if "loss" in step]
-    optim, schedule, base = config["optim"], config["schedule"], config["start"]["model"]
-    rank = config["lora"]["rank"]
+    optim, schedule = config["optim"], config["schedule"]
+    base, lora = config.get("start", {}).get("model"), config.get("lora", {})
     known: dict[str, object] = {
-        "Began from": _name(base) or "random weights",
-        "Trained": f"adapters of rank {rank}, alpha {config['lora']['alpha']:g}" if rank else "all weights",
+        "Began from": _name(base) if base else "random weights",
+        "Trained": f"adapters of rank {lora['rank']}, alpha {lora['alpha']:g}" if lora.get("rank") else "all weights",
         "Optimizer": f"{optim['matrices']} for the matrices, peak learning rate {optim['lr']:g}, "
         f"weight decay {optim['weight_decay']:g}",
         "Schedule": f"{schedule['shape']}, planned for {schedule['tokens']:,} tokens, "
@@ -103,6 +124,7 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     known |= {
         "Steps taken": last["step"],
         "Tokens seen": last["tokens"],
+        "Operations, 6 a parameter and token": f"{6 * model['parameters'] * last['tokens']:.2g}",
         "Seconds in the run": last["seconds"],
         "Loss at the first recorded step": taken[0]["loss"],
         "Loss at the last": last["loss"],
@@ -116,9 +138,6 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
         parts.append(table(["step", "tokens", "held-out loss"], rows, right=0))
     else:
         parts.append("Nothing was held out, or not measured: how well it learned is not known.")
-    parts.append(
-        "Losses are in nats a token. Which step's weights these are, and the machine it ran on, are not recorded."
-    )
     return "\n\n".join(parts)
 
 
@@ -139,14 +158,16 @@ def _evaluation(result: Record, model: Record, files_sha256: str) -> str:
         if "missing" in found:
             missing.append(found["title"])
             continue
+        errors = found.get("standard_errors", {})
         for figure, value in found["figures"].items():
             if figure not in _COUNTS:
                 paper = found["paper"].get(figure, (None,) * len(_SIZES))
-                rows.append((found["title"], figure.replace("_", " "), value, *paper))
+                here = _interval(value, errors[figure]) if errors.get(figure) else value
+                rows.append((found["title"], figure.replace("_", " "), here, *paper))
     limit = f", the first {settings['limit']:,} examples of each only" if settings["limit"] else ""
     parts = [
         f"By `gpt2 evaluate`, weights in {line(measured['weights'])}, data: {line(settings['data'])}{limit}. Beside it "
-        f"the paper's figures for its four sizes ({', '.join(PUBLISHED)}), where it prints them.",
+        f"the paper's figures for its four sizes ({', '.join(PUBLISHED)}), where it prints them; ± is a 95 % interval.",
         table(["benchmark", "figure", "here", *_SIZES], rows, right=2),
         "Measured on the very files that this card is of."
         if measured["sha256"] == files_sha256
@@ -155,6 +176,10 @@ def _evaluation(result: Record, model: Record, files_sha256: str) -> str:
     if missing:
         parts.append(f"Not measured, for want of data: {line(', '.join(missing))}.")
     return "\n\n".join(parts)
+
+
+def _interval(value: float, standard_error: float) -> str:
+    return f"{readable(value)} ± {readable(float(f'{1.96 * standard_error:.2g}'))}"
 
 
 _GIVEN = "As given for this card; that the model read this and nothing else is not checked."

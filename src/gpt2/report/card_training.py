@@ -7,7 +7,8 @@ from gpt2.report.markdown import facts, table
 _MOST_ROWS = 120
 _TOGETHER = 3  # repositories of one owner, from which on they are one row
 
-Counts = Mapping[str, tuple[int, int]]
+Counts = Mapping[tuple[str, str], tuple[int, int]]
+"""Source and licence -> documents and bytes."""
 
 GROUPS: dict[str, frozenset[str]] = {
     "man": frozenset({"man", "men"}),
@@ -41,16 +42,30 @@ def group_prompts() -> list[tuple[str, str]]:
     return [(group, template.format(group)) for group in GROUPS for template in TEMPLATES]
 
 
-def sources(documents: int, n_bytes: int, by_source: Counts, by_licence: Counts) -> str:
+def sources(documents: int, n_bytes: int, counts: Counts) -> str:
     """What the training text says of itself: documents and bytes by source and licence."""
-    return "\n\n".join(
-        [
-            facts({"Documents": documents, "Bytes of text": n_bytes}),
-            _counted("source", _by_owner(by_source)),
-            _counted("licence", by_licence),
-            "As its records state them. That the model read this and nothing else is not checked.",
-        ]
-    )
+    licences: dict[tuple[str, str], tuple[int, int]] = {}
+    for (_, licence), pair in counts.items():
+        licences[licence, ""] = _sum([licences.get((licence, ""), (0, 0)), pair])
+    rows = [
+        (source or "not stated", licence or "not stated", *pair)
+        for (source, licence), pair in _sorted(_by_owner(counts))
+    ]
+    parts = [
+        facts({"Documents": documents, "Bytes of text": n_bytes}),
+        table(["source", "licence", "documents", "bytes"], rows[:_MOST_ROWS], right=2),
+    ]
+    left = [row[3] for row in rows[_MOST_ROWS:]]
+    if left:
+        parts.append(f"And {len(left):,} smaller ones, {sum(left):,} bytes together.")
+    parts += [
+        table(
+            ["licence", "documents", "bytes"],
+            [(name or "not stated", *pair) for (name, _), pair in _sorted(licences)],
+        ),
+        "As its records state them. That the model read this and nothing else is not checked.",
+    ]
+    return "\n\n".join(parts)
 
 
 def repeated(
@@ -130,24 +145,22 @@ def _share(near: Mapping[str, int], name: str, count: int) -> str:
 
 
 def _by_owner(counts: Counts) -> Counts:
-    """Many repositories of one owner as one row."""
-    owners: dict[str, list[str]] = {}
-    for name in counts:
-        owners.setdefault(name.rpartition("/")[0], []).append(name)
-    found: dict[str, tuple[int, int]] = {}
-    for owner, names in owners.items():
+    """Many repositories of one owner under one licence as one row."""
+    owners: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for source, licence in counts:
+        owners.setdefault((source.rpartition("/")[0], licence), []).append((source, licence))
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for (owner, licence), names in owners.items():
         if owner and len(names) > _TOGETHER:
-            documents, n_bytes = (sum(counts[name][k] for name in names) for k in (0, 1))
-            found[f"{owner}/* ({len(names)})"] = (documents, n_bytes)
+            found[f"{owner}/* ({len(names)})", licence] = _sum([counts[name] for name in names])
         else:
             found |= {name: counts[name] for name in names}
-    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+    return found
 
 
-def _counted(what: str, counts: Counts) -> str:
-    rows = [(name or "not stated", documents, n_bytes) for name, (documents, n_bytes) in counts.items()]
-    shown = table([what, "documents", "bytes"], rows[:_MOST_ROWS])
-    left = rows[_MOST_ROWS:]
-    if not left:
-        return shown
-    return f"{shown}\n\nAnd {len(left):,} smaller ones, {sum(row[2] for row in left):,} bytes together."
+def _sum(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(documents for documents, _ in pairs), sum(n_bytes for _, n_bytes in pairs)
+
+
+def _sorted(counts: Counts) -> list[tuple[tuple[str, str], tuple[int, int]]]:
+    return sorted(counts.items(), key=lambda item: (-item[1][1], item[0]))
