@@ -1,6 +1,9 @@
 """The published recipe (AdamW) against the fast one (Muon) on one small network. Writes results/recipes.json.
 
-    python benchmarks/recipes.py --work DIR [--tokens 1000000] [--seeds 1 2 3] [--arms NAME ...]
+    python benchmarks/recipes.py --work DIR [--tokens 1000000] [--seeds 1 2 3]
+    python benchmarks/recipes.py --work DIR --options [--seeds 1 2]
+
+With --options the fast recipe runs with each of the settings that no recipe has, and without: results/options.json.
 
 Needs the corpus in $GPT2_CORPUS. Every arm trains the same network on the same tokens in the same order for a seed.
 Learning rates are searched with the first seed, and the best of each recipe runs with the others. What is done stays
@@ -24,7 +27,7 @@ from gpt2.report import Block, Line, LineChart, Section, page
 from gpt2.tokenizer import Tokenizer, learn
 from gpt2.train.config_files import config_from
 
-RESULT = Path(__file__).parent / "results" / "recipes.json"
+RESULTS = Path(__file__).parent / "results"
 TEXT_CHARACTERS = 24_000_000
 VOCAB_SIZE = 4096
 SEQUENCE_TOKENS = 256
@@ -32,7 +35,7 @@ BATCH_TOKENS = 4096
 MODEL = {"n_layer": 4, "n_head": 2, "n_embd": 128, "n_positions": SEQUENCE_TOKENS, "vocab_size": VOCAB_SIZE}
 PUBLISHED = {
     "optim": {"matrices": "adamw", "betas": [0.9, 0.95], "weight_decay": 0.1, "clip_norm": 1.0},
-    "schedule": {"shape": "cosine", "warmup_fraction": 0.037},
+    "schedule": {"shape": "cosine", "warmup_fraction": 0.037, "sequence": [[0.0, SEQUENCE_TOKENS]]},
 }
 FAST = {
     "optim": {
@@ -43,7 +46,12 @@ FAST = {
         "clip_norm": 0.0,
         "zero_projections": True,
     },
-    "schedule": {"shape": "trapezoid", "decay_fraction": 0.6, "momentum_warmup_steps": 50},
+    "schedule": {
+        "shape": "trapezoid",
+        "decay_fraction": 0.6,
+        "momentum_warmup_steps": 50,
+        "sequence": [[0.0, SEQUENCE_TOKENS]],
+    },
 }
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "published lr 0.001": (PUBLISHED, {"lr": 0.001}),
@@ -51,6 +59,22 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "published lr 0.004": (PUBLISHED, {"lr": 0.004}),
     "fast lr 0.01": (FAST, {"muon_lr": 0.01, "lr": 0.003}),
     "fast lr 0.02": (FAST, {"muon_lr": 0.02, "lr": 0.003}),
+}
+BEST = {"muon_lr": 0.01, "lr": 0.003}
+
+
+def fast_with(optim: dict[str, Any] | None = None, schedule: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"optim": FAST["optim"] | (optim or {}), "schedule": FAST["schedule"] | (schedule or {})}
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "without": (FAST, BEST),
+    "mean of the last tenth": (fast_with({"average_fraction": 0.1}), BEST),
+    "mean of the last third, decay to a fifth": (fast_with({"average_fraction": 0.33}, {"final_fraction": 0.2}), BEST),
+    "batches of 2,048, then 4,096": (fast_with(None, {"batch_stages": [[0.0, 2048], [0.4, 4096]]}), BEST),
+    "sequences of 64, 128, 256": (fast_with(None, {"sequence": [[0.0, 64], [0.3, 128], [0.6, 256]]}), BEST),
+    "decay 0.1": (fast_with({"muon_weight_decay": 0.1}), BEST),
+    "cautious decay 0.1": (fast_with({"muon_weight_decay": 0.1, "muon_cautious": True}), BEST),
 }
 
 
@@ -73,21 +97,21 @@ def corpus(work: Path) -> Path:
     return out
 
 
-def run(work: Path, data: Path, name: str, seed: int, tokens: int, threads: int) -> dict[str, Any]:
-    recipe, rates = ARMS[name]
-    folder = work / f"{name} seed {seed}".replace(" ", "-")
+def run(arguments: argparse.Namespace, data: Path, name: str, seed: int) -> dict[str, Any]:
+    recipe, rates = {**ARMS, **OPTIONS}[name]
+    folder = arguments.work / f"{name} seed {seed}".replace(" ", "-")
     config = config_from(
         {
             "model": MODEL,
             "data": {"folder": str(data / "shards"), "tokenizer": str(data / "vocabulary")},
             "optim": recipe["optim"] | rates,
-            "schedule": recipe["schedule"]
-            | {"tokens": tokens, "batch_tokens": BATCH_TOKENS, "sequence": [[0.0, SEQUENCE_TOKENS]]},
+            "schedule": recipe["schedule"] | {"tokens": arguments.tokens, "batch_tokens": BATCH_TOKENS},
             "run": {
                 "folder": str(folder),
                 "seed": seed,
-                "threads": threads,
-                "validate_every_steps": 10,
+                "threads": arguments.threads,
+                "compile": arguments.compile,
+                "validate_every_steps": arguments.validate_every,
                 "validation_tokens": 32_768,
                 "checkpoint_every_steps": 100,
                 "keep": 1,
@@ -141,6 +165,21 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def compare_options(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """Each option with every seed; what is gained is the loss without it, minus the loss with it."""
+    runs: list[dict[str, Any]] = []
+    for seed in arguments.seeds:
+        for name in OPTIONS:
+            runs.append(run(arguments, data, name, seed))
+            print(f"{name}, seed {seed}: {runs[-1]['final_loss']:.4f}", flush=True)
+    without = {r["seed"]: r for r in runs if r["arm"] == "without"}
+    gains = {
+        name: [round(without[r["seed"]]["final_loss"] - r["final_loss"], 4) for r in runs if r["arm"] == name]
+        for name in OPTIONS
+    }
+    return {"seeds": arguments.seeds, "loss_without_minus_loss_with": gains, "runs": runs}
+
+
 def curves(result: dict[str, Any]) -> str:
     """The held-out loss of the best arms, over tokens and over time, as a page."""
     charts: list[Block] = []
@@ -163,6 +202,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--validate-every", type=int, default=10, help="steps")
+    parser.add_argument("--compile", action="store_true", help="have the blocks compiled")
+    parser.add_argument("--options", action="store_true", help="try the settings that no recipe has")
     parser.add_argument("--page", type=Path, help="also write the curves as a page")
     parser.add_argument("--busy", action="store_true", help="note in the result that other work ran beside it")
     chosen = parser.parse_args()
@@ -170,21 +212,24 @@ def main() -> None:
         print("left out: it takes an hour and needs the corpus; say --work DIR, with GPT2_CORPUS set")
         return
     data = corpus(chosen.work)
-    first, *others = chosen.seeds
-    runs = [run(chosen.work, data, name, first, chosen.tokens, chosen.threads) for name in ARMS]
-    for seed in others:
-        for name in summary(runs)["best"].values():
-            runs.append(run(chosen.work, data, name, seed, chosen.tokens, chosen.threads))
-            print(f"{name}, seed {seed}: {runs[-1]['final_loss']:.4f}")
-    result = {
-        "command": f"python benchmarks/recipes.py --tokens {chosen.tokens} --threads {chosen.threads}",
+    about = {
+        "command": f"python benchmarks/recipes.py --tokens {chosen.tokens} --threads {chosen.threads}"
+        + (" --options" if chosen.options else ""),
         "machine": facts(),
         "busy": chosen.busy,
         "model": MODEL,
-        "summary": summary(runs),
-        "runs": runs,
     }
-    write_json(RESULT, result)
+    if chosen.options:
+        write_json(RESULTS / "options.json", about | compare_options(chosen, data))
+        return
+    first, *others = chosen.seeds
+    runs = [run(chosen, data, name, first) for name in ARMS]
+    for seed in others:
+        for name in summary(runs)["best"].values():
+            runs.append(run(chosen, data, name, seed))
+            print(f"{name}, seed {seed}: {runs[-1]['final_loss']:.4f}")
+    result = about | {"summary": summary(runs), "runs": runs}
+    write_json(RESULTS / "recipes.json", result)
     if chosen.page:
         write_text(chosen.page, curves(result))
     print(json.dumps(result["summary"], indent=2))

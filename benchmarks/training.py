@@ -11,6 +11,7 @@ engines can be measured one by one on a machine that is quiet for a minute at a 
 """
 
 import argparse
+import itertools
 import json
 import logging
 import resource
@@ -42,7 +43,6 @@ from gpt2.train.step import Learner
 RESULTS = Path(__file__).parent / "results"
 SHAPES = {"30m": (6, 6, 384), "51m": (8, 8, 512), "124m": (12, 12, 768)}
 SEQUENCE = 1024
-HELD_OUT_SEQUENCES = 16
 SHARD_HEADER_BYTES = 1024
 Ids = np.ndarray
 Step = Callable[[Ids, Ids], float]
@@ -145,7 +145,7 @@ def loop(arguments: argparse.Namespace, model: Any, loss_of: Any, optimizer: Any
 
 def tokens(arguments: argparse.Namespace) -> Ids:
     """The tokens of the shard, or random ones: enough for every step and what is held out."""
-    n = (arguments.steps + 2) * arguments.batch_tokens + HELD_OUT_SEQUENCES * SEQUENCE + 1
+    n = (arguments.steps + arguments.warmup) * arguments.batch_tokens + arguments.held_out * SEQUENCE + 1
     if arguments.tokens is None:
         return np.random.default_rng(0).integers(50257, size=n)
     ids = np.fromfile(arguments.tokens, np.uint16, offset=SHARD_HEADER_BYTES).astype(np.int64)
@@ -159,15 +159,17 @@ def sequences(ids: Ids, at: int, n: int) -> tuple[Ids, Ids]:
 
 
 def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each step after the first two, which compile."""
+    """Seconds of each step after the first ones, which compile and warm up; then the loss of what was held out."""
     cuda = arguments.device.startswith("cuda")
     ids, n = tokens(arguments), arguments.batch_tokens
+    sizes = [arguments.warmup_tokens or n] * arguments.warmup + [n] * arguments.steps
+    begins = list(itertools.accumulate(sizes, initial=0))
     began = time.perf_counter()
-    losses = [engine.step(*sequences(ids, i * n, n)) for i in range(2)]
+    losses = [engine.step(*sequences(ids, begins[i], sizes[i])) for i in range(arguments.warmup)]
     compiling = time.perf_counter() - began
     seconds = []
-    for i in range(2, arguments.steps + 2):
-        inputs, targets = sequences(ids, i * n, n)
+    for i in range(arguments.warmup, len(sizes)):
+        inputs, targets = sequences(ids, begins[i], n)
         if cuda:
             torch.cuda.synchronize()
         began = time.perf_counter()
@@ -186,18 +188,19 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         run = load_config(arguments.recipe, ["run.dtype=" + ("fp32" if arguments.fp32 else "auto")]).run
         peak = measured_peak_flops(choose_precision(run))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kept = (HELD_OUT_SEQUENCES - 1) * SEQUENCE  # the last sequence may lack a token that follows
+    kept = arguments.held_out * SEQUENCE
     held_out = engine.held_out(*sequences(ids, ids.size - kept - 1, kept))
     return {
         "engine": arguments.label or arguments.engine,
         "tokens_per_second": round(rate, 1),
         "mfu": round(rate * load / peak, 4) if peak else None,
         "peak_bytes": memory,
-        "first_two_steps_seconds": round(compiling, 1),
+        "first_steps": arguments.warmup,
+        "first_steps_seconds": round(compiling, 1),
         "seconds": [round(s, 4) for s in seconds],
         "losses": [round(x, 4) for x in losses],
         "rows_of_the_loss": engine.rows,
-        "tokens_seen": len(losses) * n,
+        "tokens_seen": begins[-1],
         "held_out_loss": round(held_out, 4),
         "peak_flops": peak,
     }
@@ -211,6 +214,9 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--micro-batch-tokens", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2, help="steps before those that are measured")
+    parser.add_argument("--warmup-tokens", type=int, default=0, help="of each of these; 0: as of the others")
+    parser.add_argument("--held-out", type=int, default=15, help="sequences at the end of the tokens")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--fp32", action="store_true", help="the peers without autocast")
     parser.add_argument("--nanogpt", type=Path, help="a checkout")
@@ -227,7 +233,8 @@ def main() -> None:
             print(json.dumps(measure(engine, arguments)))
         return
     rows = []
-    said = " ".join(["python benchmarks/training.py", *sys.argv[1:]])
+    places = {str(arguments.tokens): "SHARD", str(arguments.nanogpt): "CHECKOUT"}  # of this machine alone
+    said = " ".join(["python benchmarks/training.py", *(places.get(word, word) for word in sys.argv[1:])])
     for engine in arguments.engines:
         if engine == "nanogpt" and not arguments.nanogpt:
             print("nanogpt: left out, no --nanogpt CHECKOUT", file=sys.stderr)

@@ -23,7 +23,7 @@ from gpt2.train import Finetuned, LoraConfig, TensorBoard, WeightsAndBiases, fin
 from gpt2.train import finetune as facade
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
-from gpt2.train.finetune import choose_config, fit_memory
+from gpt2.train.finetune import choose_config
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.objective import Objective
 from gpt2.train.precision import Precision
@@ -301,22 +301,6 @@ def test_the_recipe_follows_the_text() -> None:
     assert chosen(200_000, "optim.lr=0.5").optim.lr == 0.5
     with pytest.raises(ConfigError, match=r"Did you mean optim\.lr"):
         chosen(200_000, "optim.l=0.5")
-
-
-def test_memory_that_is_short_is_said_before_it_starts(monkeypatch: pytest.MonkeyPatch, make_config: Make) -> None:
-    from gpt2 import machine
-    from gpt2.train import finetune as _  # noqa: F401
-
-    config = make_config(run={"micro_batch_tokens": 0}, model={"n_positions": 1024})
-    said: list[str] = []
-    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 1 << 40)
-    assert fit_memory(config, said.append) == config
-    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 405_000_000)
-    smaller = fit_memory(config, said.append).run.micro_batch_tokens
-    assert 0 < smaller < 2048 and "instead of 2,048" in said[-1]
-    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 1)
-    with pytest.raises(TrainingError, match=r"0\.4 GB are needed, and 0\.0 GB are free\. Try --lora"):
-        fit_memory(config, said.append)
 
 
 def test_what_cannot_be_finetuned_is_said(base: Path, data: Path, tmp_path: Path) -> None:

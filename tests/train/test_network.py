@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.train.test_parallel import PROGRAM as DYING
 
 from gpt2.files import read_journal
 from gpt2.train import TrainConfig, pretrain, to_toml
@@ -46,6 +46,29 @@ def ip(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["ip", *arguments], capture_output=True, check=False)
 
 
+def losses(config: TrainConfig) -> list[float]:
+    """Of every step and every validation, in order."""
+    rows = read_journal(Path(config.run.folder) / "metrics.jsonl")
+    found = itertools.chain.from_iterable((row.get("loss"), row.get("validation_loss")) for row in rows)
+    return [loss for loss in found if loss is not None]
+
+
+def both(machines: list[tuple[str, str]], commands: list[list[str]], variables: list[dict[str, str]]) -> None:
+    """Run a command on each machine and wait until both have ended well."""
+    with contextlib.ExitStack() as running:
+        started: list[subprocess.Popen[str]] = []
+        for (name, end), command, of_its_own in zip(machines, commands, variables, strict=True):
+            here = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": end} | of_its_own
+            command = ["ip", "netns", "exec", name, *command]
+            started.append(
+                running.enter_context(subprocess.Popen(command, env=here, stderr=subprocess.PIPE, text=True))
+            )
+            running.callback(started[-1].kill)
+        for process in started:
+            _, told = process.communicate(timeout=300)
+            assert process.returncode == 0, told[-2000:]
+
+
 @pytest.mark.long
 def test_two_machines_take_the_steps_of_one(
     make_config: Callable[..., TrainConfig], tmp_path: Path, machines: list[tuple[str, str]]
@@ -58,22 +81,31 @@ def test_two_machines_take_the_steps_of_one(
     recipe = tmp_path / "run.toml"
     recipe.write_text(to_toml(together), encoding="utf-8")
     launched = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    launched |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29500", "OMP_NUM_THREADS": "1"}
-    with contextlib.ExitStack() as running:
-        ranks: list[subprocess.Popen[str]] = []
-        for rank, (name, end) in enumerate(machines):
-            command = ["ip", "netns", "exec", name, sys.executable, "-c", PROGRAM, str(recipe)]
-            here = {**os.environ, **launched, "RANK": str(rank), "GLOO_SOCKET_IFNAME": end}
-            ranks.append(running.enter_context(subprocess.Popen(command, env=here, stderr=subprocess.PIPE, text=True)))
-            running.callback(ranks[-1].kill)
-        for rank in ranks:
-            _, told = rank.communicate(timeout=300)
-            assert rank.returncode == 0, told[-2000:]
+    launched |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29500"}
+    command = [sys.executable, "-c", PROGRAM, str(recipe)]
+    both(machines, [command] * 2, [launched | {"RANK": rank} for rank in "01"])
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert len(losses(alone)) == 15
 
-    def losses(config: TrainConfig) -> list[Any]:
-        rows = read_journal(Path(config.run.folder) / "metrics.jsonl")
-        return list(itertools.chain.from_iterable((row.get("loss"), row.get("validation_loss")) for row in rows))
 
-    ours, theirs = losses(alone), losses(together)
-    assert [loss for loss in theirs if loss] == pytest.approx([loss for loss in ours if loss], abs=1e-5)
-    assert len(ours) == 30
+@pytest.mark.long
+def test_a_machine_whose_process_dies_joins_again_with_the_model_in_parts(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, machines: list[tuple[str, str]]
+) -> None:
+    """torchrun on both; at the eighth step one process is killed, and all go on from the sixth."""
+    alone, together = (
+        make_config(run={"folder": str(tmp_path / name), "parallel": "fsdp"}) for name in ("alone", "together")
+    )
+    pretrain(alone)
+    recipe, program = tmp_path / "run.toml", tmp_path / "program.py"
+    recipe.write_text(to_toml(together), encoding="utf-8")
+    program.write_text(DYING, encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launcher += ["--max-restarts", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29501"]
+    commands = [
+        [*launcher, "--local-addr", address, str(program), str(recipe), "8", "1", str(tmp_path / "died")]
+        for address in ADDRESSES
+    ]
+    both(machines, commands, [{"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}] * 2)
+    assert (tmp_path / "died").exists()
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-5)

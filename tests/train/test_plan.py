@@ -1,9 +1,16 @@
+import dataclasses
+from collections.abc import Callable
+
 import pytest
 
+from gpt2 import machine
 from gpt2.config import PUBLISHED, ModelConfig
+from gpt2.errors import TrainingError
 from gpt2.model import flops
-from gpt2.train import load_config
-from gpt2.train.plan import flops_per_token, memory_estimate_bytes
+from gpt2.train import TrainConfig, load_config, pretrain
+from gpt2.train.config import StartConfig
+from gpt2.train.plan import fit_memory, flops_per_token, memory_estimate_bytes
+from gpt2.train.precision import choose_precision
 
 
 @pytest.mark.parametrize("config", PUBLISHED.values(), ids=PUBLISHED.keys())
@@ -22,3 +29,29 @@ def test_memory_holds_at_least_weights_gradient_and_optimizer() -> None:
     config = load_config("gpt2-124m-adamw")
     assert memory_estimate_bytes(config, 4096, 1024) > 4 * 4 * flops.parameters(config.model)
     assert memory_estimate_bytes(config, 8192, 1024) > memory_estimate_bytes(config, 4096, 1024)
+
+
+def test_memory_that_is_short_is_said_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., TrainConfig]
+) -> None:
+    long = {"model": {"n_positions": 1024}, "schedule": {"batch_tokens": 8192, "sequence": [[0.0, 64]]}}
+    config = make_config(run={"micro_batch_tokens": 0}, **long)
+    precision = choose_precision(config.run)
+    said: list[str] = []
+
+    def with_bytes(n_bytes: int, config: TrainConfig) -> TrainConfig:
+        monkeypatch.setattr(machine, "available_memory_bytes", lambda: n_bytes)
+        return fit_memory(config, precision, said.append)
+
+    assert with_bytes(1 << 40, config) == with_bytes(0, config) == config, "enough, and unknown"
+    smaller = with_bytes(405_000_000, config).run.micro_batch_tokens
+    assert 0 < smaller < 2048 and "instead of 2,048" in said[-1]
+    with pytest.raises(TrainingError, match=r"0\.4 GB are needed, and 0\.0 GB are free\. Set run\.recompute"):
+        with_bytes(1, config)
+    with pytest.raises(TrainingError, match=r"Try --lora, a shorter --context"):
+        with_bytes(1, dataclasses.replace(config, start=StartConfig(model="gpt2-mini")))
+    asked = make_config(run={"micro_batch_tokens": 1 << 30}, **long)
+    with pytest.raises(TrainingError, match=r"of 8,192 tokens do not fit.* Set run\.micro_batch_tokens=\d+, or leave"):
+        with_bytes(405_000_000, asked)
+    with pytest.raises(TrainingError, match="do not fit"):
+        pretrain(asked)

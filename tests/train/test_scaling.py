@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_its_scale(make_config: Callable[..., TrainConfig]) -
             )
             outcome = pretrain(config)
         state = states.load(outcome.checkpoint)
-        assert state.progress.loss_scale > 1.0 and state.progress.loss_scale_steps > 0
+        assert state.loss_scale.factor > 1.0 and state.loss_scale.good_steps > 0
         weights.append(dict(state.weights))
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name

@@ -13,9 +13,10 @@ from gpt2.checkpoint.names import huggingface_names
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import TrainConfig
+from gpt2.train.optimizers import lr_factor
 from gpt2.train.precision import Precision
 from gpt2.train.rounding import round_int4
-from gpt2.train.step import Learner, lr_factor
+from gpt2.train.step import Learner
 
 DOUBLE = Precision(device=torch.device("cpu"), dtype=torch.float64, reason="to compare")
 SINGLE = Precision(device=torch.device("cpu"), dtype=torch.float32, reason="to compare")

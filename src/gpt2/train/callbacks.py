@@ -1,4 +1,4 @@
-"""What happens between steps: metrics, validation, checkpoints, samples, the line that people watch."""
+"""What happens between steps: metrics, validation, checkpoints, samples."""
 
 import errno
 import itertools
@@ -16,7 +16,6 @@ from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
 from gpt2.train.loop import Callback, Run
-from gpt2.train.plan import spoken
 from gpt2.train.step import StepReport
 
 _log = logging.getLogger("gpt2")
@@ -279,26 +278,3 @@ class Samples(Callback):
         if self._journal is not None:
             for prompt, text in self._show(model, run.progress.step) or ():
                 self._journal.write({"step": run.progress.step, "prompt": prompt, "text": text})
-
-
-class ProgressLine(Callback):
-    """Says a line about every so many steps: loss, rate, share of the peak, how long it will still take."""
-
-    def __init__(self, say: Callable[[str], None], metrics: Metrics, *, every_steps: int = 10) -> None:
-        self._say = say
-        self._metrics = metrics
-        self._every = every_steps
-        self._newest: list[tuple[int, float]] = []  # tokens and seconds of steps
-
-    def after_step(self, run: Run, report: StepReport) -> None:
-        """Say it where it is due."""
-        self._newest = [*self._newest[-19:], (report.batch_tokens, report.seconds)]
-        if report.step % self._every and not run.is_finished:
-            return
-        rate = sum(tokens for tokens, _ in self._newest) / sum(seconds for _, seconds in self._newest)
-        left = max(0, run.config.schedule.tokens - report.tokens) / rate
-        mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
-        self._say(
-            f"step {report.step}/{run.config.total_steps}  {report.tokens / 1e6:.2f}M tokens  loss {report.loss:.4f}  "
-            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {spoken(left)} left"
-        )

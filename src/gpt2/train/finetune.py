@@ -8,24 +8,23 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2 import checkpoint, files, hub, machine
+from gpt2 import checkpoint, files, hub
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, TrainingError
+from gpt2.errors import ConfigError
 from gpt2.train.callbacks import Sampler, Tracker
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.config_files import config_from
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
 from gpt2.train.parallel import Processes, joined
-from gpt2.train.plan import Plan, memory_estimate_bytes
+from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
 from gpt2.train.pretrain import Outcome, pretrain
 from gpt2.train.report import first_validation, write_report
-from gpt2.train.step import chunk_tokens, micro_batch_tokens
 
 _log = logging.getLogger("gpt2")
 RUN = "run"
@@ -120,7 +119,6 @@ def finetune(
             tokenizer.save(out / RUN / "vocabulary")
             _together(processes)
         config = choose_config(base.config, prepared, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
-        config = fit_memory(config, speak)
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
             speak(
@@ -220,36 +218,6 @@ def _with_length(
         "patience": _PATIENCE if prepared.validation_tokens else 0,
     }
     return {**tree, "schedule": schedule, "run": tree["run"] | run}
-
-
-def fit_memory(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
-    """The same run in micro-batches that fit the memory there is now.
-
-    Raises:
-        TrainingError: not even one sequence fits.
-    """
-    precision = choose_precision(config.run)
-    if precision.device.type != "cpu" or config.run.micro_batch_tokens:
-        return config  # a GPU says itself when it is full, and then the micro-batch is halved
-    there_bytes = machine.available_memory_bytes()
-    seq_tokens = max(length for _, length in config.schedule.sequence)
-    first = micro_tokens = max(seq_tokens, micro_batch_tokens(config.run, precision) // seq_tokens * seq_tokens)
-
-    def needed(tokens: int) -> int:
-        return memory_estimate_bytes(config, tokens, min(tokens, chunk_tokens(config, precision)))
-
-    while there_bytes and needed(micro_tokens) > there_bytes and micro_tokens > seq_tokens:
-        micro_tokens = max(seq_tokens, micro_tokens // 2 // seq_tokens * seq_tokens)
-    if there_bytes and needed(micro_tokens) > there_bytes:
-        raise TrainingError(
-            f"The memory does not suffice: about {needed(micro_tokens) / 1e9:.1f} GB are needed, and "
-            f"{there_bytes / 1e9:.1f} GB are free. Try --lora, a shorter --context, --set run.recompute=true, or a "
-            f"smaller --model."
-        )
-    if micro_tokens == first:
-        return config
-    say(f"memory is short: micro-batches of {micro_tokens:,} tokens instead of {first:,}; the batch stays the same.")
-    return replace(config, run=replace(config.run, micro_batch_tokens=micro_tokens))
 
 
 def _check_goal(out: Path) -> None:

@@ -73,10 +73,9 @@ class Run:
         self.stop = self.learner.processes.any(self.stop, self.learner.precision.device)
         progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
         progress.seconds += report.seconds
-        scale = self.learner.loss_scale
-        progress.loss_scale, progress.loss_scale_steps = scale.factor, scale.good_steps
         if report.overflowed:
-            _log.info("step %d skipped: a gradient overflowed; the loss is scaled by %g now", report.step, scale.factor)
+            factor = self.learner.loss_scale.factor
+            _log.info("step %d skipped: a gradient overflowed; the loss is scaled by %g now", report.step, factor)
         elif report.skipped:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
@@ -104,6 +103,7 @@ class Run:
             optimizer={name: array for name, array in states.optimizer_arrays(self.learner) if keep},
             rng=torch.get_rng_state(),
             progress=self.progress,
+            loss_scale=self.learner.loss_scale,
             config=as_tree(self.config),
             tokenizer_hash=self.feed.tokenizer.hash,
         )
@@ -115,7 +115,7 @@ class Run:
         self.progress = state.progress
         scale = self.learner.loss_scale
         if not scale.fixed:
-            scale.factor, scale.good_steps = state.progress.loss_scale, state.progress.loss_scale_steps
+            scale.factor, scale.good_steps = state.loss_scale.factor, state.loss_scale.good_steps
 
     def _return_to_last_good(self) -> None:
         """Weights and optimizer as last saved; the data go on, so that the same batches do not come again."""

@@ -1,6 +1,8 @@
 """What a run will be, said before it starts: parameters, tokens, memory, device and dtype with the reason, threads."""
 
+import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +10,14 @@ import torch
 from gpt2 import machine
 from gpt2.checkpoint import map_names
 from gpt2.config import ModelConfig
+from gpt2.errors import TrainingError
 from gpt2.model import flops
 from gpt2.train.config import TrainConfig
-from gpt2.train.precision import Precision
+from gpt2.train.precision import Precision, chunk_tokens, micro_batch_tokens
 
-_TRIALS = 10  # the best of these: other work on the machine only ever makes one slower
+# Of a large product the best of so many trials counts, since other work on the machine only ever makes one slower;
+# where a product is slow, as in float16 on a CPU, there are fewer.
+_TRIALS, _TRIALS_SECONDS = 10, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +78,7 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
         chunk: the most tokens whose logits exist at one time.
     """
     model = config.model
+    micro_tokens = min(micro_tokens, max(tokens for _, tokens in config.schedule.batches))
     n_parameters = flops.parameters(model)
     n_learned = lora_parameters(config) if config.lora.rank else n_parameters
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
@@ -82,6 +88,49 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
     logits = min(chunk, micro_tokens) * model.vocab_size * 2
     head = (1 if config.lora.rank else 3) * rows * model.n_embd
     return 4 * (n_parameters + 3 * n_learned + micro_tokens * kept_a_token + logits + head) + 400_000_000
+
+
+def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], None]) -> TrainConfig:
+    """The same run in micro-batches that fit the memory that a CPU's machine has now; the batch stays the same.
+
+    A GPU says itself when it is full, and then the micro-batch is halved; a machine may end the process instead.
+
+    Raises:
+        TrainingError: not even one sequence fits, or not the micro-batch that was asked for.
+    """
+    there_bytes = machine.available_memory_bytes()
+    if precision.device.type != "cpu" or not there_bytes:
+        return config
+    seq_tokens = max(length for _, length in config.schedule.sequence)
+    largest = max(tokens for _, tokens in config.schedule.batches)
+    first = max(seq_tokens, min(micro_batch_tokens(config.run, precision), largest) // seq_tokens * seq_tokens)
+
+    def needed_bytes(tokens: int) -> int:
+        return memory_estimate_bytes(config, tokens, chunk_tokens(config, precision))
+
+    fitting = first
+    while needed_bytes(fitting) > there_bytes and fitting > seq_tokens:
+        fitting = max(seq_tokens, fitting // 2 // seq_tokens * seq_tokens)
+    if needed_bytes(fitting) > there_bytes:
+        advice = (
+            "Try --lora, a shorter --context, --set run.recompute=true, or a smaller --model."
+            if config.start.model
+            else "Set run.recompute=true, shorten schedule.sequence, or take a smaller model."
+        )
+        raise TrainingError(
+            f"The memory does not suffice: about {needed_bytes(fitting) / 1e9:.1f} GB are needed, and "
+            f"{there_bytes / 1e9:.1f} GB are free. {advice}"
+        )
+    if fitting == first:
+        return config
+    if config.run.micro_batch_tokens:
+        raise TrainingError(
+            f"Micro-batches of {first:,} tokens do not fit: about {needed_bytes(first) / 1e9:.1f} GB are needed, and "
+            f"{there_bytes / 1e9:.1f} GB are free. Set run.micro_batch_tokens={fitting}, or leave it out: the batch "
+            f"and what is learned stay the same."
+        )
+    say(f"memory is short: micro-batches of {fitting:,} tokens instead of {first:,}; the batch stays the same.")
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, micro_batch_tokens=fitting))
 
 
 def lora_parameters(config: TrainConfig) -> int:
@@ -105,7 +154,10 @@ def measured_peak_flops(precision: Precision) -> float | None:
         return None
     n = 768
     a = torch.ones(n, n, dtype=precision.dtype)
-    return 2.0 * n**3 / min(_timed_product(a) for _ in range(_TRIALS))
+    seconds: list[float] = []
+    while len(seconds) < _TRIALS and sum(seconds) < _TRIALS_SECONDS:
+        seconds.append(_timed_product(a))
+    return 2.0 * n**3 / min(seconds)
 
 
 def _timed_product(a: torch.Tensor) -> float:

@@ -1,17 +1,25 @@
-"""Where and in what numbers a run computes, and why: chosen once, said aloud."""
+"""Where, in what numbers and in what pieces a run computes, and why: chosen once, said aloud."""
 
+import logging
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 
 import torch
 
 from gpt2 import machine
 from gpt2.errors import BackendError
-from gpt2.train.config import RunConfig
+from gpt2.train.config import RunConfig, TrainConfig
+
+_log = logging.getLogger("gpt2")
 
 # Without one of these a CPU computes bf16 products element by element, hundreds of times slower than fp32.
 _FAST_BF16 = ("avx512-bf16", "amx-bf16", "neon-bf16")
 _FAST_FP16_CAPABILITY = (7, 0)  # NVIDIA's Volta, the first with units for products in float16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 8192}
+_CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 2048}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +72,29 @@ def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = 
     else:
         fast, reason = False, f"bf16 is not relied on with {device.type}"
     return Precision(device=device, dtype=torch.bfloat16 if fast else torch.float32, reason=reason)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether PyTorch's compiler finds what it needs for the device; on a CPU that is a C++ compiler."""
+    if device.type != "cpu":
+        return True
+    compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    if shutil.which(compiler) is not None:
+        return True
+    _log.warning(
+        "nothing is compiled (run.compile), and steps take longer: there is no C++ compiler %r. Install one", compiler
+    )
+    return False
+
+
+def micro_batch_tokens(run: RunConfig, precision: Precision) -> int:
+    """Tokens of one forward and backward pass: what was asked, or what suits the device."""
+    return run.micro_batch_tokens or _MICRO_BATCH_TOKENS[precision.device.type]
+
+
+def chunk_tokens(config: TrainConfig, precision: Precision) -> int:
+    """The most tokens whose logits exist at one time: what was asked, or what suits the device."""
+    return config.loss.chunk_tokens or _CHUNK_TOKENS[precision.device.type]
 
 
 def _device(asked: str) -> torch.device:

@@ -20,16 +20,17 @@ from gpt2.model.init import initialize
 from gpt2.train import plan as plans
 from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
-from gpt2.train.callbacks import Checkpoints, Metrics, ProgressLine, Sampler, Samples, Tracker, Validation
+from gpt2.train.callbacks import Checkpoints, Metrics, Sampler, Samples, Tracker, Validation
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree, to_toml
 from gpt2.train.feed import Feed
+from gpt2.train.live_line import ProgressLine
 from gpt2.train.loop import Run, loop
 from gpt2.train.memory import kept_memory
 from gpt2.train.parallel import Processes, joined
 from gpt2.train.plan import Plan
-from gpt2.train.precision import choose_precision
-from gpt2.train.step import Learner, chunk_tokens, micro_batch_tokens
+from gpt2.train.precision import choose_precision, chunk_tokens, micro_batch_tokens
+from gpt2.train.step import Learner
 
 _log = logging.getLogger("gpt2")
 _TRIAL_TOKENS = 2048
@@ -112,8 +113,8 @@ def pretrain(
         files.lock(folder) if processes.is_first else nullcontext(),
         kept_memory(),
     ):
-        run, plan = _prepare(config, folder, processes)
         speak = (say or _log.info) if processes.is_first else _silent
+        run, plan = _prepare(config, folder, processes, speak)
         metrics = None
         if processes.is_first:
             metrics = Metrics(
@@ -124,11 +125,11 @@ def pretrain(
                 processes=processes.world,
                 trackers=trackers,
             )
-            files.write_text(folder / "config.toml", to_toml(config))
+            files.write_text(folder / "config.toml", to_toml(run.config))
             if on_plan is not None:
                 on_plan(plan)
         callbacks = [
-            *([] if metrics is None else [metrics, ProgressLine(speak, metrics)]),
+            *([] if metrics is None else [metrics, ProgressLine(speak, metrics, expected_seconds=plan.seconds)]),
             Validation(metrics, speak),
             Checkpoints(),
             *([Samples(on_sample)] if on_sample else []),
@@ -154,8 +155,10 @@ def _silent(line: str) -> None:
     """Only the first of several processes speaks."""
 
 
-def _prepare(config: TrainConfig, folder: Path, processes: Processes) -> tuple[Run, Plan]:
+def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> tuple[Run, Plan]:
     precision = choose_precision(config.run)
+    if processes.world == 1:  # several must have micro-batches alike
+        config = plans.fit_memory(config, precision, say)
     threads = config.run.threads or max(1, machine.physical_cores() // processes.local_world)
     torch.set_num_threads(threads)
     feed = Feed(config)

@@ -1,10 +1,9 @@
 """What must survive a crash, and how it is kept: one `TrainState`, one folder for each that is saved.
 
 `checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...; or that of an adapter, where adapters
-are trained) with `training_state.safetensors`
-(the optimizer's arrays and the random state), `training_state.json` (all that is not an array) and a manifest of
-SHA-256. It is written beside its place, flushed and renamed; `latest` is written last. So whatever
-moment the process dies at, the newest folder that `latest` names is whole.
+are trained) with `training_state.safetensors` (the optimizer's arrays and the random state), `training_state.json` (all
+that is not an array) and a manifest of SHA-256. It is written beside its place, flushed and renamed; `latest` is
+written last. So whatever moment the process dies at, the newest folder that `latest` names is whole.
 """
 
 import logging
@@ -24,6 +23,7 @@ from gpt2.model.gpt import whole
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import weights as weight_files
 from gpt2.train.parallel import like
+from gpt2.train.scaling import LossScale
 from gpt2.train.step import Learner
 
 _log = logging.getLogger("gpt2")
@@ -44,9 +44,7 @@ class Progress:
         best_step: where it was measured.
         skipped: steps skipped because loss or gradient was not finite.
         skipped_in_a_row: of these, the last ones without a good step between.
-        returns: how often the run went back to a saved state since its last good step.
-        loss_scale: what the loss is multiplied by, in float16; otherwise 1.
-        loss_scale_steps: since it last changed.
+        returns: how often the run went back to a saved state.
     """
 
     step: int = 0
@@ -58,8 +56,6 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     returns: int = 0
-    loss_scale: float = 1.0
-    loss_scale_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +67,8 @@ class TrainState:
         optimizer: every array of every optimizer, as `parameter name/array name`.
         rng: PyTorch's random state on the CPU, uint8. (Data order and sampled rows are functions of the seed and
             of the cursor or step, so they have no state.)
-        progress: all else that changes.
+        progress: how far the run is.
+        loss_scale: what gradients are multiplied by, in float16.
         config: the resolved configuration, as a tree.
         tokenizer_hash: of the vocabulary that the data were written with.
     """
@@ -80,6 +77,7 @@ class TrainState:
     optimizer: Mapping[str, Tensor]
     rng: Tensor
     progress: Progress
+    loss_scale: LossScale
     config: Mapping[str, Any]
     tokenizer_hash: str
 
@@ -139,6 +137,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
                     **{name: getattr(progress, name) for name in Progress.__slots__ if name != "cursor"},
                     "cursor": progress.cursor.to_json(),
                 },
+                "loss_scale": {"factor": state.loss_scale.factor, "good_steps": state.loss_scale.good_steps},
                 "config": state.config,
                 "tokenizer_hash": state.tokenizer_hash,
             },
@@ -164,6 +163,7 @@ def load(folder: Path) -> TrainState:
             rng=arrays.pop(_RNG),
             optimizer=arrays,
             progress=Progress(**progress),
+            loss_scale=LossScale(**facts["loss_scale"]),
             config=facts["config"],
             tokenizer_hash=facts["tokenizer_hash"],
         )

@@ -8,9 +8,6 @@ Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batc
 
 import logging
 import math
-import os
-import shutil
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,22 +20,20 @@ from torch import Tensor, nn
 
 from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT, whole
-from gpt2.optim import Muon, adamw, average, cosine, partition, take_average, trapezoid, warm_momentum
+from gpt2.optim import average, partition, take_average
 from gpt2.train import parallel
 from gpt2.train.attention import choose_attention
 from gpt2.train.attention_blocks import attend_in_blocks
-from gpt2.train.config import OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+from gpt2.train.config import TrainConfig
 from gpt2.train.loss import Rows, fused_softmax, sample_rows
 from gpt2.train.objective import Objective
+from gpt2.train.optimizers import build_optimizers, set_rates
 from gpt2.train.parallel import Processes
-from gpt2.train.precision import Precision
+from gpt2.train.precision import Precision, can_compile, chunk_tokens, micro_batch_tokens
 from gpt2.train.rounding import ROUND, rounded
 from gpt2.train.scaling import LossScale
 
 _log = logging.getLogger("gpt2")
-_MOMENTUM_START = 0.85
-_MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 8192}
-_CHUNK_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 2048}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +142,8 @@ class Learner:
         began = time.perf_counter()
         progress = tokens / self.config.schedule.tokens
         # the rate of a step's middle: were it that of its beginning, the first step of a warm-up would do nothing
-        lr = self._schedule((tokens + 0.5 * inputs_BT.size) / self.config.schedule.tokens, step)
+        middle = (tokens + 0.5 * inputs_BT.size) / self.config.schedule.tokens
+        lr = set_rates(self.optimizers, self.config, progress=middle, step=step)
         with self.rounded(progress):
             summed_loss = self._backward(inputs_BT, targets_BT, wanted_BT, self._rows(targets_BT, progress, step), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -301,94 +297,6 @@ class Learner:
         rng = np.random.default_rng([self.config.run.seed, step])  # so there is no state to save
         rows = sample_rows(targets_BT, self._frequency_V, self.config.loss.rows, rng)
         return rows.to(self.precision.device)
-
-    def _schedule(self, progress: float, step: int) -> float:
-        """Write this step's learning rates and momentum into the optimizers, and return AdamW's rate."""
-        factor = lr_factor(self.config.schedule, progress)
-        optim = self.config.optim
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                if isinstance(optimizer, Muon):
-                    group["lr"] = optim.muon_lr * factor
-                    group["momentum"] = warm_momentum(
-                        step - 1,
-                        steps=self.config.schedule.momentum_warmup_steps,
-                        start=min(_MOMENTUM_START, optim.muon_momentum),
-                        end=optim.muon_momentum,
-                    )
-                else:
-                    group["lr"] = optim.lr * factor
-        return optim.lr * factor
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether PyTorch's compiler finds what it needs for the device; on a CPU that is a C++ compiler."""
-    if device.type != "cpu":
-        return True
-    compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
-    if shutil.which(compiler) is not None:
-        return True
-    _log.warning(
-        "nothing is compiled (run.compile), and steps take longer: there is no C++ compiler %r. Install one", compiler
-    )
-    return False
-
-
-def micro_batch_tokens(run: RunConfig, precision: Precision) -> int:
-    """Tokens of one forward and backward pass: what was asked, or what suits the device."""
-    return run.micro_batch_tokens or _MICRO_BATCH_TOKENS[precision.device.type]
-
-
-def chunk_tokens(config: TrainConfig, precision: Precision) -> int:
-    """The most tokens whose logits exist at one time: what was asked, or what suits the device."""
-    return config.loss.chunk_tokens or _CHUNK_TOKENS[precision.device.type]
-
-
-def lr_factor(schedule: ScheduleConfig, progress: float) -> float:
-    """The part of the peak learning rate at a point of the run."""
-    if schedule.shape == "cosine":
-        return cosine(progress, warmup=schedule.warmup_fraction, final=schedule.final_fraction)
-    return trapezoid(
-        progress, warmup=schedule.warmup_fraction, decay=schedule.decay_fraction, final=schedule.final_fraction
-    )
-
-
-def build_optimizers(
-    model: nn.Module, optim: OptimConfig, products: torch.dtype | None = None
-) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run: between them they hold every parameter once.
-
-    Args:
-        model: on its device, shared between processes if it will be.
-        optim: the settings.
-        products: dtype of Muon's matrix products; None: that of the parameters.
-    """
-    kinds = partition(model.named_parameters())
-    by_muon = kinds["matrix"] if optim.matrices == "muon" else {}
-    by_adamw = {} if by_muon else kinds["matrix"]
-    optimizers: list[torch.optim.Optimizer] = []
-    if by_muon:
-        optimizers.append(
-            Muon(
-                by_muon.items(),
-                lr=optim.muon_lr,
-                momentum=optim.muon_momentum,
-                weight_decay=optim.muon_weight_decay,
-                cautious=optim.muon_cautious,
-                products=products,
-            )
-        )
-    optimizers.append(
-        adamw(
-            [*by_adamw.values(), *kinds["embedding"].values()],
-            kinds["vector"].values(),
-            lr=optim.lr,
-            betas=optim.betas,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-        )
-    )
-    return optimizers
 
 
 def _is_out_of_memory(error: Exception) -> bool:

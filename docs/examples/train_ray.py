@@ -1,0 +1,35 @@
+"""A training on a Ray cluster: Ray starts a worker for each GPU and joins them, and each takes its part of every step.
+
+    pip install "ray[train]"   # and gpt2kit[train] on every node
+    python train_ray.py gpt2-124m-fast /shared/shards /shared/run 8
+
+Shards and run folder must be common to all nodes. The same command goes on where the run was.
+"""
+
+import sys
+from typing import Any
+
+import ray
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+
+
+def work(run: dict[str, Any]) -> None:
+    """What every worker does; Ray has joined them already."""
+    import gpt2
+    from gpt2.train import load_config
+
+    gpt2.pretrain(load_config(run["recipe"], run["overrides"]))
+
+
+def main() -> None:
+    """Place the workers, and wait."""
+    recipe, data, out, workers = sys.argv[1:5]
+    ray.init()
+    scaling = ScalingConfig(num_workers=int(workers), use_gpu=bool(ray.cluster_resources().get("GPU")))
+    run = {"recipe": recipe, "overrides": [f"data.folder={data}", f"run.folder={out}", *sys.argv[5:]]}
+    TorchTrainer(work, train_loop_config=run, scaling_config=scaling).fit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The line that people watch: loss, rate, share of the peak, and how long it will still take."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gpt2.train.callbacks import Metrics
+from gpt2.train.loop import Callback, Run
+from gpt2.train.plan import spoken
+from gpt2.train.step import StepReport
+
+_EARLY_LINE = 3  # the step of a start after which there is a line, however seldom lines are
+_RATE_STEPS = 20
+_RIGHT = 0.8, 1.25  # what was expected was right if what it takes lies so near
+
+
+class ProgressLine(Callback):
+    """Says a line about every so many steps: loss, rate, share of the peak, how long it will still take.
+
+    The first step of a start, which compiles, does not count for the rate; after the third there is a line already, and
+    what was expected of the run's length is corrected if the machine is not as fast as it seemed.
+
+    Args:
+        say: given the line.
+        metrics: knows the share of the peak.
+        every_steps: between lines.
+        expected_seconds: that the rest of the run was said to take; None: nothing was said.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        metrics: Metrics,
+        *,
+        every_steps: int = 10,
+        expected_seconds: float | None = None,
+    ) -> None:
+        self._say = say
+        self._metrics = metrics
+        self._every = every_steps
+        self._expected_seconds = expected_seconds
+        self._steps = 0
+        self._newest: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)  # tokens and seconds of steps
+        self._since, self._in_steps_seconds = 0.0, 0.0  # by the clock, and of steps, since the first step's end
+
+    def after_step(self, run: Run, report: StepReport) -> None:
+        """Say it where it is due."""
+        self._steps += 1
+        if self._steps == 1:
+            self._since = time.perf_counter()
+        else:
+            self._in_steps_seconds += report.seconds
+        if self._steps == 2:
+            self._newest.clear()  # of the first one, now that there is another
+        self._newest.append((report.batch_tokens, report.seconds))
+        is_early = self._steps == _EARLY_LINE
+        if report.step % self._every and not is_early and not run.is_finished:
+            return
+        rate = sum(tokens for tokens, _ in self._newest) / sum(seconds for _, seconds in self._newest)
+        left_seconds = max(0, run.config.schedule.tokens - report.tokens) / rate * self._all_over_steps()
+        mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
+        self._say(
+            f"step {report.step}/{run.config.total_steps}  {report.tokens / 1e6:.2f}M tokens  loss {report.loss:.4f}  "
+            f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {spoken(left_seconds)} left"
+        )
+        expected = self._expected_seconds
+        if is_early and expected and not run.is_finished and not _RIGHT[0] < left_seconds / expected < _RIGHT[1]:
+            self._say(
+                f"by its first steps it takes at most about {spoken(left_seconds)} from here, not {spoken(expected)} "
+                f"as it seemed before: other work on this machine comes and goes."
+            )
+
+    def _all_over_steps(self) -> float:
+        """How much longer everything takes than the steps alone: validation, samples and saving come between them."""
+        if not self._in_steps_seconds:
+            return 1.0
+        return max(1.0, (time.perf_counter() - self._since) / self._in_steps_seconds)
