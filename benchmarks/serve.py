@@ -10,7 +10,7 @@ leaving      a client leaves in the middle of a stream among 8 others: until its
 memory       of the process over many short requests, of which a tenth are left in the middle
 fuzz         requests that should not be: no 5xx, and neighbours get the text they get alone
 restart      kill -9 in the middle of a stream, and start again
-soak         all of that for as long as it is told
+soak         open-loop loads (--factors, drawn anew every 20 s), clients that leave and bad requests, for --minutes
 
 --shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`, or a Python that has
 xllamacpp; PYTHON has `transformers[serving]`. A request is a prompt of some 45 tokens and 32 to generate, drawn from
@@ -33,7 +33,7 @@ from typing import Any
 
 from serving import fuzz as fuzzing
 from serving import processes
-from serving.client import ask, body, closed, get, open_loop, quantiles
+from serving.client import Reply, ask, body, closed, get, open_loop, quantiles
 
 from gpt2.bench import facts
 from gpt2.files import write_json
@@ -145,17 +145,7 @@ def fuzz(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
     async def one(port: int, data: bytes, gate: asyncio.Semaphore) -> None:
         async with gate:
-            status = 0
-            with contextlib.suppress(OSError, TimeoutError, ValueError, IndexError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                try:
-                    writer.write(data)
-                    if writer.can_write_eof() and draw.random() < 0.1:
-                        writer.write_eof()
-                    status = int((await asyncio.wait_for(reader.readline(), 20)).split()[1])
-                    await asyncio.wait_for(reader.read(), 20)
-                finally:
-                    writer.close()
+            status = await _send(port, data, draw)
             statuses[status] += 1
             if status >= 500:
                 bad.append(data.decode("latin-1"))
@@ -180,6 +170,22 @@ def fuzz(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     return found | {"seconds": seconds, "server_errors": bad[:5]}
 
 
+async def _send(port: int, data: bytes, draw: random.Random) -> int:
+    """The status that broken bytes are answered with; a tenth of those who send them stop sending then."""
+    status = 0
+    with contextlib.suppress(OSError, TimeoutError, ValueError, IndexError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(data)
+            if writer.can_write_eof() and draw.random() < 0.1:
+                writer.write_eof()
+            status = int((await asyncio.wait_for(reader.readline(), 20)).split()[1])
+            await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+    return status
+
+
 def restart(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     async def begin(port: int) -> None:
         with contextlib.suppress(TimeoutError):
@@ -195,24 +201,54 @@ def restart(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Loads that change from minute to minute; every answer is compared with the text it has alone."""
+    """Loads that change from one part to the next, among clients that leave and requests that should not be.
+
+    Every answer is compared with the text it has alone.
+    """
+    draw, bad, left = random.Random(chosen.seed), Counter[str](), 0
 
     def make(number: int) -> dict[str, Any]:
         return body("m", number % KNOWN, tokens=16)
 
-    with processes.ours(folder, chosen.weights) as server:
+    async def annoy(port: int) -> None:
+        nonlocal left
+        while True:
+            if draw.random() < 0.5:
+                bad[str(await _send(port, fuzzing.request(draw), draw))] += 1
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ask(port, body("m", draw.randrange(10**6), tokens=300)), draw.random() / 2)
+                left += 1
+            await asyncio.sleep(draw.random() / 4)
+
+    async def part(port: int, rate: float) -> tuple[dict[str, Any], list[Reply]]:
+        annoying = asyncio.create_task(annoy(port))
+        found = await open_loop(port, make, rate, 20)
+        annoying.cancel()
+        return found
+
+    with processes.ours(folder, chosen.weights, "--max-receive-seconds", "3") as server:
         known = [asyncio.run(ask(server.port, make(number))).text for number in range(KNOWN)]
         capacity = asyncio.run(closed(server.port, make, 10))["requests_per_second"]
         end, held, total = time.monotonic() + 60 * chosen.minutes, [(0.0, server.rss_mb())], Counter[str]()
-        draw, began = random.Random(chosen.seed), time.monotonic()
+        began = time.monotonic()
         while time.monotonic() < end:
-            load, replies = asyncio.run(open_loop(server.port, make, capacity * draw.choice([0.5, 1, 2, 4, 8]), 20))
+            load, replies = asyncio.run(part(server.port, capacity * draw.choice(chosen.factors)))
             for name in ("requests", "answered", "refused", "lost"):
                 total[name] += load[name]
             total["wrong"] += sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
             held.append((time.monotonic() - began, server.rss_mb()))
-            print(f"  {held[-1][0]:.0f} s, {held[-1][1]:.0f} MB, {dict(total)}", flush=True)
-    return {"minutes": chosen.minutes, **total, "rss_mb": held}
+            print(
+                f"  {held[-1][0]:.0f} s, {held[-1][1]:.0f} MB, {dict(total)}, {left} left, bad {dict(bad)}", flush=True
+            )
+    minutes = (time.monotonic() - began) / 60
+    return {
+        "minutes": minutes,
+        **total,
+        "left": left,
+        "bad_requests_by_status": dict(sorted(bad.items())),
+        "rss_mb": held,
+    }
 
 
 def _running(metrics: str) -> float:

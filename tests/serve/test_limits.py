@@ -135,6 +135,27 @@ def test_a_request_that_does_not_arrive(serve: Any, sent: bytes) -> None:
     assert running.request("GET", "/health")[0] == 200
 
 
+@pytest.mark.parametrize("more", [b"", b"{"], ids=["silent", "dripping"])
+def test_the_rest_of_a_body_that_was_refused_is_not_awaited_for_ever(serve: Any, more: bytes) -> None:
+    running = serve(limits=Limits(receive_seconds=0.2))
+    with running.connect() as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n")
+        connection.sendall(more)
+        assert running.read(connection)[0] == 404  # which reads until the server has closed
+    assert running.request("GET", "/health")[0] == 200
+
+
+def test_a_compressed_body_is_refused_by_name(tiny: Any) -> None:
+    status, _, answer = tiny.request("POST", "/v1/completions", b"\x1f\x8b\x08", ["Content-Encoding: gzip"])
+    assert status == 415 and "content-encoding is 'gzip'" in answer["error"]["message"]
+    assert tiny.request("POST", "/v1/completions", BASE, ["Content-Encoding: identity"])[0] == 200
+
+
+def test_a_long_body_is_read_all_the_same(tiny: Any) -> None:
+    status, _, answer = tiny.request("POST", "/v1/completions", {"prompt": [1] * 20_000, "max_tokens": 1})
+    assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("sent", [b"\r\n\r\n", b"HELLO\r\n\r\n", b"\x16\x03\x01\x00\xa5\x01"])
 def test_what_is_not_http(serve: Any, sent: bytes) -> None:
     running = serve(limits=Limits(receive_seconds=0.2))
@@ -187,6 +208,12 @@ def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any, until: A
     status, headers, answer = running.request("POST", "/v1/completions", BASE)
     assert (status, answer["error"]["code"], headers["retry-after"]) == (429, "queue_requests", "1")
     assert "2 requests wait" in answer["error"]["message"]
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n"
+    with running.connect() as connection:
+        connection.sendall(head + b"Expect: 100-continue\r\n\r\n")  # who asks first need not send the body
+        assert connection.recv(1000).startswith(b"HTTP/1.1 429")
+        connection.sendall(b"x" * 30 + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")  # who sends it may go on
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     backend.gate.set()
     for thread, answers in (first, *waiting):
         thread.join(30)
@@ -194,6 +221,7 @@ def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any, until: A
     text = running.request("GET", "/metrics")[2].decode()
     assert 'gpt2_request_rejected_total{limit="queue_requests",model_name="scripted"} 1.0' in text
     assert 'gpt2_num_requests_waiting{model_name="scripted"} 0.0' in text
+    assert 'gpt2_http_response_seconds_count{path="/v1/completions",status="429"} 3.0' in text
 
 
 def test_who_waits_too_long_is_told(serve: Any, scripted: Any, until: Any) -> None:

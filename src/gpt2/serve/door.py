@@ -142,7 +142,7 @@ class Door:
         if scope["type"] == "lifespan":
             return await self._live(receive, send)
         assert scope["type"] == "http"
-        began = time.monotonic()
+        began = scope.get("arrived", time.monotonic())
         headers = dict(scope["headers"])
         call = Call(id=_request_id(headers))
         scope["call"], scope["app"] = call, self
@@ -152,6 +152,7 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self._metrics.response.labels(call.route, str(status)).observe(time.monotonic() - began)
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", call.id.encode()),

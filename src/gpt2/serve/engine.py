@@ -17,62 +17,11 @@ from typing import TypeVar
 from gpt2.generation import Event, Request, Scheduler, Statistics
 from gpt2.serve.faults import ApiError
 from gpt2.serve.limits import Limits
+from gpt2.serve.ticket import Batch, Ticket
 
 log = logging.getLogger("gpt2.serve")
 
 T = TypeVar("T")
-Batch = list[tuple[int, Event]]
-
-
-class Ticket:
-    """A group of requests on its way: what one HTTP request asked for.
-
-    Attributes:
-        n_tokens: prompts and continuations that it may come to.
-        arrived: seconds, of the monotonic clock.
-        started: when it got its place, None before.
-    """
-
-    def __init__(self, engine: "Engine", requests: Sequence[Request], n_tokens: int) -> None:
-        self.requests = requests
-        self.n_tokens = n_tokens
-        self.arrived = time.monotonic()
-        self.started: float | None = None
-        self.numbers: list[int] = []  # of the scheduler; only the engine's thread touches them
-        self.samples_left = [request.sampling.n for request in requests]  # of the engine's thread
-        self.over = False
-        self._engine = engine
-        self._events: Batch = []
-        self._news = asyncio.Event()
-
-    async def next(self, seconds: float | None = None) -> Batch:
-        """Pairs of (index of the request, event) that came meanwhile, waiting for the first.
-
-        None at all when it is `over`, or when that many seconds have passed.
-        """
-        if not self._events and not self.over:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return []
-        events, self._events = self._events, []
-        self._news.clear()
-        return events
-
-    def cancel(self) -> None:
-        """Give its place back within a step; no more events come. May be called at any time."""
-        self._engine.cancel(self)
-
-    def take(self, batch: Batch) -> None:
-        """Events from the engine; called on the event loop."""
-        self._events += batch
-        self._news.set()
-
-    def end(self) -> None:
-        """Nothing follows; called on the event loop."""
-        self.over = True
-        self._news.set()
 
 
 class Engine:
@@ -123,14 +72,41 @@ class Engine:
         since = self._at_work_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def check_room(self, n_tokens: int = 0) -> None:
+        """Refuse what would come to so many tokens where the queue has no room for it.
+
+        Raises:
+            ApiError: the queue is full (429), or the engine has died (503).
+        """
+        if self.death is not None:
+            raise self._dead()
+        waiting = self.waiting
+        if len(waiting) >= self._limits.queue_requests:
+            raise ApiError(
+                429,
+                f"The request cannot be queued: {len(waiting)} requests wait for {self.name}, and the limit "
+                f"queue_requests is {self._limits.queue_requests}. Send it again later.",
+                code="queue_requests",
+                retry_after=1,
+            )
+        n_waiting = sum(ticket.n_tokens for ticket in waiting)
+        if n_waiting + n_tokens > self._limits.queue_tokens:
+            raise ApiError(
+                429,
+                f"The request cannot be queued: it may come to {n_tokens:,} tokens, those that wait for {self.name} to "
+                f"{n_waiting:,}, and the limit queue_tokens is {self._limits.queue_tokens:,}. Send it again later.",
+                code="queue_tokens",
+                retry_after=1,
+            )
+
     def submit(self, requests: Sequence[Request], n_tokens: int) -> Ticket:
         """Queue a group of requests.
 
         Raises:
             ApiError: the queue is full (429), or the engine has died (503).
         """
-        self._check_room(n_tokens)
-        ticket = Ticket(self, requests, n_tokens)
+        self.check_room(n_tokens)
+        ticket = Ticket(requests, n_tokens, cancel=self.cancel)
         self._open.add(ticket)
         self._commands.put(lambda: self._submit(ticket))
         return ticket
@@ -178,28 +154,6 @@ class Engine:
 
     def _dead(self) -> ApiError:
         return ApiError(503, f"The engine of {self.name} has failed and is being restarted.", retry_after=2)
-
-    def _check_room(self, n_tokens: int) -> None:
-        if self.death is not None:
-            raise self._dead()
-        waiting = self.waiting
-        if len(waiting) >= self._limits.queue_requests:
-            raise ApiError(
-                429,
-                f"The request cannot be queued: {len(waiting)} requests wait for {self.name}, and the limit "
-                f"queue_requests is {self._limits.queue_requests}. Send it again later.",
-                code="queue_requests",
-                retry_after=1,
-            )
-        n_waiting = sum(ticket.n_tokens for ticket in waiting)
-        if n_waiting + n_tokens > self._limits.queue_tokens:
-            raise ApiError(
-                429,
-                f"The request cannot be queued: it may come to {n_tokens:,} tokens, those that wait for {self.name} to "
-                f"{n_waiting:,}, and the limit queue_tokens is {self._limits.queue_tokens:,}. Send it again later.",
-                code="queue_tokens",
-                retry_after=1,
-            )
 
     # What runs on the engine's thread
 

@@ -52,6 +52,13 @@ class Metrics:
         self.request_n = histogram("request_params_n", "n of a request.", _COUNTS)
         self.request_max_tokens = histogram("request_params_max_tokens", "max_tokens of a request.", _TOKENS)
         self.http = counter("http_requests", "Answers by path and status.", ("path", "status"))
+        self.response = Histogram(
+            "gpt2_http_response_seconds",
+            "From a request's arrival to the head of its answer.",
+            ("path", "status"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
 
         self._of: dict[str, ModelMetrics] = {}
         self._counts: dict[str, Counts] = {}  # as they were last taken over

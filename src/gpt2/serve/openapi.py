@@ -173,12 +173,14 @@ _ASKED = _object(
 )
 _HEALTH = _object(status={"const": "ok"})
 
+_BODY = (400, 404, 408, 413, 415)  # what may be wrong with a request that has a body
+
 # path, method, what it is for, class of the request, schema of the answer, statuses besides 200
 _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], tuple[int, ...]], ...] = (
-    ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (400, 404, 408, 413, 429)),
-    ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (400, 404, 408, 413, 429)),
-    ("/v1/inspect", "post", "What the model makes of a text.", schema.InspectRequest, _SEEN, (400, 404, 408, 413, 429)),
-    ("/v1/detect", "post", "Was a text generated?", schema.DetectRequest, _DETECTION, (400, 404, 408, 413, 429)),
+    ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (*_BODY, 429)),
+    ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (*_BODY, 429)),
+    ("/v1/inspect", "post", "What the model makes of a text.", schema.InspectRequest, _SEEN, (*_BODY, 429)),
+    ("/v1/detect", "post", "Was a text generated?", schema.DetectRequest, _DETECTION, (*_BODY, 429)),
     *(
         (
             f"/v1/tasks/{task}",
@@ -186,7 +188,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
             f"What the model is asked to {task}.",
             schema.TaskRequest,
             _ASKED,
-            (400, 404, 408, 413),
+            _BODY,
         )
         for task in ("summarize", "translate", "answer")
     ),
@@ -196,7 +198,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
         "The ids of a text.",
         schema.TokenizeRequest,
         _object(tokens={"type": "array"}, count={"type": "integer"}),
-        (400, 404, 408, 413),
+        _BODY,
     ),
     (
         "/detokenize",
@@ -204,7 +206,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
         "The text of ids.",
         schema.DetokenizeRequest,
         _object(prompt={"type": "string"}, content={"type": "string"}),
-        (400, 404, 408, 413),
+        _BODY,
     ),
     ("/tokenizer_info", "get", "What the tokenizer is.", None, _object(eos_token={"type": ["string", "null"]}), (404,)),
     (

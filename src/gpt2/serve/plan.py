@@ -234,5 +234,5 @@ def _sampling(asked: CompletionRequest, max_tokens: int, served: ServedModel) ->
     )
 
 
-def _param(name: str, number: int, all: Sequence[object]) -> str:
-    return name if len(all) == 1 else f"{name}[{number}]"
+def _param(name: str, number: int, among: Sequence[object]) -> str:
+    return name if len(among) == 1 else f"{name}[{number}]"

@@ -53,17 +53,17 @@ class BoundedProtocol(H11Protocol):
         """Bytes of a request."""
         if self.transport.is_closing():
             return
+        before, now = self.cycle, self.loop.time()
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:  # only the beginning of a head
-            self._expect()
-        else:
-            self._arriving = _cancelled(self._arriving)
+        if self.cycle is not before:
+            self.cycle.scope["arrived"] = now
+        self._watch()
 
     def on_response_complete(self) -> None:
         """A request was answered; the next may come, or has come already in part."""
         super().on_response_complete()
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._expect()
+        if not self.transport.is_closing():
+            self._watch()
 
     def pause_writing(self) -> None:
         """64 kB lie unread by the client."""
@@ -90,15 +90,29 @@ class BoundedProtocol(H11Protocol):
         else:
             self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
 
+    def _watch(self) -> None:
+        """Bound the time in which what the client has begun to send must be here."""
+        theirs = self.conn.their_state
+        in_head = theirs is h11.IDLE and (self.conn.trailing_data[0] or self.cycle is None)
+        in_refused_body = theirs is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if in_head or in_refused_body:
+            self._expect()
+            return
+        self._arriving = _cancelled(self._arriving)
+        if theirs is h11.IDLE and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
     def _expect(self) -> None:
         if self._arriving is None:
             self._arriving = self.loop.call_later(self.bounds.receive_seconds, self._too_slow)
 
     def _too_slow(self) -> None:
         self._arriving = None
-        if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+        if self.transport.is_closing():
             return
-        if not self.conn.trailing_data[0]:  # nothing was asked: nothing is answered
+        if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:  # nothing is to be answered
             self.transport.close()
             return
         message = f"The request did not arrive in time: the limit receive_seconds is {self.bounds.receive_seconds:g}."

@@ -18,6 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 _SHOWN_CHARACTERS = 80
+_LONG_BYTES = 32_768  # longer bodies are read beside the event loop
 
 
 @dataclass(kw_only=True)
@@ -79,8 +80,11 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """The body, as long as it is neither too large nor too slow.
 
     Raises:
-        ApiError: it is (413, 408).
+        ApiError: it is (413, 408); or it is compressed (415).
     """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        raise ApiError(415, f"The body cannot be read: its content-encoding is {coding[:40]!r}. Send it as it is.")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limits.body_bytes:
         raise _too_large(f"{int(declared):,}", limits)
@@ -112,6 +116,8 @@ async def read(request: Request, kind: type[M], limits: Limits) -> M:
     """
     body = await read_body(request, limits)
     try:
+        if len(body) > _LONG_BYTES:
+            return await asyncio.to_thread(kind.model_validate_json, body)
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise _explain(error) from None

@@ -1,0 +1,83 @@
+"""A completion as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gpt2.serve.answer import Answer, event_line, failure_of
+from gpt2.serve.ticket import Batch
+
+_PING_SECONDS = 15.0
+
+
+class EventStream(Response):
+    """Parts of choices as they come, comments while nothing comes.
+
+    Args:
+        answer: its ticket is cancelled when the stream ends, however it ends.
+        first: events that have come already.
+        leaving: watches for the client's leaving; ended with the stream.
+        headers: of the answer.
+        fields: for the log.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        first: Batch,
+        *,
+        leaving: asyncio.Task[None],
+        headers: dict[str, str],
+        fields: dict[str, Any],
+    ) -> None:
+        super().__init__(headers=headers | {"cache-control": "no-cache"})
+        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        self.headers["x-accel-buffering"] = "no"  # nginx would hold a stream back until it has some kilobytes of it
+        del self.headers["content-length"]
+        self._answer = answer
+        self._first = first
+        self._leaving = leaving
+        self._fields = fields
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        answer = self._answer
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for lines in self._lines():
+                await send({"type": "http.response.body", "body": lines, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except OSError:
+            pass  # the client has left
+        finally:
+            self._leaving.cancel()
+            answer.ticket.cancel()
+            self._fields |= answer.facts()
+            if not answer.is_complete and not answer.has_failed:
+                self._fields["left"] = True
+                answer.metrics.cancelled.inc()
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        answer, batch = self._answer, self._first
+        while True:
+            failure = failure_of(batch)
+            if failure is not None:
+                answer.has_failed = True
+                answer.metrics.failed.inc()
+                yield event_line(failure.body()) + b"data: [DONE]\n\n"
+                return
+            lines = [answer.chunk(*part) for part in answer.absorb(batch)]
+            said = b"".join(line for line in lines if line is not None)
+            if answer.is_complete:
+                yield said + answer.end()
+                return
+            if said:
+                yield said
+            if answer.ticket.over and not batch:
+                return  # cancelled
+            batch = await answer.ticket.next(_PING_SECONDS)
+            if not batch and not answer.ticket.over:
+                yield b": still here\n\n"
