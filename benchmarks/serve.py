@@ -13,9 +13,12 @@ restart      kill -9 in the middle of a stream, and start again
 soak         open-loop loads (--factors, drawn anew every 20 s), clients that leave and bad requests, for --minutes
 
 --shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`, or a Python that has
-xllamacpp; PYTHON has `transformers[serving]`. A request is a prompt of some 45 tokens and 32 to generate, drawn from
-the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In `fuzz`,
-status 0 is a client that closed its sending side, which is to leave, before it had an answer.
+xllamacpp; PYTHON has `transformers[serving]`. llama.cpp reads the prompts of all 16 before it writes anything, so
+give --seconds several times what that takes: 14 on two cores for 124M. A request is a prompt of some 45 tokens and 32
+to generate, drawn from the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading
+of a prompt. In `overload` a refusal is timed by the client, from before it connects, and by the server, from the
+request's arrival. In `fuzz`, status 0 is a client that closed its sending side, which is to leave, before it had an
+answer.
 """
 
 import argparse
@@ -64,7 +67,7 @@ def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         turns[name].append(found)
         print(f"  {name}: {found['tokens_per_second']:.0f} tokens/s, {found}", flush=True)
     speed = {name: statistics.mean(each["tokens_per_second"] for each in rounds) for name, rounds in turns.items()}
-    times = {name: speed[ours] / speed[name] for name in slow}
+    times = {name: speed[ours] / speed[name] if speed[name] else None for name in slow}
     return {"tokens_per_second": speed, "times_the_peer": times, "turns": turns}
 
 
@@ -79,7 +82,11 @@ def overload(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         found: dict[str, Any] = {"flags": chosen.flags, "capacity": at_capacity, "loads": []}
         for factor in chosen.factors:
             rate = factor * at_capacity["requests_per_second"]
+            before = _refusals(asyncio.run(get(server.port, "/metrics")))
             load, replies = asyncio.run(open_loop(server.port, make, rate, chosen.seconds))
+            after = _refusals(asyncio.run(get(server.port, "/metrics")))
+            if load["refused"]:
+                load["refused_within_20_ms_by_the_server"] = (after[0] - before[0]) / (after[1] - before[1])
             load["wrong"] = sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
             load["of_capacity"] = load["goodput_tokens_per_second"] / at_capacity["tokens_per_second"]
             found["loads"].append({"factor": factor} | load)
@@ -253,6 +260,18 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def _running(metrics: str) -> float:
     return float(re.search(r"gpt2_num_requests_running\{.*\} (\S+)", metrics)[1])  # type: ignore[index]
+
+
+def _refusals(metrics: str) -> tuple[float, float]:
+    """How many requests were refused within 20 ms of their arrival, and how many at all."""
+    found = [
+        re.search(
+            rf'gpt2_http_response_seconds_bucket{{le="{most}",path="/v1/completions",status="429"}} (\S+)', metrics
+        )
+        for most in ("0.02", r"\+Inf")
+    ]
+    within, all_of_them = (0.0 if each is None else float(each[1]) for each in found)
+    return within, all_of_them
 
 
 def _step_ms(metrics: str) -> float:

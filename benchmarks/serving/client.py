@@ -145,6 +145,7 @@ async def open_loop(
         "goodput_tokens_per_second": tokens / (end - began),
         "first_token_ms": quantiles([reply.first_seconds for reply in accepted if reply.arrivals]),
         "refusal_ms": quantiles(refused),
+        "refused_within_20_ms": sum(each <= 0.02 for each in refused) / len(refused) if refused else None,
     }
     return found, replies
 

@@ -96,7 +96,7 @@ def transformers(python: str, folder: Path, *arguments: str) -> Iterator[Running
     port = free_port()
     code = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
     command = [python, "-c", code, "serve", str(folder), "--port", str(port), *arguments]
-    with _process(command, port, "/health", str(folder)) as running:
+    with _process(command, port, "/health", str(folder), HF_HUB_OFFLINE="1") as running:
         yield running
 
 
@@ -105,22 +105,23 @@ def _process(
     command: Sequence[str], port: int, probe: str, model: str, *, kill: bool = False, **environment: str
 ) -> Iterator[Running]:
     began = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
-    )
-    try:
-        while not _answers(port, probe):
-            if process.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-            time.sleep(0.005)
-        yield Running(port, process.pid, model, time.monotonic() - began)
-    finally:
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while not _answers(port, probe):
+                if process.poll() is not None:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace")[-2000:]
+                    raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said}")
+                time.sleep(0.005)
+            yield Running(port, process.pid, model, time.monotonic() - began)
+        finally:
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _answers(port: int, path: str) -> bool:

@@ -108,6 +108,7 @@ class ExactWork:
                 except asyncio.CancelledError:
                     relay.abandoned = True
                     await asyncio.wait([work])  # its slots are given back before the next one begins
+                    work.exception()  # that it was abandoned is no news to anybody
                     raise
         finally:
             self._n_waiting -= 1
