@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
         ({"max_tokens": 10**30}, "max_tokens", "max_tokens"),
         ({"temperature": 2.5}, "temperature", "got 2.5"),
         ({"top_p": 0}, "top_p", "got 0"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty", "got 1e-300"),
         ({"n": 0}, "n", "got 0"),
         ({"n": 2, "best_of": 1}, "best_of", "best_of=1, n=2"),
         ({"best_of": 2, "stream": True}, "best_of", "stream"),
@@ -149,6 +150,11 @@ def test_a_compressed_body_is_refused_by_name(tiny: Any) -> None:
     status, _, answer = tiny.request("POST", "/v1/completions", b"\x1f\x8b\x08", ["Content-Encoding: gzip"])
     assert status == 415 and "content-encoding is 'gzip'" in answer["error"]["message"]
     assert tiny.request("POST", "/v1/completions", BASE, ["Content-Encoding: identity"])[0] == 200
+
+
+def test_a_body_of_two_lengths_is_refused(tiny: Any) -> None:
+    status, _, answer = tiny.request("POST", "/v1/completions", BASE, ["Transfer-Encoding: chunked"])
+    assert status == 400 and "one length" in answer["error"]["message"]
 
 
 def test_a_long_body_is_read_all_the_same(tiny: Any) -> None:

@@ -50,7 +50,8 @@ class Sampling:
         metadata=_setting("keep the fewest tokens nearest the entropy that reach this probability", above=0, most=1),
     )
     repetition_penalty: float = field(
-        default=1.0, metadata=_setting("scale down tokens that the prompt or the continuation has; 1 is off", above=0)
+        default=1.0,
+        metadata=_setting("scale down tokens that the prompt or the continuation has; 1 is off", least=0.01, most=100),
     )
     presence_penalty: float = field(
         default=0.0, metadata=_setting("subtract from the logits of tokens generated before", least=-2, most=2)

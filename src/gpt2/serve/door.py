@@ -232,7 +232,17 @@ def _api_error(error: Exception, call: Call) -> ApiError:
 
 
 def _check_head(scope: Scope, limits: Limits) -> None:
-    """The protocol sees to heads that are too large while they arrive; one that came in a single read is seen here."""
+    """Refuse a head that is too large or says two things.
+
+    The protocol sees to heads that are too large while they arrive; one that came in a single read is seen here.
+    """
+    names = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:  # which a proxy in front may have read in the other way
+        raise ApiError(
+            400,
+            "A body has one length: got both content-length and transfer-encoding.",
+            headers={"connection": "close"},
+        )
     size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     size += len(scope["raw_path"]) + len(scope["query_string"])
     if size > limits.header_bytes:

@@ -174,7 +174,7 @@ class CompletionRequest(Strict):
     top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(None, description="0 or -1 keeps all")
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     no_repeat_ngram: Count | None = Field(None, description="never repeat a sequence of this many tokens")
     length_penalty: float | None = Field(None, description="of beam search, which the server does not offer: refused")
     use_beam_search: bool | None = Field(None, description="not offered: refused")
@@ -250,7 +250,7 @@ class InspectRequest(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     no_repeat_ngram: Count | None = None

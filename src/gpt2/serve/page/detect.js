@@ -15,7 +15,7 @@ const RATES = [0.05, 0.01, 0.001];
 /** Build the panel. */
 export function buildDetect({ model, fail }) {
   let running = null;
-  const text = h("textarea", { id: "detect-text", rows: 12, spellcheck: "false", oninput: () => update() });
+  const text = h("textarea", { id: "detect-text", rows: 12, spellcheck: "false", placeholder: "Paste a text…", oninput: () => update() });
   const rate = h("select", { id: "detect-rate" }, RATES.map((each) => h("option", { value: each, selected: each === 0.01 }, percent(each))));
   const run = h("button", { class: "primary", id: "detect-run", onclick: () => (running ? running.abort() : go()) });
   const said = h("div", { class: "result", id: "detect-said", role: "status", hidden: true });

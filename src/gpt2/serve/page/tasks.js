@@ -50,7 +50,7 @@ export function buildTasks({ model, open, fail }) {
       h("div", { class: "actions" }, run, write), result,
       h("p", { class: "muted small" }, "GPT-2 was trained for none of these: the paper found prompts that make it try. Expect little of a small model.")),
     h("section", { class: "column", "aria-labelledby": "task-prompt-title" },
-      h("h2", { id: "task-prompt-title" }, "What the model is asked"), how, prompt));
+      h("div", { class: "head" }, h("h2", { id: "task-prompt-title" }, "What the model is asked")), how, prompt));
 
   const body = () => ({
     model: model(),
@@ -77,7 +77,7 @@ export function buildTasks({ model, open, fail }) {
     prompt.textContent = asked?.prompt ?? "";
     const { sampling } = asked ?? {};
     how.textContent = asked
-      ? [asked.left_out, sampling.temperature === 0 ? "the likeliest token each time" : `sampled from the ${sampling.top_k} likeliest`, `at most ${sampling.max_tokens} tokens`, sampling.stop.length ? "to the end of the line" : null].filter(Boolean).join("; ")
+      ? [sampling.temperature === 0 ? "The likeliest token each time" : `Sampled from the ${sampling.top_k} likeliest`, `at most ${sampling.max_tokens} tokens`, sampling.stop.length ? "to the end of the line" : null, asked.left_out].filter(Boolean).join("; ")
       : "Write something on the left, and here stands the exact prompt.";
     update();
   }
