@@ -6,7 +6,7 @@ connection. What is refused here, before there is a request, is refused in OpenA
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -33,6 +33,7 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self._arriving: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._has_asked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is here: its first request has to follow."""
@@ -56,7 +57,8 @@ class BoundedProtocol(H11Protocol):
         before, now = self.cycle, self.loop.time()
         super().data_received(data)
         if self.cycle is not before:
-            self.cycle.scope["arrived"] = now
+            self._has_asked = True
+            cast("dict[str, Any]", self.cycle.scope)["arrived"] = now
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -93,7 +95,7 @@ class BoundedProtocol(H11Protocol):
     def _watch(self) -> None:
         """Bound the time in which what the client has begun to send must be here."""
         theirs = self.conn.their_state
-        in_head = theirs is h11.IDLE and (self.conn.trailing_data[0] or self.cycle is None)
+        in_head = theirs is h11.IDLE and (self.conn.trailing_data[0] or not self._has_asked)
         in_refused_body = theirs is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if in_head or in_refused_body:
             self._expect()
