@@ -226,7 +226,7 @@ def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any, until: A
         thread.join(30)
         assert answers[0].choices[0].finish_reason == "stop"
     text = running.request("GET", "/metrics")[2].decode()
-    assert 'gpt2_request_rejected_total{limit="queue_requests",model_name="scripted"} 1.0' in text
+    assert 'gpt2_request_rejected_total{limit="queue_requests",model_name="scripted"} 2.0' in text
     assert 'gpt2_num_requests_waiting{model_name="scripted"} 0.0' in text
     assert 'gpt2_http_response_seconds_count{path="/v1/completions",status="429"} 3.0' in text
 
