@@ -57,12 +57,18 @@ class Work:
             self.keep(key, write())
         return self.known[key]
 
+    def knows(self, ids: Sequence[int]) -> bool:
+        return self._key(ids) in self.known
+
     def read(self, backend: Backend, tokenizer: gpt2.Tokenizer, ids: Sequence[int]) -> Reading:
-        key = f"{self.weights} read {' '.join(map(str, ids))}"
+        key = self._key(ids)
         if key not in self.known:
             found = read(backend, tokenizer, ids)
             self.keep(key, {field.name: getattr(found, field.name).tolist() for field in fields(found)})
         return Reading(**{name: np.array(values) for name, values in self.known[key].items()})
+
+    def _key(self, ids: Sequence[int]) -> str:
+        return f"{self.weights} read {' '.join(map(str, ids))}"
 
 
 def human_documents(path: Path) -> list[dict[str, Any]]:

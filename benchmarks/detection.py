@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ FOLDER = Path(__file__).parent
 PROMPT_TOKENS = 16
 MOST_TOKENS = 200
 LONG_LENGTHS = (*LENGTHS, 500, 700, 1000)
+PASTED = "attack human text of 500 characters inside"
 SPANS = ((0, 400), (200, 300), (400, 200), (600, 200), (800, 200))
 RATES = (0.05, 0.01)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -157,6 +158,8 @@ def auroc(human: list[float], generated: list[float]) -> float | None:
 
 def roc(human: list[float], generated: list[float]) -> tuple[list[float], list[float]]:
     """False-positive rates and the shares told at each, from the strictest threshold on."""
+    if not generated:
+        return [], []
     h, g = np.array(human), np.array(generated)
     thresholds = np.sort(h)[::-1]
     return [float((h >= t).mean()) for t in thresholds], [float((g >= t).mean()) for t in thresholds]
@@ -202,6 +205,35 @@ def called_by_others(rows: list[Row], rate: float, *, own_domain: bool) -> dict[
     }
 
 
+def texts_to_read(
+    data: Path, n: int, own: Texts, human: list[str], more: list[list[str]]
+) -> Iterator[tuple[str, list[str]]]:
+    """Name and texts of every kind but the held-out ones, what matters most first.
+
+    Args:
+        data: the folder of evaluation sets.
+        n: texts of a kind.
+        own: what the model wrote, by setting.
+        human: held-out texts, to be pasted into its own.
+        more: names and files of further domains.
+    """
+    yield from ((f"own {setting}", texts) for setting, texts in own.items())
+    for name, path in more:
+        yield f"domain {name}", [each["text"] for each in jsonl(Path(path))][: 2 * n]
+    half = own["top-k 40"][: n // 2]
+    words = " ".join(half).split()
+    for name, attack in ATTACKS.items():
+        yield f"attack {name}", [attack(text, words) for text in half]
+    pasted = [text[-500:].partition(" ")[2] for text in human[-len(half) :]]
+    yield PASTED, [with_human_inside(text, other) for text, other in zip(half, pasted, strict=True)]
+    for pair in PUBLISHED:
+        originals, sampled = pairs(data, pair, n)
+        yield from ((f"{pair} human", originals), (f"{pair} sampled", sampled))
+    yield from ((f"domain {name}", texts) for name, texts in human_texts(data, n).items())
+    yield from ((f"demo {name}", [text]) for name, (text, _) in demos(data).items())
+    yield "GPT-2 sim", [each["text"] for each in jsonl(data / "detection/gpt2_sim/sim.test.jsonl")][: 3 * n]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -224,42 +256,31 @@ def main() -> None:
         readings = Readings(chosen.readings, chosen.seconds, model.fingerprint())
         backend, decode = model.exact_backend(), model.tokenizer.decode
         held = held_out(chosen.corpus, model.tokenizer)
-        for number, (domain, ids) in enumerate(held):
-            known = readings.read(backend, model.tokenizer, ids).first(MOST_TOKENS)
-            work.keep(f"held-out {domain}|{number}", f"held-out {domain}", known)
         full = [ids for _, ids in held if len(ids) >= PROMPT_TOKENS + MOST_TOKENS]
         prompts = [decode(ids[:PROMPT_TOKENS]) for ids in full[: n + n // 5]]
         own = own_texts(folder / "own.json", model, prompts[:n], MOST_TOKENS, work.over)
-        long = own and own_texts(folder / "long.json", model, prompts[n:], LONG_LENGTHS[-1], work.over)
-        if own is None or long is None:
+        if own is None:
             sys.exit(stopped(work))
-        todo: list[tuple[str, list[str]]] = [(f"own {setting}", texts) for setting, texts in own.items()]
-        for given in chosen.human:
-            name, _, path = given.partition("=")
-            todo.append((f"domain {name}", [each["text"] for each in jsonl(Path(path))]))
-        half = own["top-k 40"][: n // 2]
-        words = " ".join(half).split()
-        todo += [(f"attack {each}", [attack(text, words) for text in half]) for each, attack in ATTACKS.items()]
-        humans = [decode(ids[-100:]) for ids in full[-len(half) :]]
-        mixed = [with_human_inside(text, human) for text, human in zip(half, humans, strict=True)]
-        todo += [("attack human text of 100 tokens inside", mixed)]
-        for pair in PUBLISHED:
-            human, sampled = pairs(data, pair, n)
-            todo += [(f"{pair} human", human), (f"{pair} sampled", sampled)]
-        todo += [(f"domain {each}", texts) for each, texts in human_texts(data, n).items()]
-        todo += [(f"demo {each}", [text]) for each, (text, _) in demos(data).items()]
-        todo += [("GPT-2 sim", [each["text"] for each in jsonl(data / "detection/gpt2_sim/sim.test.jsonl")][: 3 * n])]
-        complete = all(work.read(name, texts, 400 if "inside" in name else MOST_TOKENS) for name, texts in todo)
-        if not complete and not chosen.report:
+        full_texts = [decode(ids) for ids in full]
+        todo = texts_to_read(data, n, own, full_texts, [each.split("=", 1) for each in chosen.human])
+        complete = all(work.read(name, texts, 400 if name == PASTED else MOST_TOKENS) for name, texts in todo)
+        for number, (domain, ids) in enumerate(held):
+            if not readings.knows(ids) and work.over():
+                complete = False
+                continue
+            known = readings.read(backend, model.tokenizer, ids).first(MOST_TOKENS)
+            work.keep(f"held-out {domain}|{number}", f"held-out {domain}", known)
+        long = own_texts(folder / "long.json", model, prompts[n:], LONG_LENGTHS[-1], work.over)
+        if (not complete or long is None) and not chosen.report:
             sys.exit(stopped(work))
         calibration = Calibration.read(chosen.calibration) if chosen.calibration else model.calibration()
         assert calibration is not None, "the verdict's error rates need a calibration: benchmarks/calibration.py"
         calibration.check(model.fingerprint(), model.name)
-        readings = Readings(folder / "long.jsonl", chosen.seconds, model.fingerprint())
-        lengths = {f"at {rate:.0%}": told_by_length(long, readings, model, calibration, rate) for rate in RATES}
+        parts = Readings(folder / "long.jsonl", chosen.seconds, model.fingerprint())
+        lengths = {f"at {rate:.0%}": told_by_length(long or {}, parts, model, calibration, rate) for rate in RATES}
     facts_of = {"scorer": model.name, "sampler": model.name, "calibration": dict(calibration.made_from)}
     result = {"facts": facts(), **facts_of, **report(work, calibration, demos(data))}
-    by_length = {"texts_a_setting": len(long["greedy"]), **lengths}
+    by_length = {"texts_a_setting": n // 5, **lengths}
     write_json(FOLDER / "results" / "detection.json", {**result, "own_text_told_by_length": by_length})
     draw(work, lengths["at 1%"], model.name)
     print(json.dumps({key: result[key] for key in ("auroc", "verdicts", "demos")}, indent=1))
@@ -335,14 +356,15 @@ def draw(work: Work, lengths: dict[str, dict[str, float]], name: str) -> None:
         x, y = roc(*([row["statistics"]["curvature"] for row in work.rows(*of)] for of in (human, [generated])))
         return Line(name=label, x=x, y=y)
 
+    lines = [
+        *(curve(f"GPT-2 XL, {pair}", [f"{pair} human"], f"{pair} sampled") for pair in PUBLISHED),
+        *(curve(f"own, {setting}", held, f"own {setting}") for setting in SETTINGS),
+    ]
     roc_chart = LineChart(
         title=f"Curvature under {name}, up to 200 tokens: share of generated text told over false positives",
         x_label="human texts called generated (log)",
         y_label="generated texts told",
-        lines=[
-            *(curve(f"GPT-2 XL, {pair}", [f"{pair} human"], f"{pair} sampled") for pair in PUBLISHED),
-            *(curve(f"own, {setting}", held, f"own {setting}") for setting in SETTINGS),
-        ],
+        lines=[line for line in lines if line.x and line.y],
         log_x=True,
     )
     length_chart = LineChart(

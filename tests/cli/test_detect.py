@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import gpt2 as package
+from gpt2.detect import Calibration
 
 TEXT = "the cat sat on the mat and the dog slept by the fire while the rain fell on the roof " * 2
 
@@ -59,7 +60,7 @@ def calibration(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     out = folder / "calibration.json"
     with package.load(tiny_folder, backend="native") as model:
-        made = model.calibrate((line["text"] for line in lines), source="drawn", samples=4)
+        made = model.calibrate((line["text"] for line in lines), source="drawn", samples=5)
     made.write(out)
     return out
 
@@ -68,6 +69,9 @@ def test_a_calibration_gives_a_verdict(detect, calibration: Path) -> None:
     found = json.loads(detect(TEXT, "--json", "--calibration", str(calibration)).out)
     assert found["verdict"] in ("generated", "human", "inconclusive")
     assert found["parts"][0]["n_compared"] == 25
+    made = Calibration.read(calibration)
+    assert list(made.generated) == ["temperature 1", "top-k 40", "temperature 0.8, top-k 40"]
+    assert [len(own[25]) for own in made.generated.values()] == [2, 2, 1]
 
 
 def test_it_says_what_it_compared_with_and_which_file_is_missing(detect, calibration: Path) -> None:

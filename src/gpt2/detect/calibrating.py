@@ -53,8 +53,9 @@ class Author:
         """Setting and reading of a continuation of each beginning, the settings taking turns."""
         prompts = iter([self.tokenizer.decode(ids) for ids in beginnings])
         length, blank = max(LENGTHS), self.tokenizer.encode(" ")
+        at_once = min(_AT_ONCE, -(-len(beginnings) // len(SETTINGS)))  # few texts are of every setting too
         for n_batch, (setting, values) in enumerate(cycle(SETTINGS.items())):
-            batch = list(islice(prompts, _AT_ONCE))
+            batch = list(islice(prompts, at_once))
             if not batch:
                 return
             for text in self.write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **values):
