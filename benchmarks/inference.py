@@ -62,9 +62,19 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--work", type=Path, help="keep the model folder, and what peers made of it, here")
     parser.add_argument("--add", action="store_true", help="beside the runs that the result has")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=4,
+        metavar=("PROMPT", "DECODE", "PREFILL", "BATCH"),
+        help="of what is timed, for a large shape; and no figures by length of context",
+    )
     chosen = parser.parse_args()
 
     workload = Workload(contexts=(64, 512, 1000))
+    if chosen.sizes:
+        prompt, decode, prefill, batch = chosen.sizes
+        workload = Workload(prompt_tokens=prompt, decode_tokens=decode, prefill_tokens=prefill, batch=batch)
     found: list[Figures] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = (chosen.work or Path(scratch)) / chosen.shape

@@ -123,7 +123,9 @@ def compare(
             rounds=measured[name],
             peak_bytes=peaks[name],
             limits=most[name],
-            start_seconds=start_seconds(name, folder, options, times=starts) if starts and _program(name) else None,
+            start_seconds=start_seconds(name, folder, options, times=starts)
+            if starts and start_program(name)
+            else None,
             settings=options,
         )
         for name in engines
@@ -137,7 +139,7 @@ def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, time
         from gpt2.bench.peers import gguf_file
 
         model = gguf_file(folder, engine.partition("-")[2])
-    command = [sys.executable, "-c", _program(engine), str(model)]
+    command = [sys.executable, "-c", start_program(engine), str(model)]
     if engine == "gpt2":
         command += [f"--{name}={value}" for name, value in options.items() if value is not None]
     taken: list[float] = []
@@ -150,7 +152,8 @@ def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, time
     return statistics.median(taken)
 
 
-def _program(engine: str) -> str:
+def start_program(engine: str) -> str:
+    """The shortest program of an engine that says one token, given its model file; empty where there is none."""
     return _START.get(engine.partition("-")[0], "") if engine != "transformers-bf16" else ""
 
 

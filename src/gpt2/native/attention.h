@@ -15,21 +15,22 @@ namespace {
 
 constexpr int kBlocks = kPage / kPanel;   // of 16 keys in a page
 
-// Asks for 64 stored numbers.
+// Asks for the first `count` of 64 stored numbers.
 template <class Stored>
-inline void prefetch_row(const Stored* p) {
-  GPT2_UNROLL for (int byte = 0; byte < static_cast<int>(kPage * sizeof(Stored)); byte += 64) prefetch(reinterpret_cast<const unsigned char*>(p) + byte);
+inline void prefetch_row(const Stored* p, int count) {
+  constexpr int line = 64 / sizeof(Stored);
+  GPT2_UNROLL for (int first = 0; first < kPage; first += line) if (first < count) prefetch(p + first);
 }
 
 // Scores of R rows against B blocks of 16 keys. One row alone waits for memory: it asks for the values meanwhile.
 template <int R, int B, class Stored>
-inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores, const Stored* values) {
+inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores, const Stored* values, int value_count) {
   Lanes sums[R][B];
   GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = broadcast(0.0f);
   for (int d = 0; d < a.head_width; ++d) {
     Lanes key[B];
     GPT2_UNROLL for (int b = 0; b < B; ++b) key[b] = load(keys + d * kPage + b * kPanel);
-    if constexpr (R == 1) prefetch_row(values + d * kPage);
+    if constexpr (R == 1) if (d * kPage < value_count) prefetch_row(values + d * kPage, kPage);
     GPT2_UNROLL for (int r = 0; r < R; ++r) {
       const Lanes q = broadcast(a.q[(row + r) * a.q_stride + d]);
       GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(key[b], q, sums[r][b]);
@@ -47,13 +48,13 @@ void score_keys(const Attend& a, int row) {
     const Stored* stored = reinterpret_cast<const Stored*>(a.pages[page] + a.k_offset);
     const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset);
     float* scores = a.scores + page * kPage;
-    const int left = keys - page * kPage;
-    constexpr int together = R == 1 ? kBlocks : kBlocksAttend;
-    if (left > kPage - kPanel) {
-      for (int b = 0; b < kBlocks; b += together) score_blocks<R, together>(a, row, stored + b * kPanel, scores + b * kPanel, values);
-      continue;
-    }
-    for (int b = 0; b < kBlocks && b * kPanel < left; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel, values);
+    const int here = keys - page * kPage < kPage ? keys - page * kPage : kPage, blocks = (here + kPanel - 1) / kPanel;
+    const int value_count = here * padded_width(a.head_width);
+    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // at once: what hides a sum's latency
+    int b = 0;
+    for (; b + most <= blocks; b += most) score_blocks<R, most>(a, row, stored + b * kPanel, scores + b * kPanel, values, value_count);
+    for (; b + two <= blocks; b += two) score_blocks<R, two>(a, row, stored + b * kPanel, scores + b * kPanel, values, value_count);
+    for (; b < blocks; ++b) score_blocks<R, 1>(a, row, stored + b * kPanel, scores + b * kPanel, values, value_count);
   }
 }
 
@@ -83,15 +84,19 @@ inline void mix_components(const Attend& a, int row, int d) {
   for (int page = 0; page * kPage < shared; ++page) {
     const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset) + d;
     const float* weights = a.scores + row * a.scores_stride + page * kPage;
+    const Stored* next_keys = values + kPage * width;   // of the next head: they lie there
     const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
     for (int s = 0; s < keys; ++s) {
-      if constexpr (R == 1) prefetch_row(values + kPage * width + s * kPage);   // the next head's keys lie there
+      if constexpr (R == 1) if (keys == kPage) prefetch_row(next_keys + s * kPage, kPage);
       Lanes value[B];
       GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load(values + s * width + b * kPanel);
       GPT2_UNROLL for (int r = 0; r < R; ++r) {
         const Lanes weight = broadcast(weights[r * a.scores_stride + s]);
         GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(value[b], weight, sums[r][b]);
       }
+    }
+    if constexpr (R == 1) {   // a page that is not full has as many rows of keys, but shorter ones
+      for (int c = 0; keys < kPage && c < a.head_width; ++c) prefetch_row(next_keys + c * kPage, keys);
     }
   }
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
@@ -133,15 +138,24 @@ void attend(const Attend& a) {
 inline void convert(float* to, const Lanes& x) { store(to, x); }
 inline void convert(Half* to, const Lanes& x) { store(to, x); }
 
+// Keys turn from rows to columns: up to 16 positions at once, so that a line of a page is written while it is at hand.
 template <class Stored>
-void store_position(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
-  Stored* keys = reinterpret_cast<Stored*>(k_page) + key;
-  Stored* values = reinterpret_cast<Stored*>(v_page) + key * padded_width(head_width);
-  for (int d = 0; d < head_width; d += kPanel) {
-    Stored buffer[kPanel];
-    convert(buffer, load_first(k + d, head_width - d, 0.0f));
-    for (int i = 0; i < kPanel && d + i < head_width; ++i) keys[(d + i) * kPage] = buffer[i];
-    convert(values + d, load_first(v + d, head_width - d, 0.0f));
+void store_positions(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
+  const int width = padded_width(head_width);
+  for (int first = 0; first < rows; first += kPanel) {
+    const int count = rows - first < kPanel ? rows - first : kPanel;
+    Stored* keys = reinterpret_cast<Stored*>(k_page) + key + first;
+    Stored* values = reinterpret_cast<Stored*>(v_page) + (key + first) * width;
+    for (int d = 0; d < head_width; d += kPanel) {
+      Stored buffer[kPanel][kPanel];
+      for (int r = 0; r < count; ++r) {
+        convert(buffer[r], load_first(k + (first + r) * stride + d, head_width - d, 0.0f));
+        convert(values + r * width + d, load_first(v + (first + r) * stride + d, head_width - d, 0.0f));
+      }
+      for (int i = 0; i < kPanel && d + i < head_width; ++i) {
+        for (int r = 0; r < count; ++r) keys[(d + i) * kPage + r] = buffer[r][i];
+      }
+    }
   }
 }
 

@@ -191,6 +191,12 @@ int64_t products_of_tiles(Form form, int64_t rounds) {
   return rounds * 4 * kTileLines * kPanel * (form == Form::bf16 ? 32 : 64);
 }
 
+// Where products go by tiles, panels go in pairs.
+int side_by_side_without_tiles(Form form, int rows) {
+  const bool tiles = form == Form::bf16 || (form == Form::int8 && rows >= kFewestRowsInt8) || (form == Form::int4 && rows >= kFewestRowsInt4);
+  return tiles ? 0 : side_by_side(form, rows);
+}
+
 void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   const int rows = row_end - row;
   if (rows == 0 || panel >= panel_end) return;

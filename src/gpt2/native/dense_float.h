@@ -32,9 +32,9 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
 }
 
 template <int R, int P>
-GPT2_INLINE void finish_floats(const MatrixView& m, const Output& out, int row, int panel, const Lanes (&sums)[R][P]) {
+GPT2_INLINE void finish_floats(const MatrixView& m, const Output& out, int row, int panel, int step, const Lanes (&sums)[R][P]) {
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
-    GPT2_UNROLL for (int p = 0; p < P; ++p) finish(out, row + r, panel + p, m.outputs, add(sums[r][p], load(m.bias + (panel + p) * kPanel)));
+    GPT2_UNROLL for (int p = 0; p < P; ++p) finish(out, row + r, panel + p * step, m.outputs, add(sums[r][p], load(m.bias + (panel + p * step) * kPanel)));
   }
 }
 
@@ -50,8 +50,8 @@ struct Fp32Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
+    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
     const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
     const float* rows = x.values + row * x.stride;
 
@@ -59,13 +59,13 @@ struct Fp32Tile {
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
     for (int k = 0; k < m.inputs; ++k) {
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const float* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        const float* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
         weights[p] = load(here);
         prefetch(here + next);
       }
       multiply_input(sums, weights, rows + k, x.stride);
     }
-    finish_floats(m, out, row, panel, sums);
+    finish_floats(m, out, row, panel, step, sums);
   }
 };
 
@@ -73,8 +73,8 @@ struct Bf16Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
     const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
 
     Lanes sums[R][P];
@@ -84,7 +84,7 @@ struct Bf16Tile {
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Pairs weights[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const Bf16* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        const Bf16* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
         weights[p] = load_pairs(here);
         prefetch(here + next);
       }
@@ -95,7 +95,7 @@ struct Bf16Tile {
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Lanes first[P], second[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const Bf16* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        const Bf16* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
         const Pairs pairs = load_pairs(here);
         prefetch(here + next);
         first[p] = first_of(pairs);
@@ -105,36 +105,40 @@ struct Bf16Tile {
       if (k + 1 < m.inputs) multiply_input(sums, second, rows + k + 1, x.stride);
     }
 #endif
-    finish_floats(m, out, row, panel, sums);
+    finish_floats(m, out, row, panel, step, sums);
   }
 };
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
 template <class Tile, int R, int P>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int ahead) {
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, int ahead) {
   if constexpr (R > 1) {
-    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, ahead);
+    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, ahead);
   }
-  Tile::template run<R, P>(m, x, out, row, panel, ahead);
+  Tile::template run<R, P>(m, x, out, row, panel, step, ahead);
 }
 
 // Of P panels, all tiles. The first tile, whose weights come from memory, asks for the panels after these.
 template <class Tile, int P>
-void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel) {
-  for (int ahead = P; row < row_end; row += Tile::kRows, ahead = 0) {
+void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step, int ahead) {
+  for (; row < row_end; row += Tile::kRows, ahead = 0) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, ahead);
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, ahead);
   }
+}
+
+// All tiles of panels that lie `step` apart. What each asks for ahead is the panel after it, with which its stream goes on.
+template <class Tile>
+void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
+  if (row_end - row == 1) return Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, 1);
+  walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
 }
 
 // All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.
 template <class Tile>
 void walk_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  if (row_end - row == 1) {
-    for (; panel + kWidePanels <= panel_end; panel += kWidePanels) Tile::template run<1, kWidePanels>(m, x, out, row, panel, kWidePanels);
-  }
-  for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel);
-  for (; panel < panel_end; ++panel) walk_rows<Tile, 1>(m, x, out, row, row_end, panel);
+  for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, 1, Tile::kPanels);
+  for (; panel < panel_end; ++panel) walk_rows<Tile, 1>(m, x, out, row, row_end, panel, 1, 1);
 }
 
 }  // namespace

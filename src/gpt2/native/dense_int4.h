@@ -19,10 +19,10 @@ struct Int4Tile {
   static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
     const int groups = m.padded_inputs / kGroup;
     const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel / 2;
-    const int64_t group_size = kGroup * kPanel / 2, next = ahead * panel_size;
+    const int64_t group_size = kGroup * kPanel / 2, apart = step * panel_size, next = ahead * panel_size;
     const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
     const uint8_t* scales = m.group_scales + static_cast<int64_t>(panel) * groups * kPanel;
     const int8_t* rows = x.codes + row * x.code_stride;
@@ -36,7 +36,7 @@ struct Int4Tile {
       for (int k = 0; k < kGroup; k += 8) {
         Codes lower[P], upper[P];
         GPT2_UNROLL for (int p = 0; p < P; ++p) {
-          const int8_t* here = w + p * panel_size + g * group_size + k * (kPanel / 2);
+          const int8_t* here = w + p * apart + g * group_size + k * (kPanel / 2);
           const Codes both = load_codes(here);
           prefetch(here + next);
           lower[p] = low_nibbles(both);
@@ -49,14 +49,14 @@ struct Int4Tile {
         }
       }
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const uint8_t* here = scales + (static_cast<int64_t>(p) * groups + g) * kPanel;
+        const uint8_t* here = scales + (static_cast<int64_t>(p) * step * groups + g) * kPanel;
         const Scales scale = load_scales(here);
         prefetch(here + static_cast<int64_t>(ahead) * groups * kPanel);
         GPT2_UNROLL for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
       }
     }
     GPT2_UNROLL for (int r = 0; r < R; ++r) {
-      GPT2_UNROLL for (int p = 0; p < P; ++p) Int8Tile::finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) Int8Tile::finish_whole(m, x, out, row + r, panel + p * step, sums[r][p]);
     }
   }
 };

@@ -16,8 +16,8 @@ struct Int8Tile {
   static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
     const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
     const int8_t* rows = x.codes + row * x.code_stride;
 
@@ -26,7 +26,7 @@ struct Int8Tile {
     for (int k = 0; k < m.padded_inputs; k += 4) {
       Codes weights[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const int8_t* here = w + p * panel_size + static_cast<int64_t>(k) * kPanel;
+        const int8_t* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
         weights[p] = load_weights(here);
         prefetch(here + next);
       }
@@ -36,7 +36,7 @@ struct Int8Tile {
       }
     }
     GPT2_UNROLL for (int r = 0; r < R; ++r) {
-      GPT2_UNROLL for (int p = 0; p < P; ++p) finish_whole(m, x, out, row + r, panel + p, sums[r][p]);
+      GPT2_UNROLL for (int p = 0; p < P; ++p) finish_whole(m, x, out, row + r, panel + p * step, sums[r][p]);
     }
   }
 

@@ -20,6 +20,18 @@ bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 |
 
 Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride, finish}; }
 
+// How members share out a matrix that few rows wait for: item i is the panels i, i + step, ... that go side by side; those
+// that are left over go one by one.
+struct Panels {
+  int apart = 0, step = 0, items = 0;
+
+  Panels(const Kernels& kernels, const MatrixView& m, int rows) : apart(rows <= kOwnRows ? kernels.side_by_side(m.form, rows) : 0) {
+    if (apart == 0) return;
+    step = m.panels / apart;
+    items = step + m.panels - step * apart;
+  }
+};
+
 }  // namespace
 
 bool Quantised::is_needed(const Kernels& kernels, Form form) {
@@ -215,7 +227,7 @@ void Engine::add_tiles(int first_row, int end) {
 }
 
 void Engine::forward(Team& team, int member, const gpt2_work* work) {
-  embed(team);
+  embed(team, member);
   for (int layer = 0; layer < shape_.n_layer; ++layer) block(team, member, work, layer);
   if (member == 0) {
     for (size_t row = 0; row < rows_.size(); ++row) keep_residual(work, shape_.n_layer, static_cast<int>(row));
@@ -224,8 +236,8 @@ void Engine::forward(Team& team, int member, const gpt2_work* work) {
   team.meet();   // the lists of this chunk are read until here
 }
 
-void Engine::embed(Team& team) {
-  team.for_each(static_cast<int>(rows_.size()), 4, [&](int row, int end) {
+void Engine::embed(Team& team, int member) {
+  team.for_each(member, static_cast<int>(rows_.size()), 4, [&](int row, int end) {
     for (; row < end; ++row) {
       float* x = x_.row(row);
       const float* position = wpe_.data() + static_cast<int64_t>(rows_[static_cast<size_t>(row)].position) * shape_.n_embd;
@@ -235,22 +247,47 @@ void Engine::embed(Team& team) {
   });
 }
 
+// What a member of few rows does while it waits: it asks for the first lines of its share of the matrix after this.
+class Engine::Ahead {
+ public:
+  Ahead(const Team& team, int member, const Kernels& kernels, const Matrix* next, int rows) {
+    if (!next || rows < 1 || rows > kOwnRows) return;
+    const Panels panels(kernels, next->view(), rows);
+    streams_ = panels.apart;
+    apart_bytes_ = static_cast<size_t>(panels.step) * next->panel_bytes();
+    at_ = static_cast<const unsigned char*>(next->view().weights) + static_cast<size_t>(team.first_of(member, panels.items)) * next->panel_bytes();
+  }
+  bool operator()() {
+    if (streams_ == 0 || done_ == kBytes) return false;
+    for (int stream = 0; stream < streams_; ++stream) prefetch(at_ + static_cast<size_t>(stream) * apart_bytes_ + done_);
+    done_ += 64;
+    return true;
+  }
+
+ private:
+  static constexpr size_t kBytes = 32 << 10;   // of each stream: with four of them an eighth of a common second cache
+  const unsigned char* at_ = nullptr;
+  size_t apart_bytes_ = 0, done_ = 0;
+  int streams_ = 0;
+};
+
 void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   const Layer& w = layers_[static_cast<size_t>(layer)];
   int rows = static_cast<int>(rows_.size());
   if (member == 0) for (int row = 0; row < rows; ++row) keep_residual(work, layer, row);
-  apply(team, w.attn, prepare_normed(team, member, w.attn, w.ln_1_g, w.ln_1_b, rows), rows, output(qkv_, Finish::store));
+  apply(team, member, w.attn, prepare_normed(team, member, w.attn, w.ln_1_g, w.ln_1_b, rows), rows, output(qkv_, Finish::store), nullptr);
   // A tile's rows read the keys and values of its own piece of work, which are all here if that has no other tile.
   const bool last = layer == shape_.n_layer - 1, together = whole_tiles_ && !last;
-  if (!together) for_each_head(team, [&](const Tile& tile, int head) { store_tile(work, layer, tile, head); });
+  if (!together) for_each_head(team, member, nullptr, [&](const Tile& tile, int head) { store_tile(work, layer, tile, head); });
   if (last) rows = drop_unwanted_rows(team, member);
-  for_each_head(team, [&](const Tile& tile, int head) {
+  for_each_head(team, member, &w.attn_proj, [&](const Tile& tile, int head) {
     if (together) store_tile(work, layer, tile, head);
     attend_tile(member, work, layer, tile, head);
   });
-  apply(team, w.attn_proj, prepare(team, member, w.attn_proj, mixed_, rows), rows, output(x_, Finish::add));
-  apply(team, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, output(inner_, Finish::gelu));
-  apply(team, w.mlp_proj, prepare(team, member, w.mlp_proj, inner_, rows), rows, output(x_, Finish::add));
+  apply(team, member, w.attn_proj, prepare(team, member, w.attn_proj, mixed_, rows), rows, output(x_, Finish::add), &w.fc);
+  apply(team, member, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, output(inner_, Finish::gelu), &w.mlp_proj);
+  const Matrix* next = last ? &wte_ : &layers_[static_cast<size_t>(layer) + 1].attn;
+  apply(team, member, w.mlp_proj, prepare(team, member, w.mlp_proj, inner_, rows), rows, output(x_, Finish::add), next);
 }
 
 // Calls f(to, begin, end) for pieces of the rows. Few rows every member prepares for itself, with no waiting.
@@ -261,7 +298,7 @@ Prepared& Engine::prepare_rows(Team& team, int member, int rows, const F& f) {
     f(own, 0, rows);
     return own;
   }
-  team.for_each(rows, 4, [&](int row, int end) { f(shared_, row, end); });
+  team.for_each(member, rows, 4, [&](int row, int end) { f(shared_, row, end); });
   return shared_;
 }
 
@@ -288,31 +325,44 @@ Activations Engine::prepare_normed(Team& team, int member, const Matrix& matrix,
   return prepared.quantised.of(prepared.normed.values.data(), prepared.normed.stride);
 }
 
-void Engine::apply(Team& team, const Matrix& matrix, const Activations& x, int rows, const Output& output) {
+void Engine::apply(Team& team, int member, const Matrix& matrix, const Activations& x, int rows, const Output& output, const Matrix* next) {
+  const MatrixView& m = matrix.view();
+  const Panels panels(kernels_, m, rows);
+  if (panels.apart > 0) {
+    const auto multiply = [&](int item, int) {
+      if (item < panels.step) return kernels_.dense_apart(m, x, output, 0, rows, item, panels.step);
+      const int single = item + panels.step * (panels.apart - 1);
+      kernels_.dense(m, x, output, 0, rows, single, single + 1);
+    };
+    team.for_each(member, panels.items, 1, multiply, Ahead(team, member, kernels_, next, rows));
+    return;
+  }
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
   constexpr int tile = 12;   // a multiple of every level's panels side by side
-  const int piece = std::clamp(matrix.view().panels / (team.size() * 8) / tile, 1, 5) * tile;
-  team.for_each(matrix.view().panels, piece, [&](int panel, int end) { kernels_.dense(matrix.view(), x, output, 0, rows, panel, end); });
+  team.for_each(member, (m.panels + tile - 1) / tile, 1, [&](int piece, int) {
+    kernels_.dense(m, x, output, 0, rows, piece * tile, std::min((piece + 1) * tile, m.panels));
+  });
 }
 
 // ---- attention ----
 
 // Calls f(tile, head) for all of both. Neighbouring heads lie side by side in a page: a member takes several.
 template <class F>
-void Engine::for_each_head(Team& team, const F& f) {
+void Engine::for_each_head(Team& team, int member, const Matrix* next, const F& f) {
   const int n_head = shape_.n_head, items = static_cast<int>(tiles_.size()) * n_head;
-  team.for_each(items, std::clamp(items / (2 * team.size()), 1, n_head), [&](int item, int end) {
-    for (; item < end; ++item) f(tiles_[static_cast<size_t>(item / n_head)], item % n_head);
-  });
+  const auto of_item = [&](int item, int) { f(tiles_[static_cast<size_t>(item / n_head)], item % n_head); };
+  team.for_each(member, items, 1, of_item, Ahead(team, member, kernels_, next, static_cast<int>(rows_.size())));
 }
 
 void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int head) {
   const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
-  for (int r = tile.row; r < tile.row + tile.rows; ++r) {
+  for (int r = tile.row; r < tile.row + tile.rows;) {   // a tile may lie in two pages
     const Row& row = rows_[static_cast<size_t>(r)];
+    const int key = row.position % kPage, rows = std::min(tile.row + tile.rows - r, kPage - key);
     unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
     const float* k = qkv_.row(r) + shape_.n_embd + head * head_width_;
-    store(k, k + shape_.n_embd, head_width_, row.position % kPage, page + pages_.keys(layer, head), page + pages_.values(layer, head));
+    store(k, k + shape_.n_embd, qkv_.stride, rows, head_width_, key, page + pages_.keys(layer, head), page + pages_.values(layer, head));
+    r += rows;
   }
 }
 
@@ -400,14 +450,14 @@ void Engine::read_out(Team& team, int member, const gpt2_work* work) {
   const int total = static_cast<int>(head_rows_.size());
   for (int first = 0; first < total; first += kHeadRows) {
     const int rows = std::min(kHeadRows, total - first);
-    team.for_each(rows, 4, [&](int row, int end) {
+    team.for_each(member, rows, 4, [&](int row, int end) {
       for (; row < end; ++row) {
         const float* x = x_.row(head_rows_[static_cast<size_t>(first + row)]);
         kernels_.layer_norm(x, ln_f_g_.data(), ln_f_b_.data(), shape_.n_embd, shape_.layer_norm_epsilon, final_.row(row));
       }
     });
-    apply(team, wte_, prepare(team, member, wte_, final_, rows), rows, output(logits_, Finish::store));
-    team.for_each(rows, 1, [&](int i, int) {
+    apply(team, member, wte_, prepare(team, member, wte_, final_, rows), rows, output(logits_, Finish::store), nullptr);
+    team.for_each(member, rows, 1, [&](int i, int) {
       const Row& row = rows_[static_cast<size_t>(head_rows_[static_cast<size_t>(first + i)])];
       read_row(member, work[row.work], row.wanted, logits_.row(i));
     });
@@ -439,7 +489,14 @@ void Engine::keep_best(int member, const gpt2_work& work, int wanted, const floa
   heap.clear();
   for (int i = 0; i < work.best; ++i) heap.emplace_back(logits[i], i);
   std::make_heap(heap.begin(), heap.end(), comes_first);
+  const auto is_any_above = [&](int first, float level) {
+    int any = 0;
+    for (int i = 0; i < kPanel; ++i) any |= logits[first + i] > level;
+    return any != 0;
+  };
   for (int i = work.best; i < shape_.vocab_size; ++i) {
+    while (i + kPanel <= shape_.vocab_size && !is_any_above(i, heap.front().first)) i += kPanel;   // nearly all of them
+    if (i == shape_.vocab_size) break;
     if (!(logits[i] > heap.front().first)) continue;
     std::pop_heap(heap.begin(), heap.end(), comes_first);
     heap.back() = {logits[i], i};

@@ -78,6 +78,8 @@ class Engine {
   struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: which of its work's wanted rows, or -1
   struct Tile { int row, rows; };                      // neighbouring rows of one piece of work
 
+  class Ahead;
+
   Matrix* find_matrix(const std::string& name);
   Buffer<float>* find_vector(const std::string& name);
 
@@ -85,18 +87,18 @@ class Engine {
   void next_chunk(const gpt2_work* work, int count);
   void add_tiles(int first_row, int end);
   void forward(Team& team, int member, const gpt2_work* work);
-  void embed(Team& team);
+  void embed(Team& team, int member);
   void block(Team& team, int member, const gpt2_work* work, int layer);
   int drop_unwanted_rows(Team& team, int member);
   void store_tile(const gpt2_work* work, int layer, const Tile& tile, int head);
   void attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head);
-  template <class F> void for_each_head(Team& team, const F& f);
+  template <class F> void for_each_head(Team& team, int member, const Matrix* next, const F& f);
   void keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum);
   void keep_residual(const gpt2_work* work, int depth, int row);
   Activations prepare(Team& team, int member, const Matrix& matrix, Activity& input, int rows);
   Activations prepare_normed(Team& team, int member, const Matrix& matrix, const Buffer<float>& gain, const Buffer<float>& bias, int rows);
   template <class F> Prepared& prepare_rows(Team& team, int member, int rows, const F& f);
-  void apply(Team& team, const Matrix& matrix, const Activations& x, int rows, const Output& output);
+  void apply(Team& team, int member, const Matrix& matrix, const Activations& x, int rows, const Output& output, const Matrix* next);
   void read_out(Team& team, int member, const gpt2_work* work);
   void read_row(int member, const gpt2_work& work, int wanted, const float* logits);
   void keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total);

@@ -107,6 +107,12 @@ struct Kernels {
   // Rows [row, row_end) times panels [panel, panel_end). The bits of an output depend on its row alone.
   void (*dense)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int panel_end);
 
+  // How many panels go side by side for that many rows, where what they wait for is memory; 0: only `dense` is for them.
+  int (*side_by_side)(Form, int rows);
+  // The same as `dense` for the panels `panel`, panel + step, ... that go side by side: each is a stream of its own, and
+  // memory is fastest when streams are long.
+  void (*dense_apart)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int step);
+
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
   // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127.
@@ -118,9 +124,9 @@ struct Kernels {
   void (*attend_fp32)(const Attend&);
   void (*attend_fp16)(const Attend&);
 
-  // Writes one position's key and value of one head into its page.
-  void (*store_fp32)(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
-  void (*store_fp16)(const float* k, const float* v, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  // Writes keys and values of one head, [rows][stride], into a page from position `key` on.
+  void (*store_fp32)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  void (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
   RowStatistics (*row_statistics)(const float* x, int count);
 

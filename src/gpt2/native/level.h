@@ -23,16 +23,36 @@ void dense(const MatrixView& m, const Activations& x, const Output& out, int row
   }
 }
 
+template <class F>
+auto with_tile(Form form, const F& f) {
+  switch (form) {
+    case Form::fp32: return f(Fp32Tile());
+    case Form::bf16: return f(Bf16Tile());
+    case Form::int8: return f(Int8Tile());
+    default: return f(Int4Tile());
+  }
+}
+
+int side_by_side(Form form, int rows) {
+  return with_tile(form, [=](auto tile) { return rows == 1 ? kWidePanels : decltype(tile)::kPanels; });
+}
+
+void dense_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
+  with_tile(m.form, [&](auto tile) { walk_apart<decltype(tile)>(m, x, out, row, row_end, panel, step); });
+}
+
 constexpr Kernels kernel_table(const char* name) {
   return {name,
           dense,
+          side_by_side,
+          dense_apart,
           layer_norm,
           quantise_row,
           kRoundRow,
           attend<float>,
           attend<Half>,
-          store_position<float>,
-          store_position<Half>,
+          store_positions<float>,
+          store_positions<Half>,
           row_statistics,
           pack_panel,
           products};

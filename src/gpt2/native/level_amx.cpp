@@ -16,6 +16,7 @@ namespace {
 constexpr Kernels amx_table() {
   Kernels table = kernel_table("amx");
   table.dense = dense_by_tiles;
+  table.side_by_side = side_by_side_without_tiles;
   table.products = products_of_tiles;
   return table;
 }

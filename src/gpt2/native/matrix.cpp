@@ -74,7 +74,7 @@ void Matrix::pack(const Kernels& kernels, Pool& pool, int threads, const Source&
   const size_t scratch_size = static_cast<size_t>(view_.padded_inputs) * kPanel * kStrip;
   Buffer<float> scratch(source.codes ? 0 : scratch_size * static_cast<size_t>(threads));
   pool.run(threads, [&](Team& team, int member) {
-    team.for_each(view_.panels, kStrip, [&](int panel, int panel_end) {
+    team.for_each(member, view_.panels, kStrip, [&](int panel, int panel_end) {
       if (source.codes) {
         for (; panel < panel_end; ++panel) source.group_scales ? pack_int4_codes(source, panel) : pack_int8_codes(source, panel);
       } else {

@@ -29,6 +29,7 @@ class Matrix {
   void set_bias(const float* bias);
 
   const MatrixView& view() const { return view_; }
+  size_t panel_bytes() const { return panel_bytes_; }
   // The weights of one output as the kernels mean them, [inputs]: what an embedding looks up.
   void read_output(int output, float* weights) const;
   static constexpr int kPieces = 4;

@@ -39,19 +39,17 @@ int64_t this_process() {
 
 }  // namespace
 
-void Team::meet() {
-  const uint32_t round = round_.load(std::memory_order_acquire);
+bool Team::arrive(uint32_t round) {
   const int size = size_;   // before arriving: afterwards the next job may set another
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-    arrived_.store(0, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
-    return;
-  }
-  for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
-    if (spin < kSpinsInStep) pause_briefly();
-    else std::this_thread::yield();
-  }
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 != size) return false;
+  arrived_.store(0, std::memory_order_relaxed);
+  round_.store(round + 1, std::memory_order_release);
+  return true;
+}
+
+void Team::wait_briefly(int spin) {
+  if (spin < kSpinsInStep) pause_briefly();
+  else std::this_thread::yield();
 }
 
 std::shared_ptr<Pool> Pool::shared() {
@@ -66,6 +64,7 @@ std::shared_ptr<Pool> Pool::shared() {
 void Pool::grow(int members) {
   const std::lock_guard<std::mutex> lock(one_run_);
   process_ = this_process();
+  if (members > static_cast<int>(threads_.size()) + 1) team_.share_.reset(new Team::Share[static_cast<size_t>(members)]);
   while (static_cast<int>(threads_.size()) + 1 < members) {
     threads_.emplace_back(&Pool::work, this, static_cast<int>(threads_.size()) + 1);
   }

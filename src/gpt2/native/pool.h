@@ -19,27 +19,65 @@ namespace gpt2 {
 class Pool;
 
 class Team {
+  struct Nothing { bool operator()() const { return false; } };
+
  public:
   int size() const { return size_; }
 
-  // Calls f(begin, end) for pieces of 0 .. count-1, each piece on one member; returns when all are done.
+  // Calls f(begin, end) for pieces of 0 .. count-1, each piece on one member; returns when all are done. Every member has a
+  // share of neighbouring items and goes through it from the front; then it helps others, from their end.
   template <class F>
-  void for_each(int count, int piece, const F& f) {
-    for (;;) {
-      const int begin = next_.fetch_add(piece, std::memory_order_relaxed);
-      if (begin >= count) break;
-      f(begin, begin + piece < count ? begin + piece : count);
+  void for_each(int member, int count, int piece, const F& f) { for_each(member, count, piece, f, Nothing()); }
+  template <class F, class Other>
+  void for_each(int member, int count, int piece, const F& f, Other&& other_work) {
+    share_[member].span.store(pack(first_of(member, count), first_of(member + 1, count)), std::memory_order_relaxed);
+    int begin, end;
+    while (take(share_[member], piece, true, &begin, &end)) f(begin, end);
+    for (int other = member + 1; other < member + size_; ++other) {
+      while (take(share_[other % size_], piece, false, &begin, &end)) f(begin, end);
     }
-    meet();
+    meet(other_work);
   }
+  // The first item of a member's share.
+  int first_of(int member, int count) const { return static_cast<int>(static_cast<int64_t>(count) * member / size_); }
 
   // Returns when every member has come here.
-  void meet();
+  void meet() { meet(Nothing()); }
+  // Meanwhile does the next bit of `other` over and over; false: nothing is left to do.
+  template <class Other>
+  void meet(Other&& other) {
+    const uint32_t round = round_.load(std::memory_order_acquire);
+    if (arrive(round)) return;
+    int spin = 0;
+    while (round_.load(std::memory_order_acquire) == round) if (!other()) wait_briefly(spin++);
+  }
 
  private:
   friend class Pool;
+  struct alignas(64) Share { std::atomic<uint64_t> span{0}; };   // first item, and in the upper half one past the last
+
+  static uint64_t pack(int begin, int end) { return static_cast<uint64_t>(static_cast<uint32_t>(end)) << 32 | static_cast<uint32_t>(begin); }
+
+  // Takes up to `piece` items from the front of a share, or from its end; false if it is empty. One whose owner has not come to
+  // this phase yet is: what is left from the phase before is nothing.
+  static bool take(Share& share, int piece, bool front, int* begin, int* end) {
+    uint64_t span = share.span.load(std::memory_order_relaxed);
+    for (;;) {
+      const int first = static_cast<int>(static_cast<uint32_t>(span)), last = static_cast<int>(span >> 32);
+      if (first >= last) return false;
+      const int count = last - first < piece ? last - first : piece;
+      *begin = front ? first : last - count;
+      *end = *begin + count;
+      const uint64_t rest = front ? pack(*end, last) : pack(first, *begin);
+      if (share.span.compare_exchange_weak(span, rest, std::memory_order_relaxed)) return true;
+    }
+  }
+
+  bool arrive(uint32_t round);            // true for the last, who has let the others go on
+  static void wait_briefly(int spin);
+
   int size_ = 1;
-  std::atomic<int> next_{0};
+  std::unique_ptr<Share[]> share_{new Share[1]};   // of each member
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> round_{0};
 };
