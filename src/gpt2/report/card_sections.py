@@ -10,7 +10,6 @@ from gpt2.report.numbers import readable
 
 _MOST_ROWS = 200
 _SIZES = ("124M", "355M", "774M", "1.5B")
-_COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the model
 
 Record = Mapping[str, Any]
 
@@ -109,8 +108,7 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     known: dict[str, object] = {
         "Began from": _name(base) if base else "random weights",
         "Trained": f"adapters of rank {lora['rank']}, alpha {lora['alpha']:g}" if lora.get("rank") else "all weights",
-        "Optimizer": f"{optim['matrices']} for the matrices, peak learning rate {optim['lr']:g}, "
-        f"weight decay {optim['weight_decay']:g}",
+        "Optimizer": _optimizer(optim),
         "Schedule": f"{schedule['shape']}, planned for {schedule['tokens']:,} tokens, "
         f"{schedule['batch_tokens']:,} a step",
         "Sequence in tokens": schedule["sequence"][-1][1],
@@ -141,6 +139,16 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     return "\n\n".join(parts)
 
 
+def _optimizer(optim: Record) -> str:
+    adamw = f"AdamW, peak learning rate {optim['lr']:g}, weight decay {optim['weight_decay']:g}"
+    if optim["matrices"] != "muon":
+        return adamw
+    return (
+        f"Muon for the matrices, peak learning rate {optim['muon_lr']:g}, weight decay "
+        f"{optim['muon_weight_decay']:g}; {adamw} for the rest"
+    )
+
+
 def _spread(rows: Sequence[Record], most: int) -> list[Record]:
     """At most so many of them, evenly, the first and last among them."""
     if len(rows) <= most:
@@ -160,10 +168,10 @@ def _evaluation(result: Record, model: Record, files_sha256: str) -> str:
             continue
         errors = found.get("standard_errors", {})
         for figure, value in found["figures"].items():
-            if figure not in _COUNTS:
-                paper = found["paper"].get(figure, (None,) * len(_SIZES))
+            paper = found["paper"].get(figure)
+            if paper or figure == found.get("headline"):  # the rest is for whoever reads the result itself
                 here = _interval(value, errors[figure]) if errors.get(figure) else value
-                rows.append((found["title"], figure.replace("_", " "), here, *paper))
+                rows.append((found["title"], figure.replace("_", " "), here, *(paper or (None,) * len(_SIZES))))
     limit = f", the first {settings['limit']:,} examples of each only" if settings["limit"] else ""
     parts = [
         f"By `gpt2 evaluate`, weights in {line(measured['weights'])}, data: {line(settings['data'])}{limit}. Beside it "
