@@ -12,7 +12,7 @@ from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 
 if TYPE_CHECKING:
-    from gpt2.data.corpus.build import BuildProgress
+    from gpt2.data.corpus.progress import BuildProgress
 
 
 @click.group()
@@ -86,7 +86,7 @@ def build(
     """
     from gpt2.cli.corpus_options import settled, share
     from gpt2.data.corpus.build import build as build_corpus
-    from gpt2.data.corpus.build import write_page
+    from gpt2.data.corpus.finished import write_page
     from gpt2.machine import usable_cores
 
     config, specs = settled(sources, **chosen)
@@ -125,7 +125,7 @@ def build(
 def stats(*, folder: Path, as_json: bool) -> None:
     """What went into each step of a corpus and what is in it."""
     from gpt2.data.corpus import overview
-    from gpt2.data.corpus.build import read_stats
+    from gpt2.data.corpus.finished import read_stats
 
     found = read_stats(folder)
     if as_json:
@@ -159,7 +159,7 @@ def stats(*, folder: Path, as_json: bool) -> None:
 @output_options
 def show(*, reason: str, folder: Path, as_json: bool) -> None:
     """A random handful of what a rule dropped, or of what a step kept ("kept: language")."""
-    from gpt2.data.corpus.build import read_samples
+    from gpt2.data.corpus.finished import read_samples
 
     handful = read_samples(folder, reason)
     if as_json:

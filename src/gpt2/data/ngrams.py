@@ -7,6 +7,7 @@ n-grams share a number with probability 2^-64.
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class WordHashes(dict[str, int]):
         self[word] = number
         return number
 
-    def of(self, words: list[str]) -> Hashes:
+    def of(self, words: Sequence[str]) -> Hashes:
         """The numbers of these words, in order."""
         return np.fromiter(map(self.__getitem__, words), np.uint64, len(words))
 

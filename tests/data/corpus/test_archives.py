@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2.data.corpus.sources.archives import Record, read_archive
+from gpt2.data.corpus.sources.damage import Damage
 from gpt2.data.corpus.sources.http_message import MAX_BODY_BYTES, parse_message
-from gpt2.data.corpus.sources.stretches import Damage
 
 
 def record(uri: str, body: str, *, length: int | None = None, fields: str = "") -> bytes:

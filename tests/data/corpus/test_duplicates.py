@@ -44,6 +44,14 @@ def test_a_text_is_like_itself_and_short_ones_are_texts_too() -> None:
     assert not (signer.bands(signer.sign("one two")) == signer.bands(signer.sign("one three"))).any()
 
 
+@given(st.lists(st.integers(1, 40) | st.integers(2000, 5000), min_size=1, max_size=8), st.integers(1, 6))
+def test_texts_signed_together_are_signed_as_alone(lengths: list[int], shingle_words: int) -> None:
+    signer = Signer(MinHash(bands=2, rows=3, shingle_words=shingle_words))
+    texts = [words(7 * place, length).split() for place, length in enumerate(lengths)]
+    alone = [signer.sign(" ".join(text)) for text in texts]
+    assert (signer.sign_all(texts) == np.array(alone)).all()
+
+
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ConfigError, match="got 0 x 8"):
         MinHash(bands=0)
@@ -97,7 +105,7 @@ def test_merged_runs_join_equal_keys(runs: list[list[int]], entries: int, ignore
     for run in runs:
         keys = np.array([key * scale for key in run], np.uint64)
         order = np.argsort(keys, kind="stable")
-        made.append((keys[order], order + start))
+        made.append((keys[order], order, start))
         for at, key in enumerate(run):
             plain.setdefault(key, []).append(start + at)
         start += len(run)

@@ -13,9 +13,10 @@ import pytest
 
 from gpt2.data.corpus import FetchSettings
 from gpt2.data.corpus.sources.addresses import is_recommended, read_addresses, recommended
-from gpt2.data.corpus.sources.fetch import Cache, Fetcher, is_public
+from gpt2.data.corpus.sources.damage import Damage
+from gpt2.data.corpus.sources.fetch import Fetcher, is_public
+from gpt2.data.corpus.sources.fetch_cache import Cache
 from gpt2.data.corpus.sources.inputs import SourceSpec, find_inputs
-from gpt2.data.corpus.sources.stretches import Damage
 from gpt2.errors import ConfigError, DownloadError
 
 PAGE = b"<html><body><p>A page.</p></body></html>"

@@ -4,8 +4,9 @@
 `read_stats` opens that account again. docs/corpus.md describes the steps and the folder.
 """
 
-from gpt2.data.corpus.build import build, read_samples, read_stats, write_page
+from gpt2.data.corpus.build import build
 from gpt2.data.corpus.config import CorpusConfig, read_config
+from gpt2.data.corpus.finished import read_samples, read_stats, write_page
 from gpt2.data.corpus.minhash import MinHash
 from gpt2.data.corpus.sources import FetchSettings, SourceSpec
 

@@ -9,13 +9,12 @@ The result is the same for any number of workers, and after any interruption: a 
 the rounds before it, and on nothing else.
 """
 
-import difflib
 import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from gpt2.data.corpus.config import CorpusConfig
 from gpt2.data.corpus.dealing import DealJob, DealTask, deal_task, gather_task, shard_path, start_dealing
 from gpt2.data.corpus.extract import require_extractors
 from gpt2.data.corpus.fates import decide
+from gpt2.data.corpus.finished import STATS_NAME, read_stats
+from gpt2.data.corpus.progress import Progress, RoundMeter
 from gpt2.data.corpus.reading import ReadJob, ReadTask, read_account, read_task, start_reading
 from gpt2.data.corpus.rule_sets import make_steps, read_set
 from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
@@ -37,35 +38,11 @@ from gpt2.data.overlap import NgramIndex
 from gpt2.data.test_sets import find_test_sets, read_test_set
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError, MissingExtraError
-from gpt2.files import MANIFEST_NAME, lock, read_json, sha256_file, write_json, write_text
+from gpt2.files import MANIFEST_NAME, lock, read_json, sha256_file, write_json
 
 SETTINGS_NAME = "settings.json"
-STATS_NAME = "stats.json"
 _WEB_KINDS = ("warc", "html", "addresses", "reddit")
 _log = logging.getLogger("gpt2")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildProgress:
-    """How far a build is.
-
-    Attributes:
-        round: "fetch", "read", "decide", "deal" or "gather".
-        tasks_done: of this round, those of earlier runs included, and `tasks` how many it has.
-        documents: seen by this run in this round.
-        seconds: since it began.
-        seconds_left: of this round, estimated; None while unknown.
-    """
-
-    round: str
-    tasks_done: int
-    tasks: int
-    documents: int
-    seconds: float
-    seconds_left: float | None
-
-
-Progress = Callable[[BuildProgress], None]
 
 
 def build(
@@ -124,17 +101,6 @@ def build(
             return read_stats(out)
         _claim(out, settings)
         return _Build(config, inputs, out, workers, progress).run(keep_work=keep_work)
-
-
-def read_stats(out: Path) -> dict[str, Any]:
-    """The statistics of a finished corpus.
-
-    Raises:
-        DataError: it is not one.
-    """
-    if not (out / STATS_NAME).is_file():
-        raise DataError(f"{out} holds no finished corpus: there is no {STATS_NAME}. Build it, or finish building it.")
-    return read_json(out / STATS_NAME, limit_bytes=256 << 20)
 
 
 def _require(inputs: Sequence[Input]) -> None:
@@ -222,44 +188,10 @@ class _Build:
         job: Any,
         tally: Tally,
     ) -> None:
-        began = time.monotonic()
-        before, _ = tally.read()
-        done = 0
-
-        def tell() -> None:
-            if self.progress is None:
-                return
-            seconds = time.monotonic() - began
-            documents = tally.read()[0] - before
-            left = (
-                self._left_by_bytes(tasks, tally, seconds)  # inputs may be of very different sizes
-                if name == "read"
-                else seconds / done * (len(tasks) - done)
-                if done
-                else None
-            )
-            self.progress(
-                BuildProgress(
-                    round=name,
-                    tasks_done=total - len(tasks) + done,
-                    tasks=total,
-                    documents=documents,
-                    seconds=seconds,
-                    seconds_left=left,
-                )
-            )
-
-        for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=tell):
-            done += 1
-            tell()
-        self.seconds[name] = time.monotonic() - began
-
-    @staticmethod
-    def _left_by_bytes(tasks: Sequence[ReadTask], tally: Tally, seconds: float) -> float | None:
-        read_bytes = tally.read()[1]
-        if not read_bytes:
-            return None
-        return seconds / read_bytes * max(0, sum(task.input.bytes for task in tasks) - read_bytes)
+        meter = RoundMeter(name, tasks, total, tally, self.progress)
+        for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=meter.tell):
+            meter.finish_task()
+        self.seconds[name] = meter.seconds
 
     def _read_missing(self, tasks: Sequence[ReadTask]) -> None:
         missing = [task for task in tasks if not (task.folder(self.out) / "account.json").is_file()]
@@ -349,30 +281,3 @@ class _Build:
             shutil.rmtree(self.work, ignore_errors=True)
         _log.info("%s", " ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items()))
         return stats
-
-
-def write_page(out: Path, stats: dict[str, Any]) -> Path:
-    """Write the corpus's page, `report.html`, and return its place; without matplotlib it has no charts.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    from gpt2.data.corpus.overview import html_page
-
-    place = out / "report.html"
-    write_text(place, html_page(stats, f"The corpus {out.resolve().name}"))
-    return place
-
-
-def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
-    """The handful that was kept of one reason.
-
-    Raises:
-        DataError: nothing was dropped for it; the nearest reason is named.
-    """
-    samples = read_stats(out)["account"]["samples"]
-    if reason not in samples:
-        near = difflib.get_close_matches(reason, samples, n=1, cutoff=0.4)
-        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(samples) or 'none'}."
-        raise DataError(f"Nothing was dropped or kept under {reason!r}. {advice}")
-    return samples[reason]

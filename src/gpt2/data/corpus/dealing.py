@@ -5,6 +5,7 @@ the order. So the shuffle is global, needs no memory, and does not depend on who
 frame for every shard, after a table of where each begins.
 """
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -119,8 +120,6 @@ def _page_of(record: dict[str, Any]) -> Page:
 
 
 def _lines(part: Path) -> Iterator[bytes]:
-    import io
-
     import zstandard
 
     with part.open("rb") as file:

@@ -76,9 +76,20 @@ def _depth(html: str) -> int:
 
 def skim(html: str) -> str:
     """All words of a page, navigation included, in about a millisecond."""
+    return _plain_text(html, main_content=False)
+
+
+def _plain_text(html: str, *, main_content: bool) -> str:
     from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
-    return extract_plain_text(html, main_content=False, alt_texts=False, links=False, noscript=False)
+    return extract_plain_text(_parse(html), main_content=main_content, alt_texts=False, links=False, noscript=False)
+
+
+@functools.lru_cache(maxsize=1)  # a page is skimmed, and then extracted
+def _parse(html: str) -> Any:
+    from resiliparse.parse.html import HTMLTree  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    return HTMLTree.parse(html)
 
 
 @functools.cache
@@ -92,12 +103,11 @@ def _options(*, fast: bool) -> Any:
 def extract_text(html: str) -> str:
     """The main text of a page; empty where none is found."""
     import trafilatura  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
-    from resiliparse.extract.html2text import extract_plain_text  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
     text = trafilatura.extract(html, options=_options(fast=True)) or ""
     if len(text) < _SHORT_CHARACTERS:
         return _in_full(html)
-    other = extract_plain_text(html, main_content=True, alt_texts=False, noscript=False)
+    other = _plain_text(html, main_content=True)
     if not _LEAST * len(other) <= len(text) <= _MOST * len(other):
         return _in_full(html)
     if len(text) < _DOUBTFUL_CHARACTERS and _share_of_sentences(text) < _LEAST_SENTENCES:

@@ -8,6 +8,7 @@ is about 24 bytes a document.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ REASONS = ("", "duplicate.address", "duplicate.text", "duplicate.near")
 _RANGE_ENTRIES = 8 << 20
 
 Ids = NDArray[np.int64]
+Run = tuple[Hashes, NDArray[np.integer[Any]], int]
+"""Keys of a task ascending, the rows of the documents they are of, and the number of the task's first document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,55 +72,48 @@ def decide(folders: Sequence[Path], *, exact: bool, near: bool) -> Fates:
     return Fates(fate=fate, winner=winner, clusters=clusters)
 
 
-def _sorted_run(keys: Hashes, start: int) -> tuple[Hashes, Ids]:
+def _sorted_run(keys: Hashes, start: int) -> Run:
     order = np.argsort(keys, kind="stable")
-    return keys[order], order + start
+    return keys[order], order, start
 
 
 def _bands_in(folders: Sequence[Path]) -> int:
     return int(np.load(folders[0] / "bands.npy", mmap_mode="r").shape[0])
 
 
-def _band_runs(folders: Sequence[Path], starts: Ids, band: int) -> list[tuple[Hashes, Ids]]:
-    runs: list[tuple[Hashes, Ids]] = []
-    for folder, start in zip(folders, starts, strict=False):
-        keys = np.load(folder / "bands.npy", mmap_mode="r")[band]
-        rows = np.load(folder / "rows.npy", mmap_mode="r")[band]
-        runs.append((keys, _Shifted(rows, int(start))))  # type: ignore[arg-type]
-    return runs
-
-
-class _Shifted:
-    """Rows of a task as numbers of documents, made only where they are looked at."""
-
-    def __init__(self, rows: NDArray[np.uint32], start: int) -> None:
-        self._rows, self._start = rows, start
-
-    def __getitem__(self, part: slice) -> Ids:
-        return self._rows[part].astype(np.int64) + self._start
+def _band_runs(folders: Sequence[Path], starts: Ids, band: int) -> list[Run]:
+    return [
+        (
+            np.load(folder / "bands.npy", mmap_mode="r")[band],
+            np.load(folder / "rows.npy", mmap_mode="r")[band],
+            int(start),
+        )
+        for folder, start in zip(folders, starts, strict=False)
+    ]
 
 
 def merge_groups(
-    runs: Sequence[tuple[Hashes, Ids]], *, ignore_zero: bool = False, range_entries: int = _RANGE_ENTRIES
+    runs: Sequence[Run], *, ignore_zero: bool = False, range_entries: int = _RANGE_ENTRIES
 ) -> Iterator[tuple[Ids, Ids]]:
     """Pairs that join all documents of equal keys: each with the first of its group.
 
     Args:
-        runs: keys ascending, and the documents they are of.
+        runs: of each task.
         ignore_zero: the key 0 is no key.
         range_entries: how many keys to hold at once, about.
     """
-    total = sum(keys.shape[0] for keys, _ in runs)
+    total = sum(keys.shape[0] for keys, _, _ in runs)
     parts = max(1, -(-total // range_entries))
     edges = [round(part * 2**64 / parts) for part in range(1, parts)]
     cuts = [
         np.concatenate([[0], np.searchsorted(keys, np.array(edges, np.uint64)), [keys.shape[0]]]).astype(np.int64)
-        for keys, _ in runs
+        for keys, _, _ in runs
     ]
     for part in range(parts):
         slices = [slice(int(cut[part]), int(cut[part + 1])) for cut in cuts]
-        keys = np.concatenate([np.empty(0, np.uint64), *(run[0][some] for run, some in zip(runs, slices, strict=True))])
-        ids = np.concatenate([np.empty(0, np.int64), *(run[1][some] for run, some in zip(runs, slices, strict=True))])
+        cut_runs = [(keys[some], rows[some], start) for (keys, rows, start), some in zip(runs, slices, strict=True)]
+        keys = np.concatenate([np.empty(0, np.uint64), *(keys for keys, _, _ in cut_runs)])
+        ids = np.concatenate([np.empty(0, np.int64), *(rows.astype(np.int64) + start for _, rows, start in cut_runs)])
         order = np.lexsort((ids, keys))
         keys, ids = keys[order], ids[order]
         if ignore_zero:

@@ -6,6 +6,7 @@ a few rows: two texts are candidates when all rows of at least one band are equa
 J = 0.70, 92 % at 0.80, 99 % at 0.85.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,23 +66,41 @@ class Signer:
 
         A text shorter than an n-gram is one shorter n-gram; one without any word has no signature.
         """
-        return self.sign_words(words_of(text))
+        words = words_of(text)
+        return self.sign_all([words])[0] if words else None
 
-    def sign_words(self, text_words: list[str]) -> NDArray[np.uint32] | None:
-        """The same for a text whose words are known."""
-        words = self._words.of(text_words)
-        if not words.size:
-            return None
-        shingles = hash_ngrams(words, min(self.settings.shingle_words, words.size))  # twice the same is once the least
-        low = (shingles >> np.uint64(32)).astype(np.uint32)
-        least = np.full(self._a.shape[0], 0xFFFFFFFF, np.uint32)
-        for at in range(0, low.size, _BLOCK):
-            hashed = low[None, at : at + _BLOCK] * self._a
+    def sign_all(self, texts: Sequence[Sequence[str]]) -> NDArray[np.uint32]:
+        """The same for texts whose words are known, none without any, at once: uint32 [texts, bands * rows]."""
+        n = self.settings.shingle_words
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        ends = np.cumsum(lengths)
+        words = self._words.of([word for text in texts for word in text])
+        whole = hash_ngrams(words, n)
+        in_one_text = np.arange(whole.size) + n <= np.repeat(ends, lengths)[: whole.size]
+        counts = np.maximum(lengths - n + 1, 1)  # twice the same n-gram is once the least
+        shingles = np.empty(int(counts.sum()), np.uint64)
+        short = lengths < n
+        shingles[np.repeat(~short, counts)] = whole[in_one_text]
+        begins = np.cumsum(counts) - counts
+        for text in np.flatnonzero(short).tolist():
+            end, size = int(ends[text]), int(lengths[text])
+            shingles[begins[text]] = hash_ngrams(words[end - size : end], size)[0]
+        return self._least((shingles >> np.uint64(32)).astype(np.uint32), begins)
+
+    def _least(self, shingles: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """The least value of each function over each text's shingles; a text's begin at its place in `begins`."""
+        least = np.full((begins.size, self._a.size), 0xFFFFFFFF, np.uint32)
+        for at in range(0, shingles.size, _BLOCK):
+            hashed = shingles[None, at : at + _BLOCK] * self._a
             hashed += self._b
             # a multiple's low bits depend on few bits of x: fold the high ones down before comparing
             hashed ^= hashed >> np.uint32(15)
             hashed *= np.uint32(0x2C1B3C6D)
-            np.minimum(least, hashed.min(axis=1), out=least)
+            first = int(np.searchsorted(begins, at, "right")) - 1  # the text that the block begins in
+            last = int(np.searchsorted(begins, at + hashed.shape[1]))
+            cuts = np.maximum(begins[first:last] - at, 0)
+            part = least[first:last]
+            np.minimum(part, np.minimum.reduceat(hashed, cuts, axis=1).T, out=part)
         return least
 
     def bands(self, signatures: NDArray[np.uint32]) -> Hashes:

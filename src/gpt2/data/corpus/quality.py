@@ -25,9 +25,10 @@ _CLOSING = tuple(".!?…。！？؟।॥:;\"'”’")
 _word_hashes = WordHashes()
 
 
-def split_words(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1)  # several checks ask for those of the same text, one after another
+def split_words(text: str) -> tuple[str, ...]:
     """Words and runs of marks, as they are written."""
-    return _WORD.findall(text)
+    return tuple(_WORD.findall(text))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,18 +120,18 @@ def _top_characters(grams: Hashes, ends: "np.ndarray[tuple[int], np.dtype[np.int
 
 def _duplicate_characters(grams: Hashes, ends: "np.ndarray[tuple[int], np.dtype[np.int64]]", n: int) -> int:
     """The characters of n-grams that stood there before, none counted twice: after one, reading goes on behind it."""
-    if np.unique(grams).size == grams.size:
-        return 0
+    _, which, counts = np.unique(grams, return_inverse=True, return_counts=True)
     seen: set[int] = set()
-    characters = place = 0
-    numbers = grams.tolist()
-    while place < len(numbers):
-        if numbers[place] in seen:
+    characters = free = 0
+    for place in np.flatnonzero(counts[which] > 1).tolist():  # the others never stood there before
+        if place < free:
+            continue
+        number = int(which[place])
+        if number in seen:
             characters += int(ends[place + n] - ends[place])
-            place += n
+            free = place + n
         else:
-            seen.add(numbers[place])
-            place += 1
+            seen.add(number)
     return characters
 
 
@@ -157,7 +158,7 @@ class Words(Check):
         told = [word for word in words if word[0].isalnum() or word[0] == "_"]
         return self._over(page.measured(words=len(told)), self._measures(text, words, told))
 
-    def _measures(self, text: str, words: list[str], told: list[str]) -> Iterator[tuple[str, float]]:
+    def _measures(self, text: str, words: Sequence[str], told: Sequence[str]) -> Iterator[tuple[str, float]]:
         count = max(1, len(words))
         yield "min_words", len(told)
         yield "max_words", len(told)

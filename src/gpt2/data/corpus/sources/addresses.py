@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt2.data.corpus.page import Page
-from gpt2.data.corpus.sources.fetch import Cache, Fetcher
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
+from gpt2.data.corpus.sources.fetch import Fetcher
+from gpt2.data.corpus.sources.fetch_cache import Cache
 from gpt2.data.corpus.sources.fetch_settings import FetchSettings
-from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Damage, Stretches
+from gpt2.data.corpus.sources.stretches import Stretches
 from gpt2.data.corpus.sources.web import charset_of
 from gpt2.errors import DownloadError
 

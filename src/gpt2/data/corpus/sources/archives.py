@@ -5,12 +5,13 @@ record. (Libraries for WARC stop at the first damage, and refuse folded fields, 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2.data.corpus.sources.damage import OnDamage, OnRead
 from gpt2.data.corpus.sources.http_message import Message, parse_fields, parse_message
-from gpt2.data.corpus.sources.stretches import Damage, Stretches
+from gpt2.data.corpus.sources.stretches import Stretches
 
 MAX_RECORD_BYTES = 128 << 20
 _LINE_BYTES = 1 << 16
@@ -49,8 +50,8 @@ class Record:
 def read_archive(
     path: str | Path,
     *,
-    on_damage: Callable[[Damage], None] = lambda damage: None,
-    on_read: Callable[[int], None] = lambda n_bytes: None,
+    on_damage: OnDamage = lambda damage: None,
+    on_read: OnRead = lambda n_bytes: None,
 ) -> Iterator[Record]:
     """Every record of a file, in order.
 

@@ -11,8 +11,7 @@ from xml.etree import ElementTree
 from gpt2.data.corpus.charset import decode_page
 from gpt2.data.corpus.extract import tidy
 from gpt2.data.corpus.page import Page
-from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Damage
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 
 _MAX_BOOK_BYTES = 64 << 20
 _BROKEN = (

@@ -2,17 +2,16 @@
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from gpt2.data.corpus.page import Page
-from gpt2.data.corpus.sources.stretches import Damage
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.errors import DataError
 
-OnDamage = Callable[[Damage], None]
-OnRead = Callable[[int], None]
 Reader = Callable[[Path, OnDamage, OnRead], Iterator[Page]]
 
 _PACKED = ("", ".gz", ".zst", ".lz4", ".bz2", ".xz")
@@ -120,8 +119,8 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
                         bytes=sum(file.stat().st_size for file in some),
                     )
                 )
-    paths = [file for one in inputs for file in one.files]
-    if twice := next((file for file in paths if paths.count(file) > 1), None) if len(paths) < 10_000 else None:
+    counts = Counter(file for one in inputs for file in one.files)
+    if twice := next((file for file, count in counts.items() if count > 1), None):
         raise DataError(f"{twice} is named twice among the sources. Name it once, with a weight of 2 if that is meant.")
     return inputs
 

@@ -12,8 +12,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from gpt2.data.corpus.page import Page
-from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Damage
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.errors import MissingExtraError
 
 _MAX_ARTICLE_CHARACTERS = 4 << 20

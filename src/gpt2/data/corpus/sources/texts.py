@@ -7,8 +7,8 @@ from typing import Any
 
 from gpt2.data.corpus.charset import decode_page
 from gpt2.data.corpus.page import Page
-from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Damage, Stretches
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
+from gpt2.data.corpus.sources.stretches import Stretches
 from gpt2.errors import MissingExtraError
 
 MAX_TEXT_BYTES = 64 << 20

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.archives import Record, read_archive
-from gpt2.data.corpus.sources.inputs import OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Damage
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xml", "text/xml")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)

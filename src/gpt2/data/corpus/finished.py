@@ -1,0 +1,48 @@
+"""A finished corpus looked at again: its account, its page, and the handful that was kept of each reason."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from gpt2.errors import DataError
+from gpt2.files import read_json, write_text
+
+STATS_NAME = "stats.json"
+
+
+def read_stats(out: Path) -> dict[str, Any]:
+    """The statistics of a finished corpus.
+
+    Raises:
+        DataError: it is not one.
+    """
+    if not (out / STATS_NAME).is_file():
+        raise DataError(f"{out} holds no finished corpus: there is no {STATS_NAME}. Build it, or finish building it.")
+    return read_json(out / STATS_NAME, limit_bytes=256 << 20)
+
+
+def write_page(out: Path, stats: dict[str, Any]) -> Path:
+    """Write the corpus's page, `report.html`, and return its place; without matplotlib it has no charts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    from gpt2.data.corpus.overview import html_page
+
+    place = out / "report.html"
+    write_text(place, html_page(stats, f"The corpus {out.resolve().name}"))
+    return place
+
+
+def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
+    """The handful that was kept of one reason.
+
+    Raises:
+        DataError: nothing was dropped for it; the nearest reason is named.
+    """
+    samples = read_stats(out)["account"]["samples"]
+    if reason not in samples:
+        near = difflib.get_close_matches(reason, samples, n=1, cutoff=0.4)
+        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(samples) or 'none'}."
+        raise DataError(f"Nothing was dropped or kept under {reason!r}. {advice}")
+    return samples[reason]
