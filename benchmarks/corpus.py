@@ -157,42 +157,47 @@ def kept(out: Path) -> int:
     return count
 
 
-def compare(name: str, pages: Pages, chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
+class Comparison:
     """Both sides on one archive, in turn."""
-    warc = place / name / "pages.warc.gz"
-    write_warc(pages, warc)
-    theirs = {**os.environ, **({"PYTHONPATH": chosen.datatrove} if chosen.datatrove else {})}
-    sides = {"gpt2 corpus": (OURS, dict(os.environ)), "datatrove": (THEIRS, theirs)}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    memory: dict[str, int] = dict.fromkeys(sides, 0)
-    documents: dict[str, int] = {}
-    for turn in range(chosen.rounds):
-        for side, (program, variables) in sides.items():
-            out = place / f"{name}-{side.split()[0]}-{turn}"
+
+    def __init__(self, name: str, pages: Pages, chosen: argparse.Namespace, place: Path) -> None:
+        self.name, self.pages, self.chosen, self.place = name, pages, chosen, place
+        self.warc = place / name / "pages.warc.gz"
+        write_warc(pages, self.warc)
+        theirs = {**os.environ, **({"PYTHONPATH": chosen.datatrove} if chosen.datatrove else {})}
+        self.sides = {"gpt2 corpus": (OURS, dict(os.environ)), "datatrove": (THEIRS, theirs)}
+        self.seconds: dict[str, list[float]] = {side: [] for side in self.sides}
+        self.memory: dict[str, int] = dict.fromkeys(self.sides, 0)
+        self.documents: dict[str, int] = {}
+
+    def run_round(self) -> None:
+        """Each side once."""
+        for side, (program, variables) in self.sides.items():
+            out = self.place / f"{self.name}-{side.split()[0]}-{len(self.seconds[side])}"
             try:
-                used, peak = run(program, warc, out, variables, chosen.language_model)
+                used, peak = run(program, self.warc, out, variables, self.chosen.language_model)
             except RuntimeError as error:
                 print(f"{side} failed: {error}")
                 continue
-            seconds[side].append(used)
-            memory[side] = max(memory[side], peak)
-            documents[side] = kept(out)
-    html_bytes = sum(len(data) for _, data in pages)
-    found = {
-        side: {
-            "cpu_seconds": each,
-            "pages_per_cpu_second": len(pages) / statistics.median(each),
-            "html_megabytes_per_cpu_second": html_bytes / 1e6 / statistics.median(each),
-            "peak_memory_bytes": memory[side],
-            "documents_kept": documents[side],
+            self.seconds[side].append(used)
+            self.memory[side] = max(self.memory[side], peak)
+            self.documents[side] = kept(out)
+
+    def found(self) -> dict[str, Any]:
+        """What was seen so far."""
+        html_bytes = sum(len(data) for _, data in self.pages)
+        sides = {
+            side: {
+                "cpu_seconds": each,
+                "pages_per_cpu_second": len(self.pages) / statistics.median(each),
+                "html_megabytes_per_cpu_second": html_bytes / 1e6 / statistics.median(each),
+                "peak_memory_bytes": self.memory[side],
+                "documents_kept": self.documents[side],
+            }
+            for side, each in self.seconds.items()
+            if each
         }
-        for side, each in seconds.items()
-        if each
-    }
-    for side, one in found.items():
-        speed = f"{one['pages_per_cpu_second']:8.1f} pages/s {one['html_megabytes_per_cpu_second']:6.2f} MB/s of CPU"
-        print(f"{name:<10}{side:<14}{speed}{one['documents_kept']:6} documents kept")
-    return {"pages": len(pages), "html_bytes": html_bytes, "sides": found}
+        return {"pages": len(self.pages), "html_bytes": html_bytes, "sides": sides}
 
 
 def main() -> None:
@@ -208,15 +213,25 @@ def main() -> None:
     web = Path(os.environ["GPT2_WEB"])
     articles, others = read_pages(web, "scrapinghub-aeb"), read_pages(web, "trafilatura-eval")
     again = [(f"{url}#again", data) for url, data in others]
-    with tempfile.TemporaryDirectory() as place:
-        archives = {
-            name: compare(name, pages, chosen, Path(place))
-            for name, pages in (("articles", articles), ("mixed", [*articles, *others, *again]))
-        }
     costs = step_costs([*articles, *others])
     for step, cost in costs.items():
         print(f"{step:<24}{cost['documents']:>6} documents {cost['milliseconds']:8.2f} ms")
-    write_json(RESULT, {**facts(), "archives": archives, "steps": costs})
+    with tempfile.TemporaryDirectory() as place:
+        both = [
+            Comparison(name, pages, chosen, Path(place))
+            for name, pages in (("articles", articles), ("mixed", [*articles, *others, *again]))
+        ]
+        for _ in range(chosen.rounds):
+            for one in both:
+                one.run_round()
+            archives = {one.name: one.found() for one in both}
+            write_json(RESULT, {**facts(), "archives": archives, "steps": costs})
+    for name, found in archives.items():
+        for side, one in found["sides"].items():
+            speed = (
+                f"{one['pages_per_cpu_second']:8.1f} pages/s {one['html_megabytes_per_cpu_second']:6.2f} MB/s of CPU"
+            )
+            print(f"{name:<10}{side:<14}{speed}{one['documents_kept']:6} documents kept")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,13 @@ def test_a_book_in_reading_order(tmp_path: Path) -> None:
     assert "the chapter OPS/lost.xhtml cannot be read" in damage[0]
 
 
+def test_a_book_that_swells_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2.data.corpus.sources.epub._MAX_BOOK_BYTES", 80)  # more than a chapter, less than two
+    pages, damage = read(read_epub, write_book(tmp_path / "a.epub"))
+    assert pages == []
+    assert "the book is larger than" in damage[-1]
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 900), st.binary(max_size=8))
 def test_any_spoilt_book_is_told(tmp_path_factory: pytest.TempPathFactory, at: int, spoil: bytes) -> None:

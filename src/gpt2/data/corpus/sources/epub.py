@@ -46,7 +46,9 @@ def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
                     continue
                 room -= len(data)
                 if room < 0:
-                    on_damage(Damage(file=str(path), offset=0, why="the book is larger than 64 MiB"))
+                    on_damage(
+                        Damage(file=str(path), offset=0, why=f"the book is larger than {_MAX_BOOK_BYTES:,} bytes")
+                    )
                     return
                 chapters.append(tidy(extract_plain_text(decode_page(data)[0], main_content=False, alt_texts=False)))
     except (*_BROKEN, StopIteration, ValueError) as error:
