@@ -70,6 +70,16 @@ def test_a_flat_page_of_many_tags_is_read() -> None:
     assert isinstance(page, Page)
 
 
+def test_a_short_sound_page_is_extracted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*_: object) -> str:
+        raise AssertionError("the whole page was measured for a second try")
+
+    monkeypatch.setattr("trafilatura.core.html2txt", measure)
+    sentences = "".join(f"<p>This is sentence number {at} of a short and sound article.</p>" for at in range(20))
+    page = f"<html><body><nav>{'<a href=x>Menu</a> ' * 900}</nav><article>{sentences}</article></body></html>"
+    assert extract_text(page).count("sound article.") == 20
+
+
 def shingles(text: str) -> "Counter[tuple[str, ...]]":
     words = re.findall(r"\w+", text)
     return Counter(tuple(words[at : at + 4]) for at in range(max(1, len(words) - 3))) if words else Counter()
