@@ -278,11 +278,13 @@ def main() -> None:
         calibration.check(model.fingerprint(), model.name)
         parts = Readings(folder / "long.jsonl", chosen.seconds, model.fingerprint())
         lengths = {f"at {rate:.0%}": told_by_length(long or {}, parts, model, calibration, rate) for rate in RATES}
+        lengths = {rate: told for rate, told in lengths.items() if told}
     facts_of = {"scorer": model.name, "sampler": model.name, "calibration": dict(calibration.made_from)}
     result = {"facts": facts(), **facts_of, **report(work, calibration, demos(data))}
-    by_length = {"texts_a_setting": n // 5, **lengths}
-    write_json(FOLDER / "results" / "detection.json", {**result, "own_text_told_by_length": by_length})
-    draw(work, lengths["at 1%"], model.name)
+    if lengths:
+        result["own_text_told_by_length"] = {"texts_a_setting": n // 5, **lengths}
+    write_json(FOLDER / "results" / "detection.json", result)
+    draw(work, lengths.get("at 1%", {}), model.name)
     print(json.dumps({key: result[key] for key in ("auroc", "verdicts", "demos")}, indent=1))
 
 
@@ -375,7 +377,8 @@ def draw(work: Work, lengths: dict[str, dict[str, float]], name: str) -> None:
         log_x=True,
     )
     write_svg(roc_chart, pictures / "detection-roc.svg")
-    write_svg(length_chart, pictures / "detection-length.svg")
+    if lengths:
+        write_svg(length_chart, pictures / "detection-length.svg")
 
 
 if __name__ == "__main__":
