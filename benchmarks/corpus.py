@@ -75,6 +75,14 @@ LocalPipelineExecutor(
 """
 
 
+# Behind either program: what wait4 tells of a process's memory holds that of the one that started it.
+PEAK = """
+import re, resource
+from pathlib import Path
+own = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+Path(sys.argv[4]).write_text(str(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) << 10))
+"""
+
 Pages = list[tuple[str, bytes]]
 
 
@@ -129,19 +137,20 @@ def step_costs(pages: Pages) -> dict[str, dict[str, float]]:
 
 
 def run(program: str, warc: Path, out: Path, environment: dict[str, str], model: Path) -> tuple[float, int]:
-    """CPU seconds of a process and its children, and the memory of the largest of them in bytes.
+    """CPU seconds of a process and its children, and the memory of the largest of them in bytes (Linux).
 
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, "-c", program, str(warc), str(out), str(model)]
+    peak = out.with_suffix(".peak")
+    command = [sys.executable, "-c", program + PEAK, str(warc), str(out), str(model), str(peak)]
     with tempfile.TemporaryFile() as said:
         started = subprocess.Popen(command, env=environment, stderr=said)
         _, status, used = os.wait4(started.pid, 0)
         if status:
             said.seek(0)
             raise RuntimeError(said.read().decode(errors="replace")[-600:])
-    return used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+    return used.ru_utime + used.ru_stime, int(peak.read_text())
 
 
 def kept(out: Path) -> int:
@@ -213,9 +222,6 @@ def main() -> None:
     web = Path(os.environ["GPT2_WEB"])
     articles, others = read_pages(web, "scrapinghub-aeb"), read_pages(web, "trafilatura-eval")
     again = [(f"{url}#again", data) for url, data in others]
-    costs = step_costs([*articles, *others])
-    for step, cost in costs.items():
-        print(f"{step:<24}{cost['documents']:>6} documents {cost['milliseconds']:8.2f} ms")
     with tempfile.TemporaryDirectory() as place:
         both = [
             Comparison(name, pages, chosen, Path(place))
@@ -225,13 +231,17 @@ def main() -> None:
             for one in both:
                 one.run_round()
             archives = {one.name: one.found() for one in both}
-            write_json(RESULT, {**facts(), "archives": archives, "steps": costs})
+            write_json(RESULT, {**facts(), "archives": archives})
     for name, found in archives.items():
         for side, one in found["sides"].items():
             speed = (
                 f"{one['pages_per_cpu_second']:8.1f} pages/s {one['html_megabytes_per_cpu_second']:6.2f} MB/s of CPU"
             )
             print(f"{name:<10}{side:<14}{speed}{one['documents_kept']:6} documents kept")
+    costs = step_costs([*articles, *others])
+    for step, cost in costs.items():
+        print(f"{step:<24}{cost['documents']:>6} documents {cost['milliseconds']:8.2f} ms")
+    write_json(RESULT, {**facts(), "archives": archives, "steps": costs})
 
 
 if __name__ == "__main__":
