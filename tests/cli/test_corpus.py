@@ -19,6 +19,7 @@ def test_build_look_and_show(gpt2, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = gpt2("corpus", "build", str(source), "--out", str(out), "--no-near", "--workers", "1", "--licence", "CC0-1.0")
     assert (ran.code, ran.out.split(",")[0]) == (0, f"{out}: 3 documents")
+    assert ran.out.splitlines()[1] == f"length dropped most, 1 of 4: gpt2 corpus show length {out}"
     assert (out / "report.html").is_file()
 
     ran = gpt2("corpus", "stats", str(out))

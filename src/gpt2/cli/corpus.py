@@ -87,6 +87,7 @@ def build(
     from gpt2.cli.corpus_options import settled, share
     from gpt2.data.corpus.build import build as build_corpus
     from gpt2.data.corpus.finished import write_page
+    from gpt2.data.corpus.overview import reasons
     from gpt2.machine import usable_cores
 
     config, specs = settled(sources, **chosen)
@@ -117,6 +118,9 @@ def build(
         contents = stats["contents"]
         amount = f"{contents['documents']:,} documents, about {contents['tokens']:,} tokens"
         output.write(f"{out}: {amount}. Look at {place}\n")
+        for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
+            read = stats["account"]["entered"]["read"][0]
+            output.write(f"{reason} dropped most, {count:,} of {read:,}: gpt2 corpus show {reason} {out}\n")
 
 
 @corpus.command(cls=Sectioned)
