@@ -25,6 +25,7 @@ from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
 from gpt2.train.finetune import choose_config
 from gpt2.train.finetune_data import Prepared
+from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
 from gpt2.train.precision import Precision
 from gpt2.train.step import Learner
@@ -224,6 +225,22 @@ def test_the_loss_is_of_the_wanted_tokens_alone(make_config: Make) -> None:
     torch.testing.assert_close(other.model.h[0].mlp.c_fc.weight.grad, gradient, rtol=1e-9, atol=1e-12)  # pyright: ignore[reportAttributeAccessIssue]
     nothing = other.step(inputs, targets, step=1, tokens=0, wanted_BT=np.zeros_like(wanted))
     assert nothing.loss == 0.0 and not nothing.skipped
+
+
+def test_what_is_compiled_never_sees_the_changing_number_of_wanted_tokens(make_config: Make) -> None:
+    pupil = learner(make_config(loss={"rows": 0}))
+    shapes: list[int] = []
+
+    def compiled(logits: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        shapes.append(logits.shape[0])
+        return softmax_in_place(logits, *rest)
+
+    objective = Objective(pupil.model, blocks=None, softmax=compiled, chunk_tokens=8, recompute=False)
+    ids = torch.arange(32).reshape(2, 16)
+    whole = objective(ids, ids, torch.ones(2, 16, dtype=torch.bool), None, 1.0)
+    assert not shapes
+    assert float(objective(ids, ids, None, None, 1.0).detach()) == pytest.approx(float(whole.detach()), abs=1e-12)
+    assert shapes == [8] * 4
 
 
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing(

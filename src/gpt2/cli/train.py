@@ -78,6 +78,7 @@ def train(
         _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
         sys.exit(training.SAVED)
     _log.info("done: %s is a model folder", outcome.checkpoint)
+    _log.info('try it: gpt2 generate --model %s "%s"', outcome.checkpoint, _PROMPTS[0])
 
 
 def _toml(value: object) -> str:

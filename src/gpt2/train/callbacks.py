@@ -58,13 +58,13 @@ class Metrics(Callback):
     Args:
         path: the file.
         from_step: where the run goes on; lines after it are of steps that will be done again.
-        flops_per_token: of forward and backward, by sequence length and rows of the loss.
+        flops_per_token: of forward and backward, at a point of the run.
         peak_flops: of the device; None: unknown.
         processes: that train together, each on a device of that peak.
         trackers: that are told the same.
 
     Attributes:
-        mfu: of the newest step, if the peak is known.
+        mfu: of the newest step, if the peak is known; one that is surpassed was wrong, and is forgotten.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Metrics(Callback):
         path: Path,
         *,
         from_step: int,
-        flops_per_token: Callable[[Run], float],
+        flops_per_token: Callable[[Run, float], float],
         peak_flops: float | None,
         processes: int = 1,
         trackers: Sequence[Tracker] = (),
@@ -86,7 +86,10 @@ class Metrics(Callback):
     def after_step(self, run: Run, report: StepReport) -> None:
         """Write the step's line."""
         rate = report.batch_tokens / report.seconds
-        self.mfu = self._flops_per_token(run) * rate / self._peak_flops if self._peak_flops else None
+        began = (report.tokens - report.batch_tokens) / run.config.schedule.tokens
+        self.mfu = self._flops_per_token(run, began) * rate / self._peak_flops if self._peak_flops else None
+        if self.mfu is not None and self.mfu > 1.0:  # the peak was measured while other work ran
+            self.mfu = self._peak_flops = None
         self.write(
             step=report.step,
             tokens=report.tokens,

@@ -32,7 +32,9 @@ _STATE = ("training_state.safetensors", "training_state.json", files.MANIFEST_NA
 
 # The text's tokens up to which it is read so many times at most; the end comes earlier where validation turns.
 _EPOCHS = ((50_000, 12), (500_000, 6), (5_000_000, 3), (50_000_000, 2))
-_FULL_LR, _LORA_LR = 2e-4, 1e-3  # at a width of 768; wider models want smaller steps
+# Peak rates at a width of 768; wider models want smaller steps. Four times the first one undid in two steps what the
+# model knew, and took a whole run to win back (docs/notes/2026-11-26-fine-tuning.md).
+_FULL_LR, _LORA_LR = 5e-5, 1e-3
 _LR_WIDTH = 768
 _STEPS_AN_EPOCH = 40  # wanted at least, as long as a batch keeps one sequence
 _MOST_BATCH_TOKENS = {"cpu": 8192, "mps": 16_384, "cuda": 65_536}

@@ -58,9 +58,10 @@ class ProgressLine(Callback):
             return
         rate = sum(tokens for tokens, _ in self._newest) / sum(seconds for _, seconds in self._newest)
         left_seconds = max(0, run.config.schedule.tokens - report.tokens) / rate * self._all_over_steps()
+        seen = f"{report.tokens / 1e6:.2f}M" if report.tokens >= 1_000_000 else f"{report.tokens:,}"
         mfu = "" if self._metrics.mfu is None else f"  MFU {self._metrics.mfu:.0%}"
         self._say(
-            f"step {report.step}/{run.config.total_steps}  {report.tokens / 1e6:.2f}M tokens  loss {report.loss:.4f}  "
+            f"step {report.step}/{run.config.total_steps}  {seen} tokens  loss {report.loss:.4f}  "
             f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {spoken(left_seconds)} left"
         )
         expected = self._expected_seconds

@@ -64,6 +64,8 @@ class Objective(nn.Module):
             x_ND, targets_N = x_ND[wanted_BT.flatten()], targets_N[wanted_BT.flatten()]
             if not targets_N.numel():
                 return 0.0 * x_ND.sum()  # a loss of nothing, with a gradient of zeros: the others wait for it
+        # every number of wanted tokens would be a shape of its own to compile for
+        softmax = self._softmax if wanted_BT is None else None
         head = self.model.wte.weight
         if rows is not None:
             head, targets_N = head[rows.ids], rows.place[targets_N]
@@ -74,7 +76,7 @@ class Objective(nn.Module):
             correction_V=None if rows is None else rows.correction,
             chunk_tokens=self._chunk_tokens,
             scale=scale,
-            softmax=self._softmax,
+            softmax=softmax,
         )
 
 

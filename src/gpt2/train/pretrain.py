@@ -251,9 +251,9 @@ def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: 
                 )
 
 
-def _flops_per_token(run: Run) -> float:
-    rows = run.config.model.vocab_size if run.learner.uses_all_rows(run.fraction) else run.config.loss.rows
-    return plans.flops_per_token(run.config.model, seq_tokens=run.feed.sequence_tokens(run.fraction), rows=rows)
+def _flops_per_token(run: Run, progress: float) -> float:
+    rows = run.config.model.vocab_size if run.learner.uses_all_rows(progress) else run.config.loss.rows
+    return plans.flops_per_token(run.config.model, seq_tokens=run.feed.sequence_tokens(progress), rows=rows)
 
 
 @contextlib.contextmanager

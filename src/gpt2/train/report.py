@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from gpt2.train.plan import spoken
 PAGE = "report.html"
 _MEANS = 60  # points of a smoothed curve
 _SAMPLES = 8  # steps whose samples are shown
+
+_ESTIMATED = (
+    "Most steps of this run took their loss over some rows of the vocabulary (loss.rows): a batch's is an estimate then, "
+    "and may lie below the held-out one, which is over all."
+)
 
 Rows = list[dict[str, Any]]
 
@@ -39,13 +45,16 @@ def write_report(folder: Path) -> Path:
     if not steps:
         raise TrainingError(f"There is nothing to report: {folder} holds no run that took a step.")
     held_out = [row for row in rows if row.get("validation_loss") is not None]
+    settings = (folder / "config.toml").read_text(encoding="utf-8")
+    losses = _losses(steps, held_out)
+    if tomllib.loads(settings)["loss"]["rows"]:
+        losses.insert(0, _ESTIMATED)
     sections = [
         Section(title="In short", blocks=[Facts(values=_facts(steps, held_out))]),
-        Section(title="Loss", blocks=_losses(steps, held_out)),
+        Section(title="Loss", blocks=losses),
         Section(title="Samples", blocks=_samples(files.read_journal(folder / "samples.jsonl"))),
         Section(title="Steps", blocks=_courses(steps)),
     ]
-    settings = (folder / "config.toml").read_text(encoding="utf-8")
     sections.append(Section(title="Settings", blocks=[Sample(text=settings, caption="config.toml, a recipe itself")]))
     path = folder / PAGE
     html = page(
@@ -66,8 +75,8 @@ def _facts(steps: Rows, held_out: Rows) -> dict[str, object]:
         facts["Held-out loss before"] = held_out[0]["validation_loss"]
     if measured := [row for row in held_out if row["step"]]:
         best = min(measured, key=lambda row: row["validation_loss"])
-        facts |= {"Best held-out loss": best["validation_loss"], "at step": best["step"]}
-    facts |= {"Steps": last["step"], "Tokens": last["tokens"], "Time": spoken(last["seconds"])}
+        facts |= {"Best held-out loss": best["validation_loss"], "after step": best["step"]}
+    facts |= {"Steps taken": last["step"], "Tokens": last["tokens"], "Time in steps": spoken(last["seconds"])}
     facts["Tokens a second (median)"] = round(rates[len(rates) // 2])
     utilisations = sorted(row["mfu"] for row in steps if row.get("mfu") is not None)
     if utilisations:
@@ -121,8 +130,10 @@ def _samples(rows: Rows) -> list[str | Block]:
     steps = sorted({row["step"] for row in rows})
     if len(steps) > _SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (_SAMPLES - 1))] for i in range(_SAMPLES)]
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))  # one after the other, so that one sees it change
     return [
-        Sample(prompt=row["prompt"], text=row["text"], caption=f"step {row['step']:,}" if row["step"] else "before")
+        Sample(prompt=prompt, text=row["text"], caption=f"step {row['step']:,}" if row["step"] else "before")
+        for prompt in prompts
         for row in rows
-        if row["step"] in steps
+        if row["prompt"] == prompt and row["step"] in steps
     ]

@@ -1,0 +1,35 @@
+"""The share of the peak: of the step that was taken, and never of a peak that is known to be wrong."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from gpt2.files import read_journal
+from gpt2.train.callbacks import Metrics
+from gpt2.train.step import StepReport
+
+
+def test_the_share_of_the_peak_is_that_of_the_step_that_was_taken(tmp_path: Path) -> None:
+    def flops_per_token(run: Any, progress: float) -> float:
+        return 1.0 if progress < 0.75 else 8.0  # the last quarter is more work
+
+    metrics = Metrics(tmp_path / "m.jsonl", from_step=0, flops_per_token=flops_per_token, peak_flops=1000.0)
+    run: Any = SimpleNamespace(
+        config=SimpleNamespace(schedule=SimpleNamespace(tokens=400)), progress=SimpleNamespace(seconds=0.0, skipped=0)
+    )
+    for step, seconds in enumerate((1.0, 1.0, 1.0, 2.0, 0.1), 1):
+        report = StepReport(
+            step=step,
+            tokens=100 * step,
+            batch_tokens=100,
+            loss=1.0,
+            grad_norm=1.0,
+            lr=1.0,
+            skipped=False,
+            seconds=seconds,
+        )
+        metrics.after_step(run, report)
+    found = [row["mfu"] for row in read_journal(tmp_path / "m.jsonl")]
+    assert found == [0.1, 0.1, 0.1, 0.4, None], "the last step was faster than the peak, so that was wrong"
+    metrics.after_step(run, report)
+    assert metrics.mfu is None, "and it stays unknown"
