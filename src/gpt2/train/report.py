@@ -19,8 +19,8 @@ _MEANS = 60  # points of a smoothed curve
 _SAMPLES = 8  # steps whose samples are shown
 
 _ESTIMATED = (
-    "Most steps of this run took their loss over some rows of the vocabulary (loss.rows): a batch's is an estimate then, "
-    "and may lie below the held-out one, which is over all."
+    "Most steps of this run took their loss over some rows of the vocabulary (loss.rows): a batch's is an estimate "
+    "then, and may lie below the held-out one, which is over all."
 )
 
 Rows = list[dict[str, Any]]
