@@ -103,7 +103,8 @@ def main() -> None:
             row = run(arguments, name, found[name], lr)
             rows = read_json(RESULT)["rows"] if RESULT.exists() else []
             rows = [old for old in rows if any(old[key] != row[key] for key in SETTINGS)] + [row]
-            write_json(RESULT, {"model": "gpt2-mini", "rows": rows, "facts": facts()})
+            about = facts() | {"command": "python benchmarks/finetuning.py --work DIR, and the settings of a row"}
+            write_json(RESULT, {"model": "gpt2-mini", "rows": rows, "facts": about})
             print(json.dumps({key: row[key] for key in (*SETTINGS, "loss_before", "loss", "best_step")}), flush=True)
 
 

@@ -167,6 +167,7 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     losses = [engine.step(*sequences(ids, begins[i], sizes[i])) for i in range(arguments.warmup)]
     compiling = time.perf_counter() - began
+    print(f"first steps: {compiling:.1f} s", file=sys.stderr, flush=True)
     seconds = []
     for i in range(arguments.warmup, len(sizes)):
         inputs, targets = sequences(ids, begins[i], n)
@@ -177,6 +178,7 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
+        print(f"step of {n:,} tokens: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
     n_layer, n_head, n_embd = SHAPES[arguments.shape]
     shape = ModelConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd)
     rate = arguments.batch_tokens / statistics.median(seconds)
@@ -252,7 +254,7 @@ def main() -> None:
     measured = {row["engine"] for row in rows}
     before = read_json(path)["rows"] if path.exists() else []
     rows = [row for row in before if row["engine"] not in measured] + rows
-    write_json(path, {"device": device, "rows": rows, "facts": facts()})
+    write_json(path, {"device": device, "rows": rows, "facts": facts() | {"command": said}})
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class Loader:
             if stream.n_tokens < chunk_tokens:
                 raise DataError(
                     f"{stream.folder} is too short: it has {stream.n_tokens:,} tokens, a chunk {chunk_tokens:,}. "
-                    f"Add text, or choose smaller chunk_tokens."
+                    f"Add text, or choose shorter sequences."
                 )
         total = sum(source.weight for source in sources)
         shares = np.cumsum([source.weight / total for source in sources])[:-1]
