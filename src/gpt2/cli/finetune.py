@@ -122,7 +122,7 @@ def finetune(
         report=report,
         on_plan=planned,
         on_sample=lambda prepared, vocabulary: training.sampler(
-            prompts or (prepared.opening,), vocabulary, max_tokens=60, temperature=0.8, top_k=40
+            prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
         ),
         trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
     )

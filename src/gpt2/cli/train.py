@@ -66,7 +66,12 @@ def train(
         config,
         on_plan=lambda plan: _log.info("%s\n%s", to_toml(config), "\n".join(plan.lines())),
         on_sample=training.sampler(
-            _PROMPTS, Path(config.data.tokenizer or config.run.folder), max_tokens=40, temperature=0.7, top_k=40
+            _PROMPTS,
+            Path(config.data.tokenizer or config.run.folder),
+            threads=threads,
+            max_tokens=40,
+            temperature=0.7,
+            top_k=40,
         ),
         trackers=training.trackers(Path(config.run.folder), tensorboard=tensorboard, wandb=wandb),
     )

@@ -50,24 +50,37 @@ def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tra
     return found
 
 
-def sampler(prompts: Sequence[str], vocabulary: Path, **settings: Any) -> "Callable[[GPT, int], list[tuple[str, str]]]":
+def sampler(
+    prompts: Sequence[str], vocabulary: Path, *, threads: int | None, **settings: Any
+) -> "Callable[[GPT, int], list[tuple[str, str]]]":
     """Says what the model writes now, with the engine of `gpt2 generate`.
 
     Args:
         prompts: to continue.
         vocabulary: a folder with the model's; without its files the published one is meant.
+        threads: of the engine; None: its own choice.
         settings: of `Sampling`.
     """
+
+    is_new = True
 
     def sample(model: "GPT", step: int) -> list[tuple[str, str]]:
         from gpt2 import backends
         from gpt2.checkpoint import Checkpoint, Weights
         from gpt2.language_model import LanguageModel
 
+        nonlocal is_new
         weights = Weights.from_arrays(model.config, {name: array.numpy() for name, array in model.named_arrays()})
         found = Checkpoint(weights=weights, path=vocabulary, format="training run")
         written: list[tuple[str, str]] = []
-        with LanguageModel(found, backends.open(weights), name=f"step {step}") as now:
+        level = _log.level
+        try:  # which backend it is, and why, is said once
+            _log.setLevel(level if is_new else logging.ERROR)
+            backend = backends.open(weights, threads=threads)
+        finally:
+            _log.setLevel(level)
+        is_new = False
+        with LanguageModel(found, backend, name=f"step {step}") as now:
             for prompt in prompts:
                 text = now.generate(prompt, seed=1, **settings).text
                 written.append((prompt, text))
