@@ -11,14 +11,14 @@ from gpt2.train.step import StepReport
 
 _EARLY_LINE = 3  # the step of a start after which there is a line, however seldom lines are
 _RATE_STEPS = 20
-_RIGHT = 0.8, 1.25  # what was expected was right if what it takes lies so near
+_LONGER = 1.25  # by so much than was expected is worth saying; what is shorter, every line says
 
 
 class ProgressLine(Callback):
     """Says a line about every so many steps: loss, rate, share of the peak, how long it will still take.
 
     The first step of a start, which compiles, does not count for the rate; after the third there is a line already, and
-    what was expected of the run's length is corrected if the machine is not as fast as it seemed.
+    what was expected of the run's length is corrected if it takes longer than it seemed.
 
     Args:
         say: given the line.
@@ -65,7 +65,7 @@ class ProgressLine(Callback):
             f"lr {report.lr:.2e}  norm {report.grad_norm:.2f}  {rate:,.0f} tokens/s{mfu}  {spoken(left_seconds)} left"
         )
         expected = self._expected_seconds
-        if is_early and expected and not run.is_finished and not _RIGHT[0] < left_seconds / expected < _RIGHT[1]:
+        if is_early and expected and left_seconds > _LONGER * expected:
             self._say(
                 f"by its first steps it takes at most about {spoken(left_seconds)} from here, not {spoken(expected)} "
                 f"as it seemed before: other work on this machine comes and goes."
