@@ -129,7 +129,8 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         async def one(number: int) -> None:
             async with gate:
                 if number % 10:
-                    await ask(port, body("m", number, tokens=4))
+                    short = {"prompt": f"{number} times"} if number % 4 else {}  # of the others the beginning is kept
+                    await ask(port, body("m", number, tokens=4) | short)
                 else:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(ask(port, body("m", number, tokens=64)), 0.05)
