@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -174,6 +175,8 @@ def serve(
             )
         service = build_service(served, limits=limits, log_text=log_text)
         server = Server(service, options)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection has to go through it again while requests wait
         code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
     if code:
         raise click.exceptions.Exit(code)
