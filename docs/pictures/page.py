@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 FOLDER = Path(__file__).parent
+expect.set_options(timeout=60_000)  # of a busy machine
 HUMAN = """When I wrote the following pages, or rather the bulk of them, I lived alone, in the woods, a mile from any \
 neighbor, in a house which I had built myself, on the shore of Walden Pond, in Concord, Massachusetts, and earned my \
 living by the labor of my hands only. I lived there two years and two months. At present I am a sojourner in civilized \
