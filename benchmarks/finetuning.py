@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace, name: str, text: Path, lr: float) -> dict
     if not done.exists():
         said = [f"optim.lr={lr}", "run.sample_every_steps=0", f"run.threads={arguments.threads}", *arguments.overrides]
         ended = gpt2.finetune(text, out, lora=arguments.lora, epochs=arguments.epochs, overrides=said)
+        if not ended.finished:
+            raise SystemExit("stopped; the same command goes on")
         rows = read_journal(out / "run" / "metrics.jsonl")
         held_out = [line for line in rows if "validation_loss" in line]
         steps = [line for line in rows if "loss" in line]
