@@ -1,4 +1,7 @@
-"""Levels that this machine does not run: NEON under an emulator, AVX-VNNI by its twins in AVX-512, AMX in plain C++."""
+"""Levels that this machine does not run: NEON under an emulator, AVX-VNNI by its twins in AVX-512, AMX in plain C++.
+
+And the levels that it does run, by another compiler and under another system.
+"""
 
 import platform
 import shutil
@@ -13,6 +16,11 @@ NATIVE = Path(library_module.__file__).parent
 CHECK = Path(__file__).with_name("level_check.cpp")
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{NATIVE}", f"-I{CHECK.parent}"]
 CORE = ["api", "engine", "matrix", "slots", "pool", "levels", "amx", "limits", "level_portable"]
+
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))]
+AVX512_BF16 = [*AVX512, "-mavx512bf16"]
+WINE = Path("/usr/lib/wine/wine64")
 
 pytestmark = pytest.mark.long
 
@@ -54,13 +62,11 @@ def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
     found = library_module.Library.load().levels
     if platform.machine() not in ("x86_64", "AMD64") or "avx512-vnni" not in found or not shutil.which("g++"):
         pytest.skip("needs g++ and a processor with AVX-512 VNNI")
-    avx2 = ["-mavx2", "-mfma", "-mf16c"]
-    avx512 = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
     levels = {
-        "level_avx2": avx2,
-        "level_avx2_vnni": [*avx2, "-mavx512vnni", "-mavx512vl"],
-        "level_avx512_vnni": avx512,
-        "level_avx512_bf16": [*avx512, "-mavx512bf16"],
+        "level_avx2": AVX2,
+        "level_avx2_vnni": [*AVX2, "-mavx512vnni", "-mavx512vl"],
+        "level_avx512_vnni": AVX512,
+        "level_avx512_bf16": AVX512_BF16,
     }
     defines = [f"-DGPT2_{name.upper()}" for name in levels]
     program = build("g++", tmp_path, levels, *defines, "-DGPT2_LEVELS_X86", "-DGPT2_AVX_VNNI_BY_AVX512")
@@ -69,7 +75,23 @@ def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-AVX512_BF16 = ["-mavx2", "-mfma", "-mf16c", *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16"))]
+@pytest.mark.parametrize("system", ["linux-clang", "windows-mingw"])
+def test_by_another_compiler(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = {"linux-clang": "clang++", "windows-mingw": "x86_64-w64-mingw32-g++-posix"}[system]
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler} is here (Debian: apt install clang g++-mingw-w64-x86-64-posix)")
+    if system == "windows-mingw" and not WINE.exists():
+        pytest.skip(f"there is no {WINE} (Debian: apt install wine64)")
+    levels = {"level_avx2": AVX2, "level_avx512_vnni": AVX512, "level_avx512_bf16": AVX512_BF16}
+    defines = [f"-DGPT2_{name.upper()}" for name in levels]
+    program = build(compiler, tmp_path, levels, *defines, "-DGPT2_LEVELS_X86")
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
+    monkeypatch.setenv("WINEDEBUG", "-all")
+    command = [str(WINE), str(program)] if system == "windows-mingw" else [str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert [line for line in done.stdout.splitlines() if line] == [
+        f"{level}: well" for level in library_module.Library.load().levels if level not in ("amx", "avx2-vnni")
+    ]
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["right", "wrong"])

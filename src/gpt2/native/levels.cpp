@@ -99,7 +99,7 @@ bool has_avx2_vnni() {
 
 bool has_avx512_bf16() { return has_avx512_vnni() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 5); }
 
-bool has_amx() {
+[[maybe_unused]] bool has_amx() {   // a build for another system than Linux has not that level
 #if defined(GPT2_TILES_EMULATED)   // a test, where the tiles are plain C++
   return has_avx512_bf16();
 #else
