@@ -84,7 +84,8 @@ def test_by_another_compiler(system: str, tmp_path: Path, monkeypatch: pytest.Mo
         pytest.skip(f"there is no {WINE} (Debian: apt install wine64)")
     levels = {"level_avx2": AVX2, "level_avx512_vnni": AVX512, "level_avx512_bf16": AVX512_BF16}
     defines = [f"-DGPT2_{name.upper()}" for name in levels]
-    program = build(compiler, tmp_path, levels, *defines, "-DGPT2_LEVELS_X86")
+    unaligned = ["-Wa,-muse-unaligned-vector-move"] if system == "windows-mingw" else []  # see CMakeLists.txt
+    program = build(compiler, tmp_path, levels, *defines, "-DGPT2_LEVELS_X86", *unaligned)
     monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
     monkeypatch.setenv("WINEDEBUG", "-all")
     command = [str(WINE), str(program)] if system == "windows-mingw" else [str(program)]
