@@ -33,7 +33,7 @@ def build(compiler: str, folder: Path, levels: dict[str, list[str]], *defines: s
         source = NATIVE / f"{name}.cpp"
         command = [compiler, *FLAGS, *flags, *defines, "-w", "-c", str(source), "-o", str(objects[-1])]
         subprocess.run(command, check=True)
-    program = folder / "check"
+    program = folder / "check.exe"  # by which name Windows wants it
     command = [compiler, *FLAGS, str(CHECK), *map(str, objects), "-o", str(program), "-static", "-pthread"]
     subprocess.run(command, check=True)
     return program
