@@ -25,6 +25,7 @@ from gpt2.errors import ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import Outcome, TrainConfig, pretrain, to_toml, weights
 from gpt2.train import state as states
+from gpt2.train.callbacks import Validation
 from gpt2.train.loop import Run
 from gpt2.train.step import Learner
 
@@ -178,6 +179,14 @@ def test_a_signal_saves_within_a_step_and_the_run_goes_on(
     assert resumed.finished
     assert_equal_states(resumed.checkpoint, whole.checkpoint)
     assert learned(config) == learned(straight)
+
+
+def test_a_signal_before_the_first_step_saves_too(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Validation, "at_start", lambda self, run: signal.raise_signal(signal.SIGTERM))
+    stopped = pretrain(make_config())
+    assert (stopped.finished, stopped.step, stopped.checkpoint.name) == (False, 0, "step-00000000")
+    monkeypatch.undo()
+    assert pretrain(make_config()).finished
 
 
 def test_a_second_ctrl_c_stops_at_once(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

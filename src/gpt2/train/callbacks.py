@@ -201,7 +201,11 @@ class Checkpoints(Callback):
     """Saves the state now and then, after a best validation, when stopped, and at the end."""
 
     def __init__(self) -> None:
-        self._saved_step = 0
+        self._saved_step: int | None = None
+
+    def at_start(self, run: Run) -> None:
+        """Know what a run that goes on has saved."""
+        self._saved_step = run.progress.step or None
 
     def after_step(self, run: Run, report: StepReport) -> None:
         """Save where it is due. A disk that is full is told, and the run goes on: the next save may succeed."""

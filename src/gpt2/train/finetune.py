@@ -1,7 +1,7 @@
 """Fine-tuning: a model and a user's own text in, a model that writes like it out. What `gpt2 finetune` calls.
 
-The recipe comes from the size of the text and of the model; AdamW, because Muon brings nothing over a few hundred
-steps from trained weights (docs/finetune.md). The folder that is made is the model; `run` inside it is the training.
+The recipe comes from the size of the text and of the model; AdamW: whether Muon does better over a few hundred steps
+from trained weights is open (docs/finetune.md). The folder that is made is the model; `run` inside it is the training.
 """
 
 import logging

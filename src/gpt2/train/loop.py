@@ -29,7 +29,7 @@ class Run:
         feed: its data.
         folder: what it leaves behind.
         progress: how far it is.
-        stop: set it, and the loop ends after the step at hand.
+        stop: whether the loop ends after the step at hand; of several processes all or none.
     """
 
     def __init__(self, config: TrainConfig, learner: Learner, feed: Feed, folder: Path) -> None:
@@ -39,6 +39,7 @@ class Run:
         self.folder = folder
         self.progress = Progress(cursor=feed.start())
         self.stop = False
+        self._asked_to_stop = False
         self._ahead = Ahead(feed)
 
     @property
@@ -58,6 +59,11 @@ class Run:
         best = self.progress.best_step
         return bool(patience and every and best is not None) and (self.progress.step - (best or 0)) // every >= patience
 
+    def ask_to_stop(self) -> None:
+        """End after the step at hand; several processes agree in the next, since not all may have been told yet."""
+        self._asked_to_stop = True
+        self.stop = self.learner.processes.world == 1
+
     def advance(self) -> StepReport:
         """Take one step.
 
@@ -70,7 +76,7 @@ class Run:
         report = self.learner.step(
             batch.inputs, batch.targets, step=progress.step + 1, tokens=progress.tokens, wanted_BT=wanted
         )
-        self.stop = self.learner.processes.any(self.stop, self.learner.precision.device)
+        self.stop = self.learner.processes.any(self._asked_to_stop, self.learner.precision.device)
         progress.step, progress.tokens, progress.cursor = report.step, report.tokens, batch.cursor
         progress.seconds += report.seconds
         if report.overflowed:

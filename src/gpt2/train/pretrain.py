@@ -264,7 +264,7 @@ def _stopped_by_signals(run: Run) -> Generator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        run.stop = True
+        run.ask_to_stop()
         _log.warning("stopping after this step, and saving; once more stops at once")
         signal.signal(number, before[number])
 
