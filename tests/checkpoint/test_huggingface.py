@@ -345,6 +345,14 @@ def test_pickles_are_refused_unopened_with_the_way_on(folder: Path, name: str) -
     assert not (folder / "mark").exists()
 
 
+def test_of_a_training_run_the_newest_model_is_named(tmp_path: Path) -> None:
+    for step in (10, 20):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    (tmp_path / "latest").write_text("step-00000020")
+    with pytest.raises(FormatError, match=r"it is a training run\. Its newest model is .*step-00000020\.$"):
+        checkpoint.read(tmp_path)
+
+
 def test_what_is_not_there_or_no_model_is_said(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CheckpointError, match="there is nothing there"):
         checkpoint.read(tmp_path / "absent")

@@ -66,6 +66,8 @@ def _no_format(path: Path) -> CheckpointError:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     if megatron.file_in(path) is not None:
         files = [path / megatron.FILE]
+    if (path / "latest").is_file() and (steps := sorted(path.glob("checkpoints/step-*"))):
+        return FormatError(f"{path} cannot be read: it is a training run. Its newest model is {steps[-1]}.")
     if path.suffix == ".zip":
         return FormatError(f"{path} cannot be read: archives are not opened. Unpack it, and name the folder.")
     if pickles := [file.name for file in files if file.suffix in _PICKLES]:
