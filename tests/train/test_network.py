@@ -102,9 +102,10 @@ def test_a_machine_whose_process_dies_joins_again_with_the_model_in_parts(
     program.write_text(DYING, encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     launcher += ["--max-restarts", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29501"]
-    commands = [
-        [*launcher, "--local-addr", address, str(program), str(recipe), "8", "1", str(tmp_path / "died")]
-        for address in ADDRESSES
+    program_and_run = [str(program), str(recipe), "8", "1", str(tmp_path / "died")]
+    commands = [  # the first is told that it is: its address is in no table of names
+        [*launcher, "--rdzv-conf", f"is_host={is_host}", "--local-addr", address, *program_and_run]
+        for is_host, address in zip((1, 0), ADDRESSES, strict=True)
     ]
     both(machines, commands, [{"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}] * 2)
     assert (tmp_path / "died").exists()
