@@ -64,7 +64,7 @@ def test_what_cannot_be_done(gpt2, key: Path, tmp_path: Path) -> None:
     for arguments, code, expected in [
         (("detect", "--new-key", str(key)), 1, "there already"),
         (("detect", "--new-key", str(tmp_path / "no" / "a.key")), 1, "No such file"),
-        (("detect", "text", "--new-key", str(tmp_path / "a.key")), 2, "takes no TEXT"),
+        (("detect", "text", "--new-key", str(tmp_path / "a.key")), 2, "only --watermark takes a TEXT"),
         (("detect", "--new-key", str(tmp_path / "a.key"), "--watermark", str(key)), 2, "different tasks"),
         (("detect", "text", "--watermark", str(bad)), 1, "cannot be used as a watermark key"),
         (("detect", "text", "--watermark", str(tmp_path / "a.key")), 2, "does not exist"),
