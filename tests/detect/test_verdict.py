@@ -103,11 +103,19 @@ def test_a_rate_the_calibration_is_too_small_for(tokenizer: Tokenizer, calibrati
 
 def test_mixed_authorship_is_marked(tokenizer: Tokenizer) -> None:
     calibration = made(n_human=999)
-    found = verdict(tokenizer, calibration, [HUMAN, 4.0, HUMAN], n=600)
+    found = verdict(tokenizer, calibration, [HUMAN, 4.0, HUMAN, HUMAN], n=600)  # three windows, and the beginning
     assert found.verdict == "generated"
     assert [part.verdict for part in found.parts] == ["human", "generated", "human"]
     assert [(part.start, part.end) for part in found.parts] == [(0, 400), (400, 800), (800, 1200)]
     assert "1 of 3 parts" in found.reason
+
+
+def test_a_long_text_is_told_by_its_beginning_where_the_human_texts_are_few(tokenizer: Tokenizer) -> None:
+    calibration = made(n_human=200)
+    found = verdict(tokenizer, calibration, [4.0] * 6, n=1000)
+    assert [part.verdict for part in found.parts] == ["inconclusive"] * 5  # 200 are too few for five windows at 1 %
+    assert (found.verdict, found.p_value) == ("generated", pytest.approx(2 / 201))
+    assert verdict(tokenizer, calibration, [4.0] * 5 + [HUMAN], n=1000).verdict == "inconclusive"
 
 
 def test_without_a_calibration_there_is_no_verdict(tokenizer: Tokenizer) -> None:
@@ -163,8 +171,10 @@ def test_too_few_texts_make_no_calibration() -> None:
 def test_p_values_of_several_parts() -> None:
     assert _combined([]) is None
     assert _combined([0.3]) == 0.3
-    assert _combined([0.001, 0.9, 0.9]) == pytest.approx(0.006)
-    assert _combined([0.01] * 10) == pytest.approx(0.04)
+    assert _combined([0.001, 0.9, 0.9]) == pytest.approx(0.003)
+    assert _combined([0.001, 0.9, 0.9], 0.4) == pytest.approx(0.006)
+    assert _combined([0.1] * 10, 0.004) == pytest.approx(0.008)
+    assert _combined([0.9] * 10, 0.9) == 1.0
     assert holm([0.02, 0.001, 0.004], 0.01) == [False, True, True]
     assert windows(650, 200) == [(0, 200), (200, 400), (400, 650)]
     assert windows(410, 400) == [(0, 410)]
