@@ -1,5 +1,8 @@
 """The model as a user holds it, on random weights and the backend that defines all others."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +275,21 @@ def test_looking_inside_is_in_fp32_whatever_generates(tiny_folder: Path) -> None
         np.testing.assert_allclose(model.attention(ids, 1, 0).of(1, 0).sum(1), 1, atol=1e-6)
         patched = model.patch("Once upon a time", source="Once upon a day", answer=" the", depths=[0], positions=[3])
         assert patched.after_LP[0, 0] == pytest.approx(patched.source, abs=1e-5)
+
+
+FORKED = """
+import os, signal, gpt2
+def text(model):
+    return model.generate("Once", max_tokens=3, temperature=0).text
+model = gpt2.load(threads=2)
+told = text(model)
+if child := os.fork():
+    raise SystemExit(os.waitpid(child, 0)[1])
+signal.alarm(60)  # instead of waiting for threads that are not there
+os._exit(text(model) != told or text(gpt2.load(threads=2)) != told)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_child_computes_with_threads_of_its_own() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True)

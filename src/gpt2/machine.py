@@ -116,7 +116,8 @@ def available_memory_bytes(root: Path = _ROOT) -> int:
         used = _read(limit_file.with_name("memory.current" if version_2 else "memory.usage_in_bytes")).strip()
         if limit.isdigit() and used.isdigit():
             stat = dict(line.split()[:2] for line in _read(limit_file.with_name("memory.stat")).splitlines())
-            cached = int(stat.get("inactive_file" if version_2 else "total_inactive_file", "0"))
+            names = (f"{'' if version_2 else 'total_'}{kind}_file" for kind in ("inactive", "active"))
+            cached = sum(int(stat.get(name, "0")) for name in names)
             available = min(available, max(0, int(limit) - int(used) + cached))
     return available
 

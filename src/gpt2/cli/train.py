@@ -75,7 +75,7 @@ def train(
         ),
         trackers=training.trackers(Path(config.run.folder), tensorboard=tensorboard, wandb=wandb),
     )
-    if report and os.environ.get("RANK", "0") == "0":
+    if report and outcome.step and os.environ.get("RANK", "0") == "0":
         _log.info("%s shows the run", write_report(Path(config.run.folder)))
     if as_json:
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))

@@ -57,13 +57,14 @@ std::shared_ptr<Pool> Pool::shared() {
   static std::weak_ptr<Pool> living;
   const std::lock_guard<std::mutex> lock(mutex);
   std::shared_ptr<Pool> pool = living.lock();
-  if (!pool) living = pool = std::make_shared<Pool>();
+  if (!pool || pool->process_ != this_process()) living = pool = std::make_shared<Pool>();   // a forked child has none
   return pool;
 }
 
+Pool::Pool() : process_(this_process()) {}
+
 void Pool::grow(int members) {
   const std::lock_guard<std::mutex> lock(one_run_);
-  process_ = this_process();
   if (members > static_cast<int>(threads_.size()) + 1) team_.share_.reset(new Team::Share[static_cast<size_t>(members)]);
   while (static_cast<int>(threads_.size()) + 1 < members) {
     threads_.emplace_back(&Pool::work, this, static_cast<int>(threads_.size()) + 1);
@@ -87,7 +88,7 @@ Pool::~Pool() {
 void Pool::run_job(int members, Function function, const void* context) {
   const std::lock_guard<std::mutex> turn(one_run_);
   if (members > static_cast<int>(threads_.size()) + 1) members = static_cast<int>(threads_.size()) + 1;
-  if (this_process() != process_) members = 1;
+  if (this_process() != process_) members = 1;   // an engine that a forked child took over
   team_.size_ = members;
   if (members > 1) {
     bool sleepers;

@@ -87,7 +87,7 @@ class Pool {
   // The pool of this process. It lives as long as an engine holds it; then its threads end.
   static std::shared_ptr<Pool> shared();
 
-  Pool() = default;
+  Pool();
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -117,7 +117,7 @@ class Pool {
   int sleepers_ = 0;
   bool stop_ = false;
   std::vector<std::thread> threads_;
-  int64_t process_ = 0;                    // whose threads they are: a forked child has none
+  int64_t process_;                        // whose threads they are: a forked child has none
 };
 
 }  // namespace gpt2

@@ -43,7 +43,8 @@ class Journal:
 
     def __init__(self, path: Path, *, from_step: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        files.write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= from_step))
+        kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
+        files.write_text(path, "".join(f"{line}\n" for line in kept))
         self._path = path
 
     def write(self, values: Mapping[str, Any]) -> None:
@@ -230,14 +231,17 @@ class Checkpoints(Callback):
 
     def _save(self, run: Run) -> None:
         processes = run.learner.processes
+        failure: OSError | TrainingError | None = None
         try:
             if processes.is_first or run.learner.sharing == "fsdp":
                 state = run.capture()
                 if processes.is_first:
                     states.save(run.folder, state, run.feed.tokenizer, keep=run.config.run.keep)
-            self._saved_step = run.progress.step
-        finally:  # the others go on when it is written, or when it failed
-            processes.sum(torch.zeros((), device=run.learner.precision.device))
+        except (OSError, TrainingError) as error:
+            failure = error
+        if processes.any(failure is not None, run.learner.precision.device):  # all wait, and all know
+            raise failure or TrainingError(f"the first process could not save step {run.progress.step}")
+        self._saved_step = run.progress.step
 
 
 _KEPT = "The checkpoint before it is whole. Make room, and run again to go on from there."

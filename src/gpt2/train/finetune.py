@@ -137,7 +137,7 @@ def finetune(
         ended = _ended(outcome, out, config)
         if processes.is_first:
             _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
-            if report:
+            if report and outcome.step:
                 write_report(out / RUN)
         _together(processes)
     if ended.loss is not None and ended.loss_before is not None and ended.loss > ended.loss_before:

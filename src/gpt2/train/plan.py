@@ -127,9 +127,12 @@ def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], N
         raise TrainingError(
             f"Micro-batches of {first:,} tokens do not fit: about {needed_bytes(first) / 1e9:.1f} GB are needed, and "
             f"{there_bytes / 1e9:.1f} GB are free. Set run.micro_batch_tokens={fitting}, or leave it out: the batch "
-            f"and what is learned stay the same."
+            f"stays the same."
         )
-    say(f"memory is short: micro-batches of {fitting:,} tokens instead of {first:,}; the batch stays the same.")
+    say(
+        f"memory is short: micro-batches of {fitting:,} tokens instead of {first:,}; "
+        f"the batch stays the same, its sums come in another order."
+    )
     return dataclasses.replace(config, run=dataclasses.replace(config.run, micro_batch_tokens=fitting))
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def pretrain(
                 processes=processes.world,
                 trackers=trackers,
             )
-            files.write_text(folder / "config.toml", to_toml(run.config))
+            files.write_text(folder / "config.toml", to_toml(config))
             if on_plan is not None:
                 on_plan(plan)
         callbacks = [
@@ -140,11 +140,11 @@ def pretrain(
         newest = states.latest(folder)
         assert newest is not None, "the loop saves at its end"
         progress = run.progress
-        best = folder / "checkpoints" / f"step-{progress.best_step or 0:08d}"
+        best = None if progress.best_step is None else states.checkpoint_folder(folder, progress.best_step)
         return Outcome(
             finished=run.is_finished,
             checkpoint=newest,
-            best_checkpoint=best if best.is_dir() else newest,
+            best_checkpoint=best if best is not None and best.is_dir() else newest,
             step=progress.step,
             tokens=progress.tokens,
             best_loss=progress.best_loss,
@@ -157,7 +157,12 @@ def _silent(line: str) -> None:
 
 def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> tuple[Run, Plan]:
     precision = choose_precision(config.run)
-    if processes.world == 1:  # several must have micro-batches alike
+    newest = states.latest(folder)
+    state = None if newest is None else states.load(newest)
+    before = 0 if state is None else state.config["run"].get("micro_batch_tokens", 0)
+    if before and not config.run.micro_batch_tokens:  # what was fitted stays: another order of sums is other bits
+        config = replace(config, run=replace(config.run, micro_batch_tokens=before))
+    elif processes.world == 1:  # several must have micro-batches alike
         config = plans.fit_memory(config, precision, say)
     threads = config.run.threads or max(1, machine.physical_cores() // processes.local_world)
     torch.set_num_threads(threads)
@@ -166,8 +171,6 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         raise ShardError(f"The run cannot start, its data are not what they were: {problems[0]}. Prepare them again.")
     if feed.validation is None:
         _log.warning("nothing is held out, so no validation loss will be measured: prepare with --validation 0.01")
-    newest = states.latest(folder)
-    state = None if newest is None else states.load(newest)
     if state is not None:
         _check_same_run(state.config, as_tree(config), folder)
         if state.tokenizer_hash != feed.tokenizer.hash:

@@ -125,7 +125,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
     for name, weight in state.weights.items():
         if not bool(torch.isfinite(weight).all()):
             raise TrainingError(f"The weights at step {state.progress.step} cannot be saved: {name} is not finite.")
-    folder = run_folder / "checkpoints" / f"step-{state.progress.step:08d}"
+    folder = checkpoint_folder(run_folder, state.progress.step)
     with files.atomic_folder(folder) as partial:
         weight_files.write(partial, state.weights, state.config, tokenizer)
         weight_files.write_arrays(partial / _ARRAYS, {**state.optimizer, _RNG: state.rng})
@@ -193,10 +193,15 @@ def checkpoints(run_folder: Path) -> list[Path]:
     return sorted((run_folder / "checkpoints").glob("step-*"))
 
 
+def checkpoint_folder(run_folder: Path, step: int) -> Path:
+    """Where the state after that step is, if it is kept."""
+    return run_folder / "checkpoints" / f"step-{step:08d}"
+
+
 def _remove_old(run_folder: Path, *, keep: int, best_step: int | None) -> None:
     folders: Iterable[Path] = checkpoints(run_folder)[:-keep]
     for folder in folders:
-        if folder.name != f"step-{best_step or 0:08d}":
+        if best_step is None or folder != checkpoint_folder(run_folder, best_step):
             shutil.rmtree(folder, ignore_errors=True)
     for left in (run_folder / "checkpoints").glob(".partial-*"):  # of a process that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
