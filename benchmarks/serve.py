@@ -5,7 +5,7 @@
     python benchmarks/serve.py overload | leaving | memory | fuzz | restart | soak      [--shape gpt2] [--weights int8]
 
 throughput   16 streams, each asking again when it has its answer; servers take turns, ours first and last
-overload     an open-loop generator at 0.5 to 8 times what 16 streams get: what is answered, refused, how soon
+overload     an open-loop generator at --factors times what 16 streams get: what is answered, refused, how soon
 leaving      a client leaves in the middle of a stream among 8 others: until its place is free
 memory       of the process over many short requests, of which a tenth are left in the middle
 fuzz         requests that should not be: no 5xx, and neighbours get the text they get alone
@@ -14,11 +14,10 @@ soak         open-loop loads (--factors, drawn anew every 20 s), clients that le
 
 --shape takes random weights in a published shape. LLAMA_SERVER is llama.cpp's `llama-server`, or a Python that has
 xllamacpp; PYTHON has `transformers[serving]`. llama.cpp reads the prompts of all 16 before it writes anything, so
-give --seconds several times what that takes: 14 on two cores for 124M. A request is a prompt of some 45 tokens and 32
-to generate, drawn from the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading
-of a prompt. In `overload` a refusal is timed by the client, from before it connects, and by the server, from the
-request's arrival. In `fuzz`, status 0 is a client that closed its sending side, which is to leave, before it had an
-answer.
+give --seconds several times what that takes. A request is a prompt of some 45 tokens and 32 to generate, drawn
+from the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In
+`overload` a refusal is timed by the client, from before it connects, and by the server, from the request's arrival. In
+`fuzz`, status 0 is a client that closed its sending side, which is to leave, before it had an answer.
 """
 
 import argparse
@@ -251,6 +250,7 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             )
     minutes = (time.monotonic() - began) / 60
     return {
+        "factors": chosen.factors,
         "minutes": minutes,
         **total,
         "left": left,

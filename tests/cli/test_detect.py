@@ -51,6 +51,21 @@ def test_of_several_files_empty_ones_are_left_out(detect, tmp_path: Path) -> Non
     assert "the text is empty" in detect(str(tmp_path / "a.txt")).err
 
 
+def test_a_folder_of_empty_files_has_nothing_to_judge(detect, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.md"):
+        (tmp_path / name).write_text("\n", encoding="utf-8")
+    ran = detect(str(tmp_path))
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "is empty: there is nothing to judge" in ran.err
+
+
+def test_samples_are_of_a_calibration_alone(detect, tmp_path: Path) -> None:
+    ran = detect("--train", str(tmp_path), "--out", str(tmp_path / "out.json"), "--samples", "200")
+    assert ran.code == 2
+    assert "--samples belongs to --calibrate" in ran.err
+
+
 @pytest.fixture(scope="module")
 def calibration(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of repetitive texts: the tiny model knows none, so only that it is made and read is tested here."""

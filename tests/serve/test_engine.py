@@ -10,7 +10,7 @@ import pytest
 from gpt2.errors import ConfigError
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
-from gpt2.serve import Limits, ServedModel
+from gpt2.serve import Limits, ServedModel, completions
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
 
@@ -145,6 +145,22 @@ def test_stopping_lets_what_runs_finish_and_takes_nothing_new(serve: Any, script
     running.thread.join(30)
     assert running.code == 0
     kept.close()
+
+
+def test_what_is_still_planned_at_the_end_is_refused(
+    serve: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve(scripted([464]))
+    planned = completions._planned
+
+    async def planned_until_the_end(*arguments: Any, **options: Any) -> Any:
+        plan = await planned(*arguments, **options)
+        running.service.draining = True
+        return plan
+
+    monkeypatch.setattr(completions, "_planned", planned_until_the_end)
+    status, headers, answer = running.request("POST", "/v1/completions", BASE)
+    assert status == 503 and "shutting down" in answer["error"]["message"] and "retry-after" in headers
 
 
 def test_what_does_not_finish_in_time_is_broken_off(serve: Any, scripted: Any, until: Any) -> None:

@@ -152,6 +152,33 @@ def test_a_compressed_body_is_refused_by_name(tiny: Any) -> None:
     assert tiny.request("POST", "/v1/completions", BASE, ["Content-Encoding: identity"])[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "line", "status"),
+    [
+        (b"/v1/completions", b"Content-Encoding: gzip\r\n", 415),
+        (b"/v1/completions", b"Origin: http://elsewhere\r\n", 403),
+        (b"/v1/nothing", b"", 404),
+        (b"/v1/models", b"", 405),
+    ],
+)
+def test_who_asked_before_the_body_and_is_refused_is_closed(tiny: Any, path: bytes, line: bytes, status: int) -> None:
+    with tiny.connect() as connection:
+        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n" % path
+        connection.sendall(head + line + b"Expect: 100-continue\r\n\r\n")
+        answered = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert answered.startswith(b"HTTP/1.1 %d" % status) and answered.count(b"\r\nconnection: close\r\n") == 1
+
+
+def test_who_asked_before_the_body_and_sent_it_may_go_on(tiny: Any) -> None:
+    body = b'{"prompt": [464], "max_tokens": 1}'
+    with tiny.connect() as connection:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+        connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+        connection.sendall(body + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"".join(iter(lambda: connection.recv(1000), b"")).count(b"HTTP/1.1 200") == 2
+
+
 def test_a_body_of_two_lengths_is_refused(tiny: Any) -> None:
     status, _, answer = tiny.request("POST", "/v1/completions", BASE, ["Transfer-Encoding: chunked"])
     assert status == 400 and "one length" in answer["error"]["message"]
@@ -217,10 +244,8 @@ def test_beyond_the_queue_is_429_with_a_time(serve: Any, scripted: Any, until: A
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n"
     with running.connect() as connection:
         connection.sendall(head + b"Expect: 100-continue\r\n\r\n")  # who asks first need not send the body
-        assert connection.recv(1000).startswith(b"HTTP/1.1 429")
-        connection.sendall(b"x" * 30)  # who sends it may go on
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b"HTTP/1.1 200" in b"".join(iter(lambda: connection.recv(1000), b""))
+        answered = b"".join(iter(lambda: connection.recv(1000), b""))  # to the end: the connection is closed
+        assert answered.startswith(b"HTTP/1.1 429") and b"\r\nconnection: close\r\n" in answered
     backend.gate.set()
     for thread, answers in (first, *waiting):
         thread.join(30)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from gpt2.cli import output, reading
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
@@ -79,6 +80,9 @@ def detect(
         )
     if calibration is not None and watermark is not None:
         raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
+    samples_from = click.get_current_context().get_parameter_source("samples")
+    if train is not None and samples_from is not ParameterSource.DEFAULT:
+        raise click.UsageError("--samples belongs to --calibrate: with --train the model writes one for each text.")
     if green is not None and new_key is None:
         raise click.UsageError("--green says what --new-key makes: give both. A key file knows its own form.")
     if new_key is not None:

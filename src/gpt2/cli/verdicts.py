@@ -25,7 +25,10 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
         files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
         if not files:
             raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
-        yield from _texts_of_files(files, errors=errors)
+        found = list(_texts_of_files(files, errors=errors))
+        if not found:
+            raise click.UsageError(f"Every .txt and .md file of {path} is empty: there is nothing to judge.")
+        yield from found
         return
     given = reading.read_text(text, errors=errors)
     if text and _FILE_NAME.fullmatch(text):

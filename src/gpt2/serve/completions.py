@@ -28,6 +28,7 @@ async def complete(service: Service, request: Request) -> Response:
     service.check_ready()  # a slow body may have come after the end was announced
     call = request.scope["call"]
     plan = await _planned(asked, served, service, holder=call.holder or "")
+    service.check_ready()  # and so may a long plan: it is waited for only once it is submitted
     call.fields |= {"model": served.name, "prompt_tokens": sum(map(len, plan.prompts)), "stream": bool(asked.stream)}
     if asked.request_id is not None:
         call.id = asked.request_id

@@ -147,6 +147,12 @@ class Door:
         call = Call(id=_request_id(headers))
         scope["call"], scope["app"] = call, self
         status = 0
+        body_may_not_come = headers.get(b"expect", b"").lower() == b"100-continue"
+
+        async def receive_marked() -> Message:
+            nonlocal body_may_not_come
+            body_may_not_come = False  # this sends 100
+            return await receive()
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -159,6 +165,9 @@ class Door:
                     (b"x-content-type-options", b"nosniff"),
                     *self._admission.cors(headers),
                 ]
+                if body_may_not_come:  # whether what follows is the body or the next request, nobody can tell
+                    message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -168,7 +177,7 @@ class Door:
                 if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                     await _preflight(send_marked)
                 else:
-                    await self._inside(scope, receive, send_marked)
+                    await self._inside(scope, receive_marked, send_marked)
             except ClientDisconnect:
                 call.fields["left"] = True
             except Exception as error:
