@@ -207,14 +207,20 @@ def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens
 
 
 def _combined(of_parts: Sequence[float], of_beginning: float | None = None) -> float | None:
-    """One p-value of several that may depend on each other in any way, by Bonferroni's inequality, twice.
+    """One p-value of several that may depend on each other in any way, by Bonferroni's inequality.
 
-    A part that stands out among all the parts counts as much as the beginning, where all tokens do a little.
+    A part may stand out among all the parts, or the beginning, where all tokens do a little. The beginning has the
+    larger share of the errors allowed: few human texts bound how small its p-value can be.
     """
     if not of_parts:
         return None
-    found = [len(of_parts) * min(of_parts), *([] if of_beginning is None else [of_beginning])]
-    return min(1.0, len(found) * min(found))
+    among_parts = len(of_parts) * min(of_parts)
+    if of_beginning is None:
+        return min(1.0, among_parts)
+    return min(1.0, among_parts / (1 - _OF_BEGINNING), of_beginning / _OF_BEGINNING)
+
+
+_OF_BEGINNING = 2 / 3  # of the errors allowed
 
 
 def _statistics(reading: Reading) -> dict[str, float]:
