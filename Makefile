@@ -30,7 +30,7 @@ test-sanitized: $(VENV)/completed
 	$(BIN)/cmake -S . -B build/sanitized -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGPT2_SANITIZE=ON && $(BIN)/cmake --build build/sanitized
 	GPT2_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
-	  $(PYTEST) tests/native tests/backends/test_native.py
+	  $(PYTEST) tests/native tests/backends/test_native.py --ignore tests/native/test_other_processors.py
 
 # A browser for the tests of the page, where Debian's packages can be installed. Without one they skip, and say so.
 browser:
