@@ -102,7 +102,11 @@ def test_an_engine_that_cannot_open_says_why(tmp_path: Path) -> None:
         open_engine("abacus", str(tmp_path), **OURS)
 
 
-def test_facts_name_machine_software_and_command() -> None:
+def test_facts_name_machine_software_and_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        "sys.argv", [str(tmp_path / "x.py"), "--work", str(tmp_path / "w"), f"--human=a={tmp_path / 'h'}", "-n", "2"]
+    )
     found = facts()
+    assert found["command"] == "x.py --work w --human=a=h -n 2"  # and not where they lie
     assert {"command", "cpu", "physical_cores", "memory_bytes", "python", "versions"} <= set(found)
     assert "numpy" in found["versions"]

@@ -15,9 +15,12 @@ _PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch
 
 def facts() -> dict[str, Any]:
     """The processor, cores, load, memory, operating system and versions, and the command of this process."""
-    program = Path(sys.argv[0]).name.replace("__main__.py", "gpt2")  # not where it is installed
+    program = Path(sys.argv[0]).name.replace(
+        "__main__.py", "gpt2"
+    )  # not where it is installed, nor where its files lie
+    named = [_without_place(argument) for argument in sys.argv[1:]]
     return {
-        "command": shlex.join([program, *sys.argv[1:]]),
+        "command": shlex.join([program, *named]),
         "cpu": machine.cpu_name(),
         "physical_cores": machine.physical_cores(),
         "usable_cores": machine.usable_cores(),
@@ -29,6 +32,12 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(_PACKAGES),
     }
+
+
+def _without_place(argument: str) -> str:
+    """An argument that is a whole path, or ends in one after a "=", by its last name."""
+    before, is_set, value = argument.rpartition("=")
+    return f"{before}{is_set}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
