@@ -54,6 +54,9 @@ def test_with_a_calibration_there_is_a_verdict_and_another_models_is_refused(
         status, found = post(server, text=TEXT)
         assert (status, found["verdict"], found["p_value"]) == (200, "generated", 0.001)
         assert found["calibration"] == {"human": "letters", "human_texts": 999, "least_tokens": 25}
+        long = post(server, text=TEXT * 2)[1]
+        assert len(long["parts"]) > 1
+        assert len(long["ranks"]) == len(long["entropies"]) == len(long["token_ids"]) == long["n_tokens"] > max(LENGTHS)
         assert "The cat sat" not in str(server.request("GET", "/metrics"))
     finally:
         server.stop()

@@ -81,7 +81,7 @@ def judge(
 
     Windows find the part that a model wrote, but each has to stand out among all: with a few hundred human texts in the
     calibration no text of several windows would be told at a rate of 1 %. Its beginning, as long as the longest there,
-    is compared as it is.
+    is compared as it is. Parts are read in their order, the beginning after them.
 
     Raises:
         GenerationError: an empty text, or a rate or window out of range.

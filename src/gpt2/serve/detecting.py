@@ -57,6 +57,7 @@ def _judged(backend: Backend, served: ServedModel, asked: DetectRequest, most: i
         window=asked.window,
         n_normalised=n_normalised,
     )
+    of_parts = readings[: len(verdict.parts)]  # behind them the beginning of a long text is read again
     return {
         "object": "detection",
         "model": served.name,
@@ -66,9 +67,9 @@ def _judged(backend: Backend, served: ServedModel, asked: DetectRequest, most: i
         "text": text,
         "token_ids": ids,
         "byte_ends": [end for _, end in tokenizer.offsets(ids)],
-        "ranks": [rank for reading in readings for rank in reading.ranks_T.tolist()],
-        "token_logprobs": [round(x, 5) for reading in readings for x in reading.logprobs_T.tolist()],
-        "entropies": [round(x, 5) for reading in readings for x in reading.entropies_T.tolist()],
+        "ranks": [rank for reading in of_parts for rank in reading.ranks_T.tolist()],
+        "token_logprobs": [round(x, 5) for reading in of_parts for x in reading.logprobs_T.tolist()],
+        "entropies": [round(x, 5) for reading in of_parts for x in reading.entropies_T.tolist()],
         "pieces": {token: served.token_names[token] for token in sorted(set(ids))},
     }
 
