@@ -27,7 +27,7 @@ class Process:
     """A server of its own process; its log is a file."""
 
     def __init__(self, log: Path, *arguments: str, port: int = 0, **environment: str) -> None:
-        self._log = log.open("w+", encoding="utf-8")
+        self._log = log.open("a+", encoding="utf-8")  # the server writes at its end, wherever it is read
         command = [sys.executable, "-m", "gpt2", "serve", "--threads", "1", "--port", str(port), *arguments]
         self.process = subprocess.Popen(
             command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
@@ -120,6 +120,8 @@ def test_keys_from_the_environment_and_a_log_in_json(process: Any) -> None:
     assert server.get("/v1/models")[0] == 401
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="a-key-that-is-long-enough")
     client.completions.create(model="gpt2-mini", prompt="my secret", max_tokens=2)
+    server.process.terminate()
+    server.process.wait(SECONDS)  # a line is written after the answer that it is about
     lines = [json.loads(line) for line in server.log().splitlines()]
     assert [line["status"] for line in lines if "status" in line] == [401, 200]
     assert "secret" not in server.log() and "long-enough" not in server.log()
