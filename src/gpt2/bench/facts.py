@@ -15,9 +15,8 @@ _PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch
 
 def facts() -> dict[str, Any]:
     """The processor, cores, load, memory, operating system and versions, and the command of this process."""
-    program = Path(sys.argv[0]).name.replace(
-        "__main__.py", "gpt2"
-    )  # not where it is installed, nor where its files lie
+    # by their names: not where the program is installed, nor where its files lie
+    program = Path(sys.argv[0]).name.replace("__main__.py", "gpt2")
     named = [_without_place(argument) for argument in sys.argv[1:]]
     return {
         "command": shlex.join([program, *named]),
