@@ -119,6 +119,7 @@ def test_the_model_of_other_weights_is_another(model: LanguageModel, tmp_path: P
     (tmp_path / "model.safetensors").write_bytes(b"1")
     one = runner.hash_of_model(tmp_path)
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
+    (tmp_path / "calibration.json").write_text("{}", encoding="utf-8")
     assert runner.hash_of_model(tmp_path) == one
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert runner.hash_of_model(tmp_path) != one

@@ -146,12 +146,16 @@ def evaluate(
 
 
 def hash_of_model(path: Path) -> str:
-    """One SHA-256 for a model: of its file, or of the names and hashes of its folder's files but the card."""
+    """One SHA-256 for a model: of its file, or of the names and hashes of its folder's files but the card.
+
+    Nor does what `gpt2 detect` compares with change what the model answers.
+    """
     if path.is_file():
         return sha256_file(path)
     whole = hashlib.sha256()
     for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in (".safetensors", ".json", ".txt", ".bpe", ".bin"):
+        of_model = file.suffix in (".safetensors", ".json", ".txt", ".bpe", ".bin") and file.name != "calibration.json"
+        if file.is_file() and of_model:
             whole.update(f"{file.name} {sha256_file(file)}\n".encode())
     return whole.hexdigest()
 
