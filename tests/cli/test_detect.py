@@ -60,10 +60,16 @@ def test_a_folder_of_empty_files_has_nothing_to_judge(detect, tmp_path: Path) ->
     assert "is empty: there is nothing to judge" in ran.err
 
 
-def test_samples_are_of_a_calibration_alone(detect, tmp_path: Path) -> None:
-    ran = detect("--train", str(tmp_path), "--out", str(tmp_path / "out.json"), "--samples", "200")
-    assert ran.code == 2
-    assert "--samples belongs to --calibrate" in ran.err
+def test_a_number_that_would_be_ignored_is_refused(detect, tmp_path: Path) -> None:
+    training = ("--train", str(tmp_path), "--out", str(tmp_path / "out.json"))
+    for arguments, expected in [
+        ((*training, "--samples", "200"), "--samples belongs to --calibrate"),
+        ((TEXT, "--samples", "200"), "--samples belongs to --calibrate"),
+        ((TEXT, "--limit", "1000"), "--limit belongs to --calibrate or --train"),
+    ]:
+        ran = detect(*arguments)
+        assert ran.code == 2
+        assert expected in ran.err
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,7 @@ def test_it_says_what_it_compared_with_and_which_file_is_missing(detect, calibra
     found = json.loads(detect(TEXT, "--json", "--calibration", str(calibration)).out)
     assert found["calibration"]["human"] == "drawn"
     ran = detect("no-such-essay.txt")
+    assert (ran.code, ran.out) == (2, "")
     assert "there is no file no-such-essay.txt" in ran.err
 
 

@@ -80,11 +80,14 @@ def detect(
         )
     if calibration is not None and watermark is not None:
         raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
-    samples_from = click.get_current_context().get_parameter_source("samples")
-    if train is not None and samples_from is not ParameterSource.DEFAULT:
-        raise click.UsageError("--samples belongs to --calibrate: with --train the model writes one for each text.")
-    if green is not None and new_key is None:
-        raise click.UsageError("--green says what --new-key makes: give both. A key file knows its own form.")
+    for name, task, where in (
+        ("limit", human, "belongs to --calibrate or --train"),
+        ("samples", calibrate, "belongs to --calibrate: with --train the model writes one for each text"),
+        ("green", new_key, "says what --new-key makes: a key file knows its own form"),
+    ):
+        source = click.get_current_context().get_parameter_source(name)
+        if task is None and source is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} {where}.")
     if new_key is not None:
         from gpt2.detect import write_new_key
 

@@ -30,9 +30,9 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
             raise click.UsageError(f"Every .txt and .md file of {path} is empty: there is nothing to judge.")
         yield from found
         return
-    given = reading.read_text(text, errors=errors)
     if text and _FILE_NAME.fullmatch(text):
-        log.warning("there is no file %s: its name is judged as a text", text)
+        raise click.UsageError(f"there is no file {text}, and a name by itself is too short to judge.")
+    given = reading.read_text(text, errors=errors)
     if given is None:
         raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
     yield None, given
