@@ -91,6 +91,24 @@ def test_a_name_made_to_point_here_is_not_answered_to(tiny: Any, serve: Any) -> 
         assert connection.recv(100).split()[1] == b"200"
 
 
+def test_a_target_may_be_a_whole_address_whose_host_counts(tiny: Any) -> None:
+    lines = "GET %s HTTP/1.1\r\nConnection: close\r\nHost: %s\r\n\r\n"
+    for target, host, status in (
+        ("http://localhost/v1/models", "localhost", b"200"),
+        ("HTTP://127.0.0.1:80/v1/models?x=1", "rebound.example", b"200"),
+        ("http://localhost", "localhost", b"200"),
+        ("http://localhost?x=1", "localhost", b"200"),
+        ("http://rebound.example/v1/models", "localhost", b"421"),
+        ("http:///v1/models", "localhost", b"421"),
+        ("ftp://localhost/v1/models", "localhost", b"404"),
+        ("localhost:80", "localhost", b"404"),
+        ("*", "localhost", b"404"),
+    ):
+        with tiny.connect() as connection:
+            connection.sendall((lines % (target, host)).encode())
+            assert connection.recv(100).split()[1] == status, target
+
+
 def test_pages_that_are_named_may(serve: Any) -> None:
     running = serve(origins=("https://app.example",))
     status, headers, _ = running.request("GET", "/v1/models", headers=["Origin: https://app.example"])

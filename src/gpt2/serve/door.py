@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -144,6 +144,8 @@ class Door:
         assert scope["type"] == "http"
         began = scope.get("arrived", time.monotonic())
         headers = dict(scope["headers"])
+        if not scope["raw_path"].startswith(b"/"):
+            _read_absolute(scope, headers)
         call = Call(id=_request_id(headers))
         scope["call"], scope["app"] = call, self
         status = 0
@@ -258,6 +260,16 @@ def _check_head(scope: Scope, limits: Limits) -> None:
         error = limit_exceeded("The head is too large", f"{size:,} bytes", "header_bytes", f"{limits.header_bytes:,}")
         error.status = 431
         raise error
+
+
+def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Take a target like `http://host/path` apart: its host is the one that counts (RFC 9112, 3.2.2)."""
+    scheme, _, rest = scope["raw_path"].partition(b"://")
+    if scheme.lower() in (b"http", b"https"):
+        host, slash, path = rest.partition(b"/")
+        headers[b"host"] = host
+        scope["raw_path"] = slash + path or b"/"
+        scope["path"] = unquote(scope["raw_path"].decode("ascii"))
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

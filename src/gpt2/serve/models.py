@@ -94,7 +94,7 @@ class ServedModel:
         """Tokens of the context."""
         return self.model.config.n_positions
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What computes the model: where it changes, the same seed may give another text."""
         backend = self.model.backend
