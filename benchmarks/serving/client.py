@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 TEXT = "The house at the end of the street had been empty for years before anybody thought of asking why. " * 2
@@ -16,26 +17,79 @@ STREAMS, TOKENS = 16, 32
 
 @dataclass
 class Reply:
-    """What came of one request.
+    """What came of one request: its bytes, which are read only when somebody asks, after the load has ended.
 
     Attributes:
-        status: of HTTP; 0 where there was no answer.
-        n_tokens: generated, by the server's own count where it gives one, else pieces of text.
-        arrivals: when each piece of text came, in seconds of the monotonic clock.
-        complete: whether it came to its end.
+        parts: as they came, each with its moment, in seconds of the monotonic clock.
     """
 
-    status: int = 0
-    text: str = ""
-    n_tokens: int = 0
     began: float = 0.0
     ended: float = 0.0
-    arrivals: list[float] = field(default_factory=list)
-    complete: bool = False
+    parts: list[tuple[float, bytes]] = field(default_factory=list)
+
+    @cached_property
+    def status(self) -> int:
+        """Of HTTP; 0 where there was no answer."""
+        words = b"".join(data for _, data in self.parts[:2])[:40].split(maxsplit=2)
+        return int(words[1]) if len(words) > 2 and words[1].isdigit() else 0
+
+    @property
+    def text(self) -> str:
+        return self._read[0]
+
+    @property
+    def arrivals(self) -> list[float]:
+        """When each piece of text came."""
+        return self._read[1]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end."""
+        return self._read[2]
+
+    @property
+    def n_tokens(self) -> int:
+        """Generated, by the server's own count where it gives one, else pieces of text."""
+        return self._read[3] or len(self.arrivals)
 
     @property
     def first_seconds(self) -> float:
         return self.arrivals[0] - self.began
+
+    @cached_property
+    def _read(self) -> tuple[str, list[float], bool, int]:
+        text, arrivals, complete, n_tokens, rest = "", list[float](), False, 0, b""
+        for moment, data in self.parts:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                    continue
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    return text, arrivals, False, n_tokens
+                if chunk.get("usage"):
+                    n_tokens = chunk["usage"]["completion_tokens"]
+                for choice in chunk["choices"]:
+                    complete |= choice.get("finish_reason") is not None
+                    if choice.get("text"):
+                        arrivals.append(moment)
+                        text += choice["text"]
+        return text, arrivals, complete, n_tokens
+
+
+class _Receiver(asyncio.Protocol):
+    """Notes what comes; `ended` is done when the connection is closed."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._parts = reply.parts
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self._parts.append((time.monotonic(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 def body(model: str, number: int, *, tokens: int = TOKENS, plain: bool = False) -> dict[str, Any]:
@@ -57,32 +111,18 @@ async def ask(port: int, asked: dict[str, Any], replies: list[Reply] | None = No
         replies.append(reply)
     data = json.dumps(asked).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    writer = None
+    transport = None
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        reply.status = int((await reader.readline()).split()[1])
-        async for line in reader:
-            if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-                continue
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                reply.complete = False
-                break
-            if chunk.get("usage"):
-                reply.n_tokens = chunk["usage"]["completion_tokens"]
-            for choice in chunk["choices"]:
-                reply.complete |= choice.get("finish_reason") is not None
-                if choice.get("text"):
-                    reply.arrivals.append(time.monotonic())
-                    reply.text += choice["text"]
-    except (OSError, ValueError, IndexError):
+        loop = asyncio.get_running_loop()
+        transport, receiver = await loop.create_connection(lambda: _Receiver(reply), "127.0.0.1", port)
+        transport.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        await receiver.ended
+    except OSError:
         pass
     finally:
-        if writer is not None:
-            writer.close()
+        if transport is not None:
+            transport.close()
         reply.ended = time.monotonic()
-        reply.n_tokens = reply.n_tokens or len(reply.arrivals)
     return reply
 
 
@@ -99,11 +139,11 @@ async def closed(
         while time.monotonic() < end:
             await ask(port, make(next(numbers)), replies)
 
-    began = time.monotonic()
+    began, work = time.monotonic(), time.process_time()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds if cut else None):
             await asyncio.gather(*(stream() for _ in range(STREAMS)))
-    taken = time.monotonic() - began
+    taken, work = time.monotonic() - began, time.process_time() - work
     return {
         "streams": STREAMS,
         "seconds": taken,
@@ -111,6 +151,7 @@ async def closed(
         "requests_per_second": sum(reply.complete for reply in replies) / taken,
         "first_token_ms": quantiles([reply.first_seconds for reply in replies if reply.arrivals]),
         "incomplete": sum(not reply.complete for reply in replies),
+        "cores_of_the_client": work / taken,
     }
 
 
@@ -122,12 +163,12 @@ async def open_loop(
     Goodput is counted while requests come: tokens that arrived then, of requests that were answered in full.
     """
     draw, tasks = random.Random(1), list[asyncio.Task[Reply]]()
-    began, at = time.monotonic(), 0.0
+    began, at, work = time.monotonic(), 0.0, time.process_time()
     while (at := at + draw.expovariate(rate)) < seconds:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
         tasks.append(asyncio.create_task(ask(port, make(len(tasks)))))
     await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
-    end = time.monotonic()
+    end, work = time.monotonic(), time.process_time() - work
     replies = await asyncio.gather(*tasks)
     accepted = [reply for reply in replies if reply.status == 200]
     refused = [reply.ended - reply.began for reply in replies if reply.status == 429]
@@ -145,6 +186,7 @@ async def open_loop(
         "goodput_tokens_per_second": tokens / (end - began),
         "first_token_ms": quantiles([reply.first_seconds for reply in accepted if reply.arrivals]),
         "refusal_ms": quantiles(refused),
+        "cores_of_the_client": work / (end - began),
         "refused_within_20_ms": sum(each <= 0.02 for each in refused) / len(refused) if refused else None,
     }
     return found, replies
