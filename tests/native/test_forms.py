@@ -6,7 +6,7 @@ import pytest
 from gpt2.checkpoint.int4 import quantise_int4
 from gpt2.errors import BackendError
 from gpt2.native import forms
-from gpt2.native.library import Library, Matrix, source_of_codes, source_of_floats, source_of_int4
+from gpt2.native.library import Library, Matrix, attend, source_of_codes, source_of_floats, source_of_int4
 
 # inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one
 SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16)]
@@ -125,6 +125,43 @@ def test_int4_fits_better_than_by_the_largest_weight() -> None:
     plain_IO = np.rint(w_IO.reshape(8, 32, 64) / step_GO[:, None]) * step_GO[:, None]
     fitted_error, plain_error = np.square(fitted_IO - w_IO).mean(), np.square(plain_IO.reshape(256, 64) - w_IO).mean()
     assert fitted_error < 0.95 * plain_error
+
+
+@pytest.mark.parametrize(
+    ("width", "positions", "rows"), [(64, 300, 300), (64, 64, 1), (20, 130, 17), (7, 67, 5), (1, 1, 1)]
+)
+def test_attention_in_int8_equals_its_definition(
+    library: Library, level: str, width: int, positions: int, rows: int
+) -> None:
+    random = np.random.default_rng(width)
+    q_RD, k_SD, v_SD = (random.standard_normal((n, width)).astype(np.float32) for n in (rows, positions, positions))
+    q_RD *= 3  # some rows look at few positions, some at many
+    k_SD[::3] *= 2
+    v_SD[::5] *= 10
+    v_SD[-1] = 0
+    got_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD)
+    exact_RD = forms.attend(q_RD, k_SD, v_SD)
+    # what exp rounds otherwise may move a weight by one of 16,256 steps, and no more
+    np.testing.assert_allclose(got_RD, exact_RD, rtol=0, atol=1e-5 * np.abs(v_SD).max())
+    np.testing.assert_array_equal(got_RD, attend(library, level=level, form="int4", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD))
+    for row in range(0, rows, 41):  # alone
+        alone_D = attend(
+            library,
+            level=level,
+            form="int8",
+            q_RD=q_RD[row : row + 1],
+            k_SD=k_SD[: positions - rows + row + 1],
+            v_SD=v_SD[: positions - rows + row + 1],
+        )[0]
+        np.testing.assert_array_equal(alone_D, got_RD[row])
+
+
+def test_a_long_tail_of_small_weights_is_not_lost(library: Library, level: str) -> None:
+    k_SD, v_SD = np.zeros((1001, 16), np.float32), np.ones((1001, 16), np.float32)
+    k_SD[0, 0], v_SD[0] = 4 * np.log(1000), -1  # one position weighs what a thousand others do together
+    q_RD = np.eye(1, 16, dtype=np.float32)
+    out_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD)
+    np.testing.assert_allclose(out_RD, 0, atol=0.02)
 
 
 def test_a_matrix_too_wide_for_32_bit_sums_is_refused(library: Library, level: str) -> None:

@@ -22,7 +22,7 @@ def limits(backend: Backend, workload: Workload) -> dict[str, float]:
     weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # of the positions a token reads one row
     read_rate = _read_rate(weights, backend.threads)
     product_rate = _product_rate(backend.level, backend.weights, backend.threads)
-    cached = 2 * config.n_layer * config.n_embd * (4 if backend.weights == "fp32" else 2)  # bytes of a position
+    cached = 2 * config.n_layer * config.n_embd * {"fp32": 4, "bf16": 2}.get(backend.weights, 1)  # bytes of a position
 
     def decode(context: float, batch: int = 1) -> float:
         reading = (weights + batch * context * cached) / read_rate

@@ -189,3 +189,25 @@ int32_t gpt2_matrix_apply(const gpt2_matrix* matrix, const float* x, int32_t row
 }
 
 void gpt2_matrix_free(gpt2_matrix* matrix) { delete matrix; }
+
+int32_t gpt2_attend(const char* level, int32_t form, int32_t head_width, int32_t positions, int32_t rows, const float* q, const float* k, const float* v, float* out) {
+  return guarded([&] {
+    const Kernels* kernels = level_called(level);
+    if (!kernels) return int32_t{GPT2_FAILED};
+    if (!is_form(form) || head_width < 1 || rows < 1 || rows > positions) return fail("no such form, or more rows than positions");
+    const Heads heads(*kernels, static_cast<Form>(form), 1, head_width);
+    Slots slots(heads.page_bytes(1), positions);
+    slots.reserve(slots.add(), positions);
+    for (int first = 0; first < positions; first += kPage) {
+      const int64_t at = static_cast<int64_t>(first) * head_width;
+      heads.store(slots.pages(0)[first / kPage], 0, 0, k + at, v + at, head_width, std::min(kPage, positions - first), 0);
+    }
+    Heads::Scratch scratch = heads.scratch(positions);
+    for (int row = 0; row < rows; row += kMaxAttendRows) {
+      const int64_t at = static_cast<int64_t>(row) * head_width;
+      float sums[kMaxAttendRows];
+      heads.attend({std::min(kMaxAttendRows, rows - row), positions - rows + row, q + at, head_width, out + at, head_width}, slots.pages(0), 0, 0, scratch, sums);
+    }
+    return int32_t{0};
+  });
+}

@@ -58,8 +58,9 @@ void score_keys(const Attend& a, int row) {
   }
 }
 
-// exp(score - max) in place, zero past the last key; returns their sum.
-inline float exponentiate(float* scores, int keys) {
+// exp(score - max) in place, zero past the last key; returns their sum. Calls see(s, e) with the 16 that begin at key s.
+template <class See>
+inline float exponentiate(float* scores, int keys, const See& see) {
   constexpr float lowest = -3.402823466e38f;
   Lanes top = broadcast(lowest);
   for (int s = 0; s < keys; s += kPanel) top = max(top, load_first(scores + s, keys - s, lowest));
@@ -70,6 +71,7 @@ inline float exponentiate(float* scores, int keys) {
     const Lanes e = load_first(scores + s, keys - s, 0.0f);
     store(scores + s, e);
     sum = add(sum, e);
+    see(s, e);
   }
   return sum_across(sum);
 }
@@ -115,7 +117,7 @@ inline void mix_components(const Attend& a, int row, int d) {
 template <int R, class Stored>
 void attend_rows(const Attend& a, int row) {
   score_keys<R, Stored>(a, row);
-  for (int r = row; r < row + R; ++r) a.sums[r] = exponentiate(a.scores + r * a.scores_stride, a.first_position + r + 1);
+  for (int r = row; r < row + R; ++r) a.sums[r] = exponentiate(a.scores + r * a.scores_stride, a.first_position + r + 1, [](int, const Lanes&) {});
   constexpr int together = R == 1 ? 4 : kBlocksAttend;
   int d = 0;
   for (; d + together * kPanel <= a.head_width; d += together * kPanel) mix_components<R, together, Stored>(a, row, d);

@@ -79,8 +79,8 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   }
   wte_ = Matrix(head_form, D, shape.vocab_size, &arena_);
 
-  pages_ = {shape.n_head, head_width_, form == Form::fp32 ? sizeof(float) : sizeof(Half)};
-  slots_ = Slots(pages_.page_bytes(shape.n_layer), shape.n_positions);
+  heads_ = Heads(kernels, form, shape.n_head, head_width_);
+  slots_ = Slots(heads_.page_bytes(shape.n_layer), shape.n_positions);
 
   rows_.reserve(kChunkRows);
   tiles_.reserve(kChunkRows);
@@ -94,7 +94,7 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   shared_ = {Activity(kChunkRows, D), Quantised(kernels, form, kChunkRows, std::max(D, F))};
   for (int i = 0; i < threads; ++i) {
     own_.push_back({Activity(kOwnRows, D), Quantised(kernels, form, kOwnRows, std::max(D, F))});
-    scores_.push_back(floats(kMaxAttendRows * round_up(shape.n_positions, kPage)));
+    attending_.push_back(heads_.scratch(shape.n_positions));
   }
   best_.resize(static_cast<size_t>(threads));
   pool_->grow(threads);
@@ -355,13 +355,12 @@ void Engine::for_each_head(Team& team, int member, const Matrix* next, const F& 
 }
 
 void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int head) {
-  const auto store = form_ == Form::fp32 ? kernels_.store_fp32 : kernels_.store_fp16;
   for (int r = tile.row; r < tile.row + tile.rows;) {   // a tile may lie in two pages
     const Row& row = rows_[static_cast<size_t>(r)];
     const int key = row.position % kPage, rows = std::min(tile.row + tile.rows - r, kPage - key);
     unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
     const float* k = qkv_.row(r) + shape_.n_embd + head * head_width_;
-    store(k, k + shape_.n_embd, qkv_.stride, rows, head_width_, key, page + pages_.keys(layer, head), page + pages_.values(layer, head));
+    heads_.store(page, layer, head, k, k + shape_.n_embd, qkv_.stride, rows, key);
     r += rows;
   }
 }
@@ -395,30 +394,16 @@ int Engine::drop_unwanted_rows(Team& team, int member) {
 }
 
 void Engine::attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head) {
-  const auto attend = form_ == Form::fp32 ? kernels_.attend_fp32 : kernels_.attend_fp16;
-  Buffer<float>& scores = scores_[static_cast<size_t>(member)];
+  Heads::Scratch& scratch = attending_[static_cast<size_t>(member)];
   for (int r = tile.row; r < tile.row + tile.rows; r += kMaxAttendRows) {
     const Row& row = rows_[static_cast<size_t>(r)];
     const gpt2_work& piece = work[row.work];
+    const int rows = std::min(kMaxAttendRows, tile.row + tile.rows - r);
     float sums[kMaxAttendRows];
-    Attend a{};
-    a.rows = std::min(kMaxAttendRows, tile.row + tile.rows - r);
-    a.first_position = row.position;
-    a.head_width = head_width_;
-    a.scale = 1.0f / std::sqrt(static_cast<float>(head_width_));
-    a.q = qkv_.row(r) + head * head_width_;
-    a.q_stride = qkv_.stride;
-    a.pages = slots_.pages(piece.slot);
-    a.k_offset = pages_.keys(layer, head);
-    a.v_offset = pages_.values(layer, head);
-    a.scores = scores.data();
-    a.scores_stride = round_up(shape_.n_positions, kPage);
-    a.sums = sums;
-    a.out = mixed_.row(r) + head * head_width_;
-    a.out_stride = mixed_.stride;
-    attend(a);
-    for (int i = 0; i < a.rows && piece.attention_count > 0; ++i) {
-      keep_attention(piece, rows_[static_cast<size_t>(r + i)], layer, head, a.scores + i * a.scores_stride, sums[i]);
+    heads_.attend({rows, row.position, qkv_.row(r) + head * head_width_, qkv_.stride, mixed_.row(r) + head * head_width_, mixed_.stride},
+                  slots_.pages(piece.slot), layer, head, scratch, sums);
+    for (int i = 0; i < rows && piece.attention_count > 0; ++i) {
+      keep_attention(piece, rows_[static_cast<size_t>(r + i)], layer, head, scratch.scores.data() + i * scratch.scores_stride, sums[i]);
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "buffer.h"
 #include "gpt2_native.h"
+#include "heads.h"
 #include "matrix.h"
 #include "pool.h"
 #include "slots.h"
@@ -117,7 +118,7 @@ class Engine {
   std::vector<Layer> layers_;
 
   // slots
-  PageLayout pages_;
+  Heads heads_;
   Slots slots_;
 
   // one chunk at a time
@@ -129,7 +130,7 @@ class Engine {
   Activity x_, qkv_, mixed_, inner_, final_, logits_;
   Prepared shared_;                     // of all rows
   std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
-  std::vector<Buffer<float>> scores_;   // for each thread: [kMaxAttendRows][positions]
+  std::vector<Heads::Scratch> attending_;   // for each thread
   std::vector<std::vector<std::pair<float, int32_t>>> best_;   // for each thread: a heap of (logit, id)
   std::atomic<bool> finite_{true};
 };

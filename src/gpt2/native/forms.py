@@ -1,7 +1,8 @@
 """What integer activations and products mean, in plain NumPy: the definition that the kernels equal exactly.
 
 How weights become int4 is in `checkpoint/int4.py`. Axes: I inputs and O outputs of a matrix, G groups of 32 inputs,
-N rows of activations. All floats are float32, and every operation below is rounded as it stands.
+N rows of activations; D width of a head, S positions of a text, R the last of them. All floats are float32, and every
+operation below is rounded as it stands.
 """
 
 import numpy as np
@@ -41,6 +42,27 @@ def apply(
     sums_NO = x_codes_NI.astype(np.int64) @ w_IO
     scale_NO = (row_scale_O * x_scale_N[:, None]).astype(np.float32)
     return sums_NO.astype(np.int32).astype(np.float32) * scale_NO
+
+
+def attend(q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
+    """Attention of one head in the integer forms, for the last R of S positions: -> [R, D].
+
+    Queries, keys and values are codes with a scale for each position. So are the exponentials times the scales of
+    the values, with the largest of a row at 127 * 128, which is 14 bits and a sign.
+    """
+    (R, D), S = q_RD.shape, len(k_SD)
+    q_codes_RD, q_scale_R = quantise_rows(q_RD)
+    k_codes_SD, k_scale_S = quantise_rows(k_SD)
+    v_codes_SD, v_scale_S = quantise_rows(v_SD)
+    sums_RS = (q_codes_RD.astype(np.int64) @ k_codes_SD.astype(np.int64).T).astype(np.float32)
+    score_RS = sums_RS * k_scale_S * (q_scale_R * np.float32(D**-0.5))[:, None]
+    score_RS[np.arange(S) > np.arange(S - R, S)[:, None]] = -np.inf
+    e_RS = np.exp(score_RS - score_RS.max(axis=1, keepdims=True))
+    weight_RS = e_RS * v_scale_S
+    largest_R1 = weight_RS.max(axis=1, keepdims=True)
+    codes_RS = np.rint(weight_RS * _ratio(127 * 128, largest_R1)).astype(np.int64)
+    mixed_RD = (codes_RS @ v_codes_SD.astype(np.int64)).astype(np.float32)
+    return mixed_RD * (largest_R1 / np.float32(127 * 128) / e_RS.sum(axis=1, keepdims=True))
 
 
 def _ratio(numerator: float, x: Floats) -> Floats:

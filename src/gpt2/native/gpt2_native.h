@@ -101,6 +101,9 @@ GPT2_API gpt2_matrix *gpt2_matrix_new(const char *level, int32_t form, int32_t i
 GPT2_API void gpt2_matrix_read(const gpt2_matrix *matrix, int32_t output, float *weights);
 GPT2_API int32_t gpt2_matrix_apply(const gpt2_matrix *matrix, const float *x, int32_t rows, float *y);
 GPT2_API void gpt2_matrix_free(gpt2_matrix *matrix);
+/* Attention of a single head, for tests, as an engine of that form computes it: queries [rows][D] of the last rows of keys and
+   values [positions][D], D = head_width; to out [rows][D]. */
+GPT2_API int32_t gpt2_attend(const char *level, int32_t form, int32_t head_width, int32_t positions, int32_t rows, const float *q, const float *k, const float *v, float *out);
 
 #ifdef __cplusplus
 }

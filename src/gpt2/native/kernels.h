@@ -93,6 +93,8 @@ struct Attend {
   float* sums;                    // [rows]: what the scores must be divided by
   float* out;                     // [rows][out_stride]
   int64_t out_stride;
+  int8_t* codes;                  // [rows][code_stride], for int8 to work in
+  int64_t code_stride;            // of two weights for each score, and no less than head_width rounded up to 16
 };
 
 struct RowStatistics {
@@ -123,10 +125,12 @@ struct Kernels {
 
   void (*attend_fp32)(const Attend&);
   void (*attend_fp16)(const Attend&);
+  void (*attend_int8)(const Attend&);
 
   // Writes keys and values of one head, [rows][stride], into a page from position `key` on.
   void (*store_fp32)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
   void (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  void (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
   RowStatistics (*row_statistics)(const float* x, int count);
 

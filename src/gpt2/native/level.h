@@ -8,6 +8,7 @@
 #include "dense_int8.h"
 #include "dense_int4.h"
 #include "attention.h"
+#include "attention_int8.h"
 #include "packing.h"
 #include "products.h"
 
@@ -51,8 +52,10 @@ constexpr Kernels kernel_table(const char* name) {
           kRoundRow,
           attend<float>,
           attend<Half>,
+          attend_int8,
           store_positions<float>,
           store_positions<Half>,
+          store_positions_int8,
           row_statistics,
           pack_panel,
           products};

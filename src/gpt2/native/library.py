@@ -285,6 +285,17 @@ class Matrix:
             self._calls.gpt2_matrix_free(handle)
 
 
+def attend(library: Library, *, level: str, form: str, q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
+    """Attention of a single head, to look at it by itself: the last R of S positions, [R, D]."""
+    q_RD, k_SD, v_SD = (np.ascontiguousarray(x, np.float32) for x in (q_RD, k_SD, v_SD))
+    (R, D), S = q_RD.shape, len(k_SD)
+    out_RD = np.empty((R, D), np.float32)
+    arrays = (x.ctypes.data for x in (q_RD, k_SD, v_SD, out_RD))
+    if library.calls.gpt2_attend(level.encode(), FORMS.index(form), D, S, R, *arrays):
+        raise BackendError(f"{R} rows cannot attend to {S} positions in {form}: {library.error()}.")
+    return out_RD
+
+
 def source_of_floats(array: Floats, *, by_output: bool = False) -> _Source:
     """A vector, or a matrix [in, out] (`by_output`: [out, in]). The array must outlive the source."""
     assert array.dtype == np.float32
@@ -389,6 +400,7 @@ def _declare(calls: Any) -> None:
         ("gpt2_matrix_read", None, [pointer, integer, pointer]),
         ("gpt2_matrix_apply", integer, [pointer, pointer, integer, pointer]),
         ("gpt2_matrix_free", None, [pointer]),
+        ("gpt2_attend", integer, [text, integer, integer, integer, integer, pointer, pointer, pointer, pointer]),
     ):
         function = getattr(calls, name)
         function.restype, function.argtypes = result, arguments

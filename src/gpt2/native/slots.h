@@ -11,20 +11,6 @@
 
 namespace gpt2 {
 
-// Where a layer and head lie within a page, in bytes. A page holds all layers and heads of 64 positions:
-//   layer 0: head 0: keys [D][64], values [64][D'] | head 1: ... | layer 1: ...     (D' = D rounded up to 16)
-struct PageLayout {
-  int n_head = 0, head_width = 0;
-  size_t element = 4;
-
-  size_t keys_bytes() const { return element * static_cast<size_t>(head_width) * kPage; }
-  size_t values_bytes() const { return element * static_cast<size_t>(padded_width(head_width)) * kPage; }
-  size_t head_bytes() const { return keys_bytes() + values_bytes(); }
-  size_t keys(int layer, int head) const { return (static_cast<size_t>(layer) * n_head + static_cast<size_t>(head)) * head_bytes(); }
-  size_t values(int layer, int head) const { return keys(layer, head) + keys_bytes(); }
-  size_t page_bytes(int n_layer) const { return keys(n_layer, 0); }
-};
-
 class Slots {
  public:
   Slots() = default;

@@ -1,0 +1,243 @@
+// Attention of one head over keys and values in int8: all its products are whole sums, exact in any order.
+//
+//   a page holds 64 positions; for one layer and head, D = head width, D4 and D' = D rounded up to 4 and 16:
+//     keys    [D4/4][64][4]   one load = 4 components of 16 keys     behind them 64 floats: a scale for each position
+//     values  [64/4][D'][4]   one load = 16 components of 4 values   behind them 64 floats likewise
+//
+//   score  = (query codes . key codes) * key scale * query scale / sqrt(D)
+//   e      = exp(score - max), over the keys up to the row's own position; their sum as in attention.h
+//   weight = e * value scale, as 128 * upper + lower with the largest at 127 * 128: upper in 0..127, lower in -64..64
+//   output = (128 * (uppers . value codes) + (lowers . value codes)) * largest weight / (127 * 128) / sum of e
+//
+// Eight bits for a weight would lose a long tail of small ones, fourteen do not: hence two products with the values.
+// The weight of a key that a row does not see is zero, so all rows of a tile walk the same keys.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+constexpr float kLargestWeight = 127.0f * 128.0f;
+
+// Bytes of one head's codes in a page; their scales follow.
+inline int key_bytes(int head_width) { return static_cast<int>(round_up(head_width, 4)) * kPage; }
+inline int value_bytes(int head_width) { return padded_width(head_width) * kPage; }
+
+// Of 16 positions from s on, zeros from `keys` on.
+inline Lanes value_scales(const Attend& a, int s, int keys) {
+  const unsigned char* scales = a.pages[s / kPage] + a.v_offset + value_bytes(a.head_width);
+  return load_first(reinterpret_cast<const float*>(scales) + s % kPage, keys - s, 0.0f);
+}
+
+// What the codes of one head's row are worth, and what its numbers are multiplied by to become codes.
+inline float head_scale(const float* x, int head_width, float* inverse) {
+  Lanes largest = broadcast(0.0f);
+  for (int d = 0; d < head_width; d += kPanel) largest = max(largest, absolute(load_first(x + d, head_width - d, 0.0f)));
+  const float magnitude = max_across(largest);
+  const bool zero = !(magnitude > kSmallestMagnitude);
+  *inverse = zero ? 0.0f : 127.0f / magnitude;
+  return zero ? 0.0f : magnitude / 127.0f;
+}
+
+// Codes of the 16 components from d on, zeros past the last; returns them as floats.
+inline Lanes put_codes(const float* x, int head_width, int d, float inverse, int8_t* to) {
+  const Lanes exact = mul(load_first(x + d, head_width - d, 0.0f), broadcast(inverse));
+  const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
+  store_codes(to, rounded);
+  return rounded;
+}
+
+// The rows' queries: codes lie in a.codes, [rows][code_stride].
+struct Queries {
+  float scales[kMaxAttendRows];
+  int32_t sums[kMaxAttendRows];
+
+  explicit Queries(const Attend& a) {
+    for (int r = 0; r < a.rows; ++r) {
+      const float* q = a.q + r * a.q_stride;
+      float inverse;
+      scales[r] = head_scale(q, a.head_width, &inverse) * a.scale;
+      Lanes sum = broadcast(0.0f);
+      for (int d = 0; d < a.head_width; d += kPanel) sum = add(sum, put_codes(q, a.head_width, d, inverse, a.codes + r * a.code_stride + d));
+      sums[r] = static_cast<int32_t>(sum_across(sum));
+    }
+  }
+};
+
+inline void prefetch_bytes(const int8_t* p, int bytes) {
+  for (int at = 0; at < bytes; at += 64) prefetch(p + at);
+}
+
+// Scores of R rows against B blocks of 16 keys of a page. One row alone waits for memory: it asks for the values meanwhile.
+template <int R, int B>
+inline void score_codes(const Attend& a, const Queries& q, int row, int page, int block, int ahead) {
+  const int8_t* keys = reinterpret_cast<const int8_t*>(a.pages[page] + a.k_offset);
+  const float* scales = reinterpret_cast<const float*>(keys + key_bytes(a.head_width)) + block * kPanel;
+  const int8_t* values = reinterpret_cast<const int8_t*>(a.pages[page] + a.v_offset);
+  Sums sums[R][B];
+  GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = start_sums(q.sums[row + r]);
+  for (int d = 0; d < a.head_width; d += 4) {
+    Codes key[B];
+    GPT2_UNROLL for (int b = 0; b < B; ++b) key[b] = load_weights(keys + d * kPage + (block + b) * 4 * kPanel);
+    if constexpr (R == 1) if (d * kPage < ahead) prefetch_bytes(values + d * kPage, 4 * kPage);
+    GPT2_UNROLL for (int r = 0; r < R; ++r) {
+      const Quad four = broadcast_quad(a.codes + (row + r) * a.code_stride + d);
+      GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = dot4(sums[r][b], key[b], four);
+    }
+  }
+  float* scores = a.scores + row * a.scores_stride + page * kPage + block * kPanel;
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) {
+      const Lanes scaled = mul(to_lanes(sums[r][b]), load(scales + b * kPanel));
+      store(scores + r * a.scores_stride + b * kPanel, mul(scaled, broadcast(q.scales[row + r])));
+    }
+  }
+}
+
+template <int R>
+void score_whole_keys(const Attend& a, const Queries& q, int row) {
+  const int keys = a.first_position + row + R;   // up to the last of the rows; the softmax stops each at its own
+  for (int page = 0; page * kPage < keys; ++page) {
+    const int here = keys - page * kPage < kPage ? keys - page * kPage : kPage, blocks = (here + kPanel - 1) / kPanel;
+    const int ahead = here * padded_width(a.head_width);
+    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // at once: what hides a sum's latency
+    int block = 0;
+    for (; block + most <= blocks; block += most) score_codes<R, most>(a, q, row, page, block, ahead);
+    for (; block + two <= blocks; block += two) score_codes<R, two>(a, q, row, page, block, ahead);
+    for (; block < blocks; ++block) score_codes<R, 1>(a, q, row, page, block, ahead);
+  }
+}
+
+// The rows' weights: halves lie in a.codes, [rows][code_stride], the lower `code_stride / 2` behind the upper.
+struct Weights {
+  float units[kMaxAttendRows];   // what 1 is worth, as a share of the sum
+  int32_t upper_sums[kMaxAttendRows], lower_sums[kMaxAttendRows];
+  int keys;                      // of all rows; those that a row does not see have zeros
+};
+
+// From scores to weights of one row.
+inline void weigh_row(const Attend& a, Weights& to, int r) {
+  float* scores = a.scores + r * a.scores_stride;
+  const int keys = a.first_position + r + 1;
+  Lanes top = broadcast(0.0f);
+  a.sums[r] = exponentiate(scores, keys, [&](int s, const Lanes& e) { top = max(top, mul(e, value_scales(a, s, keys))); });
+  const float largest = max_across(top);
+  const bool zero = !(largest > kSmallestMagnitude);
+  to.units[r] = zero ? 0.0f : largest / kLargestWeight / a.sums[r];
+
+  const Lanes inverse = broadcast(zero ? 0.0f : kLargestWeight / largest);
+  int8_t* upper = a.codes + r * a.code_stride;
+  int8_t* lower = upper + a.code_stride / 2;
+  Lanes uppers = broadcast(0.0f), lowers = broadcast(0.0f);
+  int s = 0;
+  for (; s < keys; s += kPanel) {
+    const Lanes share = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
+    const Lanes high = round_even(mul(share, broadcast(1.0f / 128.0f))), low = round_even(multiply_add(high, broadcast(-128.0f), share));
+    store_codes(upper + s, high);
+    store_codes(lower + s, low);
+    uppers = add(uppers, high);
+    lowers = add(lowers, low);
+  }
+  for (; s < to.keys; s += kPanel) {
+    store_codes(upper + s, broadcast(0.0f));
+    store_codes(lower + s, broadcast(0.0f));
+  }
+  to.upper_sums[r] = static_cast<int32_t>(sum_across(uppers));
+  to.lower_sums[r] = static_cast<int32_t>(sum_across(lowers));
+}
+
+// Values of R rows for B vectors of 16 components starting at component d.
+template <int R, int B>
+inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
+  const int width = padded_width(a.head_width);
+  Sums upper[R][B], lower[R][B];
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) {
+      upper[r][b] = start_sums(w.upper_sums[row + r]);
+      lower[r][b] = start_sums(w.lower_sums[row + r]);
+    }
+  }
+  for (int page = 0; page * kPage < w.keys; ++page) {
+    const int8_t* values = reinterpret_cast<const int8_t*>(a.pages[page] + a.v_offset);
+    const int8_t* next_keys = values + value_bytes(a.head_width) + sizeof(float) * kPage;   // of the next head: they lie there
+    const int8_t* codes = a.codes + row * a.code_stride + page * kPage;
+    const int keys = w.keys - page * kPage < kPage ? w.keys - page * kPage : kPage;
+    for (int s = 0; s < keys; s += 4) {
+      Codes value[B];
+      GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load_weights(values + s * width + 4 * (d + b * kPanel));
+      if constexpr (R == 1) if (d == 0) prefetch_bytes(next_keys + s * width, 4 * width);
+      GPT2_UNROLL for (int r = 0; r < R; ++r) {
+        const int8_t* four = codes + r * a.code_stride + s;
+        const Quad high = broadcast_quad(four), low = broadcast_quad(four + a.code_stride / 2);
+        GPT2_UNROLL for (int b = 0; b < B; ++b) {
+          upper[r][b] = dot4(upper[r][b], value[b], high);
+          lower[r][b] = dot4(lower[r][b], value[b], low);
+        }
+      }
+    }
+  }
+  GPT2_UNROLL for (int r = 0; r < R; ++r) {
+    GPT2_UNROLL for (int b = 0; b < B; ++b) {
+      const Lanes whole = add(mul(to_lanes(upper[r][b]), broadcast(128.0f)), to_lanes(lower[r][b]));
+      const int component = d + b * kPanel;
+      store_first(a.out + (row + r) * a.out_stride + component, mul(whole, broadcast(w.units[row + r])), a.head_width - component);
+    }
+  }
+}
+
+// A row has two sums for each vector, so half as many rows go together as for scores.
+constexpr int kRowsMix = kRowsAttend / 2;
+
+template <int R>
+void mix_rows(const Attend& a, const Weights& w, int row, int rows) {
+  if constexpr (R > 1) {
+    if (rows < R) return mix_rows<R - 1>(a, w, row, rows);
+  }
+  constexpr int together = R == 1 ? 2 * kBlocksAttend : kBlocksAttend;
+  int d = 0;
+  for (; d + together * kPanel <= a.head_width; d += together * kPanel) mix_codes<R, together>(a, w, row, d);
+  for (; d < a.head_width; d += kPanel) mix_codes<R, 1>(a, w, row, d);
+}
+
+template <int R>
+void score_rows(const Attend& a, const Queries& q, int row) {
+  if constexpr (R > 1) {
+    if (a.rows - row < R) return score_rows<R - 1>(a, q, row);
+  }
+  score_whole_keys<R>(a, q, row);
+}
+
+void attend_int8(const Attend& a) {
+  const Queries q(a);
+  for (int row = 0; row < a.rows; row += kRowsAttend) score_rows<kRowsAttend>(a, q, row);
+  Weights w;
+  w.keys = static_cast<int>(round_up(a.first_position + a.rows, kPanel));
+  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r);
+  for (int row = 0; row < a.rows; row += kRowsMix) mix_rows<kRowsMix>(a, w, row, a.rows - row);
+}
+
+void store_positions_int8(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
+  const int width = padded_width(head_width);
+  int8_t* keys = reinterpret_cast<int8_t*>(k_page);
+  int8_t* values = reinterpret_cast<int8_t*>(v_page);
+  float* key_scales = reinterpret_cast<float*>(keys + key_bytes(head_width));
+  float* value_scales = reinterpret_cast<float*>(values + value_bytes(head_width));
+  for (int r = 0; r < rows; ++r, ++key) {
+    float inverse;
+    int8_t codes[kPanel];
+    key_scales[key] = head_scale(k + r * stride, head_width, &inverse);
+    for (int d = 0; d < head_width; d += kPanel) {
+      put_codes(k + r * stride, head_width, d, inverse, codes);
+      for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * key, codes + i, 4);
+    }
+    value_scales[key] = head_scale(v + r * stride, head_width, &inverse);
+    for (int d = 0; d < head_width; d += kPanel) {
+      put_codes(v + r * stride, head_width, d, inverse, codes);
+      int8_t* to = values + key / 4 * 4 * width + 4 * d + key % 4;
+      for (int i = 0; i < kPanel; ++i) to[4 * i] = codes[i];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gpt2

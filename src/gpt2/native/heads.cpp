@@ -1,0 +1,49 @@
+#include "heads.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gpt2 {
+
+Heads::Heads(const Kernels& kernels, Form form, int n_head, int head_width)
+    : whole_(form == Form::int8 || form == Form::int4), n_head_(n_head), head_width_(head_width) {
+  attend_ = form == Form::fp32 ? kernels.attend_fp32 : whole_ ? kernels.attend_int8 : kernels.attend_fp16;
+  store_ = form == Form::fp32 ? kernels.store_fp32 : whole_ ? kernels.store_int8 : kernels.store_fp16;
+  const size_t element = form == Form::fp32 ? sizeof(float) : whole_ ? sizeof(int8_t) : sizeof(Half);
+  const size_t scale = whole_ ? sizeof(float) : 0;   // of each position
+  const int64_t key_width = whole_ ? round_up(head_width, 4) : head_width;
+  keys_bytes_ = kPage * (element * static_cast<size_t>(key_width) + scale);
+  values_bytes_ = kPage * (element * static_cast<size_t>(padded_width(head_width)) + scale);
+}
+
+Heads::Scratch Heads::scratch(int n_positions) const {
+  Scratch made;
+  made.scores_stride = round_up(n_positions, kPage);
+  made.scores = Buffer<float>(static_cast<size_t>(kMaxAttendRows * made.scores_stride));
+  if (whole_) made.code_stride = std::max(2 * made.scores_stride, round_up(head_width_, kPanel));
+  made.codes = Buffer<int8_t>(static_cast<size_t>(kMaxAttendRows * made.code_stride));
+  return made;
+}
+
+void Heads::attend(const Rows& rows, unsigned char* const* pages, int layer, int head, Scratch& scratch, float* sums) const {
+  Attend a{};
+  a.rows = rows.rows;
+  a.first_position = rows.first_position;
+  a.head_width = head_width_;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(head_width_));
+  a.q = rows.q;
+  a.q_stride = rows.q_stride;
+  a.pages = pages;
+  a.k_offset = keys(layer, head);
+  a.v_offset = values(layer, head);
+  a.scores = scratch.scores.data();
+  a.scores_stride = scratch.scores_stride;
+  a.sums = sums;
+  a.out = rows.out;
+  a.out_stride = rows.out_stride;
+  a.codes = scratch.codes.data();
+  a.code_stride = scratch.code_stride;
+  attend_(a);
+}
+
+}  // namespace gpt2
