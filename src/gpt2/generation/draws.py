@@ -79,7 +79,7 @@ def draw(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> in
     if len(ids) > _BLOCK:
         contenders = _contenders(key, ids, logits)
         ids, logits = ids[contenders], logits[contenders]
-    return int(ids[np.argmax(logits.astype(np.float64) + gumbel(key, ids))])
+    return int(ids[(logits.astype(np.float64) + gumbel(key, ids)).argmax()])
 
 
 _BLOCK = 8192  # ids at a time, so that what is computed for them stays in the processor's cache

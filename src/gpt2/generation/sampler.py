@@ -181,7 +181,7 @@ class Sampler:
             token = int(ids_K[0])
         else:
             k = self._sampling.top_k
-            ascending = np.argsort(ids_K[:k])
+            ascending = ids_K[:k].argsort()
             row = (ids_K[:k][ascending].astype(np.int64), logprobs_K[:k][ascending])
             token = draws.draw(key, *self.keep(row))
         logprob = float(logprobs_K[ids_K == token][0]) if self._wants_logprob else None

@@ -13,8 +13,9 @@ into chunks at places fixed by the prompt, and its window slides by its own leng
 """
 
 import logging
+import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gpt2.backends.seam import Backend, Result
@@ -76,6 +77,7 @@ class Scheduler:
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
         self._counts = Counts()
+        self._next_expiry = math.inf  # no request's time is over before
 
     @property
     def busy(self) -> bool:
@@ -113,6 +115,7 @@ class Scheduler:
         )
         self._counts.submitted += 1
         self._admission.add(job)
+        self._next_expiry = min(self._next_expiry, *_times(request))
         return job.id
 
     def cancel(self, request: int) -> bool:
@@ -132,9 +135,10 @@ class Scheduler:
         if self._speculation is not None:
             self._speculation.close()
 
-    def has_begun(self, request: int) -> bool:
-        """Whether a request of that number has a place and has not ended."""
-        return request in self._running
+    @property
+    def running(self) -> Collection[int]:
+        """The numbers of the requests that have a place."""
+        return self._running.keys()
 
     def statistics(self) -> Statistics:
         """How things stand."""
@@ -194,6 +198,9 @@ class Scheduler:
 
     def _expire(self, now: float) -> list[Event]:
         events: list[Event] = []
+        if now <= self._next_expiry:
+            return events
+        self._next_expiry = math.inf
         for job in [*self._admission.waiting, *self._running.values()]:
             start_by, finish_by = job.request.start_by, job.request.finish_by
             if job.id not in self._running and start_by is not None and now > start_by:
@@ -203,6 +210,8 @@ class Scheduler:
                     f"The request was not finished in time: {now - finish_by:.1f} after its time it is not complete."
                 )
             else:
+                times = _times(job.request)
+                self._next_expiry = min(self._next_expiry, times[1] if job.id in self._running else min(times))
                 continue
             events += self._fail(job, DeadlineError(f"{error} Try again later, or allow more time."))
         return events
@@ -321,3 +330,9 @@ class Scheduler:
         if self._speculation is not None:
             for sample in job.samples:
                 self._speculation.forget(sample)
+
+
+def _times(request: Request) -> tuple[float, float]:
+    """By when it has begun, and by when it is complete."""
+    start_by, finish_by = request.start_by, request.finish_by
+    return math.inf if start_by is None else start_by, math.inf if finish_by is None else finish_by

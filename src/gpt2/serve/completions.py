@@ -59,7 +59,7 @@ async def complete(service: Service, request: Request) -> Response:
 
 def _check_room(service: Service) -> None:
     """Refuse before anything is read, where no model has room: under overload that is most requests."""
-    served = min(service.models, key=lambda model: len(model.engine.waiting))
+    served = min(service.models, key=lambda model: model.engine.n_waiting)
     try:
         served.engine.check_room()
     except ApiError as error:

@@ -43,7 +43,7 @@ class Engine:
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
-        self._unbegun: set[Ticket] = set()
+        self._unbegun: set[Ticket] = set()  # the event loop adds, the engine's thread takes away: each at one stroke
         self._open: set[Ticket] = set()  # of the event loop
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
@@ -59,7 +59,12 @@ class Engine:
     @property
     def waiting(self) -> list[Ticket]:
         """Those without a place yet."""
-        return [ticket for ticket in self._open if ticket.started is None]
+        return list(self._unbegun)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many these are."""
+        return len(self._unbegun)
 
     @property
     def idle(self) -> bool:
@@ -80,16 +85,16 @@ class Engine:
         """
         if self.death is not None:
             raise self._dead()
-        waiting = self.waiting
-        if len(waiting) >= self._limits.queue_requests:
+        n_requests = self.n_waiting
+        if n_requests >= self._limits.queue_requests:
             raise ApiError(
                 429,
-                f"The request cannot be queued: {len(waiting)} requests wait for {self.name}, and the limit "
+                f"The request cannot be queued: {n_requests} requests wait for {self.name}, and the limit "
                 f"queue_requests is {self._limits.queue_requests}. Send it again later.",
                 code="queue_requests",
                 retry_after=1,
             )
-        n_waiting = sum(ticket.n_tokens for ticket in waiting)
+        n_waiting = sum(ticket.n_tokens for ticket in self.waiting)
         if n_waiting + n_tokens > self._limits.queue_tokens:
             raise ApiError(
                 429,
@@ -108,6 +113,7 @@ class Engine:
         self.check_room(n_tokens)
         ticket = Ticket(requests, n_tokens, cancel=self.cancel)
         self._open.add(ticket)
+        self._unbegun.add(ticket)
         self._commands.put(lambda: self._submit(ticket))
         return ticket
 
@@ -115,6 +121,7 @@ class Engine:
         """Give a ticket's place back within a step."""
         if ticket in self._open:
             self._open.discard(ticket)
+            self._unbegun.discard(ticket)
             ticket.end()
             self._commands.put(lambda: self._cancel(ticket))
 
@@ -201,7 +208,6 @@ class Engine:
                 return
             ticket.numbers.append(number)
             self._tickets[number] = ticket, index
-        self._unbegun.add(ticket)
 
     def _cancel(self, ticket: Ticket) -> None:
         self._unbegun.discard(ticket)
@@ -210,11 +216,13 @@ class Engine:
                 self._scheduler.cancel(number)
 
     def _note_begun(self) -> None:
-        """Those that got a place in this step, or came to their end in it."""
+        """Those that got a place in this step."""
         now = time.monotonic()
-        for ticket in [t for t in self._unbegun if any(map(self._scheduler.has_begun, t.numbers))]:
-            ticket.started = now
-            self._unbegun.discard(ticket)
+        for number in self._scheduler.running:
+            ticket, _ = self._tickets[number]
+            if ticket in self._unbegun:
+                ticket.started = now
+                self._unbegun.discard(ticket)
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         """Events to their tickets, in one call to the event loop."""
