@@ -1,6 +1,5 @@
 """`gpt2 detect`: was this generated?"""
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Literal
@@ -125,7 +124,7 @@ def detect(
             found = model.detect(each, calibration=given, false_positive_rate=rate, window=window)
             if as_json:
                 facts = {"file": where, "model": model.name, "calibration": made_from and dict(made_from)}
-                output.write_json(facts | dataclasses.asdict(found))
+                output.write_json(facts | found.facts())
             else:
                 output.write(shown(found, f"{where}: " if where else "") + "\n")
         if made_from and not as_json:

@@ -1,8 +1,8 @@
 """From readings of a text's parts to a verdict with an error rate, or to the honest "inconclusive"."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from gpt2.detect.calibration import Calibration
 from gpt2.detect.reading import Reading
@@ -55,6 +55,7 @@ class Verdict:
         n_tokens: of the text.
         parts: in order; one for a short text.
         n_normalised: look-alike and invisible characters that were put back before reading.
+        readings: of the parts, in their order: the numbers of every token, each once.
     """
 
     verdict: Said
@@ -65,6 +66,13 @@ class Verdict:
     n_tokens: int
     parts: tuple[Part, ...]
     n_normalised: int = 0
+    readings: tuple[Reading, ...] = field(default=(), repr=False, compare=False)
+
+    def facts(self) -> dict[str, Any]:
+        """All but the readings, as plain data."""
+        found = asdict(replace(self, readings=()))
+        del found["readings"]
+        return found
 
 
 def judge(
@@ -81,7 +89,7 @@ def judge(
 
     Windows find the part that a model wrote, but each has to stand out among all: with a few hundred human texts in the
     calibration no text of several windows would be told at a rate of 1 %. Its beginning, as long as the longest there,
-    is compared as it is. Parts are read in their order, the beginning after them.
+    is compared as it is.
 
     Raises:
         GenerationError: an empty text, or a rate or window out of range.
@@ -133,6 +141,7 @@ def judge(
         n_tokens=len(ids),
         parts=parts,
         n_normalised=n_normalised,
+        readings=tuple(readings),
     )
 
 

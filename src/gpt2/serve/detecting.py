@@ -4,15 +4,13 @@ Computed like scores, in fp32 unless the server was told a form of weights, and 
 model's folder. A watermark is not read here: whoever may ask for it can learn to remove and to forge it.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gpt2.backends import Backend
-from gpt2.detect import Calibration, Reading, judge, normalise
+from gpt2.detect import Calibration, judge, normalise
 from gpt2.detect import read as read_tokens
 from gpt2.serve.faults import bad_request, json_response, limit_exceeded
 from gpt2.serve.models import ServedModel
@@ -42,34 +40,27 @@ def _judged(backend: Backend, served: ServedModel, asked: DetectRequest, most: i
     ids = tokenizer.encode(text)
     if len(ids) > most:
         raise limit_exceeded("The text is too long", f"{len(ids):,} tokens", "score_tokens", f"{most:,}", param="text")
-    readings: list[Reading] = []
-
-    def read_part(part: Sequence[int]) -> Reading:
-        readings.append(read_tokens(backend, tokenizer, part))
-        return readings[-1]
-
     verdict = judge(
         text,
         tokenizer=tokenizer,
-        read=read_part,
+        read=lambda part: read_tokens(backend, tokenizer, part),
         calibration=calibration,
         false_positive_rate=asked.false_positive_rate,
         window=asked.window,
         n_normalised=n_normalised,
     )
-    of_parts = readings[: len(verdict.parts)]  # behind them the beginning of a long text is read again
     return {
         "object": "detection",
         "model": served.name,
         "weights": backend.weights,
-        **asdict(verdict),
+        **verdict.facts(),
         "calibration": None if calibration is None else _source(calibration),
         "text": text,
         "token_ids": ids,
         "byte_ends": [end for _, end in tokenizer.offsets(ids)],
-        "ranks": [rank for reading in of_parts for rank in reading.ranks_T.tolist()],
-        "token_logprobs": [round(x, 5) for reading in of_parts for x in reading.logprobs_T.tolist()],
-        "entropies": [round(x, 5) for reading in of_parts for x in reading.entropies_T.tolist()],
+        "ranks": [rank for reading in verdict.readings for rank in reading.ranks_T.tolist()],
+        "token_logprobs": [round(x, 5) for reading in verdict.readings for x in reading.logprobs_T.tolist()],
+        "entropies": [round(x, 5) for reading in verdict.readings for x in reading.entropies_T.tolist()],
         "pieces": {token: served.token_names[token] for token in sorted(set(ids))},
     }
 
