@@ -1,41 +1,46 @@
 """What drafts save: texts with and without, and what a wider step costs. Writes results/speculation.json.
 
-    python benchmarks/speculation.py [--rounds 5] [--tokens 200] [--shapes gpt2 gpt2-xl] [--weights int8 int4]
+    python benchmarks/speculation.py [--rounds 5] [--tokens 200] [--shapes gpt2 gpt2-xl] [--weights int8]
+        [--work DIR] [--skip-texts]
 
 1. `texts`: gpt2-mini, each kind of text plain and with n-gram drafts in turn; the texts are checked to be the same.
 2. `steps`: weights drawn at random in published shapes, a step of k rows after 128 tokens: what verifying costs.
-3. `loops`: the same weights, greedy. Their text soon repeats itself, so nearly every draft is right: what drafts
-   save at most on this machine, not what they save on prose.
+3. `replays`: the same weights compute every step, and then the next token of a text that gpt2-mini wrote, or of an
+   article, is taken for theirs: how many drafts are right is that text's, what a step costs is the large model's.
+   gpt2-mini as a draft model is always right about its own texts: so that is tried on the article alone.
 
 Ratios are medians over rounds in turn, of time on the clock and of processor time (user and system, all threads),
 which hardly minds what else the machine is doing.
 """
 
 import argparse
+import json
 import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import gpt2
-from gpt2 import backends
-from gpt2.backends import Backend, Want, Work
+from gpt2 import backends, checkpoint
+from gpt2.backends import Backend, Result, Want, Work
 from gpt2.bench import facts
 from gpt2.checkpoint import shapes
 from gpt2.config import PUBLISHED, ModelConfig
 from gpt2.files import write_json
-from gpt2.generation import NgramDrafter, Request, Sampling, Scheduler, Usage
+from gpt2.generation import Drafter, ModelDrafter, NgramDrafter, Request, Sampling, Scheduler, Usage
+from gpt2.generation.draft_model import cost_of
 from gpt2.tasks import Prompts, summarize
 from gpt2.tokenizer import Tokenizer
 
 RESULT = Path(__file__).parent / "results" / "speculation.json"
 ROWS = (1, 2, 3, 4, 5, 8, 12, 16)
 
+STORY = "Once upon a time there was a little girl"
 WHO = ("girl", "boy", "king", "cat", "dog", "tree", "bird", "ship")
 ARTICLE = """The old bridge over the river was closed on Monday after engineers found a crack in one of its arches.
 The town said that the bridge, which was built two hundred years ago, would stay closed until the crack
@@ -78,12 +83,9 @@ def texts(rounds: int, n_tokens: int) -> dict[str, Any]:
         asked = summarize.ask(ARTICLE, prompts=Prompts.ours().summarize, room=model.room)
         kinds: dict[str, tuple[list[str], Sampling]] = {
             "summary, top-k 2": ([asked.prompt], asked.sampling),
-            "story, greedy": (["Once upon a time there was a little girl"], Sampling(temperature=0)),
+            "story, greedy": ([STORY], Sampling(temperature=0)),
             "records, greedy": ([LIST + "Name:"], Sampling(temperature=0)),
-            "story, temperature 0.8, top-k 40": (
-                ["Once upon a time there was a little girl"],
-                Sampling(temperature=0.8, top_k=40),
-            ),
+            "story, temperature 0.8, top-k 40": ([STORY], Sampling(temperature=0.8, top_k=40)),
             "8 stories, greedy": (
                 [f"Once upon a time there was a {who}" for who in WHO],
                 Sampling(temperature=0),
@@ -98,18 +100,18 @@ def texts(rounds: int, n_tokens: int) -> dict[str, Any]:
         return {"model": repr(model), "tokens": n_tokens, "kinds": found}
 
 
-def compare_drafts(generate: Callable[[str], Any], rounds: int) -> dict[str, Any]:
-    """Plain and n-gram drafts in turn."""
-    runs: dict[str, list[tuple[float, float]]] = {"none": [], "ngram": []}
+def compare_drafts(generate: Callable[[str], Any], rounds: int, kind: str = "ngram") -> dict[str, Any]:
+    """Plain and drafts of a kind in turn."""
+    runs: dict[str, list[tuple[float, float]]] = {"none": [], kind: []}
     completions: dict[str, Any] = {}
     for _ in range(rounds):
         for draft, times in runs.items():
             completions[draft], *seconds = timed(lambda draft=draft: generate(draft))
             times.append(tuple(seconds))
-    assert completions["none"] == completions["ngram"], "a draft changed a text"
-    usages: list[Usage] = [completion.usage for completion in completions["ngram"]]
+    assert completions["none"] == completions[kind], "a draft changed a text"
+    usages: list[Usage] = [completion.usage for completion in completions[kind]]
     n_tokens = sum(usage.generated_tokens for usage in usages)
-    pairs = list(zip(runs["none"], runs["ngram"], strict=True))
+    pairs = list(zip(runs["none"], runs[kind], strict=True))
     return {
         "generated_tokens": n_tokens,
         "drafted_tokens": sum(usage.drafted_tokens for usage in usages),
@@ -149,26 +151,83 @@ def steps(backend: Backend, rounds: int) -> dict[str, Any]:
     }
 
 
-def loops(backend: Backend, rounds: int, n_tokens: int) -> dict[str, Any]:
-    """A greedy text that repeats itself, plain and with n-gram drafts."""
+class Replayed:
+    """A backend that computes every step, and then says that a given text goes on as it does."""
+
+    def __init__(self, backend: Backend, ids: list[int]) -> None:
+        self._backend, self._ids = backend, ids
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def step(self, work: Sequence[Work]) -> list[Result]:
+        ends = [self._backend.length(piece.slot) + len(piece.tokens) for piece in work]
+        results = self._backend.step(work)
+        for piece, end, result in zip(work, ends, results, strict=True):
+            for row in range(piece.want.rows):  # a row's next token; behind a wrong guess it does not matter
+                at = end - piece.want.rows + row + 1
+                assert result.best_ids_RK is not None
+                result.best_ids_RK[row, 0] = self._ids[min(at, len(self._ids) - 1)]
+        return results
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gathered:
+    """A text's tokens, and what it took."""
+
+    tokens: list[int | None]
+    usage: Usage = field(compare=False)
+
+
+def recorded(n_tokens: int) -> dict[str, tuple[list[int], int]]:
+    """Texts to replay: all ids, and how many of them are the prompt."""
+    with gpt2.load("gpt2-mini") as model:
+        asked = summarize.ask(ARTICLE, prompts=Prompts.ours().summarize, room=model.room)
+        greedy = Sampling(temperature=0)
+        asks = {
+            "summary": (asked.prompt, asked.sampling),
+            "story": (STORY, greedy),
+            "records": (LIST + "Name:", greedy),
+        }
+        found = {}
+        for kind, (prompt, sampling) in asks.items():
+            sampling = replace(sampling, seed=1, max_tokens=n_tokens, ignore_eot=True)
+            ids = model.tokenizer.encode(prompt)
+            found[kind] = ids + model.tokenizer.encode(model.generate(prompt, sampling).text), len(ids)
+        article = model.tokenizer.encode(ARTICLE)
+        return {**found, "article": (article, len(article) - n_tokens)}
+
+
+def replays(backend: Backend, rounds: int, n_tokens: int) -> dict[str, Any]:
+    """The recorded texts at the cost of `backend`, plain and with drafts."""
     tokenizer = Tokenizer.published()
+    with gpt2.load("gpt2-mini") as small:
+        cost = cost_of(small.config, backend.config)
 
-    class Gathered:
-        def __init__(self, tokens: list[int | None], usage: Usage) -> None:
-            self.tokens, self.usage = tokens, usage
+        def compare(ids: list[int], n_prompt: int, kind: str) -> dict[str, Any]:
+            def generate(draft: str) -> list[Gathered]:
+                drafter: Drafter | None = {
+                    "none": lambda: None,
+                    "ngram": NgramDrafter,
+                    "gpt2-mini": lambda: ModelDrafter(small.backend, cost=cost),
+                }[draft]()
+                scheduler = Scheduler(Replayed(backend, ids), tokenizer, drafter=drafter)
+                sampling = Sampling(temperature=0, max_tokens=len(ids) - n_prompt, ignore_eot=True)
+                scheduler.submit(Request(prompt=ids[:n_prompt], sampling=sampling))
+                events = []
+                while scheduler.busy:
+                    events += scheduler.step()
+                scheduler.close()
+                return [Gathered(tokens=[event.token for event in events], usage=events[-1].usage)]
 
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Gathered) and self.tokens == other.tokens
+            return compare_drafts(generate, rounds, kind)
 
-    def generate(draft: str) -> list[Gathered]:
-        scheduler = Scheduler(backend, tokenizer, drafter=NgramDrafter() if draft == "ngram" else None)
-        scheduler.submit(Request(prompt="Once upon a time", sampling=Sampling(temperature=0, max_tokens=n_tokens)))
-        events = []
-        while scheduler.busy:
-            events += scheduler.step()
-        return [Gathered([event.token for event in events], events[-1].usage)]
-
-    return compare_drafts(generate, rounds)
+        found = {}
+        for text, (ids, n_prompt) in recorded(n_tokens).items():
+            for kind in ("ngram", "gpt2-mini") if text == "article" else ("ngram",):
+                found[f"{text}, {kind}"] = line = compare(ids, n_prompt, kind)
+                print(f"  replayed: {text}, {kind:<20}" + told(line), flush=True)
+        return found
 
 
 def main() -> None:
@@ -177,20 +236,25 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--shapes", nargs="*", choices=PUBLISHED, default=["gpt2", "gpt2-xl"])
     parser.add_argument("--weights", nargs="+", default=["int8", "int4"])
+    parser.add_argument("--work", type=Path, help="model folders of these shapes are here, as inference.py keeps them")
+    parser.add_argument("--skip-texts", action="store_true", help="only the shapes; the result keeps the texts it has")
     chosen = parser.parse_args()
-    result: dict[str, Any] = {**facts(), "rounds": chosen.rounds, "texts": texts(chosen.rounds, chosen.tokens)}
-    result["shapes"] = {}
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if chosen.skip_texts else {}
+    found_texts = before.get("texts") or texts(chosen.rounds, chosen.tokens)
+    result: dict[str, Any] = {**facts(), "rounds": chosen.rounds, "texts": found_texts}
+    result["shapes"] = before.get("shapes", {})
     write_json(RESULT, result)
     for shape in chosen.shapes:
         for form in chosen.weights:
-            backend = backends.open(Drawn(PUBLISHED[shape]), backend="native", form=form)
+            folder = chosen.work / shape if chosen.work else None
+            weights = checkpoint.read(folder).weights if folder else Drawn(PUBLISHED[shape])
+            backend = backends.open(weights, backend="native", form=form)
             name = f"{shape} {form}"
             result["shapes"][name] = found = {"reason": backend.reason, "steps": steps(backend, chosen.rounds)}
             print(
                 f"{name:<16}", {rows: round(ms, 1) for rows, ms in found["steps"]["step_ms"].items()}, "ms", flush=True
             )
-            found["loops"] = loops(backend, min(chosen.rounds, 3), chosen.tokens // 2)
-            print(f"{name + ', a loop':<34}" + told(found["loops"]), flush=True)
+            found["replays"] = replays(backend, min(chosen.rounds, 3), chosen.tokens // 2)
             backend.close()
             write_json(RESULT, result)  # after each, for the large ones take long
 

@@ -28,7 +28,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
-ABI = 4
+ABI = 5
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (

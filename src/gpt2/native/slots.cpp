@@ -1,16 +1,21 @@
 #include "slots.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 namespace gpt2 {
 namespace {
 
-constexpr size_t kMostSpare = 16;   // pages kept for the next sequence; more go back to the system
+constexpr size_t kMostSpare = 16;   // pages kept for the next sequence; of more, whole slabs go back to the system
+constexpr size_t kSlabBytes = 4 * kLargePage, kMostSlabPages = 16;
 
 size_t pages_for(int length) { return (static_cast<size_t>(length) + kPage - 1) / kPage; }
 
 }  // namespace
+
+Slots::Slots(size_t page_bytes, int n_positions)
+    : page_bytes_(page_bytes), slab_pages_(std::clamp(kSlabBytes / page_bytes, size_t{1}, kMostSlabPages)), n_positions_(n_positions) {}
 
 int Slots::add() {
   size_t number = 0;
@@ -49,13 +54,13 @@ void Slots::reserve(int number, int length) {
   const size_t first = static_cast<size_t>(slot.length) / kPage, wanted = pages_for(length);
   if (first < slot.pages.size() && slot.pages[first].use_count() > 1) {   // shared with a fork: write to a copy
     Page copy = take_page();
-    std::memcpy(copy->data(), slot.pages[first]->data(), page_bytes_);
+    std::memcpy(copy->data, slot.pages[first]->data, page_bytes_);
     slot.pages[first] = copy;
-    slot.addresses[first] = copy->data();
+    slot.addresses[first] = copy->data;
   }
   while (slot.pages.size() < wanted) {
     slot.pages.push_back(take_page());
-    slot.addresses.push_back(slot.pages.back()->data());
+    slot.addresses.push_back(slot.pages.back()->data);
   }
 }
 
@@ -66,14 +71,33 @@ int64_t Slots::bytes() const {
 }
 
 Slots::Page Slots::take_page() {
-  if (spare_.empty()) return std::make_shared<Buffer<unsigned char>>(page_bytes_);
+  if (spare_.empty()) make_slab();
   Page page = std::move(spare_.back());
   spare_.pop_back();
   return page;
 }
 
 void Slots::give_back(Page page) {
-  if (page.use_count() == 1 && spare_.size() < kMostSpare) spare_.push_back(std::move(page));
+  if (page.use_count() > 1) return;   // a fork goes on with it
+  spare_.push_back(std::move(page));
+  if (spare_.size() > kMostSpare) drop_free_slabs();
+}
+
+void Slots::make_slab() {
+  const size_t bytes = slab_pages_ * page_bytes_;
+  const Slab slab = std::make_shared<Buffer<unsigned char>>(bytes < kLargePage ? bytes : static_cast<size_t>(round_up(static_cast<int64_t>(bytes), kLargePage)));
+  for (size_t i = slab_pages_; i-- > 0;) spare_.push_back(std::make_shared<Part>(Part{slab, slab->data() + i * page_bytes_}));
+}
+
+// Slabs of which no page is held, until no more pages than wanted are spare.
+void Slots::drop_free_slabs() {
+  std::unordered_map<const void*, size_t> free_pages;
+  for (const Page& page : spare_) ++free_pages[page->slab.get()];
+  for (const auto& [slab, pages] : free_pages) {
+    if (pages < slab_pages_ || spare_.size() < kMostSpare + slab_pages_) continue;
+    const auto is_of_it = [slab = slab](const Page& page) { return page->slab.get() == slab; };
+    spare_.erase(std::remove_if(spare_.begin(), spare_.end(), is_of_it), spare_.end());
+  }
 }
 
 void Slots::cut(Slot& slot, size_t pages) {

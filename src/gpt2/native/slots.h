@@ -14,7 +14,7 @@ namespace gpt2 {
 class Slots {
  public:
   Slots() = default;
-  Slots(size_t page_bytes, int n_positions) : page_bytes_(page_bytes), n_positions_(n_positions) {}
+  Slots(size_t page_bytes, int n_positions);
 
   int add();                               // a new, empty slot
   int fork(int slot);
@@ -31,7 +31,13 @@ class Slots {
   int64_t bytes() const;                   // of the pages that slots hold, shared ones once
 
  private:
-  using Page = std::shared_ptr<Buffer<unsigned char>>;
+  // Pages are parts of slabs, which fill large pages of memory: attention is bound by how fast it gets at them.
+  using Slab = std::shared_ptr<Buffer<unsigned char>>;
+  struct Part {
+    Slab slab;
+    unsigned char* data;
+  };
+  using Page = std::shared_ptr<Part>;
   struct Slot {
     bool used = false;
     int length = 0;
@@ -42,9 +48,11 @@ class Slots {
   Slot& at(int slot) { return slots_[static_cast<size_t>(slot)]; }
   Page take_page();
   void give_back(Page page);
+  void make_slab();
+  void drop_free_slabs();
   void cut(Slot& slot, size_t pages);
 
-  size_t page_bytes_ = 0;
+  size_t page_bytes_ = 0, slab_pages_ = 1;
   int n_positions_ = 0;
   std::vector<Slot> slots_;
   std::vector<Page> spare_;                // given back, for the next to need one
