@@ -72,7 +72,18 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mean of the last tenth": (fast_with({"average_fraction": 0.1}), BEST),
     "mean of the last third, decay to a fifth": (fast_with({"average_fraction": 0.33}, {"final_fraction": 0.2}), BEST),
     "batches of 2,048, then 4,096": (fast_with(None, {"batch_stages": [[0.0, 2048], [0.4, 4096]]}), BEST),
+    "batches of 2,048": (fast_with(None, {"batch_stages": [[0.0, 2048]]}), BEST),
     "sequences of 64, 128, 256": (fast_with(None, {"sequence": [[0.0, 64], [0.3, 128], [0.6, 256]]}), BEST),
+    "both schedules": (
+        fast_with(
+            None,
+            {
+                "batch_stages": [[0.0, 2048], [0.4, 4096]],
+                "sequence": [[0.0, 64], [0.3, 128], [0.6, 256]],
+            },
+        ),
+        BEST,
+    ),
     "decay 0.1": (fast_with({"muon_weight_decay": 0.1}), BEST),
     "cautious decay 0.1": (fast_with({"muon_weight_decay": 0.1, "muon_cautious": True}), BEST),
 }

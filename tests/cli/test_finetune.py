@@ -83,6 +83,21 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
     assert "going on from step 2" in capsys.readouterr().err
 
 
+def test_a_text_that_was_not_learned_ends_with_1(
+    novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is there all the same, and says so on its card; the same command says it again."""
+    quiet = ["--set", "run.sample_every_steps=0", "--lr", "9", "--json"]
+    arguments = ["finetune", str(novel), "--out", str(tmp_path / "mine"), "--model", str(tiny_folder), *SPEED, *quiet]
+    for _ in range(2):
+        assert frame.run(arguments) == 1
+        shown = capsys.readouterr()
+        ended = json.loads(shown.out)
+        assert ended["finished"] and ended["loss"] > ended["loss_before"]
+        assert "learning rate 9 is too high" in shown.err and "nothing was gained" in shown.err.splitlines()[-1]
+    assert "no better than" in (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

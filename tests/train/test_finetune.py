@@ -287,8 +287,9 @@ def test_it_ends_when_the_held_out_loss_turns_and_says_if_nothing_was_gained(
     run(base, data, tmp_path / "good")
     settings = ["optim.lr=3.0", "run.validate_every_steps=2"]
     ended = run(tmp_path / "good", data, tmp_path / "mine", settings, epochs=10)
-    assert ended.turned and ended.steps - ended.best_step == 6
-    assert "learning rate 3 is too high" in caplog.text
+    assert ended.turned and ended.steps - ended.best_step == 6 and not ended.gained
+    assert "learning rate 3 is too high" in caplog.text and "Try --lr 0.75" in caplog.text
+    assert "no better than good does" in (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     again = run(tmp_path / "good", data, tmp_path / "mine", settings, epochs=10)
     assert again == ended  # what has ended stays so
 

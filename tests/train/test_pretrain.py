@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpt2 import checkpoint, files
-from gpt2.errors import ConfigError, FolderInUseError, ShardError, TrainingError
+from gpt2.errors import CheckpointError, ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import Outcome, TrainConfig, pretrain, to_toml, weights
 from gpt2.train import state as states
@@ -378,6 +378,45 @@ def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: py
     assert found is not None
     assert found.name == "step-00000009"
     assert "step-00000012 is broken (model.safetensors has another SHA-256" in caplog.text
+
+
+def rewrite(folder: Path, version: int, change: Callable[[dict[str, Any]], None]) -> None:
+    """Make a checkpoint one of another version of the state."""
+    facts = files.read_json(folder / "training_state.json")
+    change(facts)
+    files.write_json(folder / "training_state.json", facts)
+    files.write_manifest(folder, {"format": "training state", "version": version})
+
+
+def test_a_run_goes_on_from_a_state_of_the_version_before(make_config: Make, tmp_path: Path) -> None:
+    whole = pretrain(elsewhere(make_config(), tmp_path / "whole"))
+    half = make_config(run={"keep": 20})
+    pretrain(half)
+    run_folder = Path(half.run.folder)
+    (run_folder / "latest").write_text("step-00000006\n", encoding="utf-8")
+
+    def without_scale(facts: dict[str, Any]) -> None:
+        del facts["loss_scale"]
+
+    def scale_in_progress(facts: dict[str, Any]) -> None:
+        facts["progress"] |= {"loss_scale": 1024.0, "loss_scale_steps": 7}
+
+    saved = run_folder / "checkpoints" / "step-00000006"
+    assert files.read_json(saved / "manifest.json")["version"] == 2
+    rewrite(saved, 1, without_scale)
+    assert states.load(saved).loss_scale.factor == 1.0
+    rewrite(saved, 1, scale_in_progress)
+    assert (states.load(saved).loss_scale.factor, states.load(saved).loss_scale.good_steps) == (1024.0, 7)
+    resumed = pretrain(half)
+    assert_equal_states(resumed.checkpoint, whole.checkpoint)
+
+
+def test_a_state_of_a_later_version_is_an_error_that_says_so(make_config: Make) -> None:
+    config = make_config()
+    ended = pretrain(config)
+    rewrite(ended.checkpoint, 3, lambda facts: None)
+    with pytest.raises(CheckpointError, match=r"step-00000012 cannot be gone on from.*version 3, and versions 1 and 2"):
+        pretrain(make_config(schedule={"tokens": 15 * 128}))
 
 
 def test_no_whole_checkpoint_is_an_error_not_a_new_run(make_config: Make) -> None:

@@ -82,6 +82,7 @@ def finetune(
     """Adapt a model to TEXT: a file (txt, csv, jsonl, parquet) or a folder of them.
 
     It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
+    Where nothing predicted it better than the model does already, it says so, and the exit code is 1.
     """
     try:
         from gpt2.train import LoraConfig
@@ -134,4 +135,7 @@ def finetune(
         sys.exit(training.SAVED)
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
+    if not ended.gained:
+        _log.error("nothing was gained: %s is no better at this text than %s", out, model)
+        sys.exit(1)
     _log.info("try it: gpt2 generate --model %s", out)

@@ -63,6 +63,11 @@ class Finetuned:
     loss: float | None
     turned: bool
 
+    @property
+    def gained(self) -> bool:
+        """Whether the held-out text is predicted better than before, as far as that was measured."""
+        return self.loss is None or self.loss_before is None or self.loss < self.loss_before
+
 
 def finetune(
     text: str | os.PathLike[str],
@@ -140,10 +145,10 @@ def finetune(
             if report and outcome.step:
                 write_report(out / RUN)
         _together(processes)
-    if ended.loss is not None and ended.loss_before is not None and ended.loss > ended.loss_before:
+    if ended.finished and not ended.gained:
         _log.warning(
-            "the held-out loss was %.3f before and never got lower (best %.3f): the learning rate %g is too high for "
-            "this text, or the text too small. Try --lr %g",
+            "the held-out loss was %.4f before and never got lower (best %.4f): the learning rate %g is too high for "
+            "this text, or the text too small. Try --lr %.2g, or --lora",
             ended.loss_before,
             ended.loss,
             config.optim.lr,

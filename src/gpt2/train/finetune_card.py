@@ -30,6 +30,8 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
             f"On {prepared.validation_tokens:,} held-out tokens of the same text its loss is {ended.loss:.3f} nats a "
             f"token (the mean of a token's negative log-likelihood); before, it was {ended.loss_before:.3f}."
         )
+        if not ended.gained:
+            held_out += f" So it predicts this text no better than {named} does."
     return f"""---
 library_name: {library}
 pipeline_tag: text-generation

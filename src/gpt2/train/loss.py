@@ -27,7 +27,7 @@ from torch.nn import functional
 _PADDED_ROWS = {"cuda": 64}
 
 # From logits [C, V], their targets [C], a correction [V] or None, how many of the V are rows, and a factor:
-# the sum of the losses and the gradient of the logits, scaled by the factor.
+# the sum of the losses and the gradient of the logits, scaled by the factor. It may lie where the logits were.
 Softmax = Callable[[Tensor, Tensor, Tensor | None, int, float], tuple[Tensor, Tensor]]
 
 
@@ -87,9 +87,9 @@ def softmax_in_place(
 def softmax_in_passes(
     logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The same without changing anything in place: what the compiler turns into one reading and one writing pass."""
-    dtype, own_C1 = logits_CV.dtype, targets_C[:, None]
-    sums_CV = logits_CV.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    """The same in whole arrays: what the compiler turns into one pass that reads, and one that reads and writes."""
+    own_C1 = targets_C[:, None]
+    sums_CV = logits_CV.to(torch.float64 if logits_CV.dtype == torch.float64 else torch.float32)
     target_C1 = sums_CV.gather(1, own_C1)
     column_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
     is_own_CV = column_V == own_C1
@@ -98,7 +98,7 @@ def softmax_in_passes(
     sums_CV = torch.where(column_V < n_rows, sums_CV, -torch.inf)
     norm_C1 = sums_CV.logsumexp(1, keepdim=True)
     gradient_CV = ((sums_CV - norm_C1).exp() - is_own_CV.to(sums_CV.dtype)) * scale
-    return (norm_C1 - target_C1).sum(), gradient_CV.to(dtype)
+    return (norm_C1 - target_C1).sum(), logits_CV.copy_(gradient_CV)
 
 
 def fused_softmax() -> Softmax:
@@ -130,7 +130,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total: Tensor | None = None
             grad_x_ND = torch.empty_like(x_ND) if wanted else None
             head_learns = wanted and ctx.needs_input_grad[1]  # the head of a model with adapters does not
-            grad_head_VD = torch.zeros_like(head, dtype=head_VD.dtype) if head_learns else None
+            grad_head_VD: Tensor | None = None
             for x_CD, targets_C, at in zip(
                 x_ND.split(chunk_tokens),
                 targets_N.split(chunk_tokens),
@@ -142,11 +142,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 total = loss if total is None else total + loss
                 if grad_x_ND is not None:
                     grad_x_ND[at : at + x.shape[0]] = gradient_CV @ head
-                if grad_head_VD is not None:
-                    if dtype == grad_head_VD.dtype:
+                if head_learns:
+                    if grad_head_VD is None:
+                        grad_head_VD = (gradient_CV.T @ x).to(head_VD.dtype)
+                    elif dtype == head_VD.dtype:
                         grad_head_VD.addmm_(gradient_CV.T, x)
                     else:
                         grad_head_VD += gradient_CV.T @ x
+                del gradient_CV  # before there are logits of the next chunk
             if grad_x_ND is not None:
                 ctx.save_for_backward(grad_x_ND, None if grad_head_VD is None else grad_head_VD[:n_rows])
         assert total is not None, "a batch has tokens"
@@ -155,8 +158,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_x_ND, grad_head_VD = ctx.saved_tensors
-        grad_head = None if grad_head_VD is None else grad_head_VD * grad_output
-        return grad_x_ND * grad_output, grad_head, *(None,) * 7
+        # in place, since each is used once: PyTorch refuses a second backward pass
+        grad_head = None if grad_head_VD is None else grad_head_VD.mul_(grad_output)
+        return grad_x_ND.mul_(grad_output), grad_head, *(None,) * 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,8 @@ from gpt2.train.step import Learner
 _log = logging.getLogger("gpt2")
 _ARRAYS, _FACTS = "training_state.safetensors", "training_state.json"
 _RNG = "rng"
+_VERSION = 2  # of these two files; in version 1 the scale of the loss lay in `progress`, or nowhere
+_SCALE_OF_VERSION_1 = ("loss_scale", "loss_scale_steps")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,28 +144,36 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
                 "tokenizer_hash": state.tokenizer_hash,
             },
         )
-        files.write_manifest(partial, {"format": "training state", "version": 1})
+        files.write_manifest(partial, {"format": "training state", "version": _VERSION})
     files.write_text(run_folder / "latest", folder.name + "\n")
     _remove_old(run_folder, keep=keep, best_step=state.progress.best_step)
     return folder
 
 
 def load(folder: Path) -> TrainState:
-    """Read a checkpoint whose manifest was checked.
+    """Read a checkpoint whose manifest was checked, of this version or the one before.
 
     Raises:
         CheckpointError: it cannot be read as one.
     """
+    version = files.read_json(folder / files.MANIFEST_NAME).get("version")
+    if version not in (1, _VERSION):
+        raise CheckpointError(
+            f"{folder} cannot be gone on from: its training state has version {version!r}, and versions 1 and "
+            f"{_VERSION} are read here. Go on with the gpt2 that wrote it; its weights can be used all the same."
+        )
     facts = files.read_json(folder / _FACTS)
     arrays = weight_files.read_arrays(folder / _ARRAYS)
     try:
         progress: dict[str, Any] = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
+        factor, good_steps = (progress.pop(name, None) for name in _SCALE_OF_VERSION_1)
+        scale = facts.get("loss_scale", {"factor": factor or 1.0, "good_steps": good_steps or 0})
         return TrainState(
             weights=weight_files.read(folder),
             rng=arrays.pop(_RNG),
             optimizer=arrays,
             progress=Progress(**progress),
-            loss_scale=LossScale(**facts["loss_scale"]),
+            loss_scale=LossScale(**scale),
             config=facts["config"],
             tokenizer_hash=facts["tokenizer_hash"],
         )
