@@ -78,7 +78,8 @@ def ours(arguments: argparse.Namespace) -> Engine:
     initialize(model, torch.Generator().manual_seed(1), zero_projections=config.optim.zero_projections)
     precision = choose_precision(config.run)
     ids = tokens(arguments)
-    frequency_V = np.bincount(ids, minlength=50257) / ids.size
+    counts_V = sum(np.bincount(part, minlength=50257) for part in np.array_split(ids, 64))
+    frequency_V = counts_V / ids.size
     learner = Learner(model.to(precision.device), config, precision, frequency_V)
     return Engine(
         step=lambda x, y: learner.step(x, y, step=1, tokens=0).loss,
@@ -147,15 +148,15 @@ def tokens(arguments: argparse.Namespace) -> Ids:
     """The tokens of the shard, or random ones: enough for every step and what is held out."""
     n = (arguments.steps + arguments.warmup) * arguments.batch_tokens + arguments.held_out * SEQUENCE + 1
     if arguments.tokens is None:
-        return np.random.default_rng(0).integers(50257, size=n)
-    ids = np.fromfile(arguments.tokens, np.uint16, offset=SHARD_HEADER_BYTES).astype(np.int64)
+        return np.random.default_rng(0).integers(50257, size=n).astype(np.uint16)
+    ids = np.memmap(arguments.tokens, np.uint16, "r", offset=SHARD_HEADER_BYTES)
     assert ids.size >= n, f"{arguments.tokens} has {ids.size:,} tokens, and {n:,} are needed"
     return ids
 
 
 def sequences(ids: Ids, at: int, n: int) -> tuple[Ids, Ids]:
     """`n` tokens from `at` on, and those that follow each, in sequences."""
-    return tuple(np.ascontiguousarray(ids[at + i : at + i + n].reshape(-1, SEQUENCE)) for i in (0, 1))
+    return tuple(ids[at + i : at + i + n].reshape(-1, SEQUENCE).astype(np.int64) for i in (0, 1))
 
 
 def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -161,3 +161,97 @@ def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
     assert choose(make_config(run={"parallel": "fsdp"}), Processes(world=2), cpu) == "fsdp"
     vast = make_config(model={"n_layer": 400, "n_head": 64, "n_embd": 16384, "n_positions": 32}, loss={"rows": 0})
     assert choose(vast, Processes(world=2), cpu) == "fsdp"
+
+
+MISHAPS = """
+import errno, json, logging, os, signal, sys
+import torch.distributed as dist
+from gpt2.errors import TrainingError
+from gpt2.train import load_config, pretrain, weights
+from gpt2.train.callbacks import Validation
+
+rank = int(os.environ["RANK"])
+told, seen = [], {}
+handler = logging.Handler()
+handler.emit = lambda record: told.append(record.getMessage())
+logging.getLogger("gpt2").addHandler(handler)
+write, after_step = weights.write_arrays, Validation.after_step
+dist.init_process_group("gloo")
+
+
+def full(only):
+    def refuse(path, arrays):
+        if only in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, arrays)
+    return refuse
+
+
+def signalled(self, run, report):
+    after_step(self, run, report)
+    if report.step == 4 and rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(name):
+    outcome = pretrain(load_config(sys.argv[1], [f"run.folder={os.path.join(sys.argv[2], name)}"]))
+    return [outcome.finished, outcome.step]
+
+
+if rank == 0:
+    weights.write_arrays = full("step-00000006")
+seen["one save fails"] = train("filled")
+if rank == 0:
+    weights.write_arrays = full("step")
+try:
+    train("never saved")
+except TrainingError as error:
+    seen["the last save fails"] = str(error)
+weights.write_arrays, Validation.after_step = write, signalled
+seen["signalled"] = train("signalled")
+Validation.after_step = after_step
+seen["gone on with"] = train("signalled")
+with open(os.path.join(sys.argv[2], f"seen {rank}.json"), "w") as file:
+    json.dump({**seen, "told": told}, file)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_path: Path, how: str) -> None:
+    """A save that fails, now and at the end, and a signal between two steps; neither changes what is learned."""
+    config = make_config(run={"parallel": how, "validate_every_steps": 0}, optim={"matrices": "adamw"})
+    alone = make_config(
+        run={"folder": str(tmp_path / "alone"), "validate_every_steps": 0}, optim={"matrices": "adamw"}
+    )
+    pretrain(alone)
+    (tmp_path / "program.py").write_text(MISHAPS, encoding="utf-8")
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    place |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.toml"), str(tmp_path)]
+    running = [
+        subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    first, second = (json.loads((tmp_path / f"seen {rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+    for seen in (first, second):
+        assert seen["one save fails"] == [True, 12]
+        assert seen["signalled"] == [False, 5]
+        assert seen["gone on with"] == [True, 12]
+    assert any("step 6 was not saved: the disk is full" in line for line in first["told"])
+    assert any("the first process could not save step 6" in line for line in second["told"])
+    assert "step 12 cannot be saved: the disk is full" in first["the last save fails"]
+    assert "could not save step 12" in second["the last save fails"]
+    kept = sorted(folder.name for folder in (tmp_path / "filled" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000009", "step-00000012"]
+    for name in ("filled", "signalled"):
+        together = make_config(run={"folder": str(tmp_path / name)})
+        assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
