@@ -191,12 +191,13 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         run = load_config(arguments.recipe, ["run.dtype=" + ("fp32" if arguments.fp32 else "auto")]).run
         peak = measured_peak_flops(choose_precision(run))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    share = round(rate * load / peak, 4) if peak else None
     kept = arguments.held_out * SEQUENCE
     held_out = engine.held_out(*sequences(ids, ids.size - kept - 1, kept))
     return {
         "engine": arguments.label or arguments.engine,
         "tokens_per_second": round(rate, 1),
-        "mfu": round(rate * load / peak, 4) if peak else None,
+        "mfu": share if share is not None and share <= 1.0 else None,  # above, other work ran beside the peak's trial
         "peak_bytes": memory,
         "first_steps": arguments.warmup,
         "first_steps_seconds": round(compiling, 1),

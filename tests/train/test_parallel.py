@@ -222,9 +222,7 @@ dist.destroy_process_group()
 def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_path: Path, how: str) -> None:
     """A save that fails, now and at the end, and a signal between two steps; neither changes what is learned."""
     config = make_config(run={"parallel": how, "validate_every_steps": 0}, optim={"matrices": "adamw"})
-    alone = make_config(
-        run={"folder": str(tmp_path / "alone"), "validate_every_steps": 0}, optim={"matrices": "adamw"}
-    )
+    alone = make_config(run={"folder": str(tmp_path / "alone"), "validate_every_steps": 0}, optim={"matrices": "adamw"})
     pretrain(alone)
     (tmp_path / "program.py").write_text(MISHAPS, encoding="utf-8")
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
