@@ -52,13 +52,15 @@ def throughput(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         servers["llama.cpp q8_0"] = lambda: processes.llama(chosen.llama, folder)
     if chosen.transformers:
         servers["transformers"] = lambda: processes.transformers(chosen.transformers, folder)
+        batching = ("--continuous-batching",)
+        servers["transformers, batching"] = lambda: processes.transformers(chosen.transformers, folder, *batching)
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
     slow = list(servers)[1:]
     for turn, name in enumerate([ours, *slow, *([ours] if slow else [])]):
         with servers[name]() as server:
 
             def make(number: int, turn: int = turn, name: str = name, model: str = server.model) -> dict[str, Any]:
-                return body(model, 10_000 * turn + number, plain=name == "transformers")
+                return body(model, 10_000 * turn + number, plain=name.startswith("transformers"))
 
             first = asyncio.run(ask(server.port, body(server.model, 1 << 20, tokens=4, plain=True)))
             assert first.complete, first  # some load the model only now
@@ -212,7 +214,7 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
     Every answer is compared with the text it has alone.
     """
-    draw, bad, left = random.Random(chosen.seed), Counter[str](), 0
+    draw, bad, left, lost = random.Random(chosen.seed), Counter[str](), 0, list[int]()
 
     def make(number: int) -> dict[str, Any]:
         return body("m", number % KNOWN, tokens=16)
@@ -243,6 +245,7 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             load, replies = asyncio.run(part(server.port, capacity * draw.choice(chosen.factors)))
             for name in ("requests", "answered", "refused", "lost"):
                 total[name] += load[name]
+            lost += load["statuses_of_the_lost"]
             total["wrong"] += sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
             held.append((time.monotonic() - began, server.rss_mb()))
             print(
@@ -253,6 +256,7 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         "factors": chosen.factors,
         "minutes": minutes,
         **total,
+        "statuses_of_the_lost": lost,
         "left": left,
         "bad_requests_by_status": dict(sorted(bad.items())),
         "rss_mb": held,

@@ -172,6 +172,7 @@ async def open_loop(
     replies = await asyncio.gather(*tasks)
     accepted = [reply for reply in replies if reply.status == 200]
     refused = [reply.ended - reply.began for reply in replies if reply.status == 429]
+    lost = [reply for reply in replies if reply.status != 429 and not (reply.status == 200 and reply.complete)]
     tokens = 0.0
     for reply in accepted:
         if reply.complete and reply.arrivals:
@@ -182,7 +183,8 @@ async def open_loop(
         "requests": len(replies),
         "answered": sum(reply.complete for reply in accepted),
         "refused": len(refused),
-        "lost": len(replies) - len(refused) - sum(reply.complete for reply in accepted),
+        "lost": len(lost),
+        "statuses_of_the_lost": [reply.status for reply in lost],
         "goodput_tokens_per_second": tokens / (end - began),
         "first_token_ms": quantiles([reply.first_seconds for reply in accepted if reply.arrivals]),
         "refusal_ms": quantiles(refused),

@@ -72,7 +72,7 @@ def test_what_is_shared_or_guessed_changes_no_text(toy: SimpleNamespace, backend
     ways: list[dict[str, Any]] = [
         {},
         {"prefix_bytes": 1 << 24, "drafter": NgramDrafter(), "chunk_tokens": 16, "prefill_tokens": 32, "max_slots": 5},
-        {"drafter": ModelDrafter(smaller, cost=0.1), "kv_bytes": 8 * backend.slot_bytes(96)},
+        {"drafter": ModelDrafter(smaller, cost=0.1), "kv_bytes": 8 * backend.slot_bytes(96), "max_slots": 7},
     ]
     for settings in ways:
         found, counts = run(toy, backend, asked, **settings)

@@ -61,6 +61,7 @@ BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
         ({"min_tokens": 2}, "min_tokens", "got 2 and 1"),
         ({"model": "gpt-4"}, "model", "'tiny'"),
         ({"guided_json": {}}, "guided_json", "structured_outputs"),
+        ({"messages": []}, "messages", "no chat"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "got 0"),
         ({"allowed_token_ids": []}, "allowed_token_ids", "at least one"),
         ({"bad_words": [" "]}, "bad_words", "not empty"),

@@ -108,6 +108,10 @@ def _refuse_unsupported(asked: CompletionRequest) -> None:
             "stream cannot be used with best_of: which are the best is known when all are done.", "best_of"
         )
     for name in asked.ignored:
+        if name == "messages":
+            raise bad_request(
+                "messages cannot be used: GPT-2 has no chat. Send the beginning of a text as prompt.", name
+            )
         if name in _OTHER_GRAMMARS:
             raise bad_request(f"{name} is not a field here: use response_format or structured_outputs.", name)
 
