@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py CORPUS/validation.jsonl.zst [--model gpt2-mini] [--out FILE]
 
-The texts are held-out documents of the sources that gpt2-mini was trained on, one passage of each, without the
-stories that another model wrote. To be run again whenever the weights change: a calibration of others is refused.
+The texts are held-out documents of the sources that gpt2-mini was trained on, without the stories that another model
+wrote. To be run again whenever the weights change: a calibration of others is refused.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import zstandard
 import gpt2
 from gpt2.backends import Backend
 from gpt2.cli.calibrating import table_of
-from gpt2.detect import CALIBRATION, Reading, passages, read
+from gpt2.detect import CALIBRATION, Reading, beginnings_of, read
 from gpt2.detect.calibrating import Author, calibrate_model
 
 WORK = Path(__file__).parent / "results" / "calibration-work.jsonl"
@@ -103,7 +103,7 @@ def main() -> None:
         work = Work(chosen.work, chosen.seconds, model.fingerprint())
         backend, tokenizer = model.exact_backend(), model.tokenizer
         made = calibrate_model(
-            passages((document["text"] for document in documents), tokenizer, seed=0),
+            beginnings_of((document["text"] for document in documents), tokenizer),
             Author(
                 name=model.name,
                 fingerprint=model.fingerprint(),

@@ -11,7 +11,8 @@ import zstandard
 from calibration import human_documents
 
 import gpt2
-from gpt2.detect import passages
+from gpt2.detect import beginnings_of, normalise
+from gpt2.detect.calibration import LENGTHS
 
 LOOK_ALIKES = str.maketrans("aeocpxy", "аеосрху")
 DOMAINS = {  # held-out documents by whose they are; the rest is documentation and blogs
@@ -36,16 +37,20 @@ def jsonl(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
 
 
-def held_out(corpus: Path, tokenizer: gpt2.Tokenizer) -> list[tuple[str, list[int]]]:
-    """Domain and passage of each document that the calibration is made from; the model did not read them."""
-    domains: list[str] = []
+def held_out(corpus: Path, tokenizer: gpt2.Tokenizer) -> list[tuple[str, list[int], list[int] | None]]:
+    """Domain, beginning and a later passage of each document of the calibration; the model did not read them.
 
-    def texts() -> Iterator[str]:
-        for each in human_documents(corpus / "validation.jsonl.zst"):
-            domains.append(domain_of(each["source"].removeprefix("github.com/")))
-            yield each["text"]
-
-    found = [(domains[-1], ids) for ids in passages(texts(), tokenizer, seed=0)]
+    A passage lies at a place drawn evenly; None where the document is no longer than what is compared.
+    """
+    found: list[tuple[str, list[int], list[int] | None]] = []
+    draw = random.Random(0)
+    for each in human_documents(corpus / "validation.jsonl.zst"):
+        ids = tokenizer.encode(normalise(each["text"])[0].strip())
+        start = draw.randrange(max(1, len(ids) - max(LENGTHS) + 1))
+        domain = domain_of(each["source"].removeprefix("github.com/"))
+        beginning = next(beginnings_of([each["text"]], tokenizer), None)
+        if beginning is not None:
+            found.append((domain, beginning, ids[start : start + max(LENGTHS)] if start else None))
     random.Random(0).shuffle(found)
     return found
 

@@ -256,7 +256,7 @@ class LanguageModel:
         texts: Iterable[str],
         *,
         source: str,
-        samples: int = 200,
+        samples: int = 300,
         trained: bool = False,
         seed: int = 0,
         progress: Callable[[int, str], None] = lambda done, of: None,
@@ -264,19 +264,19 @@ class LanguageModel:
         """Make a calibration of human texts: what `detect` compares with.
 
         Args:
-            texts: at least 99, by people, of the kind that is to be judged; each gives one passage.
+            texts: at least 99, by people, of the kind that is to be judged; of each its beginning counts.
             source: what they are, for people who read the verdict.
             samples: texts that the model writes for comparison, by three settings in turn.
             trained: train a detector on half of the texts, at least 198 (the extra `detect`), instead of going by the
                 curvature; the model then writes one for each.
-            seed: of the passages' places and the samples.
+            seed: of the samples.
             progress: told how many texts of which sort have been read.
 
         Raises:
             DataError: too few texts.
             MissingExtraError: a detector is to be trained without scikit-learn.
         """
-        from gpt2.detect import passages, read
+        from gpt2.detect import beginnings_of, read
         from gpt2.detect.calibrating import Author, calibrate_model
 
         author = Author(
@@ -286,7 +286,7 @@ class LanguageModel:
             read=lambda ids: read(self.exact_backend(), self.tokenizer, ids),
             write=lambda prompts, **settings: [each.text for each in self.generate(prompts, **settings)],
         )
-        human = passages(texts, self.tokenizer, seed=seed)
+        human = beginnings_of(texts, self.tokenizer)
         if trained:
             from gpt2.detect.training import train_detector
 

@@ -179,6 +179,14 @@ def test_a_full_disk_is_said() -> None:
     assert done.returncode == frame.FAILED
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of its own")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_an_empty_one(closed: str) -> None:
+    command = f'"{sys.executable}" -m gpt2 tokenize {closed} {"" if closed == "<&-" else "word"}'
+    done = subprocess.run(["sh", "-c", command], env=ENVIRONMENT, capture_output=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_output_is_utf_8_on_any_locale() -> None:
     program = "from gpt2.cli import output; output.prepare_streams(); output.write('étoile 😀')"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}

@@ -31,7 +31,7 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option(
     "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
 )
-@option("--samples", type=click.IntRange(16), default=200, show_default=True, metavar="N",
+@option("--samples", type=click.IntRange(16), default=300, show_default=True, metavar="N",
         help="Texts that the model writes for --calibrate.")  # fmt: skip
 @option("--watermark", type=_A_FILE, metavar="KEYFILE",
         help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip

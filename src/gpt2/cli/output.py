@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -30,7 +31,13 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f" + "".join(map(chr, _BIDI)) + "]")
 
 
 def prepare_streams() -> None:
-    """Make the standard streams write UTF-8 on any locale; half a surrogate pair is written as its code."""
+    """Make the standard streams write UTF-8 on any locale; half a surrogate pair is written as its code.
+
+    One that was closed before Python began is as if it were empty, and takes all that is written.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # stays open, as they do
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

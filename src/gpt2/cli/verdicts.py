@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import reading
+from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.detect import Verdict
 
 log = logging.getLogger("gpt2")
 
-_FILE_NAME = re.compile(r"\S{1,250}\.(?:txt|md|text|jsonl?|html?|docx?|pdf)", re.IGNORECASE)
+_FILE_NAME = re.compile(
+    r"\S{1,250}\.(?:txt|md|text|jsonl?|html?|docx?|pdf)|[!-~]{0,125}[/\\][!-~]{0,125}", re.IGNORECASE
+)
 
 
 def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
@@ -33,6 +36,8 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
     if text and _FILE_NAME.fullmatch(text):
         raise click.UsageError(f"there is no file {text}, and a name by itself is too short to judge.")
     given = reading.read_text(text, errors=errors)
+    if given is not None and not given.strip():
+        raise GenerationError("There is nothing to judge: the text is empty. Give one of at least 25 tokens.")
     if given is None:
         raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
     yield None, given

@@ -1,6 +1,6 @@
 """Was this generated? Statistics of a text under a model, and what may honestly be concluded from them."""
 
-from gpt2.detect.calibrating import passages
+from gpt2.detect.calibrating import beginnings_of
 from gpt2.detect.calibration import CALIBRATION, Calibration
 from gpt2.detect.green import GreenMark, read_green
 from gpt2.detect.marked_parts import MarkedPart, Marks, read_marks
@@ -24,9 +24,9 @@ __all__ = [
     "Part",
     "Reading",
     "Verdict",
+    "beginnings_of",
     "judge",
     "normalise",
-    "passages",
     "read",
     "read_green",
     "read_key",

@@ -1,9 +1,7 @@
-"""Making a calibration: passages of human texts, and what the model writes after the beginnings of such."""
+"""Making a calibration: beginnings of human texts, and what the model writes after the beginnings of such."""
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Any, Protocol
 
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
@@ -13,7 +11,8 @@ from gpt2.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
 _AT_ONCE = 16
-_CHARACTERS = 1 << 20  # of a text: no passage needs more
+_SPARE = 40  # tokens: read again, a text may be of fewer than it was written in
+_CHARACTERS = 1 << 16  # of a text: its beginning has fewer
 SETTINGS = {
     "temperature 1": {"temperature": 1.0},
     "top-k 40": {"temperature": 1.0, "top_k": 40},
@@ -50,26 +49,26 @@ class Author:
     write: Write
 
     def own_texts(self, beginnings: Sequence[Sequence[int]], *, seed: int) -> Iterator[tuple[str, Reading]]:
-        """Setting and reading of a continuation of each beginning, the settings taking turns."""
-        prompts = iter([self.tokenizer.decode(ids) for ids in beginnings])
+        """Setting and reading of a continuation of each beginning, in their order, as many of every setting."""
+        prompts = [self.tokenizer.decode(ids) for ids in beginnings]
         length, blank = max(LENGTHS), self.tokenizer.encode(" ")
-        at_once = min(_AT_ONCE, -(-len(beginnings) // len(SETTINGS)))  # few texts are of every setting too
-        for n_batch, (setting, values) in enumerate(cycle(SETTINGS.items())):
-            batch = list(islice(prompts, at_once))
-            if not batch:
-                return
-            for text in self.write(batch, max_tokens=length, min_tokens=length, seed=seed + n_batch, **values):
-                yield setting, self.read(self.tokenizer.encode(text)[:length] or blank)
+        written = length + _SPARE
+        for start in range(0, len(prompts), _AT_ONCE * len(SETTINGS)):
+            some = prompts[start : start + _AT_ONCE * len(SETTINGS)]
+            share = -(-len(some) // len(SETTINGS))
+            for n, (setting, values) in enumerate(SETTINGS.items()):
+                batch = some[n * share : (n + 1) * share]
+                texts = self.write(batch, max_tokens=written, min_tokens=written, seed=seed + start + n, **values)
+                for text in texts if batch else ():
+                    yield setting, self.read(self.tokenizer.encode(text)[:length] or blank)
 
 
-def passages(texts: Iterable[str], tokenizer: Tokenizer, *, seed: int) -> Iterator[list[int]]:
-    """One passage of each text, from a place drawn evenly: texts of one author must not count twice."""
-    draw = random.Random(seed)
+def beginnings_of(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The beginning of each text that is long enough: what `judge` goes by, and no text counts twice."""
     for text in texts:
         ids = tokenizer.encode(normalise(text[:_CHARACTERS])[0].strip())
-        start = draw.randrange(max(1, len(ids) - max(LENGTHS) + 1))
         if len(ids) >= min(LENGTHS):
-            yield ids[start : start + max(LENGTHS)]
+            yield ids[: max(LENGTHS)]
 
 
 def calibrate_model(
@@ -84,7 +83,7 @@ def calibrate_model(
     """Make a calibration by the curvature.
 
     Args:
-        human: one passage of each human text, as `passages` gives them.
+        human: the beginning of each human text, as `beginnings_of` gives them.
         author: reads them, and writes.
         source: what the human texts are, for people.
         samples: how many texts the author writes, after the beginnings of the first of them.

@@ -27,6 +27,7 @@ LENGTHS = (25, 35, 50, 70, 100, 140, 200, 280, 400)
 CALIBRATION = "calibration.json"
 _KIND, _VERSION = "gpt2 detect calibration", 1
 _LEAST_TEXTS = 99  # with fewer, no p-value can be 1 %
+_UNFAMILIAR = 0.01  # of human texts of the calibration's kind are taken for another kind
 _LIMIT_BYTES = 64 << 20
 
 Doubles = NDArray[np.float64]
@@ -73,9 +74,9 @@ class Calibration:
         """The p-value of "this model wrote it": small where the score is below those of its own text in every way."""
         return max(_p_low(own[length], score) for own in self.generated.values())
 
-    def p_familiar(self, length: int, mean: float) -> float:
-        """The p-value of "text of this kind": small where the model is more surprised than by the human texts."""
-        return _p_low(self.familiar[length], mean)
+    def is_familiar(self, length: int, mean: float) -> bool:
+        """Whether it may be text of this kind; not, where the model is more surprised than by nearly all of it."""
+        return _p_low(self.familiar[length], mean) > _UNFAMILIAR
 
     def power(self, setting: str, length: int, false_positive_rate: float) -> float:
         """Which share of the model's own texts of this setting and length would be called generated."""

@@ -33,7 +33,7 @@ def train_detector(
     """Train a detector, and measure its scores on texts that it was not trained on.
 
     Args:
-        human: one passage of each human text, as `passages` gives them.
+        human: the beginning of each human text, as `beginnings_of` gives them.
         author: reads them, and continues the beginning of each.
         source: what the human texts are, for people.
         seed: of the samples and the lengths that texts are cut to.
@@ -51,9 +51,10 @@ def train_detector(
             f"Give at least {_LEAST_TEXTS}: one half trains it, the other measures its error rate."
         )
     of_humans: list[Reading] = []
-    for done, ids in enumerate(given, start=1):
-        of_humans.append(author.read(ids[PROMPT_TOKENS:]))
-        progress(done, "human texts")
+    for n, ids in enumerate(given):
+        trains = n % 2 == 0  # on what stands where the model's own stands; measured is a text as it will be judged
+        of_humans.append(author.read(ids[PROMPT_TOKENS:] if trains else ids))
+        progress(n + 1, "human texts")
     own: list[tuple[str, Reading]] = []
     for setting, reading in author.own_texts([ids[:PROMPT_TOKENS] for ids in given], seed=seed):
         own.append((setting, reading))

@@ -108,8 +108,11 @@ def judge(
     offsets = character_offsets(tokenizer, ids, text, [end for _, end in spans])
     readings = [read(ids[start:end]) for start, end in spans]
     compared = [_compare(reading, calibration, false_positive_rate, tokenizer) for reading in readings]
-    p_values = [each.p_human for each in compared if each.p_human is not None]
-    told = holm([1.0 if each.p_human is None else each.p_human for each in compared], false_positive_rate)
+    is_comparable = any(each.p_human is not None for each in compared)
+    of_parts, of_beginning = [_or_one(each) for each in compared], None
+    if is_comparable and len(ids) > longest:
+        of_beginning = _or_one(_compare(read(ids[:longest]), calibration, false_positive_rate, tokenizer))
+    told = holm(of_parts, false_positive_rate * (1 if of_beginning is None else 1 - _OF_BEGINNING))
     parts = tuple(
         Part(
             start=begin,
@@ -126,10 +129,7 @@ def judge(
             [0, *offsets[:-1]], offsets, readings, compared, told, strict=True
         )
     )
-    beginning = None
-    if p_values and len(ids) > longest:
-        beginning = _compare(read(ids[:longest]), calibration, false_positive_rate, tokenizer).p_human
-    p_value = _combined(p_values, beginning)
+    p_value = _combined(of_parts, of_beginning) if is_comparable else None
     lengths = calibration.least_lengths(false_positive_rate) if calibration else {}
     verdict, reason = _say(parts, compared, p_value, false_positive_rate, calibration, lengths, len(ids))
     return Verdict(
@@ -161,7 +161,7 @@ def _compare(reading: Reading, calibration: Calibration | None, rate: float, tok
     if length is None:
         return _Compared(length=0, why=f"{len(reading)} tokens are too few to tell: {min(calibration.human)} at least")
     first = reading.first(length)
-    if calibration.p_familiar(length, mean_logprob(first)) <= rate:
+    if not calibration.is_familiar(length, mean_logprob(first)):
         return _Compared(
             length=length,
             why="it is unlike the texts of the calibration: another language, source code, or another kind of text",
@@ -215,14 +215,17 @@ def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens
     return f"{why}; text drawn with {never} is told at no length" if never else why
 
 
-def _combined(of_parts: Sequence[float], of_beginning: float | None = None) -> float | None:
+def _or_one(compared: _Compared) -> float:
+    """What cannot be compared says nothing; it counts all the same, for what is left was chosen by the text itself."""
+    return 1.0 if compared.p_human is None else compared.p_human
+
+
+def _combined(of_parts: Sequence[float], of_beginning: float | None = None) -> float:
     """One p-value of several that may depend on each other in any way, by Bonferroni's inequality.
 
     A part may stand out among all the parts, or the beginning, where all tokens do a little. The beginning has the
     larger share of the errors allowed: few human texts bound how small its p-value can be.
     """
-    if not of_parts:
-        return None
     among_parts = len(of_parts) * min(of_parts)
     if of_beginning is None:
         return min(1.0, among_parts)
