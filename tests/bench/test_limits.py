@@ -35,9 +35,9 @@ def test_limits_follow_from_bytes_and_products(weights: Weights, monkeypatch: py
     found = limits(backend, WORKLOAD)
     read = backend.weights_bytes - 256 * 64 * 4
     assert read > 12 * 2 * 64 * 64 + 1000 * 64  # every weight, a byte each
-    assert found["decode"] == pytest.approx(1e9 / (read + 110 * 2 * 2 * 64 * 2))
-    assert found["batch"] == pytest.approx(4e9 / (read + 4 * 110 * 2 * 2 * 64 * 2))
-    assert found["decode_after_40"] == pytest.approx(1e9 / (read + 44 * 2 * 2 * 64 * 2))
+    assert found["decode"] == pytest.approx(1e9 / (read + 110 * 2 * 2 * (64 + 4 * 2)))
+    assert found["batch"] == pytest.approx(4e9 / (read + 4 * 110 * 2 * 2 * (64 + 4 * 2)))
+    assert found["decode_after_40"] == pytest.approx(1e9 / (read + 44 * 2 * 2 * (64 + 4 * 2)))
     assert found["prefill"] == pytest.approx(1e12 / (2 * (12 * 64 * 64 + 2 * 100 * 64)))
 
 

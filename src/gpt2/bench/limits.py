@@ -22,7 +22,8 @@ def limits(backend: Backend, workload: Workload) -> dict[str, float]:
     weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # of the positions a token reads one row
     read_rate = _read_rate(weights, backend.threads)
     product_rate = _product_rate(backend.level, backend.weights, backend.threads)
-    cached = 2 * config.n_layer * config.n_embd * {"fp32": 4, "bf16": 2}.get(backend.weights, 1)  # bytes of a position
+    numbers = {"fp32": 4 * config.n_embd, "bf16": 2 * config.n_embd}  # else int8 with a scale a head
+    cached = 2 * config.n_layer * numbers.get(backend.weights, config.n_embd + 4 * config.n_head)  # bytes of a position
 
     def decode(context: float, batch: int = 1) -> float:
         reading = (weights + batch * context * cached) / read_rate
