@@ -282,11 +282,22 @@ def test_steps_do_not_depend_on_the_clock(toy: SimpleNamespace):
 def test_many_texts_share_the_width_of_a_step(toy: SimpleNamespace):
     script = [0] * 300
     backend = toy.Backend(n_positions=256, script=script)
-    scheduler = Scheduler(backend, toy.Tokenizer(), max_slots=20, drafter=of_script(script))
+    scheduler = Scheduler(backend, toy.Tokenizer(), max_slots=7, drafter=of_script(script))
     for _ in range(20):
         scheduler.submit(Request(prompt=[0], sampling=Sampling(temperature=0, max_tokens=20)))
     toy.run(scheduler)
-    assert max(sum(len(work.tokens) for work in step) for step in backend.steps[1:]) <= 20 + 32
+    assert 7 < max(sum(len(work.tokens) for work in step) for step in backend.steps[1:]) <= 7 + 32
+
+
+def test_where_many_texts_decode_nothing_is_guessed(toy: SimpleNamespace):
+    script = [0] * 300
+    backend = toy.Backend(n_positions=256, script=script)
+    scheduler = Scheduler(backend, toy.Tokenizer(), max_slots=8, drafter=of_script(script))
+    for n in range(8):
+        scheduler.submit(Request(prompt=[0], sampling=Sampling(temperature=0, max_tokens=60 if n == 0 else 20)))
+    toy.run(scheduler)
+    assert {len(work.tokens) for step in backend.steps if len(step) == 8 for work in step} == {1}
+    assert max(len(work.tokens) for step in backend.steps if len(step) == 1 for work in step) > 1
 
 
 def test_the_pace_follows_what_was_right():

@@ -15,7 +15,8 @@ from gpt2.generation.sampler import Sampler
 from gpt2.generation.turns import Piece
 
 MOST_DRAFTED = 16  # tokens at once for one text
-_ROWS = 32  # of drafts in one step: with many texts at once the step is wide enough as it is
+_ROWS = 32  # of drafts in one step
+_MANY = 8  # texts at once: more rows cost what the steps they save are worth (measured on the native engine)
 
 log = logging.getLogger("gpt2")
 
@@ -119,7 +120,7 @@ class Speculation:
     def add_drafts(self, pieces: Sequence[Piece]) -> list[Piece]:
         """The pieces of a step, those that decode with a draft where one pays."""
         decoding = [piece for piece in pieces if piece.sample is not None and piece.is_decode]
-        if self._drafter is None or not decoding:
+        if self._drafter is None or not 0 < len(decoding) < _MANY:
             return list(pieces)
         # All texts guess alike, and a step of many rows has less to spare: one more row each is this share of it.
         n, row_cost = len(decoding), self._row_cost

@@ -34,8 +34,6 @@ from gpt2.generation.statistics import Counts, Statistics
 from gpt2.generation.turns import Piece, Turns
 from gpt2.tokenizer import Tokenizer
 
-_WIDE = 8  # pieces in a step: from here on more rows cost as much as the steps they save, measured on the native engine
-
 log = logging.getLogger("gpt2")
 
 
@@ -168,7 +166,7 @@ class Scheduler:
         events = self._expire(now) if now is not None else []
         events += self._admit()
         pieces = self._turns.take(self._running.values())
-        if self._speculation is not None and len(pieces) < _WIDE:
+        if self._speculation is not None:
             pieces = self._speculation.add_drafts(pieces)
         for piece, result in self._compute(pieces):
             if piece.job.id not in self._running:
