@@ -69,6 +69,7 @@ def ours(arguments: argparse.Namespace) -> Engine:
             f"schedule.batch_tokens={arguments.batch_tokens}",
             f"schedule.sequence=[[0.0, {SEQUENCE}]]",
             f"run.micro_batch_tokens={arguments.micro_batch_tokens}",
+            "schedule.warmup_fraction=0",  # few steps are taken, and all at the full rate
             f"run.device={arguments.device}",
             f"run.compile={str(arguments.compile).lower()}",
             *arguments.overrides,
@@ -81,8 +82,15 @@ def ours(arguments: argparse.Namespace) -> Engine:
     counts_V = sum(np.bincount(part, minlength=50257) for part in np.array_split(ids, 64))
     frequency_V = counts_V / ids.size
     learner = Learner(model.to(precision.device), config, precision, frequency_V)
+    n_done = 0
+
+    def step(x: Ids, y: Ids) -> float:
+        nonlocal n_done
+        n_done += 1
+        return learner.step(x, y, step=n_done, tokens=(n_done - 1) * arguments.batch_tokens).loss
+
     return Engine(
-        step=lambda x, y: learner.step(x, y, step=1, tokens=0).loss,
+        step=step,
         held_out=lambda x, y: learner.summed_loss(x, y) / x.size,
         rows=config.loss.rows or 50257,
     )
