@@ -211,8 +211,11 @@ def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens
     if not enough:
         soonest = min(told, key=lambda setting: told[setting])
         return f"at this rate its text ({soonest}) could be told from about {told[soonest]} tokens on"
-    why = f"long enough for text drawn with {' or '.join(enough)}, but it lies where human and generated text overlap"
-    return f"{why}; text drawn with {never} is told at no length" if never else why
+    drawn = " and with ".join(enough)
+    why = (
+        f"it lies where human and generated text overlap, though text drawn with {drawn} is mostly told at this length"
+    )
+    return f"{why}; what is drawn with {never} is told at no length" if never else why
 
 
 def _or_one(compared: _Compared) -> float:

@@ -16,7 +16,7 @@ from gpt2.generation.turns import Piece
 
 MOST_DRAFTED = 16  # tokens at once for one text
 _ROWS = 32  # of drafts in one step
-_MANY = 8  # texts at once: more rows cost what the steps they save are worth (measured on the native engine)
+_MANY = 8  # texts at once: drafts made eight stories a quarter slower (benchmarks/speculation.py, native engine)
 
 log = logging.getLogger("gpt2")
 
