@@ -61,6 +61,11 @@ class BoundedProtocol(H11Protocol):
             cast("dict[str, Any]", self.cycle.scope)["arrived"] = now
         self._watch()
 
+    def eof_received(self) -> None:
+        """The client sends no more, and the transport closes by itself: what is written is sent before."""
+        cast("Gathered", self.transport).flush()
+        super().eof_received()
+
     def on_response_complete(self) -> None:
         """A request was answered; the next may come, or has come already in part."""
         super().on_response_complete()
@@ -145,12 +150,12 @@ class Gathered:
         """Send it when this turn ends."""
         if data:
             if not self._waiting:
-                self._loop.call_soon(self._send)
+                self._loop.call_soon(self.flush)
             self._waiting.append(data)
 
     def close(self) -> None:
         """Close once everything is sent."""
-        self._send()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -158,7 +163,8 @@ class Gathered:
         self._waiting.clear()
         self._transport.abort()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send what was written so far."""
         if self._waiting:
             data, self._waiting = self._waiting, []
             self._transport.write(b"".join(data))
