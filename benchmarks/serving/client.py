@@ -64,12 +64,16 @@ class Reply:
             for line in lines:
                 if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
                     continue
-                chunk = json.loads(line[6:])
-                if "error" in chunk:
+                try:
+                    chunk = json.loads(line[6:])
+                    if "error" in chunk:
+                        return text, arrivals, False, n_tokens
+                    if chunk.get("usage"):
+                        n_tokens = chunk["usage"]["completion_tokens"]
+                    choices = chunk["choices"]
+                except (ValueError, KeyError):  # this reply is lost, not the figures of all
                     return text, arrivals, False, n_tokens
-                if chunk.get("usage"):
-                    n_tokens = chunk["usage"]["completion_tokens"]
-                for choice in chunk["choices"]:
+                for choice in choices:
                     complete |= choice.get("finish_reason") is not None
                     if choice.get("text"):
                         arrivals.append(moment)
