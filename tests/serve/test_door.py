@@ -99,7 +99,10 @@ def test_a_target_may_be_a_whole_address_whose_host_counts(tiny: Any) -> None:
         ("http://localhost", "localhost", b"200"),
         ("http://localhost?x=1", "localhost", b"200"),
         ("http://rebound.example/v1/models", "localhost", b"421"),
-        ("http:///v1/models", "localhost", b"421"),
+        ("http:///v1/models", "localhost", b"400"),
+        ("http://:80/v1/models", "localhost", b"400"),
+        ("http://localhost:x@rebound.example/v1/models", "localhost", b"400"),
+        ("http://[::1]:80/v1/models", "rebound.example", b"200"),
         ("ftp://localhost/v1/models", "localhost", b"404"),
         ("localhost:80", "localhost", b"404"),
         ("*", "localhost", b"404"),
@@ -107,6 +110,12 @@ def test_a_target_may_be_a_whole_address_whose_host_counts(tiny: Any) -> None:
         with tiny.connect() as connection:
             connection.sendall((lines % (target, host)).encode())
             assert connection.recv(100).split()[1] == status, target
+
+
+def test_an_address_without_a_host_is_refused_where_any_host_may_be_called(serve: Any) -> None:
+    running = serve(keys=Keys([KEY]))
+    for target, status in (("http:///health", 400), ("http://a@b/health", 400), ("http://any.example/health", 200)):
+        assert running.request("GET", target)[0] == status
 
 
 def test_pages_that_are_named_may(serve: Any) -> None:

@@ -144,8 +144,6 @@ class Door:
         assert scope["type"] == "http"
         began = scope.get("arrived", time.monotonic())
         headers = dict(scope["headers"])
-        if not scope["raw_path"].startswith(b"/"):
-            _read_absolute(scope, headers)
         call = Call(id=_request_id(headers))
         scope["call"], scope["app"] = call, self
         status = 0
@@ -174,6 +172,8 @@ class Door:
 
         try:
             try:
+                if not scope["raw_path"].startswith(b"/"):
+                    _read_absolute(scope, headers)
                 _check_head(scope, self._limits)
                 call.holder = self._admission.check(scope, headers)
                 if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
@@ -263,10 +263,20 @@ def _check_head(scope: Scope, limits: Limits) -> None:
 
 
 def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Take a target like `http://host/path` apart: its host is the one that counts (RFC 9112, 3.2.2)."""
+    """Take a target like `http://host/path` apart: its host is the one that counts (RFC 9112, 3.2.2).
+
+    Raises:
+        ApiError: it names no host, or a user before one (RFC 9110, 4.2.1 and 4.2.4).
+    """
     scheme, _, rest = scope["raw_path"].partition(b"://")
     if scheme.lower() in (b"http", b"https"):
         host, slash, path = rest.partition(b"/")
+        if b"@" in host or not _name(host.decode("latin-1")):
+            raise ApiError(
+                400,
+                f"The target of the request cannot be used: its host is {host[:100].decode('latin-1')!r}. "
+                f"Send a path, or http:// with a host and a path.",
+            )
         headers[b"host"] = host
         scope["raw_path"] = slash + path or b"/"
         scope["path"] = unquote(scope["raw_path"].decode("ascii"))
