@@ -101,6 +101,11 @@ def test_a_body_that_is_no_request(tiny: Any, body: bytes) -> None:
     assert status == 400 and answer["error"]["message"]
 
 
+def test_null_asks_for_nothing(tiny: Any) -> None:
+    status, headers, _ = tiny.request("POST", "/v1/completions", BASE | {"messages": None, "guided_json": None})
+    assert status == 200 and headers["x-ignored-fields"] == "guided_json, messages"
+
+
 def test_large_bodies_and_heads(serve: Any) -> None:
     running = serve(limits=Limits(body_bytes=1000, header_bytes=2048))
     status, _, answer = running.request("POST", "/v1/completions", {"prompt": "a" * 1000, "max_tokens": 1})

@@ -107,7 +107,9 @@ def _refuse_unsupported(asked: CompletionRequest) -> None:
         raise bad_request(
             "stream cannot be used with best_of: which are the best is known when all are done.", "best_of"
         )
-    for name in asked.ignored:
+    for name, value in sorted((asked.model_extra or {}).items()):
+        if value is None:  # as if it were not there
+            continue
         if name == "messages":
             raise bad_request(
                 "messages cannot be used: GPT-2 has no chat. Send the beginning of a text as prompt.", name
