@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from gpt2 import checkpoint, files
 from gpt2.errors import CheckpointError, ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
-from gpt2.train import Outcome, TrainConfig, pretrain, to_toml, weights
+from gpt2.train import Outcome, TrainConfig, callbacks, pretrain, to_toml, weights
 from gpt2.train import state as states
 from gpt2.train.callbacks import Validation
 from gpt2.train.loop import Run
@@ -365,6 +365,39 @@ def test_a_full_disk_at_the_end_is_an_error(make_config: Make, monkeypatch: pyte
     monkeypatch.setattr(weights, "write_arrays", save)
     with pytest.raises(TrainingError, match="cannot be saved: the disk is full"):
         pretrain(make_config())
+
+
+def test_a_full_disk_costs_the_journal_lines_and_not_the_run(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def append(path: Path, line: bytes) -> None:
+        if 4 <= json.loads(line)["step"] <= 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(path, line)
+
+    original = callbacks.append
+    monkeypatch.setattr(callbacks, "append", append)
+    config = make_config()
+    outcome = pretrain(config)
+    assert outcome.finished and outcome.checkpoint.name == "step-00000012"
+    assert [line["step"] for line in metrics(config) if "loss" in line] == [1, 2, 3, 9, 10, 11, 12]
+    assert caplog.text.count("metrics.jsonl misses lines from here on: the disk is full") == 1
+
+
+def test_a_line_of_the_journal_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="no limits of a file's size on this system")
+    path = tmp_path / "lines"
+    callbacks.append(path, b"first\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for room in (0, 3):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
+            with pytest.raises(OSError, match=r"too large|only a part"):
+                callbacks.append(path, b"second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    callbacks.append(path, b"third\n")
+    assert path.read_bytes() == b"first\nthird\n"
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:

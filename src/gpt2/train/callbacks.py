@@ -46,11 +46,33 @@ class Journal:
         kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
         files.write_text(path, "".join(f"{line}\n" for line in kept))
         self._path = path
+        self._has_warned = False
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one object."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n")
+        """Append one object. What cannot be written is left out, and that is told once: no run ends for a line."""
+        line = json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
+        try:
+            append(self._path, line.encode())
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("%s misses lines from here on: %s. The run goes on", self._path, _why(error))
+
+
+def append(path: Path, line: bytes) -> None:
+    """Add a line to a file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("ab", buffering=0) as file:
+        length = file.tell()
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, "only a part of the line could be written")
+        except OSError:
+            file.truncate(length)
+            raise
 
 
 class Metrics(Callback):
