@@ -13,7 +13,7 @@ from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError
 from gpt2.model import reference
-from gpt2.native.library import Library
+from gpt2.native.library import Engine, Library, Wanted
 
 FORMS = ("fp32", "bf16", "int8", "int4")
 # head widths 64, 16, 7 and 20; odd vocabularies; an MLP that is not four times the width; one head; one position
@@ -255,6 +255,48 @@ def test_memory_of_slots_grows_by_pages_and_forks_share_them() -> None:
     backend.truncate(slot, 64)
     backend.free(fork)
     assert backend.bytes() == page
+
+
+def test_pages_count_what_their_slab_takes() -> None:
+    """Pages of 1.59 large ones: five fill eight of 2 MB, and so many count for all of them."""
+    config = ModelConfig(n_layer=24, n_head=16, n_embd=1024, n_positions=1024, vocab_size=17, n_inner=1)
+    shape = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")}
+    library = Library.load()
+    engine = Engine(
+        library, shape={**shape, "n_inner": 1, "layer_norm_epsilon": 1e-5}, form="int8", level="portable", threads=1
+    )
+    slots = [engine.new_slot() for _ in range(3)]
+    engine.step([Wanted(slot=slots[0], tokens=np.zeros(1, np.int32))])
+    assert 3342336 < engine.slots_bytes() == -(-(16 << 20) // 5) < 1.03 * 3342336
+
+
+def test_slots_come_and_go_in_any_order() -> None:
+    """Slabs are given back when all their pages are spare; what the slots that stay hold is not touched."""
+    config = CONFIGS[0]
+    backend, random = fp32(weights(config)), np.random.default_rng(5)
+    kept, ids = backend.new(), tokens(config, 70)
+    backend.step([Work(slot=kept, tokens=ids[:-1])])
+    for _ in range(3):
+        others = [backend.new() for _ in range(60)]
+        backend.step([Work(slot=slot, tokens=[1, 2]) for slot in others])
+        for slot in random.permutation(others).tolist():
+            backend.free(slot)
+    [result] = backend.step([Work(slot=kept, tokens=ids[-1:], want=NEXT_LOGITS)])
+    [fresh] = backend.step([Work(slot=backend.new(), tokens=ids, want=NEXT_LOGITS)])
+    np.testing.assert_array_equal(result.logits_RV, fresh.logits_RV)
+
+
+@pytest.mark.parametrize("wrong", [{"n_layer": 0}, {"n_head": 0}, {"n_head": 3}, {"vocab_size": -1}])
+def test_a_shape_that_none_has_is_refused(wrong: dict[str, int]) -> None:
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 17, "n_inner": 8}
+    with pytest.raises(BackendError, match="shape"):
+        Engine(
+            Library.load(),
+            shape={**shape, "layer_norm_epsilon": 1e-5, **wrong},
+            form="int8",
+            level="portable",
+            threads=1,
+        )
 
 
 def test_two_engines_share_one_pool_and_close_twice() -> None:

@@ -61,6 +61,10 @@ bool fits_whole_sums(int32_t form, int32_t inputs) {
   return true;
 }
 
+bool is_shape(const gpt2_shape& s) {
+  return std::min({s.n_layer, s.n_head, s.n_embd, s.n_positions, s.vocab_size, s.n_inner}) >= 1 && s.n_embd % s.n_head == 0;
+}
+
 bool is_slot(const gpt2_engine* engine, int32_t slot) {
   if (engine->engine.slots().exists(slot)) return true;
   last_error = "no slot " + std::to_string(slot);
@@ -95,6 +99,7 @@ gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* 
     const bool int4_whole = form == GPT2_INT4_WHOLE;
     if (int4_whole) form = GPT2_INT4;
     if (!is_form(form) || threads < 1 || threads > 1024) return fail("no such form or number of threads");
+    if (!is_shape(*shape)) return fail("no GPT-2 has such a shape");
     if (!fits_whole_sums(form, std::max(shape->n_embd, shape->n_inner))) return fail("too wide for sums of this form in 32 bits");
     made = new gpt2_engine{Engine(*shape, static_cast<Form>(form), form == GPT2_INT4 && !int4_whole ? Form::int8 : static_cast<Form>(form), *kernels, threads)};
     return int32_t{0};

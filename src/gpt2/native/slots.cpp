@@ -1,7 +1,6 @@
 #include "slots.h"
 
 #include <algorithm>
-#include <unordered_map>
 #include <unordered_set>
 
 namespace gpt2 {
@@ -12,10 +11,23 @@ constexpr size_t kSlabBytes = 4 * kLargePage, kMostSlabPages = 16;
 
 size_t pages_for(int length) { return (static_cast<size_t>(length) + kPage - 1) / kPage; }
 
+size_t round_to_large(size_t bytes) { return (bytes + kLargePage - 1) / kLargePage * kLargePage; }
+
+// Whether so many bytes nearly fill large pages: what is left of the last is at most 3 in 100.
+bool fills_large(size_t bytes) { return 100 * (round_to_large(bytes) - bytes) <= 3 * bytes; }
+
+// The fewest pages that fill large ones; where none do, of about kSlabBytes.
+size_t choose_slab_pages(size_t page_bytes) {
+  for (size_t pages = 1; pages <= kMostSlabPages; ++pages) if (fills_large(pages * page_bytes)) return pages;
+  return std::clamp(kSlabBytes / page_bytes, size_t{1}, kMostSlabPages);
+}
+
 }  // namespace
 
 Slots::Slots(size_t page_bytes, int n_positions)
-    : page_bytes_(page_bytes), slab_pages_(std::clamp(kSlabBytes / page_bytes, size_t{1}, kMostSlabPages)), n_positions_(n_positions) {}
+    : page_bytes_(page_bytes), slab_pages_(choose_slab_pages(page_bytes)), slab_bytes_(slab_pages_ * page_bytes), n_positions_(n_positions) {
+  if (fills_large(slab_bytes_)) slab_bytes_ = round_to_large(slab_bytes_);
+}
 
 int Slots::add() {
   size_t number = 0;
@@ -67,37 +79,40 @@ void Slots::reserve(int number, int length) {
 int64_t Slots::bytes() const {
   std::unordered_set<const void*> seen;
   for (const Slot& slot : slots_) seen.insert(slot.addresses.begin(), slot.addresses.end());
-  return static_cast<int64_t>(seen.size() * page_bytes_);
+  return static_cast<int64_t>(seen.size() * ((slab_bytes_ + slab_pages_ - 1) / slab_pages_));
 }
 
 Slots::Page Slots::take_page() {
   if (spare_.empty()) make_slab();
   Page page = std::move(spare_.back());
   spare_.pop_back();
+  if (page->slab->spare_pages-- == slab_pages_) --spare_slabs_;
   return page;
 }
 
 void Slots::give_back(Page page) {
   if (page.use_count() > 1) return;   // a fork goes on with it
+  put_spare(std::move(page));
+  if (spare_slabs_ > 0 && spare_.size() >= kMostSpare + slab_pages_) drop_spare_slab();
+}
+
+void Slots::put_spare(Page page) {
+  if (++page->slab->spare_pages == slab_pages_) ++spare_slabs_;
   spare_.push_back(std::move(page));
-  if (spare_.size() > kMostSpare) drop_free_slabs();
 }
 
 void Slots::make_slab() {
-  const size_t bytes = slab_pages_ * page_bytes_;
-  const Slab slab = std::make_shared<Buffer<unsigned char>>(bytes < kLargePage ? bytes : static_cast<size_t>(round_up(static_cast<int64_t>(bytes), kLargePage)));
-  for (size_t i = slab_pages_; i-- > 0;) spare_.push_back(std::make_shared<Part>(Part{slab, slab->data() + i * page_bytes_}));
+  const auto slab = std::make_shared<Slab>();
+  slab->memory = Buffer<unsigned char>(slab_bytes_);
+  for (size_t i = slab_pages_; i-- > 0;) put_spare(std::make_shared<Part>(Part{slab, slab->memory.data() + i * page_bytes_}));
 }
 
-// Slabs of which no page is held, until no more pages than wanted are spare.
-void Slots::drop_free_slabs() {
-  std::unordered_map<const void*, size_t> free_pages;
-  for (const Page& page : spare_) ++free_pages[page->slab.get()];
-  for (const auto& [slab, pages] : free_pages) {
-    if (pages < slab_pages_ || spare_.size() < kMostSpare + slab_pages_) continue;
-    const auto is_of_it = [slab = slab](const Page& page) { return page->slab.get() == slab; };
-    spare_.erase(std::remove_if(spare_.begin(), spare_.end(), is_of_it), spare_.end());
-  }
+// Back to the system goes one slab of which no page is held.
+void Slots::drop_spare_slab() {
+  const auto is_whole = [&](const Page& page) { return page->slab->spare_pages == slab_pages_; };
+  const Slab* slab = (*std::find_if(spare_.begin(), spare_.end(), is_whole))->slab.get();
+  spare_.erase(std::remove_if(spare_.begin(), spare_.end(), [=](const Page& page) { return page->slab.get() == slab; }), spare_.end());
+  --spare_slabs_;
 }
 
 void Slots::cut(Slot& slot, size_t pages) {

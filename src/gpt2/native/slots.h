@@ -28,13 +28,16 @@ class Slots {
   void reserve(int slot, int length);
   unsigned char* const* pages(int slot) const { return slots_[static_cast<size_t>(slot)].addresses.data(); }
 
-  int64_t bytes() const;                   // of the pages that slots hold, shared ones once
+  int64_t bytes() const;                   // of the pages that slots hold, shared ones once; with their part of a slab's rest
 
  private:
   // Pages are parts of slabs, which fill large pages of memory: attention is bound by how fast it gets at them.
-  using Slab = std::shared_ptr<Buffer<unsigned char>>;
+  struct Slab {
+    Buffer<unsigned char> memory;
+    size_t spare_pages = 0;
+  };
   struct Part {
-    Slab slab;
+    std::shared_ptr<Slab> slab;
     unsigned char* data;
   };
   using Page = std::shared_ptr<Part>;
@@ -48,14 +51,16 @@ class Slots {
   Slot& at(int slot) { return slots_[static_cast<size_t>(slot)]; }
   Page take_page();
   void give_back(Page page);
+  void put_spare(Page page);
   void make_slab();
-  void drop_free_slabs();
+  void drop_spare_slab();
   void cut(Slot& slot, size_t pages);
 
-  size_t page_bytes_ = 0, slab_pages_ = 1;
+  size_t page_bytes_ = 0, slab_pages_ = 1, slab_bytes_ = 0;
   int n_positions_ = 0;
   std::vector<Slot> slots_;
   std::vector<Page> spare_;                // given back, for the next to need one
+  size_t spare_slabs_ = 0;                 // of which every page is spare
 };
 
 }  // namespace gpt2
