@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,27 @@ def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int 
     )
     told = [line for line in done.stderr.splitlines() if "Error" in line or "gpt2" in line]
     assert done.returncode == 0, "\n".join(told)
+
+
+def run_together(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    """Run two processes that wait for each other: when one fails the other is ended, and what both said is shown."""
+    said = [folder / f"said {rank}.txt" for rank in (0, 1)]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank, path in enumerate(said):
+            with path.open("wb") as file:
+                running.append(subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stderr=file))
+        latest = time.monotonic() + 300
+        while None in [process.poll() for process in running] and time.monotonic() < latest:
+            if any(process.returncode for process in running):
+                break
+            time.sleep(0.05)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    told = "\n".join(f"process {rank}:\n{path.read_text(encoding='utf-8')}" for rank, path in enumerate(said))
+    assert [process.returncode for process in running] == [0, 0], told
 
 
 def journal(config: TrainConfig) -> list[dict[str, Any]]:
@@ -133,6 +155,12 @@ def test_a_process_that_is_killed_is_started_again_from_the_last_checkpoint(make
     assert [line["step"] for line in journal(together) if "loss" in line] == list(range(1, 13))
 
 
+def test_when_one_of_two_fails_both_are_ended_and_heard(tmp_path: Path) -> None:
+    program = "import os, sys, time; sys.exit('the cause') if os.environ['RANK'] == '1' else time.sleep(200)"
+    with pytest.raises(AssertionError, match=r"process 1:\s+the cause"):
+        run_together([sys.executable, "-c", program], dict(os.environ), tmp_path)
+
+
 def test_a_batch_is_shared_without_a_rest() -> None:
     for world in (1, 2, 3, 5):
         for n_rows in (5, 6, 7, 64):
@@ -167,7 +195,7 @@ MISHAPS = """
 import errno, json, logging, os, signal, sys
 import torch.distributed as dist
 from gpt2.errors import TrainingError
-from gpt2.train import load_config, pretrain, weights
+from gpt2.train import callbacks, load_config, pretrain, weights
 from gpt2.train.callbacks import Validation
 
 rank = int(os.environ["RANK"])
@@ -175,7 +203,7 @@ told, seen = [], {}
 handler = logging.Handler()
 handler.emit = lambda record: told.append(record.getMessage())
 logging.getLogger("gpt2").addHandler(handler)
-write, after_step = weights.write_arrays, Validation.after_step
+write, append, after_step = weights.write_arrays, callbacks.append, Validation.after_step
 dist.init_process_group("gloo")
 
 
@@ -185,6 +213,10 @@ def full(only):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, arrays)
     return refuse
+
+
+def no_line(path, line):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def signalled(self, run, report):
@@ -202,12 +234,12 @@ if rank == 0:
     weights.write_arrays = full("step-00000006")
 seen["one save fails"] = train("filled")
 if rank == 0:
-    weights.write_arrays = full("step")
+    weights.write_arrays, callbacks.append = full("step"), no_line
 try:
     train("never saved")
 except TrainingError as error:
     seen["the last save fails"] = str(error)
-weights.write_arrays, Validation.after_step = write, signalled
+weights.write_arrays, callbacks.append, Validation.after_step = write, append, signalled
 seen["signalled"] = train("signalled")
 Validation.after_step = after_step
 seen["gone on with"] = train("signalled")
@@ -229,21 +261,13 @@ def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     place |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.toml"), str(tmp_path)]
-    running = [
-        subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    try:
-        said = [process.communicate(timeout=300)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    run_together(command, {**os.environ, **place}, tmp_path)
     first, second = (json.loads((tmp_path / f"seen {rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
     for seen in (first, second):
         assert seen["one save fails"] == [True, 12]
         assert seen["signalled"] == [False, 5]
         assert seen["gone on with"] == [True, 12]
+    assert any("metrics.jsonl misses lines from here on: the disk is full" in line for line in first["told"])
     assert any("step 6 was not saved: the disk is full" in line for line in first["told"])
     assert any("the first process could not save step 6" in line for line in second["told"])
     assert "step 12 cannot be saved: the disk is full" in first["the last save fails"]
