@@ -24,6 +24,7 @@ from gpt2.train import finetune as facade
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
 from gpt2.train.finetune import choose_config
+from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
@@ -79,8 +80,8 @@ def test_a_text_is_learned_and_the_folder_is_a_model(base: Path, data: Path, tmp
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
         assert AutoTokenizer.from_pretrained(tmp_path / "mine").vocab_size == N_VOCAB
     np.testing.assert_allclose(ours, theirs(torch.tensor([[1, 2, 3]])).logits[0].detach().numpy(), atol=1e-4)
-    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
-    assert f"{ended.loss:.3f}" in card and "stories.jsonl" in card
+    text_of_card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert f"{ended.loss:.3f}" in text_of_card and "stories.jsonl" in text_of_card
     page = (tmp_path / "mine" / "run" / "report.html").read_text(encoding="utf-8")
     assert "Loss over tokens" in page and "text 30" in page and "://" not in page
 
@@ -289,9 +290,31 @@ def test_it_ends_when_the_held_out_loss_turns_and_says_if_nothing_was_gained(
     ended = run(tmp_path / "good", data, tmp_path / "mine", settings, epochs=10)
     assert ended.turned and ended.steps - ended.best_step == 6 and not ended.gained
     assert "learning rate 3 is too high" in caplog.text and "Try --lr 0.75" in caplog.text
+    assert "or --lora" in caplog.text
     assert "no better than good does" in (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     again = run(tmp_path / "good", data, tmp_path / "mine", settings, epochs=10)
     assert again == ended  # what has ended stays so
+
+
+def ended_with(loss_before: float | None, loss: float | None) -> Finetuned:
+    return Finetuned(
+        finished=True, folder=Path("mine"), steps=9, best_step=9, loss_before=loss_before, loss=loss, turned=False
+    )
+
+
+def test_what_was_never_finite_has_gained_nothing(make_config: Make) -> None:
+    assert ended_with(2.0, 1.9).gained and ended_with(None, None).gained and ended_with(None, 1.9).gained
+    assert not ended_with(2.0, 2.0).gained and not ended_with(2.0, None).gained
+    held_out, whole = (
+        Prepared(
+            documents=3, tokens=900, wanted_tokens=900, validation_documents=1, validation_tokens=tokens, opening=""
+        )
+        for tokens in (99, 0)
+    )
+    never = card(base="base", config=make_config(), prepared=held_out, ended=ended_with(2.0, None), text="novel.txt")
+    assert "Nothing was held out" not in never and "no finite loss on the held-out text" in never
+    alone = card(base="base", config=make_config(), prepared=whole, ended=ended_with(None, None), text="novel.txt")
+    assert "Nothing was held out" in alone
 
 
 def test_the_recipe_follows_the_text() -> None:

@@ -82,7 +82,7 @@ def finetune(
     """Adapt a model to TEXT: a file (txt, csv, jsonl, parquet) or a folder of them.
 
     It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
-    Where nothing predicted it better than the model does already, it says so, and the exit code is 1.
+    Where nothing predicted it better than the model does already, it says so (with --json: `gained` is false).
     """
     try:
         from gpt2.train import LoraConfig
@@ -128,14 +128,13 @@ def finetune(
         trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
     )
     if as_json:
-        output.write_json(json.loads(json.dumps(dataclasses.asdict(ended), default=str)))
+        facts = {**dataclasses.asdict(ended), "gained": ended.gained}
+        output.write_json(json.loads(json.dumps(facts, default=str)))
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
         _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
         sys.exit(training.SAVED)
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
-    if not ended.gained:
-        _log.error("nothing was gained: %s is no better at this text than %s", out, model)
-        sys.exit(1)
-    _log.info("try it: gpt2 generate --model %s", out)
+    if ended.gained:
+        _log.info("try it: gpt2 generate --model %s", out)

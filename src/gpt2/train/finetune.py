@@ -65,8 +65,8 @@ class Finetuned:
 
     @property
     def gained(self) -> bool:
-        """Whether the held-out text is predicted better than before, as far as that was measured."""
-        return self.loss is None or self.loss_before is None or self.loss < self.loss_before
+        """Whether the held-out text is predicted better than before; True where that was not measured before."""
+        return self.loss_before is None or (self.loss is not None and self.loss < self.loss_before)
 
 
 def finetune(
@@ -144,16 +144,9 @@ def finetune(
             _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
             if report and outcome.step:
                 write_report(out / RUN)
+            if ended.finished and not ended.gained:
+                _log.warning("%s", _nothing_gained(ended, config, name))
         _together(processes)
-    if ended.finished and not ended.gained:
-        _log.warning(
-            "the held-out loss was %.4f before and never got lower (best %.4f): the learning rate %g is too high for "
-            "this text, or the text too small. Try --lr %.2g, or --lora",
-            ended.loss_before,
-            ended.loss,
-            config.optim.lr,
-            config.optim.lr / 4,
-        )
     return ended
 
 
@@ -247,6 +240,16 @@ def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
         loss_before=first_validation(out / RUN),
         loss=outcome.best_loss,
         turned=outcome.finished and outcome.tokens < config.schedule.tokens,
+    )
+
+
+def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
+    best = "was never finite" if ended.loss is None else f"never got lower (best {ended.loss:.4f})"
+    adapters = "" if config.lora.rank else ", or --lora"
+    return (
+        f"nothing was gained: {ended.folder} is no better at this text than {name}. The held-out loss was "
+        f"{ended.loss_before:.4f} before and {best}: the learning rate {config.optim.lr:g} is too high for this text, "
+        f"or the text too small. Try --lr {config.optim.lr / 4:.2g}{adapters}"
     )
 
 

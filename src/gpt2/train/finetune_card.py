@@ -25,6 +25,8 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
     library = "peft" if lora.rank else "transformers"
     named = markdown.line(base.replace("\\", "/").rpartition("/")[2])  # no folder of whoever made it
     held_out = "Nothing was held out, so what it learned was not measured."
+    if prepared.validation_tokens:
+        held_out = "How well it learned is not known: no finite loss on the held-out text was measured after it."
     if ended.loss is not None and ended.loss_before is not None:
         held_out = (
             f"On {prepared.validation_tokens:,} held-out tokens of the same text its loss is {ended.loss:.3f} nats a "
