@@ -77,7 +77,7 @@ class Scheduler:
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
         self._counts = Counts()
-        self._next_expiry = math.inf  # no request's time is over before
+        self._next_expiry = math.inf  # the earliest deadline; until then no request need be looked at
 
     @property
     def busy(self) -> bool:

@@ -43,7 +43,7 @@ class Engine:
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
-        self._unbegun: set[Ticket] = set()  # the event loop adds, the engine's thread takes away: each at one stroke
+        self._unbegun: set[Ticket] = set()  # both threads change it, one atomic call each
         self._open: set[Ticket] = set()  # of the event loop
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
@@ -94,12 +94,13 @@ class Engine:
                 code="queue_requests",
                 retry_after=1,
             )
-        n_waiting = sum(ticket.n_tokens for ticket in self.waiting)
-        if n_waiting + n_tokens > self._limits.queue_tokens:
+        tokens_waiting = sum(ticket.n_tokens for ticket in self.waiting)
+        if tokens_waiting + n_tokens > self._limits.queue_tokens:
             raise ApiError(
                 429,
-                f"The request cannot be queued: it may come to {n_tokens:,} tokens, those that wait for {self.name} to "
-                f"{n_waiting:,}, and the limit queue_tokens is {self._limits.queue_tokens:,}. Send it again later.",
+                f"The request cannot be queued: it may come to {n_tokens:,} tokens, those that wait for {self.name} "
+                f"to {tokens_waiting:,}, and the limit queue_tokens is {self._limits.queue_tokens:,}. "
+                "Send it again later.",
                 code="queue_tokens",
                 retry_after=1,
             )
@@ -219,8 +220,9 @@ class Engine:
         """Those that got a place in this step."""
         now = time.monotonic()
         for number in self._scheduler.running:
-            ticket, _ = self._tickets[number]
-            if ticket in self._unbegun:
+            found = self._tickets.get(number)
+            if found is not None and found[0] in self._unbegun:
+                ticket = found[0]
                 ticket.started = now
                 self._unbegun.discard(ticket)
 
@@ -271,4 +273,5 @@ class Engine:
             ticket.take([(0, Event(request=-1, finish_reason="error", error=fault))])
             self._open.discard(ticket)
             ticket.end()
+        self._unbegun.clear()
         self.on_death(error)
