@@ -1,7 +1,7 @@
 """The scheduler over each real backend: what it shares, guesses, cuts and mixes changes no text."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 from gpt2.generation import Event, ModelDrafter, NgramDrafter, Request, Sampling, Scheduler
+from gpt2.generation.drafting import Ask
 
 SHARED = "one two three, one two three, one two "
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=96, vocab_size=257)
@@ -84,6 +85,31 @@ def test_what_is_shared_or_guessed_changes_no_text(toy: SimpleNamespace, backend
         assert (counts.prefix_hits > 2) == ("prefix_bytes" in settings)
         assert (counts.accepted_tokens > 5) == ("drafter" in settings)
         assert backend.bytes() == held
+    smaller.close()
+
+
+def test_guesses_begin_when_few_texts_are_left(toy: SimpleNamespace, backend: Backend):
+    lengths = [4, 6, 8, 10, 12, 14, 16, 18, 20, 60, 60, 60]
+    asked = [
+        Request(prompt=f"{number} {SHARED}"[:30], sampling=Sampling(max_tokens=length, ignore_eot=True, temperature=0))
+        for number, length in enumerate(lengths)
+    ]
+    plain, _ = run(toy, backend, asked, max_slots=12)
+    smaller = backends.open(weights(replace(CONFIG, n_layer=1)), backend=backend.name, form=backend.weights, threads=1)
+    held, widths, first = smaller.bytes(), list[int](), dict[object, int]()
+
+    class Noting(ModelDrafter):
+        def draft(self, asks: Sequence[Ask]) -> list[list[int]]:
+            widths.append(len(asks))
+            for ask in asks:
+                first.setdefault(ask.text, len(ask.ids))
+            return super().draft(asks)
+
+    found, counts = run(toy, backend, asked, drafter=Noting(smaller, cost=0.1), max_slots=12)
+    assert [[e.token for e in mine] for mine in found] == [[e.token for e in mine] for mine in plain]
+    assert 1 < max(widths) < len(asked) and min(first.values()) > 30 + min(lengths)  # none while there were many
+    assert counts.accepted_tokens > 0
+    assert smaller.bytes() == held
     smaller.close()
 
 
