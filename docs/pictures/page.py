@@ -51,22 +51,22 @@ def main(url: str) -> None:
                 page.locator("#detect-run").click()
                 expect(page.locator("#detect-said .answer")).not_to_be_empty()
                 page.wait_for_timeout(300)
-                keep(page, "detect-light.png", colours=64)
+                keep(page, "detect-light.png")
             context.close()
         browser.close()
 
 
 def written(page: Page) -> str:
-    """What the model itself writes, by its default settings of the page."""
+    """What the model itself writes, its prompt included, by its default settings of the page."""
     body = {"prompt": "Once upon a time", "max_tokens": 330, "temperature": 0.8, "top_k": 40, "seed": 3}
-    return page.request.post("v1/completions", data=body).json()["choices"][0]["text"]
+    return f"{body['prompt']}{page.request.post('v1/completions', data=body).json()['choices'][0]['text']}"
 
 
-def keep(page: Page, name: str, *, colours: int = 256) -> None:
-    """A screenshot of few colours."""
+def keep(page: Page, name: str) -> None:
+    """A screenshot of 256 colours."""
     picture = FOLDER / name
     page.screenshot(path=picture)
-    Image.open(picture).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(picture, optimize=True)
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
