@@ -118,3 +118,20 @@ def test_what_is_wrong_is_said(
 ) -> None:
     assert frame.run(["train", *(str(tmp_path / "run") if a == "OUT" else a for a in arguments)]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_recipe_that_changed_is_refused_and_the_error_says_what_goes_on(
+    recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    given = ["--data", str(shards), "--out", str(out), "--threads", "1", "--set", "run.sample_every_steps=0"]
+    assert frame.run(["train", recipe, *given, "--steps", "1"]) == 0
+    Path(recipe).write_text(RECIPE.replace("batch_tokens = 128", "batch_tokens = 64"), encoding="utf-8")
+    capsys.readouterr()
+    assert frame.run(["train", recipe, *given]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "schedule.batch_tokens = 64: it began with 128" in said
+    command = said.split("`gpt2 ")[1].split("`")[0]
+    assert command == f"train {out / 'config.toml'} --out {out}"
+    assert frame.run([*command.split(), "--steps", "2"]) == 0
+    assert "going on from step 1" in capsys.readouterr().err

@@ -217,7 +217,10 @@ def test_a_run_may_be_made_longer(make_config: Make) -> None:
 
 def test_another_run_in_the_same_folder_is_refused(make_config: Make) -> None:
     pretrain(make_config())
-    with pytest.raises(ConfigError, match=r"cannot go on with optim\.lr = 0\.02: it began with 0\.01"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot go on with optim\.lr = 0\.02: it began with 0\.01.*`gpt2 train (\S+)/config\.toml --out \1`",
+    ):
         pretrain(make_config(optim={"lr": 0.02}))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import signal
 import threading
 import time
@@ -250,8 +251,16 @@ def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: 
             if before != value and key not in _FREE.get(section, set()):
                 raise ConfigError(
                     f"The run in {folder} cannot go on with {section}.{key} = {value!r}: it began with {before!r}. "
-                    f"Keep that, or choose a new folder."
+                    f"{_how_to_go_on(folder, asked)}, or choose a new folder."
                 )
+
+
+def _how_to_go_on(folder: Path, asked: Mapping[str, Any]) -> str:
+    """Advice for a recipe that is not what it was; the settings of a fine-tuning come from its text."""
+    if asked["start"]["model"]:
+        return "Keep that"
+    recipe = shlex.quote(str(folder / "config.toml"))
+    return f"Keep that (`gpt2 train {recipe} --out {shlex.quote(str(folder))}` goes on with all settings as they were)"
 
 
 def _flops_per_token(run: Run, progress: float) -> float:
