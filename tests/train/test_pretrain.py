@@ -27,6 +27,7 @@ from gpt2.train import Outcome, TrainConfig, callbacks, pretrain, to_toml, weigh
 from gpt2.train import state as states
 from gpt2.train.callbacks import Validation
 from gpt2.train.loop import Run
+from gpt2.train.scaling import LossScale
 from gpt2.train.step import Learner
 
 Make = Callable[..., TrainConfig]
@@ -416,7 +417,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: py
     assert "step-00000012 is broken (model.safetensors has another SHA-256" in caplog.text
 
 
-def rewrite(folder: Path, version: int, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite(folder: Path, version: int, change: Callable[[dict[str, Any]], object]) -> None:
     """Make a checkpoint one of another version of the state."""
     facts = files.read_json(folder / "training_state.json")
     change(facts)
@@ -425,24 +426,30 @@ def rewrite(folder: Path, version: int, change: Callable[[dict[str, Any]], None]
 
 
 def test_a_run_goes_on_from_a_state_of_the_version_before(make_config: Make, tmp_path: Path) -> None:
+    """Whose scale of the loss lay nowhere, in `progress` or beside it; and from one that did not say `fixed` yet."""
     whole = pretrain(elsewhere(make_config(), tmp_path / "whole"))
     half = make_config(run={"keep": 20})
     pretrain(half)
     run_folder = Path(half.run.folder)
     (run_folder / "latest").write_text("step-00000006\n", encoding="utf-8")
-
-    def without_scale(facts: dict[str, Any]) -> None:
-        del facts["loss_scale"]
-
-    def scale_in_progress(facts: dict[str, Any]) -> None:
-        facts["progress"] |= {"loss_scale": 1024.0, "loss_scale_steps": 7}
-
     saved = run_folder / "checkpoints" / "step-00000006"
     assert files.read_json(saved / "manifest.json")["version"] == 2
-    rewrite(saved, 1, without_scale)
-    assert states.load(saved).loss_scale.factor == 1.0
-    rewrite(saved, 1, scale_in_progress)
-    assert (states.load(saved).loss_scale.factor, states.load(saved).loss_scale.good_steps) == (1024.0, 7)
+    assert states.load(saved).loss_scale == LossScale()
+    in_use = LossScale(factor=1024.0, good_steps=7, fixed=False)
+    beside: list[tuple[int, dict[str, Any], LossScale]] = [
+        (2, {"factor": 1.0, "good_steps": 0}, LossScale()),
+        (2, {"factor": 1.0, "good_steps": 0, "fixed": False}, LossScale(fixed=False)),
+        (2, {"factor": 1024.0, "good_steps": 7}, in_use),
+        (1, {"factor": 1024.0, "good_steps": 7}, in_use),
+        (1, {"factor": 1.0, "good_steps": 0}, LossScale()),
+    ]
+    for version, scale, expected in beside:
+        rewrite(saved, version, lambda facts, scale=scale: facts.update(loss_scale=scale))
+        assert states.load(saved).loss_scale == expected
+    rewrite(saved, 1, lambda facts: facts.pop("loss_scale"))
+    assert states.load(saved).loss_scale == LossScale()
+    rewrite(saved, 1, lambda facts: facts["progress"].update(loss_scale=1024.0, loss_scale_steps=7))
+    assert states.load(saved).loss_scale == in_use
     resumed = pretrain(half)
     assert_equal_states(resumed.checkpoint, whole.checkpoint)
 

@@ -1,6 +1,8 @@
 """Training in float16: the same as without scaling where nothing overflows, and a skipped step where it does."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import TrainConfig, pretrain
 from gpt2.train import state as states
+from gpt2.train.feed import Feed
+from gpt2.train.loop import Run
 from gpt2.train.precision import choose_precision
 from gpt2.train.scaling import LossScale
 from gpt2.train.step import Learner
@@ -85,3 +89,16 @@ def test_a_run_goes_on_with_its_scale(make_config: Callable[..., TrainConfig]) -
         weights.append(dict(state.weights))
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_that_goes_on_in_float16_begins_with_the_first_scale(make_config: Callable[..., TrainConfig]) -> None:
+    """Saved in float32 its factor of 1 was never in use; a float16 run's that fell to 1 was."""
+    config = make_config(optim={"matrices": "adamw"}, loss={"rows": 0}, run={"dtype": "fp32"})
+    outcome = pretrain(config)
+    state = states.load(outcome.checkpoint)
+    run = Run(config, learner(make_config(optim={"matrices": "adamw"}, run={"dtype": "fp16"})), Feed(config), Path())
+    run.resume(state)
+    assert run.learner.loss_scale == LossScale.of_float16()
+    run.resume(dataclasses.replace(state, loss_scale=LossScale(factor=1.0, good_steps=0, fixed=False)))
+    assert run.learner.loss_scale.factor == 1.0

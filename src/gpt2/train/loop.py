@@ -119,9 +119,9 @@ class Run:
         states.restore(self.learner, state)
         torch.set_rng_state(state.rng)
         self.progress = state.progress
-        scale = self.learner.loss_scale
-        if not scale.fixed:
-            scale.factor, scale.good_steps = state.loss_scale.factor, state.loss_scale.good_steps
+        scale, saved = self.learner.loss_scale, state.loss_scale
+        if not scale.fixed and not saved.fixed:  # a run that was not in float16 till now begins with the first scale
+            scale.factor, scale.good_steps = saved.factor, saved.good_steps
 
     def _return_to_last_good(self) -> None:
         """Weights and optimizer as last saved; the data go on, so that the same batches do not come again."""

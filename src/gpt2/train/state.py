@@ -29,8 +29,8 @@ from gpt2.train.step import Learner
 _log = logging.getLogger("gpt2")
 _ARRAYS, _FACTS = "training_state.safetensors", "training_state.json"
 _RNG = "rng"
-_VERSION = 2  # of these two files; in version 1 the scale of the loss lay in `progress`, or nowhere
-_SCALE_OF_VERSION_1 = ("loss_scale", "loss_scale_steps")
+_VERSION = 2  # of these two files; in version 1 the scale of the loss lay beside `progress`, in it, or nowhere
+_NO_SCALE = {"factor": 1.0, "good_steps": 0}  # as a run in float32 or bfloat16 saved it before `fixed` was saved too
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class TrainState:
         rng: PyTorch's random state on the CPU, uint8. (Data order and sampled rows are functions of the seed and
             of the cursor or step, so they have no state.)
         progress: how far the run is.
-        loss_scale: what gradients are multiplied by, in float16.
+        loss_scale: what gradients are multiplied by, in float16; `fixed` where it was not in use.
         config: the resolved configuration, as a tree.
         tokenizer_hash: of the vocabulary that the data were written with.
     """
@@ -139,7 +139,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
                     **{name: getattr(progress, name) for name in Progress.__slots__ if name != "cursor"},
                     "cursor": progress.cursor.to_json(),
                 },
-                "loss_scale": {"factor": state.loss_scale.factor, "good_steps": state.loss_scale.good_steps},
+                "loss_scale": {name: getattr(state.loss_scale, name) for name in LossScale.__slots__},
                 "config": state.config,
                 "tokenizer_hash": state.tokenizer_hash,
             },
@@ -166,19 +166,24 @@ def load(folder: Path) -> TrainState:
     arrays = weight_files.read_arrays(folder / _ARRAYS)
     try:
         progress: dict[str, Any] = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
-        factor, good_steps = (progress.pop(name, None) for name in _SCALE_OF_VERSION_1)
-        scale = facts.get("loss_scale", {"factor": factor or 1.0, "good_steps": good_steps or 0})
+        scale = _scale_of_version_1(facts, progress) if version == 1 else facts["loss_scale"]
         return TrainState(
             weights=weight_files.read(folder),
             rng=arrays.pop(_RNG),
             optimizer=arrays,
             progress=Progress(**progress),
-            loss_scale=LossScale(**scale),
+            loss_scale=LossScale(**{"fixed": scale == _NO_SCALE, **scale}),
             config=facts["config"],
             tokenizer_hash=facts["tokenizer_hash"],
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read as a training checkpoint: {error!r} is amiss.") from error
+
+
+def _scale_of_version_1(facts: Mapping[str, Any], progress: dict[str, Any]) -> Mapping[str, Any]:
+    """The scale of the loss, wherever it was kept; what lay in `progress` is taken out of it."""
+    kept = {"factor": progress.pop("loss_scale", None), "good_steps": progress.pop("loss_scale_steps", None)}
+    return facts.get("loss_scale", {**_NO_SCALE, **{name: value for name, value in kept.items() if value is not None}})
 
 
 def latest(run_folder: Path) -> Path | None:
