@@ -24,7 +24,7 @@ from gpt2.train import finetune as facade
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
 from gpt2.train.finetune import choose_config
-from gpt2.train.finetune_card import card
+from gpt2.train.finetune_card import card, optimizer
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
@@ -315,6 +315,18 @@ def test_what_was_never_finite_has_gained_nothing(make_config: Make) -> None:
     assert "Nothing was held out" not in never and "no finite loss on the held-out text" in never
     alone = card(base="base", config=make_config(), prepared=whole, ended=ended_with(None, None), text="novel.txt")
     assert "Nothing was held out" in alone
+
+
+def test_the_optimizer_is_named_as_it_is(make_config: Make) -> None:
+    assert optimizer(make_config(optim={"matrices": "adamw"})).startswith("AdamW, peak learning rate 0.01, betas ")
+    muon = make_config(optim={"matrices": "muon", "muon_lr": 0.002})
+    named = "Muon for the matrices, peak learning rate 0.002, weight decay 0; AdamW, peak learning rate 0.01, "
+    assert optimizer(muon).startswith(named) and optimizer(muon).endswith(" for the rest")
+    prepared = Prepared(
+        documents=3, tokens=900, wanted_tokens=900, validation_documents=1, validation_tokens=99, opening=""
+    )
+    text = card(base="base", config=muon, prepared=prepared, ended=ended_with(2.0, 1.9), text="novel.txt")
+    assert f"| optimizer | {optimizer(muon)} |" in text
 
 
 def test_the_recipe_follows_the_text() -> None:

@@ -87,6 +87,7 @@ def finetune(
     try:
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
+        from gpt2.train.finetune_card import optimizer
     except ModuleNotFoundError as error:
         raise training.missing("Fine-tuning", error) from error
 
@@ -94,9 +95,8 @@ def finetune(
         _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
         length = config.schedule.sequence[-1][1]
         _log.info(
-            "AdamW, learning rate %g, %s tokens a step in sequences of %s, best kept by the held-out loss; "
-            "all settings are in %s",
-            config.optim.lr,
+            "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
+            optimizer(config),
             f"{config.schedule.batch_tokens:,}",
             f"{length:,}",
             Path(config.run.folder) / "config.toml",

@@ -1,7 +1,7 @@
 """Fine-tuning: a model and a user's own text in, a model that writes like it out. What `gpt2 finetune` calls.
 
-The recipe comes from the size of the text and of the model; AdamW: whether Muon does better over a few hundred steps
-from trained weights is open (docs/finetune.md). The folder that is made is the model; `run` inside it is the training.
+The recipe comes from the size of the text and of the model; AdamW, since what Muon gained in trials was little
+(docs/finetune.md). The folder that is made is the model; `run` inside it is the training.
 """
 
 import logging
@@ -245,11 +245,14 @@ def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
 
 def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
     best = "was never finite" if ended.loss is None else f"never got lower (best {ended.loss:.4f})"
-    adapters = "" if config.lora.rank else ", or --lora"
+    lower = f"--lr {config.optim.lr / 4:.2g}"
+    if config.optim.matrices == "muon":
+        lower += f" --set optim.muon_lr={config.optim.muon_lr / 4:.2g}"
+    adapters = "" if config.lora.rank or config.optim.matrices == "muon" else ", or --lora"
     return (
         f"nothing was gained: {ended.folder} is no better at this text than {name}. The held-out loss was "
         f"{ended.loss_before:.4f} before and {best}: the learning rate {config.optim.lr:g} is too high for this text, "
-        f"or the text too small. Try --lr {config.optim.lr / 4:.2g}{adapters}"
+        f"or the text too small. Try {lower}{adapters}"
     )
 
 

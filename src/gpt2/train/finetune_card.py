@@ -20,7 +20,7 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
         ended: how it went.
         text: the name of the file or folder.
     """
-    lora, optim, schedule = config.lora, config.optim, config.schedule
+    lora, schedule = config.lora, config.schedule
     kind = f"adapters of rank {lora.rank} (alpha {lora.alpha:g}) for" if lora.rank else "all weights of"
     library = "peft" if lora.rank else "transformers"
     named = markdown.line(base.replace("\\", "/").rpartition("/")[2])  # no folder of whoever made it
@@ -52,10 +52,24 @@ text it may repeat passages of it word for word. The licence of the base and the
 
 | training | |
 |---|---|
-| optimizer | AdamW, peak learning rate {optim.lr:g}, betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay \
-{optim.weight_decay:g} |
+| optimizer | {optimizer(config)} |
 | schedule | {schedule.tokens:,} tokens at most, {schedule.batch_tokens:,} a step, sequences of \
 {schedule.sequence[-1][1]:,} |
 | steps | {ended.steps:,} taken; the weights here are those after step {ended.best_step:,} |
 | seed | {config.run.seed} |
 """
+
+
+def optimizer(config: TrainConfig) -> str:
+    """What learned, and how fast at most."""
+    optim = config.optim
+    adamw = (
+        f"AdamW, peak learning rate {optim.lr:g}, betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay "
+        f"{optim.weight_decay:g}"
+    )
+    if optim.matrices != "muon":
+        return adamw
+    return (
+        f"Muon for the matrices, peak learning rate {optim.muon_lr:g}, weight decay {optim.muon_weight_decay:g}; "
+        f"{adamw} for the rest"
+    )
