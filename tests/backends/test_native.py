@@ -220,12 +220,28 @@ def test_weights_stored_as_int4_are_taken_as_they_are_the_head_too(level: str) -
     )
 
 
-@pytest.mark.parametrize("name", ["wte", "h.0.mlp.c_proj.w", "ln_f.b"])
-def test_damaged_weights_are_an_error_and_change_nothing(name: str) -> None:
+# of c_attn's bias: the first query, key and value
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("wte", 0),
+        ("h.0.attn.c_attn.w", 0),
+        ("h.0.attn.c_attn.b", 0),
+        ("h.0.attn.c_attn.b", 48),
+        ("h.1.attn.c_attn.b", 96),
+        ("h.0.mlp.c_proj.w", 0),
+        ("ln_f.b", 0),
+    ],
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_damaged_weights_are_an_error_and_change_nothing(
+    name: str, at: int, form: str, damage: float, level: str
+) -> None:
     config = CONFIGS[1]
     made = arrays(config)
-    made[name].reshape(-1)[0] = np.nan
-    backend = fp32(Weights.from_arrays(config, made))
+    made[name].reshape(-1)[at] = damage
+    backend = NativeBackend(Weights.from_arrays(config, made), form=form, threads=1)
     slot = backend.new()
     with pytest.raises(BackendError, match="damaged"):
         backend.step([Work(slot=slot, tokens=[0, 1], want=NEXT_LOGITS)])

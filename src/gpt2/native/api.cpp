@@ -205,7 +205,8 @@ int32_t gpt2_attend(const char* level, int32_t form, int32_t head_width, int32_t
     slots.reserve(slots.add(), positions);
     for (int first = 0; first < positions; first += kPage) {
       const int64_t at = static_cast<int64_t>(first) * head_width;
-      heads.store(slots.pages(0)[first / kPage], 0, 0, k + at, v + at, head_width, std::min(kPage, positions - first), 0);
+      const bool finite = heads.store(slots.pages(0)[first / kPage], 0, 0, k + at, v + at, head_width, std::min(kPage, positions - first), 0);
+      if (!finite) return fail("a key or value is not a finite number");
     }
     Heads::Scratch scratch = heads.scratch(positions);
     for (int row = 0; row < rows; row += kMaxAttendRows) {

@@ -58,14 +58,17 @@ void score_keys(const Attend& a, int row) {
   }
 }
 
-// exp(score - max) in place, zero past the last key; returns their sum. Calls see(s, e) with the 16 that begin at key s.
+// exp(score - max) in place, zero past the last key; returns their sum, NaN if a score is not finite. Calls see(s, e) with the 16 that begin at key s.
 template <class See>
 inline float exponentiate(float* scores, int keys, const See& see) {
   constexpr float lowest = -3.402823466e38f;
-  Lanes top = broadcast(lowest);
-  for (int s = 0; s < keys; s += kPanel) top = max(top, load_first(scores + s, keys - s, lowest));
+  Lanes top = broadcast(lowest), sum = broadcast(0.0f);
+  for (int s = 0; s < keys; s += kPanel) {
+    const Lanes score = load_first(scores + s, keys - s, lowest);
+    top = max(top, score);
+    sum = multiply_add(score, broadcast(0.0f), sum);   // exp would hide them
+  }
   const Lanes largest = broadcast(max_across(top));
-  Lanes sum = broadcast(0.0f);
   for (int s = 0; s < keys; s += kPanel) {
     store(scores + s, exponential(sub(load(scores + s), largest)));
     const Lanes e = load_first(scores + s, keys - s, 0.0f);
@@ -141,9 +144,11 @@ inline void convert(float* to, const Lanes& x) { store(to, x); }
 inline void convert(Half* to, const Lanes& x) { store(to, x); }
 
 // Keys turn from rows to columns: up to 16 positions at once, so that a line of a page is written while it is at hand.
+// False if a number is not finite: a half would hide it.
 template <class Stored>
-void store_positions(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
+bool store_positions(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
   const int width = padded_width(head_width);
+  Lanes spoiled = broadcast(0.0f);
   for (int first = 0; first < rows; first += kPanel) {
     const int count = rows - first < kPanel ? rows - first : kPanel;
     Stored* keys = reinterpret_cast<Stored*>(k_page) + key + first;
@@ -151,14 +156,18 @@ void store_positions(const float* k, const float* v, int64_t stride, int rows, i
     for (int d = 0; d < head_width; d += kPanel) {
       Stored buffer[kPanel][kPanel];
       for (int r = 0; r < count; ++r) {
-        convert(buffer[r], load_first(k + (first + r) * stride + d, head_width - d, 0.0f));
-        convert(values + r * width + d, load_first(v + (first + r) * stride + d, head_width - d, 0.0f));
+        const Lanes key_part = load_first(k + (first + r) * stride + d, head_width - d, 0.0f);
+        const Lanes value_part = load_first(v + (first + r) * stride + d, head_width - d, 0.0f);
+        convert(buffer[r], key_part);
+        convert(values + r * width + d, value_part);
+        spoiled = multiply_add(key_part, broadcast(0.0f), multiply_add(value_part, broadcast(0.0f), spoiled));
       }
       for (int i = 0; i < kPanel && d + i < head_width; ++i) {
         for (int r = 0; r < count; ++r) keys[(d + i) * kPage + r] = buffer[r][i];
       }
     }
   }
+  return sum_across(spoiled) == 0.0f;
 }
 
 }  // namespace

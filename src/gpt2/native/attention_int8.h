@@ -29,14 +29,14 @@ inline Lanes value_scales(const Attend& a, int s, int keys) {
   return load_first(reinterpret_cast<const float*>(scales) + s % kPage, keys - s, 0.0f);
 }
 
-// What the codes of one head's row are worth, and what its numbers are multiplied by to become codes.
+// What the codes of one head's row are worth, NaN if it is not finite; and what its numbers are multiplied by to become codes.
 inline float head_scale(const float* x, int head_width, float* inverse) {
-  Lanes largest = broadcast(0.0f);
-  for (int d = 0; d < head_width; d += kPanel) largest = max(largest, absolute(load_first(x + d, head_width - d, 0.0f)));
-  const float magnitude = max_across(largest);
+  Magnitude seen;
+  for (int d = 0; d < head_width; d += kPanel) seen.see(load_first(x + d, head_width - d, 0.0f));
+  const float magnitude = max_across(seen.largest);
   const bool zero = !(magnitude > kSmallestMagnitude);
   *inverse = zero ? 0.0f : 127.0f / magnitude;
-  return zero ? 0.0f : magnitude / 127.0f;
+  return (zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled);
 }
 
 // Codes of the 16 components from d on, zeros past the last; returns them as floats.
@@ -123,7 +123,7 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
   a.sums[r] = exponentiate(scores, keys, [&](int s, const Lanes& e) { top = max(top, mul(e, value_scales(a, s, keys))); });
   const float largest = max_across(top);
   const bool zero = !(largest > kSmallestMagnitude);
-  to.units[r] = zero ? 0.0f : largest / kLargestWeight / a.sums[r];
+  to.units[r] = (zero ? 0.0f : largest / kLargestWeight) / a.sums[r];
 
   const Lanes inverse = broadcast(zero ? 0.0f : kLargestWeight / largest);
   int8_t* upper = a.codes + r * a.code_stride;
@@ -131,7 +131,8 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
   Lanes uppers = broadcast(0.0f), lowers = broadcast(0.0f);
   int s = 0;
   for (; s < keys; s += kPanel) {
-    const Lanes share = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
+    const Lanes exact = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
+    const Lanes share = min(max(exact, broadcast(0.0f)), broadcast(kLargestWeight));   // of damaged weights it may be NaN
     const Lanes high = round_even(mul(share, broadcast(1.0f / 128.0f))), low = round_even(multiply_add(high, broadcast(-128.0f), share));
     store_codes(upper + s, high);
     store_codes(lower + s, low);
@@ -216,12 +217,14 @@ void attend_int8(const Attend& a) {
   for (int row = 0; row < a.rows; row += kRowsMix) mix_rows<kRowsMix>(a, w, row, a.rows - row);
 }
 
-void store_positions_int8(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
+// False if a number is not finite.
+bool store_positions_int8(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
   const int width = padded_width(head_width);
   int8_t* keys = reinterpret_cast<int8_t*>(k_page);
   int8_t* values = reinterpret_cast<int8_t*>(v_page);
   float* key_scales = reinterpret_cast<float*>(keys + key_bytes(head_width));
   float* value_scales = reinterpret_cast<float*>(values + value_bytes(head_width));
+  float spoiled = 0.0f;
   for (int r = 0; r < rows; ++r, ++key) {
     float inverse;
     int8_t codes[kPanel];
@@ -236,7 +239,9 @@ void store_positions_int8(const float* k, const float* v, int64_t stride, int ro
       int8_t* to = values + key / 4 * 4 * width + 4 * d + key % 4;
       for (int i = 0; i < kPanel; ++i) to[4 * i] = codes[i];
     }
+    spoiled += 0.0f * (key_scales[key] + value_scales[key]);
   }
+  return spoiled == 0.0f;
 }
 
 }  // namespace

@@ -360,7 +360,7 @@ void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int 
     const int key = row.position % kPage, rows = std::min(tile.row + tile.rows - r, kPage - key);
     unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
     const float* k = qkv_.row(r) + shape_.n_embd + head * head_width_;
-    heads_.store(page, layer, head, k, k + shape_.n_embd, qkv_.stride, rows, key);
+    if (!heads_.store(page, layer, head, k, k + shape_.n_embd, qkv_.stride, rows, key)) finite_.store(false);
     r += rows;
   }
 }

@@ -72,7 +72,7 @@ class Engine {
   // Why a step cannot be done with these slots, tokens and targets; null if it can.
   const char* refusal(const gpt2_work* work, int count) const;
 
-  // False if a logit was not a finite number. Throws std::bad_alloc before anything has changed.
+  // False if a logit, key or value was not a finite number. Throws std::bad_alloc before anything has changed.
   bool step(const gpt2_work* work, int count);
 
  private:

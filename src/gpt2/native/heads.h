@@ -35,9 +35,10 @@ class Heads {
   size_t page_bytes(int n_layer) const { return keys(n_layer, 0); }
   Scratch scratch(int n_positions) const;
 
-  // Writes keys and values of a head, [rows][stride], into a page from its position `key` on.
-  void store(unsigned char* page, int layer, int head, const float* k, const float* v, int64_t stride, int rows, int key) const {
-    store_(k, v, stride, rows, head_width_, key, page + keys(layer, head), page + values(layer, head));
+  // Writes keys and values of a head, [rows][stride], into a page from its position `key` on; false if a number
+  // is not finite.
+  bool store(unsigned char* page, int layer, int head, const float* k, const float* v, int64_t stride, int rows, int key) const {
+    return store_(k, v, stride, rows, head_width_, key, page + keys(layer, head), page + values(layer, head));
   }
   // Up to kMaxAttendRows rows. Afterwards the scratch's scores over sums[row] are what each row attends with.
   void attend(const Rows& rows, unsigned char* const* pages, int layer, int head, Scratch& scratch, float* sums) const;

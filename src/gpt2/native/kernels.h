@@ -117,7 +117,7 @@ struct Kernels {
 
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
-  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127.
+  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN.
   void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets);
 
   // To bfloat16, zero up to padded, an even number; null where bf16 matrices are applied to floats.
@@ -127,10 +127,10 @@ struct Kernels {
   void (*attend_fp16)(const Attend&);
   void (*attend_int8)(const Attend&);
 
-  // Writes keys and values of one head, [rows][stride], into a page from position `key` on.
-  void (*store_fp32)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
-  void (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
-  void (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  // Writes keys and values of one head, [rows][stride], into a page from position `key` on; false if a number is not finite.
+  bool (*store_fp32)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  bool (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  bool (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
   RowStatistics (*row_statistics)(const float* x, int count);
 

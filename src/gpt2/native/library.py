@@ -248,7 +248,7 @@ class Engine:
             return code
         if code == -3:
             raise BackendError(
-                "the logits are not finite numbers: the weights are damaged. Fetch or convert them anew."
+                "logits, keys or values are not finite numbers: the weights are damaged. Fetch or convert them anew."
             )
         raise BackendError(f"the native engine failed: {self._library.error()}.")
 

@@ -8,10 +8,15 @@
 namespace gpt2 {
 namespace {
 
-inline Lanes magnitudes(const float* panel_K16, int begin, int end) {
-  Lanes largest = broadcast(0.0f);
-  for (int k = begin; k < end; ++k) largest = max(largest, absolute(load(panel_K16 + k * kPanel)));
-  return largest;
+inline Magnitude magnitudes(const float* panel_K16, int begin, int end) {
+  Magnitude seen;
+  for (int k = begin; k < end; ++k) seen.see(load(panel_K16 + k * kPanel));
+  return seen;
+}
+
+// A scale for each output, zero where its weights are, NaN where one is not finite: then what it computes is NaN too.
+inline Lanes row_scales_of(const Magnitude& seen, const Lanes& scale) {
+  return add(where_less(broadcast(kSmallestMagnitude), seen.largest, scale, broadcast(0.0f)), seen.spoiled);
 }
 
 // numerator / x, and 0 where x is too small to divide by.
@@ -31,8 +36,9 @@ void pack_bf16(const float* panel_K16, int inputs, Bf16* out) {
 }
 
 void pack_int8(const float* panel_K16, int inputs, int padded, int8_t* out, float* row_scales) {
-  const Lanes largest = magnitudes(panel_K16, 0, inputs), inverse = safe_ratio(127.0f, largest);
-  store(row_scales, where_less(broadcast(kSmallestMagnitude), largest, div(largest, broadcast(127.0f)), broadcast(0.0f)));
+  const Magnitude seen = magnitudes(panel_K16, 0, inputs);
+  const Lanes inverse = safe_ratio(127.0f, seen.largest);
+  store(row_scales, row_scales_of(seen, div(seen.largest, broadcast(127.0f))));
   for (int k = 0; k < padded; ++k) {
     float codes[kPanel] = {};
     if (k < inputs) store(codes, clamp_round(mul(load(panel_K16 + k * kPanel), inverse), -127.0f, 127.0f));
@@ -58,15 +64,14 @@ inline Lanes group_error(const float* group_K16, int inputs, const Lanes& scale,
 
 void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uint8_t* group_scales, float* row_scales) {
   // The largest group scale a row can want is its largest weight at code 6.5: that becomes 127.
-  const Lanes largest = magnitudes(panel_K16, 0, inputs);
-  const Lanes row_scale = div(div(largest, broadcast(kLargestCodes[0])), broadcast(127.0f));
-  store(row_scales, where_less(broadcast(kSmallestMagnitude), largest, row_scale, broadcast(0.0f)));
+  const Magnitude seen = magnitudes(panel_K16, 0, inputs);
+  store(row_scales, row_scales_of(seen, div(div(seen.largest, broadcast(kLargestCodes[0])), broadcast(127.0f))));
   const Lanes row_inverse = safe_ratio(1.0f, load(row_scales));
 
   for (int begin = 0; begin < padded; begin += kGroup) {
     const float* group_K16 = panel_K16 + begin * kPanel;
     const int count = inputs - begin < kGroup ? inputs - begin : kGroup;
-    const Lanes group_largest = mul(magnitudes(panel_K16, begin, begin + count), row_inverse);
+    const Lanes group_largest = mul(magnitudes(panel_K16, begin, begin + count).largest, row_inverse);
     Lanes best = broadcast(1.0f), best_inverse = broadcast(0.0f), least = broadcast(3.402823466e38f);
     for (const float code : kLargestCodes) {
       const Lanes scale = clamp_round(div(group_largest, broadcast(code)), 1.0f, 127.0f);

@@ -70,18 +70,29 @@ void layer_norm(const float* x, const float* gain, const float* bias, int width,
   }
 }
 
+// The largest magnitude of numbers, and 0 or, where one of them is not finite, NaN: a maximum may lose a NaN.
+struct Magnitude {
+  Lanes largest = broadcast(0.0f), spoiled = broadcast(0.0f);
+
+  void see(const Lanes& x) {
+    largest = max(largest, absolute(x));
+    spoiled = multiply_add(x, broadcast(0.0f), spoiled);
+  }
+};
+
 // The largest magnitude below which a row counts as all zeros: 127 / magnitude must stay finite.
 constexpr float kSmallestMagnitude = 1e-30f;
 
 // Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127). Sums of codes are
-// whole numbers below 2^24 (131,072 * 127), so they are exact in floats.
+// whole numbers below 2^24 (131,072 * 127), so they are exact in floats. The scale of a row that is not finite is NaN,
+// and so is what a matrix makes of it.
 void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
-  Lanes largest = broadcast(0.0f);
-  for (int k = 0; k < width; k += kPanel) largest = max(largest, absolute(load_first(x + k, width - k, 0.0f)));
-  const float magnitude = max_across(largest);
+  Magnitude seen;
+  for (int k = 0; k < width; k += kPanel) seen.see(load_first(x + k, width - k, 0.0f));
+  const float magnitude = max_across(seen.largest);
   const bool zero = !(magnitude > kSmallestMagnitude);
   const Lanes inverse = broadcast(zero ? 0.0f : 127.0f / magnitude);
-  *scale = zero ? 0.0f : magnitude / 127.0f;
+  *scale = (zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled);
 
   const auto quantise = [&](int k) {
     const Lanes exact = mul(load_first(x + k, width - k > 0 ? width - k : 0, 0.0f), inverse);
