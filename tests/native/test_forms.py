@@ -127,6 +127,10 @@ def test_int4_fits_better_than_by_the_largest_weight() -> None:
     assert fitted_error < 0.95 * plain_error
 
 
+# Of a weight whose largest is 127 * 128: what exp rounds otherwise may move one by a step; 1 % for other roundings.
+ONE_STEP = 1.01 / (127 * 128)
+
+
 @pytest.mark.parametrize(
     ("width", "positions", "rows"), [(64, 300, 300), (64, 64, 1), (20, 130, 17), (7, 67, 5), (1, 1, 1)]
 )
@@ -141,8 +145,7 @@ def test_attention_in_int8_equals_its_definition(
     v_SD[-1] = 0
     got_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD)
     exact_RD = forms.attend(q_RD, k_SD, v_SD)
-    # what exp rounds otherwise may move a weight by one of 16,256 steps, and no more
-    np.testing.assert_allclose(got_RD, exact_RD, rtol=0, atol=1e-5 * np.abs(v_SD).max())
+    np.testing.assert_allclose(got_RD, exact_RD, rtol=0, atol=ONE_STEP * np.abs(v_SD).max())
     np.testing.assert_array_equal(got_RD, attend(library, level=level, form="int4", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD))
     for row in range(0, rows, 41):  # alone
         alone_D = attend(
@@ -154,6 +157,34 @@ def test_attention_in_int8_equals_its_definition(
             v_SD=v_SD[: positions - rows + row + 1],
         )[0]
         np.testing.assert_array_equal(alone_D, got_RD[row])
+
+
+@pytest.mark.parametrize("width", [80, 128])
+def test_the_largest_sums_of_attention_are_exact(library: Library, level: str, width: int) -> None:
+    """Codes of 127 and -127 alone, and 1,024 positions that weigh the same."""
+    sign_D = np.where(np.arange(width) % 3 == 0, -1, 1).astype(np.float32)
+    ones_SD = np.ones((1024, width), np.float32)
+    for q_D in (sign_D, ones_SD[0]):
+        out_RD = attend(library, level=level, form="int8", q_RD=q_D[None], k_SD=ones_SD * q_D, v_SD=ones_SD * sign_D)
+        np.testing.assert_allclose(out_RD, sign_D[None], rtol=0, atol=ONE_STEP)
+    random_SD = np.where(np.random.default_rng(3).random((1024, width)) < 0.5, -1, 1).astype(np.float32)
+    q_RD = random_SD[-3:]
+    got_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=random_SD, v_SD=random_SD)
+    np.testing.assert_allclose(got_RD, forms.attend(q_RD, random_SD, random_SD), rtol=0, atol=ONE_STEP)
+
+
+def test_attention_refuses_what_does_not_fit(library: Library, level: str) -> None:
+    def see(form: str, k_SD: np.ndarray, v_SD: np.ndarray) -> np.ndarray:
+        return attend(library, level=level, form=form, q_RD=np.ones((1, 1), np.float32), k_SD=k_SD, v_SD=v_SD)
+
+    long_SD = np.ones((131073, 1), np.float32)
+    for form in ("int8", "int4"):
+        with pytest.raises(BackendError, match="32 bits"):
+            see(form, long_SD, long_SD)
+        np.testing.assert_allclose(see(form, long_SD[1:], long_SD[1:]), 1, rtol=1e-4)
+    for k_SD, v_SD in ((long_SD[:4], long_SD[:3]), (long_SD[:4], np.ones((4, 2), np.float32))):
+        with pytest.raises(BackendError, match="positions"):
+            see("fp32", k_SD, v_SD)
 
 
 def test_a_long_tail_of_small_weights_is_not_lost(library: Library, level: str) -> None:

@@ -61,6 +61,9 @@ bool fits_whole_sums(int32_t form, int32_t inputs) {
   return true;
 }
 
+// Attention in the integer forms sums weights of 127 times codes of 127 over the positions.
+bool fits_positions(int32_t form, int32_t positions) { return (form != GPT2_INT8 && form != GPT2_INT4) || positions <= 131072; }
+
 bool is_shape(const gpt2_shape& s) {
   return std::min({s.n_layer, s.n_head, s.n_embd, s.n_positions, s.vocab_size, s.n_inner}) >= 1 && s.n_embd % s.n_head == 0;
 }
@@ -101,6 +104,7 @@ gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* 
     if (!is_form(form) || threads < 1 || threads > 1024) return fail("no such form or number of threads");
     if (!is_shape(*shape)) return fail("no GPT-2 has such a shape");
     if (!fits_whole_sums(form, std::max(shape->n_embd, shape->n_inner))) return fail("too wide for sums of this form in 32 bits");
+    if (!fits_positions(form, shape->n_positions)) return fail("more positions than sums of this form hold in 32 bits");
     made = new gpt2_engine{Engine(*shape, static_cast<Form>(form), form == GPT2_INT4 && !int4_whole ? Form::int8 : static_cast<Form>(form), *kernels, threads)};
     return int32_t{0};
   });
@@ -200,6 +204,7 @@ int32_t gpt2_attend(const char* level, int32_t form, int32_t head_width, int32_t
     const Kernels* kernels = level_called(level);
     if (!kernels) return int32_t{GPT2_FAILED};
     if (!is_form(form) || head_width < 1 || rows < 1 || rows > positions) return fail("no such form, or more rows than positions");
+    if (!fits_positions(form, positions)) return fail("more positions than sums of this form hold in 32 bits");
     const Heads heads(*kernels, static_cast<Form>(form), 1, head_width);
     Slots slots(heads.page_bytes(1), positions);
     slots.reserve(slots.add(), positions);

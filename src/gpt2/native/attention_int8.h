@@ -166,7 +166,7 @@ inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
     for (int s = 0; s < keys; s += 4) {
       Codes value[B];
       GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load_weights(values + s * width + 4 * (d + b * kPanel));
-      if constexpr (R == 1) if (d == 0) prefetch_bytes(next_keys + s * width, 4 * width);
+      if constexpr (R == 1) if (d == 0 && keys == kPage) prefetch_bytes(next_keys + s * width, 4 * width);
       GPT2_UNROLL for (int r = 0; r < R; ++r) {
         const int8_t* four = codes + r * a.code_stride + s;
         const Quad high = broadcast_quad(four), low = broadcast_quad(four + a.code_stride / 2);
@@ -175,6 +175,9 @@ inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
           lower[r][b] = dot4(lower[r][b], value[b], low);
         }
       }
+    }
+    if constexpr (R == 1) {   // a page that is not full has as many rows of keys, but shorter ones
+      for (int c = 0; d == 0 && keys < kPage && c < a.head_width; c += 4) prefetch_bytes(next_keys + c * kPage, 4 * keys);
     }
   }
   GPT2_UNROLL for (int r = 0; r < R; ++r) {

@@ -66,7 +66,7 @@ Activations Quantised::of(const float* values, int64_t stride) const {
 }
 
 Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads)
-    : shape_(shape), form_(form), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
+    : shape_(shape), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
       head_width_(shape.n_embd / shape.n_head) {
   const int D = shape.n_embd, F = shape.n_inner;
   const auto floats = [](int64_t count) { return Buffer<float>(static_cast<size_t>(count)); };

@@ -105,7 +105,6 @@ class Engine {
   void keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total);
 
   gpt2_shape shape_;
-  Form form_;
   const Kernels& kernels_;
   std::shared_ptr<Pool> pool_;
   int threads_;

@@ -1,4 +1,7 @@
-"""What integer activations and products mean, in plain NumPy: the definition that the kernels equal exactly.
+"""What integer activations and products mean, in plain NumPy: the definition of what the kernels compute.
+
+Matrices equal it exactly. Attention has exponentials between, which each level and NumPy round in their own way, and a
+float sum of them: an output is within one step of a weight, 1.01 / (127 * 128) of the largest value's magnitude.
 
 How weights become int4 is in `checkpoint/int4.py`. Axes: I inputs and O outputs of a matrix, G groups of 32 inputs,
 N rows of activations; D width of a head, S positions of a text, R the last of them. All floats are float32, and every

@@ -286,9 +286,18 @@ class Matrix:
 
 
 def attend(library: Library, *, level: str, form: str, q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
-    """Attention of a single head, to look at it by itself: the last R of S positions, [R, D]."""
+    """Attention of a single head, to look at it by itself: the last R of S positions, [R, D].
+
+    Raises:
+        BackendError: keys and values are not [S, D], or there are fewer than rows or more than the form sums.
+    """
     q_RD, k_SD, v_SD = (np.ascontiguousarray(x, np.float32) for x in (q_RD, k_SD, v_SD))
     (R, D), S = q_RD.shape, len(k_SD)
+    if k_SD.shape != (S, D) or v_SD.shape != (S, D):
+        raise BackendError(
+            f"queries of {D} numbers cannot attend to keys {k_SD.shape} and values {v_SD.shape}. "
+            f"Give both as [positions, {D}]."
+        )
     out_RD = np.empty((R, D), np.float32)
     arrays = (x.ctypes.data for x in (q_RD, k_SD, v_SD, out_RD))
     if library.calls.gpt2_attend(level.encode(), FORMS.index(form), D, S, R, *arrays):
