@@ -2,6 +2,7 @@
 // emulated. Integer forms must give the same bytes, float forms the same numbers to rounding; and within a level a
 // sequence the same bytes whole and token by token. Prints what it checked; ends with 1 at the first difference.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "gpt2_native.h"
@@ -66,6 +68,29 @@ void check_matrix(const std::string& level, int form, int inputs, int outputs, i
   for (size_t i = 0; i < results[0].size(); ++i) {
     const float slack = form >= GPT2_INT8 ? 0.0f : 1e-5f * std::sqrt(static_cast<float>(inputs)) * 10;
     require(std::fabs(results[0][i] - results[1][i]) <= slack, level + " in form " + std::to_string(form));
+  }
+}
+
+// Attention over whole numbers: exponentials round otherwise from level to level, which may move a weight by one step of
+// 127 * 128 (1 in 100 for other roundings). Alone a row has the same bits.
+void check_attention(const std::string& level, int width, int positions, int rows) {
+  const auto numbers = [=](int count) { return draw(static_cast<size_t>(count) * width, 1.0f); };
+  const Floats q = numbers(rows), k = numbers(positions), v = numbers(positions);
+  Floats results[2], alone(static_cast<size_t>(width));
+  const char* names[] = {"portable", level.c_str()};
+  for (int i = 0; i < 2; ++i) {
+    results[i].resize(q.size());
+    require(gpt2_attend(names[i], GPT2_INT8, width, positions, rows, q.data(), k.data(), v.data(), results[i].data()) == 0, "attending");
+  }
+  float largest = 0;
+  for (const float x : v) largest = std::max(largest, std::fabs(x));
+  for (size_t i = 0; i < q.size(); ++i) {
+    require(std::fabs(results[0][i] - results[1][i]) <= largest * 1.01f / (127 * 128), level + " in attention");
+  }
+  for (int row = 0; row < rows; row += 5) {
+    const float* own = q.data() + static_cast<size_t>(row) * width;
+    require(gpt2_attend(names[1], GPT2_INT8, width, positions - rows + row + 1, 1, own, k.data(), v.data(), alone.data()) == 0, "attending");
+    require(std::equal(alone.begin(), alone.end(), results[1].begin() + static_cast<std::ptrdiff_t>(row) * width), level + ": a row alone in attention");
   }
 }
 
@@ -131,6 +156,9 @@ int main() {
   if (*gpt2_last_error()) std::printf("%s\n", gpt2_last_error());
   const Weights weights = draw_weights();
   for (std::string level; std::getline(names, level, ',');) {
+    for (const auto& [width, positions, rows] : {std::tuple{64, 300, 23}, {64, 64, 1}, {80, 130, 17}, {20, 67, 8}, {7, 67, 5}, {1, 1, 1}}) {
+      check_attention(level, width, positions, rows);
+    }
     for (int form = GPT2_FP32; form <= GPT2_INT4; ++form) {
       for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 17, 47}) {
         for (const auto& [inputs, outputs] : {std::pair{64, 48}, {35, 7}, {131, 100}}) check_matrix(level, form, inputs, outputs, rows);
