@@ -63,10 +63,15 @@ def written(page: Page) -> str:
 
 
 def keep(page: Page, name: str) -> None:
-    """A screenshot of 256 colours."""
+    """A screenshot of few colours, small things' own among them."""
     picture = FOLDER / name
     page.screenshot(path=picture)
-    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+    few = (
+        Image.open(picture)
+        .convert("RGB")
+        .quantize(128, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    )
+    few.save(picture, optimize=True)
 
 
 if __name__ == "__main__":
