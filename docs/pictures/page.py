@@ -66,11 +66,7 @@ def keep(page: Page, name: str) -> None:
     """A screenshot of few colours, small things' own among them."""
     picture = FOLDER / name
     page.screenshot(path=picture)
-    few = (
-        Image.open(picture)
-        .convert("RGB")
-        .quantize(128, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    )
+    few = Image.open(picture).convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
     few.save(picture, optimize=True)
 
 
