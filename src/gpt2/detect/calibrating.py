@@ -58,8 +58,10 @@ class Author:
             share = -(-len(some) // len(SETTINGS))
             for n, (setting, values) in enumerate(SETTINGS.items()):
                 batch = some[n * share : (n + 1) * share]
+                if not batch:  # four are two, two and none
+                    continue
                 texts = self.write(batch, max_tokens=written, min_tokens=written, seed=seed + start + n, **values)
-                for text in texts if batch else ():
+                for text in texts:
                     yield setting, self.read(self.tokenizer.encode(text)[:length] or blank)
 
 
