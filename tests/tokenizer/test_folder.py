@@ -84,6 +84,19 @@ def test_what_is_saved_is_read_again(folder: Path, names: tuple[str, ...]) -> No
     assert found.eot == 262
 
 
+def test_a_whole_file_of_an_old_library_names_no_type(folder: Path) -> None:
+    """The published models' own tokenizer.json is such a one."""
+    only(folder, "tokenizer.json")
+    whole = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    del whole["model"]["type"]
+    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert Tokenizer.from_folder(folder).hash == small().hash
+    del whole["model"]["merges"]  # then it may be anything
+    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="describes no model"):
+        Tokenizer.from_folder(folder)
+
+
 def test_special_tokens_may_come_first(folder: Path) -> None:
     """As the tokenizers library numbers them when it learns: special tokens, bytes, merges."""
     ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))

@@ -74,7 +74,7 @@ def _read_pair(ids_path: Path, merges_path: Path) -> Vocabulary:
     added = _ids_in(files.read_json(added_path), added_path) if added_path.is_file() else {}
     if tuple(hashlib.sha256(content).hexdigest() for content in contents) == _PUBLISHED_SHA256 and not added:
         return published_vocabulary()
-    ids = _ids_in(files.read_json(ids_path, _LIMIT_BYTES), ids_path)
+    ids = _ids_in(files.parse_json(contents[0], str(ids_path)), ids_path)
     return assemble(ids, _merges_in(contents[1], merges_path), added)
 
 
@@ -126,6 +126,8 @@ def _check_kind(whole: Any) -> None:
     match whole:
         case {"model": {"type": "BPE"} as model}:
             pass
+        case {"model": {"vocab": dict(), "merges": list()} as model} if "type" not in model:
+            pass  # as libraries of 2020 wrote it, the file of the published models among them
         case {"model": {"type": kind}}:
             raise TokenizerError(f"its model is {kind!r:.100}, not BPE")
         case _:
