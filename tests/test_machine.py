@@ -115,6 +115,14 @@ def test_memory_of_a_container(tmp_path: Path, files: dict[str, str]) -> None:
     assert machine.available_memory_bytes(root) == 2 * GIB  # what caches hold can be had
 
 
+def test_on_a_mac_what_files_are_cached_in_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"vm.page_free_count": 10, "vm.page_purgeable_count": 5, "vm.page_pageable_external_count": 1000}
+    monkeypatch.setattr(machine, "_sysctl", {"hw.memsize": 16 * GIB, **pages}.get)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert machine.memory_bytes(tmp_path) == 16 * GIB
+    assert machine.available_memory_bytes(tmp_path) == 1015 * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_a_machine_that_says_nothing_is_not_an_error(tmp_path: Path) -> None:
     assert machine.memory_bytes(tmp_path) == 0
     assert machine.available_memory_bytes(tmp_path) == 0
