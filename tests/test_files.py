@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -115,6 +116,13 @@ def test_what_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "f").write_text(content, encoding="utf-8")
     with pytest.raises(FormatError, match="not readable JSON"):
         files.read_json(tmp_path / "f")
+
+
+def test_a_journal_is_read_line_by_line_whatever_its_texts_hold(tmp_path: Path) -> None:
+    rows = [{"text": "a\u2028b\x85c"}, {"text": "d"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "f").write_text(lines + '{"text": "cut o', encoding="utf-8", newline="\n")
+    assert files.read_journal(tmp_path / "f") == rows
 
 
 def test_reading_is_bounded(tmp_path: Path) -> None:

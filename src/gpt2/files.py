@@ -148,7 +148,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a text in it may hold U+2028
         try:
             rows.append(json.loads(line))
         except ValueError:
