@@ -41,6 +41,12 @@ def test_text_may_come_from_anywhere(detect, tmp_path: Path) -> None:
     assert [Path(line["file"]).name for line in lines] == ["a.txt", "b.md"]
 
 
+def test_a_text_of_more_bytes_than_a_name_may_have_is_a_text(detect) -> None:
+    ran = detect("Это правда, и это тоже правда. " * 8)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("uncalibrated")
+
+
 def test_of_several_files_empty_ones_are_left_out(detect, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text(TEXT, encoding="utf-8")

@@ -1,6 +1,7 @@
 """What `gpt2 detect` reads, and a verdict as it is written for people."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ _FILE_NAME = re.compile(
 def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
     """Name and text of each: a file, the text files of a folder, standard input, or the text itself."""
     path = Path(text) if text and text != "-" and len(text) < 256 and "\n" not in text else None
-    if path is not None and path.exists():
+    if path is not None and os.path.exists(path):  # noqa: PTH110 - unlike Path.exists, false for names no file can have
         files = [path] if path.is_file() else sorted(path.rglob("*.txt")) + sorted(path.rglob("*.md"))
         if not files:
             raise click.UsageError(f"{path} holds no .txt or .md file: there is nothing to judge.")
