@@ -23,8 +23,8 @@ Run = Callable[..., Ran]
 def gpt2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """`gpt2("score", "text", stdin=b"…")`: the exit code and what was written."""
 
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    def run(*arguments: str, stdin: bytes = b"", encoding: str = "utf-8") -> Ran:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding=encoding))
         monkeypatch.setattr("sys.argv", ["gpt2", *arguments])
         capsys.readouterr()
         code = main.run(list(arguments))

@@ -25,8 +25,8 @@ def model(tiny_folder: Path) -> LanguageModel:
 
 @pytest.fixture
 def generate(gpt2, tiny_folder: Path):
-    def run(*arguments: str, stdin: bytes = b""):
-        return gpt2("generate", "--model", str(tiny_folder), *QUICK, *arguments, stdin=stdin)
+    def run(*arguments: str, stdin: bytes = b"", encoding: str = "utf-8"):
+        return gpt2("generate", "--model", str(tiny_folder), *QUICK, *arguments, stdin=stdin, encoding=encoding)
 
     return run
 
@@ -214,6 +214,14 @@ def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageMo
     assert ran.out == f"{first}\n{second}\n{first}\n"
     assert ran.code == 0
     assert ran.err.count(":quit") == 2  # at the beginning, and when asked
+
+
+def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = generate("--interactive", "--json", stdin="é\n".encode(), encoding="cp1252")
+    assert json.loads(ran.out)["prompt"] == "é"
+    ran = generate("--interactive", stdin=b"Once\n\xff\n")
+    assert ran.code == 1
+    assert "cannot be encoded: the character at position 0" in ran.err
 
 
 def test_escape_sequences_of_a_model_are_shown_on_a_terminal(generate, monkeypatch: pytest.MonkeyPatch) -> None:

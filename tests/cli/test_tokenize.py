@@ -1,6 +1,7 @@
 """`gpt2 tokenize`, `detokenize` and `tokenizer train`: the same ids from every source, and answers to bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_ids_that_are_none(gpt2) -> None:
     ran = gpt2("detokenize", "1", "Hello")
     assert ran.code == 2
     assert "'Hello'" in ran.err
+
+
+def test_bytes_among_ids_are_named(gpt2) -> None:
+    ran = gpt2("detokenize", stdin=b"15496 \xff")
+    assert ran.code == 2
+    assert "an id is a whole number" in ran.err
+
+
+def test_a_model_without_vocabulary_files_has_the_vocabulary_it_is_run_with(
+    gpt2, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_folder / name, tmp_path)
+    assert gpt2("tokenize", "--model", str(tmp_path), "Hello world").out == "15496\n995\n"
 
 
 def test_a_vocabulary_is_learned_and_used(gpt2, tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f" + "".join(map(chr, _BIDI)) + "]")
 
 
 def prepare_streams() -> None:
-    """Make the standard streams write UTF-8 on any locale; half a surrogate pair is written as its code.
+    """Make the standard streams UTF-8 on any locale; half a surrogate pair is written as its code.
 
-    One that was closed before Python began is as if it were empty, and takes all that is written.
+    A terminal is read in its own encoding. What is not of the encoding is read as a surrogate, which no text may hold,
+    so that whoever gets it names the place. A stream that was closed before Python began is as if it were empty, and
+    takes all that is written.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -41,6 +43,8 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=None if is_terminal(sys.stdin) else "utf-8", errors="surrogateescape")
 
 
 def settle_streams() -> None:

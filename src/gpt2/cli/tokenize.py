@@ -50,17 +50,27 @@ def tokenize(
 
 
 def tokenizer_of(model: str | None) -> "Tokenizer":
-    """The tokenizer of a model: a published name, a folder that has a vocabulary, or any model `--model` can name."""
+    """The tokenizer of a model: a published name, any other that `--model` can name, or a folder with a vocabulary.
+
+    Raises:
+        TokenizerError: there is no vocabulary, or it cannot be read.
+    """
     from gpt2.config import PUBLISHED
     from gpt2.tokenizer import Tokenizer
 
     if model is None or model in PUBLISHED:
         return Tokenizer.published()
-    if Path(model).is_dir():
-        return Tokenizer.from_folder(model)
     from gpt2 import checkpoint, hub
+    from gpt2.checkpoint.checkpoint import has_vocabulary
+    from gpt2.errors import FormatError, TokenizerError
 
-    return checkpoint.read(hub.locate(model)).tokenizer()
+    path = hub.locate(model)
+    if path.is_dir() and has_vocabulary(path):
+        return Tokenizer.from_folder(path)
+    try:
+        return checkpoint.read(path).tokenizer()
+    except FormatError as error:
+        raise TokenizerError(f"{path} holds no vocabulary, and no model that has one: {error}") from error
 
 
 def vocab_size_of(model: str | None, tokenizer: "Tokenizer") -> int:
