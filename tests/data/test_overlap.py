@@ -133,5 +133,9 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         measure_overlap(train, write_jsonl(tmp_path / "short.jsonl", ["too short"]))
     with pytest.raises(DataError, match=r"at least 1: got 0"):
         measure_overlap(train, train, n=0)
+    for name, content in (("x.parquet", b"nonsense"), ("x.txt", b"\x1f\x8b\x08\0"), ("y.txt", b"\x1f\x8b\xff")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name} is broken"):
+            measure_overlap(train, tmp_path / name)
     with pytest.raises(DataError, match=r"no text in a field 'body'"):
         measure_overlap(train, write_jsonl(tmp_path / "t.jsonl", ["a b c"]), n=2, read=ReadOptions(field="body"))

@@ -98,9 +98,16 @@ def test_what_stands_near_a_group() -> None:
     assert list(count_near(["cat", *["a"] * 20, "red"], groups, categories)) == [("g", [])]
 
 
+def test_empty_lines_are_passed_over_as_prepare_does(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a b c"}\n\n{"text": "a b d"}\n', encoding="utf-8")
+    assert find_repeated(["a b c"], [tmp_path / "a.jsonl"], n=2).documents == 2
+
+
 def test_what_cannot_be_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"txt": "a"}', encoding="utf-8")
     with pytest.raises(DataError, match="no sample has 8 words"):
         find_repeated(["short"], [tmp_path / "a.jsonl"])
-    with pytest.raises(DataError, match="line 1"):
-        find_repeated(["a b c"], [tmp_path / "a.jsonl"], n=2)
+    for line in ('{"txt": "a"}', '{"text": "a", "more": ' + "[" * 100_000):
+        (tmp_path / "a.jsonl").write_text(line, encoding="utf-8")
+        with pytest.raises(DataError, match="line 1"):
+            find_repeated(["a b c"], [tmp_path / "a.jsonl"], n=2)

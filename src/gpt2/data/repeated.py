@@ -269,10 +269,12 @@ def _records(source: str, on_read: Callable[[int], None]) -> Iterator[tuple[str,
         return
     with open_source(source, on_read) as lines:
         for number, data in enumerate(lines, start=1):
+            if data.isspace():
+                continue
             try:
                 record = json.loads(data)
                 yield str(record["text"]), str(record.get("source", "")), str(record.get("licence", ""))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise DataError(f"{source}, line {number} cannot be read: it is no object with a text.") from None
 
 

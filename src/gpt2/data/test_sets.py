@@ -7,6 +7,7 @@ all its strings, a Parquet row all its text columns, and a file of any other nam
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def read_test_set(path: Path) -> Iterator[str]:
     with open_source(str(path)) as file:
         data = file.read()
     if not packed and data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is broken: {error}. Fetch it again.") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -99,10 +103,14 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _parquet(path: Path) -> Iterator[str]:
     try:
+        import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError(f"Reading {path} needs the extra `data` (the package pyarrow).") from error
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                yield "\n".join(_strings(row))
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    yield "\n".join(_strings(row))
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is broken: {error}. Fetch it again.") from error
