@@ -265,6 +265,12 @@ def test_cnn_dailymail(setting: Callable[..., Setting]):
     assert plan.measure(said("One. Two. Three. " + perfect[0], ""))["rouge_1"] == 0.0  # three sentences are kept
 
 
+def test_a_line_ends_at_its_newline_alone(setting: Callable[..., Setting]):
+    line = json.dumps({"article": "One.\u2028Two.", "highlights": "Three\x85four."}, ensure_ascii=False)
+    choices = {"set": "test", "hint": "tldr", "stemming": "no"}
+    assert cnn_dailymail.plan([f"{line}\n{line}\n"], setting(n_positions=1024, choices=choices)).n_examples == 2
+
+
 def test_rouge_of_stems(setting: Callable[..., Setting]):
     pytest.importorskip("nltk", reason="nltk is not installed")
     line = json.dumps({"article": "Ferries stopped. Nobody cared much.", "reference": "The ferry stops."})

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
@@ -79,7 +80,7 @@ def _stemmer() -> Callable[[str], str]:
 
 def _articles(text: str) -> list[Article]:
     articles: list[Article] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):  # by newlines: a text may hold U+2028
         try:
             found = json.loads(line)
             if "highlights" in found:  # one a line

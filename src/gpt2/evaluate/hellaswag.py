@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from io import StringIO
 
 from gpt2.errors import DataError
 from gpt2.evaluate import multiple_choice
@@ -45,7 +46,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
 
 def _items(text: str, *, cleaned: bool) -> list[Item]:
     items: list[Item] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):
         try:
             found = json.loads(line)
             endings, right = [str(ending) for ending in found["endings"]], int(found["label"])

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from io import StringIO
 
 from gpt2.errors import DataError
 from gpt2.evaluate import uncertainty
@@ -98,7 +99,7 @@ def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: in
 
 def _passages(text: str) -> list[str]:
     passages: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):
         try:
             passages.append(json.loads(line)["text"])
         except (ValueError, KeyError, TypeError):

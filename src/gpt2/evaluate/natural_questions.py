@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 
 from gpt2.errors import DataError
 from gpt2.evaluate import uncertainty
@@ -71,7 +72,7 @@ def _written(question: str) -> str:
 
 def _questions(text: str) -> list[Question]:
     questions: list[Question] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):
         try:
             found = json.loads(line)
             questions.append(Question(question=str(found["question"]), answers=tuple(map(str, found["answer"]))))

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 
 from gpt2.errors import DataError
 from gpt2.evaluate import multiple_choice
@@ -58,7 +59,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
 
 def _schemas(text: str) -> list[Schema]:
     schemas: list[Schema] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):
         try:
             found = json.loads(line)
             first, second = found["context_options"]

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gpt2.files import atomic_file
+from gpt2.hub import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +41,7 @@ class Cache:
     @staticmethod
     def usual_place() -> Path:
         """In the user's cache folder."""
-        base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-        return Path(base) / "gpt2" / "pages"
+        return cache_folder() / "pages"
 
     def _path(self, address: str) -> Path:
         name = hashlib.blake2b(address.encode("utf-8", "replace"), digest_size=16).hexdigest()
