@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpt2
+from gpt2 import checkpoint
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.checkpoint import Weights
 from gpt2.config import ModelConfig
@@ -159,6 +160,33 @@ def test_a_stream_left_in_the_middle_gives_its_memory_back(model: LanguageModel)
     assert model.backend.bytes() > 0
     stream.close()
     assert model.backend.bytes() == 0
+
+
+def test_drafts_that_were_opened_for_it_are_closed_with_it(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smaller = gpt2.load(tiny_folder, backend="reference")
+    closed: list[str] = []
+    monkeypatch.setattr(smaller, "close", lambda: closed.append("smaller"))
+    for draft in (smaller, "by its name"):
+        backend = ReferenceBackend(smaller.checkpoint.weights)
+        with LanguageModel(smaller.checkpoint, backend, name="larger", smaller=lambda name: smaller) as larger:
+            larger.generate("Once", max_tokens=3, seed=1, draft=draft)
+            larger.generate("Once", max_tokens=3, seed=1, draft=draft)
+        assert closed == ([] if draft is smaller else ["smaller"])  # a loaded one belongs to whoever loaded it
+
+
+def test_the_hash_of_the_weights_is_computed_once(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Weights] = []
+    monkeypatch.setattr(checkpoint, "fingerprint", lambda weights: computed.append(weights) or "f" * 64)
+    model = gpt2.load(tiny_folder, backend="reference")
+    assert {model.fingerprint(), model.fingerprint()} == {"f" * 64}
+    assert computed == [model.checkpoint.weights]
+
+
+@pytest.mark.parametrize("look", ["score", "logit_lens"])
+def test_fewer_than_no_tokens_cannot_be_reported(model: LanguageModel, look: str) -> None:
+    with pytest.raises(GenerationError, match="at least 0: got -1"):
+        getattr(model, look)("Once", best=-1)
+    assert getattr(model, look)("Once", best=0)
 
 
 def test_a_prompt_may_be_ids_in_a_stream(model: LanguageModel) -> None:

@@ -68,6 +68,7 @@ class LanguageModel:
         self.noise: Noise = POSITION
         self._open_smaller = smaller or (lambda name: load(name, device=backend.device))
         self._opened_drafts: dict[str, LanguageModel] = {}
+        self._fingerprint = ""
         self._exact: Backend | None = None if exact else backend
         self._intervening: Backend | None = None
         self._head: Head | None = None
@@ -294,8 +295,9 @@ class LanguageModel:
         return calibrate_model(human, author, source=source, samples=samples, seed=seed, progress=progress)
 
     def fingerprint(self) -> str:
-        """Which weights these are, whatever file holds them: a SHA-256."""
-        return checkpoint.fingerprint(self.checkpoint.weights)
+        """Which weights these are, whatever file holds them: a SHA-256, computed when first asked for."""
+        self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.checkpoint.weights)
+        return self._fingerprint
 
     def translate(
         self,
@@ -470,8 +472,8 @@ class LanguageModel:
 
         Args:
             folder: takes its name when it is complete.
-            format: "hf", a Hugging Face folder; or "openai", "llmc", "gguf".
-            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, int4, q8_0.
+            format: "hf", a Hugging Face folder; or "openai", "nanogpt", "llmc", "gguf".
+            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, int4, q8_0, q4_0.
             overwrite: replace a model that is there.
 
         Raises:
@@ -489,7 +491,9 @@ class LanguageModel:
         )
 
     def close(self) -> None:
-        """Give back memory and threads of the backend; `with gpt2.load(…) as model:` does."""
+        """Give back memory and threads of what was opened for it; `with gpt2.load(…) as model:` does."""
+        for draft in self._opened_drafts.values():
+            draft.close()
         for backend in {id(each): each for each in (self.backend, self._exact, self._intervening) if each}.values():
             backend.close()
 

@@ -19,9 +19,8 @@ class Head:
     def __init__(self, weights: Source) -> None:
         self._config = weights.config
         self._g_D, self._b_D = weights.float32("ln_f.g"), weights.float32("ln_f.b")
-        self._wte_VD = weights.float32(
-            "wte"
-        )  # as it lies in the file, where that is fp32: no copy of the largest matrix
+        # where the file has fp32, this is a view of it: no copy of the largest matrix
+        self._wte_VD = weights.float32("wte")
 
     def normed(self, residual_RD: Floats) -> Floats:
         """Rows of the residual stream after the last layer norm."""

@@ -92,6 +92,7 @@ class ReferenceBackend:
         """Give back everything; the backend cannot be used afterwards."""
         self._slots.clear()
         self._arrays.clear()
+        self._head_DV = np.empty((0, 0), np.float32)
 
     def _add(self, slot: "_KeyValues") -> int:
         number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)

@@ -175,14 +175,15 @@ def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work
     Raises:
         BackendError: a patch, where the backend does not intervene.
         ContextError: a slot would hold more than `n_positions` tokens.
-        GenerationError: a token or target is not in the vocabulary.
+        GenerationError: a token or target is not in the vocabulary, or fewer than no best tokens are wanted.
     """
     assert len({piece.slot for piece in work}) == len(work), "two pieces of work for one slot in one step"
     for piece in work:
         want, new, held = piece.want, len(piece.tokens), length(piece.slot)
         assert new > 0, "work without tokens"
         assert 0 <= want.rows <= new, f"{want.rows} rows wanted of {new} tokens"
-        assert want.best >= 0, f"the best {want.best} tokens wanted"
+        if want.best < 0:
+            raise GenerationError(f"The number of best tokens must be at least 0: got {want.best}.")
         assert want.targets is None or len(want.targets) == want.rows, "one target a wanted row"
         if want.trace is not None:
             assert all(0 <= depth <= config.n_layer for depth in want.trace.residual), "no such depth"
