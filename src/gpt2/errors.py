@@ -89,3 +89,11 @@ class FolderInUseError(Gpt2Error, RuntimeError):
 
 class MissingExtraError(Gpt2Error, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def of(cls, what: str, *, package: str, extra: str) -> "MissingExtraError":
+        """The error of `what`, said as in "The report cannot be drawn", for want of a package that an extra brings."""
+        return cls(
+            f"{what}: {package} is not installed. Install the extra that brings it: pip install 'gpt2kit[{extra}]', or "
+            f"'.[{extra}]' in a checkout."
+        )

@@ -55,7 +55,8 @@ def open(
             if asked_level():
                 raise  # one of the native engine's levels was asked for
             opened = _load("reference", weights, device=device, form=form, threads=threads)
-            why, level = f"NumPy, many times slower, for the native engine cannot be had ({error})", logging.WARNING
+            cause = str(error).rstrip(".")
+            why, level = f"many times slower, since the native engine cannot be had ({cause})", logging.WARNING
     opened.reason = f"{opened.name} backend on {opened.device} in {opened.weights}: {why}; {opened.reason}"
     _log.log(level, opened.reason)
     return opened
@@ -65,7 +66,7 @@ def _load(name: str, weights: Source, *, device: str, form: str, threads: int | 
     """Import the backend's module, now and not before, and open it."""
     if name == "torch":
         if find_spec("torch") is None:
-            raise MissingExtraError("the torch backend needs PyTorch, which is not installed. Install the extra gpu.")
+            raise MissingExtraError.of("The torch backend cannot compute", package="PyTorch", extra="gpu")
         from gpt2.backends.torch import TorchBackend
 
         return TorchBackend(weights, device=device, form=form, threads=threads)

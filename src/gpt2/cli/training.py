@@ -18,10 +18,7 @@ _log = logging.getLogger("gpt2")
 
 def missing(what: str, error: ModuleNotFoundError) -> MissingExtraError:
     """The error for a machine without PyTorch."""
-    return MissingExtraError(
-        f"{what} cannot start: {error.name} is not installed. Install the extra that brings it: "
-        f"pip install 'gpt2kit[train]', or '.[train]' in a checkout."
-    )
+    return MissingExtraError.of(f"{what} cannot start", package=str(error.name), extra="train")
 
 
 def watching_options(verb: Verb) -> Verb:

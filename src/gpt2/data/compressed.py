@@ -49,7 +49,7 @@ def _inflater(name: str) -> Callable[[], _Inflater] | None:
         try:
             import zstandard
         except ImportError as error:
-            raise MissingExtraError(f"{name} cannot be read: this needs the extra `data` (zstandard).") from error
+            raise MissingExtraError.of(f"{name} cannot be read", package="zstandard", extra="data") from error
         return lambda: zstandard.ZstdDecompressor().decompressobj()
     return None
 

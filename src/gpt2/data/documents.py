@@ -233,7 +233,7 @@ def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
         import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingExtraError(f"Reading {name} needs the extra `data` (the package pyarrow).") from error
+        raise MissingExtraError.of(f"{name} cannot be read", package="pyarrow", extra="data") from error
     try:
         with parquet.ParquetFile(name) as file:
             columns: list[str] = file.schema_arrow.names

@@ -106,7 +106,7 @@ def _parquet(path: Path) -> Iterator[str]:
         import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingExtraError(f"Reading {path} needs the extra `data` (the package pyarrow).") from error
+        raise MissingExtraError.of(f"{path} cannot be read", package="pyarrow", extra="data") from error
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):

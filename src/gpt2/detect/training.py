@@ -82,10 +82,7 @@ def train_detector(
 
 def _require_sklearn() -> None:
     if find_spec("sklearn") is None:
-        raise MissingExtraError(
-            "The detector cannot be trained: scikit-learn is not installed. Install the extra that brings it: "
-            "pip install 'gpt2kit[detect]', or '.[detect]' in a checkout."
-        )
+        raise MissingExtraError.of("The detector cannot be trained", package="scikit-learn", extra="detect")
 
 
 def _fit(

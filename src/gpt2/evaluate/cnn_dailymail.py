@@ -71,9 +71,7 @@ def _stemmer() -> Callable[[str], str]:
     try:
         from nltk.stem.porter import PorterStemmer
     except ImportError:
-        raise MissingExtraError(
-            "Stemming needs nltk, which is not installed. Install the extra: pip install 'gpt2kit[evaluate]'."
-        ) from None
+        raise MissingExtraError.of("Words cannot be stemmed", package="nltk", extra="evaluate") from None
     stemmer = PorterStemmer()
     return lambda text: " ".join(stemmer.stem(word) if len(word) > 3 else word for word in words_of(text))
 

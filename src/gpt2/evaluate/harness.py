@@ -23,10 +23,7 @@ def for_harness(model: LanguageModel) -> Any:
     try:
         from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise MissingExtraError(
-            "The model cannot be given to lm-evaluation-harness, which is not installed. Install the extra: "
-            "pip install 'gpt2kit[referees]', or '.[referees]' in a checkout."
-        ) from None
+        raise MissingExtraError.of("The harness cannot run the model", package="lm_eval", extra="referees") from None
     eot = model.tokenizer.eot
     n_positions = model.config.n_positions
     assert eot is not None, "the harness begins texts with the end-of-text token"

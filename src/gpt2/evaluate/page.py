@@ -24,10 +24,7 @@ def check_charts() -> None:
         MissingExtraError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError(
-            "The report cannot be drawn: matplotlib is not installed. Install the extra that brings it: "
-            "pip install 'gpt2kit[evaluate]', or '.[evaluate]' in a checkout."
-        )
+        raise MissingExtraError.of("The report cannot be drawn", package="matplotlib", extra="evaluate")
 
 
 def page(result: Mapping[str, Any]) -> str:

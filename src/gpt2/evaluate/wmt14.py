@@ -14,9 +14,7 @@ def plan_from(source: str, target: str, texts: Sequence[str], setting: Setting) 
     try:
         sacrebleu = import_module("sacrebleu")  # before the model works for hours
     except ImportError:
-        raise MissingExtraError(
-            "BLEU needs sacrebleu, which is not installed. Install the extra: pip install 'gpt2kit[evaluate]'."
-        ) from None
+        raise MissingExtraError.of("BLEU cannot be computed", package="sacrebleu", extra="evaluate") from None
     both: dict[str, list[str]] = dict(zip(("english", "french"), (text.splitlines() for text in texts), strict=True))
     if len(both["english"]) != len(both["french"]):
         raise DataError(

@@ -33,8 +33,7 @@ PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
-    "build tools) and install the package again (in a checkout: make clean demo); until then NumPy computes, which is "
-    "slower"
+    "build tools) and install the package again (in a checkout: make clean demo); until then NumPy computes"
 )
 
 

@@ -121,10 +121,7 @@ def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> st
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "The report cannot be drawn: matplotlib is not installed. Install the extra that brings it: "
-            "pip install 'gpt2kit[report]', or '.[report]' in a checkout."
-        ) from error
+        raise MissingExtraError.of("The report cannot be drawn", package="matplotlib", extra="report") from error
     written = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context(cast("Any", _SETTINGS)):
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts show it, not matplotlib's

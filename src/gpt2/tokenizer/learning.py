@@ -36,10 +36,7 @@ def learn(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     try:
         import tokenizers
     except ImportError as error:
-        raise MissingExtraError(
-            "A vocabulary cannot be learned: the tokenizers library is not installed. "
-            "Install the extra that brings it: pip install 'gpt2kit[train]'."
-        ) from error
+        raise MissingExtraError.of("A vocabulary cannot be learned", package="tokenizers", extra="train") from error
 
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())

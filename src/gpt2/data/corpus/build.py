@@ -105,10 +105,7 @@ def build(
 
 def _require(inputs: Sequence[Input]) -> None:
     if find_spec("zstandard") is None:
-        raise MissingExtraError(
-            "A corpus cannot be written: this needs the extra `corpus` (zstandard is missing). "
-            "pip install 'gpt2kit[corpus]', or from a checkout pip install '.[corpus]'."
-        )
+        raise MissingExtraError.of("A corpus cannot be written", package="zstandard", extra="corpus")
     if any(one.kind in _WEB_KINDS for one in inputs):
         require_extractors()
 

@@ -40,10 +40,7 @@ def require_extractors() -> None:
     """
     for name in ("trafilatura", "lxml_html_clean", "resiliparse"):
         if find_spec(name) is None:
-            raise MissingExtraError(
-                f"Web pages cannot be read: this needs the extra `corpus` ({name} is missing). "
-                f"pip install 'gpt2kit[corpus]', or from a checkout pip install '.[corpus]'."
-            )
+            raise MissingExtraError.of("Web pages cannot be read", package=name, extra="corpus")
 
 
 def decode_html(page: Page) -> Page | Dropped:

@@ -23,15 +23,8 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise _missing("py3langid") from error
+        raise MissingExtraError.of("Languages cannot be told", package="py3langid", extra="corpus") from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(
-        f"Languages cannot be told: this needs the extra `corpus` (the package {package}). "
-        "pip install 'gpt2kit[corpus]', or from a checkout pip install '.[corpus]'."
-    )
 
 
 @functools.cache
@@ -58,7 +51,7 @@ def _second_opinion(text: str) -> tuple[str, float]:
     try:
         import pycld2  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise _missing("pycld2") from error
+        raise MissingExtraError.of("Languages cannot be told", package="pycld2", extra="corpus") from error
     try:
         is_reliable, _, found = pycld2.detect(text.encode("utf-8", "replace"))
     except pycld2.error:  # characters that it does not take

@@ -43,7 +43,7 @@ def read_mediawiki(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator
     try:
         import mwparserfromhell  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingExtraError(f"Reading {path} needs the extra `corpus` (the package mwparserfromhell).") from error
+        raise MissingExtraError.of(f"{path} cannot be read", package="mwparserfromhell", extra="corpus") from error
     opened = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
     number = 0
     with path.open("rb") as file:

@@ -40,13 +40,13 @@ def read_pieces(file: BinaryIO, name: str, on_read: OnRead) -> Iterator[Piece | 
         try:
             import lz4.frame  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise MissingExtraError(f"Reading {name} needs the extra `corpus` (the package lz4).") from error
+            raise MissingExtraError.of(f"{name} cannot be read", package="lz4", extra="corpus") from error
         return _members(file, name, on_read, _LZ4, lambda: _Lz4(lz4.frame.LZ4FrameDecompressor()), _BITE_BYTES)
     if head == _ZSTD:
         try:
             import zstandard
         except ImportError as error:
-            raise MissingExtraError(f"Reading {name} needs the extra `corpus` (the package zstandard).") from error
+            raise MissingExtraError.of(f"{name} cannot be read", package="zstandard", extra="corpus") from error
         return _members(
             file, name, on_read, _ZSTD, lambda: _Zstd(zstandard.ZstdDecompressor().decompressobj()), _SMALL_BITE_BYTES
         )

@@ -78,7 +78,7 @@ def read_parquet(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[P
         import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingExtraError(f"Reading {path} needs the extra `data` (the package pyarrow).") from error
+        raise MissingExtraError.of(f"{path} cannot be read", package="pyarrow", extra="data") from error
     try:
         with parquet.ParquetFile(path) as file:
             wanted = [name for name in file.schema_arrow.names if name in ("text", "source", *_LICENCE, *_ADDRESS)]
