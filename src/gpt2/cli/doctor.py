@@ -68,7 +68,8 @@ def _native() -> str:
         chosen = choose_level(library)
     except BackendError as error:
         return f"not here: {error}"
-    return f"{chosen} kernels on {physical_cores()} threads; also {', '.join(set(library.levels) - {chosen}) or 'none'}"
+    others = ", ".join(level for level in library.levels if level != chosen) or "none"
+    return f"{chosen} kernels on {physical_cores()} threads; also {others}"
 
 
 def _torch() -> str:
