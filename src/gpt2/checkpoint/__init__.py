@@ -1,4 +1,4 @@
-"""Files <-> named arrays: one module for each format, one table of names, and never a pickle.
+"""Files <-> named arrays: one module for each format, one table of names, and nothing is ever unpickled.
 
 `read` opens a model in any format into `Weights`, mapped into memory; `write` writes it in any format, and
 `write_folder` a Hugging Face folder from whatever gives arrays. The names below are imported when they are first

@@ -11,6 +11,7 @@ import click
 
 from gpt2.cli import output, training
 from gpt2.cli.options import Sectioned, option, output_options, seed_option
+from gpt2.cli.stopping import SAVED
 
 if TYPE_CHECKING:
     from gpt2.train import TrainConfig
@@ -133,7 +134,7 @@ def finetune(
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
         _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
-        sys.exit(training.SAVED)
+        sys.exit(SAVED)
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     if ended.gained:

@@ -1,8 +1,6 @@
 """`gpt2 generate`: continue a text, a file of texts, or whatever is typed."""
 
-import dataclasses
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +69,7 @@ def generate(
     if watermark is not None and not watermark.tilts and (sampling.is_greedy or sampling.top_k == 1):
         raise click.UsageError("--watermark marks what is drawn, and greedy text is not: give a --temperature above 0.")
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
-    if sampling.seed is None:
-        sampling = dataclasses.replace(sampling, seed=int.from_bytes(os.urandom(4)))
+    sampling = sampling.changed()  # with a seed, which is told at the end
     if file is None and not interactive:
         prompt = reading.read_text(prompt, errors=errors)
         if not prompt:

@@ -11,6 +11,7 @@ import click
 
 from gpt2.cli import output, training
 from gpt2.cli.options import Sectioned, output_options, seed_option
+from gpt2.cli.stopping import SAVED
 
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
@@ -81,7 +82,7 @@ def train(
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
         _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
-        sys.exit(training.SAVED)
+        sys.exit(SAVED)
     _log.info("done: %s is a model folder", outcome.checkpoint)
     _log.info('try it: gpt2 generate --model %s "%s"', outcome.checkpoint, _PROMPTS[0])
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from gpt2.model.gpt import GPT
     from gpt2.train.callbacks import Tracker
 
-SAVED = 75  # a signal stopped it, and the same command goes on
 _log = logging.getLogger("gpt2")
 
 

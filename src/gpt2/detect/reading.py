@@ -5,6 +5,7 @@ Axes: T scored tokens, R rows of one step, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def read(
     entropies: list[float] = []
     moments: list[tuple[Doubles, Doubles]] = []
     samplers: Iterator[NDArray[np.float32] | None] = (
-        (None for _ in iter(int, 1))
+        repeat(None)
         if sampler is None
         else (result.logits_RV for result in slide(sampler, given, stride=stride, logits=True))
     )

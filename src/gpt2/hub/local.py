@@ -105,18 +105,15 @@ def _described(name: str, folder: Path, origin: str) -> list[LocalModel]:
         return []
     try:
         sizes = _sizes(folder)
-        parameters = None if sizes is None else ModelConfig(**sizes).parameters
+        facts = [file.stat() for file in folder.rglob("*") if file.is_file()]
     except (OSError, FormatError):
         return []
+    if sizes is None:
+        return []
+    try:
+        parameters = ModelConfig(**sizes).parameters
     except (ConfigError, TypeError):
         parameters = None
-    else:
-        if sizes is None:
-            return []
-    try:
-        facts = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    except OSError:
-        return []
     largest = max(facts, key=lambda fact: fact.st_size)
     size = sum(fact.st_size for fact in facts)
     return [LocalModel(name=name, path=folder, parameters=parameters, bytes=size, origin=origin, used=largest.st_atime)]

@@ -6,6 +6,7 @@ right, for a phone's only if it is written like one. Names and street addresses 
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from gpt2.data.corpus.page import Page
@@ -40,9 +41,9 @@ def mask_text(text: str) -> tuple[str, int]:
         (_PHONE, "<phone>", _is_phone),
     ):
 
-        def put(found: "re.Match[str]", mask: str = mask, is_meant: object = is_meant) -> str:
+        def put(found: "re.Match[str]", mask: str = mask, is_meant: Callable[[str], bool] = is_meant) -> str:
             nonlocal total
-            if not is_meant(found[0]):  # type: ignore[operator]
+            if not is_meant(found[0]):
                 return found[0]
             total += 1
             return mask

@@ -4,6 +4,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_BODY_BYTES = 64 << 20
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
@@ -127,11 +128,11 @@ def _inflate(body: bytes, wbits: int) -> tuple[bytes, bool]:
     return body, True  # often an archive has undone it and left the field
 
 
-def _bounded_brotli(inflater: "object", body: bytes) -> tuple[bytes, bool]:
+def _bounded_brotli(inflater: Any, body: bytes) -> tuple[bytes, bool]:
     parts: list[bytes] = []
     left = MAX_BODY_BYTES
     for at in range(0, len(body), 1024):
-        data: bytes = inflater.process(body[at : at + 1024])  # type: ignore[attr-defined]
+        data: bytes = inflater.process(body[at : at + 1024])
         parts.append(data)
         left -= len(data)
         if left <= 0:
