@@ -1,8 +1,12 @@
 """`gpt2 doctor` says the same to people and to programs."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from gpt2 import machine
+from gpt2.cli.doctor import bytes_below
 
 
 def test_json_names_what_is_here(gpt2) -> None:
@@ -21,3 +25,13 @@ def test_every_fact_has_a_line(gpt2) -> None:
         assert f"{section}\n" in ran.out
         for name in facts:
             assert f"  {name.removesuffix('_bytes').replace('_', ' ')}" in ran.out
+
+
+def test_a_file_that_vanishes_from_a_cache_meanwhile_counts_as_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "here").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(Path, "is_file", lambda path: path.name in {"here", "gone"})  # it was, a moment ago
+    assert bytes_below(tmp_path) == 5

@@ -1,6 +1,7 @@
 """Files and streams: the ids of the whole text, whatever the blocks and however many processes."""
 
 import io
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,23 @@ def test_processes_give_the_same_ids_in_order(tokenizer: Tokenizer, tmp_path: Pa
     parts = [np.asarray(part) for part in encode_file(tokenizer, file, processes=2, block_bytes=1500)]
     assert len(parts) > 8
     assert np.array_equal(np.concatenate(parts), expected)
+
+
+def test_a_process_that_dies_is_an_error_in_words(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    file.write_bytes(TEXT.encode() * 5)
+    parts = encode_file(tokenizer, file, processes=2, block_bytes=1000)
+    next(parts)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(TokenizerError, match="a process that encodes it died"):
+        list(parts)
+
+
+@pytest.mark.parametrize("processes", [0, -1])
+def test_fewer_than_one_process_is_refused(tokenizer: Tokenizer, tmp_path: Path, processes: int) -> None:
+    with pytest.raises(TokenizerError, match="processes must be at least 1"):
+        ids_of(tokenizer, tmp_path / "text", processes=processes)
 
 
 def test_a_caller_may_stop_early(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`gpt2 doctor`: what this machine offers, what will be used, and why."""
 
+import contextlib
+import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -51,7 +53,7 @@ def _examine() -> dict[str, dict[str, Any]]:
         "models": {model.name: f"{model.bytes / 1e6:.1f} MB, {model.origin}" for model in hub.local_models()},
         "caches": {
             "gpt2": str(cache),
-            "used_bytes": _bytes_below(cache),
+            "used_bytes": bytes_below(cache),
             "hugging_face": str(hub.huggingface_cache()),
             "free_disk_bytes": shutil.disk_usage(_existing(cache)).free,
         },
@@ -112,8 +114,14 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _bytes_below(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def bytes_below(folder: Path) -> int:
+    """The size of all files of a folder that others may be writing into."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # another process may have removed or renamed it since
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _shown(name: str, value: Any) -> str:

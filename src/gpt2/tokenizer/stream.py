@@ -8,6 +8,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -88,9 +89,12 @@ def encode_file(
         One-dimensional views of unsigned 32-bit ids, which NumPy takes without a copy.
 
     Raises:
-        TokenizerError: the bytes are not UTF-8; the offset of the first wrong one is named.
+        TokenizerError: the bytes are not UTF-8 (the offset of the first wrong one is named), fewer than one process
+            is asked for, or one died.
         OSError: the file cannot be read.
     """
+    if processes < 1:
+        raise TokenizerError(f"processes must be at least 1: got {processes}.")
     path = Path(path)
     keep = tuple(tokenizer.vocabulary.special) if allow_special else ()
     jobs = (
@@ -110,6 +114,11 @@ def encode_file(
                 yield _as_ids(waiting.popleft().result())
         while waiting:
             yield _as_ids(waiting.popleft().result())
+    except BrokenProcessPool as error:
+        raise TokenizerError(
+            f"{path} cannot be encoded: a process that encodes it died, perhaps for lack of memory. "
+            f"Try again with fewer processes."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
