@@ -88,7 +88,8 @@ def _articles(text: str) -> list[Article]:
             articles.append(Article(text=str(found["article"]), highlights=tuple(highlights)))
         except (ValueError, KeyError, TypeError):
             raise DataError(
-                f'line {number} of CNN/Daily Mail is not {{"article": …, "highlights": …}}: it begins {line[:40]!r}.'
+                f'line {number} of CNN/Daily Mail is not {{"article": …, "highlights": …}}: '
+                f"it begins {line[:40].rstrip()!r}."
             ) from None
     return articles
 

@@ -56,7 +56,7 @@ def _items(text: str, *, cleaned: bool) -> list[Item]:
                 before, endings = _cleaned(start), [_cleaned(ending) for ending in endings]
             endings[right]
         except (ValueError, KeyError, TypeError, IndexError):
-            raise DataError(f"line {number} of HellaSwag is not an item: it begins {line[:40]!r}.") from None
+            raise DataError(f"line {number} of HellaSwag is not an item: it begins {line[:40].rstrip()!r}.") from None
         items.append(
             Item(
                 before=before,

@@ -103,7 +103,9 @@ def _passages(text: str) -> list[str]:
         try:
             passages.append(json.loads(line)["text"])
         except (ValueError, KeyError, TypeError):
-            raise DataError(f'line {number} of LAMBADA is not {{"text": …}}: it begins {line[:40]!r}.') from None
+            raise DataError(
+                f'line {number} of LAMBADA is not {{"text": …}}: it begins {line[:40].rstrip()!r}.'
+            ) from None
     return passages
 
 

@@ -77,7 +77,9 @@ def _questions(text: str) -> list[Question]:
             found = json.loads(line)
             questions.append(Question(question=str(found["question"]), answers=tuple(map(str, found["answer"]))))
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"line {number} of Natural Questions is not a question: it begins {line[:40]!r}.") from None
+            raise DataError(
+                f"line {number} of Natural Questions is not a question: it begins {line[:40].rstrip()!r}."
+            ) from None
     return questions
 
 

@@ -65,7 +65,7 @@ def _schemas(text: str) -> list[Schema]:
             first, second = found["context_options"]
             rest, right = str(found["continuation"]), int(found["gold"])
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"line {number} of WSC273 is not a schema: it begins {line[:40]!r}.") from None
+            raise DataError(f"line {number} of WSC273 is not a schema: it begins {line[:40].rstrip()!r}.") from None
         glue = "" if rest[:1] in "'.,;:!?" else " "
         schemas.append(Schema(starts=(first, second), rest=glue + rest, right=right))
     return schemas
