@@ -66,18 +66,13 @@ def evaluate(
         DataError: a file is missing or not the one meant, or all are; a choice is not known; or the vocabulary has
             no end-of-text token.
     """
-    eot = model.tokenizer.eot
-    if eot is None:
-        raise DataError("The model cannot be evaluated: its vocabulary has no end-of-text token to begin a text with.")
-    n_positions = model.config.n_positions
-    stride = max(1, n_positions // 2) if stride is None else stride
-    if not 1 <= stride <= n_positions:
-        raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+    setting = _setting(model, stride)
+    limits, choices = limits or {}, choices or {}
     results: dict[str, Any] = {}
     plans: list[tuple[Benchmark, dict[str, str], dict[str, str], Plan]] = []
     not_here = 0
     for benchmark in benchmarks:
-        chosen = _chosen(benchmark, (choices or {}).get(benchmark.name, {}))
+        chosen = _chosen(benchmark, choices.get(benchmark.name, {}))
         if skip_missing and data is not None:
             chosen = _with_files(benchmark, chosen, data)
             missing = missing_files(data, benchmark.files_for(chosen))
@@ -89,18 +84,10 @@ def evaluate(
             texts, hashes = read_made_up(benchmark, chosen)
         else:
             texts, hashes = read_files(data, benchmark.files_for(chosen))
-        setting = Setting(
-            encode=model.tokenizer.encode,
-            decode=model.tokenizer.decode,
-            eot=eot,
-            n_positions=n_positions,
-            stride=stride,
-            limit=(limits or {}).get(benchmark.name, limit),
-            choices=chosen,
-        )
+        its_setting = replace(setting, limit=limits.get(benchmark.name, limit), choices=chosen)
         results[benchmark.name] = None  # so that the order stays
         try:
-            plans.append((benchmark, chosen, hashes, benchmark.plan(texts, setting)))
+            plans.append((benchmark, chosen, hashes, benchmark.plan(texts, its_setting)))
         except ContextError as error:
             if not skip_missing:
                 raise
@@ -116,28 +103,17 @@ def evaluate(
     try:
         for benchmark, chosen, hashes, plan in plans:
             found = _run(model, benchmark.name, plan, answers, progress)
-            results[benchmark.name] = {**_facts(benchmark), **found, "choices": chosen, "files": hashes}
-            if chosen.get("set") != benchmark.defaults().get("set"):
-                results[benchmark.name]["title"] += f" ({chosen['set']})"
-            if (part := (limits or {}).get(benchmark.name)) is not None:
-                results[benchmark.name]["title"] += f" (the first {part:,})"
+            title = _title(benchmark, chosen, limits.get(benchmark.name))
+            facts = {**_facts(benchmark), "title": title}
+            results[benchmark.name] = {**facts, **found, "choices": chosen, "files": hashes}
     finally:
         answers.close()
     return {
-        "model": {
-            "name": model.name,
-            "sha256": model_hash,
-            "weights": model.backend.weights,
-            "backend": model.backend.name,
-            "parameters": model.config.parameters,
-            "n_layer": model.config.n_layer,
-            "n_embd": model.config.n_embd,
-            "n_positions": n_positions,
-        },
+        "model": _about(model, model_hash),
         "settings": {
-            "stride": stride,
+            "stride": setting.stride,
             "limit": limit,
-            "limits": dict(limits or {}),
+            "limits": dict(limits),
             "data": "made-up examples" if data is None else "files",
         },
         "versions": {"gpt2": version, "python": platform.python_version(), "numpy": np.__version__, **_used()},
@@ -158,6 +134,26 @@ def hash_of_model(path: Path) -> str:
         if file.is_file() and of_model:
             whole.update(f"{file.name} {sha256_file(file)}\n".encode())
     return whole.hexdigest()
+
+
+def _setting(model: LanguageModel, stride: int | None) -> Setting:
+    """What is the same for every benchmark."""
+    eot = model.tokenizer.eot
+    if eot is None:
+        raise DataError("The model cannot be evaluated: its vocabulary has no end-of-text token to begin a text with.")
+    n_positions = model.config.n_positions
+    stride = max(1, n_positions // 2) if stride is None else stride
+    if not 1 <= stride <= n_positions:
+        raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+    return Setting(
+        encode=model.tokenizer.encode,
+        decode=model.tokenizer.decode,
+        eot=eot,
+        n_positions=n_positions,
+        stride=stride,
+        limit=None,
+        choices={},
+    )
 
 
 def _chosen(benchmark: Benchmark, asked: Mapping[str, str]) -> dict[str, str]:
@@ -182,6 +178,26 @@ def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dic
 
 def _absent(benchmark: Benchmark, why: str) -> dict[str, Any]:
     return {**_facts(benchmark), "missing": why}
+
+
+def _title(benchmark: Benchmark, chosen: Mapping[str, str], part: int | None) -> str:
+    title = benchmark.title
+    if chosen.get("set") != benchmark.defaults().get("set"):
+        title += f" ({chosen['set']})"
+    return title if part is None else f"{title} (the first {part:,})"
+
+
+def _about(model: LanguageModel, model_hash: str) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "sha256": model_hash,
+        "weights": model.backend.weights,
+        "backend": model.backend.name,
+        "parameters": model.config.parameters,
+        "n_layer": model.config.n_layer,
+        "n_embd": model.config.n_embd,
+        "n_positions": model.config.n_positions,
+    }
 
 
 def _facts(benchmark: Benchmark) -> dict[str, Any]:
