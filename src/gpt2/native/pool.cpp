@@ -37,6 +37,11 @@ int64_t this_process() {
 #endif
 }
 
+// A job as a number: the upper bits count, the lower are its members; with none of them the threads end.
+constexpr int kMemberBits = 16;
+
+int members_of(uint64_t job) { return static_cast<int>(job & ((1u << kMemberBits) - 1)); }
+
 }  // namespace
 
 bool Team::arrive(uint32_t round) {
@@ -76,12 +81,7 @@ Pool::~Pool() {
     for (std::thread& thread : threads_) thread.detach();
     return;
   }
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-    generation_.fetch_add(1, std::memory_order_release);
-  }
-  wake_.notify_all();
+  announce(0);
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -91,36 +91,38 @@ void Pool::run_job(int members, Function function, const void* context) {
   if (this_process() != process_) members = 1;   // an engine that a forked child took over
   team_.size_ = members;
   if (members > 1) {
-    bool sleepers;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {function, context, members};
-      generation_.fetch_add(1, std::memory_order_release);
-      sleepers = sleepers_ > 0;
-    }
-    if (sleepers) wake_.notify_all();
+    function_ = function;
+    context_ = context;
+    announce(members);
   }
   function(context, team_, 0);
   team_.meet();
 }
 
+// Either this sees a sleeper, or that one sees the new number before it sleeps: hence the one order of both (seq_cst).
+void Pool::announce(int members) {
+  const uint64_t count = (job_.load() >> kMemberBits) + 1;
+  job_.store(count << kMemberBits | static_cast<uint64_t>(members));
+  if (sleepers_.load() == 0) return;
+  { const std::lock_guard<std::mutex> lock(mutex_); }   // who has looked and found nothing new is asleep after this
+  wake_.notify_all();
+}
+
 void Pool::work(int member) {
-  uint32_t seen = 0;
-  for (;;) {
-    for (int spin = 0; spin < kSpinsBetweenSteps && generation_.load(std::memory_order_acquire) == seen; ++spin) pause_briefly();
-    for (int turn = 0; turn < kYieldsBetweenSteps && generation_.load(std::memory_order_acquire) == seen; ++turn) std::this_thread::yield();
-    Job job;
-    {
+  for (uint64_t seen = 0;;) {
+    const auto is_new = [&] { return job_.load() != seen; };
+    for (int spin = 0; spin < kSpinsBetweenSteps && !is_new(); ++spin) pause_briefly();
+    for (int turn = 0; turn < kYieldsBetweenSteps && !is_new(); ++turn) std::this_thread::yield();
+    if (!is_new()) {
       std::unique_lock<std::mutex> lock(mutex_);
       ++sleepers_;
-      wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+      wake_.wait(lock, is_new);
       --sleepers_;
-      seen = generation_.load(std::memory_order_relaxed);
-      if (stop_) return;
-      job = job_;
     }
-    if (member >= job.members) continue;
-    job.function(job.context, team_, member);
+    seen = job_.load();
+    if (members_of(seen) == 0) return;
+    if (member >= members_of(seen)) continue;
+    function_(context_, team_, member);
     team_.meet();
   }
 }

@@ -103,19 +103,20 @@ class Pool {
 
  private:
   using Function = void (*)(const void*, Team&, int);
-  struct Job { Function function; const void* context; int members; };
 
   void run_job(int members, Function function, const void* context);
+  void announce(int members);
   void work(int member);
 
   Team team_;
   std::mutex one_run_;                     // engines take turns
-  std::mutex mutex_;                       // guards job_, sleepers_, and changes of generation_
+  // The last job, counted, with its members: `job_number`. Whoever sees the number needs no lock for what was written before.
+  std::atomic<uint64_t> job_{0};
+  Function function_ = nullptr;            // read by the job's members alone, who have all left before there is another
+  const void* context_ = nullptr;
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;                       // of those who sleep, and whoever wakes them
   std::condition_variable wake_;
-  std::atomic<uint32_t> generation_{0};    // counts jobs
-  Job job_{nullptr, nullptr, 0};
-  int sleepers_ = 0;
-  bool stop_ = false;
   std::vector<std::thread> threads_;
   int64_t process_;                        // whose threads they are: a forked child has none
 };
