@@ -31,6 +31,19 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   }
 }
 
+// What a tile asks memory for while it multiplies: with line i (64 bytes) of each of its panels the line that lies
+// from + i * stride bytes after that panel's beginning.
+struct Fetch {
+  int panels;              // how many further on that is
+  int64_t from, stride;
+
+  // The tiles that pass over the same panels ask for a part each: memory works all the while, not for the first alone.
+  Fetch(int ahead, int64_t lines, int tile, int tiles)
+      : panels(ahead), from(64 * lines * ahead), stride((64 + tiles - 1) / tiles) { from += tile * lines * stride; }
+
+  void operator()(const void* panel, int64_t line) const { prefetch(static_cast<const char*>(panel) + from + line * stride); }
+};
+
 template <int R, int P>
 GPT2_INLINE void finish_floats(const MatrixView& m, const Output& out, int row, int panel, int step, const Lanes (&sums)[R][P]) {
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
@@ -47,11 +60,11 @@ GPT2_INLINE void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], 
 }
 
 struct Fp32Tile {
-  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 1;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
+    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, apart = step * panel_size;
     const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
     const float* rows = x.values + row * x.stride;
 
@@ -59,9 +72,8 @@ struct Fp32Tile {
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
     for (int k = 0; k < m.inputs; ++k) {
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const float* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
-        weights[p] = load(here);
-        prefetch(here + next);
+        weights[p] = load(w + p * apart + static_cast<int64_t>(k) * kPanel);
+        fetch(w + p * apart, k);
       }
       multiply_input(sums, weights, rows + k, x.stride);
     }
@@ -70,11 +82,11 @@ struct Fp32Tile {
 };
 
 struct Bf16Tile {
-  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 2;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
     const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
 
     Lanes sums[R][P];
@@ -84,9 +96,8 @@ struct Bf16Tile {
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Pairs weights[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const Bf16* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
-        weights[p] = load_pairs(here);
-        prefetch(here + next);
+        weights[p] = load_pairs(w + p * apart + static_cast<int64_t>(k) * kPanel);
+        fetch(w + p * apart, k / 2);
       }
       GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = dot2(sums[r][p], weights[p], rows + r * x.rounded_stride + k);
     }
@@ -95,9 +106,8 @@ struct Bf16Tile {
     for (int k = 0; k < m.padded_inputs; k += 2) {
       Lanes first[P], second[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const Bf16* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
-        const Pairs pairs = load_pairs(here);
-        prefetch(here + next);
+        const Pairs pairs = load_pairs(w + p * apart + static_cast<int64_t>(k) * kPanel);
+        fetch(w + p * apart, k / 2);
         first[p] = first_of(pairs);
         second[p] = second_of(pairs);
       }
@@ -111,27 +121,28 @@ struct Bf16Tile {
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
 template <class Tile, int R, int P>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, int ahead) {
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const Fetch& fetch) {
   if constexpr (R > 1) {
-    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, ahead);
+    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, fetch);
   }
-  Tile::template run<R, P>(m, x, out, row, panel, step, ahead);
+  Tile::template run<R, P>(m, x, out, row, panel, step, fetch);
 }
 
-// Of P panels, all tiles. The first tile, whose weights come from memory, asks for the panels after these.
+// Of P panels, all tiles. They ask for the panels that come `ahead` after these.
 template <class Tile, int P>
 void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step, int ahead) {
-  for (; row < row_end; row += Tile::kRows, ahead = 0) {
+  const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
+  for (int tile = 0; tile < tiles; ++tile, row += Tile::kRows) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, ahead);
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, Fetch(ahead, m.padded_inputs / Tile::kLineInputs, tile, tiles));
   }
 }
 
 // All tiles of panels that lie `step` apart. What each asks for ahead is the panel after it, with which its stream goes on.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
-  if (row_end - row == 1) return Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, 1);
-  walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
+  if (row_end - row > 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
+  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, Fetch(1, m.padded_inputs / Tile::kLineInputs, 0, 1));
 }
 
 // All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.

@@ -16,13 +16,13 @@ namespace gpt2 {
 namespace {
 
 struct Int4Tile {
-  static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4;
+  static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4, kLineInputs = 8;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int groups = m.padded_inputs / kGroup;
     const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel / 2;
-    const int64_t group_size = kGroup * kPanel / 2, apart = step * panel_size, next = ahead * panel_size;
+    const int64_t group_size = kGroup * kPanel / 2, apart = step * panel_size;
     const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
     const uint8_t* scales = m.group_scales + static_cast<int64_t>(panel) * groups * kPanel;
     const int8_t* rows = x.codes + row * x.code_stride;
@@ -36,9 +36,8 @@ struct Int4Tile {
       for (int k = 0; k < kGroup; k += 8) {
         Codes lower[P], upper[P];
         GPT2_UNROLL for (int p = 0; p < P; ++p) {
-          const int8_t* here = w + p * apart + g * group_size + k * (kPanel / 2);
-          const Codes both = load_codes(here);
-          prefetch(here + next);
+          const Codes both = load_codes(w + p * apart + g * group_size + k * (kPanel / 2));
+          fetch(w + p * apart, g * (kGroup / 8) + k / 8);
           lower[p] = low_nibbles(both);
           upper[p] = high_nibbles(both);
         }
@@ -51,7 +50,7 @@ struct Int4Tile {
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
         const uint8_t* here = scales + (static_cast<int64_t>(p) * step * groups + g) * kPanel;
         const Scales scale = load_scales(here);
-        prefetch(here + static_cast<int64_t>(ahead) * groups * kPanel);
+        prefetch(here + static_cast<int64_t>(fetch.panels) * groups * kPanel);
         GPT2_UNROLL for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
       }
     }

@@ -13,11 +13,11 @@ namespace gpt2 {
 namespace {
 
 struct Int8Tile {
-  static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8;
+  static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8, kLineInputs = 4;
 
   template <int R, int P>
-  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, int ahead) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size, next = ahead * panel_size;
+  static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
+    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
     const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
     const int8_t* rows = x.codes + row * x.code_stride;
 
@@ -26,9 +26,8 @@ struct Int8Tile {
     for (int k = 0; k < m.padded_inputs; k += 4) {
       Codes weights[P];
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const int8_t* here = w + p * apart + static_cast<int64_t>(k) * kPanel;
-        weights[p] = load_weights(here);
-        prefetch(here + next);
+        weights[p] = load_weights(w + p * apart + static_cast<int64_t>(k) * kPanel);
+        fetch(w + p * apart, k / 4);
       }
       GPT2_UNROLL for (int r = 0; r < R; ++r) {
         const Quad four = broadcast_quad(rows + r * x.code_stride + k);
