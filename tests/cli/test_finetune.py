@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gpt2.cli import main as frame
+from gpt2.cli import training
 from gpt2.train.step import Learner
 
 SPEED = ["--threads", "1", "--set", "run.dtype=fp32", "--epochs", "1", "--context", "32"]
@@ -39,6 +40,24 @@ def test_one_command_adapts_a_model_and_says_all_it_does(
     assert places == sorted(places)
     assert (out / "run" / "report.html").is_file()
     assert frame.run(["generate", "--model", str(out), "The cat", "--max-tokens", "3", "--quiet"]) == 0
+
+
+def test_of_several_processes_the_first_alone_speaks(
+    novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert training.is_first()
+    monkeypatch.setattr(training, "is_first", lambda: False)
+    out = tmp_path / "mine"
+    arguments = ["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, "--json"]
+    assert frame.run(arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "try it" not in shown.err
+    monkeypatch.undo()
+    for rank, speaks in (("0", True), ("1", False)):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+        assert training.is_first() is speaks
 
 
 def test_adapters_can_be_merged_and_used(

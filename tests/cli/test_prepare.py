@@ -109,7 +109,7 @@ def test_one_document_leaves_nothing_to_validate_on_and_that_is_said(
 ) -> None:
     (tmp_path / "a.txt").write_text("A whole novel.", encoding="utf-8")
     assert run(tmp_path / "a.txt", "--out", tmp_path / "out", "--validation", "0.001") == 0
-    assert "warning: no document fell to validation: 1 in all" in capsys.readouterr().err
+    assert "warning: no document fell to validation: there is 1 document in all" in capsys.readouterr().err
 
 
 def test_another_configuration_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

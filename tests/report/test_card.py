@@ -28,7 +28,7 @@ RUN: dict[str, Any] = {
     "model": {"n_layer": 2, "n_embd": 16},
     "start": {"model": "/home/someone/gpt2"},
     "lora": {"rank": 0, "alpha": 16.0},
-    "optim": {"matrices": "adamw", "lr": 0.001, "weight_decay": 0.1},
+    "optim": {"matrices": "adamw", "lr": 0.001, "betas": [0.9, 0.95], "weight_decay": 0.1},
     "schedule": {"shape": "cosine", "tokens": 5000, "batch_tokens": 500, "sequence": [[0.0, 32], [0.5, 64]]},
     "rounding": {"form": "none"},
     "run": {"seed": 7},
@@ -162,7 +162,7 @@ def test_a_run_is_told_by_its_figures() -> None:
     assert optimizer in sections.training([(RUN | {"optim": muon}, STEPS)], model=SHAPE)
     for said in (
         "Began from: gpt2\n",
-        "AdamW, peak learning rate 0.001, weight decay 0.1\n",
+        "AdamW, peak learning rate 0.001, betas 0.9 and 0.95, weight decay 0.1\n",
         "Steps taken: 40\n",
         "Tokens seen: 20,000\n",
         "held-out loss: 10.0000 at step 30",

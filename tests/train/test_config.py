@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gpt2.errors import ConfigError
+from gpt2.optim import stage
 from gpt2.train import TrainConfig, load_config, recipe_names, to_toml
 from gpt2.train.config_files import as_tree, config_from
 
@@ -109,3 +110,36 @@ def test_the_last_step_completes_the_tokens() -> None:
         changed = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, tokens=tokens))
         assert isinstance(changed, TrainConfig)
         assert changed.total_steps == steps
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_ends_at_its_full_context_with_time_to_learn_it(name: str) -> None:
+    config = load_config(name)
+    lengths = [length for _, length in config.schedule.sequence]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == config.model.n_positions
+    assert stage(1.0, config.schedule.sequence) == config.model.n_positions
+    assert config.schedule.sequence[-1][0] <= 0.9, "a tenth of the run at least is at the full context"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_takes_whole_sequences_of_every_length_and_ends_in_its_last_stages(name: str) -> None:
+    config = load_config(name)
+    step = tokens = 0
+    while tokens < config.schedule.tokens:
+        length, batch_tokens = (stage(tokens / config.schedule.tokens, of) for of in stages(config))
+        assert batch_tokens % length == 0
+        step, tokens = step + 1, tokens + batch_tokens
+    assert step == config.total_steps
+    assert (length, batch_tokens) == (config.model.n_positions, config.schedule.batches[-1][1])
+
+
+def test_stages_of_batch_and_sequence_meet_at_the_end() -> None:
+    staged = tree(schedule={"batch_stages": [[0.0, 64], [0.5, 256]], "sequence": [[0.0, 16], [0.3, 64]]})
+    config = config_from(staged)
+    seen = [tuple(stage(at, of) for of in stages(config)) for at in (0.0, 0.29, 0.3, 0.5, 1.0)]
+    assert seen == [(16, 64), (16, 64), (64, 64), (64, 256), (64, 256)]
+
+
+def stages(config: TrainConfig) -> tuple[Any, Any]:
+    return config.schedule.sequence, config.schedule.batches

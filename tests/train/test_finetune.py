@@ -18,13 +18,15 @@ from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
+from gpt2.report.card_sections import optimizer
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import Finetuned, LoraConfig, TensorBoard, WeightsAndBiases, finetune, write_report
 from gpt2.train import finetune as facade
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
+from gpt2.train.config_files import as_tree
 from gpt2.train.finetune import choose_config
-from gpt2.train.finetune_card import card, optimizer
+from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
@@ -318,14 +320,16 @@ def test_what_was_never_finite_has_gained_nothing(make_config: Make) -> None:
 
 
 def test_the_optimizer_is_named_as_it_is(make_config: Make) -> None:
-    assert optimizer(make_config(optim={"matrices": "adamw"})).startswith("AdamW, peak learning rate 0.01, betas ")
-    muon = make_config(optim={"matrices": "muon", "muon_lr": 0.002})
+    adamw = as_tree(make_config(optim={"matrices": "adamw"}))["optim"]
+    assert optimizer(adamw).startswith("AdamW, peak learning rate 0.01, betas ")
+    muon_run = make_config(optim={"matrices": "muon", "muon_lr": 0.002})
+    muon = as_tree(muon_run)["optim"]
     named = "Muon for the matrices, peak learning rate 0.002, weight decay 0; AdamW, peak learning rate 0.01, "
     assert optimizer(muon).startswith(named) and optimizer(muon).endswith(" for the rest")
     prepared = Prepared(
         documents=3, tokens=900, wanted_tokens=900, validation_documents=1, validation_tokens=99, opening=""
     )
-    text = card(base="base", config=muon, prepared=prepared, ended=ended_with(2.0, 1.9), text="novel.txt")
+    text = card(base="base", config=muon_run, prepared=prepared, ended=ended_with(2.0, 1.9), text="novel.txt")
     assert f"| optimizer | {optimizer(muon)} |" in text
 
 

@@ -75,6 +75,18 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
     assert sorted(tuple(each.shape) for each in kept) == sorted([(37, 8), (101, 8)])
 
 
+def test_a_second_backward_pass_is_refused_since_the_first_used_up_the_gradient() -> None:
+    x, head, targets = inputs()
+    loss = cross_entropy(x, head, targets, chunk_tokens=10)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+    kept = cross_entropy(x, head, targets, chunk_tokens=10)
+    kept.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.backward()
+
+
 def test_without_gradients_only_logits_are_computed() -> None:
     x, head, targets = inputs()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -192,7 +192,7 @@ def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
 
 
 MISHAPS = """
-import errno, json, logging, os, signal, sys
+import errno, json, logging, os, pathlib, signal, sys
 import torch.distributed as dist
 from gpt2.errors import TrainingError
 from gpt2.train import callbacks, load_config, pretrain, weights
@@ -226,7 +226,8 @@ def signalled(self, run, report):
 
 
 def train(name):
-    outcome = pretrain(load_config(sys.argv[1], [f"run.folder={os.path.join(sys.argv[2], name)}"]))
+    config = load_config(sys.argv[1], [f"run.folder={os.path.join(sys.argv[2], name)}"])
+    outcome = pretrain(config, on_sample=lambda model, step: [])
     return [outcome.finished, outcome.step]
 
 
@@ -243,6 +244,30 @@ weights.write_arrays, callbacks.append, Validation.after_step = write, append, s
 seen["signalled"] = train("signalled")
 Validation.after_step = after_step
 seen["gone on with"] = train("signalled")
+
+
+def refused(name):
+    try:
+        return train(name)
+    except (OSError, TrainingError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class NoRoom(callbacks.Journal):
+    def __init__(self, path, *, from_step):
+        if rank == 0 and self.refuses in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().__init__(path, from_step=from_step)
+
+
+callbacks.Journal = NoRoom
+for NoRoom.refuses in ("metrics", "samples"):
+    seen[f"no {NoRoom.refuses}"] = refused(f"no {NoRoom.refuses}")
+callbacks.Journal = NoRoom.__base__
+if rank == 0:
+    pathlib.Path(sys.argv[2], "a file").touch()
+seen["no folder"] = refused("a file")
+seen["after all that"] = train("after all that")
 with open(os.path.join(sys.argv[2], f"seen {rank}.json"), "w") as file:
     json.dump({**seen, "told": told}, file)
 dist.destroy_process_group()
@@ -266,7 +291,12 @@ def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_
     for seen in (first, second):
         assert seen["one save fails"] == [True, 12]
         assert seen["signalled"] == [False, 5]
-        assert seen["gone on with"] == [True, 12]
+        assert seen["gone on with"] == seen["after all that"] == [True, 12]
+    for what in ("no metrics", "no samples"):
+        assert "No space left on device" in first[what]
+        assert second[what] == "TrainingError: The first process could not begin, and says why; this one ends with it."
+    assert first["no folder"].startswith(("FileExistsError", "NotADirectoryError"))
+    assert "could not hold the run's folder" in second["no folder"]
     assert any("metrics.jsonl misses lines from here on: the disk is full" in line for line in first["told"])
     assert any("step 6 was not saved: the disk is full" in line for line in first["told"])
     assert any("the first process could not save step 6" in line for line in second["told"])

@@ -85,10 +85,11 @@ def finetune(
     It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
     Where nothing predicted it better than the model does already, it says so (with --json: `gained` is false).
     """
+    from gpt2.report.card_sections import optimizer
+
     try:
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
-        from gpt2.train.finetune_card import optimizer
     except ModuleNotFoundError as error:
         raise training.missing("Fine-tuning", error) from error
 
@@ -97,7 +98,7 @@ def finetune(
         length = config.schedule.sequence[-1][1]
         _log.info(
             "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
-            optimizer(config),
+            optimizer(dataclasses.asdict(config.optim)),
             f"{config.schedule.batch_tokens:,}",
             f"{length:,}",
             Path(config.run.folder) / "config.toml",
@@ -128,13 +129,17 @@ def finetune(
         ),
         trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
     )
-    if as_json:
+    is_first = training.is_first()
+    if as_json and is_first:
         facts = {**dataclasses.asdict(ended), "gained": ended.gained}
         output.write_json(json.loads(json.dumps(facts, default=str)))
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
-        _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
+        if is_first:
+            _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
         sys.exit(SAVED)
+    if not is_first:
+        return
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     if ended.gained:

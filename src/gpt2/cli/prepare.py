@@ -129,15 +129,19 @@ def prepare(
             raise
     if validation and "validation" not in manifest["splits"]:
         _log.warning(
-            "no document fell to validation: %s in all. Cut a long text with --split-on, or raise --validation.",
-            f"{manifest['documents']:,}",
+            "no document fell to validation: there %s in all. Cut a long text with --split-on, or raise --validation.",
+            f"{'is' if manifest['documents'] == 1 else 'are'} {_counted(manifest['documents'])}",
         )
     for split, total in manifest["splits"].items():
-        _log.info("%s: %s tokens in %s documents", split, f"{total['tokens']:,}", f"{total['documents']:,}")
+        _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", _counted(total["documents"]))
     if manifest["empty_documents"]:
-        _log.info("passed over %s empty documents", f"{manifest['empty_documents']:,}")
+        _log.info("passed over %s without text", _counted(manifest["empty_documents"]))
     if as_json:
         output.write_json({"out": str(out), **manifest})
+
+
+def _counted(n: int) -> str:
+    return "1 document" if n == 1 else f"{n:,} documents"
 
 
 def _status(progress: "Progress") -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -76,13 +75,17 @@ def train(
         ),
         trackers=training.trackers(Path(config.run.folder), tensorboard=tensorboard, wandb=wandb),
     )
-    if report and outcome.step and os.environ.get("RANK", "0") == "0":
+    is_first = training.is_first()
+    if report and outcome.step and is_first:
         _log.info("%s shows the run", write_report(Path(config.run.folder)))
-    if as_json:
+    if as_json and is_first:
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
-        _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
+        if is_first:
+            _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
         sys.exit(SAVED)
+    if not is_first:
+        return
     _log.info("done: %s is a model folder", outcome.checkpoint)
     _log.info('try it: gpt2 generate --model %s "%s"', outcome.checkpoint, _PROMPTS[0])
 

@@ -1,6 +1,7 @@
 """What `train` and `finetune` share: texts by the engine of `generate`, trackers, the report, how a run ends."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +32,17 @@ def watching_options(verb: Verb) -> Verb:
     return verb
 
 
+def is_first() -> bool:
+    """Whether this process is the first of those that were started together, or the only one: it alone speaks."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tracker]":
     """Those that were asked for, their files in the run's folder; none but in the first of several processes."""
-    import os
-
     from gpt2.train import TensorBoard, WeightsAndBiases
 
     found: list[Tracker] = []
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         if tensorboard:
             found.append(TensorBoard(folder / "tensorboard"))
         if wandb:

@@ -108,7 +108,7 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     known: dict[str, object] = {
         "Began from": _name(base) if base else "random weights",
         "Trained": f"adapters of rank {lora['rank']}, alpha {lora['alpha']:g}" if lora.get("rank") else "all weights",
-        "Optimizer": _optimizer(optim),
+        "Optimizer": optimizer(optim),
         "Schedule": f"{schedule['shape']}, planned for {schedule['tokens']:,} tokens, "
         f"{schedule['batch_tokens']:,} a step",
         "Sequence in tokens": schedule["sequence"][-1][1],
@@ -139,8 +139,13 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
     return "\n\n".join(parts)
 
 
-def _optimizer(optim: Record) -> str:
-    adamw = f"AdamW, peak learning rate {optim['lr']:g}, weight decay {optim['weight_decay']:g}"
+def optimizer(optim: Record) -> str:
+    """What learned, and how fast at most, from the settings of `[optim]`."""
+    first, second = optim["betas"]
+    adamw = (
+        f"AdamW, peak learning rate {optim['lr']:g}, betas {first:g} and {second:g}, weight decay "
+        f"{optim['weight_decay']:g}"
+    )
     if optim["matrices"] != "muon":
         return adamw
     return (

@@ -283,8 +283,8 @@ class Samples(Callback):
 
     def at_start(self, run: Run) -> None:
         """Show what a model that learns on wrote before."""
-        if run.learner.processes.is_first:
-            self._journal = Journal(run.folder / "samples.jsonl", from_step=run.progress.step)
+        path, step = run.folder / "samples.jsonl", run.progress.step
+        self._journal = run.learner.processes.first_does("begin", lambda: Journal(path, from_step=step))
         if run.config.start.model and run.progress.step == 0 and run.config.run.sample_every_steps:
             self._sample(run)
 
@@ -308,6 +308,9 @@ class Samples(Callback):
             if arrays:
                 model = GPT(model.config)
                 model.load_arrays(arrays)
-        if self._journal is not None:
-            for prompt, text in self._show(model, run.progress.step) or ():
-                self._journal.write({"step": run.progress.step, "prompt": prompt, "text": text})
+        learner.processes.first_does("show what it writes", lambda: self._write(model, run.progress.step))
+
+    def _write(self, model: GPT, step: int) -> None:
+        assert self._journal is not None, "a run has started before it shows anything"
+        for prompt, text in self._show(model, step) or ():
+            self._journal.write({"step": step, "prompt": prompt, "text": text})

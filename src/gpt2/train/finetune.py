@@ -20,7 +20,7 @@ from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.config_files import config_from
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
-from gpt2.train.parallel import Processes, joined
+from gpt2.train.parallel import joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
 from gpt2.train.pretrain import Outcome, pretrain
@@ -119,12 +119,16 @@ def finetune(
     tokenizer = base.tokenizer()
     asked_device = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("run.device=")), "auto")
     with joined(asked_device.strip("\"'")) as processes:
-        if not processes.is_first:
-            _together(processes)  # and then find what the first has prepared
-        prepared = prepare_text(text, out / RUN / "data", tokenizer, field=field, validation=validation)
-        if processes.is_first:
+
+        def prepare() -> Prepared:
+            return prepare_text(text, out / RUN / "data", tokenizer, field=field, validation=validation)
+
+        def begin() -> Prepared:
+            prepared = prepare()
             tokenizer.save(out / RUN / "vocabulary")
-            _together(processes)
+            return prepared
+
+        prepared = processes.first_does("prepare the text", begin) or prepare()  # the others find what the first made
         config = choose_config(base.config, prepared, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
@@ -140,13 +144,15 @@ def finetune(
             trackers=trackers,
         )
         ended = _ended(outcome, out, config)
-        if processes.is_first:
+
+        def leave() -> None:
             _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
             if report and outcome.step:
                 write_report(out / RUN)
             if ended.finished and not ended.gained:
                 _log.warning("%s", _nothing_gained(ended, config, name))
-        _together(processes)
+
+        processes.first_does(f"write {out}", leave)
     return ended
 
 
@@ -263,11 +269,3 @@ def _export(outcome: Outcome, out: Path, text_of_card: str) -> None:
             with source.open("rb") as file, files.atomic_file(out / source.name) as goal:
                 shutil.copyfileobj(file, goal)
     files.write_text(out / "README.md", text_of_card)
-
-
-def _together(processes: Processes) -> None:
-    """Wait for each other."""
-    if processes.world > 1:
-        import torch.distributed as dist
-
-        dist.barrier()

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from gpt2.report import markdown
+from gpt2.report.card_sections import optimizer
 from gpt2.train.config import TrainConfig
-from gpt2.train.finetune_data import Prepared
+from gpt2.train.config_files import as_tree
+from gpt2.train.finetune_data import Prepared, counted
 
 if TYPE_CHECKING:
     from gpt2.train.finetune import Finetuned
@@ -44,7 +46,7 @@ base_model: {markdown.quoted(base)}
 # {named}, fine-tuned on {markdown.line(text)}
 
 A GPT-2 ({config.model.parameters:,} parameters, context {config.model.n_positions:,} tokens) that goes on from
-{named}: {kind} the model learned from {prepared.tokens:,} tokens in {prepared.documents:,} document(s).
+{named}: {kind} the model learned from {prepared.tokens:,} tokens in {counted(prepared.documents)}.
 {held_out}
 
 It continues text in the manner of what it was trained on. What it writes may be false or unpleasant, and after a small
@@ -52,24 +54,9 @@ text it may repeat passages of it word for word. The licence of the base and the
 
 | training | |
 |---|---|
-| optimizer | {optimizer(config)} |
+| optimizer | {optimizer(as_tree(config)["optim"])} |
 | schedule | {schedule.tokens:,} tokens at most, {schedule.batch_tokens:,} a step, sequences of \
 {schedule.sequence[-1][1]:,} |
 | steps | {ended.steps:,} taken; the weights here are those after step {ended.best_step:,} |
 | seed | {config.run.seed} |
 """
-
-
-def optimizer(config: TrainConfig) -> str:
-    """What learned, and how fast at most."""
-    optim = config.optim
-    adamw = (
-        f"AdamW, peak learning rate {optim.lr:g}, betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay "
-        f"{optim.weight_decay:g}"
-    )
-    if optim.matrices != "muon":
-        return adamw
-    return (
-        f"Muon for the matrices, peak learning rate {optim.muon_lr:g}, weight decay {optim.muon_weight_decay:g}; "
-        f"{adamw} for the rest"
-    )

@@ -49,13 +49,14 @@ class Prepared:
         if not self.validation_tokens:
             held_out = "nothing is held out"
         elif self.validation_documents:
-            held_out = f"held out: {self.validation_tokens:,} tokens in {_documents(self.validation_documents)}"
+            held_out = f"held out: {self.validation_tokens:,} tokens in {counted(self.validation_documents)}"
         else:
             held_out = f"held out: its last {self.validation_tokens:,} tokens, since no whole document can be spared"
-        return [f"the text: {self.tokens:,} tokens in {_documents(self.documents)}{learned}; {held_out}"]
+        return [f"the text: {self.tokens:,} tokens in {counted(self.documents)}{learned}; {held_out}"]
 
 
-def _documents(n: int) -> str:
+def counted(n: int) -> str:
+    """So many documents, in words."""
     return "1 document" if n == 1 else f"{n:,} documents"
 
 

@@ -7,10 +7,10 @@ its tokens, so the number of processes changes nothing but the order of sums.
 
 import contextlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,10 +19,11 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from gpt2 import machine
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, TrainingError
 from gpt2.model import flops
 from gpt2.train.config import TrainConfig
 
+T = TypeVar("T")
 _BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
 _SHARE_OF_MEMORY = 0.5  # that these may take; the rest is for what the backward pass keeps
 
@@ -74,6 +75,30 @@ class Processes:
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether it is so in any process; all must ask."""
         return bool(self.sum(torch.tensor(float(flag), device=device))) if self.world > 1 else flag
+
+    def first_does(self, what: str, do: Callable[[], T]) -> T | None:
+        """Have the first process do something alone, and wait for it; the others get None. All must ask.
+
+        Args:
+            what: it is, as in "begin", for the error of the others.
+            do: it; what it raises is raised in the first process.
+
+        Raises:
+            TrainingError: in the others, where the first one failed.
+        """
+        if self.world == 1:
+            return do()
+        done: T | None = None
+        failure: BaseException | None = None
+        if self.is_first:
+            try:
+                done = do()
+            except BaseException as error:  # Ctrl-C too: the others must not wait for what will not come
+                failure = error
+        nccl = "nccl" in str(dist.get_backend())
+        if self.any(failure is not None, torch.device("cuda" if nccl else "cpu")):
+            raise failure or TrainingError(f"The first process could not {what}, and says why; this one ends with it.")
+        return done
 
 
 @contextlib.contextmanager

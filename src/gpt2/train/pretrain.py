@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,15 +108,12 @@ def pretrain(
     if not config.run.folder:
         raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
-    with (
-        joined(config.run.device) as processes,
-        files.lock(folder) if processes.is_first else nullcontext(),
-        kept_memory(),
-    ):
+    with joined(config.run.device) as processes, contextlib.ExitStack() as held, kept_memory():
+        processes.first_does("hold the run's folder", lambda: held.enter_context(files.lock(folder)))
         speak = (say or _log.info) if processes.is_first else _silent
         run, plan = _prepare(config, folder, processes, speak)
-        metrics = None
-        if processes.is_first:
+
+        def begin() -> Metrics:
             metrics = Metrics(
                 folder / "metrics.jsonl",
                 from_step=run.progress.step,
@@ -129,6 +125,9 @@ def pretrain(
             files.write_text(folder / "config.toml", to_toml(config))
             if on_plan is not None:
                 on_plan(plan)
+            return metrics
+
+        metrics = processes.first_does("begin", begin)
         callbacks = [
             *([] if metrics is None else [metrics, ProgressLine(speak, metrics, expected_seconds=plan.seconds)]),
             Validation(metrics, speak),

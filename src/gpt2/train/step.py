@@ -9,9 +9,10 @@ Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batc
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from gpt2.train import parallel
 from gpt2.train.activated_map import activated_map
 from gpt2.train.attention import choose_attention
 from gpt2.train.attention_blocks import attend_in_blocks
+from gpt2.train.compiling import with_own_cache
 from gpt2.train.config import TrainConfig
 from gpt2.train.loss import Rows, fused_softmax, sample_rows
 from gpt2.train.objective import Objective
@@ -34,6 +36,7 @@ from gpt2.train.precision import Precision, can_compile, chunk_tokens, micro_bat
 from gpt2.train.rounding import ROUND, rounded
 from gpt2.train.scaling import LossScale
 
+T = TypeVar("T")
 _log = logging.getLogger("gpt2")
 
 
@@ -95,7 +98,7 @@ class Learner:
         self.micro_tokens = micro_batch_tokens(config.run, precision)
         self._frequency_V = frequency_V
         # One block is compiled and serves for all: a fraction of the time that compiling the whole model takes.
-        compiled = config.run.compile and can_compile(precision.device)
+        self._is_compiled = compiled = config.run.compile and can_compile(precision.device)
         if compiled and precision.device.type == "cpu" and precision.dtype == torch.bfloat16:
             _put_faster_parts(model)
         objective = Objective(
@@ -144,8 +147,13 @@ class Learner:
         # the rate of a step's middle: were it that of its beginning, the first step of a warm-up would do nothing
         middle = (tokens + 0.5 * inputs_BT.size) / self.config.schedule.tokens
         lr = set_rates(self.optimizers, self.config, progress=middle, step=step)
-        with self.rounded(progress):
-            summed_loss = self._backward(inputs_BT, targets_BT, wanted_BT, self._rows(targets_BT, progress, step), step)
+        rows = self._rows(targets_BT, progress, step)
+
+        def compute() -> Tensor:
+            with self.rounded(progress):
+                return self._backward(inputs_BT, targets_BT, wanted_BT, rows, step)
+
+        summed_loss = self._compiling(compute)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.loss_scale.factor != 1.0:
@@ -195,7 +203,7 @@ class Learner:
         self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None
     ) -> None:
         """Compute a gradient and throw it away: to see how long it takes, and whether there is the memory."""
-        self._backward(inputs_BT, targets_BT, wanted_BT, None, 0)
+        self._compiling(lambda: self._backward(inputs_BT, targets_BT, wanted_BT, None, 0))
         self.model.zero_grad(set_to_none=True)
         if self.precision.device.type == "cuda":
             torch.cuda.synchronize()
@@ -207,10 +215,20 @@ class Learner:
         """The loss over the whole vocabulary, summed over the wanted targets; nothing is learned."""
         device = self.precision.device
         wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT).to(device)
-        with self.precision.autocast(), self._attention.preferred():
-            loss = self._objective(_on(device, inputs_BT), _on(device, targets_BT), wanted, None, 1.0)
+
+        def compute() -> Tensor:
+            with self.precision.autocast(), self._attention.preferred():
+                return self._objective(_on(device, inputs_BT), _on(device, targets_BT), wanted, None, 1.0)
+
+        loss = self._compiling(compute)
         parallel.let_go(self._objective, self.sharing)
         return float(loss)
+
+    def _compiling(self, compute: Callable[[], T]) -> T:
+        """What `compute` gives, its first compilation survived if need be."""
+        if not self._is_compiled:
+            return compute()
+        return with_own_cache(compute, before_again=lambda: self.model.zero_grad(set_to_none=True))
 
     def _backward(
         self,

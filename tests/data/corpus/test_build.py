@@ -299,6 +299,10 @@ def test_a_source_that_disappears_and_broken_lines(tmp_path: Path, monkeypatch: 
     assert stats["contents"]["documents"] == 6
     assert stats["account"]["damaged"] == 4
     assert any("1.jsonl, offset 0: the file is no longer there" in what for what in stats["account"]["damage"])
+    lost = write_source(tmp_path / "named", files=2, each=5) / "1.jsonl"
+    monkeypatch.setattr(building, "find_inputs", lambda specs: (find(specs), lost.unlink())[0])
+    with pytest.raises(DataError, match=r"1\.jsonl is no longer there .* run again to go on"):
+        build([lost.with_name("0.jsonl"), lost], tmp_path / "named out", config=FAST)
     assert any("0.jsonl, offset " in what and "line 7 is not JSON" in what for what in stats["account"]["damage"])
 
 

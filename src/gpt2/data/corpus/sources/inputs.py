@@ -147,9 +147,10 @@ def _stem(path: Path) -> str:
 
 
 def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: object) -> Iterator[Page]:
-    """The pages of an input, with the source's name and licence; a file that vanished is told as damage.
+    """The pages of an input, with the source's name and licence; a file of a folder that vanished is told as damage.
 
     Raises:
+        DataError: a file that was named itself has vanished, or cannot be read.
         MissingExtraError: what reads this kind is not installed.
     """
     module, name = KINDS[one.kind][1].split(":")
@@ -163,7 +164,11 @@ def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: obj
                     source=page.source or one.spec.name,
                     licence=page.licence or one.spec.licence,
                 )
-        except FileNotFoundError:
-            on_damage(Damage(file=file, offset=0, why="the file is no longer there"))
         except OSError as error:
-            on_damage(Damage(file=file, offset=0, why=f"the file cannot be read ({error.strerror or error})"))
+            why = "is no longer there" if isinstance(error, FileNotFoundError) else "cannot be read"
+            if Path(one.spec.path) == Path(file):  # one of many in a folder may be missed, but not what was asked for
+                raise DataError(
+                    f"The corpus cannot be built: {file} {why} ({error.strerror or error}). Put it right, and run "
+                    f"again to go on."
+                ) from error
+            on_damage(Damage(file=file, offset=0, why=f"the file {why} ({error.strerror or error})"))

@@ -1,0 +1,71 @@
+"""When PyTorch's compiler fails over its own cache: what it stored there was cut off, and it reads it again and again.
+
+The compiler keeps what it made in one folder for all programs of a user. A disk that was full while it wrote, or a
+process that was killed, leaves half a file there under the name of the whole one; from then on every compilation of the
+same code ends with an error about a symbol, a library or a line of Python that nobody wrote.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from gpt2.errors import TrainingError
+
+T = TypeVar("T")
+_log = logging.getLogger("gpt2")
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # where PyTorch looks for the place of its cache, and writes the one it chose
+
+
+def with_own_cache(compute: Callable[[], T], *, before_again: Callable[[], None]) -> T:
+    """What `compute` gives; where the compiler fails in it, once more with a new and empty cache of this process.
+
+    Args:
+        compute: something that compiles when it is first called.
+        before_again: undoes what a first try may have left.
+
+    Raises:
+        TrainingError: the compiler fails with an empty cache, too.
+    """
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not failed(error):
+            raise
+        reason = _first_line(error)
+    before = os.environ.get(_CACHE)
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="gpt2-compiled-")
+    _log.warning(
+        "PyTorch's compiler failed (%s). Trying again with an empty cache, %s. If that works, something in %s is "
+        "broken: remove that folder, and this one later",
+        reason,
+        os.environ[_CACHE],
+        before or "its cache",
+    )
+    torch.compiler.reset()
+    before_again()
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not failed(error):
+            raise
+        raise TrainingError(
+            f"PyTorch's compiler fails here, with an empty cache too: {_first_line(error)}. Look at the C++ compiler "
+            f"and the room in {tempfile.gettempdir()}, or set run.compile=false, which takes longer a step."
+        ) from error
+
+
+def failed(error: RuntimeError) -> bool:
+    """Whether it is the compiler's; in the backward pass it is known only by the file that it names."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    cache = os.environ.get(_CACHE)
+    return isinstance(error, BackendCompilerFailed) or (cache is not None and cache in str(error))
+
+
+def _first_line(error: RuntimeError) -> str:
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("backend=")]
+    return lines[0][:200] if lines else type(error).__name__
