@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from gpt2 import backends
 from gpt2.backends import NEXT_LOGITS, NOTHING, Backend, Patch, Result, Trace, Want, Work
+from gpt2.backends.seam import Draw
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import BackendError, ContextError, GenerationError
+from gpt2.generation import draws
 from gpt2.model import reference
 
 NAMES = ["reference", "torch", "native"]
@@ -429,3 +431,30 @@ def test_a_backend_says_what_it_is(backend: Backend, weights: Weights) -> None:
     assert backend.weights == "fp32"
     assert backend.config == weights.config
     assert backend.reason.startswith(f"{backend.name} backend on cpu in fp32: asked for")
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_a_draw_gives_the_token_or_what_it_is_drawn_from(backend: Backend, top_k: int):
+    keys = [draws.key(5, 0, place) for place in range(4)]
+    draw = Draw(keys=keys, temperature=1.0, top_k=top_k)
+    result = one(backend, backend.new(), TEXT[:9], Want(rows=4, draw=draw))
+    from_logits = Want(rows=4, best=top_k) if top_k else Want(rows=4, logits=True)
+    known = one(backend, backend.new(), TEXT[:9], from_logits)
+    for row, key in enumerate(keys):
+        if top_k:
+            assert known.best_ids_RK is not None and known.best_logprobs_RK is not None
+            order = known.best_ids_RK[row].argsort()
+            ids, logits = known.best_ids_RK[row][order], known.best_logprobs_RK[row][order]
+        else:
+            assert known.logits_RV is not None
+            ids, logits = np.arange(backend.config.vocab_size), known.logits_RV[row]
+        expected = draws.draw(key, ids, logits)
+        if result.drawn_R is not None:
+            assert result.drawn_R[row] == expected
+        elif top_k:
+            assert result.best_ids_RK is not None and known.best_ids_RK is not None
+            assert result.best_ids_RK[row].tolist() == known.best_ids_RK[row].tolist()
+        else:
+            assert result.logits_RV is not None and known.logits_RV is not None
+            np.testing.assert_array_equal(result.logits_RV[row], known.logits_RV[row])
+    assert (result.drawn_R is not None) == (backend.name == "native")

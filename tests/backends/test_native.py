@@ -5,13 +5,14 @@ import pytest
 
 from gpt2.backends.native import NativeBackend
 from gpt2.backends.reference import ReferenceBackend
-from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Trace, Want, Work
+from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Draw, Trace, Want, Work
 from gpt2.checkpoint.forms import int8_round, int8_scale
 from gpt2.checkpoint.int4 import to_int4
 from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError
+from gpt2.generation import draws, filters
 from gpt2.model import reference
 from gpt2.native.library import Engine, Library, Wanted
 
@@ -333,3 +334,39 @@ def test_two_engines_share_one_pool_and_close_twice() -> None:
 def test_an_unknown_form_names_those_there_are(form: str) -> None:
     with pytest.raises(BackendError, match="int8"):
         NativeBackend(weights(CONFIGS[1]), form=form)
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 40])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 1.9, 40.0, 1e-3, 1e-30])
+def test_tokens_are_drawn_as_the_definition_draws_them(level: str, temperature: float, top_k: int) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=128, vocab_size=5003)
+    R, divisor = 100, filters.divisor(temperature)
+    keys = [draws.key(7, 0, place) for place in range(R)]
+    draw = Draw(keys=keys, temperature=divisor, top_k=top_k)
+    backend = NativeBackend(weights(config), form="fp32", threads=2)
+    # Both wants of the same rows, so that what is drawn from is the same to the bit.
+    both = Want(rows=R, draw=draw, logits=True, best=top_k)
+    [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, R), want=both)])
+    for row, key in enumerate(keys):
+        ids, logits = np.arange(config.vocab_size), result.logits_RV[row]
+        if top_k:
+            ids, order = np.unique(result.best_ids_RK[row], return_index=True)
+            logits = result.best_logprobs_RK[row][order]
+        if temperature != 1:
+            logits = filters.temperature(logits, temperature)
+        assert result.drawn_R[row] == draws.draw(key, ids, logits)
+    assert len(set(result.drawn_R.tolist())) > 10  # rows differ, so draws do
+
+
+def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=64, vocab_size=33)
+    keys = [draws.key(1, 2, place) for place in range(64)]
+    backend = NativeBackend(weights(config), form="fp32", threads=1)
+    want = Want(rows=64, draw=Draw(keys=keys, temperature=1.0), logits=True)
+    [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, 64), want=want)])
+    expected = [draws.draw(key, np.arange(33), row) for key, row in zip(keys, result.logits_RV, strict=True)]
+    assert result.drawn_R.tolist() == expected
+    cold = Wanted(slot=backend.new(), tokens=np.zeros(1, np.int32), rows=1, drawn=np.zeros(1, np.int32))
+    cold.draw_keys, cold.draw_temperature = np.zeros(1, np.uint64), 0.0
+    with pytest.raises(BackendError, match="temperatures above 0"):
+        backend._engine.step([cold])

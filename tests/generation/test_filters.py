@@ -210,7 +210,7 @@ def test_all_filters_in_order_are_hugging_faces(seed: int, monkeypatch: pytest.M
 
     monkeypatch.setattr("gpt2.generation.draws.draw", remember)
     sampler = Sampler(sampling, seed=0, n_prompt=10, n_ids=V, vocab_size=V, end_ids=[end])
-    assert sampler.want(len(seen)).logits
+    assert sampler.want(seen.tolist()).logits
     sampler.choose(Result(logits_RV=logits[None]), 0, seen.tolist(), 0)
     ((ids, kept),) = drawn_from
     assert ids.tolist() == survivors(expected)

@@ -123,7 +123,7 @@ Weights draw_weights() {
   return all;
 }
 
-Floats logits_of(const std::string& level, int form, const Weights& weights, int chunk) {
+gpt2_engine* load(const std::string& level, int form, const Weights& weights) {
   gpt2_engine* engine = gpt2_engine_new(&kShape, form, level.c_str(), 1);
   require(engine != nullptr, "an engine of " + level);
   for (const auto& [name, values] : weights) {
@@ -132,6 +132,11 @@ Floats logits_of(const std::string& level, int form, const Weights& weights, int
     const gpt2_source source = floats(values.first, by_output ? 1 : columns, by_output ? columns : 1);
     require(gpt2_engine_load(engine, name.c_str(), &source) == 0, "loading " + name);
   }
+  return engine;
+}
+
+Floats logits_of(const std::string& level, int form, const Weights& weights, int chunk) {
+  gpt2_engine* engine = load(level, form, weights);
   const int slot = gpt2_slot_new(engine);
   Floats logits(static_cast<size_t>(kShape.n_positions) * kShape.vocab_size);
   for (int start = 0; start < kShape.n_positions; start += chunk) {
@@ -147,6 +152,44 @@ Floats logits_of(const std::string& level, int form, const Weights& weights, int
   }
   gpt2_engine_free(engine);
   return logits;
+}
+
+// Tokens drawn within a step against the plain definition: the largest logit + noise, of its own rows of logits.
+void check_draws(const std::string& level, const Weights& weights) {
+  gpt2_engine* engine = load(level, GPT2_FP32, weights);
+  const int R = kShape.n_positions, V = kShape.vocab_size;
+  std::vector<int32_t> tokens(static_cast<size_t>(R)), drawn(tokens.size());
+  std::vector<uint64_t> keys(tokens.size());
+  for (int i = 0; i < R; ++i) {
+    tokens[static_cast<size_t>(i)] = i % V;
+    keys[static_cast<size_t>(i)] = 0x9E3779B97F4A7C15u * static_cast<uint64_t>(i);
+  }
+  Floats logits(static_cast<size_t>(R) * V);
+  gpt2_work work{};
+  work.slot = gpt2_slot_new(engine);
+  work.token_count = work.rows = R;
+  work.tokens = tokens.data();
+  work.logits = logits.data();
+  work.draw_keys = keys.data();
+  work.drawn = drawn.data();
+  work.draw_temperature = 1.0f;
+  require(gpt2_step(engine, &work, 1) == 0, "a step with draws");
+  for (size_t row = 0; row < keys.size(); ++row) {
+    double best = -INFINITY;
+    int winner = 0;
+    for (int id = 0; id < V; ++id) {
+      uint64_t z = keys[row] + 0x9E3779B97F4A7C15u * (static_cast<uint64_t>(id) + 1);
+      z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+      z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+      const double u = (static_cast<double>((z ^ z >> 31) >> 12) + 0.5) / 4503599627370496.0;
+      const double score = static_cast<double>(logits[row * static_cast<size_t>(V) + static_cast<size_t>(id)]) - std::log(-std::log(u));
+      if (score <= best) continue;
+      best = score;
+      winner = id;
+    }
+    require(drawn[row] == winner, level + ": a drawn token");
+  }
+  gpt2_engine_free(engine);
 }
 
 }  // namespace
@@ -175,6 +218,7 @@ int main() {
       }
       require(dot / std::sqrt(one * other) > (form == GPT2_INT4 ? 0.95 : form == GPT2_INT8 ? 0.999 : 0.9999), level + ": far from fp32");
     }
+    check_draws(level, weights);
     std::printf("%s: well\n", level.c_str());
   }
 }

@@ -147,6 +147,9 @@ class NativeBackend:
             wanted.targets = np.ascontiguousarray(want.targets, np.int32)
             wanted.target_logprobs, wanted.entropies = np.empty(R, np.float32), np.empty(R, np.float32)
             wanted.target_ranks = np.empty(R, np.int32)
+        if want.draw is not None:
+            wanted.draw_keys, wanted.drawn = np.array(want.draw.keys, np.uint64), np.empty(R, np.int32)
+            wanted.draw_temperature, wanted.draw_top_k = want.draw.temperature, min(want.draw.top_k, V)
         if want.trace and want.trace.residual:
             wanted.residual_depths = np.array(want.trace.residual, np.int32)
             wanted.residual = np.empty((len(want.trace.residual), R, self.config.n_embd), np.float32)
@@ -165,6 +168,7 @@ def _result(piece: Work, arrays: Wanted) -> Result:
         target_logprobs_R=arrays.target_logprobs,
         target_ranks_R=arrays.target_ranks,
         entropies_R=arrays.entropies,
+        drawn_R=arrays.drawn,
     )
     if piece.want.trace and arrays.residual is not None:
         result.residual = dict(zip(piece.want.trace.residual, arrays.residual, strict=True))

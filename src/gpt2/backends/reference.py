@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2.backends.readout import read_out
-from gpt2.backends.seam import Floats, Patch, Result, Source, Trace, Work, check
+from gpt2.backends.seam import Floats, Patch, Result, Source, Trace, Work, check, undrawn
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 from gpt2.model import reference
@@ -86,7 +86,7 @@ class ReferenceBackend:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)
         with np.errstate(over="ignore", invalid="ignore"):  # damaged weights are refused in `read_out`, not warned of
-            return [self._run(piece) for piece in work]
+            return [self._run(piece) for piece in undrawn(work)]
 
     def close(self) -> None:
         """Give back everything; the backend cannot be used afterwards."""

@@ -8,7 +8,7 @@ Axes: T tokens of one piece of work, R its last `rows`, V vocabulary, K best tok
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,21 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """Tokens to be drawn, each by the noise of its key: `generation.draws` defines it.
+
+    Attributes:
+        keys: one for each row.
+        temperature: above 0.
+        top_k: drawn from so many most likely tokens, by their log-probabilities; 0: from all, by their logits.
+    """
+
+    keys: Sequence[int]
+    temperature: float
+    top_k: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Want:
     """What is wanted of the last `rows` tokens of a piece of work; the tokens before them only fill the slot.
 
@@ -44,6 +59,7 @@ class Want:
         best: the log-probabilities of this many most likely next tokens.
         targets: the true next token of each row: its log-probability and rank, and the row's entropy,
             are returned, and no [R, V] array leaves the backend.
+        draw: the next token of each row, drawn; or what it is drawn from, where the backend leaves that to who asked.
         trace: inner values.
     """
 
@@ -51,6 +67,7 @@ class Want:
     logits: bool = False
     best: int = 0
     targets: Sequence[int] | None = None
+    draw: Draw | None = None
     trace: Trace | None = None
 
 
@@ -96,6 +113,7 @@ class Result:
     target_logprobs_R: Floats | None = None
     target_ranks_R: Ints | None = None  # 0: no token has a larger logit, and no lower id an equal one
     entropies_R: Floats | None = None  # of the next-token distribution, in nats
+    drawn_R: Ints | None = None
     residual: dict[int, Floats] = field(default_factory=dict[int, Floats])  # depth -> [R, D]
     attention: dict[tuple[int, int], Floats] = field(default_factory=dict[tuple[int, int], Floats])  # -> [R, S]
 
@@ -156,6 +174,18 @@ class Backend(Protocol):
         ...
 
 
+def undrawn(work: Sequence[Work]) -> list[Work]:
+    """The same work with, for each draw, what it is drawn from: for a backend that draws nothing itself."""
+    return [piece if piece.want.draw is None else _undrawn(piece, piece.want.draw) for piece in work]
+
+
+def _undrawn(piece: Work, draw: Draw) -> Work:
+    want = replace(
+        piece.want, draw=None, best=max(piece.want.best, draw.top_k), logits=piece.want.logits or not draw.top_k
+    )
+    return replace(piece, want=want)
+
+
 class Source(Protocol):
     """What a backend reads its weights from; `checkpoint.Weights` is one."""
 
@@ -185,6 +215,7 @@ def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work
         if want.best < 0:
             raise GenerationError(f"The number of best tokens must be at least 0: got {want.best}.")
         assert want.targets is None or len(want.targets) == want.rows, "one target a wanted row"
+        assert want.draw is None or (len(want.draw.keys) == want.rows and want.draw.temperature > 0), "a key a row"
         if want.trace is not None:
             assert all(0 <= depth <= config.n_layer for depth in want.trace.residual), "no such depth"
             assert all(

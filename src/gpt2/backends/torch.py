@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gpt2.backends.seam import Result, Source, Work, check
+from gpt2.backends.seam import Result, Source, Work, check, undrawn
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -107,6 +107,7 @@ class TorchBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)
+        work = undrawn(work)
         results = [Result() for _ in work]
         for group in self._group(work):
             batch = [work[index] for index in group]

@@ -85,7 +85,7 @@ class ModelDrafter:
                 Work(
                     slot=texts[i].sequence.slot,
                     tokens=texts[i].sequence.next_ids(texts[i].sequence.pending),
-                    want=asks[i].sampler.want(len(texts[i].sequence.ids)),
+                    want=asks[i].sampler.want(texts[i].sequence.ids, asks[i].sample),
                 )
                 for i in live
             ]

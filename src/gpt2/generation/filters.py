@@ -82,9 +82,13 @@ def only(logits_V: Logits, allowed: NDArray[np.bool_]) -> Logits:
 
 def temperature(logits: Logits, temperature: float) -> Logits:
     """Divide by the temperature, which is above 0, after moving the largest logit to 0 so that none overflows."""
-    divisor = max(np.float32(temperature), np.finfo(np.float32).tiny)
     with np.errstate(over="ignore"):  # to -inf: as unlikely as float32 can say
-        return (logits - logits.max()) / divisor
+        return (logits - logits.max()) / np.float32(divisor(temperature))
+
+
+def divisor(temperature: float) -> float:
+    """The temperature in float32, and no less than its smallest normal number."""
+    return float(max(np.float32(temperature), np.finfo(np.float32).tiny))
 
 
 def top_k(row: Row, k: int) -> Row:

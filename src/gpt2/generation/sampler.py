@@ -1,8 +1,8 @@
 """From what a backend returns for one row to the next token.
 
-A sampler belongs to one request. It says what to ask of the backend (the few best tokens where they decide,
-else the logits) and applies the filters and the draw. It holds nothing that changes, so rows may be chosen in
-any order: several samples of one prompt, or the rows of a draft.
+A sampler belongs to one request. It says what to ask of the backend (the token itself where no filter but top-k is
+set, the few best tokens where they decide, else the logits) and applies the filters and the draw. It holds nothing
+that changes, so rows may be chosen in any order: several samples of one prompt, or the rows of a draft.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.backends.seam import Result, Want
+from gpt2.backends.seam import Draw, Result, Want
 from gpt2.errors import GenerationError
 from gpt2.generation import draws, filters
 from gpt2.generation.noise import POSITION, Noise
@@ -77,16 +77,31 @@ class Sampler:
         changes_logits = bool(sampling.logit_bias) or self._looks_back or constrained or noise.tilts
         best_decides = 0 < deciding <= best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
         self._best = best if best_decides else 0
+        has_filters = sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
+        is_plain = (best_decides or sampling.top_k == 0) and not (has_filters or changes_logits or self._wants_logprob)
+        self._draws_there = is_plain and not sampling.is_greedy and n_ids == vocab_size
 
-    def want(self, n_seen: int, rows: int = 1) -> Want:
-        """What to ask of the row after `n_seen` tokens of prompt and continuation, and of the rows after it."""
-        if self._best and not self._may_not_end(n_seen):
-            return Want(rows=rows, best=self._best)
+    def want(self, seen: Sequence[int], sample: int | None = 0, draft: Sequence[int] = ()) -> Want:
+        """What to ask of the row after `seen`, and of a row after each token of a draft.
+
+        Args:
+            seen: ids of prompt and continuation.
+            sample: which of the request's samples draws; None: several do, from the same row.
+            draft: guesses of what follows.
+        """
+        rows = 1 + len(draft)
+        if not self._may_not_end(len(seen)):
+            if self._draws_there and sample is not None:
+                keys = [self._key(text, sample) for text in (seen, *([*seen, *draft[:n]] for n in range(1, rows)))]
+                temperature = filters.divisor(self._sampling.temperature)
+                return Want(rows=rows, draw=Draw(keys=keys, temperature=temperature, top_k=self._sampling.top_k))
+            if self._best:
+                return Want(rows=rows, best=self._best)
         return Want(rows=rows, logits=True)
 
     def rows_alike(self, n_seen: int) -> int | None:
         """For how many rows from the one after `n_seen` tokens the same is asked; None: for all."""
-        if not self._best or not self._may_not_end(n_seen):
+        if not (self._best or self._draws_there) or not self._may_not_end(n_seen):
             return None
         return self._sampling.min_tokens - (n_seen - self._n_prompt)
 
@@ -111,7 +126,9 @@ class Sampler:
         Raises:
             GenerationError: the filters, or what is allowed, left no token.
         """
-        key = self._noise.key(seed=self._seed, sample=sample, seen=seen, n_prompt=self._n_prompt)
+        if result.drawn_R is not None:
+            return Choice(int(result.drawn_R[row]), None, ())
+        key = self._key(seen, sample)
         if result.logits_RV is None:
             assert result.best_ids_RK is not None
             assert result.best_logprobs_RK is not None
@@ -144,6 +161,9 @@ class Sampler:
         if self._may_not_end(len(seen)):
             logits_V = filters.ban(logits_V, self._end_ids)
         return logits_V
+
+    def _key(self, seen: Sequence[int], sample: int) -> int:
+        return self._noise.key(seed=self._seed, sample=sample, seen=seen, n_prompt=self._n_prompt)
 
     def _may_not_end(self, n_seen: int) -> bool:
         return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens

@@ -248,7 +248,7 @@ class Scheduler:
         except Exception as error:
             log.warning("a step of %d sequences failed (%s); computing each alone", len(pieces), error)
         results: list[tuple[Piece, Result | Exception]] = []
-        for piece in map(Piece.without_draft, pieces):
+        for piece in (piece.with_draft(()) for piece in pieces):
             try:
                 piece.sequence.restore()
                 results.append((piece, self._backend.step([piece.work])[0]))

@@ -32,19 +32,12 @@ class Piece:
         return len(self.work.tokens) == 1 and self.work.want.rows == 1
 
     def with_draft(self, draft: Sequence[int]) -> "Piece":
-        """The same with a guess of what follows, and a row for each guessed token more."""
-        if not draft:
+        """The same with this guess of what follows, and a row for each guessed token; an empty one takes it away."""
+        if self.sample is None or not (draft or self.draft):
             return self
-        want = replace(self.work.want, rows=self.work.want.rows + len(draft))
-        return replace(self, work=replace(self.work, tokens=[*self.work.tokens, *draft], want=want), draft=draft)
-
-    def without_draft(self) -> "Piece":
-        """The same without the guess."""
-        if not self.draft:
-            return self
-        tokens = self.work.tokens[: -len(self.draft)]
-        want = replace(self.work.want, rows=self.work.want.rows - len(self.draft))
-        return replace(self, work=replace(self.work, tokens=tokens, want=want), draft=())
+        tokens = [*self.work.tokens[: len(self.work.tokens) - len(self.draft)], *draft]
+        want = self.job.sampler.want(self.sequence.ids, self.sample.index, draft)
+        return replace(self, work=replace(self.work, tokens=tokens, want=want), draft=draft)
 
 
 class Turns:
@@ -95,6 +88,8 @@ class Turns:
             _, *targets = sequence.next_ids(n + 1)
             want = Want(rows=n, targets=targets, best=job.sampling.prompt_logprobs or 0)
         else:
-            want = job.sampler.want(len(sequence.ids)) if n == pending else NOTHING
+            draws = 0 if job.sampling.candidates == 1 else None  # all samples, once the prompt is read
+            index = draws if sample is None else sample.index
+            want = job.sampler.want(sequence.ids, index) if n == pending else NOTHING
         work = Work(slot=sequence.slot, tokens=sequence.next_ids(n), want=want)
         return Piece(job=job, sample=sample, sequence=sequence, work=work)

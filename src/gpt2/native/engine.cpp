@@ -16,7 +16,7 @@ namespace {
 
 bool is_whole(Form form) { return form == Form::int8 || form == Form::int4; }
 
-bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets; }
+bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets || work.drawn; }
 
 Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride, finish}; }
 
@@ -171,6 +171,8 @@ const char* Engine::refusal(const gpt2_work* work, int count) const {
     if (piece.best < 0 || piece.best > shape_.vocab_size) return "more best tokens wanted than there are";
     if (!in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
     if (piece.targets && !in_vocabulary(piece.targets, piece.rows)) return "a target is not in the vocabulary";
+    if (piece.drawn && !(piece.draw_temperature > 0)) return "tokens are drawn at temperatures above 0";
+    if (piece.draw_top_k < 0 || piece.draw_top_k > shape_.vocab_size) return "a draw from more tokens than there are";
     for (int other = 0; other < i; ++other) if (work[other].slot == piece.slot) return "two pieces of work for one slot";
   }
   return nullptr;
@@ -180,9 +182,9 @@ bool Engine::step(const gpt2_work* work, int count) {
   int most = 0;
   for (int i = 0; i < count; ++i) {
     slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
-    most = std::max(most, work[i].best);
+    most = std::max({most, work[i].best, work[i].draw_top_k});
   }
-  for (auto& heap : best_) heap.reserve(static_cast<size_t>(most));
+  for (Best& best : best_) best.hold(static_cast<size_t>(most));
 
   finite_.store(true);
   begin_chunks();
@@ -455,7 +457,8 @@ void Engine::read_row(int member, const gpt2_work& work, int wanted, const float
   if (!std::isfinite(s.weighted)) return finite_.store(false);   // one infinity or NaN among the logits is enough
   if (work.logits) std::copy(logits, logits + V, work.logits + static_cast<int64_t>(wanted) * V);
   const float log_total = s.largest + std::log(s.sum);
-  if (work.best > 0) keep_best(member, work, wanted, logits, log_total);
+  if (work.best > 0) keep_best(member, logits, log_total, work.best, work.best_ids + int64_t{wanted} * work.best, work.best_logprobs + int64_t{wanted} * work.best);
+  if (work.drawn) work.drawn[wanted] = draw(member, work, work.draw_keys[wanted], logits, s.largest, log_total);
   if (!work.targets) return;
   const int target = work.targets[wanted];
   const float level = logits[target];
@@ -467,19 +470,19 @@ void Engine::read_row(int member, const gpt2_work& work, int wanted, const float
 }
 
 // The largest `best` logits in a heap whose front is the one to go next: the least; of equal ones the later id.
-void Engine::keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total) {
+void Engine::keep_best(int member, const float* logits, float log_total, int count, int32_t* ids, float* logprobs) {
   using Item = std::pair<float, int32_t>;
   const auto comes_first = [](const Item& a, const Item& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
-  std::vector<Item>& heap = best_[static_cast<size_t>(member)];
+  std::vector<Item>& heap = best_[static_cast<size_t>(member)].heap;
   heap.clear();
-  for (int i = 0; i < work.best; ++i) heap.emplace_back(logits[i], i);
+  for (int i = 0; i < count; ++i) heap.emplace_back(logits[i], i);
   std::make_heap(heap.begin(), heap.end(), comes_first);
   const auto is_any_above = [&](int first, float level) {
     int any = 0;
     for (int i = 0; i < kPanel; ++i) any |= logits[first + i] > level;
     return any != 0;
   };
-  for (int i = work.best; i < shape_.vocab_size; ++i) {
+  for (int i = count; i < shape_.vocab_size; ++i) {
     while (i + kPanel <= shape_.vocab_size && !is_any_above(i, heap.front().first)) i += kPanel;   // nearly all of them
     if (i == shape_.vocab_size) break;
     if (!(logits[i] > heap.front().first)) continue;
@@ -488,11 +491,18 @@ void Engine::keep_best(int member, const gpt2_work& work, int wanted, const floa
     std::push_heap(heap.begin(), heap.end(), comes_first);
   }
   std::sort(heap.begin(), heap.end(), comes_first);
-  for (int i = 0; i < work.best; ++i) {
-    const int64_t at = static_cast<int64_t>(wanted) * work.best + i;
-    work.best_ids[at] = heap[static_cast<size_t>(i)].second;
-    work.best_logprobs[at] = heap[static_cast<size_t>(i)].first - log_total;
+  for (int i = 0; i < count; ++i) {
+    ids[i] = heap[static_cast<size_t>(i)].second;
+    logprobs[i] = heap[static_cast<size_t>(i)].first - log_total;
   }
+}
+
+// From the likeliest as they are returned to who asks for them, so that a draw is the same either way.
+int32_t Engine::draw(int member, const gpt2_work& work, uint64_t key, const float* logits, float largest, float log_total) {
+  if (work.draw_top_k == 0) return kernels_.draw(logits, shape_.vocab_size, largest, work.draw_temperature, key);
+  Best& best = best_[static_cast<size_t>(member)];
+  keep_best(member, logits, log_total, work.draw_top_k, best.ids.data(), best.logprobs.data());
+  return kernels_.draw_among(best.ids.data(), best.logprobs.data(), work.draw_top_k, work.draw_temperature, key);
 }
 
 }  // namespace gpt2

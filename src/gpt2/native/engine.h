@@ -78,6 +78,18 @@ class Engine {
  private:
   struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: which of its work's wanted rows, or -1
   struct Tile { int row, rows; };                      // neighbouring rows of one piece of work
+  struct Best {                                        // the likeliest tokens of a row
+    std::vector<std::pair<float, int32_t>> heap;       // of (logit, id)
+    std::vector<int32_t> ids;
+    std::vector<float> logprobs;
+
+    void hold(size_t count) {
+      if (count <= ids.size()) return;
+      heap.reserve(count);
+      ids.resize(count);
+      logprobs.resize(count);
+    }
+  };
 
   class Ahead;
 
@@ -102,7 +114,8 @@ class Engine {
   void apply(Team& team, int member, const Matrix& matrix, const Activations& x, int rows, const Output& output, const Matrix* next);
   void read_out(Team& team, int member, const gpt2_work* work);
   void read_row(int member, const gpt2_work& work, int wanted, const float* logits);
-  void keep_best(int member, const gpt2_work& work, int wanted, const float* logits, float log_total);
+  void keep_best(int member, const float* logits, float log_total, int count, int32_t* ids, float* logprobs);
+  int32_t draw(int member, const gpt2_work& work, uint64_t key, const float* logits, float largest, float log_total);
 
   gpt2_shape shape_;
   const Kernels& kernels_;
@@ -130,7 +143,7 @@ class Engine {
   Prepared shared_;                     // of all rows
   std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
   std::vector<Heads::Scratch> attending_;   // for each thread
-  std::vector<std::vector<std::pair<float, int32_t>>> best_;   // for each thread: a heap of (logit, id)
+  std::vector<Best> best_;              // for each thread
   std::atomic<bool> finite_{true};
 };
 

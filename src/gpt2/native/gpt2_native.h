@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 5
+#define GPT2_ABI 6
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 
@@ -56,6 +56,10 @@ typedef struct {
   float *target_logprobs;           /* [R] */
   int32_t *target_ranks;            /* [R] */
   float *entropies;                 /* [R] */
+  const uint64_t *draw_keys;        /* [R]: of the noise, as generation/draws.py defines it */
+  int32_t *drawn;                   /* [R]: tokens drawn by that noise at draw_temperature, which is above 0 */
+  float draw_temperature;
+  int32_t draw_top_k;               /* from so many likeliest tokens only, at most V; 0: from all */
   int32_t residual_count;
   const int32_t *residual_depths;   /* [residual_count] */
   float *residual;                  /* [residual_count][R][D] */

@@ -134,6 +134,11 @@ struct Kernels {
 
   RowStatistics (*row_statistics)(const float* x, int count);
 
+  // The token that wins the draw of a key, at a temperature above 0; `largest` is the largest of the logits.
+  int32_t (*draw)(const float* logits, int count, float largest, float temperature, uint64_t key);
+  // The same among some tokens, the likeliest first.
+  int32_t (*draw_among)(const int32_t* ids, const float* logits, int count, float temperature, uint64_t key);
+
   // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
                      float* row_scales);

@@ -10,6 +10,7 @@
 #include "attention.h"
 #include "attention_int8.h"
 #include "packing.h"
+#include "draw.h"
 #include "products.h"
 
 namespace gpt2 {
@@ -57,6 +58,8 @@ constexpr Kernels kernel_table(const char* name) {
           store_positions<Half>,
           store_positions_int8,
           row_statistics,
+          draw,
+          draw_among,
           pack_panel,
           products};
 }

@@ -28,7 +28,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
-ABI = 5
+ABI = 6
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
@@ -74,6 +74,10 @@ class _Work(ctypes.Structure):
         ("target_logprobs", ctypes.c_void_p),
         ("target_ranks", ctypes.c_void_p),
         ("entropies", ctypes.c_void_p),
+        ("draw_keys", ctypes.c_void_p),
+        ("drawn", ctypes.c_void_p),
+        ("draw_temperature", ctypes.c_float),
+        ("draw_top_k", ctypes.c_int32),
         ("residual_count", ctypes.c_int32),
         ("residual_depths", ctypes.c_void_p),
         ("residual", ctypes.c_void_p),
@@ -97,6 +101,10 @@ class Wanted:
     target_logprobs: Floats | None = None  # [R]
     target_ranks: Ints | None = None  # [R]
     entropies: Floats | None = None  # [R]
+    draw_keys: NDArray[np.uint64] | None = None  # [R]
+    drawn: Ints | None = None  # [R]
+    draw_temperature: float = 1.0
+    draw_top_k: int = 0
     residual_depths: Ints | None = None
     residual: Floats | None = None  # [depths, R, D]
     attention_heads: Ints | None = None  # [heads, 2]: layer, head
@@ -357,6 +365,10 @@ def _work(piece: Wanted) -> _Work:
         target_logprobs=_address(piece.target_logprobs),
         target_ranks=_address(piece.target_ranks),
         entropies=_address(piece.entropies),
+        draw_keys=_address(piece.draw_keys),
+        drawn=_address(piece.drawn),
+        draw_temperature=piece.draw_temperature,
+        draw_top_k=piece.draw_top_k,
         residual_count=0 if piece.residual_depths is None else len(piece.residual_depths),
         residual_depths=_address(piece.residual_depths),
         residual=_address(piece.residual),
