@@ -83,3 +83,29 @@ def test_what_cannot_be_scored(score, arguments: tuple[str, ...], stdin: bytes, 
     ran = score(*arguments, stdin=stdin)
     assert (ran.code, ran.out) == (code, "")
     assert expected in ran.err
+
+
+def test_a_byte_order_mark_is_not_scored(score, tmp_path: Path) -> None:
+    file = tmp_path / "bom.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    expected = score(TEXT, "--json").out
+    assert score("--file", str(file), "--json").out == expected
+    assert score("--json", stdin=file.read_bytes()).out == expected
+
+
+def test_utf_16_is_named(score, tmp_path: Path) -> None:
+    file = tmp_path / "notepad.txt"
+    file.write_bytes(TEXT.encode("utf-16"))
+    ran = score("--file", str(file))
+    assert ran.code == 1
+    assert "it begins with 0xff 0xfe, as UTF-16 does. Save it as UTF-8." in ran.err
+    assert "--errors" not in ran.err
+
+
+def test_the_name_of_a_file_is_text_and_a_warning(score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "essay.txt").write_text(TEXT, encoding="utf-8")
+    expected = score("essay.txt", "--json").out
+    monkeypatch.chdir(tmp_path)
+    ran = score("essay.txt", "--json", "--quiet")
+    assert ran.out == expected
+    assert ran.err == "warning: essay.txt is a file here, taken as text; --file essay.txt scores it\n"

@@ -148,3 +148,34 @@ def test_a_folder_without_a_vocabulary_is_named(gpt2, tmp_path: Path) -> None:
     ran = gpt2("tokenize", "--model", str(tmp_path), "x")
     assert ran.code == 1
     assert f"{tmp_path} holds no vocabulary" in ran.err
+
+
+def test_a_byte_order_mark_comes_back_and_is_said(gpt2, tmp_path: Path) -> None:
+    data = b"\xef\xbb\xbfHello world\n"
+    file = tmp_path / "bom.txt"
+    file.write_bytes(data)
+    ran = gpt2("tokenize", "--file", str(file))
+    assert ran.err.startswith(f"warning: {file} begins with a byte order mark")
+    assert gpt2("detokenize", stdin=ran.out.encode()).out == data.decode()
+    assert gpt2("tokenize", stdin=data + b"\n").out == ran.out
+
+
+def test_utf_16_is_named(gpt2, tmp_path: Path) -> None:
+    for data in (b"\xff\xfeH\0i\0", b"\xfe\xff\0H\0i"):
+        ran = gpt2("tokenize", stdin=data)
+        assert (ran.code, ran.out) == (1, "")
+        assert "as UTF-16 does. Save it as UTF-8." in ran.err
+        assert "--errors" not in ran.err
+    ran = gpt2("tokenize", stdin=b"\xff")
+    assert "--errors replace" in ran.err
+
+
+def test_the_name_of_a_file_is_text_and_a_warning(gpt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "an essay.txt").write_text("other", encoding="utf-8")
+    ran = gpt2("tokenize", "an essay.txt")
+    assert ran.out == lines(Tokenizer.published().encode("an essay.txt"))
+    told = "an essay.txt is a file here, taken as text; --file 'an essay.txt' tokenizes it\n"
+    assert ran.err == f"warning: {told}"
+    for text in ("another.txt", ".", "a\0b"):
+        assert gpt2("tokenize", text).err == ""

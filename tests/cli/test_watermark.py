@@ -79,6 +79,16 @@ def test_what_cannot_be_done(gpt2, key: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a.key").exists()
 
 
+def test_a_key_that_an_editor_saved_with_its_mark(gpt2, key: Path, tmp_path: Path) -> None:
+    green = tmp_path / "green.json"
+    assert gpt2("detect", "--new-key", str(green), "--green", "lefthash").code == 0
+    for file in (key, green):
+        before = gpt2("detect", "A text without a mark, of ten tokens.", "--watermark", str(file), "--json")
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        after = gpt2("detect", "A text without a mark, of ten tokens.", "--watermark", str(file), "--json")
+        assert (after.code, after.out) == (0, before.out)
+
+
 def test_a_green_list_there_and_back(gpt2, tmp_path: Path) -> None:
     key = tmp_path / "green.json"
     assert gpt2("detect", "--new-key", str(key), "--green", "lefthash").code == 0

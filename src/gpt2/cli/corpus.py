@@ -74,7 +74,7 @@ def build(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    r"""Build a corpus from SOURCEs: cleaned, without duplicates, shuffled.
+    """Build a corpus from SOURCEs: cleaned, without duplicates, shuffled.
 
     A SOURCE is a file or folder: web archives (.warc, .arc, .wet), HTML, text, JSON Lines, Parquet, EPUB, MediaWiki
     dumps, lists of addresses (.urls), Reddit submissions. Stopped by anything, the same command goes on where it was.

@@ -71,6 +71,7 @@ def generate(
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     sampling = sampling.changed()  # with a seed, which is told at the end
     if file is None and not interactive:
+        reading.tell_of_file(prompt, "gpt2 generate - < {} continues it, and --file each of its lines")
         prompt = reading.read_text(prompt, errors=errors)
         if not prompt:
             log.info("no prompt: starting from the end-of-text token")

@@ -2,7 +2,8 @@
 
 A verb's module is imported only when the verb is called, so that `gpt2 --help` reads this file and click alone.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its state saved, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its state saved, 130 interrupted, 141 the
+reader of the output has gone.
 """
 
 import errno
@@ -20,6 +21,7 @@ from gpt2.errors import Gpt2Error
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+NO_READER = 141  # as a shell reports whoever died of SIGPIPE
 
 # Section -> verb -> what it does. The module is gpt2.cli.VERB, its command bears the verb's name (_ for -).
 VERBS = {
@@ -163,7 +165,7 @@ def _invoke(arguments: list[str], messages: output.Messages) -> int:
 
 def _failed(error: Exception, messages: output.Messages) -> int:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        return FAILED  # the reader has gone (`gpt2 … | head`): nobody is left to be told
+        return NO_READER  # `gpt2 … | head`: nobody is left to be told
     if messages.debug:
         import traceback
 

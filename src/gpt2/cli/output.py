@@ -6,6 +6,7 @@ Text goes to standard output; messages, tables of speed and errors go to standar
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 import click
 
@@ -34,17 +35,31 @@ def prepare_streams() -> None:
     """Make the standard streams UTF-8 on any locale; half a surrogate pair is written as its code.
 
     A terminal is read in its own encoding. What is not of the encoding is read as a surrogate, which no text may hold,
-    so that whoever gets it names the place. A stream that was closed before Python began is as if it were empty, and
-    takes all that is written.
+    so that whoever gets it names the place. A stream that was closed before Python began is as if it were empty;
+    standard error takes all that is written, and standard output nothing: a result that is lost is a failure.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # stays open, as they do
+        if getattr(sys, name) is None:  # opened in their order, so that each takes its own number and no file does
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # stays open, as they do
+            setattr(sys, name, _Closed(stream) if name == "stdout" else stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=None if is_terminal(sys.stdin) else "utf-8", errors="surrogateescape")
+
+
+class _Closed(io.TextIOBase):
+    """A standard output that was closed before Python began: whoever writes to it is told."""
+
+    def __init__(self, place: IO[str]) -> None:
+        self._place = place  # keeps the stream's number taken
+
+    def write(self, text: str, /) -> int:
+        """Fail, unless there is nothing to write."""
+        if text:
+            raise OSError(errno.EBADF, "the result cannot be written: standard output is closed")
+        return 0
 
 
 def settle_streams() -> None:

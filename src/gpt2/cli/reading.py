@@ -1,6 +1,13 @@
-"""Text from an argument, a file or standard input, with an answer to bytes that are not UTF-8."""
+"""Text from an argument, a file or standard input, with an answer to bytes that are not UTF-8.
 
+A byte order mark at the beginning of a file or of standard input is not part of the text.
+"""
+
+import codecs
 import json
+import logging
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +19,10 @@ from gpt2.cli.output import is_terminal
 from gpt2.errors import DataError
 
 Verb = Callable[..., object]
+
+BYTE_ORDER_MARK = "\ufeff"
+
+log = logging.getLogger("gpt2")
 
 
 def errors_option(verb: Verb) -> Verb:
@@ -38,6 +49,17 @@ def read_text(argument: str | None, *, errors: str) -> str | None:
     if argument is None and is_terminal(sys.stdin):
         return None
     return _without_newline(decode(sys.stdin.buffer.read(), "standard input", errors=errors))
+
+
+def tell_of_file(argument: str | None, instead: str) -> None:
+    """Warn where a text is the name of a file that is here: it is taken as text all the same.
+
+    Args:
+        argument: the text as it was given.
+        instead: what reads the file, with its name for `{}`.
+    """
+    if argument and len(argument) < 256 and "\0" not in argument and os.path.isfile(argument):  # noqa: PTH113 - as in verdicts
+        log.warning("%s is a file here, taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
 
 
 def read_file(path: Path, *, errors: str) -> str:
@@ -69,10 +91,16 @@ def read_prompts(path: Path, *, errors: str) -> Iterator[str]:
 
 
 def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
-    """`data` from UTF-8; `offset` is that of its first byte in `source`."""
+    """`data` from UTF-8, without a byte order mark; `offset` is that of its first byte in `source`."""
     try:
-        return data.decode("utf-8", errors)
+        text = data.decode("utf-8", errors)
+        return text if offset else text.removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
+        if not offset and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(
+                f"{source} cannot be read as UTF-8: it begins with 0x{data[0]:02x} 0x{data[1]:02x}, as UTF-16 does. "
+                f"Save it as UTF-8."
+            ) from None
         raise DataError(
             f"{source} cannot be read as UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,} "
             f"({error.reason}). Give --errors replace to read it all the same."

@@ -45,6 +45,7 @@ def score(
     """
     if text is not None and file is not None:
         raise click.UsageError("TEXT and --file exclude each other: give one.")
+    reading.tell_of_file(text, "--file {} scores it")
     given = reading.read_text(text, errors=errors) if file is None else reading.read_file(file, errors=errors)
     if given is None:
         raise click.UsageError("there is nothing to score. Give TEXT, --file, or standard input.")

@@ -36,6 +36,7 @@ def summarize(
     """
     if text is not None and file is not None:
         raise click.UsageError("TEXT and --file exclude each other: give one.")
+    reading.tell_of_file(text, "--file {} summarizes it")
     from gpt2.tasks import summarize
 
     given = reading.read_text(text, errors=errors) if file is None else reading.read_file(file, errors=errors)

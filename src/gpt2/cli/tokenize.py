@@ -1,6 +1,7 @@
 """`gpt2 tokenize`: text to token ids."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, output_options
-from gpt2.cli.reading import errors_option
+from gpt2.cli.reading import BYTE_ORDER_MARK, errors_option, tell_of_file
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
     from gpt2.tokenizer.stream import Errors
+
+log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
@@ -30,7 +33,8 @@ def tokenize(
     """Write the token ids of TEXT, one a line.
 
     Without TEXT, or with -, the text is read from standard input; one newline at its end is the end of the line, not
-    part of the text. A file is read as it is. Neither need fit into memory, except with --json.
+    part of the text. A file is read as it is, its byte order mark too, for `gpt2 detokenize` gives back every byte.
+    Neither need fit into memory, except with --json.
 
     --json writes one object: the ids, their pieces (as text, or as a list of byte values where a piece is not a whole
     number of characters), and where each begins and ends, in bytes of UTF-8.
@@ -93,13 +97,24 @@ def _texts(text: str | None, file: Path | None, errors: "Errors") -> Generator[I
 
     if file is not None:
         with file.open("rb") as stream:
-            yield read_text(stream, source=str(file), errors=errors)
+            yield _told_of_mark(read_text(stream, source=str(file), errors=errors), str(file))
     elif text is not None and text != "-":
+        tell_of_file(text, "--file {} tokenizes it")
         yield [text]
     elif text is None and output.is_terminal(sys.stdin):
         raise click.UsageError("there is no text: give TEXT, --file, or text on standard input (- reads a terminal).")
     else:
-        yield _without_newline(read_text(sys.stdin.buffer, source="Standard input", errors=errors))
+        parts = read_text(sys.stdin.buffer, source="Standard input", errors=errors)
+        yield _without_newline(_told_of_mark(parts, "standard input"))
+
+
+def _told_of_mark(parts: Iterator[str], source: str) -> Iterator[str]:
+    """The same parts: here, and for no other verb, a byte order mark is text, so that the ids give back every byte."""
+    first = next(parts, "")
+    if first.startswith(BYTE_ORDER_MARK):
+        log.warning("%s begins with a byte order mark, which becomes tokens here; other verbs leave it out", source)
+    yield first
+    yield from parts
 
 
 def _without_newline(parts: Iterable[str]) -> Iterator[str]:

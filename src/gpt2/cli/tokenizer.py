@@ -9,7 +9,7 @@ import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, output_options
-from gpt2.cli.reading import errors_option
+from gpt2.cli.reading import BYTE_ORDER_MARK, errors_option
 
 if TYPE_CHECKING:
     from gpt2.tokenizer.stream import Errors
@@ -54,5 +54,7 @@ def _texts(files: tuple[Path, ...], errors: "Errors") -> Iterator[str]:
 
     for file in files:
         with file.open("rb") as stream:
-            yield from read_text(stream, source=str(file), errors=errors)
+            parts = read_text(stream, source=str(file), errors=errors)
+            yield next(parts, "").removeprefix(BYTE_ORDER_MARK)
+            yield from parts
         yield END_OF_TEXT

@@ -36,6 +36,7 @@ def translate(
     """
     from gpt2.tasks import translate
 
+    reading.tell_of_file(text, "gpt2 translate - < {} translates it")
     given = reading.read_text(text, errors=errors) or ""
     chosen = asking.chosen_prompts(prompts).translate
     asking.put(

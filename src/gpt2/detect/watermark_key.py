@@ -3,6 +3,7 @@
 Its text is in no message: an error says which file, and never what stands in it.
 """
 
+import codecs
 import json
 import logging
 import operator
@@ -98,7 +99,7 @@ def read_key(path: Path) -> ContextNoise | GreenList:
 
 
 def _noise_of(data: bytes) -> ContextNoise | GreenList | None:
-    text = data.decode("ascii", "replace")
+    text = data.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace")  # the mark is an editor's, as Notepad's
     if text.lstrip().startswith("{"):
         return _green_list_of(text)
     lines = text.splitlines()

@@ -44,7 +44,7 @@ def read_text(stream: BinaryIO, *, source: str, errors: Errors = "strict") -> It
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            raise _not_utf8(source, begun + error.start, error.object[error.start]) from None
+            raise _not_utf8(source, begun + error.start, error.object[error.start :]) from None
         begun += waiting + len(data) - len(decoder.getstate()[0])
         if text:
             yield text
@@ -177,7 +177,7 @@ def _encode_span(tokenizer: Tokenizer, span: _Span) -> bytes:
     try:
         text = data.decode("utf-8", span.errors)
     except UnicodeDecodeError as error:
-        raise _not_utf8(str(span.path), span.start + error.start, data[error.start]) from None
+        raise _not_utf8(str(span.path), span.start + error.start, data[error.start :]) from None
     return tokenizer.encode_buffer(text, allow_special=span.allow_special)
 
 
@@ -198,8 +198,14 @@ def _encode_in_worker(span: _Span) -> bytes:
     return _encode_span(_worker_tokenizer, span)
 
 
-def _not_utf8(source: str, offset: int, byte: int) -> TokenizerError:
+def _not_utf8(source: str, offset: int, data: bytes) -> TokenizerError:
+    """`data` is what stands at the offset."""
+    if not offset and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return TokenizerError(
+            f"{source} cannot be read as text: it begins with 0x{data[0]:02X} 0x{data[1]:02X}, as UTF-16 does. "
+            f"Save it as UTF-8."
+        )
     return TokenizerError(
-        f"{source} cannot be read as text: byte 0x{byte:02X} at offset {offset} is not UTF-8. "
+        f"{source} cannot be read as text: byte 0x{data[0]:02X} at offset {offset} is not UTF-8. "
         f"Convert it to UTF-8, or have such bytes read as U+FFFD with errors='replace' (--errors replace)."
     )
