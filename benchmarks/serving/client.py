@@ -1,15 +1,16 @@
-"""A client that measures: one streamed completion over a connection of its own, and loads made of many."""
+"""A client that measures: streamed completions over connections that are kept, and loads made of many."""
 
 import asyncio
 import contextlib
 import json
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 TEXT = "The house at the end of the street had been empty for years before anybody thought of asking why. " * 2
 STREAMS, TOKENS = 16, 32
@@ -81,19 +82,103 @@ class Reply:
         return text, arrivals, complete, n_tokens
 
 
-class _Receiver(asyncio.Protocol):
-    """Notes what comes; `ended` is done when the connection is closed."""
+class _Connection(asyncio.Protocol):
+    """Notes what comes of one request after the other."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._parts = reply.parts
-        self.ended = asyncio.get_running_loop().create_future()
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._parts: list[tuple[float, bytes]] = []
+        self._left: int | None = None  # bytes of the body to come; None: not known, until the last chunk
+        self._tail = b""
+
+    async def ask(self, request: bytes, reply: Reply) -> bool:
+        """Whether the answer came to its end and another request may follow."""
+        assert self.transport is not None
+        self._parts, self._left, self._tail = reply.parts, None, b""
+        self._ended = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        await self._ended
+        return not self.transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._parts.append((time.monotonic(), data))
+        if self._left is None and not self._tail:
+            head, _, rest = data.partition(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            self._left = None if length is None else int(length[1]) - len(rest)
+        elif self._left is not None:
+            self._left -= len(data)
+        self._tail = (self._tail + data)[-7:]
+        if self._left == 0 or (self._left is None and self._tail == b"\r\n0\r\n\r\n"):
+            if _CLOSES.search(self._parts[0][1]):
+                assert self.transport is not None
+                self.transport.close()
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self._end()
+
+    def _end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+class Client:
+    """Asks one server over connections that it keeps, as clients of the interface do: `openai` keeps them as well."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[_Connection] = []
+
+    async def ask(self, asked: dict[str, Any], replies: list[Reply] | None = None) -> Reply:
+        """One streamed completion; added to `replies` when it begins."""
+        reply = Reply(began=time.monotonic())
+        if replies is not None:
+            replies.append(reply)
+        data = json.dumps(asked).encode()
+        request = b"%s%d\r\n\r\n%s" % (_HEAD, len(data), data)
+        connection, again = None, False
+        try:
+            while connection is None or (again and not reply.parts):
+                connection, again = await self._connection()
+                if await connection.ask(request, reply):
+                    self._idle.append(connection)
+                    connection = None
+                    break
+        except OSError:
+            pass
+        finally:
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()
+            reply.ended = time.monotonic()
+        return reply
+
+    async def _connection(self) -> tuple[_Connection, bool]:
+        """One, and whether it was used before: the server may be about to close it."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing():
+                return connection, True
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(_Connection, "127.0.0.1", self._port))[1], False
+
+    def close(self) -> None:
+        """Close what is kept."""
+        for connection in self._idle:
+            if connection.transport is not None:
+                connection.transport.close()
+        self._idle.clear()
+
+
+_HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 
 
 def body(model: str, number: int, *, tokens: int = TOKENS, plain: bool = False) -> dict[str, Any]:
@@ -108,26 +193,10 @@ def body(model: str, number: int, *, tokens: int = TOKENS, plain: bool = False) 
     return asked
 
 
-async def ask(port: int, asked: dict[str, Any], replies: list[Reply] | None = None) -> Reply:
-    """One streamed completion; added to `replies` when it begins."""
-    reply = Reply(began=time.monotonic())
-    if replies is not None:
-        replies.append(reply)
-    data = json.dumps(asked).encode()
-    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    transport = None
-    try:
-        loop = asyncio.get_running_loop()
-        transport, receiver = await loop.create_connection(lambda: _Receiver(reply), "127.0.0.1", port)
-        transport.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        await receiver.ended
-    except OSError:
-        pass
-    finally:
-        if transport is not None:
-            transport.close()
-        reply.ended = time.monotonic()
-    return reply
+async def ask(port: int, asked: dict[str, Any]) -> Reply:
+    """One streamed completion over a connection of its own."""
+    with contextlib.closing(Client(port)) as client:
+        return await client.ask(asked)
 
 
 async def closed(
@@ -138,13 +207,14 @@ async def closed(
     `cut` ends what is under way then and counts what has come of it, for a server that takes longer for one answer.
     """
     end, replies, numbers = time.monotonic() + seconds, list[Reply](), iter(range(1 << 30))
+    client = Client(port)
 
     async def stream() -> None:
         while time.monotonic() < end:
-            await ask(port, make(next(numbers)), replies)
+            await client.ask(make(next(numbers)), replies)
 
     began, work = time.monotonic(), time.process_time()
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError), contextlib.closing(client):
         async with asyncio.timeout(seconds if cut else None):
             await asyncio.gather(*(stream() for _ in range(STREAMS)))
     taken, work = time.monotonic() - began, time.process_time() - work
@@ -166,14 +236,15 @@ async def open_loop(
 
     Goodput is counted while requests come: tokens that arrived then, of requests that were answered in full.
     """
-    draw, tasks = random.Random(1), list[asyncio.Task[Reply]]()
+    draw, tasks, client = random.Random(1), list[asyncio.Task[Reply]](), Client(port)
     began, at, work = time.monotonic(), 0.0, time.process_time()
     while (at := at + draw.expovariate(rate)) < seconds:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-        tasks.append(asyncio.create_task(ask(port, make(len(tasks)))))
+        tasks.append(asyncio.create_task(client.ask(make(len(tasks)))))
     await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
     end, work = time.monotonic(), time.process_time() - work
     replies = await asyncio.gather(*tasks)
+    client.close()
     accepted = [reply for reply in replies if reply.status == 200]
     refused = [reply.ended - reply.began for reply in replies if reply.status == 429]
     lost = [reply for reply in replies if reply.status != 429 and not (reply.status == 200 and reply.complete)]

@@ -42,6 +42,7 @@ class Answer:
             "model": served.name,
             "system_fingerprint": served.fingerprint,
         }
+        self._opening = b"data: " + json_bytes(self._head)[:-1] + b',"choices":['  # of each line of a stream
 
     async def whole(self) -> dict[str, Any]:
         """Everything, when it is complete.
@@ -106,12 +107,12 @@ class Answer:
         self._begun.add(choice.index)
         shown = as_json(choice, piece, self.plan, self._served, is_first=is_first)
         options = self.plan.asked.stream_options
-        whole = self._head | {"choices": [shown]}
+        usage = b""
         if options is not None and options.continuous_usage_stats:
-            whole["usage"] = self.usage()
+            usage = b',"usage":' + json_bytes(self.usage())
         elif options is not None and options.include_usage:
-            whole["usage"] = None
-        return event_line(whole)
+            usage = b',"usage":null'
+        return b"%s%s]%s}\n\n" % (self._opening, json_bytes(shown), usage)
 
     def end(self) -> bytes:
         """The last lines of a stream."""

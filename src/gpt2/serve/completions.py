@@ -22,7 +22,7 @@ _LONG_CHARACTERS = 10_000  # longer prompts are tokenized beside the event loop
 async def complete(service: Service, request: Request) -> Response:
     """Continue texts."""
     service.check_ready()
-    _check_room(service)
+    check_room(service)
     asked = await read(request, CompletionRequest, service.limits)
     served = service.models.get(asked.model)
     service.check_ready()  # a slow body may have come after the end was announced
@@ -57,8 +57,12 @@ async def complete(service: Service, request: Request) -> Response:
         raise
 
 
-def _check_room(service: Service) -> None:
-    """Refuse before anything is read, where no model has room: under overload that is most requests."""
+def check_room(service: Service) -> None:
+    """Refuse before anything is read, where no model has room: under overload that is most requests.
+
+    Raises:
+        ApiError: no model has.
+    """
     served = min(service.models, key=lambda model: model.engine.n_waiting)
     try:
         served.engine.check_room()

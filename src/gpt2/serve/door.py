@@ -65,7 +65,7 @@ class Admission:
     hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] = ()
 
-    def check(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+    def check(self, path: str, headers: dict[bytes, bytes]) -> str | None:
         """The name of the key that came, None where none is needed.
 
         Raises:
@@ -84,7 +84,7 @@ class Admission:
                 403,
                 f"Pages of {origin[:100]!r} may not use this server. Start it with --cors-origin to allow them.",
             )
-        if not self.keys or scope["path"] in PUBLIC:
+        if not self.keys or path in PUBLIC:
             return None
         holder = self.keys.holder(headers.get(b"authorization", b"").decode("latin-1"))
         if holder is None:
@@ -144,7 +144,7 @@ class Door:
         assert scope["type"] == "http"
         began = scope.get("arrived", time.monotonic())
         headers = dict(scope["headers"])
-        call = Call(id=_request_id(headers))
+        call = Call(id=request_id(headers))
         scope["call"], scope["app"] = call, self
         status = 0
         body_may_not_come = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -175,7 +175,7 @@ class Door:
                 if not scope["raw_path"].startswith(b"/"):
                     _read_absolute(scope, headers)
                 _check_head(scope, self._limits)
-                call.holder = self._admission.check(scope, headers)
+                call.holder = self._admission.check(scope["path"], headers)
                 if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                     await _preflight(send_marked)
                 else:
@@ -191,7 +191,7 @@ class Door:
             raise
         finally:
             self._metrics.http.labels(call.route, str(status)).inc()
-            self._note(call, scope, status, time.monotonic() - began)
+            note(call, method=scope["method"], path=scope["path"], status=status, seconds=time.monotonic() - began)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -204,20 +204,22 @@ class Door:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    def _note(self, call: Call, scope: Scope, status: int, seconds: float) -> None:
-        if not access.isEnabledFor(logging.INFO) or (call.route in PUBLIC and status == 200):
-            return
-        fields: dict[str, Any] = {
-            "request": call.id,
-            "method": scope["method"],
-            "path": scope["path"][:200],
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-        }
-        if call.holder:
-            fields["key"] = call.holder
-        fields |= call.fields
-        access.info("%s", in_words(fields), extra={"fields": fields})
+
+def note(call: Call, *, method: str, path: str, status: int, seconds: float) -> None:
+    """A line of the log about a request that was answered."""
+    if not access.isEnabledFor(logging.INFO) or (call.route in PUBLIC and status == 200):
+        return
+    fields: dict[str, Any] = {
+        "request": call.id,
+        "method": method,
+        "path": path[:200],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+    }
+    if call.holder:
+        fields["key"] = call.holder
+    fields |= call.fields
+    access.info("%s", in_words(fields), extra={"fields": fields})
 
 
 def in_words(fields: dict[str, Any]) -> str:
@@ -282,7 +284,8 @@ def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:
         scope["path"] = unquote(scope["raw_path"].decode("ascii"))
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id(headers: dict[bytes, bytes]) -> str:
+    """The client's own where it is a sane one, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
 

@@ -6,6 +6,7 @@ connection. What is refused here, before there is a request, is refused in OpenA
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import h11
@@ -14,12 +15,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.limits import Limits
 
+Refuse = Callable[[bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bool] | None]
 
-def protocol_class(limits: Limits) -> type[asyncio.Protocol]:
-    """The protocol of a server with these limits."""
+
+def protocol_class(limits: Limits, refuse: Refuse) -> type[asyncio.Protocol]:
+    """The protocol of a server with these limits.
+
+    Args:
+        limits: its bounds.
+        refuse: given the first bytes of a request and the headers of every answer: the whole answer and whether the
+            connection ends with it, where there is no need to read on; see `refusing.EarlyRefusal`.
+    """
 
     class Bounded(BoundedProtocol):
         bounds = limits
+
+        def refuse(self, data: bytes) -> tuple[bytes, bool] | None:
+            return refuse(data, self.server_state.default_headers)
 
     return Bounded
 
@@ -28,6 +40,10 @@ class BoundedProtocol(H11Protocol):
     """One connection."""
 
     bounds = Limits()
+
+    def refuse(self, data: bytes) -> tuple[bytes, bool] | None:
+        """The answer to a request that need not be read, and whether the connection ends with it."""
+        return None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -53,6 +69,15 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
         if self.transport.is_closing():
+            return
+        if not self._is_busy() and (refused := self.refuse(data)) is not None:
+            self._unset_keepalive_if_required()
+            self._has_asked = True
+            self.transport.write(refused[0])
+            if refused[1]:
+                self.transport.close()
+            else:
+                self._watch()
             return
         before, now = self.cycle, self.loop.time()
         super().data_received(data)
@@ -96,6 +121,11 @@ class BoundedProtocol(H11Protocol):
             self._refuse(ApiError(431, message, code="header_bytes"))
         else:
             self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
+
+    def _is_busy(self) -> bool:
+        """Whether a request is under way, or a part of one is here."""
+        states = self.conn.their_state, self.conn.our_state
+        return states != (h11.IDLE, h11.IDLE) or bool(self.conn.trailing_data[0])
 
     def _watch(self) -> None:
         """Bound the time in which what the client has begun to send must be here."""

@@ -23,6 +23,7 @@ from gpt2.serve.app import build_app
 from gpt2.serve.door import LOOPBACK, Admission
 from gpt2.serve.keys import Keys
 from gpt2.serve.protocol import protocol_class
+from gpt2.serve.refusing import EarlyRefusal
 from gpt2.serve.service import Service
 
 log = logging.getLogger("gpt2.serve")
@@ -150,9 +151,10 @@ class Server(uvicorn.Server):
 
 
 def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
+    admission = options.admission()
     return uvicorn.Config(
-        build_app(service, options.admission()),
-        http=protocol_class(service.limits),
+        build_app(service, admission),
+        http=protocol_class(service.limits, EarlyRefusal(service, admission).answer),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -41,19 +41,25 @@ class EventStream(Response):
         self._first = first
         self._leaving = leaving
         self._fields = fields
+        self._is_silent = False  # since the last time that it was woken for this
+        self._waking: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         answer = self._answer
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._wake_later()
             async for lines in self._lines():
+                self._is_silent = False
                 await send({"type": "http.response.body", "body": lines, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except OSError:
             pass  # the client has left
         finally:
             self._leaving.cancel()
+            if self._waking is not None:
+                self._waking.cancel()
             answer.ticket.cancel()
             self._fields |= answer.facts()
             if not answer.is_complete and not answer.has_failed:
@@ -78,6 +84,17 @@ class EventStream(Response):
                 yield said
             if answer.ticket.over and not batch:
                 return  # cancelled
-            batch = await answer.ticket.next(_PING_SECONDS)
+            batch = await answer.ticket.next()
             if not batch and not answer.ticket.over:
-                yield b": still here\n\n"
+                if self._is_silent:
+                    yield b": still here\n\n"
+                self._is_silent = True
+
+    def _wake_later(self) -> None:
+        """Now and then see whether anything was said meanwhile: one timer a stream, for one a token would cost more."""
+
+        def wake() -> None:
+            self._answer.ticket.wake()
+            self._wake_later()
+
+        self._waking = asyncio.get_running_loop().call_later(_PING_SECONDS, wake)

@@ -30,20 +30,20 @@ class Ticket:
         self._events: Batch = []
         self._news = asyncio.Event()
 
-    async def next(self, seconds: float | None = None) -> Batch:
+    async def next(self) -> Batch:
         """Pairs of (index of the request, event) that came meanwhile, waiting for the first.
 
-        None at all when it is `over`, or when that many seconds have passed.
+        None at all when it is `over`, or when `wake` was called.
         """
         if not self._events and not self.over:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return []
+            await self._news.wait()
         events, self._events = self._events, []
         self._news.clear()
         return events
+
+    def wake(self) -> None:
+        """Let `next` return without events; called on the event loop."""
+        self._news.set()
 
     def cancel(self) -> None:
         """Give its place back within a step; no more events come. May be called at any time."""

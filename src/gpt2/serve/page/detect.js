@@ -1,7 +1,7 @@
 // Was a text generated? The verdict with its error rate, the parts, and every token by its rank.
 
 import { postJson } from "./api.js";
-import { $, h, number, percent, visible } from "./dom.js";
+import { $, coloured, h, number, percent, visible } from "./dom.js";
 import { CLASSES, characters, classOf, nameOf } from "./reading.js";
 
 const WORDS = {
@@ -80,7 +80,7 @@ function reading(found) {
     first += part.n_tokens;
     const spans = tokens.map((t) => {
       const token = { piece: found.pieces[found.token_ids[t]], rank: found.ranks[t], probability: Math.exp(found.token_logprobs[t]) };
-      return h("span", { class: `t ${classOf(token.rank).name}`, title: nameOf(token) }, found.text.slice(starts[t], ends[t]));
+      return coloured(found.text.slice(starts[t], ends[t]), { class: `t ${classOf(token.rank).name}`, title: nameOf(token) });
     });
     return h("div", { class: "part", "data-verdict": part.verdict, role: "group", "aria-label": many ? `Part ${i + 1}: ${WORDS[part.verdict]}` : "The text" },
       many && h("p", { class: "tag" }, `${i + 1} · ${WORDS[part.verdict]}`),

@@ -61,6 +61,12 @@ function marks(space) {
   return text ? h("span", { class: "space" }, text) : null;
 }
 
+/** A token in its text, with a colour. The space that it begins with has none: at the end of a line it would be a sliver. */
+export function coloured(text, attributes) {
+  const bare = text.length > 1 && text.startsWith(" ") ? 1 : 0;
+  return h("span", {}, text.slice(0, bare), h("span", attributes, text.slice(bare)));
+}
+
 /** A token as a screen reader should say it. */
 export function spoken(piece) {
   if (piece.startsWith("bytes:")) return `bytes ${piece.slice(6)}`;

@@ -1,7 +1,7 @@
 // The document: a text area, and behind it the same text coloured by what the model thought of each token.
 // Beside it the same tokens as a list, for the keyboard and for screen readers.
 
-import { $, h, later, visible } from "./dom.js";
+import { $, coloured, h, later, visible } from "./dom.js";
 import { classOf, nameOf, read, unchanged } from "./reading.js";
 
 const KEY = "gpt2-document";
@@ -48,6 +48,13 @@ export class Editor {
       }
     });
     document.addEventListener("selectionchange", () => document.activeElement === area && this.followCaret());
+    let width = 0;
+    new ResizeObserver(() => {
+      if (mirror.clientWidth === width) return;
+      width = mirror.clientWidth; // lines break elsewhere now
+      this.painted = null;
+      this.paint();
+    }).observe(mirror);
     this.hoverLater = later(220, (position) => this.focus(position));
     area.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.hover(event));
     area.addEventListener("pointerleave", () => this.hoverLater.cancel());
@@ -176,8 +183,20 @@ export class Editor {
     }
     this.rest.before(...this.spans.slice(kept));
     this.rest.data = `${text.slice(known ? this.reading.ends[known - 1] : 0)}\u200b`;
+    this.trim(kept);
     this.mark();
     if (!list.hidden) this.fillList();
+  }
+
+  /** Take the colour from spaces left at the end of a line by words that went on to the next. Only from these: where a
+      word's colour is in an element of its own, lines may break at other places than those of the text area. */
+  trim(first) {
+    const broken = this.spans.slice(first).filter((span) => span.textContent.startsWith(" ") && span.getClientRects().length > 1);
+    for (const span of broken) {
+      const cut = coloured(span.textContent, { class: span.className, "data-t": span.dataset.t });
+      this.spans[Number(span.dataset.t)] = cut;
+      span.replaceWith(cut);
+    }
   }
 
   fillList() {
@@ -250,7 +269,8 @@ export class Editor {
 
   mark() {
     mirror.querySelector(".here")?.classList.remove("here");
-    this.spans[this.position]?.classList.add("here");
+    const span = this.spans[this.position];
+    (span?.matches(".t") ? span : span?.lastChild)?.classList.add("here");
     for (const option of list.children) {
       const here = Number(option.dataset.t) === this.position;
       option.tabIndex = here ? 0 : -1;

@@ -1,7 +1,7 @@
 // One place of the text from every side: what else might have stood there, layer by layer, and where the model looked.
 
 import { postJson } from "./api.js";
-import { $, bar, h, later, number, percent, spoken, visible } from "./dom.js";
+import { $, bar, coloured, h, later, number, percent, spoken, visible } from "./dom.js";
 import { classOf, standingOf } from "./reading.js";
 import { filterSettings } from "./settings.js";
 
@@ -187,7 +187,7 @@ export class Inspector {
     const tokens = this.reading.tokens.slice(skipped, skipped + weights.length);
     const most = Math.max(...weights);
     const { text, starts, ends } = this.reading;
-    const shades = weights.map((weight, t) => h("span", { class: "shade", style: { "--share": weight / most } }, text.slice(starts[skipped + t], ends[skipped + t])));
+    const shades = weights.map((weight, t) => coloured(text.slice(starts[skipped + t], ends[skipped + t]), { class: "shade", style: { "--share": weight / most } }));
     const order = weights.map((weight, t) => [weight, t]).sort((a, b) => b[0] - a[0]);
     const rowOf = ([weight, t]) => h("tr", {}, h("th", { scope: "row" }, visible(tokens[t].piece)), h("td", { class: "num muted" }, number(skipped + t + 1)), h("td", {}, bar(weight / most, percent(weight))));
     const columns = () => h("thead", {}, h("tr", {}, ["Token", "Place", "Weight"].map((each) => h("th", { scope: "col" }, each))));
