@@ -212,9 +212,9 @@ def restart(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """Loads that change from one part to the next, among clients that leave and requests that should not be.
 
-    Every answer is compared with the text it has alone.
+    Every answer is compared with the text it has alone. What has come so far is kept after each part.
     """
-    draw, bad, left, lost = random.Random(chosen.seed), Counter[str](), 0, list[int]()
+    draw, bad, left, lost = random.Random(chosen.seed), Counter[str](), 0, list[dict[str, Any]]()
 
     def make(number: int) -> dict[str, Any]:
         return body("m", number % KNOWN, tokens=16)
@@ -240,27 +240,30 @@ def soak(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         known = [asyncio.run(ask(server.port, make(number))).text for number in range(KNOWN)]
         capacity = asyncio.run(closed(server.port, make, 10))["requests_per_second"]
         end, held, total = time.monotonic() + 60 * chosen.minutes, [(0.0, server.rss_mb())], Counter[str]()
-        began = time.monotonic()
+        began, found = time.monotonic(), dict[str, Any]()
         while time.monotonic() < end:
             load, replies = asyncio.run(part(server.port, capacity * draw.choice(chosen.factors)))
             for name in ("requests", "answered", "refused", "lost"):
                 total[name] += load[name]
-            lost += load["statuses_of_the_lost"]
+            since = time.monotonic() - began - load["seconds"]
+            lost += [{"part_began": round(since, 1), **each} for each in load["of_the_lost"]]
+            del lost[100:]
             total["wrong"] += sum(reply.complete and reply.text != known[n % KNOWN] for n, reply in enumerate(replies))
             held.append((time.monotonic() - began, server.rss_mb()))
             print(
                 f"  {held[-1][0]:.0f} s, {held[-1][1]:.0f} MB, {dict(total)}, {left} left, bad {dict(bad)}", flush=True
             )
-    minutes = (time.monotonic() - began) / 60
-    return {
-        "factors": chosen.factors,
-        "minutes": minutes,
-        **total,
-        "statuses_of_the_lost": lost,
-        "left": left,
-        "bad_requests_by_status": dict(sorted(bad.items())),
-        "rss_mb": held,
-    }
+            found = {
+                "factors": chosen.factors,
+                "minutes": (time.monotonic() - began) / 60,
+                **total,
+                "of_the_lost": lost,
+                "left": left,
+                "bad_requests_by_status": dict(sorted(bad.items())),
+                "rss_mb": held,
+            }
+            _keep(f"soak {chosen.shape or 'gpt2-mini'}", chosen, found)
+    return found
 
 
 def _running(metrics: str) -> float:

@@ -255,11 +255,12 @@ async def open_loop(
             tokens += share * reply.n_tokens
     found = {
         "rate": rate,
+        "seconds": time.monotonic() - began,
         "requests": len(replies),
         "answered": sum(reply.complete for reply in accepted),
         "refused": len(refused),
         "lost": len(lost),
-        "statuses_of_the_lost": [reply.status for reply in lost],
+        "of_the_lost": [_fate(reply, began) for reply in lost],
         "goodput_tokens_per_second": tokens / (end - began),
         "first_token_ms": quantiles([reply.first_seconds for reply in accepted if reply.arrivals]),
         "refusal_ms": quantiles(refused),
@@ -267,6 +268,17 @@ async def open_loop(
         "refused_within_20_ms": sum(each <= 0.02 for each in refused) / len(refused) if refused else None,
     }
     return found, replies
+
+
+def _fate(reply: Reply, began: float) -> dict[str, Any]:
+    """What became of a request that was lost: when it was made and ended, in seconds of the load, and what came."""
+    return {
+        "made": round(reply.began - began, 3),
+        "ended": round(reply.ended - began, 3),
+        "status": reply.status,
+        "tokens": len(reply.arrivals),
+        "last": b"".join(data for _, data in reply.parts)[-300:].decode("utf-8", "replace"),
+    }
 
 
 async def get(port: int, path: str) -> str:
