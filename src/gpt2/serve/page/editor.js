@@ -52,6 +52,7 @@ export class Editor {
     new ResizeObserver(() => {
       if (mirror.clientWidth === width) return;
       width = mirror.clientWidth; // lines break elsewhere now
+      if (!width) return; // it is hidden
       this.painted = null;
       this.paint();
     }).observe(mirror);
