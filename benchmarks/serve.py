@@ -16,7 +16,8 @@ soak         open-loop loads (--factors, drawn anew every 20 s), clients that le
 xllamacpp; PYTHON has `transformers[serving]`. llama.cpp reads the prompts of all 16 before it writes anything, so
 give --seconds several times what that takes. A request is a prompt of some 45 tokens and 32 to generate, drawn
 from the 40 likeliest. In `throughput` no two begin alike, so that no server is spared the reading of a prompt. In
-`overload` a refusal is timed by the client, from before it connects, and by the server, from the request's arrival. In
+`overload` a refusal is timed by the client, from before it connects where it has no connection left from an earlier
+request, and by the server, from the request's arrival. Connections are kept, as clients of the interface keep them. In
 `fuzz`, status 0 is a client that closed its sending side, which is to leave, before it had an answer.
 """
 
