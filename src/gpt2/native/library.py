@@ -352,34 +352,37 @@ def source_of_int4(codes_OI: NDArray[np.int8], scale_O: Floats, group_scale_OG: 
 
 
 def _work(piece: Wanted) -> _Work:
-    return _Work(
-        slot=piece.slot,
-        token_count=len(piece.tokens),
-        tokens=piece.tokens.ctypes.data,
-        rows=piece.rows,
-        best=0 if piece.best_ids is None else piece.best_ids.shape[1],
-        logits=_address(piece.logits),
-        best_ids=_address(piece.best_ids),
-        best_logprobs=_address(piece.best_logprobs),
-        targets=_address(piece.targets),
-        target_logprobs=_address(piece.target_logprobs),
-        target_ranks=_address(piece.target_ranks),
-        entropies=_address(piece.entropies),
-        draw_keys=_address(piece.draw_keys),
-        drawn=_address(piece.drawn),
-        draw_temperature=piece.draw_temperature,
-        draw_top_k=piece.draw_top_k,
-        residual_count=0 if piece.residual_depths is None else len(piece.residual_depths),
-        residual_depths=_address(piece.residual_depths),
-        residual=_address(piece.residual),
-        attention_count=0 if piece.attention_heads is None else len(piece.attention_heads),
-        attention_heads=_address(piece.attention_heads),
-        attention=_address(piece.attention),
-    )
+    """Only what is wanted is filled in; the rest stays null. With many pieces, part of a small model's step is this."""
+    work = _Work(slot=piece.slot, token_count=len(piece.tokens), tokens=piece.tokens.ctypes.data, rows=piece.rows)
+    if piece.best_ids is not None and piece.best_logprobs is not None:
+        work.best = piece.best_ids.shape[1]
+        work.best_ids, work.best_logprobs = piece.best_ids.ctypes.data, piece.best_logprobs.ctypes.data
+    if piece.draw_keys is not None:
+        work.draw_temperature, work.draw_top_k = piece.draw_temperature, piece.draw_top_k
+    if piece.residual_depths is not None:
+        work.residual_count = len(piece.residual_depths)
+    if piece.attention_heads is not None:
+        work.attention_count = len(piece.attention_heads)
+    for name in _ARRAYS:
+        if (array := getattr(piece, name)) is not None:
+            setattr(work, name, array.ctypes.data)
+    return work
 
 
-def _address(array: NDArray[Any] | None) -> int | None:
-    return None if array is None else array.ctypes.data
+# Of `Wanted` and `_Work`, by their common names; what nearly every piece has is not among them.
+_ARRAYS = (
+    "logits",
+    "targets",
+    "target_logprobs",
+    "target_ranks",
+    "entropies",
+    "draw_keys",
+    "drawn",
+    "residual_depths",
+    "residual",
+    "attention_heads",
+    "attention",
+)
 
 
 def _find() -> Path:

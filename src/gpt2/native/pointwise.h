@@ -13,16 +13,24 @@ namespace {
 // The first `count` of sixteen numbers; `fill` in the place of the others.
 inline Lanes load_first(const float* p, int count, float fill) {
   if (count >= kPanel) return load(p);
+#if defined(GPT2_LANES_MASKS)
+  return load_masked(p, count, fill);
+#else
   float buffer[kPanel];
   for (int i = 0; i < kPanel; ++i) buffer[i] = i < count ? p[i] : fill;
   return load(buffer);
+#endif
 }
 
 inline void store_first(float* p, const Lanes& x, int count) {
   if (count >= kPanel) return store(p, x);
+#if defined(GPT2_LANES_MASKS)
+  store_masked(p, x, count);
+#else
   float buffer[kPanel];
   store(buffer, x);
   for (int i = 0; i < count; ++i) p[i] = buffer[i];
+#endif
 }
 
 // e^x for x in -87..88, clamped outside: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
