@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpt2.backends import packed
-from gpt2.backends.seam import Result, Source, Work, check
+from gpt2.backends.balance import query_key_scales
+from gpt2.backends.seam import Floats, Result, Source, Work, check
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 from gpt2.machine import available_memory_bytes, physical_cores, usable_cores
@@ -216,7 +217,11 @@ def _fill(engine: Engine, weights: Source, form: str) -> None:
 def _load(engine: Engine, weights: Source, form: str) -> None:
     """Give the engine every array, one at a time."""
     names = ["wte", "wpe", "ln_f.g", "ln_f.b"]
+    balanced = form in ("int8", "int4") and _stored_form(weights) is None
+    scales: dict[str, Floats] = {}  # of a matrix's outputs and their biases
     for layer in range(weights.config.n_layer):
+        if balanced and (scale_O := query_key_scales(weights, layer)) is not None:
+            scales |= dict.fromkeys((f"h.{layer}.attn.c_attn.w", f"h.{layer}.attn.c_attn.b"), scale_O)
         names += [f"h.{layer}.{part}.{kind}" for part in ("ln_1", "ln_2") for kind in "gb"]
         names += [
             f"h.{layer}.{part}.{kind}"
@@ -224,13 +229,16 @@ def _load(engine: Engine, weights: Source, form: str) -> None:
             for kind in "wb"
         ]
     for name in names:
-        source, alive = _source(weights, name, form)
+        source, alive = _source(weights, name, form, scales.get(name))
         engine.load(name, source)
         del alive  # the engine has packed it
 
 
-def _source(weights: Source, name: str, form: str) -> tuple[Any, list[Any]]:
-    """Codes as they are stored, where the form is theirs, else floats; and the arrays that must outlive the source."""
+def _source(weights: Source, name: str, form: str, scale_O: Floats | None = None) -> tuple[Any, list[Any]]:
+    """Codes as they are stored, where the form is theirs, else floats, outputs multiplied by `scale_O`.
+
+    And the arrays that must outlive the source.
+    """
     embedding = name == "wte"
     stored = _stored(weights, name)
     if stored is not None and stored.dtype == "I4" and form == "int4":
@@ -242,6 +250,8 @@ def _source(weights: Source, name: str, form: str) -> tuple[Any, list[Any]]:
         codes, scales = np.ascontiguousarray(stored.data), np.ascontiguousarray(stored.scale, np.float32)
         return source_of_codes(codes, scales, by_output=embedding), [codes, scales]
     values = np.ascontiguousarray(weights.float32(name))
+    if scale_O is not None:
+        values = values * scale_O
     return source_of_floats(values, by_output=embedding), [values]
 
 

@@ -70,7 +70,7 @@ def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, 
         facts = [_facts(file) for file in files if file.is_file()]
     except OSError:
         return None
-    what = {"layout": ABI, "order": sys.byteorder, "form": form, "config": asdict(config)}
+    what = {"layout": ABI, "balanced": True, "order": sys.byteorder, "form": form, "config": asdict(config)}
     made_of = hashlib.sha256(json.dumps([what, facts], sort_keys=True).encode()).hexdigest()
     name = hashlib.sha256(str(files[0].resolve().parent if len(files) > 1 else files[0].resolve()).encode()).hexdigest()
     return cache_folder() / "packed" / f"{name[:16]}-{form}", json.dumps({"made_of": made_of, "form": form})
