@@ -33,15 +33,25 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
 
 // What a tile asks memory for while it multiplies: with line i (64 bytes) of each of its panels the line that lies
 // from + i * stride bytes after that panel's beginning.
-struct Fetch {
+struct FetchPart {
   int panels;              // how many further on that is
   int64_t from, stride;
 
   // The tiles that pass over the same panels ask for a part each: memory works all the while, not for the first alone.
-  Fetch(int ahead, int64_t lines, int tile, int tiles)
+  FetchPart(int ahead, int64_t lines, int tile, int tiles)
       : panels(ahead), from(64 * lines * ahead), stride((64 + tiles - 1) / tiles) { from += tile * lines * stride; }
 
   void operator()(const void* panel, int64_t line) const { prefetch(static_cast<const char*>(panel) + from + line * stride); }
+};
+
+// The same where one tile asks for it all: the step of a line is then known to the compiler, which one row alone notices.
+struct FetchAll {
+  int panels;
+  int64_t from;
+
+  FetchAll(int ahead, int64_t lines) : panels(ahead), from(64 * lines * ahead) {}
+
+  void operator()(const void* panel, int64_t line) const { prefetch(static_cast<const char*>(panel) + from + 64 * line); }
 };
 
 template <int R, int P>
@@ -62,7 +72,7 @@ GPT2_INLINE void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], 
 struct Fp32Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 1;
 
-  template <int R, int P>
+  template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, apart = step * panel_size;
     const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
@@ -84,7 +94,7 @@ struct Fp32Tile {
 struct Bf16Tile {
   static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 2;
 
-  template <int R, int P>
+  template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
     const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
@@ -121,7 +131,7 @@ struct Bf16Tile {
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
 template <class Tile, int R, int P>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const Fetch& fetch) {
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const FetchPart& fetch) {
   if constexpr (R > 1) {
     if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, fetch);
   }
@@ -134,7 +144,7 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
   const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
   for (int tile = 0; tile < tiles; ++tile, row += Tile::kRows) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, Fetch(ahead, m.padded_inputs / Tile::kLineInputs, tile, tiles));
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead, m.padded_inputs / Tile::kLineInputs, tile, tiles));
   }
 }
 
@@ -142,7 +152,7 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
   if (row_end - row > 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
-  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, Fetch(1, m.padded_inputs / Tile::kLineInputs, 0, 1));
+  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll(1, m.padded_inputs / Tile::kLineInputs));
 }
 
 // All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.

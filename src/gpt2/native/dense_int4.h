@@ -18,7 +18,7 @@ namespace {
 struct Int4Tile {
   static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4, kLineInputs = 8;
 
-  template <int R, int P>
+  template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int groups = m.padded_inputs / kGroup;
     const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel / 2;

@@ -15,7 +15,7 @@ namespace {
 struct Int8Tile {
   static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8, kLineInputs = 4;
 
-  template <int R, int P>
+  template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
     const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
