@@ -15,7 +15,7 @@ import pytest
 
 from gpt2 import checkpoint
 from gpt2.backends.readout import read_out
-from gpt2.backends.seam import Result, Work
+from gpt2.backends.seam import Result, Work, undrawn
 from gpt2.config import ModelConfig
 from gpt2.language_model import LanguageModel, load
 from gpt2.serve import Limits, Options, ServedModel, Server, Service, build_service
@@ -79,7 +79,7 @@ class ScriptedBackend:
         self.n_steps += 1
         self.seen += [list(piece.tokens) for piece in work]
         self.before_step(work)
-        return [self._run(piece) for piece in work]
+        return [self._run(piece) for piece in undrawn(work)]
 
     def hold_after(self, steps: int) -> None:
         """Let so many steps through; the next waits until the gate is opened."""
