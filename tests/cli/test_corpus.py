@@ -50,7 +50,8 @@ def test_rules_that_are_named_are_for_every_source(gpt2, source: Path, tmp_path:
     (tmp_path / "r.toml").write_text("[words]\nmin_words = 1000\n", encoding="utf-8")
     build = ("corpus", "build", str(source), "--workers", "1", "--rules", str(tmp_path / "r.toml"))
     ran = gpt2(*build, "--out", str(tmp_path / "o"), "--json")
-    assert (ran.code, json.loads(ran.out)["documents"]) == (0, 0)
+    assert (ran.code, json.loads(ran.out)["documents"]) == (1, 0)
+    assert "The corpus is empty: no document was kept." in ran.err
     assert "Number 0" in gpt2("corpus", "show", "r.min_words", str(tmp_path / "o")).out
     (tmp_path / "r.toml").write_text("[words]\nmin_wrods = 1000\n", encoding="utf-8")
     ran = gpt2(*build, "--out", str(tmp_path / "p"))

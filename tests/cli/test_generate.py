@@ -114,6 +114,14 @@ def test_several_continuations_are_told_apart(generate, model: LanguageModel) ->
 def test_log_probabilities_as_a_table(generate) -> None:
     lines = generate("Once", "--logprobs", "0").out.splitlines()
     assert any(line.split() == ["piece", "logprob"] for line in lines)
+    lines = generate("Once", "--logprobs", "2").out.splitlines()
+    [heading] = [n for n, line in enumerate(lines) if line.startswith("piece")]
+    assert lines[heading].split("  ")[0] == "piece"
+    assert lines[heading].split() == ["piece", "logprob", "likeliest", "1", "logprob", "likeliest", "2", "logprob"]
+    found = json.loads(generate("Once", "--logprobs", "2", "--json").out)["samples"][0]["logprobs"]
+    for line, each in zip(lines[heading + 1 :], found, strict=True):
+        for one in (each, *each["top"]):
+            assert f"{one['logprob']:.3f}" in line
 
 
 def test_a_file_of_prompts_gives_results_in_order(generate, model: LanguageModel, tmp_path: Path) -> None:

@@ -109,3 +109,26 @@ def test_a_green_list_there_and_back(gpt2, tmp_path: Path) -> None:
     assert found["z_score"] > 3
     assert gpt2("detect", "--new-key", str(key), "--green", "lefthash").code == 1
     assert gpt2("detect", "a text", "--green", "lefthash").code == 2
+
+
+def test_words_by_strength(gpt2, key: Path) -> None:
+    key.write_text(f"gpt2 watermark key 1\nwidth 4\nsecret {'5' * 64}\n", encoding="ascii")  # the same in every run
+    texts = [f"The train left at {n} past {m}, and nobody saw it go." for n in range(30) for m in range(30)]
+    found = {}
+    for text in texts:  # of some hundred unmarked texts one is at a hundredth
+        told = json.loads(gpt2("detect", text, "--watermark", str(key), "--json").out)
+        found[told["verdict"]] = text, told
+        if told["verdict"] == "possibly marked":
+            break
+    text, told = found["possibly marked"]
+    assert told["marked"] is True
+    assert 1e-4 < told["p_value"] <= 0.01
+    ran = gpt2("detect", text, "--watermark", str(key))
+    one_in = f"one unmarked text in {round(1 / told['p_value']):,} looks so"
+    assert ran.out.startswith(f"possibly marked with this key (p = {told['p_value']:.3g}; {one_in}): score ")
+    assert found["no mark found"][1]["marked"] is False
+
+
+def test_an_empty_text_is_told_what_a_mark_needs(gpt2, key: Path) -> None:
+    ran = gpt2("detect", "--watermark", str(key), stdin=b"")
+    assert (ran.code, "Give one of at least 5 tokens." in ran.err) == (1, True)

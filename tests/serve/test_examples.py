@@ -16,6 +16,8 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 def pod() -> dict[str, Any]:
     yaml = pytest.importorskip("yaml")
     documents = list(yaml.safe_load_all((EXAMPLES / "kubernetes.yaml").read_text(encoding="utf-8")))
+    assert "replicas" not in documents[0]["spec"]  # the autoscaler's
+    assert documents[0]["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
     assert [document["kind"] for document in documents] == ["Deployment", "Service", "HorizontalPodAutoscaler"]
     return documents[0]["spec"]["template"]["spec"]
 

@@ -100,8 +100,7 @@ class Writer:
             output.write(f"---\n{sample.text}\n" if self._written else f"{sample.text}\n")
             self._written += 1
             if sample.logprobs is not None:
-                rows = [(tokenizer.decode([each.token]), f"{each.logprob:.3f}") for each in sample.logprobs]
-                output.write(output.table([("piece", "logprob"), *rows], right=[1]) + "\n")
+                output.write(_table(sample.logprobs, tokenizer) + "\n")
 
     def summarise(self, *, seed: int | None) -> None:
         """Say how much was generated, how fast, and with a `seed` that was drawn how to have it again."""
@@ -116,6 +115,19 @@ class Writer:
             said = sys.argv[1:]
             end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
             log.info("again: %s", shlex.join(["gpt2", *said[:end], "--seed", str(seed), *said[end:]]))
+
+
+def _table(logprobs: "Iterable[TokenLogprob]", tokenizer: "Tokenizer") -> str:
+    """A line for each token, with the most likely ones at its place in columns of their own."""
+
+    def both(token: int, logprob: float | None) -> tuple[str, str]:
+        return tokenizer.decode([token]), f"{logprob:.3f}"
+
+    rows = [(*both(each.token, each.logprob), *(cell for one in each.top for cell in both(*one))) for each in logprobs]
+    n_top = max((len(row) for row in rows), default=2) // 2 - 1
+    heading = ("piece", "logprob", *(cell for k in range(1, n_top + 1) for cell in (f"likeliest {k}", "logprob")))
+    rows = [row + ("",) * (len(heading) - len(row)) for row in rows]
+    return output.table([heading, *rows], right=range(1, len(heading), 2))
 
 
 def _described(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`gpt2 corpus build|stats|show`: from raw pages to a cleaned corpus, and what is in it."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
+from gpt2.errors import DataError
 
 if TYPE_CHECKING:
     from gpt2.data.corpus.progress import BuildProgress
@@ -116,11 +118,16 @@ def build(
         output.write_json({"out": str(out), **stats["contents"]})
     else:
         contents = stats["contents"]
-        amount = f"{contents['documents']:,} documents, about {contents['tokens']:,} tokens"
+        one = "document" if contents["documents"] == 1 else "documents"
+        amount = f"{contents['documents']:,} {one}, about {contents['tokens']:,} tokens"
         output.write(f"{out}: {amount}. Look at {place}\n")
         for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
             read = stats["account"]["entered"]["read"][0]
-            output.write(f"{reason} dropped most, {count:,} of {read:,}: gpt2 corpus show {reason} {out}\n")
+            output.write(f"{reason} dropped most, {count:,} of {read:,}: {_show_command(reason, out)}\n")
+    if not stats["contents"]["documents"]:
+        raise DataError(
+            f"The corpus is empty: no document was kept. {place} says what was read and why it was dropped."
+        )
 
 
 @corpus.command(cls=Sectioned)
@@ -172,6 +179,10 @@ def show(*, reason: str, folder: Path, as_json: bool) -> None:
     for one in handful:
         place = one["address"] or f"{one['source']}: {one['where']}"
         output.write(f"--- {place}\n    {one['characters']:,} characters. {one['detail']}\n{one['text']}\n\n")
+
+
+def _show_command(reason: str, out: Path) -> str:
+    return shlex.join(["gpt2", "corpus", "show", reason, str(out)])
 
 
 def _status(progress: "BuildProgress") -> str:

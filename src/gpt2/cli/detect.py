@@ -103,19 +103,21 @@ def detect(
         with choice.load(auto_weights="fp32") as model:
             make(model, human, out, limit=limit, samples=samples, trained=train is not None)
         return
-    texts = list(texts_of(text, errors=errors))
     if watermark is not None:
-        from gpt2.cli.marks import write_marks
+        from gpt2.cli.marks import least_tokens, write_marks
         from gpt2.cli.tokenize import tokenizer_of, vocab_size_of
         from gpt2.detect import read_key
 
+        noise = read_key(watermark)
+        texts = list(texts_of(text, errors=errors, least_tokens=least_tokens(noise)))
         choice.fetch()
         tokenizer = tokenizer_of(choice.model)
         size = vocab_size_of(choice.model, tokenizer)
-        write_marks(texts, read_key(watermark), tokenizer, vocab_size=size, rate=rate, window=window, as_json=as_json)
+        write_marks(texts, noise, tokenizer, vocab_size=size, rate=rate, window=window, as_json=as_json)
         return
     from gpt2.detect import Calibration
 
+    texts = list(texts_of(text, errors=errors))
     given = Calibration.read(calibration) if calibration else None
     with choice.load(auto_weights="fp32") as model:
         given = given or model.calibration()

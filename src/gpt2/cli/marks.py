@@ -6,11 +6,19 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gpt2.cli import output
+from gpt2.cli.verdicts import put_back
 
 if TYPE_CHECKING:
     from gpt2.detect import GreenMark, Mark, Marks
     from gpt2.generation import ContextNoise, GreenList
     from gpt2.tokenizer import Tokenizer
+
+
+def least_tokens(noise: "ContextNoise | GreenList") -> int:
+    """How many tokens a text must have for one of them to be read."""
+    from gpt2.generation import GreenList
+
+    return noise.ngram if isinstance(noise, GreenList) else noise.width + 1
 
 
 def write_marks(
@@ -42,14 +50,26 @@ def write_marks(
             return read_green(ids, noise, vocab_size=vocab_size)
         return read_mark(ids, noise)
 
-    least = noise.ngram if isinstance(noise, GreenList) else noise.width + 1
+    least = least_tokens(noise)
     for where, text in texts:
         plain, n_normalised = normalise(text)
         found = read_marks(plain, tokenizer=tokenizer, read=read, rate=rate, window=window)
         if as_json:
-            facts = {"file": where, "marked": found.is_marked, "p_value": found.p_value, "false_positive_rate": rate}
+            facts = {
+                "file": where,
+                "marked": found.is_marked,
+                "verdict": found.verdict,
+                "p_value": found.p_value,
+                "false_positive_rate": rate,
+            }
             parts = [
-                {"start": part.start, "end": part.end, "marked": part.is_marked, "p_value": part.mark.p_value}
+                {
+                    "start": part.start,
+                    "end": part.end,
+                    "marked": part.is_marked,
+                    "verdict": part.verdict,
+                    "p_value": part.mark.p_value,
+                }
                 | dataclasses.asdict(part.mark)
                 for part in found.parts
             ]
@@ -58,12 +78,9 @@ def write_marks(
         output.write(f"{where}: " if where else "")
         output.write(_sentence(found, least) + "\n")
         for part in found.parts:
-            output.write(
-                f"  characters {part.start:,}-{part.end:,}: {'marked' if part.is_marked else 'no mark found'} "
-                f"({_p_value(part.mark)})\n"
-            )
+            output.write(f"  characters {part.start:,}-{part.end:,}: {part.verdict} ({_p_value(part.mark)})\n")
         if n_normalised:
-            output.write(f"{n_normalised:,} look-alike or invisible characters were put back before reading.\n")
+            output.write(f"{put_back(n_normalised)}\n")
 
 
 def _sentence(found: "Marks", least: int) -> str:
@@ -73,8 +90,10 @@ def _sentence(found: "Marks", least: int) -> str:
     if not mark.n_scored:
         return f"no mark: the text is too short to carry one ({mark.n_tokens} of at least {least} tokens)."
     n = f"{mark.n_scored:,}"
-    said = "marked with this key" if found.is_marked else "no mark of this key found"
+    said = "no mark of this key found" if not found.is_marked else f"{found.verdict} with this key"
     p_value = f"p = {found.p_value:.3g}" if found.parts and found.p_value > 1e-300 else _p_value(mark)
+    if found.verdict == "possibly marked":
+        p_value += f"; one unmarked text in {round(1 / found.p_value):,} looks so"
     if isinstance(mark, GreenMark):
         return f"{said} ({p_value}): {mark.n_green:,} of {n} tokens are green, z = {mark.z_score:.2f}."
     return f"{said} ({p_value}): score {mark.score:.1f} over {n} tokens; about {n} without a mark."

@@ -52,7 +52,8 @@ def score(
     with choice.load(auto_weights="fp32") as model:
         found = model.score(given, stride=stride)
     if as_json:
-        output.write_json(_totals(found) | ({} if totals else {"tokens": _tokens(found)}))
+        finite = {name: value if math.isfinite(value) else None for name, value in _totals(found).items()}
+        output.write_json(finite | ({} if totals else {"tokens": _tokens(found)}))
         return
     if not totals:
         output.write(_table(found) + "\n\n")
@@ -60,20 +61,20 @@ def score(
     output.write(output.table(rows, right=[1]) + "\n")
 
 
-def _totals(found: "Score") -> dict[str, float | int | None]:
-    totals = {
+def _totals(found: "Score") -> dict[str, float | int]:
+    return {
         "tokens_scored": found.n_scored,
         "logprob": found.logprob,
         "perplexity": found.perplexity,
         "perplexity_per_word": found.perplexity_per_word,
         "bits_per_byte": found.bits_per_byte,
     }
-    # the perplexity of one long unlikely word is beyond any float, and JSON has no infinity
-    return {name: value if math.isfinite(value) else None for name, value in totals.items()}
 
 
-def _shown(value: float | int | None) -> str:
-    if value is None:
+def _shown(value: float | int) -> str:
+    if math.isnan(value):  # per word, of a text without any
+        return "-"
+    if math.isinf(value):  # the perplexity of one long unlikely word is beyond any float
         return "beyond measure"
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
 

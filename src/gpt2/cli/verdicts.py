@@ -22,7 +22,7 @@ _FILE_NAME = re.compile(
 )
 
 
-def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str]]:
+def texts_of(text: str | None, *, errors: str, least_tokens: int = 25) -> Iterator[tuple[str | None, str]]:
     """Name and text of each: a file, the text files of a folder, standard input, or the text itself."""
     path = Path(text) if text and text != "-" and len(text) < 256 and "\n" not in text else None
     if path is not None and os.path.exists(path):  # noqa: PTH110 - unlike Path.exists, false for names no file can have
@@ -38,7 +38,9 @@ def texts_of(text: str | None, *, errors: str) -> Iterator[tuple[str | None, str
         raise click.UsageError(f"there is no file {text}, and a name by itself is too short to judge.")
     given = reading.read_text(text, errors=errors)
     if given is not None and not given.strip():
-        raise GenerationError("There is nothing to judge: the text is empty. Give one of at least 25 tokens.")
+        raise GenerationError(
+            f"There is nothing to judge: the text is empty. Give one of at least {least_tokens} tokens."
+        )
     if given is None:
         raise click.UsageError("there is nothing to judge. Give TEXT, FILE, FOLDER, or standard input.")
     yield None, given
@@ -54,12 +56,18 @@ def _texts_of_files(files: list[Path], *, errors: str) -> Iterator[tuple[str, st
         yield str(file), found
 
 
+def put_back(n_characters: int) -> str:
+    """The sentence on characters that were normalised."""
+    were = "character was" if n_characters == 1 else "characters were"
+    return f"{n_characters:,} look-alike or invisible {were} put back before reading."
+
+
 def shown(found: "Verdict", where: str) -> str:
     """The verdict, its reason, and a line for each part."""
     p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
     lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
     if found.n_normalised:
-        lines.append(f"{found.n_normalised:,} look-alike or invisible characters were put back before reading.")
+        lines.append(put_back(found.n_normalised))
     for part in found.parts:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in part.statistics.items())
         counts = "/".join(map(str, part.histogram))

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gpt2.detect.green import GreenMark
 from gpt2.detect.watermark import Mark
 from gpt2.detect.windows import character_offsets, holm, windows
 from gpt2.tokenizer import Tokenizer
+
+MarkVerdict = Literal["marked", "possibly marked", "no mark found"]
+
+CLEAR_RATE = 1e-4  # weaker evidence than this is met in every large pile of unmarked texts, and is called possible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +22,14 @@ class MarkedPart:
         start, end: characters of it.
         mark: of its tokens alone.
         is_marked: in the light of all parts (Holm's correction).
+        verdict: the same in words, by strength.
     """
 
     start: int
     end: int
     mark: Mark | GreenMark
     is_marked: bool
+    verdict: MarkVerdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +41,14 @@ class Marks:
         parts: in order; none where the text is short.
         p_value: of "it owes nothing to this key": twice the smaller of the whole's and of Bonferroni's over the parts.
         is_marked: whether that is at most the rate asked for.
+        verdict: the same in words: marked only where it is at most 1 in 10,000 too, else possibly marked.
     """
 
     whole: Mark | GreenMark
     parts: tuple[MarkedPart, ...]
     p_value: float
     is_marked: bool
+    verdict: MarkVerdict
 
 
 def read_marks(
@@ -61,19 +70,31 @@ def read_marks(
     """
     ids = tokenizer.encode(text)
     whole = read(ids)
+    clear = min(rate, CLEAR_RATE)
+
+    def summed_up(parts: tuple[MarkedPart, ...], p_value: float) -> Marks:
+        verdict = _verdict(is_marked=p_value <= rate, is_clear=p_value <= clear)
+        return Marks(whole=whole, parts=parts, p_value=p_value, is_marked=p_value <= rate, verdict=verdict)
+
     if len(ids) <= 2 * window:
-        return Marks(whole=whole, parts=(), p_value=whole.p_value, is_marked=whole.p_value <= rate)
+        return summed_up((), whole.p_value)
     spans = windows(len(ids), window)
     offsets = character_offsets(tokenizer, ids, text, [end for _, end in spans])
     marks = [read(ids[start:end]) for start, end in spans]
-    told = holm([mark.p_value for mark in marks], rate / 2)
-    p_value = min(1.0, 2 * min(whole.p_value, len(marks) * min(mark.p_value for mark in marks)))
-    return Marks(
-        whole=whole,
-        parts=tuple(
-            MarkedPart(start=start, end=end, mark=mark, is_marked=is_marked)
-            for start, end, mark, is_marked in zip([0, *offsets[:-1]], offsets, marks, told, strict=True)
-        ),
-        p_value=p_value,
-        is_marked=p_value <= rate,
+    p_values = [mark.p_value for mark in marks]
+    told, clearly = holm(p_values, rate / 2), holm(p_values, clear / 2)
+    parts = tuple(
+        MarkedPart(
+            start=start,
+            end=end,
+            mark=mark,
+            is_marked=is_marked,
+            verdict=_verdict(is_marked=is_marked, is_clear=is_clear),
+        )
+        for start, end, mark, is_marked, is_clear in zip([0, *offsets[:-1]], offsets, marks, told, clearly, strict=True)
     )
+    return summed_up(parts, min(1.0, 2 * min(whole.p_value, len(marks) * min(p_values))))
+
+
+def _verdict(*, is_marked: bool, is_clear: bool) -> MarkVerdict:
+    return "marked" if is_clear else "possibly marked" if is_marked else "no mark found"

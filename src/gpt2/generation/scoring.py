@@ -64,8 +64,9 @@ class Score:
 
     @property
     def perplexity_per_word(self) -> float:
-        """Per word, words being what white space separates; a text of white space counts as one."""
-        return _exp(-self.logprob / max(1, len(self.text.split())))
+        """Per word, words being what white space separates; not a number where there is none."""
+        n_words = len(self.text.split())
+        return _exp(-self.logprob / n_words) if n_words else math.nan
 
     @property
     def bits_per_byte(self) -> float:

@@ -43,6 +43,6 @@ def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
     samples = read_stats(out)["account"]["samples"]
     if reason not in samples:
         near = difflib.get_close_matches(reason, samples, n=1, cutoff=0.4)
-        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(samples) or 'none'}."
+        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(map(repr, samples)) or 'none'}."
         raise DataError(f"Nothing was dropped or kept under {reason!r}. {advice}")
     return samples[reason]
