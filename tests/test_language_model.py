@@ -1,6 +1,7 @@
 """The model as a user holds it, on random weights and the backend that defines all others."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from gpt2 import checkpoint
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.checkpoint import Weights
 from gpt2.config import ModelConfig
-from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError
+from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError, TokenizerError
 from gpt2.generation import ContextNoise
 from gpt2.language_model import LanguageModel
 
@@ -321,3 +322,18 @@ os._exit(text(model) != told or text(gpt2.load(threads=2)) != told)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_child_computes_with_threads_of_its_own() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True)
+
+
+def test_a_model_whose_tokenizer_cannot_be_read_leaves_nothing_open(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    for file in folder.glob("*"):
+        if file.name in ("tokenizer.json", "vocab.json", "merges.txt"):
+            file.write_text("{", encoding="utf-8")
+    closed: list[str] = []
+    monkeypatch.setattr(ReferenceBackend, "close", lambda self: closed.append(self.name))
+    with pytest.raises(TokenizerError):
+        gpt2.load(folder, backend="reference")
+    assert closed == ["reference"]

@@ -109,6 +109,8 @@ class LanguageModel:
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not isinstance(prompts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
         sampling = (sampling or Sampling()).changed(**settings)
         scheduler = self._scheduler(draft, shares=len(prompts) > 1)
         numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
@@ -574,7 +576,11 @@ def load(
     def smaller(name: str) -> LanguageModel:
         return load(name, device=device, backend=backend, threads=threads)
 
-    return LanguageModel(files, chosen, name=os.fspath(model), exact=exact, smaller=smaller)
+    try:
+        return LanguageModel(files, chosen, name=os.fspath(model), exact=exact, smaller=smaller)
+    except BaseException:  # its tokenizer cannot be read
+        chosen.close()
+        raise
 
 
 def _events(scheduler: Scheduler) -> Generator[Event]:

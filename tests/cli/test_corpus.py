@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pycld2", reason="needs the extra corpus")
+
 TEXT = "It was a bright cold day in April, and the clocks were striking. He went up the stairs slowly, and rested. "
 
 
@@ -63,7 +65,7 @@ def test_how_pages_are_fetched(gpt2, tmp_path: Path) -> None:
     (tmp_path / "a.urls").write_text("ftp://a.example/\n", encoding="utf-8")
     build = ("corpus", "build", str(tmp_path / "a.urls"), "--workers", "1", "--fetch-cache", str(tmp_path / "cache"))
     ran = gpt2(*build, "--out", str(tmp_path / "o"), "--fetch-delay", "3", "--fetch-agent", "me", "--json")
-    assert ran.code == 0
+    assert ran.code == 1  # nothing is in it
     assert "address 1, ftp://a.example/: only http and https are fetched, not ftp" in ran.err
     config = json.loads((tmp_path / "o" / "stats.json").read_text(encoding="utf-8"))["config"]
     assert (config["fetch"]["delay_seconds"], config["fetch"]["agent"], config["fetch"]["tries"]) == (3.0, "me", 3)

@@ -12,6 +12,7 @@ import pytest
 
 import gpt2 as package
 from gpt2.cli import output
+from gpt2.errors import GenerationError
 from gpt2.language_model import LanguageModel
 
 QUICK = ("--max-tokens", "8", "--seed", "3", "--backend", "reference")
@@ -280,6 +281,25 @@ def test_a_reader_that_leaves_ends_the_generation_quietly(tiny_folder: Path) -> 
         running.stdout.read(20)
         running.stdout.close()
         messages = running.stderr.read().decode()
-    assert running.returncode == 1
+    assert running.returncode == 141
     assert "error" not in messages
     assert "Traceback" not in messages
+
+
+def test_a_file_without_prompts_is_said(generate, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    ran = generate("--file", str(tmp_path / "empty.txt"))
+    assert (ran.code, ran.out) == (0, "")
+    assert "nothing was written: the file holds no prompt" in ran.err
+
+
+def test_typed_bytes_that_are_not_utf_8(generate) -> None:
+    assert generate("--interactive", stdin=b"caf\xe9\n").code == 1
+    assert generate("--interactive", "--errors", "replace", stdin=b"caf\xe9\n").code == 0
+
+
+def test_a_prompt_of_another_type_is_named(model: LanguageModel) -> None:
+    with pytest.raises(GenerationError, match="a text or a list of texts: got 5"):
+        model.generate(5)
+    with pytest.raises(GenerationError, match="a text or token ids, got 5"):
+        model.generate([5])

@@ -74,7 +74,7 @@ def test_an_infinite_perplexity_is_still_json(score) -> None:
     ("arguments", "stdin", "code", "expected"),
     [
         (("",), b"", 1, "cannot be scored"),
-        (("a", "--stride", "65"), b"", 1, "got 65"),
+        (("a", "--stride", "65"), b"", 2, "got 65"),
         (("a", "--file", __file__), b"", 2, "exclude each other"),
         (("-",), b"ab\xff", 1, "byte 0xff at offset 2"),
     ],

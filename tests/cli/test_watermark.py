@@ -113,20 +113,15 @@ def test_a_green_list_there_and_back(gpt2, tmp_path: Path) -> None:
 
 def test_words_by_strength(gpt2, key: Path) -> None:
     key.write_text(f"gpt2 watermark key 1\nwidth 4\nsecret {'5' * 64}\n", encoding="ascii")  # the same in every run
-    texts = [f"The train left at {n} past {m}, and nobody saw it go." for n in range(30) for m in range(30)]
-    found = {}
-    for text in texts:  # of some hundred unmarked texts one is at a hundredth
-        told = json.loads(gpt2("detect", text, "--watermark", str(key), "--json").out)
-        found[told["verdict"]] = text, told
-        if told["verdict"] == "possibly marked":
-            break
-    text, told = found["possibly marked"]
-    assert told["marked"] is True
+    text = "The train left at 3 past 0, and nobody saw it go."  # of some hundred unmarked texts one is at a hundredth
+    told = json.loads(gpt2("detect", text, "--watermark", str(key), "--json").out)
+    assert (told["verdict"], told["marked"]) == ("possibly marked", True)
     assert 1e-4 < told["p_value"] <= 0.01
     ran = gpt2("detect", text, "--watermark", str(key))
     one_in = f"one unmarked text in {round(1 / told['p_value']):,} looks so"
     assert ran.out.startswith(f"possibly marked with this key (p = {told['p_value']:.3g}; {one_in}): score ")
-    assert found["no mark found"][1]["marked"] is False
+    told = json.loads(gpt2("detect", text, "--watermark", str(key), "--json", "--rate", "0.001").out)
+    assert (told["verdict"], told["marked"]) == ("no mark found", False)
 
 
 def test_an_empty_text_is_told_what_a_mark_needs(gpt2, key: Path) -> None:

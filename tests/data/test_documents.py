@@ -139,6 +139,15 @@ def test_replace_reads_on(tmp_path: Path) -> None:
 LONG = pytest.mark.long
 
 
+def test_zeros_after_an_archive_are_padding(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt.gz"
+    file.write_bytes(gzip.compress(b"one ") + bytes(3000) + gzip.compress(b"two") + bytes(5))
+    assert [document.text for document in read_documents(str(file))] == ["one two"]
+    file.write_bytes(bytes(3000))
+    with pytest.raises(DataError, match="is broken"):
+        list(read_documents(str(file)))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.gz", pytest.param("a.txt.zst", marks=LONG)])
 def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -1,5 +1,6 @@
 """Measuring engines side by side, each in its own process, in turns."""
 
+import contextlib
 import logging
 import multiprocessing
 import statistics
@@ -169,7 +170,8 @@ class _Process:
         theirs.close()
 
     def ask(self, question: str) -> Any:
-        self._pipe.send(question)
+        with contextlib.suppress(BrokenPipeError):  # it has ended; what it said last is read
+            self._pipe.send(question)
         return self.answer()
 
     def answer(self) -> Any:
@@ -186,6 +188,7 @@ class _Process:
         self._process.join(timeout=10)
         if self._process.is_alive():
             self._process.kill()
+            self._process.join()
 
 
 def _serve(pipe: Connection, name: str, folder: str, options: dict[str, Any], workload: Workload) -> None:

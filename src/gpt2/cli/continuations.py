@@ -67,6 +67,8 @@ class Writer:
                 begin = time.perf_counter()
         except GenerationError as error:
             raise type(error)(f"prompt {done + 1:,}: {error}") from error
+        if not done:
+            log.warning("nothing was written: the file holds no prompt")
 
     def _stream(self, prompt: str, sampling: "Sampling") -> str:
         pieces: list[str] = []

@@ -1,6 +1,7 @@
 """`gpt2 detect`: was this generated?"""
 
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +14,20 @@ from gpt2.cli.verdicts import shown, texts_of
 
 log = logging.getLogger("gpt2")
 
+
+def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which no range refuses
+        raise click.BadParameter("got nan, which is no rate.")
+    return value
+
+
 _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(cls=Sectioned)
 @click.argument("text", metavar="[TEXT|FILE|FOLDER]", required=False)
 @option("--rate", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
-        metavar="X", help="How often human text may be called generated.")  # fmt: skip
+        callback=_share, metavar="X", help="How often human text may be called generated.")  # fmt: skip
 @option("--window", type=click.IntRange(25), default=200, show_default=True, metavar="N",
         help="Tokens of a part of a long text.")  # fmt: skip
 @option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")

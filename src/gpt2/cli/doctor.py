@@ -55,7 +55,7 @@ def _examine() -> dict[str, dict[str, Any]]:
             "gpt2": str(cache),
             "used_bytes": bytes_below(cache),
             "hugging_face": str(hub.huggingface_cache()),
-            "free_disk_bytes": shutil.disk_usage(_existing(cache)).free,
+            "free_disk_bytes": _free_disk_bytes(cache),
         },
         "versions": versions(VERSIONS),
     }
@@ -110,8 +110,10 @@ def _blas() -> str:
     return f"matrix products by {blas.get('name', 'its own code')} {blas.get('version', '')}".strip()
 
 
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+def _free_disk_bytes(folder: Path) -> int:
+    """Where the folder is or would be; 0 where that is a drive that is not there."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    return shutil.disk_usage(existing).free if existing else 0
 
 
 def bytes_below(folder: Path) -> int:

@@ -10,6 +10,7 @@ import click
 from gpt2 import __version__
 from gpt2.cli import output
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -72,7 +73,11 @@ def evaluate(
         return
     if tasks and suite:
         raise click.UsageError("TASK and --suite exclude each other: give one.")
-    benchmarks = [room.find(name) for name in dict.fromkeys(tasks)] or list(room.SUITES[suite or "paper"])
+    try:
+        named = [room.find(name) for name in dict.fromkeys(tasks)]
+    except DataError as error:
+        raise click.UsageError(str(error)) from None
+    benchmarks = named or list(room.SUITES[suite or "paper"])
     if listed:
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return

@@ -1,5 +1,6 @@
 """`gpt2 generate`: continue a text, a file of texts, or whatever is typed."""
 
+import io
 import logging
 import sys
 from pathlib import Path
@@ -81,6 +82,8 @@ def generate(
         writer = Writer(model, as_json=as_json, draft=draft)
         try:
             if interactive:
+                if errors == "replace" and isinstance(sys.stdin, io.TextIOWrapper):
+                    sys.stdin.reconfigure(errors="replace")
                 from gpt2.cli.interactive import converse
 
                 converse(writer.one, sampling)

@@ -8,6 +8,7 @@ reader of the output has gone.
 
 import errno
 import os
+import re
 import sys
 from importlib import import_module
 
@@ -159,7 +160,7 @@ def _invoke(arguments: list[str], messages: output.Messages) -> int:
         return WRONG_USAGE
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        output.complain(f"error: {_sentence(error.format_message())}", usage)
+        output.complain(f"error: {_sentence(_message(error))}", usage)
         return WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
 
 
@@ -183,6 +184,18 @@ def _failed(error: Exception, messages: output.Messages) -> int:
             f"Run again with --debug for the traceback, and report it."
         )
     return FAILED
+
+
+def _message(error: click.ClickException) -> str:
+    """Click's message, with the one nearest option for several by alphabet, and in the words of this program."""
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        return f"{error.message} Did you mean {error.possibilities[0]}?"
+    message = error.format_message()
+    if message.startswith("Got unexpected extra argument"):
+        return f'{message.rstrip(".")}. Put quotes around what has blanks: "Once upon a time".'
+    for kind, ours in (("integer", "whole number"), ("float", "number")):
+        message = re.sub(f"is not a valid {kind}( range)?", f"is not a {ours}", message)
+    return message
 
 
 def _sentence(text: str) -> str:

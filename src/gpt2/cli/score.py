@@ -50,6 +50,10 @@ def score(
     if given is None:
         raise click.UsageError("there is nothing to score. Give TEXT, --file, or standard input.")
     with choice.load(auto_weights="fp32") as model:
+        if stride is not None and stride > model.config.n_positions:
+            raise click.UsageError(
+                f"--stride can be at most the context of {model.config.n_positions:,}: got {stride:,}."
+            )
         found = model.score(given, stride=stride)
     if as_json:
         finite = {name: value if math.isfinite(value) else None for name, value in _totals(found).items()}

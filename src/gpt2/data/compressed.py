@@ -63,6 +63,7 @@ class _Source(io.RawIOBase):
         self._on_read = on_read
         self._ready = memoryview(b"")
         self._left = b""
+        self._ended = False  # an archive has, and another may follow
 
     def readable(self) -> bool:
         return True
@@ -90,6 +91,11 @@ class _Source(io.RawIOBase):
     def _inflate(self, bite: bytes) -> bytes:
         if self._new is None:
             return bite
+        if self._ended and self._inflater is None and self._name.endswith(".gz"):
+            bite = bite.lstrip(b"\0")  # after an archive zeros are padding, as of a tape's block
+            if not bite:
+                self._left = b""
+                return b""
         self._inflater = self._inflater or self._new()
         try:
             data = self._inflater.decompress(bite)
@@ -99,5 +105,5 @@ class _Source(io.RawIOBase):
             ) from error
         self._left = b""
         if self._inflater.eof:  # one archive may follow another
-            self._left, self._inflater = self._inflater.unused_data, None
+            self._left, self._inflater, self._ended = self._inflater.unused_data, None, True
         return data

@@ -255,4 +255,4 @@ def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
                         )
                     yield Document(text=text, where=f"{name}, row {row}")
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{name} is broken: {error}. Fetch it again.") from error
+        raise DataError(f"{name} is broken: {str(error).rstrip('.')}. Fetch it again.") from error

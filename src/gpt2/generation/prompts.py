@@ -16,6 +16,8 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
         ContextError: it is longer than the context, and `truncate_prompt` was not asked for.
         GenerationError: an id outside the vocabulary, or an empty prompt where there is no end-of-text token.
     """
+    if not isinstance(request.prompt, str | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+        raise GenerationError(f"The prompt cannot be continued: it is a text or token ids, got {request.prompt!r:.60}.")
     ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
     _check_ids(ids, config.vocab_size, "the prompt")
     _check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")

@@ -171,7 +171,7 @@ def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None])
 
 
 def _plan(name: str, source: str, server: str, place: Path, files: list[RemoteFile], present: int, total: int) -> Plan:
-    standing = next(parent for parent in place.parents if parent.exists())
+    standing = next((parent for parent in place.parents if parent.exists()), place.parent)  # a drive may not be there
     return Plan(
         name=name,
         source=source,

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpt2.report.numbers import readable
 
-_MARKS = re.compile(r"[\\`*_{}\[\]()<>#|&~:@$!]")  # CommonMark's and its usual extensions'; `:` and `@` make links
+# CommonMark's and its usual extensions'; `:` and `@` make links. Round brackets mean something only after square ones.
+_MARKS = re.compile(r"[\\`*_{}\[\]<>#|&~:@$!]")
 _LONGEST_NAME = 200
 # What may stay in a sample: line ends and tabs, but no other control, no direction mark, no half surrogate pair.
 _UNSEEN = re.compile(

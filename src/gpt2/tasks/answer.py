@@ -48,7 +48,7 @@ def ask(
     """
     question = " ".join(question.split())
     if not question:
-        raise GenerationError("Nothing cannot be answered: the question is empty. Give a question.")
+        raise GenerationError("There is nothing to answer: the question is empty. Give a question.")
     context = None if context is None else context.strip()
     if context == "":
         raise GenerationError("The question cannot be answered from its passage: the passage is empty. Leave it out.")

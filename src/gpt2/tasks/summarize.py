@@ -27,7 +27,7 @@ def ask(text: str, *, prompts: SummarizePrompts, room: Room) -> Asked:
     """
     text = text.strip()
     if not text:
-        raise GenerationError("Nothing cannot be summarized: the text is empty. Give an article.")
+        raise GenerationError("There is nothing to summarize: the text is empty. Give an article.")
     asked, kept, of = fit_text(
         lambda part: prompt(part, form=prompts.form, hint=prompts.hint),
         text,

@@ -30,7 +30,7 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     """
     text = " ".join(text.split())
     if not text:
-        raise GenerationError("Nothing cannot be translated: the text is empty. Give a sentence.")
+        raise GenerationError("There is nothing to translate: the text is empty. Give a sentence.")
     for language in (source, target):
         if language not in prompts.languages:
             raise GenerationError(

@@ -18,6 +18,9 @@ import pytest
 import zstandard
 
 import gpt2
+
+pytest.importorskip("pycld2", reason="needs the extra corpus")
+
 from gpt2.data.corpus import (
     CorpusConfig,
     FetchSettings,

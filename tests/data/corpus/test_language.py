@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytest.importorskip("pycld2", reason="needs the extra corpus")
+
 from gpt2.data.corpus.language import identify, known_languages, language_gate, sample_of
 from gpt2.data.corpus.page import Dropped, Page
 from gpt2.errors import DataError
