@@ -132,7 +132,7 @@ def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("lambda",), 1, "Did you mean lambada?"),
+        (("lambda",), 2, "Did you mean lambada?"),
         (("lambada",), 2, "Give --data DIR"),
         (("lambada", "--data", "nowhere"), 2, "'nowhere' does not exist"),
         (("lambada", "--data", "."), 1, "lambada_test.jsonl is missing. It is OpenAI's edition"),
