@@ -286,6 +286,10 @@ def test_a_reader_that_leaves_ends_the_generation_quietly(tiny_folder: Path) -> 
     assert "Traceback" not in messages
 
 
+def test_one_token_is_no_plural(generate) -> None:
+    assert "\n1 token in " in generate("Once", "--max-tokens", "1").err
+
+
 def test_a_file_without_prompts_is_said(generate, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     ran = generate("--file", str(tmp_path / "empty.txt"))

@@ -110,7 +110,8 @@ class Writer:
             return
         rate = self._tokens / self._seconds
         drafts = f"; {self._accepted:,} of {self._drafted:,} drafted tokens were right" if self._drafted else ""
-        log.info("%s tokens in %.2f s, %.1f tokens/s%s", f"{self._tokens:,}", self._seconds, rate, drafts)
+        tokens = "1 token" if self._tokens == 1 else f"{self._tokens:,} tokens"
+        log.info("%s in %.2f s, %.1f tokens/s%s", tokens, self._seconds, rate, drafts)
         if seed is not None:
             import shlex
 
