@@ -7,6 +7,8 @@ from gpt2.backends import Want, Work, native
 from gpt2.backends.balance import query_key_scales
 from gpt2.backends.native import NativeBackend
 from gpt2.checkpoint import Weights, shapes
+from gpt2.checkpoint.forms import int8_round, int8_scale
+from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
 
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=128, vocab_size=96)
@@ -62,6 +64,18 @@ def test_what_queries_gain_keys_lose_in_powers_of_two() -> None:
 
 def test_where_no_channel_stands_out_weights_are_packed_as_they_are() -> None:
     assert query_key_scales(Weights.from_arrays(CONFIG, arrays(1)), 0) is None
+
+
+def test_codes_are_taken_as_they_are_and_so_are_their_biases() -> None:
+    """Also where the embedding is of floats: a bias scaled without its matrix would be another model."""
+    source = Weights.from_arrays(CONFIG, arrays(32))
+    stored = {name: source.stored(name) for name in source.names}
+    for layer in range(CONFIG.n_layer):
+        name = f"h.{layer}.attn.c_attn.w"
+        scale = int8_scale([source.float32(name)], name)
+        stored[name] = StoredArray(data=int8_round(source.float32(name), scale), dtype="I8", scale=scale)
+    exact, rounded = (logits(Weights(CONFIG, stored), form) for form in ("fp32", "int8"))
+    assert np.linalg.norm(rounded - exact) < 0.25 * np.linalg.norm(exact)
 
 
 @pytest.mark.filterwarnings("error")

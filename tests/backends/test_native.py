@@ -1,5 +1,10 @@
 """The native engine behind the seam: against the definition, and the same bits whatever the batch."""
 
+import os
+import signal
+import time
+import warnings
+
 import numpy as np
 import pytest
 
@@ -285,6 +290,25 @@ def test_pages_count_what_their_slab_takes() -> None:
     slots = [engine.new_slot() for _ in range(3)]
     engine.step([Wanted(slot=slots[0], tokens=np.zeros(1, np.int32))])
     assert 3342336 < engine.slots_bytes() == -(-(16 << 20) // 5) < 1.03 * 3342336
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_goes_on_alone_and_ends_the_engine() -> None:
+    backend = NativeBackend(weights(CONFIGS[0]), form="fp32", threads=2)
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=[1])])
+    time.sleep(0.3)  # the other thread sleeps, and is not there in the child
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's: a process of several threads forks
+        child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        backend.step([Work(slot=slot, tokens=[2])])
+        backend.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    backend.step([Work(slot=slot, tokens=[2])])
 
 
 def test_slots_come_and_go_in_any_order() -> None:

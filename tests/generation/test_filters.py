@@ -90,6 +90,11 @@ def test_temperature_is_hugging_faces_but_for_a_constant(seed: int):
     np.testing.assert_allclose(filters.temperature(logits, 0.7), expected - expected.max(), rtol=1e-6, atol=1e-5)
 
 
+def test_at_a_temperature_beyond_float32_all_are_alike():
+    assert filters.divisor(1e39) == np.inf
+    assert not filters.temperature(random_logits(0), 1e39).any()
+
+
 @pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-60])
 def test_a_temperature_near_0_is_greedy(temperature: float):
     cooled = filters.temperature(random_logits(0), temperature)

@@ -217,11 +217,12 @@ def _fill(engine: Engine, weights: Source, form: str) -> None:
 def _load(engine: Engine, weights: Source, form: str) -> None:
     """Give the engine every array, one at a time."""
     names = ["wte", "wpe", "ln_f.g", "ln_f.b"]
-    balanced = form in ("int8", "int4") and _stored_form(weights) is None
     scales: dict[str, Floats] = {}  # of a matrix's outputs and their biases
     for layer in range(weights.config.n_layer):
-        if balanced and (scale_O := query_key_scales(weights, layer)) is not None:
-            scales |= dict.fromkeys((f"h.{layer}.attn.c_attn.w", f"h.{layer}.attn.c_attn.b"), scale_O)
+        matrix, bias = (f"h.{layer}.attn.c_attn.{kind}" for kind in "wb")
+        is_packed_from_floats = form in ("int8", "int4") and _stored_form(weights, matrix) is None
+        if is_packed_from_floats and (scale_O := query_key_scales(weights, layer)) is not None:
+            scales |= {matrix: scale_O, bias: scale_O}
         names += [f"h.{layer}.{part}.{kind}" for part in ("ln_1", "ln_2") for kind in "gb"]
         names += [
             f"h.{layer}.{part}.{kind}"
@@ -261,7 +262,7 @@ def _stored(weights: Source, name: str) -> Any:
     return stored(name) if stored else None
 
 
-def _stored_form(weights: Source) -> str | None:
-    """The integer form that the weights are stored in, if any."""
-    array = _stored(weights, "wte")
+def _stored_form(weights: Source, name: str = "wte") -> str | None:
+    """The integer form that the weights are stored in, if any, going by one array."""
+    array = _stored(weights, name)
     return {"I8": "int8", "I4": "int4"}.get(array.dtype) if array is not None else None

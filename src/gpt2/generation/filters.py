@@ -88,7 +88,8 @@ def temperature(logits: Logits, temperature: float) -> Logits:
 
 def divisor(temperature: float) -> float:
     """The temperature in float32, and no less than its smallest normal number."""
-    return float(max(np.float32(temperature), np.finfo(np.float32).tiny))
+    with np.errstate(over="ignore"):  # to inf: all are alike
+        return float(max(np.float32(temperature), np.finfo(np.float32).tiny))
 
 
 def top_k(row: Row, k: int) -> Row:

@@ -84,7 +84,7 @@ class Engine {
     std::vector<float> logprobs;
 
     void hold(size_t count) {
-      if (count <= ids.size()) return;
+      if (count <= logprobs.size()) return;            // the last to grow: memory may run out on the way
       heap.reserve(count);
       ids.resize(count);
       logprobs.resize(count);

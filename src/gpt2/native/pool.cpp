@@ -79,6 +79,7 @@ void Pool::grow(int members) {
 Pool::~Pool() {
   if (this_process() != process_) {   // a forked child: the threads are not here to be joined
     for (std::thread& thread : threads_) thread.detach();
+    static_cast<void>(wake_.release());   // whose end would wait for those who slept at the fork
     return;
   }
   announce(0);
@@ -105,7 +106,7 @@ void Pool::announce(int members) {
   job_.store(count << kMemberBits | static_cast<uint64_t>(members));
   if (sleepers_.load() == 0) return;
   { const std::lock_guard<std::mutex> lock(mutex_); }   // who has looked and found nothing new is asleep after this
-  wake_.notify_all();
+  wake_->notify_all();
 }
 
 void Pool::work(int member) {
@@ -116,7 +117,7 @@ void Pool::work(int member) {
     if (!is_new()) {
       std::unique_lock<std::mutex> lock(mutex_);
       ++sleepers_;
-      wake_.wait(lock, is_new);
+      wake_->wait(lock, is_new);
       --sleepers_;
     }
     seen = job_.load();

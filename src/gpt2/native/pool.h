@@ -110,13 +110,13 @@ class Pool {
 
   Team team_;
   std::mutex one_run_;                     // engines take turns
-  // The last job, counted, with its members: `job_number`. Whoever sees the number needs no lock for what was written before.
+  // The last job, counted, and its members, in one number. Whoever sees it needs no lock for what was written before.
   std::atomic<uint64_t> job_{0};
   Function function_ = nullptr;            // read by the job's members alone, who have all left before there is another
   const void* context_ = nullptr;
   std::atomic<int> sleepers_{0};
   std::mutex mutex_;                       // of those who sleep, and whoever wakes them
-  std::condition_variable wake_;
+  std::unique_ptr<std::condition_variable> wake_{new std::condition_variable};
   std::vector<std::thread> threads_;
   int64_t process_;                        // whose threads they are: a forked child has none
 };
