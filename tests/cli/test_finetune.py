@@ -142,3 +142,23 @@ def test_what_is_wrong_is_said(
     model = [] if "--model" in given else ["--model", str(tiny_folder)]
     assert frame.run(["finetune", *given, *model, "--out", str(tmp_path / "mine")]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        *([f"--{name}={value}", "not a finite number"] for name in ("epochs", "lr") for value in ("nan", "inf")),
+        *([f"--{name}=nan", "not a finite number"] for name in ("validation", "lora-alpha", "lora-dropout")),
+        *([f"--{name}={value}", "is not in the range"] for name in ("epochs", "lr") for value in ("0", "-1")),
+        ("--lora-rank=8", "--lora-rank is of adapters, and without --lora the whole model learns"),
+        ("--lora-alpha=16", "--lora-alpha is of adapters"),
+        ("--lora-dropout=0.1", "--lora-dropout is of adapters"),
+        ("--lora-target=c_attn", "--lora-target is of adapters"),
+    ],
+)
+def test_wrong_usage_is_answered_before_anything_is_made(
+    argument: str, message: str, novel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.run(["finetune", str(novel), "--out", str(tmp_path / "mine"), argument]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "mine").exists()

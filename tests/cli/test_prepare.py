@@ -118,7 +118,9 @@ def test_another_configuration_is_refused(source: Path, tmp_path: Path, capsys: 
     assert "validation was 0.0 and is now 0.5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.txt"], ["a.txt", "--out", "x", "--validation", "2"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.txt"], *(["a.txt", "--out", "x", "--validation", share] for share in ("2", "nan"))]
+)
 def test_wrong_usage(arguments: list[str]) -> None:
     assert run(*arguments) == 2
 

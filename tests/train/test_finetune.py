@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import signal
 import sys
 import types
@@ -369,6 +370,10 @@ def test_what_cannot_be_finetuned_is_said(base: Path, data: Path, tmp_path: Path
         facade(data / "text.txt", tmp_path / "new", model="no-such-model")
     with pytest.raises(DataError, match="no such file"):
         facade(tmp_path / "novel.txt", tmp_path / "new", model=base)
+    for epochs in (math.nan, math.inf, 0.0, -1.0):
+        with pytest.raises(ConfigError, match="epochs must be a number above 0"):
+            run(base, data, tmp_path / "never", epochs=epochs)
+    assert not (tmp_path / "never").exists()
     with pytest.raises(gpt2.Gpt2Error, match="LoRA cannot change 'c_atn'"):
         run(base, data, tmp_path / "new", lora=LoraConfig(rank=2, targets=("c_atn",)))
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from gpt2.cli import output, training
-from gpt2.cli.options import Sectioned, option, output_options, seed_option
+from gpt2.cli.options import FiniteRange, Sectioned, option, output_options, seed_option
 from gpt2.cli.stopping import SAVED
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ _log = logging.getLogger("gpt2")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new model's folder.")
 @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
 @click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
-@click.option("--validation", type=click.FloatRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
-@click.option(
-    "--epochs", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Read the text X times at most."
-)
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
+@click.option("--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
+@click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text X times at most.")
+@click.option("--lr", type=FiniteRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of training. Repeatable.")
 @click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
@@ -41,12 +40,18 @@ _log = logging.getLogger("gpt2")
     "--lora-rank", section="Adapters", type=click.IntRange(min=1), default=8, show_default=True, help="Of a change."
 )
 @option(
-    "--lora-alpha", section="Adapters", type=float, default=16.0, show_default=True, help="Times it, over the rank."
+    "--lora-alpha",
+    section="Adapters",
+    type=FiniteRange(min=0),
+    default=16.0,
+    show_default=True,
+    metavar="X",
+    help="Times it, over the rank.",
 )
 @option(
     "--lora-dropout",
     section="Adapters",
-    type=click.FloatRange(0, 0.99),
+    type=FiniteRange(0, 0.99),
     metavar="X",
     default=0.0,
     show_default=True,
@@ -87,6 +92,8 @@ def finetune(
     """
     from gpt2.report.card_sections import optimizer
 
+    if not lora:
+        _refuse_of_adapters()
     try:
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
@@ -144,3 +151,14 @@ def finetune(
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     if ended.gained:
         _log.info("try it: gpt2 generate --model %s", out)
+
+
+def _refuse_of_adapters() -> None:
+    """Refuse settings of adapters where none were asked for: the whole model would learn, in silence."""
+    context = click.get_current_context()
+    for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is of adapters, and without --lora the whole model learns. "
+                "Add --lora, or leave it out."
+            )

@@ -5,6 +5,7 @@ Each `…_options` is a decorator. Their help is shown in sections by a command 
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,6 +41,17 @@ class Option(click.Option):
         if most is None or most > _NOTABLE:
             extra.pop("range", None)
         return extra
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that are numbers: `nan` passes every comparison of click's own, and `inf` an open end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click does, but what is not finite is refused."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 class Sectioned(click.Command):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.options import FiniteRange, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("gpt2")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of shards.")
 @click.option(
     "--validation",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     metavar="X",
     help="Share of the documents kept for validation, e.g. 0.005.",

@@ -5,6 +5,7 @@ The recipe comes from the size of the text and of the model; AdamW, since what M
 """
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -112,6 +113,8 @@ def finetune(
     text, out, name = Path(text), Path(out), os.fspath(model)
     lora = (LoraConfig(rank=8) if lora else LoraConfig()) if isinstance(lora, bool) else lora
     speak = say or _log.info
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ConfigError(f"The text cannot be read {epochs} times: epochs must be a number above 0.")
     _check_goal(out)
     base = checkpoint.read(hub.locate(name))
     if Path(name).exists():
