@@ -7,6 +7,7 @@ import pytest
 
 from gpt2.cli import main as frame
 from gpt2.cli import training
+from gpt2.train import callbacks
 from gpt2.train.step import Learner
 
 SPEED = ["--threads", "1", "--set", "run.dtype=fp32", "--epochs", "1", "--context", "32"]
@@ -92,12 +93,15 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
             signal.raise_signal(signal.SIGTERM)
         return original(self, *args, **named)
 
-    quiet = ["--set", "run.sample_every_steps=0"]
+    quiet = ["--set", "run.sample_every_steps=0", "--set", "run.validate_every_steps=1", "--lr", "5"]
     arguments = ["finetune", str(novel), "--out", str(tmp_path / "mine"), "--model", str(tiny_folder), *SPEED, *quiet]
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "step", interrupted)
         assert frame.run(arguments) == 75
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "holds no gain so far, held-out loss" in (said := capsys.readouterr().err)
+    assert "the same command goes on" in said
+    assert frame.run([*arguments, "--validation", "0.2"]) == 1  # it has learned from the other part
+    assert "it began with another text" in capsys.readouterr().err
     assert frame.run(arguments) == 0
     assert "going on from step 2" in capsys.readouterr().err
 
@@ -116,6 +120,25 @@ def test_a_text_that_was_not_learned_is_told_loudly_and_is_no_failure(
         assert shown.err.count("nothing was gained") == 1 and "learning rate 9 is too high" in shown.err
         assert "or --lora" in shown.err
     assert "no better than" in (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+
+
+def test_after_a_try_that_learned_nothing_any_other_may_follow(
+    novel: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that failed on a setting, and one that was stopped before its first step."""
+    old = tmp_path / "old.txt"
+    old.write_bytes(novel.read_bytes() + b"caf\xe9")
+    given = ["--out", str(tmp_path / "mine"), "--model", str(tiny_folder), *SPEED]
+    assert frame.run(["finetune", str(old), *given]) == 1
+    assert frame.run(["finetune", str(novel), *given, "--context", "4096"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Samples, "at_start", lambda self, run: signal.raise_signal(signal.SIGINT))
+        assert frame.run(["finetune", str(old), *given, "--errors", "replace", "--lora"]) == 75
+    assert (tmp_path / "mine" / "adapter_config.json").is_file()
+    quiet = ["--validation", "0.2", "--set", "run.sample_every_steps=0"]
+    assert frame.run(["finetune", str(old), *given, "--errors", "replace", *quiet]) == 0
+    assert not (tmp_path / "mine" / "adapter_config.json").exists()
+    assert frame.run(["generate", "--model", str(tmp_path / "mine"), "The cat", "--max-tokens", "3", "--quiet"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -154,11 +177,13 @@ def test_what_is_wrong_is_said(
         ("--lora-alpha=16", "--lora-alpha is of adapters"),
         ("--lora-dropout=0.1", "--lora-dropout is of adapters"),
         ("--lora-target=c_attn", "--lora-target is of adapters"),
+        ("-", "TEXT must be a file or a folder"),
     ],
 )
 def test_wrong_usage_is_answered_before_anything_is_made(
     argument: str, message: str, novel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert frame.run(["finetune", str(novel), "--out", str(tmp_path / "mine"), argument]) == 2
+    text = [] if argument == "-" else [str(novel)]
+    assert frame.run(["finetune", *text, "--out", str(tmp_path / "mine"), argument]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "mine").exists()

@@ -104,6 +104,26 @@ def test_errors_replace_reads_on(tmp_path: Path) -> None:
     assert run(tmp_path / "a.txt", "--out", tmp_path / "out", "--errors", "replace") == 0
 
 
+def test_errors_replace_reads_on_where_the_first_try_stopped(tmp_path: Path) -> None:
+    """As its message advises: whether nothing was written before, or all that lies before the byte."""
+    for name, good in (("first", ""), ("later", '{"text": "A story. "}\n' * 4200)):
+        (tmp_path / f"{name}.jsonl").write_bytes(good.encode() + b'{"text": "caf\xe9"}\n')
+        assert run(tmp_path / f"{name}.jsonl", "--out", tmp_path / name) == 1
+        for out in (name, f"{name} at once"):
+            assert run(tmp_path / f"{name}.jsonl", "--out", tmp_path / out, "--errors", "replace") == 0
+        manifests = [(tmp_path / out / "manifest.json").read_bytes() for out in (name, f"{name} at once")]
+        assert manifests[0] == manifests[1]
+        assert documents(tmp_path / name)[-1] == "caf\ufffd"
+
+
+def test_where_nothing_was_written_another_configuration_may_begin(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "good.txt").write_text("One.\n\nTwo.", encoding="utf-8")
+    assert run(tmp_path / "bad.txt", "--out", tmp_path / "out") == 1
+    assert run(tmp_path / "good.txt", "--out", tmp_path / "out", "--split-on", r"\n\n") == 0
+    assert documents(tmp_path / "out") == ["One.", "Two."]
+
+
 def test_one_document_leaves_nothing_to_validate_on_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

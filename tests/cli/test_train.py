@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from gpt2.cli import main as frame
 from gpt2.data import PrepareConfig, ReadOptions, prepare
-from gpt2.train import load_config
+from gpt2.train import callbacks, load_config
 from gpt2.train.step import Learner
 
 RECIPE = """
@@ -104,19 +104,20 @@ def test_dry_run_writes_a_recipe(recipe: str, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "code"),
     [
-        (["gpt2-mni"], "Did you mean 'gpt2-mini'?"),
-        (["tiny-cpu", "--set", "optim.lrr=1"], "Did you mean optim.lr?"),
-        (["tiny-cpu"], "--out DIR"),
-        (["tiny-cpu", "--out", "OUT"], "--data DIR"),
-        (["tiny-cpu", "--out", "OUT", "--data", "nowhere"], "gpt2 prepare"),
+        (["gpt2-mni"], "Did you mean 'gpt2-mini'?", 2),
+        (["tiny-cpu", "--set", "optim.lrr=1"], "Did you mean optim.lr?", 2),
+        (["tiny-cpu", "--set", "optim.lr=nan"], "optim.lr must lie between", 2),
+        (["tiny-cpu"], "--out DIR", 1),
+        (["tiny-cpu", "--out", "OUT"], "--data DIR", 1),
+        (["tiny-cpu", "--out", "OUT", "--data", "nowhere"], "gpt2 prepare", 1),
     ],
 )
 def test_what_is_wrong_is_said(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert frame.run(["train", *(str(tmp_path / "run") if a == "OUT" else a for a in arguments)]) == 1
+    assert frame.run(["train", *(str(tmp_path / "run") if a == "OUT" else a for a in arguments)]) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -135,3 +136,29 @@ def test_a_recipe_that_changed_is_refused_and_the_error_says_what_goes_on(
     assert command == f"train {out / 'config.toml'} --out {out}"
     assert frame.run([*command.split(), "--steps", "2"]) == 0
     assert "going on from step 1" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_files_is_left_alone(
+    recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "config.toml").write_text("mine", encoding="utf-8")
+    assert frame.run(["train", recipe, "--data", str(shards), "--out", str(tmp_path / "few")]) == 1
+    assert "it holds 'config.toml', and no run that could go on" in capsys.readouterr().err.splitlines()[-1]
+    assert [file.name for file in (tmp_path / "few").iterdir()] == ["config.toml"]
+    assert (tmp_path / "few" / "config.toml").read_text(encoding="utf-8") == "mine"
+    assert frame.run(["train", recipe, "--data", str(shards), "--out", recipe]) == 1
+    assert "it is a file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_stopped_before_the_first_step_another_recipe_may_begin_there(
+    recipe: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--data", str(shards), "--out", str(tmp_path / "run"), "--threads", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Samples, "at_start", lambda self, run: signal.raise_signal(signal.SIGINT))
+        assert frame.run(["train", recipe, *given]) == 75
+    assert (tmp_path / "run" / "latest").read_text(encoding="utf-8") == "step-00000000\n"
+    quiet = ["--set", "run.sample_every_steps=0", "--set", "model.n_embd=16"]
+    assert frame.run(["train", recipe, *given, *quiet, "--steps", "1"]) == 0
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001"]

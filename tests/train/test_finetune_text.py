@@ -57,7 +57,7 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
         ("a.jsonl", "{", "line 1, is not JSON"),
         ("a.csv", "text,other\na,b,c\n", "line 2, has 3 cells"),
         ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
-        ("a.pdf", "x", "its kind is not known"),
+        ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -68,7 +68,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, mess
 def test_nothing_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         list(read_examples(tmp_path / "novel.txt"))
-    with pytest.raises(DataError, match="holds no file"):
+    with pytest.raises(DataError, match=r"is an empty folder.*Known are .*\.csv"):
+        list(read_examples(tmp_path))
+    write(tmp_path, "a.pdf", "x")
+    with pytest.raises(DataError, match=r"holds no file.*Known are .*\.tsv"):
         list(read_examples(tmp_path))
 
 
@@ -79,6 +82,15 @@ def test_too_little_text_is_refused(tmp_path: Path, text: str, message: str) -> 
     path = write(tmp_path, "a.txt", text)
     with pytest.raises(DataError, match=message):
         prepare_text(path, tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_what_is_not_utf8_can_be_replaced(tmp_path: Path, name: str) -> None:
+    texts = {"a.txt": b"caf\xe9", "a.csv": b"text\ncaf\xe9\n", "a.jsonl": b'{"text": "caf\xe9"}'}
+    (tmp_path / name).write_bytes(texts[name])
+    with pytest.raises(DataError, match=r"0xe9 at offset .*--errors replace"):
+        list(read_examples(tmp_path / name))
+    assert [e.text for e in read_examples(tmp_path / name, errors="replace")] == ["caf\ufffd"]
 
 
 def test_whole_documents_are_held_out(tmp_path: Path) -> None:
@@ -99,6 +111,10 @@ def test_whole_documents_are_held_out(tmp_path: Path) -> None:
     again = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
     assert again == prepared
     path.write_text(path.read_text(encoding="utf-8") + json.dumps({"text": "more"}), encoding="utf-8")
+    changed = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+    assert changed.documents + changed.validation_documents == prepared.documents + prepared.validation_documents + 1
+    write(tmp_path, "latest", "step-00000001\n")  # from now on a step has been learned from it
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="began with another text"):
         prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
 

@@ -5,12 +5,12 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
-from gpt2.cli import output, training
+from gpt2.cli import output, reading, training
 from gpt2.cli.options import FiniteRange, Sectioned, option, output_options, seed_option
 from gpt2.cli.stopping import SAVED
 
@@ -27,6 +27,7 @@ _log = logging.getLogger("gpt2")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new model's folder.")
 @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
 @click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
+@reading.errors_option
 @click.option("--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
 @click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text X times at most.")
 @click.option("--lr", type=FiniteRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
@@ -66,6 +67,7 @@ def finetune(
     out: Path,
     model: str,
     field: str,
+    errors: Literal["strict", "replace"],
     validation: float,
     epochs: float | None,
     lr: float | None,
@@ -92,6 +94,10 @@ def finetune(
     """
     from gpt2.report.card_sections import optimizer
 
+    if str(text) == "-":
+        raise click.UsageError(
+            "TEXT must be a file or a folder: a run that goes on reads it again. Write it to a file."
+        )
     if not lora:
         _refuse_of_adapters()
     try:
@@ -126,6 +132,7 @@ def finetune(
         model=model,
         lora=adapters if lora else False,
         field=field,
+        errors=errors,
         validation=validation,
         epochs=epochs,
         overrides=[*said, *overrides],
@@ -143,7 +150,8 @@ def finetune(
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
         if is_first:
-            _log.info("%s holds the best so far%s; the same command goes on.", out, before_and_after)
+            holds = "what was learned" if ended.loss is None else "the best" if ended.gained else "no gain"
+            _log.info("%s holds %s so far%s; the same command goes on.", out, holds, before_and_after)
         sys.exit(SAVED)
     if not is_first:
         return

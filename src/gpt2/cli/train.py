@@ -11,6 +11,7 @@ import click
 from gpt2.cli import output, training
 from gpt2.cli.options import Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
+from gpt2.errors import ConfigError
 
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
@@ -55,7 +56,10 @@ def train(
         raise training.missing("Training", error) from error
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
-    config = load_config(recipe, [*overrides, *said])
+    try:
+        config = load_config(recipe, [*overrides, *said])
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     if steps is not None:
         length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
         config = dataclasses.replace(config, schedule=length)

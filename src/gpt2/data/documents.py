@@ -168,7 +168,8 @@ def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
 def _not_utf8(name: str, offset: int, byte: int) -> DataError:
     return DataError(
         f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
-        f"Convert the file; `gpt2 prepare` can read U+FFFD in place of such bytes (--errors replace)."
+        f"Convert the file (`iconv -f latin1 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "
+        f"(--errors replace)."
     )
 
 
@@ -179,7 +180,7 @@ def _whole_characters(text: str, where: str, options: ReadOptions) -> str:
         if options.errors == "strict":
             raise DataError(
                 f"{where}, holds half a surrogate pair at character {error.start}. "
-                f"Mend it; `gpt2 prepare` can read U+FFFD in its place (--errors replace)."
+                f"Mend it, or read U+FFFD in its place (--errors replace)."
             ) from error
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text

@@ -23,6 +23,7 @@ from gpt2.tokenizer import Tokenizer
 
 PROGRESS_NAME = "progress.json"
 _RECORD_SECONDS = 15.0
+_LET_PASS = ("errors", "max_document_bytes")  # settings that decide only whether a source is refused, until it was
 _log = logging.getLogger("gpt2")
 
 
@@ -88,8 +89,10 @@ class FolderWriter:
                 )
             self._record()
             return
-        settings, self.state = _read_record(path)
-        refuse_other(self.out, _without_sizes(settings), _without_sizes(self.settings))
+        settings, state = _read_record(path)
+        if state.blocks:  # before the first one nothing is decided
+            refuse_other(self.out, _that_decides(settings), _that_decides(self.settings))
+            self.state = state
         open_bytes = {
             self.state.filling(split): shards.size_bytes(facts["tokens"], self.version)
             for split, facts in self.state.open.items()
@@ -225,7 +228,7 @@ def _read_record(path: Path) -> tuple[dict[str, Any], _State]:
     try:
         record = read_json(path, shards.MANIFEST_LIMIT_BYTES)
         settings, raw = record["settings"], record["state"]
-        _without_sizes(settings)
+        _that_decides(settings)
         counts = [raw[what] for what in ("blocks", "empty", "text_bytes")]
         counts += [raw["open"][split][what] for split in SPLITS for what in ("tokens", "documents")]
         for facts in raw["closed"].values():
@@ -252,9 +255,14 @@ def refuse_other(out: Path, before: object, now: object) -> None:
         )
 
 
-def _without_sizes(settings: dict[str, Any]) -> dict[str, Any]:
-    """What an unfinished run must share with the one before: a source may be mended behind what was read of it."""
-    return {**settings, "sources": [source["name"] for source in settings["sources"]]}
+def _that_decides(settings: dict[str, Any]) -> dict[str, Any]:
+    """What an unfinished run must share with the one before.
+
+    A source may be mended behind what was read of it, or what stopped there be let pass: that what lies before still
+    gives the same documents is checked by their hash.
+    """
+    read = {name: value for name, value in settings["read"].items() if name not in _LET_PASS}
+    return {**settings, "sources": [source["name"] for source in settings["sources"]], "read": read}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:

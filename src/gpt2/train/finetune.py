@@ -21,6 +21,7 @@ from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.config_files import config_from
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
+from gpt2.train.finetune_text import Errors
 from gpt2.train.parallel import joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision
@@ -29,6 +30,7 @@ from gpt2.train.report import first_validation, write_report
 
 _log = logging.getLogger("gpt2")
 RUN = "run"
+_OF_EITHER = {"config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors"}
 _STATE = ("training_state.safetensors", "training_state.json", files.MANIFEST_NAME)
 
 # The text's tokens up to which it is read so many times at most; the end comes earlier where validation turns.
@@ -79,6 +81,7 @@ def finetune(
     field: str = "",
     validation: float = 0.1,
     epochs: float | None = None,
+    errors: Errors = "strict",
     overrides: Sequence[str] = (),
     report: bool = False,
     say: Callable[[str], None] | None = None,
@@ -97,6 +100,7 @@ def finetune(
         field: of JSON lines or tables that holds the text.
         validation: the share of the text to hold out, in whole documents; 0: nothing, and it ends at no turn.
         epochs: how often the text is read at most; by default as often as suits its size.
+        errors: "strict" refuses text that is not UTF-8; "replace" reads U+FFFD in place of such bytes.
         overrides: `section.name=value`, settings of the training; see `TrainConfig`.
         report: whether to write `run/report.html`.
         say: given a line now and then; by default it goes to the log.
@@ -124,7 +128,8 @@ def finetune(
     with joined(asked_device.strip("\"'")) as processes:
 
         def prepare() -> Prepared:
-            return prepare_text(text, out / RUN / "data", tokenizer, field=field, validation=validation)
+            goal = out / RUN / "data"
+            return prepare_text(text, goal, tokenizer, field=field, validation=validation, errors=errors)
 
         def begin() -> Prepared:
             prepared = prepare()
@@ -267,8 +272,10 @@ def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
 
 def _export(outcome: Outcome, out: Path, text_of_card: str) -> None:
     """The best checkpoint's model files into the folder that the user asked for, each whole or as it was."""
-    for source in sorted(outcome.best_checkpoint.iterdir()):
-        if source.name not in _STATE:
-            with source.open("rb") as file, files.atomic_file(out / source.name) as goal:
-                shutil.copyfileobj(file, goal)
+    names = sorted(source.name for source in outcome.best_checkpoint.iterdir() if source.name not in _STATE)
+    for name in names:
+        with (outcome.best_checkpoint / name).open("rb") as file, files.atomic_file(out / name) as goal:
+            shutil.copyfileobj(file, goal)
+    for name in _OF_EITHER.difference(names):  # of a try that was stopped before its first step
+        (out / name).unlink(missing_ok=True)
     files.write_text(out / "README.md", text_of_card)

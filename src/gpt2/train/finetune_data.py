@@ -14,8 +14,9 @@ from gpt2 import files
 from gpt2.data import write_shard
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
+from gpt2.train import state as states
 from gpt2.train.feed import MARKS
-from gpt2.train.finetune_text import read_examples, sources
+from gpt2.train.finetune_text import Errors, read_examples, sources
 
 _OPENING_TOKENS, _LONGEST_OPENING_TOKENS = 12, 256
 LEAST_TOKENS = 256  # fewer teach a model nothing but themselves
@@ -68,8 +69,12 @@ def fingerprint(text: Path) -> str:
     return whole.hexdigest()
 
 
-def prepare_text(text: Path, out: Path, tokenizer: Tokenizer, *, field: str, validation: float) -> Prepared:
+def prepare_text(
+    text: Path, out: Path, tokenizer: Tokenizer, *, field: str, validation: float, errors: Errors = "strict"
+) -> Prepared:
     """Write a folder of token shards from a user's text; one that is there already is checked against the text.
+
+    One of another text is written anew as long as no step was learned from it.
 
     Args:
         text: a file or a folder.
@@ -77,20 +82,21 @@ def prepare_text(text: Path, out: Path, tokenizer: Tokenizer, *, field: str, val
         tokenizer: the model's.
         field: as for `read_examples`.
         validation: the share of the tokens to hold out, in whole documents.
+        errors: as for `read_examples`.
 
     Raises:
         DataError: nothing to learn, too little of it, or a text that changed since the run began.
+        FolderInUseError: another process learns from another text there.
     """
     settings = {"text": fingerprint(text), "field": field, "validation": validation, "tokenizer": tokenizer.hash}
-    if (out / files.MANIFEST_NAME).is_file():
+    if errors != "strict":  # a run that knew only strict goes on
+        settings["errors"] = errors
+    if was_other := (out / files.MANIFEST_NAME).is_file():
         manifest = files.read_json(out / files.MANIFEST_NAME)
-        if manifest.get("settings") != settings:
-            raise DataError(
-                f"The run in {out.parent} cannot go on with {text}: it began with another text, or with another "
-                f"vocabulary or share held out. Choose a new folder (--out), or remove that one."
-            )
-        return Prepared(**manifest["prepared"])
-    documents = _encode(text, tokenizer, field)
+        if manifest.get("settings") == settings:
+            return Prepared(**manifest["prepared"])
+        _refuse_other(out.parent, text)
+    documents = _encode(text, tokenizer, field, errors)
     train, held_out, cut = _split(documents, validation)
     prepared = Prepared(
         documents=len(train),
@@ -101,7 +107,9 @@ def prepare_text(text: Path, out: Path, tokenizer: Tokenizer, *, field: str, val
         opening=_opening((held_out or train)[0], tokenizer),
     )
     has_prompts = any(not d.wanted.all() for d in documents)
-    with files.atomic_folder(out) as partial:
+    with files.lock(out.parent), files.atomic_folder(out) as partial:
+        if was_other:
+            _refuse_other(out.parent, text)  # again, now that no other process can learn there
         listed: dict[str, dict[str, Any]] = {}
         for split, part in (("train", train), ("validation", held_out)):
             if part:
@@ -126,6 +134,14 @@ def prepare_text(text: Path, out: Path, tokenizer: Tokenizer, *, field: str, val
     return prepared
 
 
+def _refuse_other(run_folder: Path, text: Path) -> None:
+    if states.has_learned(run_folder):
+        raise DataError(
+            f"The run in {run_folder} cannot go on with {text}: it began with another text, or with another "
+            f"vocabulary, share held out or way to read it. Choose a new folder (--out), or remove that one."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Encoded:
     """A document's ids, and for each whether it is learned.
@@ -139,7 +155,7 @@ class _Encoded:
     read: int
 
 
-def _encode(text: Path, tokenizer: Tokenizer, field: str) -> list[_Encoded]:
+def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> list[_Encoded]:
     documents: list[_Encoded] = []
     mark = np.array([] if tokenizer.eot is None else [tokenizer.eot], np.uint32)
     parts: list[Ids] = []
@@ -153,7 +169,7 @@ def _encode(text: Path, tokenizer: Tokenizer, field: str) -> list[_Encoded]:
                 wanted[mark.size if documents else 0 : n_read] = False
             documents.append(_Encoded(ids=ids, wanted=wanted, digest=digest, read=n_read))
 
-    for example in read_examples(text, field=field):
+    for example in read_examples(text, field=field, errors=errors):
         if example.begins:
             if not example.text.strip():
                 continue

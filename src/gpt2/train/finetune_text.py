@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gpt2.data import ReadOptions, find_sources, read_documents
 from gpt2.errors import DataError
@@ -21,6 +21,9 @@ _CSV = (".csv", ".tsv")
 _JSONL = (".jsonl", ".ndjson")
 _PACKED = ("", ".gz", ".zst")
 _FIELD_LIMIT = 1 << 26  # characters of one CSV cell
+_KNOWN = ".txt, .text, .md, .jsonl, .ndjson, .csv and .tsv, each also with .gz or .zst, and .parquet"
+
+Errors = Literal["strict", "replace"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,20 +60,29 @@ def sources(path: Path) -> list[str]:
         except DataError:
             if tables:
                 return tables
-            raise
+            what = "holds no file that can be read" if any(path.iterdir()) else "is an empty folder"
+            raise DataError(f"{path} {what}: there is nothing to learn. Known are {_KNOWN}.") from None
     if not path.exists():
         raise DataError(
             f"{path} cannot be read: there is no such file or folder. Name a text file, or a folder of them."
         )
-    return [str(path)] if _is(path.name, _CSV) else find_sources([path])
+    if _is(path.name, _CSV):
+        return [str(path)]
+    try:
+        return find_sources([path])
+    except DataError:
+        raise DataError(
+            f"{path} cannot be read: its kind is not known. Known are {_KNOWN}. If it is plain text, call it .txt."
+        ) from None
 
 
-def read_examples(path: Path, *, field: str = "") -> Iterator[Example]:
+def read_examples(path: Path, *, field: str = "", errors: Errors = "strict") -> Iterator[Example]:
     """The examples of a file or folder, in order, in constant memory.
 
     Args:
         path: the file or folder.
         field: of a JSON line or a table that holds the text; empty: `text`, or `prompt` with `completion`.
+        errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD for them.
 
     Raises:
         DataError: a file that cannot be read, or one without the fields that are needed; place and fields are named.
@@ -79,11 +91,11 @@ def read_examples(path: Path, *, field: str = "") -> Iterator[Example]:
     """
     for name in sources(path):
         if _is(name, _CSV):
-            yield from _table(name, field)
+            yield from _table(name, field, errors)
         elif _is(name, _JSONL):
-            yield from _json_lines(name, field)
+            yield from _json_lines(name, field, errors)
         else:
-            options = ReadOptions(split_on=END_OF_TEXT, field=field or "text")
+            options = ReadOptions(split_on=END_OF_TEXT, field=field or "text", errors=errors)
             for document in read_documents(name, options):
                 yield Example(text=document.text, where=document.where, begins=document.begins)
 
@@ -92,8 +104,9 @@ def _is(name: str, kinds: tuple[str, ...]) -> bool:
     return name.lower().endswith(tuple(kind + packed for kind in kinds for packed in _PACKED))
 
 
-def _json_lines(name: str, field: str) -> Iterator[Example]:
-    for number, line in enumerate(read_documents(name, ReadOptions(kind="text", split_on="\n")), 1):
+def _json_lines(name: str, field: str, errors: Errors) -> Iterator[Example]:
+    options = ReadOptions(kind="text", split_on="\n", errors=errors)
+    for number, line in enumerate(read_documents(name, options), 1):
         if not line.text.strip():
             continue
         where = f"{name}, line {number}"
@@ -108,8 +121,8 @@ def _json_lines(name: str, field: str) -> Iterator[Example]:
         yield _example(value, where, field)
 
 
-def _table(name: str, field: str) -> Iterator[Example]:
-    text = "".join(document.text for document in read_documents(name, ReadOptions(kind="text")))
+def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
+    text = "".join(document.text for document in read_documents(name, ReadOptions(kind="text", errors=errors)))
     delimiter = "\t" if ".tsv" in name.lower() else ","
     csv.field_size_limit(_FIELD_LIMIT)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

@@ -34,6 +34,8 @@ from gpt2.train.step import Learner
 
 _log = logging.getLogger("gpt2")
 _TRIAL_TOKENS = 2048
+_OF_A_RUN = {"latest", "metrics.jsonl"}  # one of them is there as soon as it began
+_BESIDE = {"data", "vocabulary", "tensorboard", "wandb"}  # what may be there before
 
 # What may differ between two starts of one run: it does not touch what is learned, or only from now on.
 _FREE = {
@@ -109,7 +111,13 @@ def pretrain(
         raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
     with joined(config.run.device) as processes, contextlib.ExitStack() as held, kept_memory():
-        processes.first_does("hold the run's folder", lambda: held.enter_context(files.lock(folder)))
+
+        def hold() -> None:
+            _refuse_strangers(folder)
+            held.enter_context(files.lock(folder))
+            states.drop_beginning(folder)
+
+        processes.first_does("hold the run's folder", hold)
         speak = (say or _log.info) if processes.is_first else _silent
         run, plan = _prepare(config, folder, processes, speak)
 
@@ -148,6 +156,19 @@ def pretrain(
             step=progress.step,
             tokens=progress.tokens,
             best_loss=progress.best_loss,
+        )
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise a ConfigError where the folder holds what no run, nor what prepares one, has put there."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} cannot be trained in: it is a file. Choose the name of a folder (--out).")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
+    strangers = sorted(name for name in names - _BESIDE if not name.startswith("."))
+    if strangers and not names & _OF_A_RUN:
+        raise ConfigError(
+            f"{folder} cannot be trained in: it holds {strangers[0]!r}, and no run that could go on. "
+            f"Choose a new folder (--out)."
         )
 
 

@@ -203,6 +203,19 @@ def latest(run_folder: Path) -> Path | None:
     raise TrainingError(f"{run_folder} has no whole checkpoint left. Remove the folder to start again.")
 
 
+def has_learned(run_folder: Path) -> bool:
+    """Whether a step of a run was saved; one that was stopped before the first saved only what it began with."""
+    marker = run_folder / "latest"
+    return marker.is_file() and marker.read_text(encoding="utf-8").strip() != checkpoint_folder(run_folder, 0).name
+
+
+def drop_beginning(run_folder: Path) -> None:
+    """Remove the state of a run that was stopped before its first step: it is made anew, and may be another."""
+    if not has_learned(run_folder):
+        (run_folder / "latest").unlink(missing_ok=True)
+        shutil.rmtree(checkpoint_folder(run_folder, 0), ignore_errors=True)
+
+
 def checkpoints(run_folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     return sorted((run_folder / "checkpoints").glob("step-*"))
