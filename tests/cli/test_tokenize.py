@@ -170,6 +170,12 @@ def test_utf_16_is_named(gpt2, tmp_path: Path) -> None:
     assert "--errors replace" in ran.err
 
 
+def test_ids_after_a_byte_order_mark_are_ids(gpt2) -> None:
+    for more in ((), ("--json",)):
+        expected = gpt2("detokenize", *more, "31373", "995").out
+        assert gpt2("detokenize", *more, stdin=b"\xef\xbb\xbf31373\n995").out == expected
+
+
 def test_the_name_of_a_file_is_text_and_a_warning(gpt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "an essay.txt").write_text("other", encoding="utf-8")

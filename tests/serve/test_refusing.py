@@ -1,5 +1,6 @@
 """Refusals at the first bytes: the same answer as by the long way, for nobody who would not be admitted."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -78,6 +79,33 @@ def test_nobody_is_refused_who_would_not_be_admitted(full: Any) -> None:
         with full.connect() as connection:
             connection.sendall(sent)
             assert answers(connection, 1)[0][0] == status
+
+
+def test_one_without_a_host_is_no_request(serve: Any, full: Any) -> None:
+    refusal = EarlyRefusal(full.service, Admission())
+    assert refusal.answer(request().replace(b"Host: localhost\r\n", b""), []) is None
+    with full.connect() as connection:
+        connection.sendall(request().replace(b"Host: localhost\r\n", b""))
+        assert answers(connection, 1)[0][0] == b"400"
+
+
+def test_who_reads_no_answers_is_read_no_further(full: Any) -> None:
+    """Answers to somebody who sends on and on and reads none of them would lie in memory."""
+    (other,) = full.server.server_state.connections
+    with full.connect() as connection:
+        connection.sendall(request())
+        answers(connection, 1)
+        (server,) = full.server.server_state.connections - {other}
+
+        async def arrive() -> int:
+            for _ in range(20_000):
+                server.data_received(request())
+                if server.flow.read_paused:
+                    break
+                await asyncio.sleep(0)
+            return server.transport.get_write_buffer_size()
+
+        assert asyncio.run_coroutine_threadsafe(arrive(), full.server._loop).result(30) < 1 << 18
 
 
 def test_it_is_counted(full: Any) -> None:

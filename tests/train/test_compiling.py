@@ -105,6 +105,8 @@ def test_other_errors_are_not_taken_for_the_compilers(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/its/cache")
     assert failed(BROKEN)
     assert not failed(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    assert not failed(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(RuntimeError, match="can't allocate"):
         with_own_cache(lambda: raising(RuntimeError("can't allocate")), before_again=list)
 

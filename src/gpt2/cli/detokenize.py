@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.reading import BYTE_ORDER_MARK
 from gpt2.cli.tokenize import tokenizer_of
 
 _LINES_AT_ONCE = 1024
@@ -26,12 +27,12 @@ def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> Non
     from gpt2.tokenizer import IncrementalDecoder
 
     tokenizer = tokenizer_of(model)
-    lines = ids if ids and ids != ("-",) else sys.stdin
+    lines = iter(ids if ids and ids != ("-",) else sys.stdin)
+    lines = chain([next(lines, "").removeprefix(BYTE_ORDER_MARK)], lines)
     if as_json:
         output.write_json({"text": tokenizer.decode(i for line in lines for i in _numbers(line))})
         return
     decoder = IncrementalDecoder(tokenizer)
-    lines = iter(lines)
     while batch := list(islice(lines, _LINES_AT_ONCE)):
         output.write("".join(decoder.push(i) for line in batch for i in _numbers(line)))
     output.write(decoder.finish(), end="\n" if output.is_terminal(sys.stdout) else "")  # a shell's prompt comes next

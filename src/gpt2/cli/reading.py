@@ -58,7 +58,9 @@ def tell_of_file(argument: str | None, instead: str) -> None:
         argument: the text as it was given.
         instead: what reads the file, with its name for `{}`.
     """
-    if argument and len(argument) < 256 and "\0" not in argument and os.path.isfile(argument):  # noqa: PTH113 - as in verdicts
+    if argument in (None, "", "-") or len(argument) >= 256 or "\0" in argument:
+        return
+    if os.path.isfile(argument):  # noqa: PTH113 - as in verdicts
         log.warning("%s is a file here, taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
 
 

@@ -123,9 +123,9 @@ class BoundedProtocol(H11Protocol):
             self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
 
     def _is_busy(self) -> bool:
-        """Whether a request is under way, or a part of one is here."""
+        """Whether a request is under way, a part of one is here, or the client leaves unread what it was answered."""
         states = self.conn.their_state, self.conn.our_state
-        return states != (h11.IDLE, h11.IDLE) or bool(self.conn.trailing_data[0])
+        return states != (h11.IDLE, h11.IDLE) or self.flow.write_paused or bool(self.conn.trailing_data[0])
 
     def _watch(self) -> None:
         """Bound the time in which what the client has begun to send must be here."""

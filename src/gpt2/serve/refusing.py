@@ -43,7 +43,9 @@ class EarlyRefusal:
         began = time.monotonic()
         head, _, body = data.partition(b"\r\n\r\n")
         given = _fields(head)
-        if given is None or given.get(b"content-length") != b"%d" % len(body) or len(head) > limits.header_bytes:
+        if given is None or b"host" not in given or len(head) > limits.header_bytes:
+            return None
+        if given.get(b"content-length") != b"%d" % len(body):
             return None
         call = Call(id=request_id(given), route=_PATH)
         try:

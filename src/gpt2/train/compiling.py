@@ -63,7 +63,7 @@ def failed(error: RuntimeError) -> bool:
     from torch._dynamo.exc import BackendCompilerFailed
 
     cache = os.environ.get(_CACHE)
-    return isinstance(error, BackendCompilerFailed) or (cache is not None and cache in str(error))
+    return isinstance(error, BackendCompilerFailed) or (bool(cache) and cache in str(error))
 
 
 def _first_line(error: RuntimeError) -> str:
