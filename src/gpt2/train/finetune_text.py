@@ -134,9 +134,17 @@ def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
                 continue
             where = f"{name}, line {rows.line_num}"
             if len(row) != len(header):
+                semicolons = (
+                    len(header) == 1 and delimiter == "," and ";" in header[0]
+                )  # as Excel saves in many countries
                 raise DataError(
-                    f"{where}, has {len(row)} cells, and the first line names {len(header)} columns. "
-                    f"Put texts with commas or line ends in double quotes."
+                    f"{where}, has {_counted(len(row), 'cell')}, and the first line names "
+                    f"{_counted(len(header), 'column')}. "
+                    + (
+                        "It parts them by semicolons: save the table with commas, or with tabs as .tsv."
+                        if semicolons
+                        else "Put texts with commas or line ends in double quotes, and close them."
+                    )
                 )
             yield (
                 Example(text=row[0], where=where)
@@ -145,6 +153,10 @@ def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
             )
     except csv.Error as error:
         raise DataError(f"{name} is not a table of cells: {error}, near line {rows.line_num}.") from error
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _example(value: dict[str, Any], where: str, field: str) -> Example:
