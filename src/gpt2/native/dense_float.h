@@ -148,10 +148,11 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
   }
 }
 
-// All tiles of panels that lie `step` apart. What each asks for ahead is the panel after it, with which its stream goes on.
+// All tiles of panels that lie `step` apart; none where there is no row, as in the last layer when nothing is wanted. What each
+// asks for ahead is the panel after it, with which its stream goes on.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
-  if (row_end - row > 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
+  if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
   Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll(1, m.padded_inputs / Tile::kLineInputs));
 }
 

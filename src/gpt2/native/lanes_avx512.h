@@ -24,10 +24,10 @@ inline Lanes broadcast(float x) { return {_mm512_set1_ps(x)}; }
 inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, const Lanes& x) { _mm512_storeu_ps(p, x.v); }
 
-// The first `count` of sixteen (none if it is below 0), in one instruction: what goes through memory number by number is waited for when it is
+// The first `count` of sixteen, in one instruction: what goes through memory number by number is waited for when it is
 // loaded as a vector, and that was a fifth of the attention of one row.
 #define GPT2_LANES_MASKS
-inline __mmask16 first_lanes(int count) { return static_cast<__mmask16>(count > 0 ? (1u << count) - 1 : 0); }   // a panel may be padding alone
+inline __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 inline Lanes load_masked(const float* p, int count, float fill) { return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(count), p)}; }
 inline void store_masked(float* p, const Lanes& x, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), x.v); }
 
