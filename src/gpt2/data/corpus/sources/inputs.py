@@ -150,7 +150,7 @@ def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: obj
     """The pages of an input, with the source's name and licence; a file of a folder that vanished is told as damage.
 
     Raises:
-        DataError: a file that was named itself has vanished, or cannot be read.
+        DataError: a file that was named itself has vanished, or may not be read.
         MissingExtraError: what reads this kind is not installed.
     """
     module, name = KINDS[one.kind][1].split(":")
@@ -165,8 +165,10 @@ def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: obj
                     licence=page.licence or one.spec.licence,
                 )
         except OSError as error:
-            why = "is no longer there" if isinstance(error, FileNotFoundError) else "cannot be read"
-            if Path(one.spec.path) == Path(file):  # one of many in a folder may be missed, but not what was asked for
+            gone = isinstance(error, FileNotFoundError)
+            why = "is no longer there" if gone else "cannot be read"
+            # One of many in a folder may be missed, not what was asked for. Readers also raise this of a damaged file.
+            if (gone or isinstance(error, PermissionError)) and Path(one.spec.path) == Path(file):
                 raise DataError(
                     f"The corpus cannot be built: {file} {why} ({error.strerror or error}). Put it right, and run "
                     f"again to go on."
