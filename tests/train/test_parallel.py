@@ -194,7 +194,7 @@ def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
 MISHAPS = """
 import errno, json, logging, os, pathlib, signal, sys
 import torch.distributed as dist
-from gpt2.errors import TrainingError
+from gpt2.errors import ConfigError, TrainingError
 from gpt2.train import callbacks, load_config, pretrain, weights
 from gpt2.train.callbacks import Validation
 
@@ -249,7 +249,7 @@ seen["gone on with"] = train("signalled")
 def refused(name):
     try:
         return train(name)
-    except (OSError, TrainingError) as error:
+    except (OSError, ConfigError, TrainingError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -295,7 +295,7 @@ def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_
     for what in ("no metrics", "no samples"):
         assert "No space left on device" in first[what]
         assert second[what] == "TrainingError: The first process could not begin, and says why; this one ends with it."
-    assert first["no folder"].startswith(("FileExistsError", "NotADirectoryError"))
+    assert first["no folder"].startswith("ConfigError")
     assert "could not hold the run's folder" in second["no folder"]
     assert any("metrics.jsonl misses lines from here on: the disk is full" in line for line in first["told"])
     assert any("step 6 was not saved: the disk is full" in line for line in first["told"])
