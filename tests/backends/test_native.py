@@ -17,7 +17,8 @@ from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError
-from gpt2.generation import draws, filters
+from gpt2.generation import Sampling, draws, filters
+from gpt2.generation.sampler import Sampler
 from gpt2.model import reference
 from gpt2.native.library import Engine, Library, Wanted
 
@@ -394,3 +395,24 @@ def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:
     cold.draw_keys, cold.draw_temperature = np.zeros(1, np.uint64), 0.0
     with pytest.raises(BackendError, match="temperatures above 0"):
         backend._engine.step([cold])
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.8, 0), (1.0, 40), (0.8, 40)])
+def test_a_seed_draws_the_same_tokens_whether_log_probabilities_are_asked_for(temperature: float, top_k: int) -> None:
+    """Without them the engine draws in its step, with them NumPy does."""
+    config = ModelConfig(n_layer=1, n_head=2, n_embd=32, n_positions=128, vocab_size=5003)
+    backend = NativeBackend(weights(config), form="int8", threads=2)
+    texts: list[list[int]] = []
+    for logprobs in (None, 3):
+        sampling = Sampling(temperature=temperature, top_k=top_k, logprobs=logprobs)
+        sampler = Sampler(sampling, seed=5, n_prompt=3, n_ids=5003, vocab_size=5003, end_ids=())
+        slot, text, done = backend.new(), [1, 2, 3], 0
+        while len(text) < 100:
+            want = sampler.want(text)
+            assert (want.draw is not None) == (logprobs is None)
+            [result] = backend.step([Work(slot=slot, tokens=text[done:], want=want)])
+            done = len(text)
+            text.append(sampler.choose(result, 0, text, 0).token)
+        texts.append(text)
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 20  # not one token over and over
