@@ -95,6 +95,18 @@ def test_what_is_not_utf8_can_be_replaced(tmp_path: Path, name: str) -> None:
     assert [e.text for e in read_examples(tmp_path / name, errors="replace")] == ["caf\ufffd"]
 
 
+def test_half_a_surrogate_pair_is_named_by_its_line_or_replaced(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", r'{"prompt": "a\ud83d", "completion": "b"}')
+    with pytest.raises(DataError, match=r"line 1, holds half a surrogate pair at character 1\. .*--errors replace"):
+        list(read_examples(path))
+    assert [e.prompt for e in read_examples(path, errors="replace")] == ["a\ufffd"]
+
+
+def test_a_line_of_many_megabytes_is_one_example(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", json.dumps({"text": "word " * 2_000_000}) + '\n{"text": "next"}')
+    assert [len(e.text) for e in read_examples(path)] == [10_000_000, 4]
+
+
 def test_whole_documents_are_held_out(tmp_path: Path) -> None:
     texts = [f"Document {i}. " + "word " * (50 + i) for i in range(40)]
     path = write(tmp_path, "a.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in texts))

@@ -128,7 +128,7 @@ def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[i
             if len(line) > limit:
                 raise DataError(
                     f"{name}, line {number}, is longer than {limit:,} bytes. "
-                    f"Cut it, or raise the limit for a document (--max-document-mb)."
+                    f"Cut it, or raise the limit for a document (--max-document-mb of `gpt2 prepare`)."
                 )
             if number == 1 and line.startswith(codecs.BOM_UTF8):
                 line, offset = line[3:], 3
@@ -137,6 +137,28 @@ def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[i
 
 
 def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:
+    for where, value in read_json_lines(name, options, on_read=on_read):
+        text = value.get(options.field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            seen = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
+            raise DataError(
+                f"{where}, has no text in a field {options.field!r}: it holds {seen}. "
+                f"Name the field of the text (--field)."
+            )
+        yield Document(text=whole_characters(text, where, options), where=where)
+
+
+def read_json_lines(
+    name: str, options: ReadOptions | None = None, *, on_read: OnRead = None
+) -> Iterator[tuple[str, Any]]:
+    """File and line, for messages, and what stands there, of each line that is not empty.
+
+    Raises:
+        DataError: as `read_documents`.
+        MissingExtraError: the library for this compression is not installed.
+        OSError: the file cannot be opened or read.
+    """
+    options = options or ReadOptions()
     for number, offset, line in _lines(name, options, on_read):
         if line.isspace():
             continue
@@ -146,16 +168,25 @@ def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Documen
             value: Any = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}, is not JSON: {error}. Mend or remove the line.") from error
-        text = value.get(options.field) if isinstance(value, dict) else None
-        if not isinstance(text, str):
-            seen = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
+        yield where, value
+
+
+def whole_characters(text: str, where: str, options: ReadOptions) -> str:
+    """`text` of a JSON line, in which an escape may have put half a surrogate pair.
+
+    Raises:
+        DataError: one did, and `options` are strict.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        if options.errors == "strict":
             raise DataError(
-                f"{where}, has no text in a field {options.field!r}: it holds {seen}. "
-                f"Name the field of the text (--field)."
-            )
-        if b"\\ud" in line or b"\\uD" in line:  # only an escape can bring half a surrogate pair
-            text = _whole_characters(text, where, options)
-        yield Document(text=text, where=where)
+                f"{where}, holds half a surrogate pair at character {error.start}. "
+                f"Mend it, or read U+FFFD in its place (--errors replace)."
+            ) from error
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
@@ -171,19 +202,6 @@ def _not_utf8(name: str, offset: int, byte: int) -> DataError:
         f"Convert the file (`iconv -f latin1 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "
         f"(--errors replace)."
     )
-
-
-def _whole_characters(text: str, where: str, options: ReadOptions) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        if options.errors == "strict":
-            raise DataError(
-                f"{where}, holds half a surrogate pair at character {error.start}. "
-                f"Mend it, or read U+FFFD in its place (--errors replace)."
-            ) from error
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:

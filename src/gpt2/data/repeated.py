@@ -4,7 +4,6 @@ One pass over the training text, in memory that depends on the samples alone: th
 as in `overlap`. Consecutive n-grams of a document that are consecutive in a sample too are one passage of both.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.data.compressed import open_source
-from gpt2.data.documents import ReadOptions, find_sources, read_documents
+from gpt2.data.documents import ReadOptions, find_sources, read_documents, read_json_lines
 from gpt2.data.ngrams import WordHashes, hash_ngrams, words_of
 from gpt2.data.overlap import PAPER_N, NgramIndex
 from gpt2.data.workers import Tally, run_tasks
@@ -267,15 +265,10 @@ def _records(source: str, on_read: Callable[[int], None]) -> Iterator[tuple[str,
         for document in read_documents(source, ReadOptions(), on_read=on_read):
             yield document.text, Path(source).name, ""
         return
-    with open_source(source, on_read) as lines:
-        for number, data in enumerate(lines, start=1):
-            if data.isspace():
-                continue
-            try:
-                record = json.loads(data)
-                yield str(record["text"]), str(record.get("source", "")), str(record.get("licence", ""))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise DataError(f"{source}, line {number} cannot be read: it is no object with a text.") from None
+    for where, record in read_json_lines(source, on_read=on_read):
+        if not isinstance(record, dict) or "text" not in record:
+            raise DataError(f"{where}, is no object with a text.")
+        yield str(record["text"]), str(record.get("source", "")), str(record.get("licence", ""))
 
 
 def _by_bytes(counts: "Counter[tuple[str, str, str]]") -> dict[tuple[str, str], tuple[int, int]]:

@@ -7,13 +7,12 @@ or several with `<|endoftext|>` between them.
 import csv
 import difflib
 import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2.data import ReadOptions, find_sources, read_documents
+from gpt2.data.documents import ReadOptions, find_sources, read_documents, read_json_lines, whole_characters
 from gpt2.errors import DataError
 from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
@@ -105,20 +104,15 @@ def _is(name: str, kinds: tuple[str, ...]) -> bool:
 
 
 def _json_lines(name: str, field: str, errors: Errors) -> Iterator[Example]:
-    options = ReadOptions(kind="text", split_on="\n", errors=errors)
-    for number, line in enumerate(read_documents(name, options), 1):
-        if not line.text.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            value: Any = json.loads(line.text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}, is not JSON: {error}. Mend or remove the line.") from error
+    options = ReadOptions(errors=errors)
+    for where, value in read_json_lines(name, options):
         if not isinstance(value, dict):
             raise DataError(
                 f'{where}, is not an object: write {{"text": "…"}} or {{"prompt": "…", "completion": "…"}}.'
             )
-        yield _example(value, where, field)
+        example = _example(value, where, field)
+        prompt, text = (whole_characters(part, where, options) for part in (example.prompt, example.text))
+        yield replace(example, prompt=prompt, text=text)
 
 
 def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
