@@ -1,12 +1,12 @@
 """CNN and Daily Mail: summaries of news articles, beside the highlights that stood with them."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
+from typing import Any
 
-from gpt2.errors import DataError, MissingExtraError
+from gpt2.errors import MissingExtraError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.files_of_data import read_json_lines
 from gpt2.evaluate.rouge import rouge_l, rouge_n, words_of
 from gpt2.tasks import Prompts, Room, summarize
 from gpt2.tasks.sentences import first_sentences, sentences
@@ -25,7 +25,8 @@ class Article:
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt an article: the article, then TL;DR: unless the choice is to do without."""
-    articles = _articles(texts[0])[: setting.limit]
+    expected = 'CNN/Daily Mail is not {"article": …, "highlights": …}'
+    articles = read_json_lines(texts[0], _article, expected)[: setting.limit]
     prompts = Prompts.ours().summarize
     if setting.choices["hint"] == "none":
         prompts = replace(prompts, form="{text}\n", hint="")
@@ -76,22 +77,12 @@ def _stemmer() -> Callable[[str], str]:
     return lambda text: " ".join(stemmer.stem(word) if len(word) > 3 else word for word in words_of(text))
 
 
-def _articles(text: str) -> list[Article]:
-    articles: list[Article] = []
-    for number, line in enumerate(StringIO(text), start=1):  # by newlines: a text may hold U+2028
-        try:
-            found = json.loads(line)
-            if "highlights" in found:  # one a line
-                highlights = [each.strip() for each in str(found["highlights"]).split("\n") if each.strip()]
-            else:
-                highlights = sentences(str(found["reference"]))
-            articles.append(Article(text=str(found["article"]), highlights=tuple(highlights)))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(
-                f'line {number} of CNN/Daily Mail is not {{"article": …, "highlights": …}}: '
-                f"it begins {line[:40].rstrip()!r}."
-            ) from None
-    return articles
+def _article(found: Mapping[str, Any]) -> Article:
+    if "highlights" in found:  # one a line
+        highlights = [each.strip() for each in str(found["highlights"]).split("\n") if each.strip()]
+    else:
+        highlights = sentences(str(found["reference"]))
+    return Article(text=str(found["article"]), highlights=tuple(highlights))
 
 
 def _sample(name: str, sha256: str, what: str) -> DataFile:

@@ -1,18 +1,21 @@
 """Reading a benchmark's files, each checked against the hash its numbers were measured with."""
 
 import codecs
+import json
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 from gpt2.errors import DataError
 from gpt2.evaluate.benchmark import Benchmark, DataFile
 from gpt2.files import read_bounded, sha256_file
 
+Example = TypeVar("Example")
+
 _LIMIT_BYTES = 1 << 30
-
-
 EXAMPLES = Path(__file__).with_name("examples")
 
 
@@ -66,6 +69,26 @@ def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text: {error}. {how_to_get(file)}") from None
     return texts, hashes
+
+
+def read_json_lines(text: str, example_of: Callable[[Any], Example], expected: str) -> list[Example]:
+    """The example of each line of JSON.
+
+    Args:
+        text: of the file.
+        example_of: takes what a line holds; may fail as it likes where that is something else.
+        expected: what is said then: "HellaSwag is not an item".
+
+    Raises:
+        DataError: a line is something else; it is named by its number and how it begins.
+    """
+    examples: list[Example] = []
+    for number, line in enumerate(StringIO(text), start=1):  # by newlines: a text may hold U+2028
+        try:
+            examples.append(example_of(json.loads(line)))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise DataError(f"line {number} of {expected}: it begins {line[:40].rstrip()!r}.") from None
+    return examples
 
 
 def _checked_hash(path: Path, file: DataFile) -> str:

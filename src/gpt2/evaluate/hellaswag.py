@@ -1,20 +1,21 @@
 """HellaSwag: how a short description goes on. Not in the paper; the field has measured GPT-2 by it since."""
 
-import json
+import functools
 import re
-from collections.abc import Sequence
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from gpt2.errors import DataError
 from gpt2.evaluate import multiple_choice
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
+from gpt2.evaluate.files_of_data import read_json_lines
 from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import TargetScore
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """Four requests an item: each ending after the same beginning."""
-    items = _items(texts[0], cleaned=setting.choices["text"] == "harness")[: setting.limit]
+    item_of = functools.partial(_item, cleaned=setting.choices["text"] == "harness")
+    items = read_json_lines(texts[0], item_of, "HellaSwag is not an item")[: setting.limit]
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
     requests = multiple_choice.requests_of(items, setting, start=start)
 
@@ -44,28 +45,15 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge)
 
 
-def _items(text: str, *, cleaned: bool) -> list[Item]:
-    items: list[Item] = []
-    for number, line in enumerate(StringIO(text), start=1):
-        try:
-            found = json.loads(line)
-            endings, right = [str(ending) for ending in found["endings"]], int(found["label"])
-            before = str(found["ctx"])
-            if cleaned:
-                start = f"{found['activity_label']}: {found['ctx_a']} {str(found['ctx_b']).capitalize()}"
-                before, endings = _cleaned(start), [_cleaned(ending) for ending in endings]
-            endings[right]
-        except (ValueError, KeyError, TypeError, IndexError):
-            raise DataError(f"line {number} of HellaSwag is not an item: it begins {line[:40].rstrip()!r}.") from None
-        items.append(
-            Item(
-                before=before,
-                continuations=tuple(f" {ending}" for ending in endings),
-                right=right,
-                names=tuple(endings),
-            )
-        )
-    return items
+def _item(found: Mapping[str, Any], *, cleaned: bool) -> Item:
+    endings, right = [str(ending) for ending in found["endings"]], int(found["label"])
+    before = str(found["ctx"])
+    if cleaned:
+        start = f"{found['activity_label']}: {found['ctx_a']} {str(found['ctx_b']).capitalize()}"
+        before, endings = _cleaned(start), [_cleaned(ending) for ending in endings]
+    endings[right]
+    continuations = tuple(f" {ending}" for ending in endings)
+    return Item(before=before, continuations=continuations, right=right, names=tuple(endings))
 
 
 def _cleaned(text: str) -> str:

@@ -1,15 +1,13 @@
 """LAMBADA: the last word of a passage, which people guess from the whole passage and not from its last sentence."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from io import StringIO
 
-from gpt2.errors import DataError
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
 from gpt2.evaluate.detokenize import cbt_back, cbt_there, detokenize
+from gpt2.evaluate.files_of_data import read_json_lines
 from gpt2.evaluate.language_modelling import exp
 from gpt2.generation.targets import Target, TargetScore
 
@@ -36,7 +34,11 @@ _QUOTES = str.maketrans({"“": '"', "”": '"'})
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One request an example: the last word after all before it."""
     text = setting.choices["text"]
-    passages = (texts[0].splitlines() if text.startswith("original") else _passages(texts[0]))[: setting.limit]
+    if text.startswith("original"):
+        passages = texts[0].splitlines()
+    else:
+        passages = read_json_lines(texts[0], lambda found: str(found["text"]), 'LAMBADA is not {"text": …}')
+    passages = passages[: setting.limit]
     if text == "normalised":
         passages = [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]
     elif text == "original-detokenized":
@@ -95,18 +97,6 @@ def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: in
     # a passage longer than the context keeps its end; one of a single word follows the end-of-text token
     kept = before[-(setting.n_positions - len(targets) + 1) :] or (setting.eot,)
     return Target(context=kept, targets=targets, best=best)
-
-
-def _passages(text: str) -> list[str]:
-    passages: list[str] = []
-    for number, line in enumerate(StringIO(text), start=1):
-        try:
-            passages.append(json.loads(line)["text"])
-        except (ValueError, KeyError, TypeError):
-            raise DataError(
-                f'line {number} of LAMBADA is not {{"text": …}}: it begins {line[:40].rstrip()!r}.'
-            ) from None
-    return passages
 
 
 _HARNESS = "EleutherAI/lm-evaluation-harness#2159"

@@ -1,14 +1,13 @@
 """Natural Questions: what people asked a search engine, answered from what the model knows."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
+from typing import Any
 
-from gpt2.errors import DataError
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.files_of_data import read_json_lines
 from gpt2.evaluate.squad import normalised
 from gpt2.tasks import Prompts, Room, answer
 
@@ -26,7 +25,7 @@ class Question:
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt a question: our examples of questions and answers, then the question."""
-    questions = _questions(texts[0])[: setting.limit]
+    questions = read_json_lines(texts[0], _question, "Natural Questions is not a question")[: setting.limit]
     prompts = Prompts.ours().answer
     prompts = replace(prompts, examples=prompts.examples[: int(setting.choices["examples"])])
     room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
@@ -70,17 +69,8 @@ def _written(question: str) -> str:
     return f"{question[:1].upper()}{question[1:]}{'' if question.endswith('?') else '?'}"
 
 
-def _questions(text: str) -> list[Question]:
-    questions: list[Question] = []
-    for number, line in enumerate(StringIO(text), start=1):
-        try:
-            found = json.loads(line)
-            questions.append(Question(question=str(found["question"]), answers=tuple(map(str, found["answer"]))))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(
-                f"line {number} of Natural Questions is not a question: it begins {line[:40].rstrip()!r}."
-            ) from None
-    return questions
+def _question(found: Mapping[str, Any]) -> Question:
+    return Question(question=str(found["question"]), answers=tuple(map(str, found["answer"])))
 
 
 BENCHMARK = Benchmark(

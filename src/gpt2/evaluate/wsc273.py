@@ -1,14 +1,13 @@
 """The Winograd Schema Challenge: which of two names does a pronoun stand for?"""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from typing import Any
 
-from gpt2.errors import DataError
 from gpt2.evaluate import multiple_choice
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Plan, Setting
+from gpt2.evaluate.files_of_data import read_json_lines
 from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import Target, TargetScore
 
@@ -28,7 +27,7 @@ class Schema:
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """Four requests a schema: each name, scored by the whole sentence and by what follows the name."""
-    schemas = _schemas(texts[0])[: setting.limit]
+    schemas = read_json_lines(texts[0], _schema, "WSC273 is not a schema")[: setting.limit]
     requests: list[Target] = []
     for schema in schemas:
         rest = tuple(setting.encode(schema.rest))
@@ -57,18 +56,11 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     return Plan(requests=requests, measure=measure, n_examples=len(schemas), judge=judge)
 
 
-def _schemas(text: str) -> list[Schema]:
-    schemas: list[Schema] = []
-    for number, line in enumerate(StringIO(text), start=1):
-        try:
-            found = json.loads(line)
-            first, second = found["context_options"]
-            rest, right = str(found["continuation"]), int(found["gold"])
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"line {number} of WSC273 is not a schema: it begins {line[:40].rstrip()!r}.") from None
-        glue = "" if rest[:1] in "'.,;:!?" else " "
-        schemas.append(Schema(starts=(first, second), rest=glue + rest, right=right))
-    return schemas
+def _schema(found: Mapping[str, Any]) -> Schema:
+    first, second = found["context_options"]
+    rest = str(found["continuation"])
+    glue = "" if rest[:1] in "'.,;:!?" else " "
+    return Schema(starts=(first, second), rest=glue + rest, right=int(found["gold"]))
 
 
 BENCHMARK = Benchmark(
