@@ -101,6 +101,12 @@ def test_their_reader_finds_what_we_wrote(tmp_path: Path, weights: Weights, form
     assert values["tokenizer.ggml.token_type"][258:] == [kinds.NORMAL, kinds.CONTROL, *[kinds.UNUSED] * 3]
 
 
+def test_what_weights_were_rounded_to_is_known(tmp_path: Path, weights: Weights) -> None:
+    for form, known in (("fp32", None), ("fp16", "fp16"), ("q8_0", "Q8_0")):
+        checkpoint.write(tmp_path / f"{form}.gguf", weights, small_tokenizer(), format="gguf", form=form)
+        assert checkpoint.read(tmp_path / f"{form}.gguf").rounded_to == known
+
+
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
 def test_what_their_writer_writes_has_their_values_and_transformers_logits(tmp_path: Path, kind: str) -> None:
     gguf = pytest.importorskip("gguf")

@@ -120,6 +120,7 @@ def test_an_error_of_ours_is_one_line(verb, capsys: pytest.CaptureFixture[str]) 
     ("error", "expected"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "out/model"), "error: out/model: No space left on device.\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "error: Broken pipe.\n"),  # a socket's: standard output is whole
         (MemoryError(), "error: there is not enough memory. Choose a smaller model, or --weights int8.\n"),
         (KeyError("x"), "error: a fault in gpt2 itself: KeyError: 'x'. Run again with --debug"),
     ],

@@ -30,6 +30,7 @@ class Checkpoint:
         notes: what reading changed or left out, one line each: padding cut, masks dropped.
         vocabulary: gives the tokenizer of a format that holds it in the file itself.
         sources: every file that the arrays come from, an adapter's base included.
+        expanded_from: forms of rounded numbers that reading expands to fp32.
     """
 
     weights: Weights
@@ -38,6 +39,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     vocabulary: "Callable[[], Tokenizer] | None" = None
     sources: tuple[Path, ...] = ()
+    expanded_from: tuple[str, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
@@ -48,6 +50,11 @@ class Checkpoint:
     def folder(self) -> Path:
         """Where the model lies: the path, or the folder of the file that it is."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def rounded_to(self) -> str | None:
+        """The form that the weights were rounded to when they were stored, or None for fp32."""
+        return ", ".join(self.expanded_from) or (self.weights.form if self.weights.form != "fp32" else None)
 
     def card(self) -> str | None:
         """The text of the model card beside the weights, if there is one."""

@@ -107,8 +107,9 @@ def read(path: Path) -> Checkpoint:
         theirs = tensors[_their_name(name)].shape
         if name != "wte" and theirs != (shape[::-1] if name.endswith(".w") else shape):
             raise MismatchError(f"{file}: {_their_name(name)} has the shape {list(theirs)}, not that of its metadata.")
-    if expanded := {tensor.type for tensor in tensors.values()} & DECODERS.keys():
-        notes.append(f"precision from {', '.join(sorted(expanded))} to fp32: the rounding stays")
+    expanded = tuple(sorted({tensor.type for tensor in tensors.values()} & DECODERS.keys()))
+    if expanded:
+        notes.append(f"precision from {', '.join(expanded)} to fp32: the rounding stays")
     arrays = {ours[name]: _stored(tensor, ours[name]) for name, tensor in tensors.items()}
     n_tokens = _true_vocab_size(metadata, config.vocab_size)
     if n_tokens < config.vocab_size:
@@ -121,6 +122,7 @@ def read(path: Path) -> Checkpoint:
         format=NAME,
         notes=tuple(notes),
         vocabulary=(lambda: _tokenizer(metadata, file)) if "tokenizer.ggml.tokens" in metadata else None,
+        expanded_from=expanded,
     )
 
 

@@ -10,7 +10,7 @@ PEFT can say more than that (DoRA, trained biases, whole modules, ...). Such a f
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -148,14 +148,8 @@ def read(path: Path) -> Checkpoint:
     merged = merge(base.weights, adapter)
     vocabulary = None if has_vocabulary(path) else base.tokenizer
     note = f"the adapter's changes of {len(adapter.scales)} matrices were merged into {adapter.base}"
-    return Checkpoint(
-        weights=merged,
-        path=path,
-        format=NAME,
-        notes=(*base.notes, note),
-        vocabulary=vocabulary,
-        sources=base.sources,
-    )
+    notes = (*base.notes, note)
+    return replace(base, weights=merged, path=path, format=NAME, notes=notes, vocabulary=vocabulary)
 
 
 def merge(weights: Weights, adapter: Adapter) -> Weights:

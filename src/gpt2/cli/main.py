@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its sta
 reader of the output has gone.
 """
 
-import errno
 import os
 import re
 import sys
@@ -165,7 +164,7 @@ def _invoke(arguments: list[str], messages: output.Messages) -> int:
 
 
 def _failed(error: Exception, messages: output.Messages) -> int:
-    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+    if isinstance(error, BrokenPipeError) and output.has_lost_reader():
         return NO_READER  # `gpt2 … | head`: nobody is left to be told
     if messages.debug:
         import traceback

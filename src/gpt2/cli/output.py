@@ -72,6 +72,20 @@ def settle_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def has_lost_reader() -> bool:
+    """Whether nobody can read standard output any more, as after `gpt2 … | head`."""
+    if sys.platform == "win32":  # a pipe cannot be asked there
+        return True
+    import select
+
+    watch = select.poll()
+    try:
+        watch.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told unasked
+    except (OSError, ValueError):  # it is no file
+        return False
+    return bool(watch.poll(0))
+
+
 def visible(text: str) -> str:
     """`text` with control and text-direction characters shown instead of obeyed; newline and tab stay."""
     return text.translate(_SHOWN)

@@ -96,14 +96,7 @@ def _checks(model: "LanguageModel", published: str | None, line: "StatusLine") -
         yield check
     if published is not None and sound:
         answers = known_answers.known_answers(published)
-        yield from known_answers.check_answers(model, answers, rounded=_rounded(model))
-
-
-def _rounded(model: "LanguageModel") -> str | None:
-    """The form that the weights were rounded to before they were stored, or None for fp32."""
-    form = model.checkpoint.weights.form
-    notes = [note for note in model.checkpoint.notes if "the rounding stays" in note]
-    return form if form != "fp32" else notes[0].split()[2].rstrip(",") if notes else None
+        yield from known_answers.check_answers(model, answers, rounded=model.checkpoint.rounded_to)
 
 
 def _verdict(model: str, published: str | None, shape: str | None, passed: int) -> str:

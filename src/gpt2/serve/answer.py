@@ -40,7 +40,7 @@ class Answer:
             "object": "text_completion",
             "created": int(time.time()),
             "model": served.name,
-            "system_fingerprint": served.fingerprint,
+            "system_fingerprint": served.system_fingerprint,
         }
         self._opening = b"data: " + json_bytes(self._head)[:-1] + b',"choices":['  # of each line of a stream
 

@@ -95,7 +95,7 @@ class ServedModel:
         return self.model.config.n_positions
 
     @cached_property
-    def fingerprint(self) -> str:
+    def system_fingerprint(self) -> str:
         """What computes the model: where it changes, the same seed may give another text."""
         backend = self.model.backend
         return f"gpt2-{release()}-{backend.name}-{backend.weights}-{backend.device}"
