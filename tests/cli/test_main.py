@@ -91,7 +91,7 @@ def test_help_imports_no_verb_and_no_numpy() -> None:
         (["generate", "--seed", "1.5"], "'1.5' is not a whole number."),
         (["generate", "--top-p", "half"], "'half' is not a number."),
         (["generate", "--device", "tpu"], "there is no device 'tpu': it is auto, cpu, cuda or mps."),
-        (["detect", "--rate", "nan"], "got nan, which is no rate."),
+        (["detect", "--rate", "nan"], "nan is not a finite number."),
         (["evaluate", "lambda"], "Did you mean lambada?"),
         (["generate", "--threads", "0"], "0 is not in the range"),
         (["score", "--weights", "fp8"], "'fp8' is not one of"),

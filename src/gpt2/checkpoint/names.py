@@ -34,7 +34,6 @@ _AFTER_BLOCKS = (
 
 ARRAYS_PER_BLOCK = len(_BLOCK)
 BLOCK_NAMES = tuple(openai.removeprefix("h.{i}.") for openai, _, _ in _BLOCK)
-ARRAYS_OUTSIDE_BLOCKS = len(_BEFORE_BLOCKS) + len(_AFTER_BLOCKS)
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

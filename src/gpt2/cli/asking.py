@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, option
+from gpt2.cli.options import ModelChoice, Verb, option
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
     from gpt2.tasks import Asked, Prompts
-
-Verb = Callable[..., object]
 
 log = logging.getLogger("gpt2")
 

@@ -1,7 +1,6 @@
 """`gpt2 detect`: was this generated?"""
 
 import logging
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +8,10 @@ import click
 from click.core import ParameterSource
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import FiniteRange, ModelChoice, Sectioned, model_options, option, output_options
 from gpt2.cli.verdicts import shown, texts_of
 
 log = logging.getLogger("gpt2")
-
-
-def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which no range refuses
-        raise click.BadParameter("got nan, which is no rate.")
-    return value
 
 
 _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -26,8 +19,8 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(cls=Sectioned)
 @click.argument("text", metavar="[TEXT|FILE|FOLDER]", required=False)
-@option("--rate", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
-        callback=_share, metavar="X", help="How often human text may be called generated.")  # fmt: skip
+@option("--rate", type=FiniteRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
+        metavar="X", help="How often human text may be called generated.")  # fmt: skip
 @option("--window", type=click.IntRange(25), default=200, show_default=True, metavar="N",
         help="Tokens of a part of a long text.")  # fmt: skip
 @option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")
@@ -81,20 +74,7 @@ def detect(
         gpt2 generate "Once upon a time" --watermark mine.key | gpt2 detect --watermark mine.key
     """
     human = calibrate or train
-    if sum(given is not None for given in (calibrate, train, watermark, new_key)) > 1 or ((human or new_key) and text):
-        raise click.UsageError(
-            "--calibrate, --train, --watermark and --new-key are different tasks, and only --watermark takes a TEXT."
-        )
-    if calibration is not None and watermark is not None:
-        raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
-    for name, task, where in (
-        ("limit", human, "belongs to --calibrate or --train"),
-        ("samples", calibrate, "belongs to --calibrate: with --train the model writes one for each text"),
-        ("green", new_key, "says what --new-key makes: a key file knows its own form"),
-    ):
-        source = click.get_current_context().get_parameter_source(name)
-        if task is None and source is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name} {where}.")
+    _refuse_mixtures(text, calibration, calibrate=calibrate, train=train, watermark=watermark, new_key=new_key)
     if new_key is not None:
         from gpt2.detect import write_new_key
 
@@ -110,8 +90,7 @@ def detect(
 
         with choice.load(auto_weights="fp32") as model:
             make(model, human, out, limit=limit, samples=samples, trained=train is not None)
-        return
-    if watermark is not None:
+    elif watermark is not None:
         from gpt2.cli.marks import least_tokens, write_marks
         from gpt2.cli.tokenize import tokenizer_of, vocab_size_of
         from gpt2.detect import read_key
@@ -122,10 +101,41 @@ def detect(
         tokenizer = tokenizer_of(choice.model)
         size = vocab_size_of(choice.model, tokenizer)
         write_marks(texts, noise, tokenizer, vocab_size=size, rate=rate, window=window, as_json=as_json)
-        return
+    else:
+        texts = list(texts_of(text, errors=errors))
+        _judge(texts, choice, calibration, rate=rate, window=window, as_json=as_json)
+
+
+def _refuse_mixtures(text: str | None, calibration: Path | None, **tasks: Path | None) -> None:
+    """Refuse options of different tasks, and a TEXT or a setting that the task takes no notice of."""
+    human = tasks["calibrate"] or tasks["train"]
+    if sum(given is not None for given in tasks.values()) > 1 or ((human or tasks["new_key"]) and text):
+        raise click.UsageError(
+            "--calibrate, --train, --watermark and --new-key are different tasks, and only --watermark takes a TEXT."
+        )
+    if calibration is not None and tasks["watermark"] is not None:
+        raise click.UsageError("--watermark needs no --calibration: its p-value is exact.")
+    for name, task, where in (
+        ("limit", human, "belongs to --calibrate or --train"),
+        ("samples", tasks["calibrate"], "belongs to --calibrate: with --train the model writes one for each text"),
+        ("green", tasks["new_key"], "says what --new-key makes: a key file knows its own form"),
+    ):
+        source = click.get_current_context().get_parameter_source(name)
+        if task is None and source is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} {where}.")
+
+
+def _judge(
+    texts: list[tuple[str | None, str]],
+    choice: ModelChoice,
+    calibration: Path | None,
+    *,
+    rate: float,
+    window: int,
+    as_json: bool,
+) -> None:
     from gpt2.detect import Calibration
 
-    texts = list(texts_of(text, errors=errors))
     given = Calibration.read(calibration) if calibration else None
     with choice.load(auto_weights="fp32") as model:
         given = given or model.calibration()

@@ -51,7 +51,7 @@ def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
             )
             for model in found
         ]
-        sys.stdout.write(output.table([heading, *rows], right=(1, 2)) + "\n")
+        output.write(output.table([heading, *rows], right=(1, 2)) + "\n")
     absent = [name for name in PUBLISHED if not {name, f"{hub.PUBLISHER}/{name}"} & {model.name for model in found}]
     if absent:
         log.info("published, and not here: %s; `gpt2 download NAME` fetches one", ", ".join(absent))

@@ -9,16 +9,15 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gpt2.cli.options import Verb
 from gpt2.cli.output import is_terminal
 from gpt2.errors import DataError
-
-Verb = Callable[..., object]
 
 BYTE_ORDER_MARK = "\ufeff"
 

@@ -6,7 +6,6 @@ import functools
 import gc
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from gpt2.cli import output
 from gpt2.cli.options import (
     ModelChoice,
     Sectioned,
+    Verb,
     draft_option,
     message_options,
     model_options,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from gpt2.generation import Noise
 
 log = logging.getLogger("gpt2")
-
-Verb = Callable[..., object]
 
 
 def _limit_options(verb: Verb) -> Verb:
