@@ -66,17 +66,17 @@ class Choice:
     def add(self, event: Event) -> Piece:
         """The part that an event of this sample makes."""
         before = None if self._has_begun else self.begin()
-        piece = Piece(text=event.text, finish_reason=event.finish_reason, stop_reason=event.stop_reason)
+        text = self._with_special(event)
+        piece = Piece(text=text, finish_reason=event.finish_reason, stop_reason=event.stop_reason)
         if event.token is not None:
             self.n_generated += 1
             piece.token_ids.append(event.token)
-        piece.text = self._with_special(event)
         if self._logprobs is not None:
             entries = [] if event.token is None else [TokenLogprob(event.token, event.logprob, event.top)]
             piece.logprobs = self._logprobs.write(entries)
         if event.finish_reason is not None:
             self.is_open = False
-        return piece if before is None else _joined(before, piece)
+        return piece if before is None else joined([before, piece])
 
     def _with_special(self, event: Event) -> str:
         asked, tokenizer, text = self._asked, self._served.model.tokenizer, event.text
@@ -124,10 +124,6 @@ def joined(pieces: Iterable[Piece]) -> Piece:
     assert whole is not None
     whole.text = "".join(texts)
     return whole
-
-
-def _joined(first: Piece, second: Piece) -> Piece:
-    return joined([first, second])
 
 
 class _LogprobWriter:
