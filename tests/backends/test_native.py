@@ -4,13 +4,15 @@ import os
 import signal
 import time
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt2.backends.native import NativeBackend
 from gpt2.backends.reference import ReferenceBackend
-from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Draw, Trace, Want, Work
+from gpt2.backends.seam import NEXT_LOGITS, NOTHING, Draw, Result, Trace, Want, Work
 from gpt2.checkpoint.forms import int8_round, int8_scale
 from gpt2.checkpoint.int4 import to_int4
 from gpt2.checkpoint.names import shapes
@@ -391,10 +393,84 @@ def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:
     [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, 64), want=want)])
     expected = [draws.draw(key, np.arange(33), row) for key, row in zip(keys, result.logits_RV, strict=True)]
     assert result.drawn_R.tolist() == expected
-    cold = Wanted(slot=backend.new(), tokens=np.zeros(1, np.int32), rows=1, drawn=np.zeros(1, np.int32))
-    cold.draw_keys, cold.draw_temperature = np.zeros(1, np.uint64), 0.0
-    with pytest.raises(BackendError, match="temperatures above 0"):
-        backend._engine.step([cold])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"draw_temperature": -1.0}, "temperatures from 0 up"),
+        ({"draw_top_p": 0.0}, "a draw from no tokens"),
+        ({"draw_min_p": 1.5}, "a draw from no tokens"),
+        ({"text": np.array([40], np.int32)}, "a text too short, or of other tokens"),
+        ({"text": np.zeros(0, np.int32)}, "a text too short, or of other tokens"),
+        ({"text": np.zeros(4, np.int32), "prompt_count": -1}, "a text too short, or of other tokens"),
+    ],
+)
+def test_a_draw_that_cannot_be_done_is_refused(wrong: dict[str, Any], told: str) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=64, vocab_size=33)
+    backend = NativeBackend(weights(config), form="fp32", threads=1)
+    wanted = Wanted(slot=backend.new(), tokens=np.zeros(1, np.int32), rows=1, drawn=np.zeros(1, np.int32))
+    wanted.draw_keys = np.zeros(1, np.uint64)
+    for name, value in wrong.items():
+        setattr(wanted, name, value)
+    with pytest.raises(BackendError, match=told):
+        backend._engine.step([wanted])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_p": 0.9},
+        {"top_p": 0.5, "temperature": 0.7},
+        {"top_p": 0.99, "temperature": 1.9},
+        {"top_p": 0.9, "temperature": 40.0},
+        {"top_p": 0.9, "temperature": 1e-30},
+        {"top_p": 0.9, "temperature": 1e39},
+        {"top_p": 1e-9},
+        {"top_p": 1 - 1e-15},
+        {"min_p": 0.1},
+        {"min_p": 1.0},
+        {"min_p": 0.05, "top_p": 0.8, "temperature": 1.2},
+        {"top_k": 30, "top_p": 0.6, "min_p": 0.2, "temperature": 0.8},
+        {"frequency_penalty": 0.5},
+        {"presence_penalty": -1.3, "frequency_penalty": 0.7, "temperature": 0.8},
+        {"repetition_penalty": 1.3, "temperature": 0.0},
+        {"repetition_penalty": 1.3, "presence_penalty": 0.4, "top_k": 30, "top_p": 0.9, "temperature": 0.8},
+    ],
+)
+@pytest.mark.parametrize("vocab_size", [33, 5003])
+def test_what_filters_keep_is_drawn_from_as_the_definition_draws(
+    level: str, vocab_size: int, settings: dict[str, float]
+) -> None:
+    """Each row of a long draft, whose text before it is another, against the sampler over the same row of logits."""
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=128, vocab_size=vocab_size)
+    backend = NativeBackend(weights(config), form="fp32", threads=2)
+    ids = np.random.default_rng(2)
+    text, draft = [[int(id) for id in ids.integers(0, vocab_size, n)] for n in (27, 100)]
+    text += text[12:]  # some of the continuation twice and thrice, and of the prompt
+    sampling = Sampling(**settings)
+    sampler = Sampler(sampling, seed=3, n_prompt=20, n_ids=vocab_size, vocab_size=vocab_size, end_ids=())
+    want = sampler.want(text, 0, draft[:80])
+    assert want.draw is not None
+    both = replace(want, logits=True, best=want.draw.top_k)
+    [result] = backend.step([Work(slot=backend.new(), tokens=[*text, *draft[:80]], want=both)])
+    known = Result(logits_RV=result.logits_RV)
+    if want.draw.best_decide:
+        known = Result(best_ids_RK=result.best_ids_RK, best_logprobs_RK=result.best_logprobs_RK)
+    expected = [sampler.choose(known, row, [*text, *draft[:row]], 0).token for row in range(81)]
+    assert result.drawn_R.tolist() == expected
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"repetition_penalty": 1.4, "temperature": 0.0}])
+def test_a_row_is_drawn_the_same_alone_and_among_others(level: str, settings: dict[str, float]) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=64, vocab_size=5003)
+    backend = NativeBackend(weights(config), form="int8", threads=2)
+    sampler = Sampler(Sampling(**settings), seed=3, n_prompt=2, n_ids=5003, vocab_size=5003, end_ids=())
+    texts = [[1, 2, *range(n, n + 30)] for n in range(7)]
+    work = [Work(slot=backend.new(), tokens=text, want=sampler.want(text)) for text in texts]
+    together = [result.drawn_R.tolist() for result in backend.step(work)]
+    alone = [backend.step([replace(piece, slot=backend.new())])[0].drawn_R.tolist() for piece in work]
+    assert together == alone
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.8, 0), (1.0, 40), (0.8, 40)])

@@ -173,6 +173,7 @@ void check_draws(const std::string& level, const Weights& weights) {
   work.draw_keys = keys.data();
   work.drawn = drawn.data();
   work.draw_temperature = 1.0f;
+  work.draw_top_p = 1.0;
   require(gpt2_step(engine, &work, 1) == 0, "a step with draws");
   for (size_t row = 0; row < keys.size(); ++row) {
     double best = -INFINITY;

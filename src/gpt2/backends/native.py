@@ -151,6 +151,11 @@ class NativeBackend:
         if want.draw is not None:
             wanted.draw_keys, wanted.drawn = np.array(want.draw.keys, np.uint64), np.empty(R, np.int32)
             wanted.draw_temperature, wanted.draw_top_k = want.draw.temperature, min(want.draw.top_k, V)
+            wanted.draw_top_p, wanted.draw_min_p = want.draw.top_p, want.draw.min_p
+            if (penalties := want.draw.penalties) is not None:
+                wanted.text, wanted.prompt_count = np.array(penalties.text, np.int32), penalties.n_prompt
+                wanted.repetition_penalty = penalties.repetition
+                wanted.presence_penalty, wanted.frequency_penalty = penalties.presence, penalties.frequency
         if want.trace and want.trace.residual:
             wanted.residual_depths = np.array(want.trace.residual, np.int32)
             wanted.residual = np.empty((len(want.trace.residual), R, self.config.n_embd), np.float32)

@@ -35,18 +35,49 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Penalties:
+    """What tokens of the text so far lose before a draw: `generation.filters` defines it.
+
+    Attributes:
+        text: prompt and continuation, up to the last row. A row before that does not look at what comes after it.
+        n_prompt: tokens of the prompt.
+        repetition: for tokens of the text.
+        presence: for tokens of the continuation.
+        frequency: for each time that the continuation has a token.
+    """
+
+    text: Sequence[int]
+    n_prompt: int
+    repetition: float = 1.0
+    presence: float = 0.0
+    frequency: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
     """Tokens to be drawn, each by the noise of its key: `generation.draws` defines it.
 
     Attributes:
         keys: one for each row.
-        temperature: above 0.
-        top_k: drawn from so many most likely tokens, by their log-probabilities; 0: from all, by their logits.
+        temperature: 0: the most likely token is taken, of equal ones the lowest.
+        top_k: drawn from so many most likely tokens; 0: from all. By their logits, but where there is a `top_k` and no
+            penalties by their log-probabilities.
+        top_p: of these, from those that `generation.filters.top_p` keeps.
+        min_p: of these, from those that `generation.filters.min_p` keeps.
+        penalties: what changes the logits before all that.
     """
 
     keys: Sequence[int]
     temperature: float
     top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    penalties: Penalties | None = None
+
+    @property
+    def best_decide(self) -> bool:
+        """Whether it is drawn from the most likely tokens as a backend returns them, not from the logits."""
+        return self.top_k > 0 and self.penalties is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,10 +211,10 @@ def undrawn(work: Sequence[Work]) -> list[Work]:
 
 
 def _undrawn(piece: Work, draw: Draw) -> Work:
-    want = replace(
-        piece.want, draw=None, best=max(piece.want.best, draw.top_k), logits=piece.want.logits or not draw.top_k
-    )
-    return replace(piece, want=want)
+    want = replace(piece.want, draw=None)
+    if draw.best_decide:
+        return replace(piece, want=replace(want, best=max(want.best, draw.top_k)))
+    return replace(piece, want=replace(want, logits=True))
 
 
 class Source(Protocol):
@@ -215,7 +246,7 @@ def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work
         if want.best < 0:
             raise GenerationError(f"The number of best tokens must be at least 0: got {want.best}.")
         assert want.targets is None or len(want.targets) == want.rows, "one target a wanted row"
-        assert want.draw is None or (len(want.draw.keys) == want.rows and want.draw.temperature > 0), "a key a row"
+        assert want.draw is None or (len(want.draw.keys) == want.rows and want.draw.temperature >= 0), "a key a row"
         if want.trace is not None:
             assert all(0 <= depth <= config.n_layer for depth in want.trace.residual), "no such depth"
             assert all(

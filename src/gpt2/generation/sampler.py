@@ -1,7 +1,7 @@
 """From what a backend returns for one row to the next token.
 
-A sampler belongs to one request. It says what to ask of the backend (the token itself where no filter but top-k is
-set, the few best tokens where they decide, else the logits) and applies the filters and the draw. It holds nothing
+A sampler belongs to one request. It says what to ask of the backend (the token itself where `seam.Draw` has all its
+filters, the few best tokens where they decide, else the logits) and applies the filters and the draw. It holds nothing
 that changes, so rows may be chosen in any order: several samples of one prompt, or the rows of a draft.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.backends.seam import Draw, Result, Want
+from gpt2.backends.seam import Draw, Penalties, Result, Want
 from gpt2.errors import GenerationError
 from gpt2.generation import draws, filters
 from gpt2.generation.noise import POSITION, Noise
@@ -68,18 +68,19 @@ class Sampler:
         self._n_top = sampling.logprobs or 0
         deciding = 1 if sampling.is_greedy else sampling.top_k
         best = max(deciding, self._n_top)
-        self._looks_back = bool(
-            sampling.repetition_penalty != 1
-            or sampling.presence_penalty
-            or sampling.frequency_penalty
-            or sampling.no_repeat_ngram
+        self._penalises = bool(
+            sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
         )
-        changes_logits = bool(sampling.logit_bias) or self._looks_back or constrained or noise.tilts
-        best_decides = 0 < deciding <= best <= min(MAX_BEST, n_ids) and not changes_logits and n_ids == vocab_size
+        self._looks_back = self._penalises or sampling.no_repeat_ngram > 0
+        changes_here = bool(sampling.logit_bias) or sampling.no_repeat_ngram > 0 or constrained or noise.tilts
+        has_few_best = best <= min(MAX_BEST, n_ids) and n_ids == vocab_size
+        best_decides = deciding > 0 and has_few_best and not (changes_here or self._penalises)
         self._best = best if best_decides else 0
-        has_filters = sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
-        is_plain = (best_decides or sampling.top_k == 0) and not (has_filters or changes_logits or self._wants_logprob)
-        self._draws_there = is_plain and not sampling.is_greedy and n_ids == vocab_size
+        self._draws_there = (
+            has_few_best
+            and not (changes_here or self._wants_logprob or sampling.typical_p < 1)
+            and (self._penalises or not sampling.is_greedy)
+        )
 
     def want(self, seen: Sequence[int], sample: int | None = 0, draft: Sequence[int] = ()) -> Want:
         """What to ask of the row after `seen`, and of a row after each token of a draft.
@@ -92,12 +93,29 @@ class Sampler:
         rows = 1 + len(draft)
         if not self._may_not_end(len(seen)):
             if self._draws_there and sample is not None:
-                keys = [self._key(text, sample) for text in (seen, *([*seen, *draft[:n]] for n in range(1, rows)))]
-                temperature = filters.divisor(self._sampling.temperature)
-                return Want(rows=rows, draw=Draw(keys=keys, temperature=temperature, top_k=self._sampling.top_k))
+                return Want(rows=rows, draw=self._draw_there(seen, sample, draft))
             if self._best:
                 return Want(rows=rows, best=self._best)
         return Want(rows=rows, logits=True)
+
+    def _draw_there(self, seen: Sequence[int], sample: int, draft: Sequence[int]) -> Draw:
+        sampling, penalties = self._sampling, None
+        if self._penalises:
+            penalties = Penalties(
+                text=[*seen, *draft] if draft else seen,
+                n_prompt=self._n_prompt,
+                repetition=sampling.repetition_penalty,
+                presence=sampling.presence_penalty,
+                frequency=sampling.frequency_penalty,
+            )
+        return Draw(
+            keys=[self._key([*seen, *draft[:n]] if n else seen, sample) for n in range(1 + len(draft))],
+            temperature=0.0 if sampling.is_greedy else filters.divisor(sampling.temperature),
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            penalties=penalties,
+        )
 
     def rows_alike(self, n_seen: int) -> int | None:
         """For how many rows from the one after `n_seen` tokens the same is asked; None: for all."""

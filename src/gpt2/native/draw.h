@@ -1,5 +1,6 @@
 // The draw of a token: the largest of value + noise, where value is (logit - largest logit) / temperature, or the logit itself at
 // temperature 1, and noise is -log(-log u). generation/draws.py defines u, whose 64 bits are a hash of the key and the token.
+// What top-p and min-p keep of a row, as generation/filters.py defines them, is listed first (below).
 //
 // If the first k bits of u are not all ones, 1 - u >= 2^-k, so the noise is at most -log(1 - u) <= k log 2. So a token whose value
 // is more than k log 2 below a score that another has can win only by k ones, and nearly all lose without a logarithm:
@@ -9,7 +10,8 @@
 //   │ 0 .. 31, 32 .. 63├───────────────────────────────────────────────────────────────────────────────>│ some tens    │──> the largest
 //   └──────────────────┘                                                                              └──────────────┘
 //
-// Logarithms are the C library's, which may differ from NumPy's in the last bit: so may a draw where two scores do.
+// Logarithms are the C library's, exponentials pointwise.h's, which may differ from NumPy's in the last bits: so may a draw where two
+// scores do, or where the probability that top-p asks for is reached.
 
 #pragma once
 
@@ -36,17 +38,11 @@ inline double gumbel(uint64_t key, int id) {
 template <int k>
 GPT2_INLINE bool has_ones(uint64_t most) { return ~most >> (64 - k) == 0; }
 
-constexpr int kDrawn = 32;   // tokens that are looked at together
+constexpr int kDrawn = kShortlist;   // tokens that are looked at together
 
 bool any_above(const float* x, float level) {
   uint32_t any = 0;
   for (int i = 0; i < kDrawn; ++i) any |= x[i] > level ? ~uint32_t{0} : 0;
-  return any != 0;
-}
-
-bool any_with_ones(uint64_t begin) {
-  uint64_t any = 0;
-  for (int i = 0; i < kDrawn; ++i) any |= has_ones<8>(mix_most(begin + kGamma * static_cast<uint64_t>(i))) ? ~uint64_t{0} : 0;
   return any != 0;
 }
 
@@ -57,57 +53,201 @@ struct Contest {
   double best = -HUGE_VAL;
   int32_t winner = 0;
 
+  float value_of(float logit) const { return temperature == 1.0f ? logit : (logit - largest) / temperature; }
+
   void enter(int32_t id, float logit) {
-    const float value = temperature == 1.0f ? logit : (logit - largest) / temperature;
-    const double score = static_cast<double>(value) + gumbel(key, id);
+    const double score = static_cast<double>(value_of(logit)) + gumbel(key, id);
     if (score < best || (score == best && id > winner)) return;
     best = score;
     winner = id;
   }
 };
 
-int32_t draw_among(const int32_t* ids, const float* logits, int count, float temperature, uint64_t key) {
-  Contest contest{logits[0], temperature, key};
-  for (int i = 0; i < count; ++i) contest.enter(ids[i], logits[i]);
-  return contest.winner;
-}
-
-int32_t draw(const float* logits, int count, float largest, float temperature, uint64_t key) {
-  Contest contest{largest, temperature, key};
-
+// The token i of `count` is id_of(i), and its logit logits[i].
+template <class IdOf>
+int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest contest) {
   // A score to begin with: the best of some likely tokens.
-  const float likely = largest - 3 * temperature;
+  const float largest = contest.largest, temperature = contest.temperature, likely = largest - 3 * temperature;
   for (int first = 0, left = 32; first < count && left > 0; first += kDrawn) {
     const int end = first + kDrawn < count ? first + kDrawn : count;
     if (end - first == kDrawn && !any_above(logits + first, likely)) continue;
-    for (int id = first; id < end; ++id) {
-      if (logits[id] < likely) continue;
-      contest.enter(id, logits[id]);
+    for (int i = first; i < end; ++i) {
+      if (logits[i] < likely) continue;
+      contest.enter(id_of(i), logits[i]);
       --left;
     }
   }
 
   // The logit that a token must have above to win without k ones; less a little for rounding.
-  const double value_of_largest = temperature == 1.0f ? static_cast<double>(largest) : 0.0;
+  const double value_of_largest = contest.value_of(largest);
   const auto level_of = [&](int k) {
     return static_cast<float>(largest + (contest.best - value_of_largest - 0.6932 * k) * temperature) - 1e-5f * fabsf(largest);
   };
   const float level_8 = level_of(8), level_12 = level_of(12), level_16 = level_of(16);
 
   for (int first = 0; first < count; first += kDrawn) {
-    const int end = first + kDrawn < count ? first + kDrawn : count;
-    const uint64_t begin = key + kGamma * (static_cast<uint64_t>(first) + 1);
-    if (end - first == kDrawn && !any_with_ones(begin) && !any_above(logits + first, level_8)) continue;
-    uint64_t most[kDrawn];
-    for (int i = 0; i < kDrawn; ++i) most[i] = mix_most(begin + kGamma * static_cast<uint64_t>(i));
-    for (int id = first; id < end; ++id) {
-      const float x = logits[id];
-      const uint64_t bits = most[id - first];
-      if (!(x > level_8 || has_ones<8>(bits))) continue;
-      if ((x > level_12 || has_ones<12>(bits)) && (x > level_16 || has_ones<16>(bits))) contest.enter(id, x);
+    const int here = first + kDrawn < count ? kDrawn : count - first;
+    uint64_t most[kDrawn], any = 0;
+    const auto mix = [&](int i) {
+      most[i] = mix_most(contest.key + kGamma * (static_cast<uint64_t>(id_of(first + i)) + 1));
+      any |= has_ones<8>(most[i]) ? ~uint64_t{0} : 0;
+    };
+    if (here == kDrawn) {
+      for (int i = 0; i < kDrawn; ++i) mix(i);
+      if (any == 0 && !any_above(logits + first, level_8)) continue;
+    } else {
+      for (int i = 0; i < here; ++i) mix(i);
+    }
+    for (int i = 0; i < here; ++i) {
+      const float x = logits[first + i];
+      if (!(x > level_8 || has_ones<8>(most[i]))) continue;
+      if ((x > level_12 || has_ones<12>(most[i])) && (x > level_16 || has_ones<16>(most[i]))) contest.enter(id_of(first + i), x);
     }
   }
   return contest.winner;
+}
+
+// ---- top-p and min-p ----
+//
+//   a row of logits ──> those above a level below which no token can be kept ──> the bound that leaves enough ──> the draw
+//                       some thousands: id, logit, below, weight                 found in bits, as in a search
+//
+// `below` is how far a token's value is below the largest, its weight e to the minus that. The bits of a number that is not negative
+// grow with it: so halving the range of bits some 30 times finds the least bound within which the weights reach what is asked, with
+// no sort.
+
+constexpr float kLowest = -3.402823466e38f;
+
+float largest_of(const float* x, int count) {
+  Lanes largest = broadcast(kLowest);
+  for (int i = 0; i < count; i += kPanel) largest = max(largest, load_first(x + i, count - i, kLowest));
+  return max_across(largest);
+}
+
+Lanes below(const Lanes& logits, const Contest& contest) {
+  return div(sub(broadcast(contest.largest), logits), broadcast(contest.temperature));
+}
+Lanes weight(const Lanes& below) { return exponential(sub(broadcast(0.0f), below)); }
+
+// The sum of lanes_from(0), lanes_from(16), ... below count: so few of them in floats that it says what the definition's doubles say.
+template <class F>
+double sum_of(int count, const F& lanes_from) {
+  constexpr int block = 16 * kPanel;
+  double total = 0;
+  for (int first = 0; first < count; first += block) {
+    Lanes sum = broadcast(0.0f);
+    for (int i = first; i < first + block && i < count; i += kPanel) sum = add(sum, lanes_from(i));
+    total += static_cast<double>(sum_across(sum));
+  }
+  return total;
+}
+
+double total_weight(const float* logits, int count, const Contest& contest) {
+  return sum_of(count, [&](int i) {
+    const Lanes weights = weight(below(load_first(logits + i, count - i, kLowest), contest));
+    if (count - i >= kPanel) return weights;
+    float buffer[kPanel];   // lanes past the end weigh nothing
+    store(buffer, weights);
+    return load_first(buffer, count - i, 0.0f);
+  });
+}
+
+// Lists the tokens whose logit is not below the level.
+int list_from(float level, const float* logits, int count, const Shortlist& list) {
+  int n = 0;
+  for (int first = 0; first < count; first += kDrawn) {
+    const int end = first + kDrawn < count ? first + kDrawn : count;
+    if (end - first == kDrawn && !any_above(logits + first, level)) continue;
+    for (int id = first; id < end; ++id) {
+      list.ids[n] = id;
+      list.logits[n] = logits[id];
+      n += !(logits[id] < level);
+    }
+  }
+  return n;
+}
+
+double weight_within(const Shortlist& list, int count, float bound) {
+  const Lanes most = broadcast(bound), nothing = broadcast(0.0f);
+  return sum_of(count, [&](int i) { return where_less(most, load(list.below + i), nothing, load(list.weights + i)); });
+}
+
+// Keeps the fewest of the likeliest that weigh `enough` together; of equal ones the earlier. At least one.
+int keep_enough(double enough, const Shortlist& list, int count, const Contest& contest) {
+  int end = 0;
+  for (; end < count; end += kPanel) {
+    const Lanes far = below(load_first(list.logits + end, count - end, kLowest), contest);
+    store(list.below + end, far);
+    store(list.weights + end, weight(far));
+  }
+  for (int i = count; i < end; ++i) list.weights[i] = 0.0f;
+  const auto number = [](uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+  };
+  uint32_t least = 0, most = 0x7f800000u;   // 0 to infinity
+  while (least < most) {
+    const uint32_t middle = least + (most - least) / 2;
+    if (weight_within(list, count, number(middle)) < enough) {
+      least = middle + 1;
+    } else {
+      most = middle;
+    }
+  }
+  const float bound = number(least);
+  double reached = least == 0 ? 0.0 : weight_within(list, count, number(least - 1));
+  int kept = 0;
+  for (int i = 0; i < count; ++i) {
+    if (list.below[i] > bound) continue;
+    if (list.below[i] == bound && kept > 0 && !(reached < enough)) continue;
+    if (list.below[i] == bound) reached += static_cast<double>(list.weights[i]);
+    list.ids[kept] = list.ids[i];
+    list.logits[kept++] = list.logits[i];
+  }
+  return kept;
+}
+
+int keep_above(float value, const Shortlist& list, int count, const Contest& contest) {
+  int kept = 0;
+  for (int i = 0; i < count; ++i) {
+    list.ids[kept] = list.ids[i];
+    list.logits[kept] = list.logits[i];
+    kept += contest.value_of(list.logits[i]) >= value;
+  }
+  return kept;
+}
+
+int32_t draw(const Drawing& from) {
+  const Shortlist& list = from.list;
+  const float* logits = from.logits ? from.logits : list.logits;
+  int count = from.count;
+  const Contest contest{largest_of(logits, count), from.temperature, from.key};
+  if (from.temperature == 0) {
+    int32_t id = 0;
+    while (logits[id] != contest.largest) ++id;
+    return id;
+  }
+  const bool shortened = from.top_p < 1 || from.min_p > 0;
+  if (shortened) {
+    const double total = from.top_p < 1 ? total_weight(logits, count, contest) : 0;
+    const double enough = from.top_p * total;
+    const auto list_weights_from = [&](double least) {
+      const float level = contest.largest + from.temperature * static_cast<float>(log(least));
+      return list_from(level - 1e-5f * (fabsf(contest.largest) + from.temperature), logits, from.count, list);
+    };
+    if (from.logits && from.top_p < 1) {
+      // Tokens lighter than the second weigh less than 1 - top_p together. Mostly those above the first are enough.
+      count = list_weights_from(1e-3);
+      if (total_weight(list.logits, count, contest) < enough) count = list_weights_from((1 - from.top_p) * total / from.count);
+    } else if (from.logits) {
+      count = list_weights_from(from.min_p);
+    }
+    if (from.top_p < 1) count = keep_enough(enough, list, count, contest);
+    if (from.min_p > 0) count = keep_above(contest.value_of(contest.largest) + static_cast<float>(log(from.min_p)), list, count, contest);
+  }
+  if (from.logits && !shortened) return draw_from([](int i) { return i; }, logits, count, contest);
+  return draw_from([ids = list.ids](int i) { return ids[i]; }, list.logits, count, contest);
 }
 
 }  // namespace

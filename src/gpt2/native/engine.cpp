@@ -18,6 +18,8 @@ bool is_whole(Form form) { return form == Form::int8 || form == Form::int4; }
 
 bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets || work.drawn; }
 
+bool is_shortened(const gpt2_work& work) { return work.drawn && (work.draw_top_p < 1 || work.draw_min_p > 0); }
+
 Output output(Activity& to, Finish finish) { return {to.values.data(), to.stride, finish}; }
 
 // How members share out a matrix that few rows wait for: item i is the panels i, i + step, ... that go side by side; those
@@ -97,6 +99,7 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
     attending_.push_back(heads_.scratch(shape.n_positions));
   }
   best_.resize(static_cast<size_t>(threads));
+  counts_.resize(static_cast<size_t>(threads));
   pool_->grow(threads);
 }
 
@@ -171,8 +174,10 @@ const char* Engine::refusal(const gpt2_work* work, int count) const {
     if (piece.best < 0 || piece.best > shape_.vocab_size) return "more best tokens wanted than there are";
     if (!in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
     if (piece.targets && !in_vocabulary(piece.targets, piece.rows)) return "a target is not in the vocabulary";
-    if (piece.drawn && !(piece.draw_temperature > 0)) return "tokens are drawn at temperatures above 0";
+    if (piece.drawn && !(piece.draw_temperature >= 0)) return "tokens are drawn at temperatures from 0 up";
+    if (piece.drawn && !(piece.draw_top_p > 0 && piece.draw_min_p <= 1)) return "a draw from no tokens";
     if (piece.draw_top_k < 0 || piece.draw_top_k > shape_.vocab_size) return "a draw from more tokens than there are";
+    if (piece.text && (piece.prompt_count < 0 || piece.text_count < piece.rows || !in_vocabulary(piece.text, piece.text_count))) return "a text too short, or of other tokens";
     for (int other = 0; other < i; ++other) if (work[other].slot == piece.slot) return "two pieces of work for one slot";
   }
   return nullptr;
@@ -183,8 +188,10 @@ bool Engine::step(const gpt2_work* work, int count) {
   for (int i = 0; i < count; ++i) {
     slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
     most = std::max({most, work[i].best, work[i].draw_top_k});
+    if (is_shortened(work[i]) && work[i].draw_top_k == 0) most = shape_.vocab_size;
+    if (work[i].text) for (std::vector<int32_t>& counts : counts_) counts.resize(static_cast<size_t>(shape_.vocab_size));
   }
-  for (Best& best : best_) best.hold(static_cast<size_t>(most));
+  for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
 
   finite_.store(true);
   begin_chunks();
@@ -451,22 +458,24 @@ void Engine::read_out(Team& team, int member, const gpt2_work* work) {
   }
 }
 
-void Engine::read_row(int member, const gpt2_work& work, int wanted, const float* logits) {
+// A draw comes last: penalties change the row.
+void Engine::read_row(int member, const gpt2_work& work, int wanted, float* logits) {
   const int V = shape_.vocab_size;
   const RowStatistics s = kernels_.row_statistics(logits, V);
   if (!std::isfinite(s.weighted)) return finite_.store(false);   // one infinity or NaN among the logits is enough
   if (work.logits) std::copy(logits, logits + V, work.logits + static_cast<int64_t>(wanted) * V);
   const float log_total = s.largest + std::log(s.sum);
   if (work.best > 0) keep_best(member, logits, log_total, work.best, work.best_ids + int64_t{wanted} * work.best, work.best_logprobs + int64_t{wanted} * work.best);
-  if (work.drawn) work.drawn[wanted] = draw(member, work, work.draw_keys[wanted], logits, s.largest, log_total);
-  if (!work.targets) return;
-  const int target = work.targets[wanted];
-  const float level = logits[target];
-  int before = 0;
-  for (int i = 0; i < V; ++i) before += logits[i] > level || (logits[i] == level && i < target);
-  work.target_ranks[wanted] = before;
-  work.target_logprobs[wanted] = (level - s.largest) - std::log(s.sum);
-  work.entropies[wanted] = std::log(s.sum) - s.weighted / s.sum;
+  if (work.targets) {
+    const int target = work.targets[wanted];
+    const float level = logits[target];
+    int before = 0;
+    for (int i = 0; i < V; ++i) before += logits[i] > level || (logits[i] == level && i < target);
+    work.target_ranks[wanted] = before;
+    work.target_logprobs[wanted] = (level - s.largest) - std::log(s.sum);
+    work.entropies[wanted] = std::log(s.sum) - s.weighted / s.sum;
+  }
+  if (work.drawn) work.drawn[wanted] = draw(member, work, wanted, logits, log_total);
 }
 
 // The largest `best` logits in a heap whose front is the one to go next: the least; of equal ones the later id.
@@ -497,12 +506,34 @@ void Engine::keep_best(int member, const float* logits, float log_total, int cou
   }
 }
 
-// From the likeliest as they are returned to who asks for them, so that a draw is the same either way.
-int32_t Engine::draw(int member, const gpt2_work& work, uint64_t key, const float* logits, float largest, float log_total) {
-  if (work.draw_top_k == 0) return kernels_.draw(logits, shape_.vocab_size, largest, work.draw_temperature, key);
+// The likeliest are drawn from as they are returned to who asks for them, so that a draw is the same either way.
+int32_t Engine::draw(int member, const gpt2_work& work, int wanted, float* logits, float log_total) {
+  if (work.text) penalise(member, work, wanted, logits);
   Best& best = best_[static_cast<size_t>(member)];
-  keep_best(member, logits, log_total, work.draw_top_k, best.ids.data(), best.logprobs.data());
-  return kernels_.draw_among(best.ids.data(), best.logprobs.data(), work.draw_top_k, work.draw_temperature, key);
+  Drawing from{logits, shape_.vocab_size, work.draw_temperature, work.draw_top_p, work.draw_min_p, work.draw_keys[wanted],
+               {best.ids.data(), best.logprobs.data(), best.below.data(), best.weights.data()}};
+  if (work.draw_top_k > 0 && work.draw_temperature > 0) {
+    keep_best(member, logits, work.text ? 0.0f : log_total, work.draw_top_k, best.ids.data(), best.logprobs.data());
+    from.logits = nullptr;
+    from.count = work.draw_top_k;
+  }
+  return kernels_.draw(from);
+}
+
+// Each token of the text once: by how often it was generated, and whether it is there at all.
+void Engine::penalise(int member, const gpt2_work& work, int wanted, float* logits) {
+  int32_t* counts = counts_[static_cast<size_t>(member)].data();
+  const int end = work.text_count - (work.rows - 1 - wanted);
+  for (int i = work.prompt_count; i < end; ++i) ++counts[work.text[i]];
+  for (int i = 0; i < end; ++i) {
+    const int32_t token = work.text[i], count = counts[token];
+    if (count < 0) continue;   // done
+    counts[token] = -1;
+    float& x = logits[token];
+    if (work.repetition_penalty != 1) x = x < 0 ? x * work.repetition_penalty : x / work.repetition_penalty;
+    if (count > 0) x -= static_cast<float>(work.presence_penalty + work.frequency_penalty * count);
+  }
+  for (int i = 0; i < end; ++i) counts[work.text[i]] = 0;
 }
 
 }  // namespace gpt2

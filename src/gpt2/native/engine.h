@@ -81,13 +81,15 @@ class Engine {
   struct Best {                                        // the likeliest tokens of a row
     std::vector<std::pair<float, int32_t>> heap;       // of (logit, id)
     std::vector<int32_t> ids;
-    std::vector<float> logprobs;
+    std::vector<float> logprobs, below, weights;       // the latter for draws
 
     void hold(size_t count) {
-      if (count <= logprobs.size()) return;            // the last to grow: memory may run out on the way
+      if (count <= weights.size()) return;             // the last to grow: memory may run out on the way
       heap.reserve(count);
       ids.resize(count);
       logprobs.resize(count);
+      below.resize(count);
+      weights.resize(count);
     }
   };
 
@@ -113,9 +115,10 @@ class Engine {
   template <class F> Prepared& prepare_rows(Team& team, int member, int rows, const F& f);
   void apply(Team& team, int member, const Matrix& matrix, const Activations& x, int rows, const Output& output, const Matrix* next);
   void read_out(Team& team, int member, const gpt2_work* work);
-  void read_row(int member, const gpt2_work& work, int wanted, const float* logits);
+  void read_row(int member, const gpt2_work& work, int wanted, float* logits);
   void keep_best(int member, const float* logits, float log_total, int count, int32_t* ids, float* logprobs);
-  int32_t draw(int member, const gpt2_work& work, uint64_t key, const float* logits, float largest, float log_total);
+  int32_t draw(int member, const gpt2_work& work, int wanted, float* logits, float log_total);
+  void penalise(int member, const gpt2_work& work, int wanted, float* logits);
 
   gpt2_shape shape_;
   const Kernels& kernels_;
@@ -144,6 +147,7 @@ class Engine {
   std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
   std::vector<Heads::Scratch> attending_;   // for each thread
   std::vector<Best> best_;              // for each thread
+  std::vector<std::vector<int32_t>> counts_;   // for each thread: of tokens in a text; zeros between rows
   std::atomic<bool> finite_{true};
 };
 

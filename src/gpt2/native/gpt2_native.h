@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 6
+#define GPT2_ABI 7
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 
@@ -57,9 +57,15 @@ typedef struct {
   int32_t *target_ranks;            /* [R] */
   float *entropies;                 /* [R] */
   const uint64_t *draw_keys;        /* [R]: of the noise, as generation/draws.py defines it */
-  int32_t *drawn;                   /* [R]: tokens drawn by that noise at draw_temperature, which is above 0 */
+  int32_t *drawn;                   /* [R]: tokens drawn by that noise at draw_temperature; 0: the likeliest */
   float draw_temperature;
   int32_t draw_top_k;               /* from so many likeliest tokens only, at most V; 0: from all */
+  double draw_top_p, draw_min_p;    /* of these, what generation/filters.py keeps; 1 and 0: all */
+  const int32_t *text;              /* [text_count] up to the last row, whose tokens have penalties before a draw; row i looks at
+                                       all but the last R - 1 - i of it */
+  int32_t text_count, prompt_count; /* the first prompt_count are the prompt */
+  float repetition_penalty;         /* as generation/filters.py defines it and the next two */
+  double presence_penalty, frequency_penalty;
   int32_t residual_count;
   const int32_t *residual_depths;   /* [residual_count] */
   float *residual;                  /* [residual_count][R][D] */

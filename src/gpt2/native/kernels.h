@@ -17,6 +17,7 @@ constexpr int kPanel = 16;   // outputs that are computed side by side; every pa
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
 constexpr int kMaxAttendRows = 8;
+constexpr int kShortlist = 32;   // tokens of a list that are looked at together: its room is a multiple
 
 // What keeps the sums of a tile in registers: every loop over its rows, panels or blocks unrolled, and every function
 // that gets their array inlined. Compilers stop at sizes of their own (gcc 12 at 200 instructions: 2.5 times slower).
@@ -103,6 +104,21 @@ struct RowStatistics {
   float weighted;                 // of exp(x - largest) * (x - largest)
 };
 
+// Room for a list of tokens that are drawn from: as many as there are, rounded up to 32.
+struct Shortlist {
+  int32_t* ids;
+  float *logits, *below, *weights;
+};
+
+struct Drawing {
+  const float* logits;            // of tokens 0 to count - 1; null: the first `count` of the list
+  int32_t count;
+  float temperature;              // 0: the likeliest
+  double top_p, min_p;            // 1 and 0: all are kept
+  uint64_t key;                   // of the noise
+  Shortlist list;                 // null pointers will do where nothing is listed
+};
+
 struct Kernels {
   const char* name;
 
@@ -134,10 +150,8 @@ struct Kernels {
 
   RowStatistics (*row_statistics)(const float* x, int count);
 
-  // The token that wins the draw of a key, at a temperature above 0; `largest` is the largest of the logits.
-  int32_t (*draw)(const float* logits, int count, float largest, float temperature, uint64_t key);
-  // The same among some tokens, the likeliest first.
-  int32_t (*draw_among)(const int32_t* ids, const float* logits, int count, float temperature, uint64_t key);
+  // The token that wins a draw.
+  int32_t (*draw)(const Drawing&);
 
   // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,

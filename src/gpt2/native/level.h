@@ -59,7 +59,6 @@ constexpr Kernels kernel_table(const char* name) {
           store_positions_int8,
           row_statistics,
           draw,
-          draw_among,
           pack_panel,
           products};
 }

@@ -28,7 +28,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
-ABI = 6
+ABI = 7
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 _HOW_TO_GET_IT = (
@@ -78,6 +78,14 @@ class _Work(ctypes.Structure):
         ("drawn", ctypes.c_void_p),
         ("draw_temperature", ctypes.c_float),
         ("draw_top_k", ctypes.c_int32),
+        ("draw_top_p", ctypes.c_double),
+        ("draw_min_p", ctypes.c_double),
+        ("text", ctypes.c_void_p),
+        ("text_count", ctypes.c_int32),
+        ("prompt_count", ctypes.c_int32),
+        ("repetition_penalty", ctypes.c_float),
+        ("presence_penalty", ctypes.c_double),
+        ("frequency_penalty", ctypes.c_double),
         ("residual_count", ctypes.c_int32),
         ("residual_depths", ctypes.c_void_p),
         ("residual", ctypes.c_void_p),
@@ -105,6 +113,13 @@ class Wanted:
     drawn: Ints | None = None  # [R]
     draw_temperature: float = 1.0
     draw_top_k: int = 0
+    draw_top_p: float = 1.0
+    draw_min_p: float = 0.0
+    text: Ints | None = None  # up to the last row
+    prompt_count: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     residual_depths: Ints | None = None
     residual: Floats | None = None  # [depths, R, D]
     attention_heads: Ints | None = None  # [heads, 2]: layer, head
@@ -359,6 +374,11 @@ def _work(piece: Wanted) -> _Work:
         work.best_ids, work.best_logprobs = piece.best_ids.ctypes.data, piece.best_logprobs.ctypes.data
     if piece.draw_keys is not None:
         work.draw_temperature, work.draw_top_k = piece.draw_temperature, piece.draw_top_k
+        work.draw_top_p, work.draw_min_p = piece.draw_top_p, piece.draw_min_p
+    if piece.text is not None:
+        work.text_count, work.prompt_count = len(piece.text), piece.prompt_count
+        work.repetition_penalty = piece.repetition_penalty
+        work.presence_penalty, work.frequency_penalty = piece.presence_penalty, piece.frequency_penalty
     if piece.residual_depths is not None:
         work.residual_count = len(piece.residual_depths)
     if piece.attention_heads is not None:
@@ -378,6 +398,7 @@ _ARRAYS = (
     "entropies",
     "draw_keys",
     "drawn",
+    "text",
     "residual_depths",
     "residual",
     "attention_heads",
