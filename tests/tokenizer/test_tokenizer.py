@@ -1,6 +1,7 @@
 """What a tokenizer promises of itself; that its ids are GPT-2's is in test_originals.py."""
 
 import pickle
+import random
 import sys
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2.errors import TokenizerError
-from gpt2.tokenizer import Tokenizer
+from gpt2.tokenizer import Tokenizer, plain
 
 
 def test_the_example_of_the_interface(tokenizer: Tokenizer) -> None:
@@ -151,3 +152,40 @@ def test_the_original_library_can_be_imported_beside_it(tokenizer: Tokenizer) ->
     assert sys.modules["tiktoken._tiktoken"].CoreBPE is tiktoken._tiktoken.CoreBPE
     encoding = tiktoken.Encoding("x", pat_str=".", mergeable_ranks={b"a": 0}, special_tokens={})
     assert encoding.encode("aa") == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_first_short_text_is_encoded_as_the_core_encodes_it(tokenizer: Tokenizer, seed: int) -> None:
+    words = random.Random(seed)
+    ranks = tokenizer.vocabulary.ranks()
+    kinds = [
+        *map(chr, range(128)),
+        "ing",
+        " the",
+        "'ll",
+        "'re",
+        "'S",
+        "  ",
+        "\n\n",
+        "2019",
+        " antidisestablish",
+        "\r\n ",
+    ]
+    for _ in range(500):
+        text = "".join(words.choices(kinds, k=words.randrange(40)))
+        assert plain.encode(text, ranks) == tokenizer._core.encode_ordinary(text), text
+
+
+def test_only_the_first_text_goes_without_the_core() -> None:
+    tokenizer = Tokenizer.published()
+    assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640]
+    assert "_core" not in vars(tokenizer)
+    assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640]
+    assert "_core" in vars(tokenizer)
+
+
+@pytest.mark.parametrize("text", ["caf\u00e9", "a" * (plain.MOST_CHARACTERS + 1)])
+def test_other_first_texts_go_to_the_core(text: str) -> None:
+    tokenizer = Tokenizer.published()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert "_core" in vars(tokenizer)

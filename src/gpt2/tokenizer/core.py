@@ -6,8 +6,6 @@ from importlib.util import module_from_spec
 from types import ModuleType
 from typing import Protocol, cast
 
-from gpt2.tokenizer.vocabulary import Vocabulary
-
 # GPT-2's pattern (cuts.py) in an equivalent form that never backtracks far: letters and numbers are possessive.
 _PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
@@ -24,9 +22,9 @@ class Core(Protocol):
         ...
 
 
-def build_core(vocabulary: Vocabulary) -> Core:
-    """The core of a vocabulary; takes some 40 ms for the published one, so build it once."""
-    return cast("Core", _compiled_module().CoreBPE(vocabulary.ranks(), {}, _PATTERN))
+def build_core(ranks: dict[bytes, int]) -> Core:
+    """The core of a vocabulary's ranks; takes some 40 ms for the published one, so build it once."""
+    return cast("Core", _compiled_module().CoreBPE(ranks, {}, _PATTERN))
 
 
 def _compiled_module() -> ModuleType:

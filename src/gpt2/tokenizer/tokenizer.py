@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2.errors import TokenizerError
+from gpt2.tokenizer import plain
 from gpt2.tokenizer.core import Core, build_core
 from gpt2.tokenizer.cuts import blocks
 from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
@@ -88,7 +89,7 @@ class Tokenizer:
         for part, special_id in self._parts(text, allow_special=allow_special):
             try:
                 for block in blocks(part, _BLOCK_CHARACTERS):
-                    ids += self._core.encode_ordinary(block)
+                    ids += self._encode_block(block)
             except UnicodeEncodeError:
                 raise _surrogate_error(text) from None
             if special_id is not None:
@@ -166,9 +167,20 @@ class Tokenizer:
     def __getstate__(self) -> dict[str, Vocabulary]:
         return {"vocabulary": self.vocabulary}  # the compiled core is built again where it is needed
 
+    def _encode_block(self, text: str) -> list[int]:
+        # A program that encodes once, as `gpt2 generate` does, is done before the core would be built.
+        is_first = "_ranks" not in self.__dict__ and "_core" not in self.__dict__
+        return (
+            plain.encode(text, self._ranks) if is_first and plain.can_encode(text) else self._core.encode_ordinary(text)
+        )
+
+    @cached_property
+    def _ranks(self) -> dict[bytes, int]:
+        return self.vocabulary.ranks()
+
     @cached_property
     def _core(self) -> Core:
-        return build_core(self.vocabulary)
+        return build_core(self._ranks)
 
     def _parts(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
         """Ordinary text and the special token that ends it, until the text ends."""
