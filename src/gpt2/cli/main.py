@@ -119,8 +119,8 @@ def program() -> None:
 
 def main() -> None:
     """Run the command line of this process and end it with the exit code."""
-    # NumPy's BLAS starts threads when it is imported. They would turn in place for a tenth of a second before they sleep,
-    # on the cores that the engine needs: now for 2^4 cycles, not 2^26.
+    # NumPy's BLAS starts threads when it is imported. They would turn in place for a tenth of a second before they
+    # sleep, on the cores that the engine needs: now for 2^4 cycles, not 2^26.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     sys.exit(run(sys.argv[1:]))
 
