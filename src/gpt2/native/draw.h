@@ -110,7 +110,7 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
 // ---- top-p and min-p ----
 //
 //   a row of logits ──> those above a level below which no token can be kept ──> the bound that leaves enough ──> the draw
-//                       some thousands: id, logit, below, weight                 found in bits, as in a search
+//                       mostly hundreds: id, logit, below, weight                found in bits, as in a search
 //
 // `below` is how far a token's value is below the largest, its weight e to the minus that. The bits of a number that is not negative
 // grow with it: so halving the range of bits some 30 times finds the least bound within which the weights reach what is asked, with
@@ -183,7 +183,7 @@ int keep_enough(double enough, const Shortlist& list, int count, const Contest& 
   for (int i = count; i < end; ++i) list.weights[i] = 0.0f;
   const auto number = [](uint32_t bits) {
     float x;
-    memcpy(&x, &bits, 4);
+    std::memcpy(&x, &bits, 4);
     return x;
   };
   uint32_t least = 0, most = 0x7f800000u;   // 0 to infinity
