@@ -205,6 +205,19 @@ def test_a_result_that_cannot_be_written_is_a_failure(arguments: str) -> None:
     assert (done.returncode, done.stderr) == (frame.FAILED, expected)
 
 
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT"])
+@pytest.mark.parametrize("own", [None, "7"])
+def test_threads_of_libraries_do_not_turn_in_place_unless_told_to(
+    name: str, own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame.gc, "freeze", lambda: None)
+    monkeypatch.setattr(frame, "run", lambda arguments: 0)
+    monkeypatch.setattr(frame.os, "environ", {} if own is None else {name: own})
+    with pytest.raises(SystemExit):
+        frame.main()
+    assert frame.os.environ[name] == (own or {"GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "4"}[name])
+
+
 def test_output_is_utf_8_on_any_locale() -> None:
     program = "from gpt2.cli import output; output.prepare_streams(); output.write('étoile 😀')"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
