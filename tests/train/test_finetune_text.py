@@ -159,3 +159,19 @@ def test_only_completions_and_their_ends_are_learned(tmp_path: Path) -> None:
     begins = np.flatnonzero(ids == tokenizer.eot)
     assert wanted[begins[1:]].all()  # a completion's end is learned, so that generation stops there
     assert prepared.opening.startswith("Question")
+
+
+def test_empty_examples_are_passed_over_and_counted(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.published()
+    pairs = [(f"Question {i}? Say it.", f" Answer {i} it is.") for i in range(60)]
+    empty = [("What then?", ""), ("And then?", " \n")]
+    for name, some in (("some", pairs), ("more", [*pairs[:30], *empty, *pairs[30:]])):
+        lines = "\n".join(json.dumps({"prompt": p, "completion": c}) for p, c in some)
+        (tmp_path / name).mkdir()
+        path = write(tmp_path / name, "a.jsonl", lines)
+        prepared = prepare_text(path, tmp_path / name / "out", tokenizer, field="", validation=0.1)
+        assert prepared.empty == (2 if name == "more" else 0)
+        assert any(line.startswith("passed over: 2 ") for line in prepared.lines()) == (name == "more")
+    shards = [sorted((tmp_path / name / "out").glob("*.bin")) for name in ("some", "more")]
+    assert len(shards[0]) == 4  # to learn from and held out, each with its marks
+    assert [shard.read_bytes() for shard in shards[0]] == [shard.read_bytes() for shard in shards[1]]

@@ -35,6 +35,7 @@ class Prepared:
         validation_documents: held out whole; 0 where the end of the only document was cut off instead.
         validation_tokens: held out.
         opening: how a text that is held out begins, or its prompt: what to let the model continue.
+        empty: examples passed over, since their text or completion is nothing, or nothing but blanks.
     """
 
     documents: int
@@ -43,6 +44,7 @@ class Prepared:
     validation_documents: int
     validation_tokens: int
     opening: str
+    empty: int = 0
 
     def lines(self) -> list[str]:
         """For people."""
@@ -53,7 +55,10 @@ class Prepared:
             held_out = f"held out: {self.validation_tokens:,} tokens in {counted(self.validation_documents)}"
         else:
             held_out = f"held out: its last {self.validation_tokens:,} tokens, since no whole document can be spared"
-        return [f"the text: {self.tokens:,} tokens in {counted(self.documents)}{learned}; {held_out}"]
+        said = [f"the text: {self.tokens:,} tokens in {counted(self.documents)}{learned}; {held_out}"]
+        if self.empty:
+            said.append(f"passed over: {self.empty:,} with an empty text or completion")
+        return said
 
 
 def counted(n: int) -> str:
@@ -96,7 +101,7 @@ def prepare_text(
         if manifest.get("settings") == settings:
             return Prepared(**manifest["prepared"])
         _refuse_other(out.parent, text)
-    documents = _encode(text, tokenizer, field, errors)
+    documents, n_empty = _encode(text, tokenizer, field, errors)
     train, held_out, cut = _split(documents, validation)
     prepared = Prepared(
         documents=len(train),
@@ -105,6 +110,7 @@ def prepare_text(
         validation_documents=0 if cut else len(held_out),
         validation_tokens=sum(d.ids.size for d in held_out),
         opening=_opening((held_out or train)[0], tokenizer),
+        empty=n_empty,
     )
     has_prompts = any(not d.wanted.all() for d in documents)
     with files.lock(out.parent), files.atomic_folder(out) as partial:
@@ -155,8 +161,10 @@ class _Encoded:
     read: int
 
 
-def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> list[_Encoded]:
+def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> tuple[list[_Encoded], int]:
+    """The documents, and how many examples were empty."""
     documents: list[_Encoded] = []
+    n_empty = 0
     mark = np.array([] if tokenizer.eot is None else [tokenizer.eot], np.uint32)
     parts: list[Ids] = []
     n_read, digest = 0, b""
@@ -172,6 +180,7 @@ def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> lis
     for example in read_examples(text, field=field, errors=errors):
         if example.begins:
             if not example.text.strip():
+                n_empty += 1
                 continue
             close()
             prompt = tokenizer.encode_array(example.prompt)
@@ -188,7 +197,7 @@ def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> lis
             f"{text} is too short to learn from: it has {n_tokens:,} tokens, and {LEAST_TOKENS:,} are the least. "
             f"Add text; or put it into a prompt, which needs no training."
         )
-    return documents
+    return documents, n_empty
 
 
 def _opening(document: _Encoded, tokenizer: Tokenizer) -> str:
