@@ -88,6 +88,7 @@ def test_help_imports_no_verb_and_no_numpy() -> None:
         (["generate", "--temprature", "1"], "Did you mean --temperature?\n"),
         (["generate", "--max-token", "1"], "Did you mean --max-tokens?\n"),
         (["generate", "Once", "upon", "a", "time"], 'Put quotes around what has blanks: "Once upon a time".'),
+        (["train", "tiny-cpu", "--report", "out.html"], "unexpected extra argument (out.html)\n"),
         (["generate", "--seed", "1.5"], "'1.5' is not a whole number."),
         (["generate", "--top-p", "half"], "'half' is not a number."),
         (["generate", "--device", "tpu"], "there is no device 'tpu': it is auto, cpu, cuda or mps."),

@@ -200,7 +200,9 @@ def _message(error: click.ClickException) -> str:
         return f"{error.message} Did you mean {error.possibilities[0]}?"
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
-        return f'{message.rstrip(".")}. Put quotes around what has blanks: "Once upon a time".'
+        command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
+        if command and any(parameter.name in ("prompt", "text", "question") for parameter in command.params):
+            return f'{message.rstrip(".")}. Put quotes around what has blanks: "Once upon a time".'
     for kind, ours in (("integer", "whole number"), ("float", "number")):
         message = re.sub(f"is not a valid {kind}( range)?", f"is not a {ours}", message)
     return message
