@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -159,6 +160,30 @@ def test_when_one_of_two_fails_both_are_ended_and_heard(tmp_path: Path) -> None:
     program = "import os, sys, time; sys.exit('the cause') if os.environ['RANK'] == '1' else time.sleep(200)"
     with pytest.raises(AssertionError, match=r"process 1:\s+the cause"):
         run_together([sys.executable, "-c", program], dict(os.environ), tmp_path)
+
+
+@pytest.mark.long
+def test_who_is_left_when_another_is_killed_says_so(tmp_path: Path) -> None:
+    program = """
+import os, signal
+import torch
+from gpt2.train.parallel import joined
+with joined("cpu") as processes:
+    processes.sum(torch.ones(1))  # both are there
+    if processes.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for _ in range(1000):
+        processes.sum(torch.ones(1))
+"""
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", program]
+    both = [
+        subprocess.Popen(command, env={**environment, "GLOO_SOCKET_IFNAME": "lo", "RANK": rank}, stderr=subprocess.PIPE)
+        for rank in ("0", "1")
+    ]
+    told, _ = (process.communicate(timeout=300)[1].decode() for process in both)
+    assert [process.returncode for process in both] == [1, -signal.SIGKILL]
+    assert "TrainingError: Process 0 of 2 cannot go on: it has lost another" in told
 
 
 def test_a_batch_is_shared_without_a_rest() -> None:

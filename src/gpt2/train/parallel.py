@@ -110,6 +110,7 @@ def joined(device: str) -> Generator[Processes]:
 
     Raises:
         ConfigError: the launcher's variables are not what a launcher sets.
+        TrainingError: another process is gone, or cannot be reached.
     """
     if "WORLD_SIZE" not in os.environ and not dist.is_initialized():
         yield Processes()
@@ -135,9 +136,22 @@ def joined(device: str) -> Generator[Processes]:
         _meet("nccl" if on_gpu else "gloo", processes)
     try:
         yield processes
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        raise TrainingError(
+            f"Process {processes.rank} of {processes.world} cannot go on: it has lost another, which was killed or "
+            f"ended, or the network between them ({str(error).splitlines()[0]}). What the other said last is the "
+            f"cause; the same command goes on from the last checkpoint."
+        ) from error
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Whether it comes from talking to other processes; gloo's own have no class."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _meet(backend: str, processes: Processes) -> None:
