@@ -177,17 +177,29 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
     losses = [engine.step(*sequences(ids, begins[i], sizes[i])) for i in range(arguments.warmup)]
     compiling = time.perf_counter() - began
     print(f"first steps: {compiling:.1f} s", file=sys.stderr, flush=True)
-    seconds = []
+    seconds: list[float] = []
+    faults: list[int] = []
+    user_seconds: list[float] = []
+    system_seconds: list[float] = []
     for i in range(arguments.warmup, len(sizes)):
         inputs, targets = sequences(ids, begins[i], n)
         if cuda:
             torch.cuda.synchronize()
-        began = time.perf_counter()
+        before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         losses.append(engine.step(inputs, targets))
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-        print(f"step of {n:,} tokens: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        faults.append(after.ru_minflt - before.ru_minflt)
+        user_seconds.append(after.ru_utime - before.ru_utime)
+        system_seconds.append(after.ru_stime - before.ru_stime)
+        print(
+            f"step of {n:,} tokens: {seconds[-1]:.1f} s (user {user_seconds[-1]:.1f}, system {system_seconds[-1]:.1f}, "
+            f"{faults[-1]:,} page faults)",
+            file=sys.stderr,
+            flush=True,
+        )
     n_layer, n_head, n_embd = SHAPES[arguments.shape]
     shape = ModelConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd)
     rate = arguments.batch_tokens / statistics.median(seconds)
@@ -210,6 +222,9 @@ def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
         "first_steps": arguments.warmup,
         "first_steps_seconds": round(compiling, 1),
         "seconds": [round(s, 4) for s in seconds],
+        "user_seconds": [round(s, 2) for s in user_seconds],
+        "system_seconds": [round(s, 2) for s in system_seconds],
+        "page_faults": faults,
         "losses": [round(x, 4) for x in losses],
         "rows_of_the_loss": engine.rows,
         "tokens_seen": begins[-1],

@@ -158,3 +158,16 @@ def test_compiled_it_is_the_same_loss() -> None:
     torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(torch.autograd.grad(fused, (x, head)), torch.autograd.grad(plain, (x, head)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of PyTorch's own compiler
+def test_one_compiled_softmax_serves_for_every_length_of_a_batch() -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    x, head, targets = inputs(torch.float32)
+    counter = CompileCounterWithBackend("aot_eager")
+    softmax = fused_softmax(backend=counter)
+    for tokens_of_the_batch in (37, 74, 111):
+        cross_entropy(x, head, targets, scale=1.0 / tokens_of_the_batch, softmax=softmax)
+    assert counter.frame_count == 1

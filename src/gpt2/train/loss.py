@@ -85,7 +85,7 @@ def softmax_in_place(
 
 
 def softmax_in_passes(
-    logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
+    logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same in whole arrays: what the compiler turns into one pass that reads, and one that reads and writes."""
     own_C1 = targets_C[:, None]
@@ -101,10 +101,22 @@ def softmax_in_passes(
     return (norm_C1 - target_C1).sum(), logits_CV.copy_(gradient_CV)
 
 
-def fused_softmax() -> Softmax:
-    """`softmax_in_passes`, compiled when first called, for each shape of a chunk."""
-    compiled: Any = torch.compile(softmax_in_passes, dynamic=False)
-    return compiled
+def fused_softmax(backend: Any = "inductor") -> Softmax:
+    """`softmax_in_passes`, compiled when first called, for each shape of a chunk.
+
+    The factor goes in as an array: a number would be compiled into the pass, and compiled again for every length of a
+    batch and every loss scale.
+    """
+    compiled: Any = torch.compile(softmax_in_passes, dynamic=False, backend=backend)
+
+    def softmax(
+        logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        sums = torch.promote_types(logits_CV.dtype, torch.float32)
+        factor = torch.full((), scale, dtype=sums, device=logits_CV.device)
+        return compiled(logits_CV, targets_C, correction_V, n_rows, factor)
+
+    return softmax
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
