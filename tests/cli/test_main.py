@@ -216,7 +216,7 @@ def test_threads_of_libraries_do_not_turn_in_place_unless_told_to(
     monkeypatch.setattr(frame.os, "environ", {} if own is None else {name: own})
     with pytest.raises(SystemExit):
         frame.main()
-    assert frame.os.environ[name] == (own or {"GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "4"}[name])
+    assert frame.os.environ[name] == (own or {"GOMP_SPINCOUNT": "10000", "OPENBLAS_THREAD_TIMEOUT": "4"}[name])
 
 
 def test_output_is_utf_8_on_any_locale() -> None:

@@ -124,8 +124,8 @@ def main() -> None:
     # sleep, on the cores that the engine needs: now for 2^4 cycles, not 2^26.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     # PyTorch's threads (libgomp's, on Linux) meet after every operation, and would turn in place for milliseconds when
-    # one of them has lost its core to another program: now for microseconds, then they sleep.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # one of them has lost its core to another program: now for a tenth of that, then they sleep.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     code = run(sys.argv[1:])
     gc.freeze()  # the collector would look at all that is there several times before the end: 20 ms
     sys.exit(code)
