@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gpt2.files import read_journal
-from gpt2.train.callbacks import Metrics
+from gpt2.train.callbacks import Journal, Metrics
 from gpt2.train.step import StepReport
 
 
@@ -33,3 +33,13 @@ def test_the_share_of_the_peak_is_that_of_the_step_that_was_taken(tmp_path: Path
     assert found == [0.1, 0.1, 0.1, 0.4, None], "the last step was faster than the peak, so that was wrong"
     metrics.after_step(run, report)
     assert metrics.mfu is None, "and it stays unknown"
+
+
+def test_a_resumed_journal_keeps_texts_with_any_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    journal = Journal(path, from_step=0)
+    rows = [{"step": step, "text": f"one\u2028two\u0085three\n{step}"} for step in (1, 2, 3)]
+    for row in rows:
+        journal.write(row)
+    Journal(path, from_step=2)
+    assert read_journal(path) == rows[:2]

@@ -42,7 +42,7 @@ class Journal:
     """A file of one JSON object a line. After a resume, what was not saved is cut off: it will be written again."""
 
     def __init__(self, path: Path, *, from_step: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []  # a text may hold other line ends
         kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
         files.write_text(path, "".join(f"{line}\n" for line in kept))
         self._path = path
