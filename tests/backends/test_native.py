@@ -22,7 +22,8 @@ from gpt2.errors import BackendError, ContextError
 from gpt2.generation import Sampling, draws, filters
 from gpt2.generation.sampler import Sampler
 from gpt2.model import reference
-from gpt2.native.library import Engine, Library, Wanted
+from gpt2.native.interface import Wanted
+from gpt2.native.library import Engine, Library
 
 FORMS = ("fp32", "bf16", "int8", "int4")
 # head widths 64, 16, 7 and 20; odd vocabularies; an MLP that is not four times the width; one head; one position

@@ -6,7 +6,8 @@ import pytest
 from gpt2.checkpoint.int4 import quantise_int4
 from gpt2.errors import BackendError
 from gpt2.native import forms
-from gpt2.native.library import Library, Matrix, attend, source_of_codes, source_of_floats, source_of_int4
+from gpt2.native.interface import source_of_codes, source_of_floats, source_of_int4
+from gpt2.native.library import Library, Matrix, attend
 
 # inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one
 SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16)]

@@ -16,18 +16,16 @@ from gpt2.backends.seam import Floats, Result, Source, Work, check
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 from gpt2.machine import available_memory_bytes, physical_cores, usable_cores
-from gpt2.native.library import (
+from gpt2.native.interface import (
     FORMS,
     INT4_WHOLE,
     PAGE_TOKENS,
-    Engine,
-    Library,
     Wanted,
-    choose_level,
     source_of_codes,
     source_of_floats,
     source_of_int4,
 )
+from gpt2.native.library import Engine, Library, choose_level
 
 _CACHED_BYTES = 64 << 20  # what the last level of many a desktop's caches holds: below, reading costs nothing
 

@@ -18,7 +18,8 @@ from typing import Any
 from gpt2.config import ModelConfig
 from gpt2.files import atomic_file
 from gpt2.hub import cache_folder
-from gpt2.native.library import ABI, Engine
+from gpt2.native.interface import ABI
+from gpt2.native.library import Engine
 
 _HEADER_BYTES = 4096
 _SAMPLE_BYTES = 64 << 10  # of each file: the whole header of a safetensors file of 124M

@@ -11,7 +11,8 @@ from gpt2.backends import Backend
 from gpt2.backends.native import NativeBackend
 from gpt2.bench.workload import Workload
 from gpt2.config import ModelConfig
-from gpt2.native.library import FORMS, Library
+from gpt2.native.interface import FORMS
+from gpt2.native.library import Library
 
 
 def limits(backend: Backend, workload: Workload) -> dict[str, float]:

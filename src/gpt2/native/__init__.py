@@ -5,6 +5,7 @@ had and how to get it; nothing is loaded by importing this room. `forms` defines
 mean, and the kernels equal it exactly.
 """
 
-from gpt2.native.library import Engine, Library, Matrix, Wanted, choose_level
+from gpt2.native.interface import Wanted
+from gpt2.native.library import Engine, Library, Matrix, choose_level
 
 __all__ = ["Engine", "Library", "Matrix", "Wanted", "choose_level"]

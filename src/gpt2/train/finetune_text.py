@@ -128,9 +128,8 @@ def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
                 continue
             where = f"{name}, line {rows.line_num}"
             if len(row) != len(header):
-                semicolons = (
-                    len(header) == 1 and delimiter == "," and ";" in header[0]
-                )  # as Excel saves in many countries
+                # as Excel saves in many countries
+                semicolons = len(header) == 1 and delimiter == "," and ";" in header[0]
                 raise DataError(
                     f"{where}, has {_counted(len(row), 'cell')}, and the first line names "
                     f"{_counted(len(header), 'column')}. "

@@ -139,10 +139,11 @@ def joined(device: str) -> Generator[Processes]:
     except RuntimeError as error:
         if not _is_of_others(error):
             raise
+        what, *_ = (str(error) or type(error).__name__).splitlines()
         raise TrainingError(
             f"Process {processes.rank} of {processes.world} cannot go on: it has lost another, which was killed or "
-            f"ended, or the network between them ({str(error).splitlines()[0]}). What the other said last is the "
-            f"cause; the same command goes on from the last checkpoint."
+            f"ended, or the network between them ({what}). What the other said last is the cause; the same command "
+            f"goes on from the last checkpoint."
         ) from error
     finally:
         if ours:
