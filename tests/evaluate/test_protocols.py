@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gpt2.errors import DataError
-from gpt2.evaluate import Continued, Plan, Setting, lambada, natural_questions, ptb, runner, wikitext, wsc273
+from gpt2.evaluate import Continued, Plan, Setting, answering, lambada, natural_questions, ptb, wikitext, wsc273
 from gpt2.generation.targets import TargetScore, score_targets
 from gpt2.language_model import LanguageModel
 
@@ -185,7 +185,7 @@ def test_natural_questions_are_asked_and_compared(setting: Callable[..., Setting
 def test_a_greedy_answer_and_how_sure_it_is(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
     plan = natural_questions.plan([NQ], setting(choices={"question": "typed", "examples": "5"}))
     for asked, (found, _) in zip(
-        plan.requests, [runner.answers_of(model, [request]) for request in plan.requests], strict=True
+        plan.requests, [answering.answers_of(model, [request]) for request in plan.requests], strict=True
     ):
         ids = model.tokenizer.encode(asked.prompt)
         text, total = "", 0.0

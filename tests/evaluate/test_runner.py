@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpt2.errors import ContextError, DataError
-from gpt2.evaluate import Benchmark, Plan, evaluate, find, runner
+from gpt2.evaluate import Benchmark, Plan, answering, evaluate, find, runner
 from gpt2.language_model import LanguageModel
 
 LINES = "".join(json.dumps({"text": f"a {word} and then the {word}"}) + "\n" for word in ("cat", "dog", "boat", "key"))
@@ -42,7 +42,7 @@ def test_a_report_says_what_was_measured_with_what(model: LanguageModel, lambada
 def test_an_interrupted_run_goes_on_where_it_was(
     model: LanguageModel, lambada: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_STEP_TOKENS", 1)  # each request by itself
+    monkeypatch.setattr(answering, "_STEP_TOKENS", 1)  # each request by itself
     cache = tmp_path / "cache"
 
     def stop(name: str, done: int, total: int) -> None:

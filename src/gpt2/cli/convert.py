@@ -7,7 +7,7 @@ import click
 
 from gpt2.cli import output
 from gpt2.cli.options import Option, Sectioned, output_options
-from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
+from gpt2.cli.stopping import resumable
 from gpt2.errors import CheckpointError
 
 log = logging.getLogger("gpt2")
@@ -70,24 +70,18 @@ def convert(
     after = weights or (
         before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
     )
-    with stopped_like_ctrl_c() as signals:
-        try:
-            checkpoint.write(
-                destination,
-                found.weights,
-                found.tokenizer(),
-                format=format,
-                form=after,
-                card=found.card(),
-                overwrite=overwrite,
-                sources=found.sources,
-                resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
-            )
-        except KeyboardInterrupt:
-            log.info("what is written is kept in .unfinished-%s: the same command goes on from there", destination.name)
-            if signals:
-                raise SystemExit(SAVED) from None
-            raise
+    with resumable(f"What is written is kept in .unfinished-{destination.name}"):
+        checkpoint.write(
+            destination,
+            found.weights,
+            found.tokenizer(),
+            format=format,
+            form=after,
+            card=found.card(),
+            overwrite=overwrite,
+            sources=found.sources,
+            resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
+        )
     changes = describe_changes(found, format=format, form=after)
     files = [destination] if destination.is_file() else list(destination.iterdir())
     size = sum(file.stat().st_size for file in files)

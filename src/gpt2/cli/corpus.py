@@ -1,7 +1,6 @@
 """`gpt2 corpus build|stats|show`: from raw pages to a cleaned corpus, and what is in it."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
 from gpt2.cli.status_line import StatusLine, duration
-from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
+from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,24 +92,16 @@ def build(
     from gpt2.machine import usable_cores
 
     config, specs = settled(sources, **chosen)
-    with stopped_like_ctrl_c() as signals, StatusLine() as line:
-        try:
-            stats = build_corpus(
-                specs,
-                out,
-                config=config,
-                workers=workers or usable_cores(),
-                keep_work=keep_work,
-                part=share(part),
-                progress=lambda progress: line.show(lambda: _status(progress)),
-            )
-        except (KeyboardInterrupt, OSError):
-            line.clear()
-            if (out / "settings.json").is_file():
-                output.complain(f"{out} keeps what is done; the same command goes on from there.")
-            if signals:
-                sys.exit(SAVED)
-            raise
+    with resumable(f"{out} keeps what is done", sign=out / "settings.json"), StatusLine() as line:
+        stats = build_corpus(
+            specs,
+            out,
+            config=config,
+            workers=workers or usable_cores(),
+            keep_work=keep_work,
+            part=share(part),
+            progress=lambda progress: line.show(lambda: _status(progress)),
+        )
     if part:
         return
     place = write_page(out, stats)

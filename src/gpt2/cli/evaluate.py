@@ -10,6 +10,7 @@ import click
 from gpt2 import __version__
 from gpt2.cli import output
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
@@ -87,7 +88,8 @@ def evaluate(
         raise click.UsageError("where the data are is not known. Give --data DIR, set GPT2_DATA, or try --examples.")
     if report is not None:
         room.check_charts()
-    with choice.load(auto_weights="fp32") as model, shown.Progress() as progress, progress.interruptible(kept=cache):
+    kept = "The answers so far are kept" if cache else ""
+    with choice.load(auto_weights="fp32") as model, resumable(kept), shown.Progress() as progress:
         found = room.evaluate(
             model,
             benchmarks,

@@ -1,16 +1,12 @@
 """What `gpt2 evaluate` shows: the table, the list of benchmarks, a comparison, and how far it is."""
 
-import contextlib
 import logging
-import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
 from gpt2.cli.status_line import StatusLine, duration
-from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
 
 if TYPE_CHECKING:
     from gpt2.evaluate import Benchmark
@@ -32,20 +28,6 @@ class Progress(StatusLine):
         seconds, now = time.monotonic() - self._begin, done - self._from
         left = f", {duration(seconds / now * (total - done))} left" if now and done < total else ""
         self.show(lambda: f"{name}: {done:,} of {total:,}{left}")
-
-    @contextlib.contextmanager
-    def interruptible(self, *, kept: bool) -> Generator[None]:
-        """Ctrl-C, SIGTERM or a full disk inside say what becomes of the answers so far."""
-        with stopped_like_ctrl_c() as signals:
-            try:
-                yield
-            except (KeyboardInterrupt, OSError):
-                self.clear()
-                if kept:
-                    output.complain("The answers so far are kept; the same command goes on from there.")
-                    if signals:
-                        sys.exit(SAVED)
-                raise
 
 
 def put(result: dict[str, Any], *, out: Path | None, report: Path | None, as_json: bool) -> None:

@@ -1,7 +1,6 @@
 """`gpt2 prepare`: text to token shards, ready for training."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +9,7 @@ import click
 from gpt2.cli import output, reading
 from gpt2.cli.options import FiniteRange, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
-from gpt2.cli.stopping import SAVED, stopped_like_ctrl_c
+from gpt2.cli.stopping import resumable
 
 if TYPE_CHECKING:
     from gpt2.data import Progress
@@ -110,23 +109,15 @@ def prepare(
         ),
     )
     workers = workers or usable_cores()
-    with stopped_like_ctrl_c() as signals, StatusLine() as line:
-        try:
-            manifest = write_shards(
-                sources,
-                out,
-                config=config,
-                tokenizer=Tokenizer.from_folder(tokenizer) if tokenizer else None,
-                workers=workers,
-                progress=lambda progress: line.show(lambda: _status(progress)),
-            )
-        except (KeyboardInterrupt, OSError):
-            line.clear()
-            if (out / "progress.json").is_file():
-                output.complain(f"{out} keeps what is done; the same command goes on from there.")
-            if signals:
-                sys.exit(SAVED)
-            raise
+    with resumable(f"{out} keeps what is done", sign=out / "progress.json"), StatusLine() as line:
+        manifest = write_shards(
+            sources,
+            out,
+            config=config,
+            tokenizer=Tokenizer.from_folder(tokenizer) if tokenizer else None,
+            workers=workers,
+            progress=lambda progress: line.show(lambda: _status(progress)),
+        )
     if validation and "validation" not in manifest["splits"]:
         _log.warning(
             "no document fell to validation: there %s in all. Cut a long text with --split-on, or raise --validation.",

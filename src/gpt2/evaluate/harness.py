@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2.errors import MissingExtraError
+from gpt2.evaluate.answering import groups
 from gpt2.evaluate.language_modelling import windows
-from gpt2.evaluate.runner import groups
 from gpt2.generation.targets import Target, TargetScore, score_targets
 from gpt2.language_model import LanguageModel
 

@@ -4,9 +4,9 @@ import hashlib
 import math
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,34 @@ import numpy as np
 
 from gpt2.errors import ContextError, DataError
 from gpt2.evaluate import uncertainty
-from gpt2.evaluate.benchmark import Answer, Benchmark, Continued, Figures, Judged, Plan, Request, Setting
+from gpt2.evaluate.answering import answer_all
+from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
 from gpt2.evaluate.cache import Answers
 from gpt2.evaluate.files_of_data import how_to_get, missing_files, read_files, read_made_up
 from gpt2.files import sha256_file
-from gpt2.generation import Sampling
-from gpt2.generation.targets import Target, computed_tokens, score_targets, shared_tokens
 from gpt2.language_model import LanguageModel
-from gpt2.tasks import Asked
 
 Progress = Callable[[str, int, int], None]  # benchmark, requests answered, of how many
 
-_STEP_TOKENS = 512  # of short requests together: enough to keep the matrix products busy
-_PROMPTS_AT_ONCE = 32
 _SHOWN = 5  # examples right, and as many wrong
 _SHOWN_CHARACTERS = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    """A benchmark whose files are read.
+
+    Attributes:
+        name: its own.
+        choices: with which it runs.
+        files: by path, the SHA-256 of what was read.
+        plan: of what to ask the model.
+    """
+
+    name: str
+    choices: Mapping[str, str]
+    files: Mapping[str, str]
+    plan: Plan
 
 
 def evaluate(
@@ -68,46 +81,33 @@ def evaluate(
     """
     setting = _setting(model, stride)
     limits, choices = limits or {}, choices or {}
-    results: dict[str, Any] = {}
-    plans: list[tuple[Benchmark, dict[str, str], dict[str, str], Plan]] = []
-    not_here = 0
+    chosen = {each.name: _chosen(each, choices.get(each.name, {})) for each in benchmarks}
+    absent: dict[str, str] = {}
+    if skip_missing and data is not None:
+        chosen = {each.name: _with_files(each, chosen[each.name], data) for each in benchmarks}
+        absent = _absent(benchmarks, chosen, data)
+    ready: dict[str, _Ready] = {}
     for benchmark in benchmarks:
-        chosen = _chosen(benchmark, choices.get(benchmark.name, {}))
-        if skip_missing and data is not None:
-            chosen = _with_files(benchmark, chosen, data)
-            missing = missing_files(data, benchmark.files_for(chosen))
-            if missing:
-                not_here += 1
-                results[benchmark.name] = _absent(benchmark, f"{missing[0].path} is not here. {how_to_get(missing[0])}")
-                continue
-        if data is None:
-            texts, hashes = read_made_up(benchmark, chosen)
-        else:
-            texts, hashes = read_files(data, benchmark.files_for(chosen))
-        its_setting = replace(setting, limit=limits.get(benchmark.name, limit), choices=chosen)
-        results[benchmark.name] = None  # so that the order stays
+        if benchmark.name in absent:
+            continue
+        its = replace(setting, limit=limits.get(benchmark.name, limit), choices=chosen[benchmark.name])
         try:
-            plans.append((benchmark, chosen, hashes, benchmark.plan(texts, its_setting)))
+            ready[benchmark.name] = _made_ready(benchmark, data, its)
         except ContextError as error:
             if not skip_missing:
                 raise
-            results[benchmark.name] = _absent(benchmark, str(error))
-    if benchmarks and not_here == len(benchmarks):
-        raise DataError(
-            f"Nothing can be evaluated: of the files of {len(benchmarks)} benchmarks none is in {data}. "
-            "`gpt2 evaluate --list` names them, `gpt2 download-data` fetches those it may; or give another --data."
-        )
+            absent[benchmark.name] = str(error)
     model_hash = hash_of_model(model.checkpoint.path)
     name = f"{model_hash[:16]}-{model.backend.weights}-{model.backend.name}-{version}.jsonl"
-    answers = Answers(None if cache is None else cache / name)
-    try:
-        for benchmark, chosen, hashes, plan in plans:
-            found = _run(model, benchmark.name, plan, answers, progress)
-            title = _title(benchmark, chosen, limits.get(benchmark.name))
-            facts = {**_facts(benchmark), "title": title}
-            results[benchmark.name] = {**facts, **found, "choices": chosen, "files": hashes}
-    finally:
-        answers.close()
+    results: dict[str, Any] = {}
+    with closing(Answers(None if cache is None else cache / name)) as kept:
+        for benchmark in benchmarks:
+            facts = _facts(benchmark)
+            if benchmark.name in absent:
+                results[benchmark.name] = {**facts, "missing": absent[benchmark.name]}
+                continue
+            facts["title"] = _title(benchmark, chosen[benchmark.name], limits.get(benchmark.name))
+            results[benchmark.name] = {**facts, **_run(model, ready[benchmark.name], kept, progress)}
     return {
         "model": _about(model, model_hash),
         "settings": {
@@ -176,8 +176,27 @@ def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dic
     return chosen
 
 
-def _absent(benchmark: Benchmark, why: str) -> dict[str, Any]:
-    return {**_facts(benchmark), "missing": why}
+def _absent(benchmarks: Sequence[Benchmark], chosen: Mapping[str, Mapping[str, str]], data: Path) -> dict[str, str]:
+    """By benchmark, the file that is not here and how to get it; all of them missing is an error."""
+    absent: dict[str, str] = {}
+    for benchmark in benchmarks:
+        missing = missing_files(data, benchmark.files_for(chosen[benchmark.name]))
+        if missing:
+            absent[benchmark.name] = f"{missing[0].path} is not here. {how_to_get(missing[0])}"
+    if benchmarks and len(absent) == len(benchmarks):
+        raise DataError(
+            f"Nothing can be evaluated: of the files of {len(benchmarks)} benchmarks none is in {data}. "
+            "`gpt2 evaluate --list` names them, `gpt2 download-data` fetches those it may; or give another --data."
+        )
+    return absent
+
+
+def _made_ready(benchmark: Benchmark, data: Path | None, setting: Setting) -> _Ready:
+    if data is None:
+        texts, hashes = read_made_up(benchmark, setting.choices)
+    else:
+        texts, hashes = read_files(data, benchmark.files_for(setting.choices))
+    return _Ready(name=benchmark.name, choices=setting.choices, files=hashes, plan=benchmark.plan(texts, setting))
 
 
 def _title(benchmark: Benchmark, chosen: Mapping[str, str], part: int | None) -> str:
@@ -216,37 +235,27 @@ def _used() -> dict[str, str]:
     return {name: sys.modules[name].__version__ for name in ("sacrebleu", "nltk") if name in sys.modules}
 
 
-def _run(model: LanguageModel, name: str, plan: Plan, answers: Answers, progress: Progress) -> dict[str, Any]:
-    found = [answers.get(request) for request in plan.requests]
-    missing = [i for i, answer in enumerate(found) if answer is None]
-    begin, n_tokens, done = time.perf_counter(), 0, len(found) - len(missing)
-    progress(name, done, len(found))
-    for group in groups(plan.requests, missing):
-        requests = [plan.requests[i] for i in group]
-        computed, n = answers_of(model, requests)
-        for i, request, answer in zip(group, requests, computed, strict=True):
-            found[i] = answer
-            answers.put(request, answer)
-        n_tokens += n
-        done += len(group)
-        progress(name, done, len(found))
-    seconds = time.perf_counter() - begin
-    figures = plan.measure(found)
-    judged = plan.judge(found) if plan.judge else ()
+def _run(model: LanguageModel, ready: _Ready, kept: Answers, progress: Progress) -> dict[str, Any]:
+    plan = ready.plan
+    answered = answer_all(model, plan.requests, kept, lambda done, total: progress(ready.name, done, total))
+    figures = plan.measure(answered.answers)
+    judged = plan.judge(answered.answers) if plan.judge else ()
     return {
         "figures": figures,
-        "standard_errors": _standard_errors(plan, found, figures, [each.score for each in judged]),
+        "standard_errors": _standard_errors(plan, answered.answers, figures, [each.score for each in judged]),
         "examples": plan.n_examples,
-        "requests": len(found),
-        "from_cache": len(found) - len(missing),
-        "tokens_computed": n_tokens,
-        "seconds": seconds,
+        "requests": len(plan.requests),
+        "from_cache": answered.from_cache,
+        "tokens_computed": answered.tokens_computed,
+        "seconds": answered.seconds,
         "notes": plan.notes,
         **(_judged(judged) if judged else {}),
+        "choices": ready.choices,
+        "files": ready.files,
     }
 
 
-def _standard_errors(plan: Plan, found: Sequence[Any], figures: Figures, scores: Sequence[float]) -> Figures:
+def _standard_errors(plan: Plan, answers: Sequence[Any], figures: Figures, scores: Sequence[float]) -> Figures:
     """Of shares that are right, of the figure that is the mean of the scores, and those that the plan brings."""
     errors: Figures = {}
     for figure, value in figures.items():
@@ -254,7 +263,7 @@ def _standard_errors(plan: Plan, found: Sequence[Any], figures: Figures, scores:
             errors[figure] = uncertainty.of_percent(value, plan.n_examples)
         elif scores and math.isclose(100 * math.fsum(scores) / len(scores), value, abs_tol=1e-6):
             errors[figure] = 100 * uncertainty.of_mean(scores)
-    return errors | (plan.errors(found) if plan.errors else {})
+    return errors | (plan.errors(answers) if plan.errors else {})
 
 
 def _judged(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -272,69 +281,3 @@ def _judged(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _end_of(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"… {text[-_SHOWN_CHARACTERS:]}"
-
-
-def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Sequence[Answer], int]:
-    """The answers, and how many tokens were computed for them."""
-    targets = [request for request in requests if isinstance(request, Target)]
-    if targets:
-        return score_targets(model.backend, targets), computed_tokens(targets)
-    prompts = [request for request in requests if isinstance(request, Asked)]
-    sampling = replace(prompts[0].sampling, logprobs=0, seed=0)
-    continued: list[Continued] = []
-    n_tokens = 0
-    for completion in model.generate([asked.prompt for asked in prompts], sampling):
-        logprobs = [each.logprob or 0.0 for each in completion.samples[0].logprobs or ()]
-        continued.append(Continued(text=completion.text, logprob=math.fsum(logprobs)))
-        n_tokens += len(model.tokenizer.encode(str(completion.prompt))) + len(logprobs)
-    return continued, n_tokens
-
-
-def groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Requests that are computed together: of about the same length, up to `_STEP_TOKENS` tokens, or so many prompts.
-
-    Neighbours that begin alike stay together, and what they share counts once.
-    """
-    group: list[int] = []
-    n_tokens = 0
-    for family in sorted(_families(requests, wanted), key=lambda family: -_size(requests[family[0]])):
-        size = _size_of_family([requests[i] for i in family])
-        alike = not group or _settings(requests[group[0]]) == _settings(requests[family[0]])
-        if group and (n_tokens + size > _STEP_TOKENS or not alike):
-            yield group
-            group, n_tokens = [], 0
-        group += family
-        n_tokens += size
-    if group:
-        yield group
-
-
-def _families(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of neighbours that have at least half their tokens in common with the first of them."""
-    family: list[int] = []
-    for i in wanted:
-        if family and not _alike(requests[family[0]], requests[i]):
-            yield family
-            family = []
-        family.append(i)
-    if family:
-        yield family
-
-
-def _alike(one: Request, other: Request) -> bool:
-    if isinstance(one, Target) and isinstance(other, Target):
-        return 2 * shared_tokens(one, other) >= max(one.n_tokens, other.n_tokens)
-    return False
-
-
-def _size_of_family(requests: Sequence[Request]) -> int:
-    targets = [request for request in requests if isinstance(request, Target)]
-    return computed_tokens(targets) if targets else sum(map(_size, requests))
-
-
-def _size(request: Request) -> int:
-    return request.n_tokens if isinstance(request, Target) else _STEP_TOKENS // _PROMPTS_AT_ONCE
-
-
-def _settings(request: Request) -> Sampling | None:
-    return None if isinstance(request, Target) else request.sampling
