@@ -5,17 +5,17 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from click.core import ParameterSource
 
 from gpt2.cli import output, reading, training
-from gpt2.cli.options import FiniteRange, Sectioned, option, output_options, seed_option
+from gpt2.cli.adapters import adapter_options
+from gpt2.cli.options import FiniteRange, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
 
 if TYPE_CHECKING:
-    from gpt2.train import TrainConfig
+    from gpt2.train import Finetuned, TrainConfig
     from gpt2.train.finetune_data import Prepared
     from gpt2.train.plan import Plan
 
@@ -36,29 +36,7 @@ _log = logging.getLogger("gpt2")
 @click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how it goes on from TEXT. Repeatable.")
-@option("--lora", section="Adapters", is_flag=True, help="Train adapters (LoRA) and leave the model as it is.")
-@option(
-    "--lora-rank", section="Adapters", type=click.IntRange(min=1), default=8, show_default=True, help="Of a change."
-)
-@option(
-    "--lora-alpha",
-    section="Adapters",
-    type=FiniteRange(min=0),
-    default=16.0,
-    show_default=True,
-    metavar="X",
-    help="Times it, over the rank.",
-)
-@option(
-    "--lora-dropout",
-    section="Adapters",
-    type=FiniteRange(0, 0.99),
-    metavar="X",
-    default=0.0,
-    show_default=True,
-    help="Of the adapters' inputs while they learn.",
-)
-@option("--lora-target", section="Adapters", multiple=True, metavar="MAP", help="c_attn, c_proj, ...  [default: all]")
+@adapter_options
 @seed_option
 @training.watching_options
 @output_options
@@ -76,11 +54,7 @@ def finetune(
     device: str | None,
     threads: int | None,
     prompts: tuple[str, ...],
-    lora: bool,
-    lora_rank: int,
-    lora_alpha: float,
-    lora_dropout: float,
-    lora_target: tuple[str, ...],
+    adapters: dict[str, Any] | None,
     seed: int | None,
     report: bool,
     tensorboard: bool,
@@ -92,81 +66,65 @@ def finetune(
     It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
     Where nothing predicted it better than the model does already, it says so (with --json: `gained` is false).
     """
-    from gpt2.report.card_sections import optimizer
-
     if str(text) == "-":
         raise click.UsageError(
             "TEXT must be a file or a folder: a run that goes on reads it again. Write it to a file."
         )
-    if not lora:
-        _refuse_of_adapters()
     try:
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
     except ModuleNotFoundError as error:
         raise training.missing("Fine-tuning", error) from error
 
-    def planned(config: "TrainConfig", prepared: "Prepared", plan: "Plan") -> None:
-        _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
-        length = config.schedule.sequence[-1][1]
-        _log.info(
-            "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
-            optimizer(dataclasses.asdict(config.optim)),
-            f"{config.schedule.batch_tokens:,}",
-            f"{length:,}",
-            Path(config.run.folder) / "config.toml",
-        )
-
     given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     said += [] if context is None else [f"schedule.sequence=[[0.0, {context}]]"]
-    adapters = LoraConfig(
-        rank=lora_rank,
-        alpha=lora_alpha,
-        dropout=lora_dropout,
-        targets=lora_target or LoraConfig().targets,
-    )
     ended = run(
         text,
         out,
         model=model,
-        lora=adapters if lora else False,
+        lora=LoraConfig(**adapters) if adapters else False,
         field=field,
         errors=errors,
         validation=validation,
         epochs=epochs,
         overrides=[*said, *overrides],
         report=report,
-        on_plan=planned,
+        on_plan=_say_plan,
         on_sample=lambda prepared, vocabulary: training.sampler(
             prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
         ),
         trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
     )
-    is_first = training.is_first()
-    if as_json and is_first:
-        facts = {**dataclasses.asdict(ended), "gained": ended.gained}
-        output.write_json(json.loads(json.dumps(facts, default=str)))
+    if training.is_first():
+        if as_json:
+            facts = {**dataclasses.asdict(ended), "gained": ended.gained}
+            output.write_json(json.loads(json.dumps(facts, default=str)))
+        _say_end(ended, out)
+    if not ended.finished:
+        sys.exit(SAVED)
+
+
+def _say_plan(config: "TrainConfig", prepared: "Prepared", plan: "Plan") -> None:
+    from gpt2.report.card_sections import optimizer
+
+    _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
+    _log.info(
+        "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
+        optimizer(dataclasses.asdict(config.optim)),
+        f"{config.schedule.batch_tokens:,}",
+        f"{config.schedule.sequence[-1][1]:,}",
+        Path(config.run.folder) / "config.toml",
+    )
+
+
+def _say_end(ended: "Finetuned", out: Path) -> None:
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
-        if is_first:
-            holds = "what was learned" if ended.loss is None else "the best" if ended.gained else "no gain"
-            _log.info("%s holds %s so far%s; the same command goes on.", out, holds, before_and_after)
-        sys.exit(SAVED)
-    if not is_first:
+        holds = "what was learned" if ended.loss is None else "the best" if ended.gained else "no gain"
+        _log.info("%s holds %s so far%s; the same command goes on.", out, holds, before_and_after)
         return
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     if ended.gained:
         _log.info("try it: gpt2 generate --model %s", out)
-
-
-def _refuse_of_adapters() -> None:
-    """Refuse settings of adapters where none were asked for: the whole model would learn, in silence."""
-    context = click.get_current_context()
-    for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"--{name.replace('_', '-')} is of adapters, and without --lora the whole model learns. "
-                "Add --lora, or leave it out."
-            )

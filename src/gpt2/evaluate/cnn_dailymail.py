@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2.errors import MissingExtraError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
-from gpt2.evaluate.files_of_data import read_json_lines
+from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.rouge import rouge_l, rouge_n, words_of
 from gpt2.tasks import Prompts, Room, summarize
 from gpt2.tasks.sentences import first_sentences, sentences
@@ -26,7 +26,7 @@ class Article:
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt an article: the article, then TL;DR: unless the choice is to do without."""
     expected = 'CNN/Daily Mail is not {"article": …, "highlights": …}'
-    articles = read_json_lines(texts[0], _article, expected)[: setting.limit]
+    articles = read_examples(texts[0], _article, expected)[: setting.limit]
     prompts = Prompts.ours().summarize
     if setting.choices["hint"] == "none":
         prompts = replace(prompts, form="{text}\n", hint="")

@@ -71,7 +71,7 @@ def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict
     return texts, hashes
 
 
-def read_json_lines(text: str, example_of: Callable[[Any], Example], expected: str) -> list[Example]:
+def read_examples(text: str, example_of: Callable[[Any], Example], expected: str) -> list[Example]:
     """The example of each line of JSON.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2.evaluate import multiple_choice
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
-from gpt2.evaluate.files_of_data import read_json_lines
+from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import TargetScore
 
@@ -15,7 +15,7 @@ from gpt2.generation.targets import TargetScore
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """Four requests an item: each ending after the same beginning."""
     item_of = functools.partial(_item, cleaned=setting.choices["text"] == "harness")
-    items = read_json_lines(texts[0], item_of, "HellaSwag is not an item")[: setting.limit]
+    items = read_examples(texts[0], item_of, "HellaSwag is not an item")[: setting.limit]
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
     requests = multiple_choice.requests_of(items, setting, start=start)
 

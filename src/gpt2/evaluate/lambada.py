@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Known, Plan, Setting
 from gpt2.evaluate.detokenize import cbt_back, cbt_there, detokenize
-from gpt2.evaluate.files_of_data import read_json_lines
+from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.language_modelling import exp
 from gpt2.generation.targets import Target, TargetScore
 
@@ -37,7 +37,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     if text.startswith("original"):
         passages = texts[0].splitlines()
     else:
-        passages = read_json_lines(texts[0], lambda found: str(found["text"]), 'LAMBADA is not {"text": …}')
+        passages = read_examples(texts[0], lambda found: str(found["text"]), 'LAMBADA is not {"text": …}')
     passages = passages[: setting.limit]
     if text == "normalised":
         passages = [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
-from gpt2.evaluate.files_of_data import read_json_lines
+from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.squad import normalised
 from gpt2.tasks import Prompts, Room, answer
 
@@ -25,7 +25,7 @@ class Question:
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt a question: our examples of questions and answers, then the question."""
-    questions = read_json_lines(texts[0], _question, "Natural Questions is not a question")[: setting.limit]
+    questions = read_examples(texts[0], _question, "Natural Questions is not a question")[: setting.limit]
     prompts = Prompts.ours().answer
     prompts = replace(prompts, examples=prompts.examples[: int(setting.choices["examples"])])
     room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2.evaluate import multiple_choice
 from gpt2.evaluate.benchmark import Benchmark, Choice, DataFile, Figures, Judged, Plan, Setting
-from gpt2.evaluate.files_of_data import read_json_lines
+from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.multiple_choice import Item
 from gpt2.generation.targets import Target, TargetScore
 
@@ -27,7 +27,7 @@ class Schema:
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """Four requests a schema: each name, scored by the whole sentence and by what follows the name."""
-    schemas = read_json_lines(texts[0], _schema, "WSC273 is not a schema")[: setting.limit]
+    schemas = read_examples(texts[0], _schema, "WSC273 is not a schema")[: setting.limit]
     requests: list[Target] = []
     for schema in schemas:
         rest = tuple(setting.encode(schema.rest))

@@ -13,6 +13,7 @@ from typing import Any
 from gpt2.data.corpus.page import Dropped, Page
 
 HANDFUL = 6
+KEPT = "kept: "  # before the name of a step: the handful that it let through, not one of a reason
 _SHOWN_CHARACTERS = 1200
 _TOLD_DAMAGE = 10
 
@@ -24,7 +25,7 @@ class Account:
     Attributes:
         entered: documents and bytes of text into each step, by its name; of pages the bytes of HTML until extraction.
         dropped: documents and bytes by reason.
-        samples: a handful by reason, and of what each step let through by "kept: " and its name.
+        samples: a handful by reason, and of what each step let through by `KEPT` and its name.
         damage: what could not be read: the first of it, and `damaged` counts all.
         left: documents and bytes that passed every step.
     """
@@ -42,7 +43,7 @@ class Account:
 
     def keep(self, step: str, page: Page) -> None:
         """A step let a page through."""
-        self._sample(f"kept: {step}", page, "")
+        self._sample(f"{KEPT}{step}", page, "")
 
     def drop(self, dropped: Dropped) -> None:
         """A step did not."""

@@ -1,12 +1,17 @@
 """What people look at: the account of a corpus as rows for a terminal, and as one self-contained page."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from gpt2.data.corpus.account import KEPT
 from gpt2.report import BarChart, Facts, Sample, Section, Table, page
 
 _SHOWN_NAMES = 20
+_SHOWN_CLUSTERS = 30
+# Reasons that are no step's: in this order documents are dropped after all steps.
+_AT_THE_END = ("duplicate.address", "duplicate.text", "duplicate.near", "sampling.weight")
 
 
 def funnel(stats: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
@@ -15,18 +20,16 @@ def funnel(stats: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
     Bytes are of HTML up to the extraction, and of text after it.
     """
     account = stats["account"]
-    rows = [(name, documents, size, 0) for name, (documents, size) in account["entered"].items()]
-    dropped = account["dropped"]
-    by_step: dict[str, int] = {}
+    entered, dropped = account["entered"], account["dropped"]
+    by_step: Counter[str] = Counter()
     for reason, (documents, _) in dropped.items():
-        by_step[_step_of(reason, account["entered"])] = by_step.get(_step_of(reason, account["entered"]), 0) + documents
-    rows = [(name, documents, size, by_step.get(name, 0)) for name, documents, size, _ in rows]
+        by_step[_step_of(reason, entered)] += documents
+    rows = [(name, documents, size, by_step[name]) for name, (documents, size) in entered.items()]
+    at_the_end = {reason: dropped.get(reason, (0, 0)) for reason in _AT_THE_END}
     documents, size = account["left"]
-    for reason in ("sampling.weight", "duplicate.near", "duplicate.text", "duplicate.address"):
-        gone, gone_bytes = dropped.get(reason, (0, 0))
+    for gone, gone_bytes in at_the_end.values():
         documents, size = documents + gone, size + gone_bytes
-    for reason in ("duplicate.address", "duplicate.text", "duplicate.near", "sampling.weight"):
-        gone, gone_bytes = dropped.get(reason, (0, 0))
+    for reason, (gone, gone_bytes) in at_the_end.items():
         rows.append((reason, documents, size, gone))
         documents, size = documents - gone, size - gone_bytes
     return rows
@@ -86,77 +89,92 @@ def html_page(stats: Mapping[str, Any], title: str) -> str:
 
 
 def _sections(stats: Mapping[str, Any]) -> Iterator[Section]:
+    yield _in_short(stats)
+    yield _step_by_step(stats)
+    if found := lengths(stats):
+        yield Section(title="What is in it", blocks=[*_largest_of_each(stats), _length_chart(found)])
+    if stats["clusters"]:
+        yield _near_duplicates(stats)
+    yield from _handfuls(stats)
+
+
+def _in_short(stats: Mapping[str, Any]) -> Section:
     contents, account = stats["contents"], stats["account"]
-    yield Section(
-        title="In short",
-        blocks=[
-            Facts(
-                values={
-                    "documents": contents["documents"],
-                    "bytes of text": contents["bytes"],
-                    "tokens, about": contents["tokens"],
-                    "read": account["entered"].get("read", [0])[0],
-                    "not readable": account["damaged"],
-                }
-            ),
-            *([Table(columns=["not readable"], rows=[[what] for what in account["damage"]])] * bool(account["damage"])),
-        ],
+    facts = Facts(
+        values={
+            "documents": contents["documents"],
+            "bytes of text": contents["bytes"],
+            "tokens, about": contents["tokens"],
+            "read": account["entered"].get("read", [0])[0],
+            "not readable": account["damaged"],
+        }
     )
-    yield Section(
+    damage = [[what] for what in account["damage"]]
+    return Section(
+        title="In short", blocks=[facts, *([Table(columns=["not readable"], rows=damage)] if damage else [])]
+    )
+
+
+def _step_by_step(stats: Mapping[str, Any]) -> Section:
+    rows = [
+        [
+            name,
+            documents,
+            tokens_in(stats, name, size),
+            size,
+            gone,
+            round(100 * gone / documents, 2) if documents else None,
+        ]
+        for name, documents, size, gone in funnel(stats)
+    ]
+    return Section(
         title="Step by step",
         blocks=[
             "Bytes are of HTML up to `extraction`, and of text after it.",
-            Table(
-                columns=["step", "documents in", "tokens in, about", "bytes in", "dropped", "dropped, %"],
-                rows=[
-                    [
-                        name,
-                        documents,
-                        tokens_in(stats, name, size),
-                        size,
-                        gone,
-                        round(100 * gone / documents, 2) if documents else None,
-                    ]
-                    for name, documents, size, gone in funnel(stats)
-                ],
-            ),
+            Table(columns=["step", "documents in", "tokens in, about", "bytes in", "dropped", "dropped, %"], rows=rows),
             Table(columns=["reason", "documents", "bytes"], rows=reasons(stats), caption="Dropped, by reason"),
         ],
     )
-    tables = [
+
+
+def _largest_of_each(stats: Mapping[str, Any]) -> list[Table]:
+    contents = stats["contents"]
+    return [
         Table(columns=[name[:-1], "documents", "bytes"], rows=largest(contents[name]), caption=f"Largest {name}")
         for name in ("sources", "hosts", "languages", "licences")
         if contents[name]
     ]
-    found = lengths(stats)
-    if found:
-        title = "Documents by length in characters"
-        bars = (
-            BarChart(
-                title=title,
-                y_label="documents",
-                names=[name for name, _ in found],
-                series={"documents": [count for _, count in found]},
-            )
-            if find_spec("matplotlib")
-            else Table(columns=["characters", "documents"], rows=found, caption=title)
-        )
-        yield Section(title="What is in it", blocks=[*tables, bars])
+
+
+def _length_chart(found: Sequence[tuple[str, int]]) -> BarChart | Table:
+    """Documents by length: a chart, or a table where nothing can draw one."""
+    title = "Documents by length in characters"
+    if not find_spec("matplotlib"):
+        return Table(columns=["characters", "documents"], rows=found, caption=title)
+    names, counts = zip(*found, strict=True)
+    return BarChart(title=title, y_label="documents", names=names, series={"documents": counts})
+
+
+def _near_duplicates(stats: Mapping[str, Any]) -> Section:
     clusters = sorted(((int(size), count) for size, count in stats["clusters"].items()), reverse=True)
-    if clusters:
-        yield Section(
-            title="Near duplicates",
-            blocks=[
-                "Of each cluster one document was kept, the one with the most words.",
-                Table(columns=["documents in the cluster", "clusters"], rows=[list(row) for row in clusters[:30]]),
-            ],
-        )
-    kept = [label for label in account["samples"] if label.startswith("kept: ")]
-    for label in [*(reason for reason, _, _ in reasons(stats)), *kept]:
-        handful = account["samples"].get(label, [])
+    return Section(
+        title="Near duplicates",
+        blocks=[
+            "Of each cluster one document was kept, the one with the most words.",
+            Table(columns=["documents in the cluster", "clusters"], rows=clusters[:_SHOWN_CLUSTERS]),
+        ],
+    )
+
+
+def _handfuls(stats: Mapping[str, Any]) -> Iterator[Section]:
+    """What was dropped for each reason, then what each step kept."""
+    samples = stats["account"]["samples"]
+    dropped = [reason for reason, _, _ in reasons(stats)]
+    for label in [*dropped, *(label for label in samples if label.startswith(KEPT))]:
+        handful = samples.get(label)
         if handful:
-            heading = f"Kept by {label.removeprefix('kept: ')}" if label in kept else f"Dropped: {label}"
-            yield Section(title=heading, blocks=[_sample(one) for one in handful])
+            title = f"Dropped: {label}" if label in dropped else f"Kept by {label.removeprefix(KEPT)}"
+            yield Section(title=title, blocks=[_sample(one) for one in handful])
 
 
 def _sample(one: Mapping[str, Any]) -> Sample:
