@@ -192,20 +192,28 @@ class LanguageModel:
 
         return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
 
-    def score(self, text: str, *, stride: int | None = None, best: int = 0) -> "Score":
+    def score(
+        self,
+        text: str,
+        *,
+        stride: int | None = None,
+        best: int = 0,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> "Score":
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
         Args:
             text: at least one token, and any length: past the context a window slides over it.
             stride: tokens by which it slides; half the context by default.
             best: how many of the most likely tokens to report at each place.
+            progress: told now and then how many tokens are scored, of how many.
 
         Raises:
             GenerationError: an empty text, or a stride outside the context.
         """
         from gpt2.generation import score
 
-        return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best)
+        return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best, progress=progress)
 
     def detect(
         self,

@@ -85,6 +85,23 @@ def test_the_same_size_at_another_time_is_another_model(folder: Path, packings: 
     assert packings == ["int8", "int8"]
 
 
+def test_what_a_model_that_is_gone_left_behind_is_removed(folder: Path, packings: list[str]) -> None:
+    cache = packed.cache_folder() / "packed"
+    logits(folder, "int8")
+    (cache / "notes-of-mine").write_text("not packed weights", encoding="utf-8")
+    [left] = cache.glob("*-int8")
+    folder.rename(folder.with_name("moved"))
+    size = left.stat().st_size
+    assert packed.drop_orphans() == size
+    assert packed.drop_orphans() == 0
+    logits(folder.with_name("moved"), "int8"), logits(folder.with_name("moved"), "int4")
+    write(folder, seed=1)
+    logits(folder, "int8")
+    folder.rename(folder.with_name("moved again"))
+    logits(folder.with_name("moved again"), "int8")  # packing another removes it too
+    assert sorted(path.name[-4:] for path in cache.iterdir()) == ["int4", "int8", "int8", "mine"]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"", lambda data: data[:4096]]
 )

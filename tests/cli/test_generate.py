@@ -270,12 +270,18 @@ def test_ctrl_c_keeps_what_was_written_and_ends_with_130(tiny_folder: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
-def test_a_reader_that_leaves_ends_the_generation_quietly(tiny_folder: Path) -> None:
-    command = [sys.executable, "-m", "gpt2", "generate", "Once", "--model", str(tiny_folder), "--ignore-eot"]
+@pytest.mark.parametrize("source", ["argument", "file"])
+def test_a_reader_that_leaves_ends_the_generation_quietly(tiny_folder: Path, tmp_path: Path, source: str) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(
+        "Once upon a time there was a king who, once upon a time, was a king who was\n" * 20_000, encoding="utf-8"
+    )
+    asked = (
+        ["Once", "--max-tokens", "1000000"] if source == "argument" else ["--file", str(prompts), "--max-tokens", "4"]
+    )
+    command = [sys.executable, "-m", "gpt2", "generate", *asked, "--model", str(tiny_folder), "--ignore-eot"]
     environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
-    with subprocess.Popen(
-        [*command, "--max-tokens", "1000000"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.read(20)

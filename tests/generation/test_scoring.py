@@ -119,3 +119,11 @@ def test_the_slot_is_given_back_when_a_step_fails(toy: SimpleNamespace):
     with pytest.raises(MemoryError):
         score(backend, toy.Tokenizer(), "ab")
     assert backend.slots == {}
+
+
+def test_progress_ends_at_all_that_is_scored(toy: SimpleNamespace):
+    told: list[tuple[int, int]] = []
+    scores = score(toy.Backend(), toy.Tokenizer(), "ab" * 50, progress=lambda done, of: told.append((done, of)))
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1] == (scores.n_scored, scores.n_scored)

@@ -3,12 +3,14 @@
 A file is one line of JSON, padded to a page, and after it the engine's pieces as they lie in memory. The line holds
 what they were made of: every file of the model with its size, time and first bytes, the form, and the layout. A file
 that says anything else is packed anew and replaced. Files take their name only when they are whole, so two processes
-may do the same at once. A cache that cannot be written costs time and nothing else: the log says so.
+may do the same at once. A cache that cannot be written costs time and nothing else: the log says so. What models that
+are gone have left behind is removed when the next model is packed.
 """
 
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -56,6 +58,7 @@ def keep(engine: Engine, path: Path, made_of: str) -> None:
             file.write(made_of.encode().ljust(_HEADER_BYTES))
             for piece in engine.pieces():
                 file.write(piece)
+        drop_orphans()
     except OSError as error:
         log.info("packed weights are not kept in %s (%s): the next start packs again", path, error.strerror or error)
 
@@ -73,8 +76,34 @@ def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, 
         return None
     what = {"layout": ABI, "balanced": True, "order": sys.byteorder, "form": form, "config": asdict(config)}
     made_of = hashlib.sha256(json.dumps([what, facts], sort_keys=True).encode()).hexdigest()
-    name = hashlib.sha256(str(files[0].resolve().parent if len(files) > 1 else files[0].resolve()).encode()).hexdigest()
-    return cache_folder() / "packed" / f"{name[:16]}-{form}", json.dumps({"made_of": made_of, "form": form})
+    source = str(files[0].resolve().parent if len(files) > 1 else files[0].resolve())
+    said = json.dumps({"made_of": made_of, "form": form, "source": source})
+    if len(said) > _HEADER_BYTES:  # a path of thousands of letters
+        return None
+    name = hashlib.sha256(os.fsencode(source)).hexdigest()
+    return _folder() / f"{name[:16]}-{form}", said
+
+
+def drop_orphans() -> int:
+    """Remove the packed weights of models that are gone, and return the bytes that are free again."""
+    freed = 0
+    for path in _folder().glob("*-*") if _folder().is_dir() else ():
+        if path.name.startswith("."):  # being written
+            continue
+        try:
+            with path.open("rb") as file:
+                source = json.loads(file.read(_HEADER_BYTES)).get("source")
+            if source is None or not os.path.lexists(source):  # None: of a version that did not say
+                size = path.stat().st_size
+                path.unlink()
+                freed += size
+        except (OSError, ValueError, AttributeError) as error:  # in use, not ours, or gone by now
+            log.debug("%s stays: %s", path, error)
+    return freed
+
+
+def _folder() -> Path:
+    return cache_folder() / "packed"
 
 
 def _facts(file: Path) -> list[Any]:

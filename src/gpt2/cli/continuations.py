@@ -1,5 +1,6 @@
 """Writing continuations, as text or as JSON, and what they cost."""
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -56,17 +57,19 @@ class Writer:
             noise=model.noise,
             drafter=model.drafter(self._draft),
         )
-        completions = complete_each(scheduler, (Request(prompt=prompt, sampling=sampling) for prompt in prompts))
+        requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
         begin = time.perf_counter()
-        try:
-            for completion in completions:
-                done += 1
-                self._seconds += time.perf_counter() - begin
-                self._count(completion)
-                self._write(completion)
-                begin = time.perf_counter()
-        except GenerationError as error:
-            raise type(error)(f"prompt {done + 1:,}: {error}") from error
+        # Closed here, whatever ends the writing: its slots must be given back before the model is.
+        with contextlib.closing(complete_each(scheduler, requests)) as completions:
+            try:
+                for completion in completions:
+                    done += 1
+                    self._seconds += time.perf_counter() - begin
+                    self._count(completion)
+                    self._write(completion)
+                    begin = time.perf_counter()
+            except GenerationError as error:
+                raise type(error)(f"prompt {done + 1:,}: {error}") from error
         if not done:
             log.warning("nothing was written: the file holds no prompt")
 

@@ -77,11 +77,12 @@ def _form(path: Path) -> str:
 
 def _remove(name: str, *, yes: bool) -> None:
     from gpt2 import hub
+    from gpt2.backends import packed
 
     folders = hub.removable(name)
     if folders and not yes:
         if not output.is_terminal(sys.stdin):
             raise click.UsageError(f"nobody is there to be asked: give --yes to delete {', '.join(map(str, folders))}.")
         click.confirm(f"Delete {', '.join(map(str, folders))}?", abort=True, err=True)
-    freed = hub.remove(name)
+    freed = hub.remove(name) + packed.drop_orphans()
     log.info("removed %s: %s MB are free again", name, f"{freed / 1e6:,.1f}")

@@ -8,6 +8,7 @@ import click
 
 from gpt2.cli import output, reading
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.status_line import StatusLine
 
 if TYPE_CHECKING:
     from gpt2.generation import Score
@@ -54,7 +55,8 @@ def score(
             raise click.UsageError(
                 f"--stride can be at most the context of {model.config.n_positions:,}: got {stride:,}."
             )
-        found = model.score(given, stride=stride)
+        with StatusLine() as line:
+            found = model.score(given, stride=stride, progress=lambda *done: line.show(lambda: _told(*done)))
     if as_json:
         finite = {name: value if math.isfinite(value) else None for name, value in _totals(found).items()}
         output.write_json(finite | ({} if totals else {"tokens": _tokens(found)}))
@@ -63,6 +65,10 @@ def score(
         output.write(_table(found) + "\n\n")
     rows = [(name.replace("_", " "), _shown(value)) for name, value in _totals(found).items()]
     output.write(output.table(rows, right=[1]) + "\n")
+
+
+def _told(done: int, of: int) -> str:
+    return f"{done:,} of {of:,} tokens"
 
 
 def _totals(found: "Score") -> dict[str, float | int]:

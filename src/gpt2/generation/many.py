@@ -5,7 +5,7 @@ before it, so how far the reading goes ahead is bounded.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from gpt2.generation.completion import Completion, Gathering
@@ -23,7 +23,7 @@ class _Turn:
     error: Exception | None = None
 
 
-def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: int = _AHEAD) -> Iterator[Completion]:
+def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: int = _AHEAD) -> Generator[Completion]:
     """The completion of each request, in order. The scheduler is closed at the end, and where the caller leaves.
 
     Args:

@@ -5,7 +5,7 @@ window with at least `n_positions - stride` tokens of context before it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gpt2.backends.seam import Backend, Result, Want, Work
@@ -82,6 +82,7 @@ def score(
     stride: int | None = None,
     score_first: bool = True,
     best: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Score:
     """Score a text, or ids.
 
@@ -93,6 +94,7 @@ def score(
             gives each token more context, and takes longer.
         score_first: put the end-of-text token before the text, so that its first token is scored as a beginning.
         best: how many of the most likely tokens to report at each place.
+        progress: told now and then how many tokens are scored, of how many.
 
     Raises:
         GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
@@ -116,9 +118,10 @@ def score(
         raise GenerationError(f"The text cannot be scored: it has {len(ids)} tokens. Give at least {least}.")
 
     sums = _Columns()
+    unscored = 0 if score_first else 1
     for result in slide(backend, context + ids, stride=stride, best=best):
         sums.add(result)
-    unscored = 0 if score_first else 1
+        progress(len(sums.logprobs), len(ids) - unscored)
     return Score(
         text=text if isinstance(text, str) else tokenizer.decode(ids),
         ids=tuple(ids),
