@@ -222,6 +222,7 @@ class LanguageModel:
         calibration: "Calibration | None" = None,
         false_positive_rate: float = 0.01,
         window: int = 200,
+        progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> "Verdict":
         """Whether a text was generated, with an error rate and the right to be inconclusive; see `gpt2.detect.judge`.
 
@@ -230,6 +231,7 @@ class LanguageModel:
             calibration: what to compare with; the one beside the model's files by default, if there is one.
             false_positive_rate: how often human text of the calibration's kind may be called generated.
             window: tokens of a part, where the text is longer than the texts of the calibration.
+            progress: told how many parts of a long text have been read, of how many.
 
         Raises:
             GenerationError: an empty text, or a number out of range.
@@ -249,6 +251,7 @@ class LanguageModel:
             false_positive_rate=false_positive_rate,
             window=window,
             n_normalised=n_normalised,
+            progress=progress,
         )
 
     def calibration(self) -> "Calibration | None":

@@ -27,6 +27,13 @@ def test_without_a_calibration_it_says_how_to_make_one(detect) -> None:
     assert "curvature" in ran.out
 
 
+def test_of_many_parts_only_those_that_were_told_have_a_line(detect) -> None:
+    few, many = detect(TEXT * 6, "--window", "40").out, detect(TEXT * 14, "--window", "25").out
+    assert few.count("  characters ") > 1
+    assert "  characters " not in many
+    assert many.rstrip().endswith("uncalibrated; --json has the numbers of each")
+
+
 def test_text_may_come_from_anywhere(detect, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "b.md").write_text(TEXT, encoding="utf-8")

@@ -133,8 +133,8 @@ def test_pages_that_are_named_may(serve: Any) -> None:
 def test_paths_and_methods_that_are_not(tiny: Any) -> None:
     status, _, answer = tiny.request("GET", "/v2/models")
     assert status == 404 and "/v2/models" in answer["error"]["message"]
-    status, headers, _ = tiny.request("GET", "/v1/completions")
-    assert status == 405 and headers["allow"] == "POST"
+    status, headers, answer = tiny.request("GET", "/v1/completions")
+    assert status == 405 and headers["allow"] == "POST" and "send POST" in answer["error"]["message"]
     status, _, answer = tiny.request("POST", "/v1/chat/completions", {"messages": []})
     assert status == 404 and "base model" in answer["error"]["message"]
     for path in ("/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/../app.py", "/page/index.html%00"):

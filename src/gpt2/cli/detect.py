@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from gpt2.cli import output, reading
 from gpt2.cli.options import FiniteRange, ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.status_line import StatusLine
 from gpt2.cli.verdicts import shown, texts_of
 
 log = logging.getLogger("gpt2")
@@ -137,11 +138,20 @@ def _judge(
     from gpt2.detect import Calibration
 
     given = Calibration.read(calibration) if calibration else None
-    with choice.load(auto_weights="fp32") as model:
+    with choice.load(auto_weights="fp32") as model, StatusLine() as line:
         given = given or model.calibration()
         made_from = None if given is None else given.made_from
         for where, each in texts:
-            found = model.detect(each, calibration=given, false_positive_rate=rate, window=window)
+            found = model.detect(
+                each,
+                calibration=given,
+                false_positive_rate=rate,
+                window=window,
+                progress=lambda done, of, name=where or "": line.show(
+                    lambda: f"{name} part {done:,} of {of:,}".strip()
+                ),
+            )
+            line.clear()
             if as_json:
                 facts = {"file": where, "model": model.name, "calibration": made_from and dict(made_from)}
                 output.write_json(facts | found.facts())

@@ -85,7 +85,10 @@ def evaluate(
     names = [benchmark.name for benchmark in benchmarks]
     chosen, (limit, limit_of) = asked.choices(choices, names), asked.limits(limits, names)
     if data is None and not examples:
-        raise click.UsageError("where the data are is not known. Give --data DIR, set GPT2_DATA, or try --examples.")
+        raise click.UsageError(
+            "where the data are is not known. Give --data DIR or set GPT2_DATA (`gpt2 download-data --data DIR` "
+            "fetches them), or try --examples."
+        )
     if report is not None:
         room.check_charts()
     kept = "The answers so far are kept" if cache else ""

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.detect import Verdict
+
+_MANY = 12  # parts of which not each has a line
 
 log = logging.getLogger("gpt2")
 
@@ -63,12 +66,13 @@ def put_back(n_characters: int) -> str:
 
 
 def shown(found: "Verdict", where: str) -> str:
-    """The verdict, its reason, and a line for each part."""
+    """The verdict, its reason, and a line for each part; of many parts, for each that was told as generated."""
     p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
     lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
     if found.n_normalised:
         lines.append(put_back(found.n_normalised))
-    for part in found.parts:
+    listed = [part for part in found.parts if len(found.parts) <= _MANY or part.verdict == "generated"]
+    for part in listed:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in part.statistics.items())
         counts = "/".join(map(str, part.histogram))
         p_value = "" if part.p_human is None else f" p {part.p_human:.3g};"
@@ -76,4 +80,7 @@ def shown(found: "Verdict", where: str) -> str:
             f"  characters {part.start:,}-{part.end:,}: {part.verdict};{p_value} {numbers}; "
             f"top 10/100/1000/rest {counts}"
         )
+    if others := Counter(part.verdict for part in found.parts if part not in listed):
+        counts = ", ".join(f"{count:,} {verdict}" for verdict, count in others.items())
+        lines.append(f"  {'other ' if listed else ''}parts: {counts}; --json has the numbers of each")
     return "\n".join(lines)

@@ -84,12 +84,13 @@ def judge(
     false_positive_rate: float = 0.01,
     window: int = 200,
     n_normalised: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Verdict:
     """Read a text and judge it: whole up to the longest length of the calibration, by windows and its beginning beyond.
 
     Windows find the part that a model wrote, but each has to stand out among all: with a few hundred human texts in the
     calibration no text of several windows would be told at a rate of 1 %. Its beginning, as long as the longest there,
-    is compared as it is.
+    is compared as it is. `progress` is told how many of the parts have been read.
 
     Raises:
         GenerationError: an empty text, or a rate or window out of range.
@@ -106,7 +107,10 @@ def judge(
     longest = max(calibration.human) if calibration else 2 * window
     spans = [(0, len(ids))] if len(ids) <= longest else windows(len(ids), window)
     offsets = character_offsets(tokenizer, ids, text, [end for _, end in spans])
-    readings = [read(ids[start:end]) for start, end in spans]
+    readings = list[Reading]()
+    for start, end in spans:
+        readings.append(read(ids[start:end]))
+        progress(len(readings), len(spans))
     compared = [_compare(reading, calibration, false_positive_rate, tokenizer) for reading in readings]
     is_comparable = any(each.p_human is not None for each in compared)
     of_parts, of_beginning = [_or_one(each) for each in compared], None
@@ -159,7 +163,8 @@ def _compare(reading: Reading, calibration: Calibration | None, rate: float, tok
         return _Compared(length=0, otherwise="uncalibrated")
     length = calibration.length_of(len(reading))
     if length is None:
-        return _Compared(length=0, why=f"{len(reading)} tokens are too few to tell: {min(calibration.human)} at least")
+        were = "1 token is" if len(reading) == 1 else f"{len(reading)} tokens are"
+        return _Compared(length=0, why=f"{were} too few to tell: {min(calibration.human)} at least")
     first = reading.first(length)
     if not calibration.is_familiar(length, mean_logprob(first)):
         return _Compared(

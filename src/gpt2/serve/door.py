@@ -235,7 +235,9 @@ def _word(value: object) -> str:
 def _api_error(error: Exception, call: Call) -> ApiError:
     if isinstance(error, HTTPException):  # of the router: no such path, no such method
         if error.status_code == 405:
-            return ApiError(405, "This path does not have that method.", headers=dict(error.headers or {}))
+            headers = dict(error.headers or {})
+            methods = headers.get("Allow", "another").replace(", ", " or ")
+            return ApiError(405, f"This path does not have that method: send {methods}.", headers=headers)
         return ApiError(error.status_code, str(error.detail))
     answer = to_api_error(error)
     if answer.status == 500 and not isinstance(error, ApiError):
