@@ -61,6 +61,7 @@ def test_ids_are_whole_numbers(tmp_path: Path) -> None:
         (lambda data: data[:-1], "is broken: its header says 2 tokens, so 1,028 bytes, and it has 1,027"),
         (lambda data: data + b"\0\0", "it has 1,030"),
         (lambda data: data[:500], "is not a token shard"),
+        (lambda data: data[:501], "is not a token shard"),
         (lambda data: b"", "is not a token shard"),
         (lambda data: b"\0" * 4 + data[4:], "is not a token shard"),
         (lambda data: data[:4] + b"\x07" + data[5:], "version 7"),
@@ -109,9 +110,11 @@ def test_an_id_above_the_vocabulary_is_found(folder: Path) -> None:
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "train-00000.bin").unlink()
-    with pytest.raises(ShardError, match=r"train-00000\.bin"):
+    with pytest.raises(ShardError, match=r"train-00000\.bin cannot be .*: No such file or directory\. Put it back"):
         TokenStream.open(folder)
     assert any("train-00000.bin is missing" in line for line in verify(folder))
+    with pytest.raises(ShardError, match="there is no such folder"):
+        TokenStream.open(folder / "nowhere")
 
 
 def test_a_shard_of_another_length_is_named(folder: Path) -> None:

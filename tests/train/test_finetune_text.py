@@ -59,6 +59,7 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
         ("a.csv", 'text,other\n"a,b\nc,d\n', "line 3, has 1 cell,.*and close them"),
         ("a.csv", "text;other\na, b;c\n", "names 1 column.*parts them by semicolons"),
         ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
+        ("a.csv", "prompt,answer\na,b\n", r"has no text 'completion': it has prompt, answer\. Call the two fields"),
         ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),
     ],
 )
@@ -93,6 +94,9 @@ def test_what_is_not_utf8_can_be_replaced(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"0xe9 at offset .*--errors replace"):
         list(read_examples(tmp_path / name))
     assert [e.text for e in read_examples(tmp_path / name, errors="replace")] == ["caf\ufffd"]
+    (tmp_path / name).write_bytes(texts[name].decode("latin1").encode("utf-16"))
+    with pytest.raises(DataError, match=r"it begins as UTF-16 does.*iconv -f utf-16"):
+        list(read_examples(tmp_path / name))
 
 
 def test_half_a_surrogate_pair_is_named_by_its_line_or_replaced(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from gpt2.files import read_journal
-from gpt2.train.callbacks import Journal, Metrics
+from gpt2.train.journal import Journal
+from gpt2.train.metrics import Metrics
 from gpt2.train.step import StepReport
 
 

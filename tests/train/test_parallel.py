@@ -62,8 +62,10 @@ def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int 
     assert done.returncode == 0, "\n".join(told)
 
 
-def run_together(command: list[str], environment: dict[str, str], folder: Path) -> None:
+def run_together(command: list[str], folder: Path) -> None:
     """Run two processes that wait for each other: when one fails the other is ended, and what both said is shown."""
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     said = [folder / f"said {rank}.txt" for rank in (0, 1)]
     running: list[subprocess.Popen[bytes]] = []
     try:
@@ -159,7 +161,7 @@ def test_a_process_that_is_killed_is_started_again_from_the_last_checkpoint(make
 def test_when_one_of_two_fails_both_are_ended_and_heard(tmp_path: Path) -> None:
     program = "import os, sys, time; sys.exit('the cause') if os.environ['RANK'] == '1' else time.sleep(200)"
     with pytest.raises(AssertionError, match=r"process 1:\s+the cause"):
-        run_together([sys.executable, "-c", program], dict(os.environ), tmp_path)
+        run_together([sys.executable, "-c", program], tmp_path)
 
 
 @pytest.mark.long
@@ -220,7 +222,7 @@ MISHAPS = """
 import errno, json, logging, os, pathlib, signal, sys
 import torch.distributed as dist
 from gpt2.errors import ConfigError, TrainingError
-from gpt2.train import callbacks, load_config, pretrain, weights
+from gpt2.train import journal, load_config, pretrain, weights
 from gpt2.train.callbacks import Validation
 
 rank = int(os.environ["RANK"])
@@ -228,7 +230,7 @@ told, seen = [], {}
 handler = logging.Handler()
 handler.emit = lambda record: told.append(record.getMessage())
 logging.getLogger("gpt2").addHandler(handler)
-write, append, after_step = weights.write_arrays, callbacks.append, Validation.after_step
+write, append, after_step = weights.write_arrays, journal.append, Validation.after_step
 dist.init_process_group("gloo")
 
 
@@ -260,12 +262,12 @@ if rank == 0:
     weights.write_arrays = full("step-00000006")
 seen["one save fails"] = train("filled")
 if rank == 0:
-    weights.write_arrays, callbacks.append = full("step"), no_line
+    weights.write_arrays, journal.append = full("step"), no_line
 try:
     train("never saved")
 except TrainingError as error:
     seen["the last save fails"] = str(error)
-weights.write_arrays, callbacks.append, Validation.after_step = write, append, signalled
+weights.write_arrays, journal.append, Validation.after_step = write, append, signalled
 seen["signalled"] = train("signalled")
 Validation.after_step = after_step
 seen["gone on with"] = train("signalled")
@@ -278,17 +280,16 @@ def refused(name):
         return f"{type(error).__name__}: {error}"
 
 
-class NoRoom(callbacks.Journal):
-    def __init__(self, path, *, from_step):
-        if rank == 0 and self.refuses in path.name:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().__init__(path, from_step=from_step)
+def no_room(self, path, *, from_step):
+    if rank == 0 and refuses in path.name:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    begin(self, path, from_step=from_step)
 
 
-callbacks.Journal = NoRoom
-for NoRoom.refuses in ("metrics", "samples"):
-    seen[f"no {NoRoom.refuses}"] = refused(f"no {NoRoom.refuses}")
-callbacks.Journal = NoRoom.__base__
+begin, journal.Journal.__init__ = journal.Journal.__init__, no_room
+for refuses in ("metrics", "samples"):
+    seen[f"no {refuses}"] = refused(f"no {refuses}")
+journal.Journal.__init__ = begin
 if rank == 0:
     pathlib.Path(sys.argv[2], "a file").touch()
 seen["no folder"] = refused("a file")
@@ -308,10 +309,7 @@ def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_
     pretrain(alone)
     (tmp_path / "program.py").write_text(MISHAPS, encoding="utf-8")
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    place |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.toml"), str(tmp_path)]
-    run_together(command, {**os.environ, **place}, tmp_path)
+    run_together([sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.toml"), str(tmp_path)], tmp_path)
     first, second = (json.loads((tmp_path / f"seen {rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
     for seen in (first, second):
         assert seen["one save fails"] == [True, 12]
@@ -332,3 +330,78 @@ def test_what_happens_to_one_process_is_answered_by_both(make_config: Make, tmp_
     for name in ("filled", "signalled"):
         together = make_config(run={"folder": str(tmp_path / name)})
         assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+
+
+UNCOMPILED = """
+import json, os, sys, tempfile
+import torch
+import torch.distributed as dist
+tempfile.tempdir = sys.argv[2]
+torch.compile = lambda function, **options: function  # what it would make matters less than that it fails
+from gpt2.errors import TrainingError
+from gpt2.train import load_config, pretrain, step as steps
+
+rank, failing = int(os.environ["RANK"]), {"forward"}
+steps.can_compile, steps.fused_softmax = lambda device: True, lambda: None
+build = steps.Learner.__init__
+
+
+def break_once(when):
+    if rank == 1 and when in failing:
+        failing.remove(when)
+        raise RuntimeError("Failed to import /its/cache/ab/cab.py")
+
+
+def built(self, model, *given):
+    forward = model.h[0].forward
+    def broken(x):
+        break_once("forward")
+        x = forward(x)
+        if x.requires_grad:
+            x.register_hook(lambda gradient: break_once("backward"))
+        return x
+    model.h[0].forward = broken
+    build(self, model, *given)
+
+
+def train(name):
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/its/cache"
+    try:
+        return pretrain(load_config(sys.argv[1], [f"run.folder={os.path.join(sys.argv[2], name)}"])).step
+    except TrainingError as error:
+        return str(error)
+
+
+steps.Learner.__init__ = built
+dist.init_process_group("gloo")
+seen = [train("a forward pass")]
+if seen == [12]:
+    failing.add("backward")
+    seen.append(train("a backward pass"))
+with open(os.path.join(sys.argv[2], f"seen {rank}.json"), "w") as file:
+    json.dump(seen, file)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_compiler_that_fails_in_one_process_is_survived_or_ends_both(
+    make_config: Make, tmp_path: Path, how: str
+) -> None:
+    """Before they talk the process begins again; once the other waits for it, it says what to do, and both end."""
+    sizes = {"parallel": how, "compile": True, "micro_batch_tokens": 128}
+    plain: dict[str, Any] = {"optim": {"matrices": "adamw"}, "loss": {"rows": 0}}
+    config = make_config(run=sizes, **plain)
+    (tmp_path / "program.py").write_text(UNCOMPILED, encoding="utf-8")
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    run_together([sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.toml"), str(tmp_path)], tmp_path)
+    first, second = (json.loads((tmp_path / f"seen {rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+    if how == "ddp":
+        assert first.pop(0) == second.pop(0) == 12
+        alone = make_config(run={**sizes, "compile": False, "folder": str(tmp_path / "alone")}, **plain)
+        pretrain(alone)
+        together = make_config(run={"folder": str(tmp_path / "a forward pass")})
+        assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+    assert len(first) == len(second) == 1
+    assert "Remove /its/cache there" in second[0] and "run.compile=false" in second[0]
+    assert "it has lost another" in first[0]

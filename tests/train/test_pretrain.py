@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from gpt2 import checkpoint, files
 from gpt2.errors import CheckpointError, ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
-from gpt2.train import Outcome, TrainConfig, callbacks, pretrain, to_toml, weights
+from gpt2.train import Outcome, TrainConfig, journal, pretrain, to_toml, weights
 from gpt2.train import state as states
 from gpt2.train.callbacks import Validation
 from gpt2.train.loop import Run
@@ -379,8 +380,8 @@ def test_a_full_disk_costs_the_journal_lines_and_not_the_run(
             raise OSError(errno.ENOSPC, "No space left on device")
         original(path, line)
 
-    original = callbacks.append
-    monkeypatch.setattr(callbacks, "append", append)
+    original = journal.append
+    monkeypatch.setattr(journal, "append", append)
     config = make_config()
     outcome = pretrain(config)
     assert outcome.finished and outcome.checkpoint.name == "step-00000012"
@@ -391,16 +392,16 @@ def test_a_full_disk_costs_the_journal_lines_and_not_the_run(
 def test_a_line_of_the_journal_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="no limits of a file's size on this system")
     path = tmp_path / "lines"
-    callbacks.append(path, b"first\n")
+    journal.append(path, b"first\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         for room in (0, 3):
             resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
             with pytest.raises(OSError, match=r"too large|only a part"):
-                callbacks.append(path, b"second\n")
+                journal.append(path, b"second\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    callbacks.append(path, b"third\n")
+    journal.append(path, b"third\n")
     assert path.read_bytes() == b"first\nthird\n"
 
 
@@ -493,13 +494,22 @@ def test_the_plan_is_told_before_the_first_step(make_config: Make) -> None:
 def test_without_held_out_text_it_trains_and_says_so(
     make_config: Make, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from gpt2.data import prepare
+    from gpt2.data import prepare, write_shard
     from gpt2.tokenizer import Tokenizer
 
     prepare([data / "text.txt"], tmp_path / "all", tokenizer=Tokenizer.from_folder(data / "vocabulary"))
-    outcome = pretrain(make_config(data={"folder": str(tmp_path / "all")}))
-    assert (outcome.finished, outcome.best_loss) == (True, None)
-    assert "nothing is held out" in caplog.text
+    shutil.copytree(data / "shards", tmp_path / "one token")
+    (shard,) = (tmp_path / "one token").glob("validation*.bin")
+    write_shard(shard, [7], vocab_size=300)
+    manifest = files.read_json(shard.parent / files.MANIFEST_NAME)
+    manifest["files"][shard.name] |= {"tokens": 1, "bytes": shard.stat().st_size, "sha256": files.sha256_file(shard)}
+    files.write_json(shard.parent / files.MANIFEST_NAME, manifest)
+    for name in ("all", "one token"):
+        caplog.clear()
+        run = {"folder": str(tmp_path / f"run of {name}")}
+        outcome = pretrain(make_config(data={"folder": str(tmp_path / name)}, run=run))
+        assert (outcome.finished, outcome.best_loss) == (True, None)
+        assert "nothing is held out" in caplog.text
 
 
 @pytest.mark.long

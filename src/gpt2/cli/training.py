@@ -11,7 +11,7 @@ from gpt2.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from gpt2.model.gpt import GPT
-    from gpt2.train.callbacks import Tracker
+    from gpt2.train.metrics import Tracker
 
 _log = logging.getLogger("gpt2")
 

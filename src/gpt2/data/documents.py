@@ -197,6 +197,11 @@ def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
 
 
 def _not_utf8(name: str, offset: int, byte: int) -> DataError:
+    if offset == 0 and byte in (0xFF, 0xFE):  # as Windows writes what it calls Unicode
+        return DataError(
+            f"{name} is not UTF-8: it begins as UTF-16 does. Convert the file (`iconv -f utf-16 -t utf-8`), or save it "
+            f"as UTF-8."
+        )
     return DataError(
         f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
         f"Convert the file (`iconv -f latin1 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "

@@ -81,10 +81,14 @@ def read_shard(path: Path) -> Ids:
     """
     try:
         with path.open("rb") as file:
-            fields = np.frombuffer(file.read(HEADER_BYTES), dtype="<i4")
+            head = file.read(HEADER_BYTES)
         found_bytes = path.stat().st_size
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read as a token shard: {error}.") from error
+    except OSError as error:
+        seen = error.strerror or error
+        raise ShardError(
+            f"{path} cannot be read as a token shard: {seen}. Put it back, or prepare the folder again."
+        ) from error
+    fields = np.frombuffer(head[: len(head) // 4 * 4], dtype="<i4")
     if fields.size < 256 or fields[0] != MAGIC:
         raise ShardError(f"{path} is not a token shard: it does not begin with the header of magic {MAGIC}.")
     version, n_tokens = int(fields[1]), int(fields[2])
@@ -110,9 +114,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise ShardError(
-            f"{folder} is not a finished folder of token shards: it has no {path.name}. Run `gpt2 prepare`."
-        )
+        seen = f"it has no {path.name}" if folder.is_dir() else "there is no such folder"
+        raise ShardError(f"{folder} is not a finished folder of token shards: {seen}. Run `gpt2 prepare`.")
     try:
         manifest = read_json(path, MANIFEST_LIMIT_BYTES)
     except FormatError as error:

@@ -1,21 +1,18 @@
-"""What happens between steps: metrics, validation, checkpoints, samples."""
+"""What happens between steps: validation, checkpoints, samples."""
 
-import errno
 import itertools
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 
-from gpt2 import files
 from gpt2.errors import TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
+from gpt2.train.journal import Journal, why
 from gpt2.train.loop import Callback, Run
+from gpt2.train.metrics import Metrics
 from gpt2.train.step import StepReport
 
 _log = logging.getLogger("gpt2")
@@ -24,124 +21,6 @@ _VALIDATION_BATCH_TOKENS = 4096
 
 Sampler = Callable[[GPT, int], Sequence[tuple[str, str]] | None]
 """Shows what a model writes at a step, and may return it as prompts with their continuations."""
-
-
-class Tracker(Protocol):
-    """Is told every line of `metrics.jsonl` as it is written."""
-
-    def tell(self, values: Mapping[str, Any]) -> None:
-        """Values by name; `step` and `tokens` say where they belong."""
-        ...
-
-    def close(self) -> None:
-        """The run has ended."""
-        ...
-
-
-class Journal:
-    """A file of one JSON object a line. After a resume, what was not saved is cut off: it will be written again."""
-
-    def __init__(self, path: Path, *, from_step: int) -> None:
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []  # a text may hold other line ends
-        kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
-        files.write_text(path, "".join(f"{line}\n" for line in kept))
-        self._path = path
-        self._has_warned = False
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """Append one object. What cannot be written is left out, and that is told once: no run ends for a line."""
-        line = json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
-        try:
-            append(self._path, line.encode())
-        except OSError as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _log.warning("%s misses lines from here on: %s. The run goes on", self._path, _why(error))
-
-
-def append(path: Path, line: bytes) -> None:
-    """Add a line to a file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with path.open("ab", buffering=0) as file:
-        length = file.tell()
-        try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, "only a part of the line could be written")
-        except OSError:
-            file.truncate(length)
-            raise
-
-
-class Metrics(Callback):
-    """`metrics.jsonl`: one object a step, and one for every validation. After a resume, what was not saved is cut off.
-
-    Args:
-        path: the file.
-        from_step: where the run goes on; lines after it are of steps that will be done again.
-        flops_per_token: of forward and backward, at a point of the run.
-        peak_flops: of the device; None: unknown.
-        processes: that train together, each on a device of that peak.
-        trackers: that are told the same.
-
-    Attributes:
-        mfu: of the newest step, if the peak is known; one that is surpassed was wrong, and is forgotten.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        from_step: int,
-        flops_per_token: Callable[[Run, float], float],
-        peak_flops: float | None,
-        processes: int = 1,
-        trackers: Sequence[Tracker] = (),
-    ) -> None:
-        self._flops_per_token = flops_per_token
-        self._peak_flops = None if peak_flops is None else peak_flops * processes
-        self._journal = Journal(path, from_step=from_step)
-        self._trackers = trackers
-        self.mfu: float | None = None
-
-    def after_step(self, run: Run, report: StepReport) -> None:
-        """Write the step's line."""
-        rate = report.batch_tokens / report.seconds
-        began = (report.tokens - report.batch_tokens) / run.config.schedule.tokens
-        self.mfu = self._flops_per_token(run, began) * rate / self._peak_flops if self._peak_flops else None
-        if self.mfu is not None and self.mfu > 1.0:  # the peak was measured while other work ran
-            self.mfu = self._peak_flops = None
-        self.write(
-            step=report.step,
-            tokens=report.tokens,
-            seconds=round(run.progress.seconds, 3),
-            loss=None if report.skipped else report.loss,
-            lr=report.lr,
-            grad_norm=None if report.skipped else report.grad_norm,
-            tokens_per_second=round(rate, 1),
-            mfu=None if self.mfu is None else round(self.mfu, 4),
-            skipped=run.progress.skipped,
-        )
-
-    def write(self, **values: Any) -> None:
-        """Append one object, and tell the trackers."""
-        self._journal.write(values)
-        for tracker in self._trackers:
-            tracker.tell(values)
-
-    def at_end(self, run: Run) -> None:
-        """Let the trackers finish."""
-        for tracker in self._trackers:
-            tracker.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # the last line of a process that was killed
 
 
 class Validation(Callback):
@@ -212,7 +91,7 @@ def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float,
     learner.model.train()
     sums = processes.sum(torch.tensor([total, seen], dtype=torch.float64, device=_of_sums(learner.precision.device)))
     total, seen = float(sums[0]), int(sums[1])
-    return total / max(1, seen), seen
+    return total / seen if seen else math.nan, seen
 
 
 def _of_sums(device: torch.device) -> torch.device:
@@ -237,7 +116,7 @@ class Checkpoints(Callback):
             try:
                 self._save(run)
             except OSError as error:
-                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, _why(error), _KEPT)
+                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, why(error), _KEPT)
             except TrainingError as error:
                 _log.warning("%s", error)
 
@@ -248,7 +127,7 @@ class Checkpoints(Callback):
                 self._save(run)
             except OSError as error:
                 raise TrainingError(
-                    f"The state at step {run.progress.step} cannot be saved: {_why(error)}. {_KEPT}"
+                    f"The state at step {run.progress.step} cannot be saved: {why(error)}. {_KEPT}"
                 ) from error
 
     def _save(self, run: Run) -> None:
@@ -267,10 +146,6 @@ class Checkpoints(Callback):
 
 
 _KEPT = "The checkpoint before it is whole. Make room, and run again to go on from there."
-
-
-def _why(error: OSError) -> str:
-    return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 class Samples(Callback):

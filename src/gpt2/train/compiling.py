@@ -7,6 +7,7 @@ same code ends with an error about a symbol, a library or a line of Python that 
 
 import logging
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,23 +21,33 @@ _log = logging.getLogger("gpt2")
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"  # where PyTorch looks for the place of its cache, and writes the one it chose
 
 
-def with_own_cache(compute: Callable[[], T], *, before_again: Callable[[], None]) -> T:
+def with_own_cache(
+    compute: Callable[[], T], *, before_again: Callable[[], None], others_wait: Callable[[], bool] = lambda: False
+) -> T:
     """What `compute` gives; where the compiler fails in it, once more with a new and empty cache of this process.
 
     Args:
         compute: something that compiles when it is first called.
         before_again: undoes what a first try may have left.
+        others_wait: whether, when it fails, other processes wait for what this one was to tell them next: it cannot
+            begin again then, since they would take what it tells them first for that.
 
     Raises:
-        TrainingError: the compiler fails with an empty cache, too.
+        TrainingError: the compiler fails with an empty cache, too, or fails while others wait.
     """
     try:
         return compute()
     except RuntimeError as error:
         if not failed(error):
             raise
-        reason = _first_line(error)
-    before = os.environ.get(_CACHE)
+        reason, before = _first_line(error), os.environ.get(_CACHE)
+        if others_wait():
+            raise TrainingError(
+                f"PyTorch's compiler failed on {platform.node()} ({reason}), and this process cannot try again with an "
+                f"empty cache while others wait for its part of the step. Remove {before or 'the cache'} there, where "
+                f"something is broken, and start all again: the run goes on from its last checkpoint. If that does not "
+                f"help, set run.compile=false, which takes longer a step."
+            ) from error
     os.environ[_CACHE] = tempfile.mkdtemp(prefix="gpt2-compiled-")
     _log.warning(
         "PyTorch's compiler failed (%s). Trying again with an empty cache, %s. If that works, something in %s is "

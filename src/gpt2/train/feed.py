@@ -173,10 +173,14 @@ class Feed:
         inside = self._config.data.validation
         for split in ("validation", "train"):  # a folder may be held out as a whole
             with contextlib.suppress(ShardError):
-                return TokenStream.open(folder / inside, split)
+                stream = TokenStream.open(folder / inside, split)
+                if stream.n_tokens > 1:  # of one alone nothing follows
+                    return stream
             if not inside:
                 return None
-        raise DataError(f"There is nothing to validate with: {folder / inside} holds no token shards.")
+        raise DataError(
+            f"There is nothing to validate with: {folder / inside} holds no token shards of two tokens or more."
+        )
 
 
 def has_marks(folder: Path) -> bool:

@@ -16,12 +16,13 @@ from typing import Any
 from gpt2 import checkpoint, files, hub
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError
-from gpt2.train.callbacks import Sampler, Tracker
+from gpt2.train.callbacks import Sampler
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.config_files import config_from
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
 from gpt2.train.finetune_text import Errors
+from gpt2.train.metrics import Tracker
 from gpt2.train.parallel import joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision

@@ -162,7 +162,11 @@ def _example(value: dict[str, Any], where: str, field: str) -> Example:
     for key in wanted:
         if not isinstance(value.get(key), str):
             near = difflib.get_close_matches(key, map(str, value), n=1)
-            advice = f"Did you misspell it, as {near[0]!r}?" if near else "Name the field of the text (--field)."
+            advice = "Name the field of the text (--field)."
+            if len(wanted) == 2:
+                advice = "Call the two fields prompt and completion, or name the only one to learn from (--field)."
+            if near:
+                advice = f"Did you misspell it, as {near[0]!r}?"
             if "messages" in value:
                 advice = "GPT-2 knows no chat: write each exchange as a prompt and a completion."
             raise DataError(f"{where}, has no text {key!r}: it has {', '.join(map(str, value)) or 'nothing'}. {advice}")

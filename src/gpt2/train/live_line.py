@@ -4,8 +4,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from gpt2.train.callbacks import Metrics
 from gpt2.train.loop import Callback, Run
+from gpt2.train.metrics import Metrics
 from gpt2.train.plan import spoken
 from gpt2.train.step import StepReport
 

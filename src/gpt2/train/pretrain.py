@@ -20,13 +20,14 @@ from gpt2.model.init import initialize
 from gpt2.train import plan as plans
 from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
-from gpt2.train.callbacks import Checkpoints, Metrics, Sampler, Samples, Tracker, Validation
+from gpt2.train.callbacks import Checkpoints, Sampler, Samples, Validation
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree, to_toml
 from gpt2.train.feed import Feed
 from gpt2.train.live_line import ProgressLine
 from gpt2.train.loop import Run, loop
 from gpt2.train.memory import kept_memory
+from gpt2.train.metrics import Metrics, Tracker
 from gpt2.train.parallel import Processes, joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision, chunk_tokens, micro_batch_tokens

@@ -119,6 +119,7 @@ class Learner:
         self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
         products = torch.bfloat16 if precision.dtype == torch.bfloat16 else None
         self.optimizers = build_optimizers(model, config.optim, products)  # of the shared parameters
+        self._others_wait = False  # for what this process tells them next
         self.loss_scale = LossScale.of_float16() if precision.dtype == torch.float16 else LossScale()
 
     def step(
@@ -228,7 +229,12 @@ class Learner:
         """What `compute` gives, its first compilation survived if need be."""
         if not self._is_compiled:
             return compute()
-        return with_own_cache(compute, before_again=lambda: self.model.zero_grad(set_to_none=True))
+        self._others_wait = self.sharing == "fsdp"  # which talks from the first block on
+        return with_own_cache(
+            compute,
+            before_again=lambda: self.model.zero_grad(set_to_none=True),
+            others_wait=lambda: self._others_wait,
+        )
 
     def _backward(
         self,
@@ -280,10 +286,12 @@ class Learner:
                 torch.manual_seed(hash((self.config.run.seed, step, int(piece[0]))))
             inputs, targets = _on(device, inputs_BT[piece]), _on(device, targets_BT[piece])
             wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT[piece]).to(device)
-            with parallel.accumulating(self._objective, self.sharing, last=i == len(pieces) - 1):
+            is_last = i == len(pieces) - 1
+            with parallel.accumulating(self._objective, self.sharing, last=is_last):
                 with self.precision.autocast(), self._attention.preferred():
                     # processes' gradients are averaged, hence the factor
                     part = self._objective(inputs, targets, wanted, rows, scale * processes.world)
+                self._others_wait = self._others_wait or (is_last and processes.world > 1)
                 part.backward()
             loss += part.detach()
         return processes.sum(loss / processes.world)
