@@ -7,6 +7,7 @@ import numpy as np
 
 from gpt2.backends.seam import Backend, Floats, Trace, Want
 from gpt2.errors import GenerationError
+from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, of_last, shaded, small
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
 
@@ -36,6 +37,33 @@ class Attention:
     def of(self, layer: int, head: int) -> Floats:
         """The weights of one head: [R, T]."""
         return self.weights_LHRT[self.layers.index(layer), self.heads.index(head)]
+
+    def html(self) -> str:
+        """A picture: of one head a table, a row for each token that looks; of several a small square each."""
+        pairs = [(layer, head) for layer in self.layers for head in self.heads]
+        first = max(0, len(self.ids) - MOST_COLUMNS)
+        first_row = max(0, first - self.rows.start)
+        n_rows, columns = len(self.rows) - first_row, self.pieces[first:]
+        said = of_last(len(columns), len(self.ids))
+        if len(pairs) > 1:
+            pairs, all_pairs = pairs[: max(1, MOST_CELLS // (n_rows * len(columns)))], pairs
+            squares = (small(self.of(*pair)[first_row:, first:], caption=f"{pair[0]}.{pair[1]}") for pair in pairs)
+            if len(pairs) < len(all_pairs):
+                said += f"; {len(pairs)} of {len(all_pairs)} heads"
+            said = f"Each square is a head, layer.head; its rows look at its columns{said}. Name one for more."
+            return f"<div><p>{said}</p>{''.join(squares)}</div>"
+        weights_RT = self.of(*pairs[0])[first_row:, first:]
+        return shaded(
+            weights_RT,
+            [[f"{weight:.2f}".lstrip("0") if weight >= 0.05 else "" for weight in row] for row in weights_RT.tolist()],
+            rows=[self.pieces[row] for row in self.rows[first_row:]],
+            columns=columns,
+            caption=f"layer {pairs[0][0]}, head {pairs[0][1]}: what each token (a row) takes from each before it{said}",
+            most=1.0,
+        )
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return self.html()
 
 
 def attention(

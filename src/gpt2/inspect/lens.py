@@ -7,13 +7,14 @@ Axes: L depths, T tokens, K best tokens, R rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpt2.backends.head import Head
 from gpt2.backends.seam import Backend, Floats, Ints, Trace, Want
 from gpt2.errors import GenerationError
+from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
 
@@ -31,6 +32,7 @@ class Lens:
         depths: 0 is the embedding, i the output of block i.
         best_ids_LTK: the likeliest next tokens, likeliest first.
         best_logprobs_LTK: their log-probabilities, natural.
+        guesses_LT: the text of the likeliest, if any were asked for.
         ranks_LR: of the actual next token, R = T - 1 of them; 0 is the likeliest.
         logprobs_LR: of the actual next token.
         entropies_LT: of the prediction, in nats.
@@ -41,9 +43,28 @@ class Lens:
     depths: tuple[int, ...]
     best_ids_LTK: Ints
     best_logprobs_LTK: Floats
+    guesses_LT: tuple[tuple[str, ...], ...]
     ranks_LR: Ints
     logprobs_LR: Floats
     entropies_LT: Floats
+
+    def html(self) -> str:
+        """A picture: by depth (a row) the guess at what follows each token, the darker the surer."""
+        if not self.guesses_LT:
+            raise GenerationError("There is no picture of a lens without guesses: ask for best=1 at least.")
+        first = max(0, len(self.ids) - MOST_COLUMNS)
+        said = of_last(len(self.ids) - first, len(self.ids))
+        return shaded(
+            np.exp(self.best_logprobs_LTK[:, first:, 0]),
+            [guesses[first:] for guesses in self.guesses_LT],
+            rows=["embedding" if depth == 0 else f"block {depth}" for depth in self.depths],
+            columns=self.pieces[first:],
+            caption=f"what would come after each token, if the model stopped there{said}",
+            most=1.0,
+        )
+
+    def _repr_html_(self) -> str | None:  # what a notebook shows
+        return self.html() if self.guesses_LT else None
 
 
 def logit_lens(
@@ -82,6 +103,7 @@ def logit_lens(
         depths=wanted,
         best_ids_LTK=np.empty((L, T, K), np.int32),
         best_logprobs_LTK=np.empty((L, T, K), np.float32),
+        guesses_LT=(),
         ranks_LR=np.empty((L, T - 1), np.int32),
         logprobs_LR=np.empty((L, T - 1), np.float32),
         entropies_LT=np.empty((L, T), np.float32),
@@ -95,4 +117,7 @@ def logit_lens(
         lens.entropies_LT[index] = read.entropies_R
         if read.best_ids_RK is not None and read.best_logprobs_RK is not None:
             lens.best_ids_LTK[index], lens.best_logprobs_LTK[index] = read.best_ids_RK, read.best_logprobs_RK
-    return lens
+    if not K:
+        return lens
+    guesses_LT = tuple(tuple(tokenizer.decode([i]) for i in row) for row in lens.best_ids_LTK[:, :, 0].tolist())
+    return replace(lens, guesses_LT=guesses_LT)

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpt2.backends.seam import Backend, Floats, Patch, Trace, Want, Work
 from gpt2.errors import GenerationError
+from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
 
@@ -47,6 +48,23 @@ class Patching:
     def effect(self) -> Floats:
         """What each exchange adds to the log-probability of the answer: [L, P]."""
         return self.after_LP - np.float32(self.before)
+
+    def html(self) -> str:
+        """A picture: by depth (a row) and token what the exchange adds to the log-probability of the answer."""
+        first = max(0, len(self.positions) - MOST_COLUMNS)
+        effect_LP = self.effect[:, first:]
+        return shaded(
+            effect_LP,
+            [[f"{value:.2f}" if abs(value) >= 0.005 else "" for value in row] for row in effect_LP.tolist()],
+            rows=["embedding" if depth == 0 else f"block {depth}" for depth in self.depths],
+            columns=[self.pieces[position] for position in self.positions[first:]],
+            caption=f"log-probability of the answer: {self.before:.2f} in the text, {self.source:.2f} in the source; "
+            f"what each exchange adds{of_last(effect_LP.shape[1], len(self.positions))}",
+            most=abs(self.source - self.before),
+        )
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return self.html()
 
 
 def patch(

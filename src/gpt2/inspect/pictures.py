@@ -1,0 +1,67 @@
+"""Looks inside as HTML: tables of shaded cells, for a notebook or a file; no script, every text escaped.
+
+Axes: R rows, C columns.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+
+from gpt2.backends.seam import Floats
+
+MOST_COLUMNS = 60  # tokens that are shown of a longer text: its last
+MOST_CELLS = 10_000  # of all tables of a page together
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_HEAD = "font-weight:normal;text-align:{};white-space:pre;padding:0 4px"
+_CAPTION = "text-align:left;white-space:nowrap"
+_CELL = "text-align:center;white-space:pre;padding:1px 4px"
+
+
+def shaded(
+    values_RC: Floats,
+    texts_RC: Sequence[Sequence[str]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    caption: str,
+    most: float,
+) -> str:
+    """A table of texts, each on blue as dark as its value is near `most`; on orange where it is below 0."""
+    head = "".join(f'<th style="{_HEAD.format("center")}">{shown(column)}</th>' for column in columns)
+    lines = [f'<caption style="{_CAPTION}">{shown(caption)}</caption><tr><th></th>{head}</tr>']
+    for row, values_C, texts_C in zip(rows, values_RC.tolist(), texts_RC, strict=True):
+        cells = "".join(
+            f'<td style="{_CELL};background:{_shade(value, most)}" title="{value:.4g}">{shown(text)}</td>'
+            for value, text in zip(values_C, texts_C, strict=True)
+        )
+        lines.append(f'<tr><th style="{_HEAD.format("right")}">{shown(row)}</th>{cells}</tr>')
+    return f'<table style="border-collapse:collapse;font-size:smaller">{"".join(lines)}</table>'
+
+
+def small(values_RC: Floats, *, caption: str) -> str:
+    """The same without any text, to stand beside many others."""
+    cell = '<td style="width:6px;height:6px;padding:0;background:{}"></td>'
+    lines = "".join(
+        f"<tr>{''.join(cell.format(_shade(value, 1.0)) for value in values_C)}</tr>" for values_C in values_RC.tolist()
+    )
+    return (
+        '<table style="border-collapse:collapse;display:inline-table;margin:4px;font-size:smaller">'
+        f'<caption style="{_CAPTION}">{shown(caption)}</caption>{lines}</table>'
+    )
+
+
+def shown(text: str) -> str:
+    """Text for HTML: a line end as a sign, what steers a terminal or the direction of writing as U+FFFD."""
+    return html.escape(_CONTROL.sub("\ufffd", text).replace("\n", "⏎"))
+
+
+def of_last(n_shown: int, n_tokens: int) -> str:
+    """What a caption says where not all tokens are shown."""
+    return f"; the last {n_shown:,} of {n_tokens:,} tokens" if n_shown < n_tokens else ""
+
+
+def _shade(value: float, most: float) -> str:
+    depth = min(1.0, abs(value) / most) if most > 0 else 0.0
+    color = "214,120,20" if value < 0 else "40,110,200"
+    return f"rgba({color},{0.8 * depth:.2f})" if depth >= 0.005 else "none"

@@ -1,0 +1,85 @@
+"""The pictures of what is seen inside: what stands in them, how much, and that no text becomes part of the page."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import gpt2
+from gpt2.errors import GenerationError
+from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS
+from gpt2.language_model import LanguageModel
+
+TEXT = 'The <b>cat</b> & "dog"\n\x1b[31m\u202eéa'
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder) -> LanguageModel:
+    return gpt2.load(tiny_folder, backend="reference")
+
+
+class Cells(HTMLParser):
+    """The text of each cell, row by row; other tags than a table's, a paragraph's and a division's are refused."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ("table", "caption", "tr", "th", "td", "div", "p"), tag
+        assert all(name in ("style", "title") for name, _ in attrs)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+def test_a_lens_shows_its_guesses(model: LanguageModel) -> None:
+    lens = model.logit_lens(TEXT, best=2)
+    head, *rows = Cells(lens.html()).rows
+    assert len(head) - 1 == len(lens.ids)
+    assert [row[0] for row in rows] == ["embedding", *(f"block {depth}" for depth in lens.depths[1:])]
+    assert lens.guesses_LT[1][0] == model.tokenizer.decode([int(lens.best_ids_LTK[1, 0, 0])])
+    assert lens._repr_html_() == lens.html()
+    plain = model.logit_lens(TEXT, best=0)
+    assert plain._repr_html_() is None
+    with pytest.raises(GenerationError, match="best=1"):
+        plain.html()
+
+
+def test_one_head_is_a_table_of_its_weights(model: LanguageModel) -> None:
+    looks = model.attention(TEXT, layer=1, head=0, last=2)
+    _, *rows = Cells(looks.html()).rows
+    expected = [[f"{x:.2f}".lstrip("0") if x >= 0.05 else "" for x in row] for row in looks.of(1, 0).tolist()]
+    assert [row[1:] for row in rows] == expected
+    assert f'title="{looks.of(1, 0)[0, 0]:.4g}"' in looks.html()
+
+
+def test_of_much_a_part_is_shown_and_it_says_so(model: LanguageModel) -> None:
+    n_tokens = model.config.n_positions
+    ids = np.arange(n_tokens) % 200
+    for page in (model.attention(ids, layer=0, head=0).html(), model.logit_lens(ids, best=1).html()):
+        assert len(Cells(page).rows[1]) == 1 + min(n_tokens, MOST_COLUMNS)
+        assert (f"the last {MOST_COLUMNS} of {n_tokens} tokens" in page) == (n_tokens > MOST_COLUMNS)
+    every = model.attention(ids).html()
+    assert every.count("<td") <= MOST_CELLS + MOST_COLUMNS**2
+
+
+def test_patching_is_a_table_of_effects(model: LanguageModel) -> None:
+    patched = model.patch("The boy was", source="The girl was", answer=" she")
+    _, *rows = Cells(patched.html()).rows
+    assert [row[1:] for row in rows] == [
+        [f"{x:.2f}" if abs(x) >= 0.005 else "" for x in row] for row in patched.effect.tolist()
+    ]
+
+
+def test_no_text_becomes_part_of_the_page(model: LanguageModel) -> None:
+    page = model.logit_lens(TEXT, best=1).html() + model.attention(TEXT, layer=0, head=0).html()
+    assert not re.search("[\x00-\x1f\u202a-\u202e]", page)
+    assert "&lt;" in page
