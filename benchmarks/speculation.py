@@ -166,8 +166,8 @@ class Replayed:
         for piece, end, result in zip(work, ends, results, strict=True):
             for row in range(piece.want.rows):  # a row's next token; behind a wrong guess it does not matter
                 at = end - piece.want.rows + row + 1
-                assert result.best_ids_RK is not None
-                result.best_ids_RK[row, 0] = self._ids[min(at, len(self._ids) - 1)]
+                assert isinstance(result.drawn_R, list)
+                result.drawn_R[row] = self._ids[min(at, len(self._ids) - 1)]
         return results
 
 

@@ -142,6 +142,15 @@ def test_a_list_equals_each_alone(model: LanguageModel) -> None:
     assert len({completion.text for completion in together}) == len(PROMPTS)
 
 
+def test_texts_that_come_one_by_one_equal_a_list(model: LanguageModel) -> None:
+    prompts = ["Once", "", "The cat"]
+    assert list(model.generate_each(iter(prompts), max_tokens=5, seed=3)) == model.generate(
+        prompts, max_tokens=5, seed=3
+    )
+    assert model.backend.bytes() == 0
+    assert [each.prompt for each in model.generate_each(prompts, max_tokens=1)] == prompts  # a seed is drawn
+
+
 def test_an_empty_list_is_no_work(model: LanguageModel) -> None:
     assert model.generate([]) == []
 

@@ -121,6 +121,29 @@ class LanguageModel:
         completions = [gathered[number].completion(text, sampling) for number, text in pairs]
         return completions[0] if isinstance(prompt, str) else completions
 
+    def generate_each(
+        self, prompts: Iterable[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+    ) -> Generator[Completion]:
+        """Continue any number of texts, read as there is room for them and answered in their order, as soon as may be.
+
+        Who leaves before the end closes it, so that its memory is given back then.
+
+        Args:
+            prompts: texts; each is continued as it would be alone.
+            sampling: as for `generate`.
+            draft: as for `generate`.
+            settings: as for `generate`.
+
+        Raises:
+            ContextError, GenerationError: as for `generate`; those before a text that fails have been given.
+            Exception: whatever `prompts` raises, after all that it gave before.
+        """
+        from gpt2.generation import complete_each
+
+        sampling = (sampling or Sampling()).changed(**settings)
+        requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
+        return complete_each(self._scheduler(draft, shares=True), requests)
+
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> Iterator[Event]:

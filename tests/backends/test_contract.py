@@ -4,6 +4,7 @@ A new backend joins by its name in `NAMES`; it may be opened in whatever way `ba
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -431,6 +432,22 @@ def test_a_backend_says_what_it_is(backend: Backend, weights: Weights) -> None:
     assert backend.weights == "fp32"
     assert backend.config == weights.config
     assert backend.reason.startswith(f"{backend.name} backend on cpu in fp32: asked for")
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_a_draw_at_temperature_0_is_the_most_likely_token(backend: Backend, top_k: int):
+    draw = Draw(keys=[0] * 4, temperature=0.0, top_k=top_k)
+    for n, rows in ((9, 4), (1, 1)):  # one token and one row go another way through the engine
+        want = Want(rows=rows, draw=replace(draw, keys=draw.keys[:rows]))
+        result = one(backend, backend.new(), TEXT[:n], want)
+        known = one(backend, backend.new(), TEXT[:n], Want(rows=rows, best=1))
+        assert known.best_ids_RK is not None
+        best_R = known.best_ids_RK[:, 0].tolist()
+        if result.drawn_R is not None:
+            assert result.drawn_R == best_R
+        else:
+            assert result.best_ids_RK is not None and result.logits_RV is None
+            assert result.best_ids_RK.tolist() == [[token] for token in best_R]
 
 
 @pytest.mark.parametrize("top_k", [0, 3])

@@ -383,7 +383,7 @@ def test_tokens_are_drawn_as_the_definition_draws_them(level: str, temperature: 
         if temperature != 1:
             logits = filters.temperature(logits, temperature)
         assert result.drawn_R[row] == draws.draw(key, ids, logits)
-    assert len(set(result.drawn_R.tolist())) > 10  # rows differ, so draws do
+    assert len(set(result.drawn_R)) > 10  # rows differ, so draws do
 
 
 def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:
@@ -393,7 +393,7 @@ def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:
     want = Want(rows=64, draw=Draw(keys=keys, temperature=1.0), logits=True)
     [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, 64), want=want)])
     expected = [draws.draw(key, np.arange(33), row) for key, row in zip(keys, result.logits_RV, strict=True)]
-    assert result.drawn_R.tolist() == expected
+    assert result.drawn_R == expected
 
 
 @pytest.mark.parametrize(
@@ -453,13 +453,13 @@ def test_what_filters_keep_is_drawn_from_as_the_definition_draws(
     sampler = Sampler(sampling, seed=3, n_prompt=20, n_ids=vocab_size, vocab_size=vocab_size, end_ids=())
     want = sampler.want(text, 0, draft[:80])
     assert want.draw is not None
-    both = replace(want, logits=True, best=want.draw.top_k)
+    both = replace(want, logits=True, best=want.draw.from_best)
     [result] = backend.step([Work(slot=backend.new(), tokens=[*text, *draft[:80]], want=both)])
     known = Result(logits_RV=result.logits_RV)
-    if want.draw.best_decide:
+    if want.draw.from_best:
         known = Result(best_ids_RK=result.best_ids_RK, best_logprobs_RK=result.best_logprobs_RK)
     expected = [sampler.choose(known, row, [*text, *draft[:row]], 0).token for row in range(81)]
-    assert result.drawn_R.tolist() == expected
+    assert result.drawn_R == expected
 
 
 @pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"repetition_penalty": 1.4, "temperature": 0.0}])
@@ -469,9 +469,29 @@ def test_a_row_is_drawn_the_same_alone_and_among_others(level: str, settings: di
     sampler = Sampler(Sampling(**settings), seed=3, n_prompt=2, n_ids=5003, vocab_size=5003, end_ids=())
     texts = [[1, 2, *range(n, n + 30)] for n in range(7)]
     work = [Work(slot=backend.new(), tokens=text, want=sampler.want(text)) for text in texts]
-    together = [result.drawn_R.tolist() for result in backend.step(work)]
-    alone = [backend.step([replace(piece, slot=backend.new())])[0].drawn_R.tolist() for piece in work]
+    together = [result.drawn_R for result in backend.step(work)]
+    alone = [backend.step([replace(piece, slot=backend.new())])[0].drawn_R for piece in work]
     assert together == alone
+
+
+def test_texts_that_only_go_on_draw_what_they_draw_when_more_is_wanted(level: str) -> None:
+    """One token each, and nothing but the next: the places that serve step after step, against arrays made for each."""
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=64, vocab_size=5003)
+    backend = NativeBackend(weights(config), form="int8", threads=2)
+    kinds = [{"temperature": 0.0}, {}, {"top_k": 30}, {"temperature": 0.7, "top_p": 0.9}, {"min_p": 0.1}]
+    for count in (2, 5, 1, 3):  # more places, then fewer
+        samplers = [
+            Sampler(Sampling(**kinds[n]), seed=n, n_prompt=1, n_ids=5003, vocab_size=5003, end_ids=())
+            for n in range(count)
+        ]
+        work = [Work(slot=backend.new(), tokens=[7 + n], want=each.want([7 + n])) for n, each in enumerate(samplers)]
+        more = [replace(piece, slot=backend.new(), want=replace(piece.want, best=1)) for piece in work]
+        results = backend.step(work)
+        assert [result.drawn_R for result in results] == [result.drawn_R for result in backend.step(more)]
+        assert all(
+            backend.length(piece.slot) == 1 and result.best_ids_RK is None
+            for piece, result in zip(work, results, strict=True)
+        )
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.8, 0), (1.0, 40), (0.8, 40)])

@@ -264,6 +264,25 @@ def test_what_cannot_be_seen_is_refused_by_name(backend: Backend, head: Head, to
         inspect.patch(backend, tokenizer, "The", source="A", answer=" a b")
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_slots_made_before_one_that_fails_are_given_back(
+    backend: Backend, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Where memory ends in the middle: `backend` looks afterwards whether any is held."""
+    fork, asked = backend.fork, 0
+
+    def failing_fork(slot: int) -> int:
+        nonlocal asked
+        asked += 1
+        if asked == failing:
+            raise MemoryError
+        return fork(slot)
+
+    monkeypatch.setattr(backend, "fork", failing_fork)
+    with pytest.raises(MemoryError):
+        inspect.patch(backend, tokenizer, "The cat", source="The dog", answer=" a")
+
+
 def test_more_attention_than_memory_should_hold_is_refused(
     backend: Backend, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

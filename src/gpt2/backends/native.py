@@ -20,6 +20,7 @@ from gpt2.native.interface import (
     FORMS,
     INT4_WHOLE,
     PAGE_TOKENS,
+    Places,
     Wanted,
     source_of_codes,
     source_of_floats,
@@ -63,6 +64,7 @@ class NativeBackend:
         self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} for {why}'}"
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
+        self._places = Places(1)
         whole = form == _stored_form(weights) == "int4"
         self._engine = Engine(
             library,
@@ -123,6 +125,8 @@ class NativeBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work, intervenes=self.intervenes)
+        if all(map(_draws_next, work)):
+            return self._draw_next(work)
         wanted = [self._wanted(piece) for piece in work]
         self._engine.step(wanted)
         for piece in work:
@@ -133,6 +137,29 @@ class NativeBackend:
         """Give back memory and threads; the backend cannot be used afterwards."""
         self._lengths.clear()
         self._engine.close()
+
+    def _draw_next(self, work: Sequence[Work]) -> list[Result]:
+        """A step of texts that only go on, as nearly all are: with as little around it as can be."""
+        if len(work) > len(self._places):
+            self._places = Places(len(work))
+        places = self._places
+        for i, piece in enumerate(work):
+            draw = piece.want.draw
+            assert draw is not None
+            places.put(
+                i,
+                piece.slot,
+                int(piece.tokens[0]),
+                key=draw.keys[0],
+                temperature=draw.temperature,
+                top_k=min(draw.top_k, self.config.vocab_size),
+                top_p=draw.top_p,
+                min_p=draw.min_p,
+            )
+        self._engine.draw(places, len(work))
+        for piece in work:
+            self._lengths[piece.slot] += 1
+        return [Result(drawn_R=[places.drawn(i)]) for i in range(len(work))]
 
     def _wanted(self, piece: Work) -> Wanted:
         """Arrays for what the piece wants."""
@@ -164,6 +191,17 @@ class NativeBackend:
         return wanted
 
 
+def _draws_next(piece: Work) -> bool:
+    """Whether it is one token whose next one is drawn, and nothing else."""
+    want, draw = piece.want, piece.want.draw
+    return (
+        draw is not None
+        and draw.penalties is None
+        and len(piece.tokens) == want.rows == 1
+        and not (want.logits or want.best or want.targets or want.trace)
+    )
+
+
 def _result(piece: Work, arrays: Wanted) -> Result:
     result = Result(
         logits_RV=arrays.logits,
@@ -172,7 +210,7 @@ def _result(piece: Work, arrays: Wanted) -> Result:
         target_logprobs_R=arrays.target_logprobs,
         target_ranks_R=arrays.target_ranks,
         entropies_R=arrays.entropies,
-        drawn_R=arrays.drawn,
+        drawn_R=None if arrays.drawn is None else arrays.drawn.tolist(),
     )
     if piece.want.trace and arrays.residual is not None:
         result.residual = dict(zip(piece.want.trace.residual, arrays.residual, strict=True))

@@ -75,9 +75,11 @@ class Draw:
     penalties: Penalties | None = None
 
     @property
-    def best_decide(self) -> bool:
-        """Whether it is drawn from the most likely tokens as a backend returns them, not from the logits."""
-        return self.top_k > 0 and self.penalties is None
+    def from_best(self) -> int:
+        """From how many of the most likely tokens, as a backend returns them, it is drawn; 0: from the logits."""
+        if self.penalties is not None:
+            return 0
+        return 1 if self.temperature == 0 else self.top_k
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +146,9 @@ class Result:
     target_logprobs_R: Floats | None = None
     target_ranks_R: Ints | None = None  # 0: no token has a larger logit, and no lower id an equal one
     entropies_R: Floats | None = None  # of the next-token distribution, in nats
-    drawn_R: Ints | None = None
-    residual: dict[int, Floats] = field(default_factory=dict[int, Floats])  # depth -> [R, D]
-    attention: dict[tuple[int, int], Floats] = field(default_factory=dict[tuple[int, int], Floats])  # -> [R, S]
+    drawn_R: Sequence[int] | None = None
+    residual: dict[int, Floats] = field(default_factory=dict)  # depth -> [R, D]
+    attention: dict[tuple[int, int], Floats] = field(default_factory=dict)  # -> [R, S]
 
 
 class Backend(Protocol):
@@ -212,8 +214,8 @@ def undrawn(work: Sequence[Work]) -> list[Work]:
 
 def _undrawn(piece: Work, draw: Draw) -> Work:
     want = replace(piece.want, draw=None)
-    if draw.best_decide:
-        return replace(piece, want=replace(want, best=max(want.best, draw.top_k)))
+    if draw.from_best:
+        return replace(piece, want=replace(want, best=max(want.best, draw.from_best)))
     return replace(piece, want=replace(want, logits=True))
 
 

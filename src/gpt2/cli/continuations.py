@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
     from gpt2.tokenizer import Tokenizer
 
-_SHARED_BYTES = 256 << 20  # of beginnings that prompts of a file have in common
-
 log = logging.getLogger("gpt2")
 
 
@@ -47,20 +45,10 @@ class Writer:
 
     def many(self, prompts: Iterable[str], sampling: "Sampling") -> None:
         """Write the continuations of all prompts, in order; those ahead of one that fails are not lost."""
-        from gpt2.generation import Request, Scheduler, complete_each
-
-        model, done = self._model, 0
-        scheduler = Scheduler(
-            model.backend,
-            model.tokenizer,
-            prefix_bytes=_SHARED_BYTES if model.backend.name == "native" else 0,  # there the text is the same
-            noise=model.noise,
-            drafter=model.drafter(self._draft),
-        )
-        requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
+        done = 0
         begin = time.perf_counter()
         # Closed here, whatever ends the writing: its slots must be given back before the model is.
-        with contextlib.closing(complete_each(scheduler, requests)) as completions:
+        with contextlib.closing(self._model.generate_each(prompts, sampling, draft=self._draft)) as completions:
             try:
                 for completion in completions:
                     done += 1

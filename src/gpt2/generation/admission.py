@@ -50,6 +50,8 @@ class Admission:
 
     def next(self, running: Collection[Job]) -> Job | None:
         """The next to begin, taken out of the queue; None when nobody can."""
+        if not self._waiting:
+            return None
         in_use = sum(job.sampling.candidates for job in running)
         if running and in_use >= self._max_slots:
             return None

@@ -68,6 +68,7 @@ class Sampler:
         self._n_top = sampling.logprobs or 0
         deciding = 1 if sampling.is_greedy else sampling.top_k
         best = max(deciding, self._n_top)
+        self._temperature = 0.0 if sampling.is_greedy else filters.divisor(sampling.temperature)
         self._penalises = bool(
             sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
         )
@@ -76,11 +77,7 @@ class Sampler:
         has_few_best = best <= min(MAX_BEST, n_ids) and n_ids == vocab_size
         best_decides = deciding > 0 and has_few_best and not (changes_here or self._penalises)
         self._best = best if best_decides else 0
-        self._draws_there = (
-            has_few_best
-            and not (changes_here or self._wants_logprob or sampling.typical_p < 1)
-            and (self._penalises or not sampling.is_greedy)
-        )
+        self._draws_there = has_few_best and not (changes_here or self._wants_logprob or sampling.typical_p < 1)
 
     def want(self, seen: Sequence[int], sample: int | None = 0, draft: Sequence[int] = ()) -> Want:
         """What to ask of the row after `seen`, and of a row after each token of a draft.
@@ -108,9 +105,10 @@ class Sampler:
                 presence=sampling.presence_penalty,
                 frequency=sampling.frequency_penalty,
             )
+        rows = range(1 + len(draft))
         return Draw(
-            keys=[self._key([*seen, *draft[:n]] if n else seen, sample) for n in range(1 + len(draft))],
-            temperature=0.0 if sampling.is_greedy else filters.divisor(sampling.temperature),
+            keys=[0 if sampling.is_greedy else self._key([*seen, *draft[:n]] if n else seen, sample) for n in rows],
+            temperature=self._temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             min_p=sampling.min_p,
@@ -145,7 +143,7 @@ class Sampler:
             GenerationError: the filters, or what is allowed, left no token.
         """
         if result.drawn_R is not None:
-            return Choice(int(result.drawn_R[row]), None, ())
+            return Choice(result.drawn_R[row], None, ())
         key = self._key(seen, sample)
         if result.logits_RV is None:
             assert result.best_ids_RK is not None
@@ -184,7 +182,7 @@ class Sampler:
         return self._noise.key(seed=self._seed, sample=sample, seen=seen, n_prompt=self._n_prompt)
 
     def _may_not_end(self, n_seen: int) -> bool:
-        return len(self._end_ids) > 0 and n_seen - self._n_prompt < self._sampling.min_tokens
+        return n_seen - self._n_prompt < self._sampling.min_tokens and len(self._end_ids) > 0
 
     def keep(self, row: filters.Row) -> filters.Row:
         """The filters that keep fewer tokens, in their order, for a temperature above 0."""

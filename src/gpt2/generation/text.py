@@ -38,6 +38,8 @@ class TextStream:
         return (text, stop) if stop is not None else (text + held, None)
 
     def _advance(self, new: str) -> tuple[str, str | None]:
+        if not self._stops:
+            return new, None
         text = self._held + new
         stop = first_stop(text, self._stops)
         if stop is not None:

@@ -115,8 +115,9 @@ def patch(
         for p in sorted(range(len(at_positions)), key=lambda p: -at_positions[p]):
             position = at_positions[p]
             backend.truncate(held, position)  # what comes before is as it was: no patch reaches it
-            slots = [backend.fork(held) for _ in at_depths]
+            slots: list[int] = []
             try:
+                slots.extend(backend.fork(held) for _ in at_depths)  # those made before one that fails are in it
                 work = [
                     Work(
                         slot=slot,

@@ -112,6 +112,40 @@ class Wanted:
     attention: Floats | None = None  # [heads, R, S]
 
 
+class Places:
+    """Pieces of one token each, whose next one is drawn, in memory that serves step after step.
+
+    Reading the weights drives all else out of the processor's caches: whatever Python touches between two steps comes
+    from memory, and NumPy's arrays and ctypes' structures, made anew for each piece, are half of that.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.work = (Work * count)()
+        self._tokens, self._keys = (ctypes.c_int32 * count)(), (ctypes.c_uint64 * count)()
+        self._drawn = (ctypes.c_int32 * count)()
+        self._pieces = list(self.work)
+        for i, piece in enumerate(self._pieces):
+            piece.token_count = piece.rows = 1
+            piece.tokens, piece.drawn = (ctypes.addressof(array) + 4 * i for array in (self._tokens, self._drawn))
+            piece.draw_keys = ctypes.addressof(self._keys) + 8 * i
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def put(
+        self, i: int, slot: int, token: int, *, key: int, temperature: float, top_k: int, top_p: float, min_p: float
+    ) -> None:
+        """The token for a slot, and how the next is drawn."""
+        piece = self._pieces[i]
+        piece.slot, self._tokens[i], self._keys[i] = slot, token, key
+        piece.draw_temperature, piece.draw_top_k = temperature, top_k
+        piece.draw_top_p, piece.draw_min_p = top_p, min_p
+
+    def drawn(self, i: int) -> int:
+        """The token that was drawn."""
+        return self._drawn[i]
+
+
 def source_of_floats(array: Floats, *, by_output: bool = False) -> Source:
     """A vector, or a matrix [in, out] (`by_output`: [out, in]). The array must outlive the source."""
     assert array.dtype == np.float32

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.errors import BackendError
-from gpt2.native.interface import ABI, FORMS, INT4_WHOLE, Floats, Shape, Source, Wanted, Work, declare, work_of
+from gpt2.native.interface import ABI, FORMS, INT4_WHOLE, Floats, Places, Shape, Source, Wanted, Work, declare, work_of
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
@@ -158,6 +158,10 @@ class Engine:
         """
         work = (Work * len(wanted))(*(work_of(piece) for piece in wanted))
         self._check(self._calls.gpt2_step(self._handle, work, len(wanted)))
+
+    def draw(self, places: Places, count: int) -> None:
+        """The same for the first `count` of `places`."""
+        self._check(self._calls.gpt2_step(self._handle, places.work, count))
 
     def close(self) -> None:
         """Free everything; safe to repeat."""

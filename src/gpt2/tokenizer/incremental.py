@@ -16,7 +16,7 @@ class IncrementalDecoder:
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""  # of a character
 
     def push(self, token_id: int) -> str:
         """The text that became whole with this id; often a word, sometimes nothing.
@@ -24,10 +24,14 @@ class IncrementalDecoder:
         Raises:
             TokenizerError: the vocabulary has no such id.
         """
-        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+        return self._decode(self._tokenizer.token_bytes(token_id), final=False)
 
     def finish(self) -> str:
         """What is left: nothing, or U+FFFD for a character that was never completed. The decoder starts anew."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decode(b"", final=True)
+
+    def _decode(self, new: bytes, *, final: bool) -> str:
+        read = self._rest + new
+        text, n_read = codecs.utf_8_decode(read, "replace", final)
+        self._rest = read[n_read:]
+        return text
