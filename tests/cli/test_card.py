@@ -70,6 +70,13 @@ def test_with_a_run_shards_and_an_evaluation(gpt2: Run, folder: Path, tmp_path: 
     assert str(tmp_path) not in text
 
 
+def test_the_run_that_lies_in_the_models_folder_is_told_of(gpt2: Run, folder: Path) -> None:
+    _write_run(folder / "run")
+    ran = gpt2("card", str(folder), "--samples", "0")
+    assert ran.code == 0, ran.err
+    assert "Loss at the last: 9.5\n" in ran.out
+
+
 def test_with_a_corpus(gpt2: Run, folder: Path, tmp_path: Path) -> None:
     for extra in ("py3langid", "pycld2", "zstandard"):
         pytest.importorskip(extra)

@@ -20,7 +20,8 @@ log = logging.getLogger("gpt2")
 @click.command(cls=Sectioned)
 @click.argument("model", metavar="MODEL")
 @option("--run", type=_FOLDER, multiple=True,
-        help="The run of `gpt2 train` or `finetune` that made it. May be repeated, the first one first.")  # fmt: skip
+        help="The run of `gpt2 train` or `finetune` that made it. May be repeated, the first one first.  "
+        "[default: MODEL/run, if it is there]")  # fmt: skip
 @option("--corpus", type=_FOLDER, help="What it read: a folder of `gpt2 corpus build` or `prepare`.")
 @option("--evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.json",
         help="What `gpt2 evaluate --out` wrote of it.")  # fmt: skip
@@ -76,6 +77,8 @@ def card(
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
     described = known.described(model, found)
+    if not run and (found.folder / "run" / "config.toml").is_file():
+        run = (found.folder,)  # as `gpt2 finetune` leaves it
     described = known.with_records(described, found, runs=run, corpus=corpus, evaluation=evaluation)
     if samples:
         described = known.with_samples(described, model, samples, threads=threads)
