@@ -244,6 +244,7 @@ def test_logits_have_a_row_for_each_token(model: LanguageModel) -> None:
         (lambda model: model.stream("word " * 100), ContextError),
         (lambda model: model.generate("a", temperature=-1), GenerationError),
         (lambda model: model.generate("a", temprature=1), TypeError),
+        (lambda model: model.score(b"bytes"), GenerationError),
         (lambda model: model.save("x", format="onnx"), CheckpointError),
     ],
 )
@@ -251,6 +252,37 @@ def test_what_cannot_be_done_is_refused_at_once(model: LanguageModel, call, erro
     with pytest.raises(error):
         call(model)
     assert model.backend.bytes() == 0
+
+
+def test_a_misspelt_setting_is_answered_with_the_nearest(model: LanguageModel) -> None:
+    with pytest.raises(TypeError, match=r"no setting 'temprature'\. Did you mean temperature"):
+        model.generate("a", temprature=1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native", "torch"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.generate("a"),
+        lambda model: model.stream("a"),
+        lambda model: model.score("a"),
+        lambda model: model.logits([1]),
+        lambda model: model.attention("a"),
+        lambda model: model.beam_search("a"),
+    ],
+)
+def test_a_closed_model_says_so(tiny_folder: Path, backend: str, call) -> None:
+    try:
+        model = gpt2.load(tiny_folder, backend=backend)
+    except BackendError as error:
+        pytest.skip(str(error))
+    left = model.stream("Once", max_tokens=20)
+    next(left)
+    model.close()
+    left.close()  # a stream that outlives its model has nothing to give back
+    with pytest.raises(BackendError, match="closed"):
+        call(model)
+    model.close()
 
 
 def test_saving_and_loading_keeps_every_logit(model: LanguageModel, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gpt2 import backends, checkpoint, hub
 from gpt2.backends import Backend, Want, Work
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import GenerationError, ModelNotFoundError
+from gpt2.errors import BackendError, GenerationError, ModelNotFoundError
 from gpt2.generation import Event, Request, Sampling, Scheduler
 from gpt2.generation.completion import Completion, Gathering
 from gpt2.generation.noise import POSITION, Noise
@@ -70,6 +70,7 @@ class LanguageModel:
         self._opened_drafts: dict[str, LanguageModel] = {}
         self._fingerprint = ""
         self._exact: Backend | None = None if exact else backend
+        self._is_closed = False
         self._intervening: Backend | None = None
         self._head: Head | None = None
 
@@ -211,6 +212,7 @@ class LanguageModel:
             GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
         """
         request = Request(prompt=prompt, sampling=(sampling or Sampling()).changed(**settings))
+        self._refuse_if_closed()
         from gpt2.generation import beam_search
 
         return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
@@ -528,6 +530,7 @@ class LanguageModel:
 
     def close(self) -> None:
         """Give back memory and threads of what was opened for it; `with gpt2.load(…) as model:` does."""
+        self._is_closed = True
         for draft in self._opened_drafts.values():
             draft.close()
         for backend in {id(each): each for each in (self.backend, self._exact, self._intervening) if each}.values():
@@ -543,6 +546,7 @@ class LanguageModel:
 
     def _scheduler(self, draft: Draft, *, shares: bool = False) -> Scheduler:
         """A scheduler for one call; prompts share beginnings where what follows is the same to the byte."""
+        self._refuse_if_closed()
         shared_bytes = _SHARED_BYTES if shares and self.backend.name == "native" else 0
         return Scheduler(
             self.backend, self.tokenizer, prefix_bytes=shared_bytes, noise=self.noise, drafter=self.drafter(draft)
@@ -550,10 +554,15 @@ class LanguageModel:
 
     def exact_backend(self) -> Backend:
         """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
+        self._refuse_if_closed()
         if self._exact is None:
             assert self._open_exact is not None
             self._exact = self._open_exact()
         return self._exact
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise BackendError(f"{self.name} is closed and computes nothing any more. Load it anew.")
 
     def _intervening_backend(self) -> Backend:
         if self._intervening is None:

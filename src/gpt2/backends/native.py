@@ -104,6 +104,8 @@ class NativeBackend:
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
+        if self._engine.is_closed:  # all went with it
+            return
         del self._lengths[slot]
         self._engine.free_slot(slot)
 

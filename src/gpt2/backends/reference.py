@@ -70,6 +70,8 @@ class ReferenceBackend:
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
+        if not self._head_DV.size:  # closed: all went with it
+            return
         del self._slots[slot]
 
     def bytes(self) -> int:

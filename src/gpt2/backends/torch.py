@@ -85,6 +85,8 @@ class TorchBackend:
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
+        if not self._arrays:  # closed: all went with it
+            return
         self._pool.free(slot)
 
     def bytes(self) -> int:

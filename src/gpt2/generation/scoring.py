@@ -100,6 +100,8 @@ def score(
         GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
             end-of-text token to score the first token by.
     """
+    if isinstance(text, bytes | bytearray):
+        raise GenerationError("Bytes cannot be scored: they are no text yet. Decode them, as by .decode('utf-8').")
     n_positions = backend.config.n_positions
     stride = max(1, n_positions // 2) if stride is None else stride
     if not 1 <= stride <= n_positions:

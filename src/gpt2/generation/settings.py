@@ -117,7 +117,18 @@ class Sampling:
             )
 
     def changed(self, **settings: Any) -> Self:
-        """The same with some settings changed, by name, and with a seed, drawn where nobody gave one."""
+        """The same with some settings changed, by name, and with a seed, drawn where nobody gave one.
+
+        Raises:
+            TypeError: there is no such setting.
+            GenerationError: a value is out of range.
+        """
+        for name in settings.keys() - self.__dataclass_fields__.keys():
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self.__dataclass_fields__, n=1)
+            advice = f"Did you mean {near[0]}?" if near else "help(gpt2.Sampling) lists them."
+            raise TypeError(f"There is no setting {name!r}. {advice}")
         changed = replace(self, **settings)
         # a seed that nobody gave stays short enough to type
         return changed if changed.seed is not None else replace(changed, seed=secrets.randbits(32))

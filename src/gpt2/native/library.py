@@ -116,15 +116,31 @@ class Engine:
         if not self._handle:
             raise BackendError(f"the native engine cannot hold this model in {form}: {library.error()}.")
 
+    @property
+    def handle(self) -> int:
+        """What the calls know the engine by; one that was freed would end the process.
+
+        Raises:
+            BackendError: it is closed.
+        """
+        if self._handle is None:
+            raise BackendError("The model is closed and computes nothing any more. Open it anew.")
+        return self._handle
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether everything was freed."""
+        return self._handle is None
+
     def load(self, name: str, source: Source) -> None:
         """Pack or copy one array."""
-        self._check(self._calls.gpt2_engine_load(self._handle, name.encode(), ctypes.byref(source)))
+        self._check(self._calls.gpt2_engine_load(self.handle, name.encode(), ctypes.byref(source)))
 
     def pieces(self) -> Iterator[memoryview]:
         """What loading fills, in place: to be kept, and to be put back instead of loading. Valid until `close`."""
         data = ctypes.c_void_p()
         for index in count():
-            if (size := self._calls.gpt2_engine_piece(self._handle, index, ctypes.byref(data))) < 0:
+            if (size := self._calls.gpt2_engine_piece(self.handle, index, ctypes.byref(data))) < 0:
                 return
             if size:
                 assert data.value is not None
@@ -132,23 +148,23 @@ class Engine:
 
     def new_slot(self) -> int:
         """A new, empty slot."""
-        return self._check(self._calls.gpt2_slot_new(self._handle))
+        return self._check(self._calls.gpt2_slot_new(self.handle))
 
     def truncate(self, slot: int, length: int) -> None:
         """Cut a slot shorter."""
-        self._check(self._calls.gpt2_slot_truncate(self._handle, slot, length))
+        self._check(self._calls.gpt2_slot_truncate(self.handle, slot, length))
 
     def fork(self, slot: int) -> int:
         """A new slot with the same tokens; pages are shared until one of them writes."""
-        return self._check(self._calls.gpt2_slot_fork(self._handle, slot))
+        return self._check(self._calls.gpt2_slot_fork(self.handle, slot))
 
     def free_slot(self, slot: int) -> None:
         """Give a slot back."""
-        self._check(self._calls.gpt2_slot_free(self._handle, slot))
+        self._check(self._calls.gpt2_slot_free(self.handle, slot))
 
     def slots_bytes(self) -> int:
         """Bytes of the pages that slots hold; shared pages count once."""
-        return self._calls.gpt2_slots_bytes(self._handle)
+        return self._calls.gpt2_slots_bytes(self.handle)
 
     def step(self, wanted: Sequence[Wanted]) -> None:
         """One forward step; results go to the arrays of `wanted`.
@@ -157,7 +173,7 @@ class Engine:
             BackendError: memory ran out, or the weights are damaged.
         """
         work = (Work * len(wanted))(*(work_of(piece) for piece in wanted))
-        self._check(self._calls.gpt2_step(self._handle, work, len(wanted)))
+        self._check(self._calls.gpt2_step(self.handle, work, len(wanted)))
 
     def draw(self, places: Places, count: int) -> None:
         """The same for the first `count` of `places`."""
