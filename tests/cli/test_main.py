@@ -83,6 +83,8 @@ def test_help_imports_no_verb_and_no_numpy() -> None:
     ("arguments", "expected"),
     [
         (["genrate"], "there is no verb 'genrate'. Did you mean generate?"),
+        (["chat"], "there is no verb 'chat'. Did you mean gpt2 generate --interactive?"),
+        (["version"], "Did you mean gpt2 --version?"),
         (["zzz"], "there is no verb 'zzz'. `gpt2 --help` lists the verbs."),
         (["--vresion"], "--version"),
         (["generate", "--temprature", "1"], "Did you mean --temperature?\n"),

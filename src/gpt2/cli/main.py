@@ -67,6 +67,18 @@ VERBS = {
 }
 
 
+# What people type who come from other programs -> what it is called here.
+ELSEWHERE = {
+    "chat": "generate --interactive",
+    "complete": "generate",
+    "list": "models",
+    "pull": "download",
+    "run": "generate",
+    "sample": "generate",
+    "version": "--version",
+}
+
+
 class Verbs(click.Group):
     """A group that imports a verb's module when the verb is asked for, and not before."""
 
@@ -89,6 +101,8 @@ class Verbs(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            if args[0] in ELSEWHERE:
+                near = [f"gpt2 {ELSEWHERE[args[0]]}"]
             advice = f"Did you mean {' or '.join(near)}?" if near else "`gpt2 --help` lists the verbs."
             raise click.UsageError(f"there is no verb {args[0]!r}. {advice}", ctx)
         return super().resolve_command(ctx, args)
