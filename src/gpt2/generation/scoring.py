@@ -73,6 +73,15 @@ class Score:
         """Bits to encode one byte of UTF-8 text."""
         return -self.logprob / math.log(2) / self.n_bytes
 
+    def html(self) -> str:
+        """The text, coloured by how unexpected each token was."""
+        from gpt2.generation.coloured import coloured
+
+        return coloured(self)
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return self.html()
+
 
 def score(
     backend: Backend,

@@ -3,16 +3,14 @@
 Axes: R rows, C columns.
 """
 
-import html
-import re
 from collections.abc import Sequence
 
 from gpt2.backends.seam import Floats
+from gpt2.generation.coloured import shown
 
 MOST_COLUMNS = 60  # tokens that are shown of a longer text: its last
 MOST_CELLS = 10_000  # of all tables of a page together
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _HEAD = "font-weight:normal;text-align:{};white-space:pre;padding:0 4px"
 _CAPTION = "text-align:left;white-space:nowrap"
 _CELL = "text-align:center;white-space:pre;padding:1px 4px"
@@ -49,11 +47,6 @@ def small(values_RC: Floats, *, caption: str) -> str:
         '<table style="border-collapse:collapse;display:inline-table;margin:4px;font-size:smaller">'
         f'<caption style="{_CAPTION}">{shown(caption)}</caption>{lines}</table>'
     )
-
-
-def shown(text: str) -> str:
-    """Text for HTML: a line end as a sign, what steers a terminal or the direction of writing as U+FFFD."""
-    return html.escape(_CONTROL.sub("\ufffd", text).replace("\n", "⏎"))
 
 
 def of_last(n_shown: int, n_tokens: int) -> str:
