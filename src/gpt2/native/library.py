@@ -164,7 +164,7 @@ class Engine:
 
     def slots_bytes(self) -> int:
         """Bytes of the pages that slots hold; shared pages count once."""
-        return self._calls.gpt2_slots_bytes(self.handle)
+        return 0 if self.is_closed else self._calls.gpt2_slots_bytes(self.handle)
 
     def step(self, wanted: Sequence[Wanted]) -> None:
         """One forward step; results go to the arrays of `wanted`.
