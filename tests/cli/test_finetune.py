@@ -35,6 +35,7 @@ def test_one_command_adapts_a_model_and_says_all_it_does(
         "from here",
         "step 0: held-out loss",
         "step 0 wrote: The cat",
+        "MB of the training; it can be removed",
         "try it: gpt2",
     ]
     places = [shown.err.index(text) for text in order]

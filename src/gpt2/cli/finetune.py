@@ -126,5 +126,9 @@ def _say_end(ended: "Finetuned", out: Path) -> None:
         return
     why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
     _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
+    from gpt2.cli.doctor import bytes_below
+
+    megabytes = f"{bytes_below(out / 'run') / 1e6:,.0f}"
+    _log.info("%s holds %s MB of the training; it can be removed", out / "run", megabytes)
     if ended.gained:
         _log.info("try it: gpt2 generate --model %s", out)

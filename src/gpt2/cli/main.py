@@ -78,6 +78,17 @@ ELSEWHERE = {
     "version": "--version",
 }
 
+OPTIONS_ELSEWHERE = {
+    "--length": "--max-tokens",
+    "--max-length": "--max-tokens",
+    "--max-new-tokens": "--max-tokens",
+    "--n-predict": "--max-tokens",
+    "--nsamples": "--n",
+    "--num-return-sequences": "--n",
+    "--num-samples": "--n",
+    "--temp": "--temperature",
+}
+
 
 class Verbs(click.Group):
     """A group that imports a verb's module when the verb is asked for, and not before."""
@@ -210,8 +221,15 @@ def _failed(error: Exception, messages: output.Messages) -> int:
 
 def _message(error: click.ClickException) -> str:
     """Click's message, with the one nearest option for several by alphabet, and in the words of this program."""
-    if isinstance(error, click.NoSuchOption) and error.possibilities:
-        return f"{error.message} Did you mean {error.possibilities[0]}?"
+    if isinstance(error, click.NoSuchOption):
+        parameters = error.ctx.command.params if error.ctx else []
+        ours = OPTIONS_ELSEWHERE.get(error.option_name, "")
+        if any(ours in parameter.opts for parameter in parameters):
+            return f"{error.message} Did you mean {ours}?"
+        if error.option_name == "--prompt" and any(parameter.name == "prompt" for parameter in parameters):
+            return f"{error.message} The prompt stands by itself, in quotes."
+        if error.possibilities:
+            return f"{error.message} Did you mean {error.possibilities[0]}?"
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
         command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
