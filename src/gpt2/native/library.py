@@ -177,7 +177,7 @@ class Engine:
 
     def draw(self, places: Places, count: int) -> None:
         """The same for the first `count` of `places`."""
-        self._check(self._calls.gpt2_step(self._handle, places.work, count))
+        self._check(self._calls.gpt2_step(self.handle, places.work, count))
 
     def close(self) -> None:
         """Free everything; safe to repeat."""
