@@ -1,5 +1,6 @@
-"""Every `gpt2 …` that the README and the pages of docs/ show is a command line that this version takes."""
+"""What the README and the pages of docs/ show is there: command lines are taken, names in Python exist."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -8,19 +9,42 @@ from pathlib import Path
 import click
 import pytest
 
+import gpt2
 from gpt2.cli.main import program
+from gpt2.language_model import LanguageModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(gpt2 [^`]+)`(?!`)")
 SHELL = {"", "sh", "console", "bash"}
+SOURCE = Path(gpt2.__file__).parent
+OF_A_MODEL = {*dir(LanguageModel), "backend", "checkpoint", "name", "noise", "tokenizer"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_shown_is_taken(page: Path) -> None:
     wrong = [f"{' '.join(words)}: {reason}" for words in commands(page) if (reason := refusal(words[1:]))]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_of_ours_in_python_exists(page: Path) -> None:
+    wrong: list[str] = []
+    for kind, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if kind != "python":
+            continue
+        typed = re.findall(r"^>>> (.*)$", block, re.MULTILINE)
+        for node in ast.walk(ast.parse("\n".join(typed) or block.replace("…", "..."))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "gpt2":
+                wrong += [
+                    f"{node.module}.{name.name}" for name in node.names if not is_in(node.module or "", name.name)
+                ]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                known = {"model": OF_A_MODEL, "gpt2": set(gpt2.__all__)}.get(node.value.id, {node.attr})
+                if node.attr not in known and not is_in("gpt2", node.attr):
+                    wrong.append(f"{node.value.id}.{node.attr}")
+    assert not wrong, wrong
 
 
 @pytest.mark.parametrize(
@@ -39,6 +63,11 @@ def test_what_would_be_refused_is_found(words: str) -> None:
     assert refusal(words.split())
 
 
+def test_what_is_nowhere_is_found() -> None:
+    assert is_in("gpt2", "load") and is_in("gpt2.model", "reference") and is_in("gpt2.optim", "cosine")
+    assert not is_in("gpt2.optim", "cosine_of") and not is_in("gpt2.nothing", "load")
+
+
 def test_commands_are_found_in_every_form(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
@@ -55,6 +84,15 @@ def test_commands_are_found_in_every_form(tmp_path: Path) -> None:
         "gpt2 convert a b --to hf",
         "gpt2 doctor",
     ]
+
+
+def is_in(module: str, name: str) -> bool:
+    """Whether a module names this, or has a module of this name; without importing it, for some import PyTorch."""
+    folder = SOURCE.joinpath(*module.split(".")[1:])
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    if any((folder / place).exists() for place in (f"{name}.py", f"{name}/__init__.py")):
+        return True
+    return file.exists() and re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")) is not None
 
 
 def commands(page: Path) -> Iterator[list[str]]:
