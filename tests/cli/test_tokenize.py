@@ -45,6 +45,12 @@ def test_json_has_pieces_and_byte_offsets(gpt2) -> None:
     }
 
 
+def test_pieces_stand_beside_their_ids(gpt2) -> None:
+    assert gpt2("tokenize", "--pieces", 'Hi 😀\n"').out == (
+        '17250\t"Hi"\n30325\tbytes 20 f0 9f 98\n222\tbytes 80\n198\t"\\n"\n1\t"\\""\n'
+    )
+
+
 def test_special_tokens_are_text_unless_allowed(gpt2) -> None:
     assert "50256" not in gpt2("tokenize", "a<|endoftext|>").out.split()
     assert gpt2("tokenize", "--allow-special", "a<|endoftext|>").out == "64\n50256\n"

@@ -1,6 +1,7 @@
 """`gpt2 tokenize`: text to token ids."""
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Generator, Iterable, Iterator
@@ -24,11 +25,19 @@ log = logging.getLogger("gpt2")
 @click.argument("text", required=False)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the text from a file.")
 @click.option("--allow-special", is_flag=True, help="Read <|endoftext|> as the special token, not as text.")
+@click.option("--pieces", is_flag=True, help="Write the piece of text beside each id.")
 @errors_option
 @click.option("--model", metavar="NAME|DIR", help="Whose vocabulary to use.  [default: the published one]")
 @output_options
 def tokenize(
-    *, text: str | None, file: Path | None, allow_special: bool, errors: "Errors", model: str | None, as_json: bool
+    *,
+    text: str | None,
+    file: Path | None,
+    allow_special: bool,
+    pieces: bool,
+    errors: "Errors",
+    model: str | None,
+    as_json: bool,
 ) -> None:
     """Write the token ids of TEXT, one a line.
 
@@ -50,7 +59,11 @@ def tokenize(
             _write_json(tokenizer, [i for ids in parts for i in ids])
             return
         for ids in parts:
-            sys.stdout.write("".join(f"{i}\n" for i in ids))
+            if pieces:
+                rows = zip(ids, tokenizer.pieces(ids), strict=True)
+                output.write("".join(f"{i}\t{_quoted(piece)}\n" for i, piece in rows))
+            else:
+                sys.stdout.write("".join(f"{i}\n" for i in ids))
 
 
 def tokenizer_of(model: str | None) -> "Tokenizer":
@@ -124,6 +137,14 @@ def _without_newline(parts: Iterable[str]) -> Iterator[str]:
         yield held[:-2]
         held = held[-2:]
     yield held.removesuffix("\n").removesuffix("\r")
+
+
+def _quoted(piece: bytes) -> str:
+    """A piece between quotes, with line ends and the like as codes; one that is part of a character by its bytes."""
+    try:
+        return json.dumps(piece.decode("utf-8"), ensure_ascii=False)
+    except UnicodeDecodeError:
+        return f"bytes {piece.hex(' ')}"
 
 
 def _write_json(tokenizer: "Tokenizer", ids: list[int]) -> None:
