@@ -6,10 +6,13 @@
 
 #include "amx.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+
+#include "matrix.h"
 
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
@@ -20,8 +23,6 @@ namespace gpt2 {
 namespace {
 
 struct Product {
-  std::vector<unsigned char> weights;
-  std::vector<uint8_t> group_scales;
   std::vector<int8_t> codes;
   std::vector<Bf16> rounded;
   std::vector<int32_t> code_sums, group_offsets;
@@ -33,16 +34,18 @@ constexpr int kRows = 37, kInputs = 160, kPanels = 3;
 std::vector<float> multiply(const Kernels& kernels, Form form) {
   uint32_t state = 1;
   const auto draw = [&] { return (state = state * 1664525u + 1013904223u) >> 16; };
-  Product p;
-  p.weights.resize(static_cast<size_t>(kPanels * kPanel * kInputs * 2));
-  for (unsigned char& byte : p.weights) byte = static_cast<unsigned char>(draw());
-  p.group_scales.assign(static_cast<size_t>(kPanels * kPanel * kInputs / kGroup), 0);
-  for (uint8_t& scale : p.group_scales) scale = static_cast<uint8_t>(1 + draw() % 127);
-  if (form == Form::bf16) {   // numbers near 1, with no infinities among them
-    for (size_t i = 0; i < p.weights.size(); i += 2) {
-      p.weights[i + 1] = static_cast<unsigned char>(0x3f | (p.weights[i + 1] & 0x80));
+  Matrix matrix(form, kInputs, kPanels * kPanel);
+  const MatrixView& m = matrix.view();
+  for (int panel = 0; panel < kPanels; ++panel) {
+    const auto to = [&](const void* part) { return static_cast<unsigned char*>(matrix.piece().data) + (static_cast<const unsigned char*>(part) - m.data); };
+    if (form != Form::bf16) std::fill_n(reinterpret_cast<float*>(to(m.row_scales(panel))), kPanel, 1.0f);
+    if (form == Form::int4) std::generate(to(m.group_scales(panel)), to(m.weights(panel)), [&] { return static_cast<unsigned char>(1 + draw() % 127); });
+    std::generate(to(m.weights(panel)), to(m.panel(panel + 1)), [&] { return static_cast<unsigned char>(draw()); });
+    for (unsigned char* byte = to(m.weights(panel)) + 1; form == Form::bf16 && byte < to(m.panel(panel + 1)); byte += 2) {
+      *byte = static_cast<unsigned char>(0x3f | (*byte & 0x80));   // numbers near 1, with no infinities among them
     }
   }
+  Product p;
   p.group_offsets.resize(kRows * (kInputs / kGroup));
   for (int r = 0; r < kRows; ++r) {
     int32_t total = 0;
@@ -55,11 +58,10 @@ std::vector<float> multiply(const Kernels& kernels, Form form) {
     }
     p.code_sums.push_back(total);
   }
-  const std::vector<float> ones(kRows + kPanels * kPanel, 1.0f), zeros(kPanels * kPanel, 0.0f);
-  const MatrixView matrix = {form, kInputs, kPanels * kPanel, kInputs, kPanels, p.weights.data(), p.group_scales.data(), ones.data(), zeros.data()};
+  const std::vector<float> ones(kRows, 1.0f);
   const Activations x = {nullptr, 0, p.rounded.data(), kInputs, p.codes.data(), kInputs, ones.data(), p.code_sums.data(), p.group_offsets.data(), kInputs / kGroup};
   std::vector<float> y(static_cast<size_t>(kRows * kPanels * kPanel));
-  kernels.dense(matrix, x, {y.data(), kPanels * kPanel, Finish::store}, 0, kRows, 0, kPanels);
+  kernels.dense(m, x, {y.data(), kPanels * kPanel, Finish::store}, 0, kRows, 0, kPanels);
   return y;
 }
 

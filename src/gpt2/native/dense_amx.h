@@ -36,7 +36,7 @@ struct Bf16Products {
   static int64_t row_stride(const Activations& x) { return x.rounded_stride * 2; }
   static constexpr int kInputBytes = 2;
   static void finish_row(const MatrixView& m, const Activations&, const Output& out, int row, int panel, const void* sums) {
-    finish(out, row, panel, m.outputs, add(load(static_cast<const float*>(sums)), load(m.bias + panel * kPanel)));
+    finish(out, row, panel, m.outputs, add(load(static_cast<const float*>(sums)), load(m.bias(panel))));
   }
 };
 
@@ -76,10 +76,10 @@ inline void finish_tile(const MatrixView& m, const Activations& x, const Output&
 
 template <class Products, int Blocks, int P>
 void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, bool ask_ahead) {
-  const int64_t row_bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes, panel_bytes = row_bytes * kPanel;
+  const int64_t row_bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes;
   const uint8_t* a = static_cast<const uint8_t*>(Products::row(x, row));
   const int64_t a_stride = Products::row_stride(x);
-  const uint8_t* b = static_cast<const uint8_t*>(m.weights) + panel * panel_bytes;
+  const uint8_t* b = m.weights(panel);
 
   tile_zero<0>();
   if constexpr (P == 2) tile_zero<1>();
@@ -89,14 +89,14 @@ void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int
   for (; done + kTileBytes <= row_bytes; done += kTileBytes) {
     const uint8_t* here = b + done * kPanel;
     if (ask_ahead) {
-      for (int p = 0; p < P; ++p) for (int line = 0; line < kTileLines; ++line) prefetch(here + (P + p) * panel_bytes + line * kTileBytes);
+      for (int p = 0; p < P; ++p) for (int line = 0; line < kTileLines; ++line) prefetch(here + (P + p) * m.panel_bytes + line * kTileBytes);
     }
-    multiply_tiles<Products, Blocks, P>(a + done, a_stride, here, panel_bytes);
+    multiply_tiles<Products, Blocks, P>(a + done, a_stride, here, m.panel_bytes);
   }
   if (const int64_t left = row_bytes - done) {
     alignas(64) uint8_t a_left[2 * kTileSize] = {}, b_left[2 * kTileSize] = {};
     for (int r = 0; r < rows; ++r) std::memcpy(a_left + r * kTileBytes, a + r * a_stride + done, static_cast<size_t>(left));
-    for (int p = 0; p < P; ++p) std::memcpy(b_left + p * kTileSize, b + p * panel_bytes + done * kPanel, static_cast<size_t>(left * kPanel));
+    for (int p = 0; p < P; ++p) std::memcpy(b_left + p * kTileSize, b + p * m.panel_bytes + done * kPanel, static_cast<size_t>(left * kPanel));
     multiply_tiles<Products, Blocks, P>(a_left, kTileBytes, b_left, kTileSize);
   }
 
@@ -132,8 +132,8 @@ void walk_products(const MatrixView& m, const Activations& x, const Output& out,
 void run_int4_tile(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel) {
   const int groups = m.padded_inputs / kGroup;
   constexpr int64_t group_bytes = kGroup * kPanel / 2;
-  const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * groups * group_bytes;
-  const uint8_t* scales = m.group_scales + static_cast<int64_t>(panel) * groups * kPanel;
+  const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel));
+  const uint8_t* scales = m.group_scales(panel);
   const int8_t* codes = x.codes + row * x.code_stride;
   const __m512i eight = _mm512_set1_epi8(8);
 

@@ -31,33 +31,37 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   }
 }
 
-// What a tile asks memory for while it multiplies: with line i (64 bytes) of each of its panels the line that lies
-// from + i * stride bytes after that panel's beginning.
+// What a tile asks memory for while it multiplies: with line i of each of its panels' weights the line that lies
+// from + i * stride bytes after the weights' beginning; with what stands before the weights, what lies `ahead`.
 struct FetchPart {
-  int panels;              // how many further on that is
-  int64_t from, stride;
+  int64_t ahead, from, stride;
 
   // The tiles that pass over the same panels ask for a part each: memory works all the while, not for the first alone.
-  FetchPart(int ahead, int64_t lines, int tile, int tiles)
-      : panels(ahead), from(64 * lines * ahead), stride((64 + tiles - 1) / tiles) { from += tile * lines * stride; }
+  FetchPart(int64_t bytes, int64_t lines, int tile, int tiles)
+      : ahead(bytes), from(bytes), stride((kLine + tiles - 1) / tiles) { from += tile * lines * stride; }
 
-  void operator()(const void* panel, int64_t line) const { prefetch(static_cast<const char*>(panel) + from + line * stride); }
+  void before(const void* line) const { prefetch(static_cast<const char*>(line) + ahead); }
+  void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + from + line * stride); }
 };
 
 // The same where one tile asks for it all: the step of a line is then known to the compiler, which one row alone notices.
 struct FetchAll {
-  int panels;
-  int64_t from;
+  int64_t ahead;
 
-  FetchAll(int ahead, int64_t lines) : panels(ahead), from(64 * lines * ahead) {}
-
-  void operator()(const void* panel, int64_t line) const { prefetch(static_cast<const char*>(panel) + from + 64 * line); }
+  void before(const void* line) const { prefetch(static_cast<const char*>(line) + ahead); }
+  void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + ahead + kLine * line); }
 };
+
+// Asks for the lines of the panels that stand before group scales and weights.
+template <int P, int Lines, class Fetch>
+GPT2_INLINE void fetch_beginnings(const MatrixView& m, int panel, int step, const Fetch& fetch) {
+  GPT2_UNROLL for (int p = 0; p < P; ++p) GPT2_UNROLL for (int line = 0; line < Lines; ++line) fetch.before(m.panel(panel + p * step) + line * kLine);
+}
 
 template <int R, int P>
 GPT2_INLINE void finish_floats(const MatrixView& m, const Output& out, int row, int panel, int step, const Lanes (&sums)[R][P]) {
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
-    GPT2_UNROLL for (int p = 0; p < P; ++p) finish(out, row + r, panel + p * step, m.outputs, add(sums[r][p], load(m.bias + (panel + p * step) * kPanel)));
+    GPT2_UNROLL for (int p = 0; p < P; ++p) finish(out, row + r, panel + p * step, m.outputs, add(sums[r][p], load(m.bias(panel + p * step))));
   }
 }
 
@@ -74,9 +78,10 @@ struct Fp32Tile {
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
-    const int64_t panel_size = static_cast<int64_t>(m.inputs) * kPanel, apart = step * panel_size;
-    const float* w = static_cast<const float*>(m.weights) + panel * panel_size;
+    const int64_t apart = step * m.panel_bytes / static_cast<int64_t>(sizeof(float));
+    const float* w = reinterpret_cast<const float*>(m.weights(panel));
     const float* rows = x.values + row * x.stride;
+    fetch_beginnings<P, 1>(m, panel, step, fetch);
 
     Lanes sums[R][P], weights[P];
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
@@ -96,8 +101,9 @@ struct Bf16Tile {
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
-    const Bf16* w = static_cast<const Bf16*>(m.weights) + panel * panel_size;
+    const int64_t apart = step * m.panel_bytes / static_cast<int64_t>(sizeof(Bf16));
+    const Bf16* w = reinterpret_cast<const Bf16*>(m.weights(panel));
+    fetch_beginnings<P, 1>(m, panel, step, fetch);
 
     Lanes sums[R][P];
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = broadcast(0.0f);
@@ -144,16 +150,19 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
   const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
   for (int tile = 0; tile < tiles; ++tile, row += Tile::kRows) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead, m.padded_inputs / Tile::kLineInputs, tile, tiles));
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead * m.panel_bytes, m.padded_inputs / Tile::kLineInputs, tile, tiles));
   }
 }
 
-// All tiles of panels that lie `step` apart; none where there is no row, as in the last layer when nothing is wanted. What each
-// asks for ahead is the panel after it, with which its stream goes on.
+// A single row goes through memory so fast that it asks for what is near: of each of its streams the line 1.5 KB on.
+constexpr int64_t kNear = 1536;
+
+// All tiles of panels that lie `step` apart; none where there is no row, as in the last layer when nothing is wanted. What
+// several rows ask for ahead is the panel after each, with which its stream goes on.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
   if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
-  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll(1, m.padded_inputs / Tile::kLineInputs));
+  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
 }
 
 // All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.

@@ -6,7 +6,7 @@
 //     inputs 0..7   | o0: k0 k1 k2 k3 | o1: k0 k1 k2 k3 | ... | o15 |   in the lower nibbles
 //                   | o0: k4 k5 k6 k7 | o1: k4 k5 k6 k7 | ... | o15 |   in the upper nibbles
 //     inputs 8..15, 16..23, 24..31 likewise
-//   group scales: [panel][group][16], one byte each
+//   group scales: [group][16], one byte each, before the weights
 //
 // Because the scales of the groups are whole numbers, a row sums exactly in 32 bits: no float until its end.
 
@@ -21,12 +21,12 @@ struct Int4Tile {
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int groups = m.padded_inputs / kGroup;
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel / 2;
-    const int64_t group_size = kGroup * kPanel / 2, apart = step * panel_size;
-    const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
-    const uint8_t* scales = m.group_scales + static_cast<int64_t>(panel) * groups * kPanel;
+    const int64_t group_size = kGroup * kPanel / 2, apart = step * m.panel_bytes;
+    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel));
+    const uint8_t* scales = m.group_scales(panel);
     const int8_t* rows = x.codes + row * x.code_stride;
     const int32_t* offsets = x.group_offsets + row * x.group_stride;
+    fetch_beginnings<P, 2>(m, panel, step, fetch);
 
     Sums sums[R][P];
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = Sums{};
@@ -48,9 +48,9 @@ struct Int4Tile {
         }
       }
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const uint8_t* here = scales + (static_cast<int64_t>(p) * step * groups + g) * kPanel;
+        const uint8_t* here = scales + p * apart + g * kPanel;
         const Scales scale = load_scales(here);
-        prefetch(here + static_cast<int64_t>(fetch.panels) * groups * kPanel);
+        fetch.before(here);
         GPT2_UNROLL for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
       }
     }

@@ -17,9 +17,10 @@ struct Int8Tile {
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
-    const int64_t panel_size = static_cast<int64_t>(m.padded_inputs) * kPanel, apart = step * panel_size;
-    const int8_t* w = static_cast<const int8_t*>(m.weights) + panel * panel_size;
+    const int64_t apart = step * m.panel_bytes;
+    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel));
     const int8_t* rows = x.codes + row * x.code_stride;
+    fetch_beginnings<P, 2>(m, panel, step, fetch);
 
     Sums sums[R][P];
     GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = start_sums(x.code_sums[row + r]);
@@ -40,9 +41,9 @@ struct Int8Tile {
   }
 
   static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, Sums sums) {
-    const Lanes scale = mul(load(m.row_scales + panel * kPanel), broadcast(x.scales[row]));
+    const Lanes scale = mul(load(m.row_scales(panel)), broadcast(x.scales[row]));
     const Lanes scaled = mul(to_lanes(sums), scale);
-    finish(out, row, panel, m.outputs, add(scaled, load(m.bias + panel * kPanel)));
+    finish(out, row, panel, m.outputs, add(scaled, load(m.bias(panel))));
   }
 };
 

@@ -150,15 +150,14 @@ Piece Engine::piece(int index) {
   Buffer<float>* vectors[] = {&wpe_, &ln_f_g_, &ln_f_b_};
   if (index < 3) return of(*vectors[index]);
   index -= 3;
-  if (index < Matrix::kPieces) return wte_.piece(index);
-  index -= Matrix::kPieces;
-  constexpr int per_layer = 4 + 4 * Matrix::kPieces;
+  if (index-- == 0) return wte_.piece();
+  constexpr int per_layer = 4 + 4;
   if (index / per_layer >= shape_.n_layer) return {nullptr, -1};
   Layer& layer = layers_[static_cast<size_t>(index / per_layer)];
   Buffer<float>* norms[] = {&layer.ln_1_g, &layer.ln_1_b, &layer.ln_2_g, &layer.ln_2_b};
   Matrix* matrices[] = {&layer.attn, &layer.attn_proj, &layer.fc, &layer.mlp_proj};
   index %= per_layer;
-  return index < 4 ? of(*norms[index]) : matrices[(index - 4) / Matrix::kPieces]->piece((index - 4) % Matrix::kPieces);
+  return index < 4 ? of(*norms[index]) : matrices[index - 4]->piece();
 }
 
 // ---- one step ----
@@ -263,8 +262,8 @@ class Engine::Ahead {
     if (!next || rows < 1 || rows > kOwnRows) return;
     const Panels panels(kernels, next->view(), rows);
     streams_ = panels.apart;
-    apart_bytes_ = static_cast<size_t>(panels.step) * next->panel_bytes();
-    at_ = static_cast<const unsigned char*>(next->view().weights) + static_cast<size_t>(team.first_of(member, panels.items)) * next->panel_bytes();
+    apart_bytes_ = static_cast<size_t>(panels.step * next->view().panel_bytes);
+    at_ = next->view().panel(team.first_of(member, panels.items));
   }
   bool operator()() {
     if (streams_ == 0 || done_ == kBytes) return false;

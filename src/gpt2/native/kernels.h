@@ -14,6 +14,7 @@
 namespace gpt2 {
 
 constexpr int kPanel = 16;   // outputs that are computed side by side; every packed layout is made of panels
+constexpr int kLine = 64;    // bytes that memory gives at once: a panel's floats
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
 constexpr int kMaxAttendRows = 8;
@@ -46,16 +47,26 @@ enum class Form : int32_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
 struct Half { uint16_t bits; };   // IEEE binary16
 struct Bf16 { uint16_t bits; };   // the upper half of a float
 
-// A packed matrix: y[n][o] = sum over k of x[n][k] * w[k][o], plus bias[o]. Layouts are drawn in dense_*.h.
+// A packed matrix: y[n][o] = sum over k of x[n][k] * w[k][o], plus bias[o]. Layouts of the weights are drawn in dense_*.h.
+//
+//   a panel: 16 outputs                                      in whole lines of 64 bytes
+//     | bias | row scales: int8, int4 | group scales: int4, [group][16] | weights |
+//
+// All that a panel needs lies together, so that memory is read in order, as few streams as there are panels side by side.
 struct MatrixView {
   Form form;
   int32_t inputs, outputs;
   int32_t padded_inputs;          // inputs, rounded up to what the form reads at once; the padding holds zeros
   int32_t panels;                 // ceil(outputs / 16)
-  const void* weights;
-  const uint8_t* group_scales;    // int4 only: [panel][group][16]
-  const float* row_scales;        // int8, int4: [panels * 16]
-  const float* bias;              // [panels * 16]
+  int32_t weights_offset;         // in a panel, in bytes
+  int64_t panel_bytes;
+  const unsigned char* data;
+
+  GPT2_INLINE const unsigned char* panel(int p) const { return data + p * panel_bytes; }
+  GPT2_INLINE const float* bias(int p) const { return reinterpret_cast<const float*>(panel(p)); }
+  GPT2_INLINE const float* row_scales(int p) const { return bias(p) + kPanel; }
+  GPT2_INLINE const uint8_t* group_scales(int p) const { return panel(p) + 2 * kLine; }
+  GPT2_INLINE const unsigned char* weights(int p) const { return panel(p) + weights_offset; }
 };
 
 // The rows a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4; and for bf16 in levels with

@@ -26,26 +26,26 @@ class Matrix {
   Matrix(Form form, int inputs, int outputs, Arena* arena = nullptr);
 
   void pack(const Kernels& kernels, Pool& pool, int threads, const Source& source);
-  void set_bias(const float* bias);
+  void set_bias(const float* values);
 
   const MatrixView& view() const { return view_; }
-  size_t panel_bytes() const { return panel_bytes_; }
   // The weights of one output as the kernels mean them, [inputs]: what an embedding looks up.
   void read_output(int output, float* weights) const;
-  static constexpr int kPieces = 4;
-  Piece piece(int index);
+  Piece piece() { return {data_.data(), static_cast<int64_t>(data_.bytes())}; }
 
  private:
   void pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch);
   void pack_int8_codes(const Source& source, int panel);
   void pack_int4_codes(const Source& source, int panel);
-  void* panel_weights(int panel);
+
+  // The parts of a panel, to be written.
+  float* bias(int panel) { return const_cast<float*>(view_.bias(panel)); }
+  float* row_scales(int panel) { return const_cast<float*>(view_.row_scales(panel)); }
+  uint8_t* group_scales(int panel) { return const_cast<uint8_t*>(view_.group_scales(panel)); }
+  unsigned char* weights(int panel) { return const_cast<unsigned char*>(view_.weights(panel)); }
 
   MatrixView view_{};
-  size_t panel_bytes_ = 0;
-  Buffer<unsigned char> weights_;
-  Buffer<uint8_t> group_scales_;
-  Buffer<float> row_scales_, bias_;
+  Buffer<unsigned char> data_;
 };
 
 }  // namespace gpt2
