@@ -5,15 +5,11 @@ the ids come back in the order of the blocks. So the number of workers cannot ch
 """
 
 import hashlib
-import multiprocessing
-import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpt2.data.documents import ReadOptions, read_documents
 from gpt2.data.shards import dtype_of, version_for
-from gpt2.data.workers import deaf_children
+from gpt2.data.workers import deaf_children, spawned
 from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
 
@@ -129,34 +125,28 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
         for block in blocks:
             yield block, encode_block(block.pieces, tokenizer)
         return
-    context = multiprocessing.get_context("spawn")
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tokenizer,))
     waiting: deque[tuple[Block, Future[Encoded]]] = deque()
     try:
-        for block in blocks:
-            with deaf_children():  # submitting starts a worker, until there are enough
-                waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
-            if len(waiting) > 2 * workers:
-                first, ids = waiting.popleft()
+        with spawned(workers, _start_worker, tokenizer) as pool:
+            for block in blocks:
+                with deaf_children():
+                    waiting.append((block, pool.submit(_encode_in_worker, block.pieces)))
+                if len(waiting) > 2 * workers:
+                    first, ids = waiting.popleft()
+                    yield first, ids.result()
+            for first, ids in waiting:
                 yield first, ids.result()
-        for first, ids in waiting:
-            yield first, ids.result()
     except BrokenProcessPool as error:
         raise DataError(
             "The sources cannot be encoded: a worker process died, perhaps for lack of memory. "
             "What was finished is kept; run again to go on, with fewer workers if it happens again."
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts
 
 
 def _start_worker(tokenizer: Tokenizer) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
     _tokenizer_here[:] = [tokenizer]
 
 

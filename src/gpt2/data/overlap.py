@@ -6,8 +6,9 @@ up among the test sets' own 64-bit hashes, which errs with a probability below 1
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from gpt2.data.test_sets import find_test_sets, read_test_set
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError
 
-_TOLD_DOCUMENTS = 64
 PAPER_N = 8
 
 
 class NgramIndex:
     """The n-grams of some texts, to be found in others.
+
+    Args:
+        hashes: of the n-grams of each text, or of each part.
 
     Attributes:
         n: words in an n-gram.
@@ -35,9 +38,9 @@ class NgramIndex:
         bloom: the same as a filter.
     """
 
-    def __init__(self, hashes: Hashes, *, n: int) -> None:
+    def __init__(self, hashes: Iterable[Hashes], *, n: int) -> None:
         self.n = n
-        self.hashes = np.unique(hashes)
+        self.hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
         self.bloom = BloomFilter(self.hashes.size)
         self.bloom.add(self.hashes)
 
@@ -150,8 +153,8 @@ def measure_overlap(
     read = read or ReadOptions()
     sources = find_sources([train] if isinstance(train, str | Path) else train, read.kind)
     files = find_test_sets([tests] if isinstance(tests, str | Path) else tests)
-    hashes_of = {path: _hash_examples(path, n) for path in files}
-    index = NgramIndex(np.concatenate([np.empty(0, np.uint64), *(h for each in hashes_of.values() for h in each)]), n=n)
+    hashes_of = {path: hash_examples(path, n) for path in files}
+    index = NgramIndex(chain.from_iterable(hashes_of.values()), n=n)
     if not index.hashes.size:
         raise DataError(f"Nothing can be looked for: no text of {n} words in {', '.join(map(str, files))}.")
 
@@ -169,7 +172,8 @@ def measure_overlap(
     return [_judge(path, hashes_of[path], index, seen, texts if confirm else None, worst) for path in files]
 
 
-def _hash_examples(path: Path, n: int) -> list[Hashes]:
+def hash_examples(path: Path, n: int) -> list[Hashes]:
+    """The n-grams of each example of a test set's file, as `NgramIndex` takes them."""
     words = WordHashes()
     return [hash_ngrams(words.of(words_of(text)), n) for text in read_test_set(path)]
 
@@ -186,23 +190,14 @@ def _search(source: str) -> tuple[NDArray[np.int64], dict[int, set[str]]]:
     job = _job_here[0]
     seen = np.zeros(job.index.hashes.size, np.bool_)
     texts: dict[int, set[str]] = {}
-    documents, read_bytes = 0, 0
-
-    def on_read(n_bytes: int) -> None:
-        nonlocal read_bytes
-        read_bytes += n_bytes
-
-    for words in _document_words(source, job.options, on_read, job.index.n):
+    for words in _document_words(source, job.options, job.tally.count_bytes, job.index.n):
         places, which = job.index.find(hash_ngrams(job.words.of(words), job.index.n))
         seen[which] = True
         if job.confirm:
             for place, number in zip(places.tolist(), which.tolist(), strict=True):
                 texts.setdefault(number, set()).add(" ".join(words[place : place + job.index.n]))
-        documents += 1
-        if documents == _TOLD_DOCUMENTS:
-            job.tally.add(documents, read_bytes)
-            documents, read_bytes = 0, 0
-    job.tally.add(documents, read_bytes)
+        job.tally.count_documents()
+    job.tally.flush()
     return np.flatnonzero(seen), texts
 
 

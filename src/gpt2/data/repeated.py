@@ -113,7 +113,7 @@ def find_repeated(
     words = WordHashes()
     split = [words_of(text) for text in samples]
     hashes = [hash_ngrams(words.of(each), n) for each in split]
-    index = NgramIndex(np.concatenate([np.empty(0, np.uint64), *hashes]), n=n)
+    index = NgramIndex(hashes, n=n)
     if not index.hashes.size:
         raise DataError(f"Nothing can be looked for: no sample has {n} words.")
     which = [np.searchsorted(index.hashes, each).tolist() for each in hashes]
@@ -219,12 +219,7 @@ def _start(job: _Job) -> None:
 def _search(source: str) -> _Seen:
     job = _job_here[0]
     seen = _Seen.empty(job.index.hashes.size)
-    told = [0, 0]
-
-    def on_read(n_bytes: int) -> None:
-        told[1] += n_bytes
-
-    for text, origin, licence in _records(source, on_read):
+    for text, origin, licence in _records(source, job.tally.count_bytes):
         words = words_of(text)
         n_bytes = len(text.encode("utf-8", "surrogatepass"))
         seen.documents += 1
@@ -235,11 +230,8 @@ def _search(source: str) -> _Seen:
         for group, categories in count_near(words, job.groups, job.categories) if job.groups else ():
             seen.mentions[group] += 1
             seen.near[group].update(categories)
-        told[0] += 1
-        if told[0] == 64:
-            job.tally.add(*told)
-            told[:] = [0, 0]
-    job.tally.add(*told)
+        job.tally.count_documents()
+    job.tally.flush()
     return seen
 
 

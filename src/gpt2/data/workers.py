@@ -20,19 +20,35 @@ Result = TypeVar("Result")
 
 _LOOK_SECONDS = 0.3
 _TRIES = 3
+_TOLD_DOCUMENTS = 64
 
 
 class Tally:
-    """Counts that workers add to and this process reads: documents done and bytes read."""
+    """Counts that workers add to and this process reads: documents done and bytes read.
+
+    What a worker has counted it tells now and then, for telling waits for the others, and at the end by `flush`.
+    """
 
     def __init__(self) -> None:
         self._counts = multiprocessing.get_context("spawn").Array("q", 2)
+        self._documents = self._bytes = 0  # of this process, not told yet
 
-    def add(self, documents: int, n_bytes: int) -> None:
-        """Count more of both."""
+    def count_documents(self, n: int = 1) -> None:
+        """Count documents that are done."""
+        self._documents += n
+        if self._documents >= _TOLD_DOCUMENTS:
+            self.flush()
+
+    def count_bytes(self, n_bytes: int) -> None:
+        """Count bytes that were read."""
+        self._bytes += n_bytes
+
+    def flush(self) -> None:
+        """Tell what is not told yet."""
         with self._counts.get_lock():
-            self._counts[0] += documents
-            self._counts[1] += n_bytes
+            self._counts[0] += self._documents
+            self._counts[1] += self._bytes
+        self._documents = self._bytes = 0
 
     def read(self) -> tuple[int, int]:
         """Documents and bytes so far, those of tasks that were begun again included."""
@@ -88,17 +104,11 @@ def _run_in_pool(
     arguments: tuple[Any, ...],
     look: Callable[[], None],
 ) -> Generator[tuple[int, Any]]:
-    context = multiprocessing.get_context("spawn")
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), context, initializer=_start_worker, initargs=(start, *arguments)
-    )
     waiting: dict[Future[Any], int] = {}
     coming = iter(tasks.items())
-    try:
+    with spawned(min(workers, len(tasks)), start, *arguments) as pool:
         while True:
-            with deaf_children():  # submitting starts a worker, until there are enough
+            with deaf_children():
                 while len(waiting) < 2 * workers and (each := next(coming, None)):
                     waiting[pool.submit(do, each[1])] = each[0]
             if not waiting:
@@ -107,6 +117,23 @@ def _run_in_pool(
             look()
             for future in done:
                 yield waiting.pop(future), future.result()
+
+
+@contextlib.contextmanager
+def spawned(workers: int, start: Callable[..., None], *arguments: Any) -> Generator[ProcessPoolExecutor]:
+    """A pool of processes that are started anew as tasks are submitted: do that within `deaf_children`.
+
+    Args:
+        workers: how many.
+        start: called once in each with `arguments`, before its first task.
+        arguments: of `start`.
+    """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(start, *arguments))
+    try:
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -110,11 +110,14 @@ def test_what_is_in_it(built: Path) -> None:
     assert stats["contents"]["tokens"] > 0
 
 
-def test_it_is_shuffled(built: Path, source: Path, tmp_path: Path) -> None:
-    order = [one["id"] for one in documents(built)]
-    files = [prose(1000 * file) for file in range(4)]
-    places = [next(at for at, one in enumerate(documents(built)) if one["text"] == text) for text in files]
-    assert places != sorted(places) or order != sorted(order)
+def test_the_seed_decides_the_order_and_nothing_else(built: Path, source: Path, tmp_path: Path) -> None:
+    build([source], tmp_path / "other", config=dataclasses.replace(FAST, seed=FAST.seed + 1))
+    texts, others = ([one["text"] for one in documents(out)] for out in (built, tmp_path / "other"))
+    assert texts != others
+    assert sorted(texts) == sorted(others)
+    lines = [line for file in sorted(source.iterdir()) for line in file.read_text(encoding="utf-8").splitlines()]
+    as_written = [json.loads(line)["text"] for line in lines]
+    assert texts != sorted(texts, key=as_written.index)
 
 
 @pytest.mark.long

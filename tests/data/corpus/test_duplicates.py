@@ -136,7 +136,7 @@ def write_task(folder: Path, documents: list[tuple[str, str]]) -> Path:
     runs = RunWriter(MinHash())
     for address, text in documents:
         number = hash(text) & (2**64 - 1)
-        runs.add(text.split(), address=address_hash(address), text=number, size=len(text), part=0, order=0)
+        runs.add(text.split(), address=address_hash(address), text=number, size=len(text), part=0)
     runs.save(folder)
     return folder
 

@@ -33,9 +33,8 @@ from gpt2.data.corpus.rule_sets import make_steps, read_set
 from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
 from gpt2.data.corpus.steps import plan_steps
 from gpt2.data.folder_writer import refuse_other
-from gpt2.data.ngrams import WordHashes, hash_ngrams, words_of
-from gpt2.data.overlap import NgramIndex
-from gpt2.data.test_sets import find_test_sets, read_test_set
+from gpt2.data.overlap import NgramIndex, hash_examples
+from gpt2.data.test_sets import find_test_sets
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.files import MANIFEST_NAME, lock, read_json, sha256_file, write_json
@@ -163,7 +162,9 @@ class _Build:
             for facts in (np.load(task.folder(self.out) / "facts.npy", mmap_mode="r") for task in self.tasks)
         )
         shards = max(1, -(-text_bytes // self.config.shard_bytes))
-        job = DealJob(out=self.out, shards=shards, tally=Tally(), deals=tuple(deal.deal for deal in deals))
+        job = DealJob(
+            out=self.out, seed=self.config.seed, shards=shards, tally=Tally(), deals=tuple(deal.deal for deal in deals)
+        )
         missing = [deal for deal in deals if not deal.deal.is_file()]
         self._round("deal", deal_task, missing, len(deals), start_dealing, job, job.tally)
         for deal in deals:
@@ -213,13 +214,9 @@ class _Build:
     def _test_index(self) -> NgramIndex | None:
         if not self.config.decontaminate:
             return None
-        words, n = WordHashes(), self.config.decontaminate_words
-        hashes = [
-            hash_ngrams(words.of(words_of(text)), n)
-            for path in find_test_sets(self.config.decontaminate)
-            for text in read_test_set(path)
-        ]
-        return NgramIndex(np.concatenate([np.empty(0, np.uint64), *hashes]), n=n)
+        n = self.config.decontaminate_words
+        hashes = (each for path in find_test_sets(self.config.decontaminate) for each in hash_examples(path, n))
+        return NgramIndex(hashes, n=n)
 
     def _decide(self) -> dict[str, int]:
         path = self.work / "clusters.json"

@@ -96,27 +96,13 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must be a table: got {values!r}.")
-    known = [each.name for each in dataclasses.fields(kind)]
+    declared = {each.name: str(each.type) for each in dataclasses.fields(kind)}
     for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+        if key not in declared:
+            near = difflib.get_close_matches(key, declared, n=1)
+            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(declared)}."
             raise ConfigError(f"{where} has an unknown key {key!r}. {advice}")
-        declared = str({each.name: each.type for each in dataclasses.fields(kind)}[key])
-        fits = (
-            isinstance(value, bool)
-            if "bool" in declared
-            else isinstance(value, list) and all(isinstance(each, str) for each in value)
-            if "tuple" in declared
-            else isinstance(value, int) and not isinstance(value, bool)
-            if "'int'" in declared
-            else isinstance(value, int | float) and not isinstance(value, bool)
-            if "float" in declared
-            else isinstance(value, str)
-            if declared == "<class 'str'>"
-            else True
-        )
-        if not fits:
+        if not _fits(value, declared[key]):
             raise ConfigError(f"{where}: {key} has the wrong type: got {value!r}.")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
@@ -124,3 +110,16 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
         raise ConfigError(f"{where} cannot be used: {error}.") from error
     except DataError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _fits(value: Any, declared: str) -> bool:
+    """Whether a value of TOML is of the type that a field is declared with; dataclasses see to their own."""
+    if "bool" in declared or isinstance(value, bool):
+        return "bool" in declared and isinstance(value, bool)
+    if "tuple" in declared:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if "'int'" in declared:
+        return isinstance(value, int)
+    if "float" in declared:
+        return isinstance(value, int | float)
+    return declared != str(str) or isinstance(value, str)

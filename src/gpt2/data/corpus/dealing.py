@@ -26,7 +26,6 @@ from gpt2.tokenizer import Tokenizer
 
 _COUNTED_SHARE = 16  # one document in so many is counted in tokens
 _COUNTED_WHOLE = 512  # documents of a shard up to which all are
-_TOLD_DOCUMENTS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +34,14 @@ class DealJob:
 
     Attributes:
         out: the corpus's folder.
+        seed: of the shuffle, and of which documents a fraction of a weight takes.
         shards: how many output shards there are.
         tally: counts documents.
         deals: the files of all deals, in order.
     """
 
     out: Path
+    seed: int
     shards: int
     tally: Tally
     deals: tuple[Path, ...]
@@ -91,19 +92,19 @@ def deal_task(task: DealTask) -> None:
             detail = f"as document {winners[number]:,}, which is kept"
             account.drop(Dropped(page=page, reason=REASONS[fates[number]], detail=detail))
             continue
-        order = hash_text(f"weight\n{record['id']}")
-        copies = int(task.weight) + (order / 2**64 < task.weight % 1)
+        drawn = hash_text(f"{job.seed}\nweight\n{record['id']}") / 2**64
+        copies = int(task.weight) + (drawn < task.weight % 1)
         if not copies:
             account.drop(Dropped(page=page, reason="sampling.weight", detail=f"of each {task.weight:g} is taken"))
             continue
         account.finish(page)
         for copy in range(copies):
-            key = hash_text(f"{copy}\n{record['id']}")
+            key = hash_text(f"{job.seed}\n{copy}\n{record['id']}")
             numbered = line if not copy else json.dumps({**record, "id": f"{record['id']}-{copy}"}, ensure_ascii=False)
             data = numbered if isinstance(numbered, bytes) else numbered.encode()
             hands[key * job.shards >> 64].append(b"%016x " % key + data)
-        if count % _TOLD_DOCUMENTS == 0:
-            job.tally.add(_TOLD_DOCUMENTS, 0)
+        job.tally.count_documents()
+    job.tally.flush()
     if count != task.count:
         raise DataError(f"{task.part} holds {count:,} documents, not the {task.count:,} that were written. Build anew.")
     compressor = zstandard.ZstdCompressor(level=1)
@@ -156,7 +157,8 @@ def gather_task(shard: int) -> None:
                 contents.counted_bytes += size
                 contents.counted_tokens += len(tokenizer.encode(record["text"]))
     write_json(shard_path(job.out, shard, work=True), asdict(contents))
-    job.tally.add(len(lines), 0)
+    job.tally.count_documents(len(lines))
+    job.tally.flush()
 
 
 def shard_path(out: Path, shard: int, *, work: bool = False) -> Path:

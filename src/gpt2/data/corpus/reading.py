@@ -28,7 +28,6 @@ from gpt2.data.workers import Tally
 from gpt2.files import atomic_folder, read_json, write_json
 
 PART_BYTES = 64 << 20
-_TOLD_DOCUMENTS = 32
 _SPACE = re.compile(r"\s+")
 _TRACKING = ("utm_", "fbclid", "gclid", "mc_cid", "mc_eid")
 
@@ -77,29 +76,18 @@ class _Reading:
         self.account = Account()
         self.runs = RunWriter(job.config.near_duplicates)
         self.plans: dict[tuple[bool, bool], list[tuple[str, Step]]] = {}
-        self.writer = PartWriter(folder, "part")
-        self.untold_documents = self.untold_bytes = 0
+        self.writer = PartWriter(folder)
 
     def run(self) -> None:
-        def on_read(n_bytes: int) -> None:
-            self.untold_bytes += n_bytes
-
-        for page in read_input(self.task.input, self.account.tell_damage, on_read, **self._reader_settings()):
+        tally = self.job.tally
+        settings: dict[str, Any] = {"settings": self.job.config.fetch} if self.task.input.kind in FETCHED else {}
+        for page in read_input(self.task.input, self.account.tell_damage, tally.count_bytes, **settings):
             self._take(page)
-            self.untold_documents += 1
-            if self.untold_documents == _TOLD_DOCUMENTS:
-                self._tell()
-        self._tell()
+            tally.count_documents()
+        tally.flush()
         self.writer.close()
         self.runs.save(self.folder)
         write_json(self.folder / "account.json", asdict(self.account))
-
-    def _reader_settings(self) -> dict[str, Any]:
-        return {"settings": self.job.config.fetch} if self.task.input.kind in FETCHED else {}
-
-    def _tell(self) -> None:
-        self.job.tally.add(self.untold_documents, self.untold_bytes)
-        self.untold_documents = self.untold_bytes = 0
 
     def _plan(self, page: Page) -> list[tuple[str, Step]]:
         key = page.html is not None, page.is_web
@@ -140,7 +128,6 @@ class _Reading:
             text=hash_text(normal),
             size=size,
             part=part,
-            order=hash_text(f"{self.job.config.seed}\n{page.id}"),
         )
 
 
@@ -170,15 +157,15 @@ def address_hash(address: str) -> int:
 class PartWriter:
     """JSON Lines in zstd, a new file whenever one is full."""
 
-    def __init__(self, folder: Path, stem: str, part_bytes: int = PART_BYTES) -> None:
-        self._folder, self._stem, self._limit = folder, stem, part_bytes
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._part = -1
         self._size = 0
         self._out: Any = None
 
     def write(self, record: dict[str, Any], size: int) -> int:
         """Write one record; returns the number of its part."""
-        if self._size >= self._limit:
+        if self._size >= PART_BYTES:
             self.close()
         out = self._out = self._out or self._open()
         out.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
@@ -190,7 +177,7 @@ class PartWriter:
 
         self._part += 1
         self._size = 0
-        file = (self._folder / f"{self._stem}-{self._part:03d}.jsonl.zst").open("wb")
+        file = (self._folder / f"part-{self._part:03d}.jsonl.zst").open("wb")
         return zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=True)
 
     def close(self) -> None:

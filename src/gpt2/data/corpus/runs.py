@@ -1,6 +1,6 @@
 """What finding duplicates needs of each document, as a task leaves it on the disk: facts, and keys in sorted runs.
 
-facts.npy              for each document: hashes of address and text, words, bytes, place (part), order
+facts.npy              for each document: hashes of address and text, words, bytes, place (part)
 bands.npy, rows.npy    for each band the MinHash numbers, ascending, and which documents they are of
 """
 
@@ -12,12 +12,12 @@ import numpy as np
 from gpt2.data.corpus.minhash import MinHash, Signer
 from gpt2.data.ngrams import Hashes
 
-FACTS = np.dtype([("address", "u8"), ("text", "u8"), ("words", "u4"), ("bytes", "u4"), ("part", "u4"), ("order", "u8")])
+FACTS = np.dtype([("address", "u8"), ("text", "u8"), ("words", "u4"), ("bytes", "u4"), ("part", "u4")])
 _BATCH_WORDS = 1 << 15  # of documents that are signed at once: for a short one, NumPy's calls cost more than their work
 
 
 class RunWriter:
-    """Collects the documents of one task: 36 bytes for each, and 8 a band."""
+    """Collects the documents of one task: 28 bytes for each, and 8 a band."""
 
     def __init__(self, settings: MinHash | None) -> None:
         self._signer = Signer(settings) if settings else None
@@ -26,9 +26,9 @@ class RunWriter:
         self._waiting_words = 0
         self._bands: list[Hashes] = []
 
-    def add(self, words: Sequence[str], *, address: int, text: int, size: int, part: int, order: int) -> None:
-        """One document: its words, hashes of its address and text, its bytes, its part and its place in the shuffle."""
-        self._facts.append((address, text, len(words), min(size, 0xFFFFFFFF), part, order))
+    def add(self, words: Sequence[str], *, address: int, text: int, size: int, part: int) -> None:
+        """One document: its words, hashes of its address and text, its bytes and its part."""
+        self._facts.append((address, text, len(words), min(size, 0xFFFFFFFF), part))
         if self._signer:
             self._waiting.append(words or [f"no words, but {text}"])  # like nothing but itself
             self._waiting_words += max(1, len(words))

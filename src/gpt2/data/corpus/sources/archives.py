@@ -19,11 +19,11 @@ _MAX_FIELDS = 1000
 _WARC_BEGINS = re.compile(rb"\n(?=WARC/[01]\.)", re.IGNORECASE)
 # URL, address, date, type and length, perhaps with five more fields between; the URL may hold spaces.
 _ARC_LINE = re.compile(
-    rb"(?P<uri>[A-Za-z][A-Za-z0-9+.-]*:\S.*?) (?P<ip>[0-9a-fA-F.:]{3,45}) (?P<date>\d{8,18}) (?:(?P<type>\S+) )?"
+    rb"(?P<uri>[A-Za-z][A-Za-z0-9+.-]*:\S.*?) [0-9a-fA-F.:]{3,45} \d{8,18} (?:(?P<type>\S+) )?"
     rb"(?:\S+ \S+ \S+ \S+ \S+ )?(?P<length>\S+)\r?\n?"
 )
 
-_ARC_HEADER = re.compile(rb"(?P<uri>filedesc:\S+) .*?(?P<date>)(?P<type>)(?P<length>\S+)\r?\n?")
+_ARC_HEADER = re.compile(rb"(?P<uri>filedesc:\S+) .*?(?P<type>)(?P<length>\S+)\r?\n?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,6 @@ class Record:
     Attributes:
         kind: "response", "conversion" and so on, lower-cased; "arc_header" for the first record of an ARC.
         uri: what it is of, without angle brackets; may be empty.
-        date: as the archive has it.
         content_type: of the block; for what HTTP carries, of its body.
         message: the block as an HTTP message, or as a body alone.
         offset: where in the file it begins, or the compressed member that holds it.
@@ -41,7 +40,6 @@ class Record:
 
     kind: str
     uri: str
-    date: str
     content_type: str
     message: Message
     offset: int
@@ -114,7 +112,6 @@ def _warc(source: Stretches, offset: int) -> Record | None:
     return Record(
         kind=kind,
         uri=uri,
-        date=fields.get("warc-date", ""),
         content_type=message.fields.get("content-type", "") if is_http else content_type,
         message=message,
         offset=offset,
@@ -172,7 +169,6 @@ def _arc(source: Stretches, offset: int, found: "re.Match[bytes]") -> Record:
     return Record(
         kind="arc_header" if is_header else "response",
         uri=uri,
-        date=found["date"].decode("ascii"),
         content_type=message.fields.get("content-type", "" if told == "no-type" else told),
         message=message,
         offset=offset,

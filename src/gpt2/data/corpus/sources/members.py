@@ -157,17 +157,17 @@ def _members(
             yield Damage(file=name, offset=start, why="no compressed member begins here")
             compressed = _seek(compressed, magic, bite)
             continue
-        member, fed, first = new(), compressed, True
+        member, fed = new(), compressed
         seen = compressed  # of this member, for going on within it should it break; only the first bite is kept
         try:
             while not member.eof:
-                if not first and member.hungry:
+                if not fed and member.hungry:
                     fed = bite()
                     if not fed:
                         yield Damage(file=name, offset=start, why="the file is cut off inside this compressed member")
                         return
-                data = member.feed(fed if first or member.hungry or fed else b"")
-                fed, first = b"", False
+                data = member.feed(fed)
+                fed = b""
                 if data:
                     yield Piece(data, start)
             compressed = member.unused
