@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gpt2.generation.targets import Target, TargetScore
-from gpt2.tasks import Asked
+from gpt2.tasks import Asked, Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +88,11 @@ class Setting:
     stride: int
     limit: int | None
     choices: Mapping[str, str]
+
+    @property
+    def room(self) -> Room:
+        """How long the prompt of a task may be."""
+        return Room(n_positions=self.n_positions, count=lambda text: len(self.encode(text)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

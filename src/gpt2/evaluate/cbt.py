@@ -27,18 +27,11 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         items.append(_item(lines, answer, candidates))
     requests = multiple_choice.requests_of(items, setting, start=(setting.eot,))
 
-    def measure(results: Sequence[TargetScore]) -> Figures:
-        right = [
-            multiple_choice.best(values) == item.right
-            for item, values in zip(items, multiple_choice.by_item(items, results), strict=True)
-        ]
-        return {"accuracy": 100 * sum(right) / len(right)}
-
     def judge(results: Sequence[TargetScore]) -> list[Judged]:
-        return [
-            multiple_choice.judged(item, values)
-            for item, values in zip(items, multiple_choice.by_item(items, results), strict=True)
-        ]
+        return multiple_choice.judge(items, results)
+
+    def measure(results: Sequence[TargetScore]) -> Figures:
+        return {"accuracy": 100 * sum(each.score for each in judge(results)) / len(items)}
 
     notes = (
         (f"{as_they_were:,} of {n_lines:,} lines have no inverse and were left as they are",) if as_they_were else ()

@@ -8,7 +8,7 @@ from gpt2.errors import MissingExtraError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
 from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.rouge import rouge_l, rouge_n, words_of
-from gpt2.tasks import Prompts, Room, summarize
+from gpt2.tasks import Prompts, summarize
 from gpt2.tasks.sentences import first_sentences, sentences
 
 
@@ -30,8 +30,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     prompts = Prompts.ours().summarize
     if setting.choices["hint"] == "none":
         prompts = replace(prompts, form="{text}\n", hint="")
-    room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
-    requests = [summarize.ask(each.text, prompts=prompts, room=room) for each in articles]
+    requests = [summarize.ask(each.text, prompts=prompts, room=setting.room) for each in articles]
     stemmed = _stemmer() if setting.choices["stemming"] == "yes" else lambda text: text
     n_cut = sum(bool(request.left_out) for request in requests)
 

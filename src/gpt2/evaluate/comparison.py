@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2.errors import DataError
+from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import COUNTS
 
 
@@ -73,10 +74,7 @@ def _error(figure: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> 
         return None
     if not math.isclose(100 * first["mean_score"], first["figures"][figure], abs_tol=0.01):
         return None
-    changes = [100 * (y - x) for x, y in zip(a, b, strict=True)]
-    mean = math.fsum(changes) / len(changes)
-    variance = math.fsum((change - mean) ** 2 for change in changes) / (len(changes) - 1)
-    return math.sqrt(variance / len(changes))
+    return uncertainty.of_mean([100 * (y - x) for x, y in zip(a, b, strict=True)])
 
 
 def _otherwise(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gpt2.errors import DataError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
 from gpt2.evaluate.squad import f1_among
-from gpt2.tasks import Prompts, Room, answer
+from gpt2.tasks import Prompts, answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +29,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt a question: the passage, the conversation so far, the question."""
     turns = _turns(texts[0])[: setting.limit]
     prompts = Prompts.ours().answer
-    room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
     requests = [
-        answer.ask(each.question, prompts=prompts, room=room, context=each.story, history=each.before) for each in turns
+        answer.ask(each.question, prompts=prompts, room=setting.room, context=each.story, history=each.before)
+        for each in turns
     ]
     n_cut = sum(bool(request.left_out) for request in requests)
 

@@ -37,10 +37,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         }
 
     def judge(results: Sequence[TargetScore]) -> list[Judged]:
-        return [
-            multiple_choice.judged(item, values)
-            for item, values in zip(items, multiple_choice.by_item(items, results), strict=True)
-        ]
+        return multiple_choice.judge(items, results)
 
     return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge)
 
@@ -51,7 +48,7 @@ def _item(found: Mapping[str, Any], *, cleaned: bool) -> Item:
     if cleaned:
         start = f"{found['activity_label']}: {found['ctx_a']} {str(found['ctx_b']).capitalize()}"
         before, endings = _cleaned(start), [_cleaned(ending) for ending in endings]
-    endings[right]
+    endings[right]  # an item whose answer is none of its endings is refused
     continuations = tuple(f" {ending}" for ending in endings)
     return Item(before=before, continuations=continuations, right=right, names=tuple(endings))
 

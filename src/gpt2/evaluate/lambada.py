@@ -33,16 +33,7 @@ _QUOTES = str.maketrans({"“": '"', "”": '"'})
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
     """One request an example: the last word after all before it."""
-    text = setting.choices["text"]
-    if text.startswith("original"):
-        passages = texts[0].splitlines()
-    else:
-        passages = read_examples(texts[0], lambda found: str(found["text"]), 'LAMBADA is not {"text": …}')
-    passages = passages[: setting.limit]
-    if text == "normalised":
-        passages = [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]
-    elif text == "original-detokenized":
-        passages = detokenize(passages, cbt_there, cbt_back).lines
+    passages = _passages(texts[0], setting.choices["text"], setting.limit)
     forms = [f" {form}" for word in STOP_WORDS for form in (word, word.capitalize())]
     stop_ids = frozenset(ids[0] for ids in map(setting.encode, forms) if len(ids) == 1)
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
@@ -89,6 +80,14 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         return {"perplexity": measure(results)["perplexity"] * of_loss}
 
     return Plan(requests=requests, measure=measure, n_examples=len(passages), judge=judge, errors=errors)
+
+
+def _passages(text: str, form: str, limit: int | None) -> list[str]:
+    if form.startswith("original"):
+        passages = text.splitlines()[:limit]
+        return passages if form == "original" else detokenize(passages, cbt_there, cbt_back).lines
+    passages = read_examples(text, lambda found: str(found["text"]), 'LAMBADA is not {"text": …}')[:limit]
+    return passages if form == "openai" else [f"\n{passage.translate(_QUOTES).strip()}" for passage in passages]
 
 
 def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: int) -> Target:

@@ -53,6 +53,11 @@ def best(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda i: (values[i], -i))
 
 
+def judge(items: Sequence[Item], results: Sequence[TargetScore]) -> list[Judged]:
+    """How each item was answered."""
+    return [judged(item, values) for item, values in zip(items, by_item(items, results), strict=True)]
+
+
 def judged(item: Item, values: Sequence[float]) -> Judged:
     """How an item was answered; the confidence is the favourite's share of the probability of all continuations."""
     favourite = best(values)

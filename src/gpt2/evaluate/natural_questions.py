@@ -9,7 +9,7 @@ from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
 from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.squad import normalised
-from gpt2.tasks import Prompts, Room, answer
+from gpt2.tasks import Prompts, answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +28,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     questions = read_examples(texts[0], _question, "Natural Questions is not a question")[: setting.limit]
     prompts = Prompts.ours().answer
     prompts = replace(prompts, examples=prompts.examples[: int(setting.choices["examples"])])
-    room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
     written = setting.choices["question"] == "written"
     requests = [
-        answer.ask(_written(each.question) if written else each.question, prompts=prompts, room=room)
+        answer.ask(_written(each.question) if written else each.question, prompts=prompts, room=setting.room)
         for each in questions
     ]
 

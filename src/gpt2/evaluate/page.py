@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from gpt2.config import PUBLISHED
@@ -177,16 +178,12 @@ def _calibration(found: Mapping[str, Any]) -> Iterator[Block]:
         points=[
             Points(
                 name="tenths",
-                x=[_mean([confidence for confidence, _ in each]) for each in bins],
-                y=[_mean([score for _, score in each]) for each in bins],
+                x=[fmean(confidence for confidence, _ in each) for each in bins],
+                y=[fmean(score for _, score in each) for each in bins],
             )
         ],
         diagonal=True,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _examples(found: Mapping[str, Any]) -> Iterator[Block]:

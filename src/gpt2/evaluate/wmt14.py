@@ -6,7 +6,7 @@ from importlib import import_module
 
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Figures, Judged, Plan, Setting
-from gpt2.tasks import Prompts, Room, translate
+from gpt2.tasks import Prompts, translate
 
 
 def plan_from(source: str, target: str, texts: Sequence[str], setting: Setting) -> Plan:
@@ -24,8 +24,9 @@ def plan_from(source: str, target: str, texts: Sequence[str], setting: Setting) 
     sentences, references = both[source][: setting.limit], both[target][: setting.limit]
     prompts = Prompts.ours().translate
     prompts = replace(prompts, examples=prompts.examples[: int(setting.choices["examples"])])
-    room = Room(n_positions=setting.n_positions, count=lambda text: len(setting.encode(text)))
-    requests = [translate.ask(each, source=source, target=target, prompts=prompts, room=room) for each in sentences]
+    requests = [
+        translate.ask(each, source=source, target=target, prompts=prompts, room=setting.room) for each in sentences
+    ]
 
     def measure(results: Sequence[Continued]) -> Figures:
         written = [translate.read(result.text) for result in results]
