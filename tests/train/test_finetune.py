@@ -26,9 +26,9 @@ from gpt2.train import finetune as facade
 from gpt2.train.adapted import AdaptedGPT
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree
-from gpt2.train.finetune import choose_config
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared
+from gpt2.train.finetune_settings import choose_config
 from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
 from gpt2.train.precision import Precision

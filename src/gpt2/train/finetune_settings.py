@@ -1,0 +1,96 @@
+"""The settings of a fine-tuning, from the size of the text, the shape of the model and the device.
+
+AdamW, since what Muon gained in trials was little (docs/finetune.md).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.config import ModelConfig
+from gpt2.train.config import LoraConfig, TrainConfig
+from gpt2.train.config_files import config_from
+from gpt2.train.finetune_data import Prepared
+from gpt2.train.precision import choose_precision
+
+RUN = "run"  # the folder of the training, inside that of the model
+
+# The text's tokens up to which it is read so many times at most; the end comes earlier where validation turns.
+_EPOCHS = ((50_000, 12), (500_000, 6), (5_000_000, 3), (50_000_000, 2))
+# Peak rates at a width of 768; wider models want smaller steps. Four times the first one undid in two steps what the
+# model knew, and took a whole run to win back (docs/notes/2026-11-26-fine-tuning.md).
+_FULL_LR, _LORA_LR = 5e-5, 1e-3
+_LR_WIDTH = 768
+_STEPS_AN_EPOCH = 40  # wanted at least, as long as a batch keeps one sequence
+_MOST_BATCH_TOKENS = {"cpu": 8192, "mps": 16_384, "cuda": 65_536}
+_PATIENCE = 3
+
+
+def choose_config(
+    model: ModelConfig,
+    prepared: Prepared,
+    *,
+    name: str,
+    out: Path,
+    lora: LoraConfig,
+    epochs: float | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainConfig:
+    """The settings for a text of this size and a model of this shape; pure but for looking at the device.
+
+    Raises:
+        ConfigError: overrides that cannot be.
+    """
+    base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
+    tree: dict[str, Any] = {
+        "model": {field: getattr(model, field) for field in ModelConfig.__slots__},
+        "start": {"model": name},
+        "lora": dict(zip(LoraConfig.__slots__, _values(lora), strict=True)),
+        "data": {"folder": str(out / RUN / "data"), "tokenizer": str(out / RUN / "vocabulary")},
+        "optim": {"matrices": "adamw", "lr": float(f"{base_lr:.2g}"), "betas": [0.9, 0.98], "weight_decay": 0.01},
+        "run": {"folder": str(out / RUN), "keep": 1},
+    }
+    asked = config_from(_with_length(tree, model, prepared, "cpu", epochs), overrides)
+    device = choose_precision(asked.run).device.type
+    return config_from(_with_length(tree, model, prepared, device, epochs, asked), overrides)
+
+
+def _values(lora: LoraConfig) -> list[Any]:
+    return [list(value) if isinstance(value, tuple) else value for value in map(lora.__getattribute__, lora.__slots__)]
+
+
+def _with_length(
+    tree: dict[str, Any],
+    model: ModelConfig,
+    prepared: Prepared,
+    device: str,
+    epochs: float | None,
+    asked: TrainConfig | None = None,
+) -> dict[str, Any]:
+    """The settings that follow from the text's length and, where the user chose it, from the sequence's."""
+    context = model.n_positions if asked is None else asked.schedule.sequence[-1][1]
+    while context > 16 and 4 * context > prepared.tokens:  # a few different sequences at least
+        context //= 2
+    sequences = prepared.tokens // (_STEPS_AN_EPOCH * context)
+    batch_tokens = context * max(1, min(sequences, _MOST_BATCH_TOKENS[device] // context))
+    if asked is not None and any(context != length for _, length in asked.schedule.sequence):
+        batch_tokens = asked.schedule.batch_tokens
+    times = epochs or next((n for limit, n in _EPOCHS if prepared.tokens <= limit), 1)
+    steps = max(1, round(times * prepared.tokens / batch_tokens))
+    a_few_an_epoch = max(1, min(prepared.tokens // batch_tokens // 3, 200))
+    schedule = {
+        "tokens": steps * batch_tokens,
+        "batch_tokens": batch_tokens,
+        "sequence": [[0.0, context]],
+        "shape": "trapezoid",
+        "warmup_fraction": 0.05,
+        "decay_fraction": 0.95,
+    }
+    run = {
+        "validate_every_steps": a_few_an_epoch,
+        "validation_tokens": 65_536,
+        "checkpoint_every_steps": a_few_an_epoch,
+        "sample_every_steps": max(1, steps // 5),
+        "patience": _PATIENCE if prepared.validation_tokens else 0,
+    }
+    return {**tree, "schedule": schedule, "run": tree["run"] | run}
