@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import math
 import signal
@@ -376,6 +377,23 @@ def test_what_cannot_be_finetuned_is_said(base: Path, data: Path, tmp_path: Path
     assert not (tmp_path / "never").exists()
     with pytest.raises(gpt2.Gpt2Error, match="LoRA cannot change 'c_atn'"):
         run(base, data, tmp_path / "new", lora=LoraConfig(rank=2, targets=("c_atn",)))
+
+
+def test_a_full_disk_is_named_where_the_text_is_prepared_and_where_the_model_is_left(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    module = sys.modules["gpt2.train.finetune"]
+    for name in ("prepare_text", "_export"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(
+                TrainingError, match=r"mine cannot be filled: the disk is full\. Make room, and run the"
+            ):
+                run(base, data, tmp_path / "mine")
+    assert run(base, data, tmp_path / "mine").finished
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -368,8 +368,25 @@ def test_a_full_disk_at_the_end_is_an_error(make_config: Make, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(weights, "write_arrays", save)
-    with pytest.raises(TrainingError, match="cannot be saved: the disk is full"):
+    with pytest.raises(TrainingError, match=r"cannot be saved: the disk is full\. Nothing of this run is saved yet"):
         pretrain(make_config())
+
+
+def test_a_disk_without_room_for_one_state_is_named_before_the_first_step(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config()
+    pretrain(config)
+    usage = shutil.disk_usage(config.run.folder)
+    longer = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, tokens=16 * 128))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000))
+    assert pretrain(config).finished, "nothing is left to save"
+    n_lines = len(metrics(config))
+    with pytest.raises(TrainingError, match=r"at least 0\.1 MB, and 0\.0 MB are free in .*run\. Make room"):
+        pretrain(longer)
+    assert len(metrics(config)) == n_lines
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(total=0, free=0))
+    assert pretrain(longer).step == 16
 
 
 def test_a_full_disk_costs_the_journal_lines_and_not_the_run(
@@ -571,7 +588,7 @@ def test_a_write_that_really_fails_is_answered_the_same_way(make_config: Make) -
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, hard))
     try:
-        with pytest.raises(TrainingError, match=r"cannot be saved: File too large\. The checkpoint before it is whole"):
+        with pytest.raises(TrainingError, match=r"cannot be saved: File too large\. Nothing of this run is saved"):
             pretrain(make_config())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

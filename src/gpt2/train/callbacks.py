@@ -116,7 +116,7 @@ class Checkpoints(Callback):
             try:
                 self._save(run)
             except OSError as error:
-                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, why(error), _KEPT)
+                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, why(error), self._advice())
             except TrainingError as error:
                 _log.warning("%s", error)
 
@@ -127,8 +127,13 @@ class Checkpoints(Callback):
                 self._save(run)
             except OSError as error:
                 raise TrainingError(
-                    f"The state at step {run.progress.step} cannot be saved: {why(error)}. {_KEPT}"
+                    f"The state at step {run.progress.step} cannot be saved: {why(error)}. {self._advice()}"
                 ) from error
+
+    def _advice(self) -> str:
+        if self._saved_step is None:
+            return "Nothing of this run is saved yet: make room."
+        return "The checkpoint before it is whole. Make room, and run again to go on from there."
 
     def _save(self, run: Run) -> None:
         processes = run.learner.processes
@@ -143,9 +148,6 @@ class Checkpoints(Callback):
         if processes.any(failure is not None, run.learner.precision.device):  # all wait, and all know
             raise failure or TrainingError(f"the first process could not save step {run.progress.step}")
         self._saved_step = run.progress.step
-
-
-_KEPT = "The checkpoint before it is whole. Make room, and run again to go on from there."
 
 
 class Samples(Callback):

@@ -3,16 +3,18 @@
 The folder that is made is the model; `run` inside it is the training.
 """
 
+import contextlib
+import errno
 import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2 import checkpoint, files, hub
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, TrainingError
 from gpt2.train.callbacks import Sampler
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.finetune_card import card
@@ -118,8 +120,9 @@ def finetune(
             return prepare_text(text, goal, tokenizer, field=field, validation=validation, errors=errors)
 
         def begin() -> Prepared:
-            prepared = prepare()
-            tokenizer.save(out / RUN / "vocabulary")
+            with _writing(out):
+                prepared = prepare()
+                tokenizer.save(out / RUN / "vocabulary")
             return prepared
 
         prepared = processes.first_does("prepare the text", begin) or prepare()  # the others find what the first made
@@ -140,7 +143,8 @@ def finetune(
         ended = _ended(outcome, out, config)
 
         def leave() -> None:
-            _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
+            with _writing(out):
+                _export(outcome, out, card(base=name, config=config, prepared=prepared, ended=ended, text=text.name))
             if report and outcome.step:
                 write_report(out / RUN)
             if ended.finished and not ended.gained:
@@ -158,6 +162,19 @@ def _check_goal(out: Path) -> None:
             f"{out} cannot be filled: it holds {next(iter(sorted(out.iterdir()))).name!r}, and no fine-tuning that "
             f"could go on. Choose a new folder (--out)."
         )
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(
+            f"{out} cannot be filled: the disk is full. Make room, and run the same again, or choose a folder on "
+            f"another disk (--out)."
+        ) from error
 
 
 def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:

@@ -1,9 +1,11 @@
 """What a run will be, said before it starts: parameters, tokens, memory, device and dtype with the reason, threads."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -134,6 +136,21 @@ def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], N
         f"the batch stays the same, its sums come in another order."
     )
     return dataclasses.replace(config, run=dataclasses.replace(config.run, micro_batch_tokens=fitting))
+
+
+def check_room(config: TrainConfig, folder: Path) -> None:
+    """See that a state of the run can be saved at all, before hours are spent on it.
+
+    Raises:
+        TrainingError: the disk has not the room for the weights and one array of the optimizer.
+    """
+    n_learned = lora_parameters(config) if config.lora.rank else flops.parameters(config.model)
+    least_bytes, disk = 2 * 4 * n_learned, shutil.disk_usage(folder)
+    if disk.total and disk.free < least_bytes:  # some file systems do not say how large they are
+        raise TrainingError(
+            f"The run could not be saved: its state takes at least {least_bytes / 1e6:,.1f} MB, and "
+            f"{disk.free / 1e6:,.1f} MB are free in {folder}. Make room, or choose a folder on another disk (--out)."
+        )
 
 
 def lora_parameters(config: TrainConfig) -> int:

@@ -123,6 +123,8 @@ def pretrain(
         run, plan = _prepare(config, folder, processes, speak)
 
         def begin() -> Metrics:
+            if not run.is_finished:
+                plans.check_room(config, folder)
             metrics = Metrics(
                 folder / "metrics.jsonl",
                 from_step=run.progress.step,
