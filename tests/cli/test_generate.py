@@ -216,13 +216,13 @@ def test_an_unknown_model_lists_what_is_here(gpt2) -> None:
 
 
 def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageModel) -> None:
-    turns = b"Once\n\n:seed 3\nOnce\n:help\n:quit\nnever\n"
-    ran = generate("--interactive", stdin=turns)
+    turns = "Once\n\n:seed 3\nOnce\n:help\n:seed ²\n:quit\nnever\n"
+    ran = generate("--interactive", stdin=turns.encode())
     first = model.generate("Once", **SETTINGS).text
     second = model.generate("Once" + first, **(SETTINGS | {"seed": 4})).text
     assert ran.out == f"{first}\n{second}\n{first}\n"
     assert ran.code == 0
-    assert ran.err.count(":quit") == 2  # at the beginning, and when asked
+    assert ran.err.count(":quit") == 3  # at the beginning, when asked, and where a seed is no number
 
 
 def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.MonkeyPatch) -> None:

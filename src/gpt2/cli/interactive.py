@@ -44,7 +44,7 @@ def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> N
         command, _, argument = line.strip().partition(" ")
         if command in (":quit", ":q"):
             return
-        if command == ":seed" and argument.isdigit():
+        if command == ":seed" and argument.isdecimal():
             seed = int(argument)
         elif command.startswith(":"):
             log.info("%s", HELP)

@@ -13,6 +13,8 @@ from gpt2.tokenizer import Tokenizer
 
 Said = Literal["generated", "human", "inconclusive", "uncalibrated"]
 
+_OF_BEGINNING = 2 / 3  # of the errors allowed, the share of a long text's beginning
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
@@ -238,9 +240,6 @@ def _combined(of_parts: Sequence[float], of_beginning: float | None = None) -> f
     if of_beginning is None:
         return min(1.0, among_parts)
     return min(1.0, among_parts / (1 - _OF_BEGINNING), of_beginning / _OF_BEGINNING)
-
-
-_OF_BEGINNING = 2 / 3  # of the errors allowed
 
 
 def _statistics(reading: Reading) -> dict[str, float]:

@@ -10,9 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-EMBEDDED_FOLDER = (
-    Path(__file__).resolve().parent.parent / "models"
-)  # importlib.resources would cost 30 ms at each start
+# importlib.resources would cost 30 ms at each start
+EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models"
 
 _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
 

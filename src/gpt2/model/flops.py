@@ -36,27 +36,9 @@ def training_flops_per_token(config: ModelConfig, context_tokens: int, *, causal
     return 3.0 * forward_flops_per_token(config, context_tokens, causal=causal)
 
 
-def decode_flops(config: ModelConfig, held_tokens: int) -> float:
-    """Operations to read one more token with its logits, `held_tokens` being in the cache already."""
-    return 2.0 * multiplied_parameters(config) + 4.0 * config.n_layer * config.n_embd * (held_tokens + 1)
-
-
-def weight_bytes(config: ModelConfig, form: str = "fp32") -> int:
-    """Bytes of all parameters in one of the forms `BITS` lists, without the scales of int8 and int4."""
-    return -(-parameters(config) * BITS[form] // 8)
-
-
 def kv_bytes_per_token(config: ModelConfig, form: str = "fp32") -> int:
     """Bytes of keys and values that one token leaves in the cache."""
     return 2 * config.n_layer * config.n_embd * BITS[form] // 8
-
-
-def decode_bytes(config: ModelConfig, held_tokens: int, *, form: str = "fp32", kv_form: str = "fp32") -> int:
-    """Bytes read from memory for one more token: the multiplied weights once, and the cache.
-
-    Divided by the memory's bandwidth this is the least time a token of one sequence can take.
-    """
-    return multiplied_parameters(config) * BITS[form] // 8 + held_tokens * kv_bytes_per_token(config, kv_form)
 
 
 def _block_matrices(config: ModelConfig) -> int:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gpt2.serve import schema
+from gpt2.serve.asking import TASKS
 from gpt2.serve.faults import json_response
 from gpt2.serve.models import release
 from gpt2.serve.service import Service
@@ -190,7 +191,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
             _ASKED,
             _BODY,
         )
-        for task in ("summarize", "translate", "answer")
+        for task in TASKS
     ),
     (
         "/tokenize",

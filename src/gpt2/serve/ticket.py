@@ -33,7 +33,7 @@ class Ticket:
     async def next(self) -> Batch:
         """Pairs of (index of the request, event) that came meanwhile, waiting for the first.
 
-        None at all when it is `over`, or when `wake` was called.
+        Empty when it is `over`, or when `wake` was called.
         """
         if not self._events and not self.over:
             await self._news.wait()
