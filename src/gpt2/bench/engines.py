@@ -4,7 +4,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from gpt2 import backends, checkpoint
-from gpt2.backends import Want, Work
+from gpt2.backends import Result, Want, Work
+from gpt2.backends.seam import Draw
 from gpt2.bench.limits import limits
 from gpt2.bench.workload import Engine, Workload
 from gpt2.errors import BackendError, MissingExtraError
@@ -39,11 +40,18 @@ class Ours:
         return limits(self._backend, workload)
 
     def _step(self, rows: list[list[int]]) -> None:
-        work = [
-            Work(slot=slot, tokens=tokens, want=Want(best=1)) for slot, tokens in zip(self._slots, rows, strict=True)
-        ]
-        results = self._backend.step(work)
-        self._next = [int(result.best_ids_RK[0, 0]) for result in results if result.best_ids_RK is not None]
+        likeliest = Want(draw=Draw(keys=[0], temperature=0))
+        results = self._backend.step(
+            [Work(slot=slot, tokens=tokens, want=likeliest) for slot, tokens in zip(self._slots, rows, strict=True)]
+        )
+        self._next = [_likeliest(result) for result in results]
+
+
+def _likeliest(result: Result) -> int:
+    if result.drawn_R is not None:
+        return int(result.drawn_R[0])
+    assert result.best_ids_RK is not None  # a backend that draws nothing itself: what it would be drawn from
+    return int(result.best_ids_RK[0, 0])
 
 
 # What each peer needs, and how it is opened. A name is an engine, and after the dash the form of its weights.
