@@ -276,10 +276,12 @@ def test_a_closed_model_says_so(tiny_folder: Path, backend: str, call) -> None:
         model = gpt2.load(tiny_folder, backend=backend)
     except BackendError as error:
         pytest.skip(str(error))
-    left = model.stream("Once", max_tokens=20)
-    next(left)
+    left, read_on = (model.stream("Once", max_tokens=20, ignore_eot=True) for _ in range(2))
+    next(left), next(read_on)
     model.close()
     left.close()  # a stream that outlives its model has nothing to give back
+    with pytest.raises(BackendError, match="closed"):
+        list(read_on)
     with pytest.raises(BackendError, match="closed"):
         call(model)
     model.close()

@@ -434,6 +434,23 @@ def test_a_backend_says_what_it_is(backend: Backend, weights: Weights) -> None:
     assert backend.reason.startswith(f"{backend.name} backend on cpu in fp32: asked for")
 
 
+def test_a_closed_backend_refuses_every_way_to_a_step(backend: Backend) -> None:
+    slot, other = backend.new(), backend.new()
+    one(backend, slot, TEXT[:3])
+    backend.close()
+    for call in (
+        backend.new,
+        lambda: backend.fork(slot),
+        lambda: backend.truncate(slot, 1),
+        lambda: one(backend, slot, TEXT[:1]),
+        lambda: one(backend, slot, TEXT[:1], Want(draw=Draw(keys=[1], temperature=1.0))),
+    ):
+        with pytest.raises(BackendError, match="closed"):
+            call()
+    backend.free(slot), backend.free(other)
+    assert backend.bytes() == 0
+
+
 @pytest.mark.parametrize("top_k", [0, 3])
 def test_a_draw_at_temperature_0_is_the_most_likely_token(backend: Backend, top_k: int):
     draw = Draw(keys=[0] * 4, temperature=0.0, top_k=top_k)

@@ -137,8 +137,7 @@ class NativeBackend:
 
     def close(self) -> None:
         """Give back memory and threads; the backend cannot be used afterwards."""
-        self._lengths.clear()
-        self._engine.close()
+        self._engine.close()  # and refuses whatever is asked of a slot, whose length is all that is left of it
 
     def _draw_next(self, work: Sequence[Work]) -> list[Result]:
         """A step of texts that only go on, as nearly all are: with as little around it as can be."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2.backends.readout import read_out
-from gpt2.backends.seam import Floats, Patch, Result, Source, Trace, Work, check, undrawn
+from gpt2.backends.seam import CLOSED, Floats, Patch, Result, Source, Trace, Work, check, undrawn
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 from gpt2.model import reference
@@ -57,20 +57,21 @@ class ReferenceBackend:
 
     def length(self, slot: int) -> int:
         """Tokens in the slot."""
-        return self._slots[slot].length
+        return self._slot(slot).length
 
     def truncate(self, slot: int, length: int) -> None:
         """Forget all tokens from `length` on."""
-        assert 0 <= length <= self._slots[slot].length, "a slot can only be cut shorter"
-        self._slots[slot].length = length
+        held = self._slot(slot)
+        assert 0 <= length <= held.length, "a slot can only be cut shorter"
+        held.length = length
 
     def fork(self, slot: int) -> int:
         """A new slot that holds the same tokens."""
-        return self._add(self._slots[slot].copy())
+        return self._add(self._slot(slot).copy())
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
-        if not self._head_DV.size:  # closed: all went with it
+        if self._is_closed:  # all went with it
             return
         del self._slots[slot]
 
@@ -96,7 +97,18 @@ class ReferenceBackend:
         self._arrays.clear()
         self._head_DV = np.empty((0, 0), np.float32)
 
+    @property
+    def _is_closed(self) -> bool:
+        return not self._head_DV.size
+
+    def _slot(self, number: int) -> "_KeyValues":
+        if self._is_closed:
+            raise BackendError(CLOSED)
+        return self._slots[number]
+
     def _add(self, slot: "_KeyValues") -> int:
+        if self._is_closed:
+            raise BackendError(CLOSED)
         number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
         self._slots[number] = slot
         return number

@@ -119,6 +119,7 @@ class Patch:
     value_D: Floats
 
 
+CLOSED = "The model is closed and computes nothing any more. Open it anew."  # what a closed backend is asked for
 NOTHING = Want(rows=0)
 NEXT_LOGITS = Want(rows=1, logits=True)
 
@@ -203,7 +204,10 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the operating system would not: threads, device memory."""
+        """Give back what the operating system would not: threads, device memory.
+
+        Slots go with it: `free` has nothing left to do, and every way to a step is refused (`BackendError`).
+        """
         ...
 
 

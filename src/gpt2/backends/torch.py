@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gpt2.backends.seam import Result, Source, Work, check, undrawn
+from gpt2.backends.seam import CLOSED, Result, Source, Work, check, undrawn
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -68,20 +68,21 @@ class TorchBackend:
 
     def new(self) -> int:
         """A new, empty slot."""
-        return self._pool.add()
+        return self._open_pool.add()
 
     def length(self, slot: int) -> int:
         """Tokens in the slot."""
-        return self._pool.lengths[slot]
+        return self._open_pool.lengths[slot]
 
     def truncate(self, slot: int, length: int) -> None:
         """Forget all tokens from `length` on."""
-        assert 0 <= length <= self._pool.lengths[slot], "a slot can only be cut shorter"
-        self._pool.lengths[slot] = length
+        lengths = self._open_pool.lengths
+        assert 0 <= length <= lengths[slot], "a slot can only be cut shorter"
+        lengths[slot] = length
 
     def fork(self, slot: int) -> int:
         """A new slot that holds the same tokens."""
-        return self._pool.fork(slot)
+        return self._open_pool.fork(slot)
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
@@ -117,6 +118,12 @@ class TorchBackend:
             rows_MD = self._forward(batch, into)
             self._read_out(batch, into, rows_MD)
         return results
+
+    @property
+    def _open_pool(self) -> "_Pool":
+        if not self._arrays:
+            raise BackendError(CLOSED)
+        return self._pool
 
     def _group(self, work: Sequence[Work]) -> list[list[int]]:
         """Split work into batches: fewer than half of a batch's tokens are padding, and it is not too large."""
