@@ -88,18 +88,22 @@ def test_the_same_size_at_another_time_is_another_model(folder: Path, packings: 
 def test_what_a_model_that_is_gone_left_behind_is_removed(folder: Path, packings: list[str]) -> None:
     cache = packed.cache_folder() / "packed"
     logits(folder, "int8")
-    (cache / "notes-of-mine").write_text("not packed weights", encoding="utf-8")
+    others = ("not packed weights", "{}", '{"source": 5}', '{"source": "/gone"}', "[1]", "[" * 4096)
+    for number, text in enumerate(others):
+        (cache / f"notes-{number}-mine").write_text(text, encoding="utf-8")
+    of_before = '{"made_of": "what", "form": "int8"}'
+    (cache / "of-before").write_text(of_before, encoding="utf-8")
     [left] = cache.glob("*-int8")
     folder.rename(folder.with_name("moved"))
     size = left.stat().st_size
-    assert packed.drop_orphans() == size
+    assert packed.drop_orphans() == size + len(of_before)
     assert packed.drop_orphans() == 0
     logits(folder.with_name("moved"), "int8"), logits(folder.with_name("moved"), "int4")
     write(folder, seed=1)
     logits(folder, "int8")
     folder.rename(folder.with_name("moved again"))
     logits(folder.with_name("moved again"), "int8")  # packing another removes it too
-    assert sorted(path.name[-4:] for path in cache.iterdir()) == ["int4", "int8", "int8", "mine"]
+    assert sorted(path.name[-4:] for path in cache.iterdir()) == ["int4", "int8", "int8", *["mine"] * len(others)]
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,9 @@ def test_a_full_disk_keeps_what_is_written_and_says_so(
         write(checkpoint.read(source), tmp_path / "goal")
     on_again()
     assert len(write(checkpoint.read(source), tmp_path / "goal")) == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot be written: .* is as it was\.$"):  # and nothing is kept
+        write(checkpoint.read(source), tmp_path / "file" / "goal")
 
 
 def test_an_error_that_would_come_again_leaves_nothing(tmp_path: Path) -> None:

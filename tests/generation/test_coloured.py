@@ -8,14 +8,15 @@ from gpt2.generation.coloured import MOST_TOKENS
 
 
 def test_each_token_has_its_note_and_the_text_comes_back(toy: SimpleNamespace):
-    scores = score(toy.Backend(), toy.Tokenizer(), "a<b>&\n" * 3, score_first=False)
+    scores = score(toy.Backend(), toy.Tokenizer(), "a<b>&\t\n" * 3, score_first=False)
     page = scores.html()
     assert scores._repr_html_() == page
     ranks = [int(rank.replace(",", "")) for rank in re.findall(r'title="rank ([\d,]+)', page)]
     assert ranks == list(scores.ranks[1:])
     assert "<b>" not in page
     assert page.count("&lt;") == 3
-    assert page.count("⏎<br>") == 3
+    assert page.count("⏎<br>") == page.count("⇥</span>") == 3
+    assert "\ufffd" not in page
 
 
 def test_of_a_long_text_the_beginning_is_shown(toy: SimpleNamespace):

@@ -92,14 +92,24 @@ def drop_orphans() -> int:
             continue
         try:
             with path.open("rb") as file:
-                source = json.loads(file.read(_HEADER_BYTES)).get("source")
-            if source is None or not os.path.lexists(source):  # None: of a version that did not say
+                header = json.loads(file.read(_HEADER_BYTES))
+            if _is_of_a_model_that_is_gone(header):
                 size = path.stat().st_size
                 path.unlink()
                 freed += size
-        except (OSError, ValueError, AttributeError) as error:  # in use, not ours, or gone by now
+        except (OSError, ValueError, RecursionError) as error:  # in use, not ours, or gone by now
             log.debug("%s stays: %s", path, error)
     return freed
+
+
+def _is_of_a_model_that_is_gone(header: object) -> bool:
+    match header:
+        case {"made_of": str(), "source": str(source)}:
+            return not os.path.lexists(source)
+        case {"made_of": str(), "form": str(), **rest}:
+            return not rest  # of a version that did not say what of
+        case _:  # not ours
+            return False
 
 
 def _folder() -> Path:

@@ -177,7 +177,7 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
         OSError: it cannot be written.
     """
     goal = goal.resolve()
-    place = goal.with_name(f".unfinished-{goal.name}")
+    place = journal_of(goal).parent
     with lock(place):
         journal = Journal(place, what)
         try:
@@ -194,6 +194,12 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
                 for file in journal.folder.iterdir():
                     file.rename(partial / file.name)
     _remove(place)
+
+
+def journal_of(goal: Path) -> Path:
+    """The file that is there where something of a goal is kept."""
+    goal = goal.resolve()
+    return goal.with_name(f".unfinished-{goal.name}") / _JOURNAL
 
 
 def _remove(place: Path) -> None:

@@ -15,7 +15,7 @@ from gpt2.checkpoint import gguf, llmc, nanogpt, openai
 from gpt2.checkpoint.card import CARD, plain_card
 from gpt2.checkpoint.folder import check_goal, fill_folder
 from gpt2.checkpoint.forms import FORMS
-from gpt2.checkpoint.unfinished import Journal, array_file, unfinished
+from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinished
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import CheckpointError
 from gpt2.files import atomic_folder, write_text
@@ -71,9 +71,6 @@ def write(
         known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
         raise CheckpointError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")
     check = partial(_check_file if format == "gguf" else check_goal, goal, overwrite=overwrite)
-    kept = (
-        f" What is written is kept in .unfinished-{goal.name} beside it: the same command goes on." if sources else ""
-    )
     try:
         check()
         if sources:
@@ -99,6 +96,9 @@ def write(
             with atomic_folder(goal) as partial_folder:
                 _fill(partial_folder, weights, tokenizer, format, form, card, None)
     except OSError as error:
+        kept = ""
+        if sources and (journal := journal_of(goal)).is_file():
+            kept = f" What is written is kept in {journal.parent.name} beside it: the same command goes on."
         raise CheckpointError(
             f"{goal} cannot be written: {error.strerror or error}. What was there before is as it was.{kept}"
         ) from error

@@ -60,6 +60,7 @@ def convert(
     """
     from gpt2 import checkpoint, hub
     from gpt2.checkpoint.changes import describe_changes
+    from gpt2.checkpoint.unfinished import journal_of
 
     path = hub.locate(source)
     folder = path if path.is_dir() else path.parent
@@ -70,7 +71,8 @@ def convert(
     after = weights or (
         before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
     )
-    with resumable(f"What is written is kept in .unfinished-{destination.name}"):
+    sign = journal_of(destination)
+    with resumable(f"What is written is kept in {sign.parent.name}", sign=sign):
         checkpoint.write(
             destination,
             found.weights,
