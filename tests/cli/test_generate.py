@@ -216,13 +216,16 @@ def test_an_unknown_model_lists_what_is_here(gpt2) -> None:
 
 
 def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageModel) -> None:
-    turns = "Once\n\n:seed 3\nOnce\n:help\n:seed ²\n:quit\nnever\n"
+    too_large = f":seed {2**64}\n:seed {'9' * 5000}"
+    turns = f"Once\n\n:seed 3\nOnce\n:help\n:seed ²\n{too_large}\n:seed {2**64 - 1}\nOnce\n\n:quit\nnever\n"
     ran = generate("--interactive", stdin=turns.encode())
     first = model.generate("Once", **SETTINGS).text
     second = model.generate("Once" + first, **(SETTINGS | {"seed": 4})).text
-    assert ran.out == f"{first}\n{second}\n{first}\n"
+    last = model.generate("Once", **(SETTINGS | {"seed": 2**64 - 1})).text
+    after = model.generate("Once" + last, **(SETTINGS | {"seed": 0})).text
+    assert ran.out == f"{first}\n{second}\n{first}\n{last}\n{after}\n"
     assert ran.code == 0
-    assert ran.err.count(":quit") == 3  # at the beginning, when asked, and where a seed is no number
+    assert ran.err.count(":quit") == 5  # at the beginning, when asked, and where a seed is no number or too large
 
 
 def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> N
     """
     with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
         import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] -- importing it gives input() line editing
+    from gpt2.generation.settings import MAX_SEED
+
     assert sampling.seed is not None
     seed, text = sampling.seed, ""
     log.info("%s", HELP)
@@ -44,7 +46,7 @@ def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> N
         command, _, argument = line.strip().partition(" ")
         if command in (":quit", ":q"):
             return
-        if command == ":seed" and argument.isdecimal():
+        if command == ":seed" and argument.isdecimal() and len(argument) <= 20 and int(argument) <= MAX_SEED:
             seed = int(argument)
         elif command.startswith(":"):
             log.info("%s", HELP)
@@ -54,4 +56,4 @@ def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> N
                 text += write(text, dataclasses.replace(sampling, seed=seed, truncate_prompt=True))
             except KeyboardInterrupt:
                 continue
-            seed += 1
+            seed = (seed + 1) % (MAX_SEED + 1)
