@@ -245,6 +245,9 @@ def test_logits_have_a_row_for_each_token(model: LanguageModel) -> None:
         (lambda model: model.generate("a", temperature=-1), GenerationError),
         (lambda model: model.generate("a", temprature=1), TypeError),
         (lambda model: model.score(b"bytes"), GenerationError),
+        (lambda model: model.score(["a", "b"]), GenerationError),
+        (lambda model: model.score(None), GenerationError),
+        (lambda model: model.logits("text"), GenerationError),
         (lambda model: model.save("x", format="onnx"), CheckpointError),
     ],
 )

@@ -272,7 +272,13 @@ def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work
                 f"{config.n_positions:,}. Give fewer tokens, or let the window slide."
             )
         for token in (*piece.tokens, *(want.targets or ())):
-            if not 0 <= token < config.vocab_size:
+            try:
+                is_known = 0 <= token < config.vocab_size
+            except TypeError:
+                raise GenerationError(
+                    f"there is no token {token!r:.60}: an id is a whole number. Give one text as a string, or its ids."
+                ) from None
+            if not is_known:
                 raise GenerationError(
                     f"there is no token {token}: the vocabulary holds ids 0 to {config.vocab_size - 1:,}. "
                     f"Use the tokenizer that belongs to the model."

@@ -5,7 +5,7 @@ window with at least `n_positions - stride` tokens of context before it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gpt2.backends.seam import Backend, Result, Want, Work
@@ -111,6 +111,8 @@ def score(
     """
     if isinstance(text, bytes | bytearray):
         raise GenerationError("Bytes cannot be scored: they are no text yet. Decode them, as by .decode('utf-8').")
+    if not isinstance(text, str | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+        raise GenerationError(f"A text or token ids can be scored: got {text!r:.60}.")
     n_positions = backend.config.n_positions
     stride = max(1, n_positions // 2) if stride is None else stride
     if not 1 <= stride <= n_positions:
