@@ -42,5 +42,6 @@ def test_a_resumed_journal_keeps_texts_with_any_line_end(tmp_path: Path) -> None
     rows = [{"step": step, "text": f"one\u2028two\u0085three\n{step}"} for step in (1, 2, 3)]
     for row in rows:
         journal.write(row)
+    path.write_bytes(path.read_bytes() + b'{"step": "of another"}\n{"step": 1, "text": "caf\xc3')  # cut off by a crash
     Journal(path, from_step=2)
     assert read_journal(path) == rows[:2]

@@ -16,7 +16,8 @@ class Journal:
     """A file of one JSON object a line. After a resume, what was not saved is cut off: it will be written again."""
 
     def __init__(self, path: Path, *, from_step: int) -> None:
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []  # a text may hold other line ends
+        # a text may hold other line ends, and a line that was cut off may end within a character
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
         files.write_text(path, "".join(f"{line}\n" for line in kept))
         self._path = path
@@ -56,6 +57,6 @@ def why(error: OSError) -> str:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # the last line of a process that was killed
