@@ -75,6 +75,12 @@ def test_the_run_that_lies_in_the_models_folder_is_told_of(gpt2: Run, folder: Pa
     ran = gpt2("card", str(folder), "--samples", "0")
     assert ran.code == 0, ran.err
     assert "Loss at the last: 9.5\n" in ran.out
+    for other in ("x = 1", "broken = ["):
+        (folder / "run" / "config.toml").write_text(other, encoding="utf-8")
+        ran = gpt2("card", str(folder), "--samples", "0")
+        assert ran.code == 0, ran.err
+        assert "run is left out: " in ran.err
+        assert gpt2("card", str(folder), "--samples", "0", "--run", str(folder / "run")).code == 1
 
 
 def test_with_a_corpus(gpt2: Run, folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from gpt2 import files
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
 from gpt2.cli.reading import read_file
-from gpt2.errors import CheckpointError
+from gpt2.errors import CheckpointError, DataError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -77,8 +77,12 @@ def card(
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
     described = known.described(model, found)
-    if not run and (found.folder / "run" / "config.toml").is_file():
-        run = (found.folder,)  # as `gpt2 finetune` leaves it
+    beside = found.folder / "run"  # as `gpt2 finetune` leaves it
+    if not run and (beside / "config.toml").is_file():
+        try:
+            described = known.with_records(described, found, runs=[beside], corpus=None, evaluation=None)
+        except DataError as error:  # of something else: nobody named it
+            log.warning("%s is left out: %s", beside, error)
     described = known.with_records(described, found, runs=run, corpus=corpus, evaluation=evaluation)
     if samples:
         described = known.with_samples(described, model, samples, threads=threads)
