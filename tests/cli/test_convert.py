@@ -157,6 +157,11 @@ def test_a_precision_the_goal_has_not_is_widened_and_said(
     assert "changed: precision from fp16 to fp32: no value changed" in capsys.readouterr().err
 
 
+def test_the_root_is_no_place_for_a_model(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run(["convert", str(source), Path(source.anchor).as_posix(), "--to", "hf"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
 STOPPED = """
 import os, signal, sys
 from gpt2.checkpoint import unfinished

@@ -199,7 +199,7 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
 def journal_of(goal: Path) -> Path:
     """The file that is there where something of a goal is kept."""
     goal = goal.resolve()
-    return goal.with_name(f".unfinished-{goal.name}") / _JOURNAL
+    return goal.parent / f".unfinished-{goal.name}" / _JOURNAL
 
 
 def _remove(place: Path) -> None:
