@@ -83,16 +83,18 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
   const auto level_of = [&](int k) {
     return static_cast<float>(largest + (contest.best - value_of_largest - 0.6932 * k) * temperature) - 1e-5f * fabsf(largest);
   };
-  float level_8 = 0, level_12 = 0, level_16 = 0;
-  double reached = -HUGE_VAL;   // the score that they are of: in a flat row the first is poor, and nearly all are above its levels
+  float level_8, level_12, level_16;
+  double reached;   // the score that they are of: in a flat row the first is poor, and nearly all are above its levels
+  const auto rise = [&] {
+    reached = contest.best;
+    level_8 = level_of(8);
+    level_12 = level_of(12);
+    level_16 = level_of(16);
+  };
+  rise();
 
   for (int first = 0; first < count; first += kDrawn) {
-    if (contest.best > reached) {
-      reached = contest.best;
-      level_8 = level_of(8);
-      level_12 = level_of(12);
-      level_16 = level_of(16);
-    }
+    if (contest.best > reached) rise();
     const int here = first + kDrawn < count ? kDrawn : count - first;
     uint64_t most[kDrawn], any = 0;
     const auto mix = [&](int i) {
