@@ -4,6 +4,7 @@ import os
 import signal
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -345,6 +346,24 @@ def test_a_shape_that_none_has_is_refused(wrong: dict[str, int]) -> None:
             level="portable",
             threads=1,
         )
+
+
+def test_threads_that_share_a_model_take_turns() -> None:
+    config = CONFIGS[1]
+    backend = NativeBackend(weights(config), form="int8", threads=1)
+
+    def write(start: int) -> list[int]:
+        slot, text = backend.new(), [start]
+        for place in range(30):
+            want = Want(draw=Draw(keys=[draws.key(start, 0, place)], temperature=1.0))
+            [result] = backend.step([Work(slot=slot, tokens=text[-1:], want=want)])
+            text.extend(result.drawn_R)
+        backend.free(slot)
+        return text
+
+    alone = [write(start) for start in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, list(range(4)) * 8)) == alone * 8
 
 
 def test_two_engines_share_one_pool_and_close_twice() -> None:

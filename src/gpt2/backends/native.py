@@ -4,6 +4,7 @@ A sequence gives the same bytes alone or among others, however its prompt is cut
 or computed again, and on any number of threads: for one machine, form and instruction level.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -65,6 +66,7 @@ class NativeBackend:
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
         self._places = Places(1)
+        self._turn = threading.RLock()  # of threads that share a model: the engine takes one call at a time
         whole = form == _stored_form(weights) == "int4"
         self._engine = Engine(
             library,
@@ -82,9 +84,10 @@ class NativeBackend:
 
     def new(self) -> int:
         """A new, empty slot."""
-        slot = self._engine.new_slot()
-        self._lengths[slot] = 0
-        return slot
+        with self._turn:
+            slot = self._engine.new_slot()
+            self._lengths[slot] = 0
+            return slot
 
     def length(self, slot: int) -> int:
         """Tokens in the slot."""
@@ -93,25 +96,29 @@ class NativeBackend:
     def truncate(self, slot: int, length: int) -> None:
         """Forget all tokens from `length` on."""
         assert 0 <= length <= self._lengths[slot], "a slot can only be cut shorter"
-        self._engine.truncate(slot, length)
-        self._lengths[slot] = length
+        with self._turn:
+            self._engine.truncate(slot, length)
+            self._lengths[slot] = length
 
     def fork(self, slot: int) -> int:
         """A new slot that holds the same tokens; memory is shared until one of them goes on."""
-        other = self._engine.fork(slot)
-        self._lengths[other] = self._lengths[slot]
-        return other
+        with self._turn:
+            other = self._engine.fork(slot)
+            self._lengths[other] = self._lengths[slot]
+            return other
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
-        if self._engine.is_closed:  # all went with it
-            return
-        del self._lengths[slot]
-        self._engine.free_slot(slot)
+        with self._turn:
+            if self._engine.is_closed:  # all went with it
+                return
+            del self._lengths[slot]
+            self._engine.free_slot(slot)
 
     def bytes(self) -> int:
         """Memory that the slots hold at present."""
-        return self._engine.slots_bytes()
+        with self._turn:
+            return self._engine.slots_bytes()
 
     def slot_bytes(self, tokens: int) -> int:
         """The most that a slot of this many tokens takes: whole pages."""
@@ -127,17 +134,19 @@ class NativeBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work, intervenes=self.intervenes)
-        if all(map(_draws_next, work)):
-            return self._draw_next(work)
-        wanted = [self._wanted(piece) for piece in work]
-        self._engine.step(wanted)
-        for piece in work:
-            self._lengths[piece.slot] += len(piece.tokens)
+        with self._turn:
+            if all(map(_draws_next, work)):
+                return self._draw_next(work)
+            wanted = [self._wanted(piece) for piece in work]
+            self._engine.step(wanted)
+            for piece in work:
+                self._lengths[piece.slot] += len(piece.tokens)
         return [_result(piece, arrays) for piece, arrays in zip(work, wanted, strict=True)]
 
     def close(self) -> None:
         """Give back memory and threads; the backend cannot be used afterwards."""
-        self._engine.close()  # and refuses whatever is asked of a slot, whose length is all that is left of it
+        with self._turn:
+            self._engine.close()  # and refuses whatever is asked of a slot, whose length is all that is left of it
 
     def _draw_next(self, work: Sequence[Work]) -> list[Result]:
         """A step of texts that only go on, as nearly all are: with as little around it as can be."""
