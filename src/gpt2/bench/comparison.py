@@ -99,11 +99,12 @@ def compare(
     peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
     theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
-    engines = {
-        name: _Process(name, str(folder), options, workload if name == "gpt2" else theirs) for name in ("gpt2", *peers)
-    }
+    engines: dict[str, _Process] = {}
+    names: dict[str, str] = {}
     try:
-        names = {name: str(engine.answer()) for name, engine in engines.items()}
+        for name in ("gpt2", *peers):  # one by one: two of them may make the same file of the folder
+            engines[name] = _Process(name, str(folder), options, workload if name == "gpt2" else theirs)
+            names[name] = str(engines[name].answer())
         measured: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
         for number in range(rounds + 1):
             for name, engine in engines.items():

@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <vector>
 
 #include "matrix.h"
@@ -29,7 +27,7 @@ struct Product {
 };
 
 // Rows x inputs x outputs with remainders in each of them: 37, 160 and 48. Numbers from a small generator.
-constexpr int kRows = 37, kInputs = 160, kPanels = 3;
+constexpr int kRows = 37, kInputs = 160, kStride = 192, kPanels = 3;
 
 std::vector<float> multiply(const Kernels& kernels, Form form) {
   uint32_t state = 1;
@@ -47,34 +45,28 @@ std::vector<float> multiply(const Kernels& kernels, Form form) {
   }
   Product p;
   p.group_offsets.resize(kRows * (kInputs / kGroup));
+  p.codes.resize(kRows * kStride);
+  p.rounded.resize(kRows * kStride);
   for (int r = 0; r < kRows; ++r) {
     int32_t total = 0;
     for (int k = 0; k < kInputs; ++k) {
       const int code = static_cast<int>(draw() % 255) - 127;
-      p.codes.push_back(static_cast<int8_t>(code));
-      p.rounded.push_back({static_cast<uint16_t>(0x3f00u | (draw() & 0x80ffu))});
+      const size_t at = static_cast<size_t>(r * kStride + k);
+      p.codes[at] = static_cast<int8_t>(code);
+      p.rounded[at] = {static_cast<uint16_t>(0x3f00u | (draw() & 0x80ffu))};
       total += code;
       p.group_offsets[static_cast<size_t>(r * (kInputs / kGroup) + k / kGroup)] -= 8 * code;   // as on every AVX-512 level
     }
     p.code_sums.push_back(total);
   }
   const std::vector<float> ones(kRows, 1.0f);
-  const Activations x = {nullptr, 0, p.rounded.data(), kInputs, p.codes.data(), kInputs, ones.data(), p.code_sums.data(), p.group_offsets.data(), kInputs / kGroup};
+  const Activations x = {nullptr, 0, p.rounded.data(), kStride, p.codes.data(), kStride, ones.data(), p.code_sums.data(), p.group_offsets.data(), kInputs / kGroup};
   std::vector<float> y(static_cast<size_t>(kRows * kPanels * kPanel));
   kernels.dense(m, x, {y.data(), kPanels * kPanel, Finish::store}, 0, kRows, 0, kPanels);
   return y;
 }
 
 }  // namespace
-
-bool wants_amx() {
-#if defined(GPT2_TILES_EMULATED)
-  return true;
-#else
-  const char* level = std::getenv("GPT2_ISA");
-  return level && std::strcmp(level, "amx") == 0;
-#endif
-}
 
 bool may_use_amx() {
 #if defined(GPT2_TILES_EMULATED)

@@ -70,8 +70,11 @@ inline float exponentiate(float* scores, int keys, const See& see) {
   }
   const Lanes largest = broadcast(max_across(top));
   for (int s = 0; s < keys; s += kPanel) {
-    store(scores + s, exponential(sub(load(scores + s), largest)));
-    const Lanes e = load_first(scores + s, keys - s, 0.0f);
+    Lanes e = exponential(sub(load(scores + s), largest));
+    if (keys - s < kPanel) {
+      store(scores + s, e);
+      e = load_first(scores + s, keys - s, 0.0f);
+    }
     store(scores + s, e);
     sum = add(sum, e);
     see(s, e);

@@ -147,6 +147,12 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
   to.lower_sums[r] = static_cast<int32_t>(sum_across(lowers));
 }
 
+// What a row's sums with both halves of its weights are worth.
+inline Lanes mixed(const Weights& w, int row, const Sums& upper, const Sums& lower) {
+  const Lanes whole = add(mul(to_lanes(upper), broadcast(128.0f)), to_lanes(lower));
+  return mul(whole, broadcast(w.units[row]));
+}
+
 // Values of R rows for B vectors of 16 components starting at component d.
 template <int R, int B>
 inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
@@ -182,9 +188,8 @@ inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
   }
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
     GPT2_UNROLL for (int b = 0; b < B; ++b) {
-      const Lanes whole = add(mul(to_lanes(upper[r][b]), broadcast(128.0f)), to_lanes(lower[r][b]));
       const int component = d + b * kPanel;
-      store_first(a.out + (row + r) * a.out_stride + component, mul(whole, broadcast(w.units[row + r])), a.head_width - component);
+      store_first(a.out + (row + r) * a.out_stride + component, mixed(w, row + r, upper[r][b], lower[r][b]), a.head_width - component);
     }
   }
 }

@@ -20,14 +20,22 @@
 namespace gpt2 {
 namespace {
 
-// One panel's results of one row: bias, then store, add or gelu; the last panel may be narrower than 16.
+// The first `count` of one panel's results: store, add or gelu.
+template <Finish F>
+GPT2_INLINE void finish_as(float* y, int count, const Lanes& result) {
+  if constexpr (F == Finish::store) store_first(y, result, count);
+  if constexpr (F == Finish::add) store_first(y, add(load_first(y, count, 0.0f), result), count);
+  if constexpr (F == Finish::gelu) store_first(y, gelu(result), count);
+}
+
+// One panel's results of one row; the last panel may be narrower than 16.
 void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   float* y = out.values + row * out.stride + panel * kPanel;
   const int count = outputs - panel * kPanel;
   switch (out.finish) {
-    case Finish::store: return store_first(y, result, count);
-    case Finish::add: return store_first(y, add(load_first(y, count, 0.0f), result), count);
-    case Finish::gelu: return store_first(y, gelu(result), count);
+    case Finish::store: return finish_as<Finish::store>(y, count, result);
+    case Finish::add: return finish_as<Finish::add>(y, count, result);
+    case Finish::gelu: return finish_as<Finish::gelu>(y, count, result);
   }
 }
 

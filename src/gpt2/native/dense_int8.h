@@ -40,10 +40,14 @@ struct Int8Tile {
     }
   }
 
-  static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, Sums sums) {
+  static void finish_whole(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, const Sums& sums) {
+    finish(out, row, panel, m.outputs, result(m, x, row, panel, sums));
+  }
+
+  GPT2_INLINE static Lanes result(const MatrixView& m, const Activations& x, int row, int panel, const Sums& sums) {
     const Lanes scale = mul(load(m.row_scales(panel)), broadcast(x.scales[row]));
     const Lanes scaled = mul(to_lanes(sums), scale);
-    finish(out, row, panel, m.outputs, add(scaled, load(m.bias(panel))));
+    return add(scaled, load(m.bias(panel)));
   }
 };
 

@@ -43,7 +43,7 @@ bool Quantised::is_needed(const Kernels& kernels, Form form) {
 Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width) {
   if (!is_needed(kernels, form)) return;
   const size_t N = static_cast<size_t>(rows);
-  const int64_t padded = round_up(width, kGroup);
+  const int64_t padded = round_up(width, kLine);   // tiles read whole lines
   if (is_whole(form)) {
     code_stride = padded;
     group_stride = padded / kGroup;

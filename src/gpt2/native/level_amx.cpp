@@ -9,6 +9,7 @@
 #include "tiles_amx.h"
 #endif
 #include "dense_amx.h"
+#include "attention_amx.h"
 
 namespace gpt2 {
 namespace {
@@ -18,6 +19,7 @@ constexpr Kernels amx_table() {
   table.dense = dense_by_tiles;
   table.side_by_side = side_by_side_without_tiles;
   table.products = products_of_tiles;
+  table.attend_int8 = attend_int8_by_tiles;
   return table;
 }
 

@@ -118,7 +118,7 @@ struct LevelList {
     int count = 0;
 #if defined(GPT2_LEVELS_X86)
 #if defined(GPT2_LEVEL_AMX)
-    if (wants_amx() && has_amx() && may_use_amx()) {
+    if (has_amx() && may_use_amx()) {
       if (multiplies_alike(amx_kernels, avx512_bf16_kernels)) items[count++] = &amx_kernels;
       else warning = "the products of this processor's AMX tiles differ from those of its AVX-512: AMX is not used";
     }
