@@ -10,7 +10,7 @@
 namespace gpt2 {
 namespace {
 
-constexpr int kFewestRowsAttend = 4;
+constexpr int kFewestRowsAttend = 8;
 
 // Sums 0 to 3; 4 and 5 the queries and keys, 6 and 7 weights and values.
 inline TileShapes shapes_to_attend(int rows, int key_lines) {
