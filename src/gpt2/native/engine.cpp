@@ -40,20 +40,19 @@ bool Quantised::is_needed(const Kernels& kernels, Form form) {
   return is_whole(form) || (form == Form::bf16 && kernels.round_row);
 }
 
-Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width) {
+Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width, Arena* arena) {
   if (!is_needed(kernels, form)) return;
   const size_t N = static_cast<size_t>(rows);
-  const int64_t padded = round_up(width, kLine);   // tiles read whole lines
   if (is_whole(form)) {
-    code_stride = padded;
-    group_stride = padded / kGroup;
-    codes = Buffer<int8_t>(N * static_cast<size_t>(code_stride));
-    scales = Buffer<float>(N);
-    code_sums = Buffer<int32_t>(N);
-    group_offsets = Buffer<int32_t>(N * static_cast<size_t>(group_stride));
+    code_stride = row_bytes(width);
+    group_stride = code_stride / kGroup;
+    codes = Buffer<int8_t>(N * static_cast<size_t>(code_stride), arena);
+    scales = Buffer<float>(N, arena);
+    code_sums = Buffer<int32_t>(N, arena);
+    group_offsets = Buffer<int32_t>(N * static_cast<size_t>(group_stride), arena);
   } else {
-    rounded_stride = padded;
-    rounded = Buffer<Bf16>(N * static_cast<size_t>(rounded_stride));
+    rounded_stride = row_bytes(width * int64_t{sizeof(Bf16)}) / int64_t{sizeof(Bf16)};
+    rounded = Buffer<Bf16>(N * static_cast<size_t>(rounded_stride), arena);
   }
 }
 
@@ -87,13 +86,14 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   rows_.reserve(kChunkRows);
   tiles_.reserve(kChunkRows);
   head_rows_.reserve(kChunkRows);
-  x_ = Activity(kChunkRows, D);
-  qkv_ = Activity(kChunkRows, 3 * D);
-  mixed_ = Activity(kChunkRows, D);
-  inner_ = Activity(kChunkRows, F);
-  final_ = Activity(kHeadRows, D);
-  logits_ = Activity(kHeadRows, shape.vocab_size);
-  shared_ = {Activity(kChunkRows, D), Quantised(kernels, form, kChunkRows, std::max(D, F))};
+  Arena* const arena = &activities_;
+  x_ = Activity(kChunkRows, D, arena);
+  qkv_ = Activity(kChunkRows, 3 * D, arena);
+  mixed_ = Activity(kChunkRows, D, arena);
+  inner_ = Activity(kChunkRows, F, arena);
+  final_ = Activity(kHeadRows, D, arena);
+  logits_ = Activity(kHeadRows, shape.vocab_size, arena);
+  shared_ = {Activity(kChunkRows, D, arena), Quantised(kernels, form, kChunkRows, std::max(D, F), arena)};
   for (int i = 0; i < threads; ++i) {
     own_.push_back({Activity(kOwnRows, D), Quantised(kernels, form, kOwnRows, std::max(D, F))});
     attending_.push_back(heads_.scratch(shape.n_positions));

@@ -31,7 +31,9 @@ struct Activity {
   int64_t stride = 0;
 
   Activity() = default;
-  Activity(int rows, int width) : values(static_cast<size_t>(rows) * round_up(width, kPanel)), stride(round_up(width, kPanel)) {}
+  Activity(int rows, int width, Arena* arena = nullptr) : stride(row_bytes(width * int64_t{sizeof(float)}) / int64_t{sizeof(float)}) {
+    values = Buffer<float>(static_cast<size_t>(rows * stride), arena);
+  }
   float* row(int i) { return values.data() + i * stride; }
 };
 
@@ -44,7 +46,7 @@ struct Quantised {
   int64_t code_stride = 0, group_stride = 0, rounded_stride = 0;
 
   Quantised() = default;
-  Quantised(const Kernels& kernels, Form form, int rows, int width);
+  Quantised(const Kernels& kernels, Form form, int rows, int width, Arena* arena = nullptr);
 
   // Whether rows must come through `put` before a matrix of the form reads them.
   static bool is_needed(const Kernels& kernels, Form form);
@@ -137,6 +139,7 @@ class Engine {
   Slots slots_;
 
   // one chunk at a time
+  Arena activities_;
   int work_cursor_ = 0, token_cursor_ = 0;
   std::vector<Row> rows_;
   std::vector<Tile> tiles_;

@@ -18,9 +18,10 @@ Heads::Heads(const Kernels& kernels, Form form, int n_head, int head_width)
 
 Heads::Scratch Heads::scratch(int n_positions) const {
   Scratch made;
-  made.scores_stride = round_up(n_positions, kPage);
+  const int64_t keys = round_up(n_positions, kPage);
+  made.scores_stride = row_bytes(keys * int64_t{sizeof(float)}) / int64_t{sizeof(float)};
   made.scores = Buffer<float>(static_cast<size_t>(kMaxAttendRows * made.scores_stride));
-  if (whole_) made.code_stride = std::max(2 * made.scores_stride, round_up(head_width_, kPanel));
+  if (whole_) made.code_stride = std::max(2 * row_bytes(keys), row_bytes(head_width_));
   made.codes = Buffer<int8_t>(static_cast<size_t>(kMaxAttendRows * made.code_stride));
   return made;
 }

@@ -101,7 +101,7 @@ struct Attend {
   const unsigned char* const* pages;
   size_t k_offset, v_offset;      // of this layer and head within a page, in bytes
   float* scores;                  // [rows][scores_stride]; afterwards exp(score - max)
-  int64_t scores_stride;          // a multiple of kPage
+  int64_t scores_stride;          // room for whole pages
   float* sums;                    // [rows]: what the scores must be divided by
   float* out;                     // [rows][out_stride]
   int64_t out_stride;
@@ -178,6 +178,9 @@ const Kernels* find_level(const char* name);   // null if there is none of that 
 const char* levels_warning();                  // why a level that should be there is not; mostly empty
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Bytes from a row to the next: an odd number of lines, so that the same place in all rows is not the same in a cache.
+inline int64_t row_bytes(int64_t bytes) { return (round_up(bytes, kLine) / kLine | 1) * kLine; }
 
 // Elements of one head's values in a page: rows are padded so that whole vectors can be read.
 inline int padded_width(int head_width) { return static_cast<int>(round_up(head_width, kPanel)); }
