@@ -8,14 +8,8 @@
 // Of the eight tiles four are sums, 2 blocks of 16 rows x 2 panels, so that each A and each B serves two products. Inputs
 // that fill no tile are copied beside zeros.
 //
-// int4: a weight is its code times the group's scale, 11 bits; in two bytes, of the scale's upper and lower four bits,
-//
-//   scale * code = 16 * (scale / 16 * code) + (scale % 16 * code)
-//
-// it is two panels of int8, made once for all rows and multiplied side by side.
-//
-// int8 and int4 are exact, so few rows go the way of the other levels, which is shorter. A bf16 product rounds in an order
-// of its own: there all numbers of rows go through tiles, and a row's bits depend on it alone.
+// A bf16 product rounds in an order of its own: there all numbers of rows go through tiles, and a row's bits depend on it
+// alone. int8 is exact, as is int4 (dense_amx_int4.h), so few rows go the way of the other levels, which is shorter.
 
 #pragma once
 
@@ -23,7 +17,6 @@ namespace gpt2 {
 namespace {
 
 constexpr int kTileLines = 16, kTileBytes = 64, kTileSize = kTileLines * kTileBytes;
-constexpr int kFewestRowsInt8 = 8, kFewestRowsInt4 = 10;   // below, the other way is as fast or faster
 
 // What the tiles of a row block ask memory for while they multiply: their part of the panels that come next, so many
 // lines with each tile of inputs.
@@ -90,38 +83,44 @@ inline void zero_sums() {
   if constexpr (Blocks == 2 && P == 2) tile_zero<3>();
 }
 
-template <Finish F, class Products>
-inline void finish_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, const uint8_t* sums) {
+template <Finish F, class Result>
+inline void finish_rows_as(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
   const int count = m.outputs - panel * kPanel;
   float* y = out.values + row * out.stride + panel * kPanel;
-  for (int r = 0; r < rows; ++r, y += out.stride) finish_as<F>(y, count, Products::result(m, x, row + r, panel, sums + r * kTileBytes));
+  for (int r = 0; r < rows; ++r, y += out.stride) finish_as<F>(y, count, result(r));
+}
+
+// One panel's results of several rows; result(r) is that of row `row` + r.
+template <class Result>
+inline void finish_rows(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
+  switch (out.finish) {
+    case Finish::store: return finish_rows_as<Finish::store>(m, out, row, rows, panel, result);
+    case Finish::add: return finish_rows_as<Finish::add>(m, out, row, rows, panel, result);
+    case Finish::gelu: return finish_rows_as<Finish::gelu>(m, out, row, rows, panel, result);
+  }
 }
 
 template <class Products, int T>
 inline void finish_tile(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel) {
   alignas(64) uint8_t sums[kTileSize];
   tile_store<T>(sums, kTileBytes);
-  switch (out.finish) {
-    case Finish::store: return finish_rows<Finish::store, Products>(m, x, out, row, rows, panel, sums);
-    case Finish::add: return finish_rows<Finish::add, Products>(m, x, out, row, rows, panel, sums);
-    case Finish::gelu: return finish_rows<Finish::gelu, Products>(m, x, out, row, rows, panel, sums);
-  }
+  finish_rows(m, out, row, rows, panel, [&](int r) { return Products::result(m, x, row + r, panel, sums + r * kTileBytes); });
 }
 
 template <class Products, int Blocks, int P>
 void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, PanelsAhead ahead) {
-  const int64_t row_bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes;
+  const int64_t bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes;
   const uint8_t* a = static_cast<const uint8_t*>(Products::row(x, row));
   const int64_t a_stride = Products::row_stride(x);
   const uint8_t* b = m.weights(panel);
 
   zero_sums<Blocks, P>();
   int64_t done = 0;
-  for (; done + kTileBytes <= row_bytes; done += kTileBytes) {
+  for (; done + kTileBytes <= bytes; done += kTileBytes) {
     multiply_tiles<Products, Blocks, P>(a + done, a_stride, b + done * kPanel, m.panel_bytes);
     ahead();
   }
-  if (const int64_t left = row_bytes - done) {
+  if (const int64_t left = bytes - done) {
     alignas(64) uint8_t a_left[2 * kTileSize] = {}, b_left[2 * kTileSize] = {};
     for (int r = 0; r < rows; ++r) std::memcpy(a_left + r * kTileBytes, a + r * a_stride + done, static_cast<size_t>(left));
     for (int p = 0; p < P; ++p) std::memcpy(b_left + p * kTileSize, b + p * m.panel_bytes + done * kPanel, static_cast<size_t>(left * kPanel));
@@ -166,149 +165,6 @@ void walk_products(const MatrixView& m, const Activations& x, const Output& out,
   for (; panel + 2 <= panel_end; panel += 2) walk_row_blocks<Products, 2>(m, x, out, row, row_end, panel, shaped);
   for (; panel < panel_end; ++panel) walk_row_blocks<Products, 1>(m, x, out, row, row_end, panel, shaped);
   tiles_end();
-}
-
-// ---- int4 ----
-
-constexpr int kInputsInt4 = 1024;                              // that are made two bytes at once: they stay in the first cache
-constexpr int kRowsOfSums = 256;
-
-// The group's scale times 16 codes of four inputs each, as the upper and the lower byte of four bits of the scale.
-struct GroupBytes {
-  __m512i scales, offsets;   // of pairs of bytes: a scale times both codes is one product of 16 bits, for codes of 0 to 15
-
-  explicit GroupBytes(__m512i four_bits)
-      : scales(_mm512_mullo_epi32(four_bits, _mm512_set1_epi32(0x10001))), offsets(_mm512_mullo_epi32(four_bits, _mm512_set1_epi32(0x08080808))) {}
-  __m512i of(const Codes& codes) const { return _mm512_sub_epi8(_mm512_mullo_epi16(codes.v, scales), offsets); }
-};
-
-// Of a panel the groups [group, group_end), as two panels of int8.
-inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* upper, int8_t* lower) {
-  const uint8_t* scales = m.group_scales(panel);
-  for (; group < group_end; ++group) {
-    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
-    const __m512i scale = load_scales(scales + group * kPanel).v;
-    const GroupBytes high(_mm512_srli_epi32(scale, 4)), low(_mm512_and_si512(scale, _mm512_set1_epi32(15)));
-    GPT2_UNROLL for (int k = 0; k < kGroup; k += 8, w += kTileBytes, upper += 2 * kTileBytes, lower += 2 * kTileBytes) {
-      const Codes both = load_codes(w), first = low_nibbles(both), second = high_nibbles(both);
-      _mm512_store_si512(upper, high.of(first));
-      _mm512_store_si512(lower, low.of(first));
-      _mm512_store_si512(upper + kTileBytes, high.of(second));
-      _mm512_store_si512(lower + kTileBytes, low.of(second));
-    }
-  }
-}
-
-// Sums of up to kRowsOfSums rows with both halves of one panel: a tile of 16 rows after another, upper before lower.
-struct Int4Sums {
-  alignas(64) int32_t tiles[kRowsOfSums / kTileLines][2][kTileLines * kPanel];
-
-  template <int Blocks>
-  void to_tiles(int block) {
-    tile_load<0>(tiles[2 * block][0], kTileBytes);
-    tile_load<1>(tiles[2 * block][1], kTileBytes);
-    if constexpr (Blocks == 2) tile_load<2>(tiles[2 * block + 1][0], kTileBytes);
-    if constexpr (Blocks == 2) tile_load<3>(tiles[2 * block + 1][1], kTileBytes);
-  }
-  template <int Blocks>
-  void from_tiles(int block) {
-    tile_store<0>(tiles[2 * block][0], kTileBytes);
-    tile_store<1>(tiles[2 * block][1], kTileBytes);
-    if constexpr (Blocks == 2) tile_store<2>(tiles[2 * block + 1][0], kTileBytes);
-    if constexpr (Blocks == 2) tile_store<3>(tiles[2 * block + 1][1], kTileBytes);
-  }
-  // Sums of the row's 16 outputs.
-  Sums of_row(int r) const {
-    const auto& tile = tiles[r / kTileLines];
-    const __m512i upper = _mm512_load_si512(tile[0] + r % kTileLines * kPanel), lower = _mm512_load_si512(tile[1] + r % kTileLines * kPanel);
-    return {_mm512_add_epi32(_mm512_slli_epi32(upper, 4), lower)};
-  }
-};
-
-template <Finish F>
-void finish_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, const Int4Sums& sums) {
-  const int count = m.outputs - panel * kPanel;
-  float* y = out.values + row * out.stride + panel * kPanel;
-  for (int r = 0; r < rows; ++r, y += out.stride) finish_as<F>(y, count, Int8Tile::result(m, x, row + r, panel, sums.of_row(r)));
-}
-
-// Where the last inputs fill half a tile, the other half of the weights is zeros, whatever follows in the rows.
-template <int Blocks>
-inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const uint8_t* upper, int64_t lower, Int4Sums& sums, PanelsAhead ahead) {
-  if (input == 0) zero_sums<Blocks, 2>();
-  else sums.to_tiles<Blocks>(block);
-  const uint8_t* a = static_cast<const uint8_t*>(Int8Products::row(x, row));
-  for (int k = input; k < end; k += kTileBytes) {
-    multiply_tiles<Int8Products, Blocks, 2>(a + k, x.code_stride, upper + (k - input) * kPanel, lower);
-    ahead();
-  }
-  sums.from_tiles<Blocks>(block);
-}
-
-void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int& shaped) {
-  alignas(64) int8_t bytes[2][kInputsInt4 * kPanel];
-  Int4Sums sums;
-  const int blocks = row_blocks(row_end - row);
-  for (int input = 0; input < m.padded_inputs; input += kInputsInt4) {
-    const int end = input + kInputsInt4 < m.padded_inputs ? input + kInputsInt4 : m.padded_inputs, inputs = end - input;
-    make_bytes(m, panel, input / kGroup, end / kGroup, bytes[0], bytes[1]);
-    if (inputs % kTileBytes) for (int8_t* half : bytes) std::memset(half + inputs * kPanel, 0, kGroup * kPanel);
-    for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
-      const PanelsAhead ahead(m.weights(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, blocks);
-      const uint8_t* upper = reinterpret_cast<const uint8_t*>(bytes[0]);
-      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
-      else add_products_int4<1>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
-    });
-  }
-  switch (out.finish) {
-    case Finish::store: return finish_int4<Finish::store>(m, x, out, row, row_end - row, panel, sums);
-    case Finish::add: return finish_int4<Finish::add>(m, x, out, row, row_end - row, panel, sums);
-    case Finish::gelu: return finish_int4<Finish::gelu>(m, x, out, row, row_end - row, panel, sums);
-  }
-}
-
-void walk_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  int shaped = 0;
-  for (; panel < panel_end; ++panel) {
-    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, shaped);
-  }
-  tiles_end();
-}
-
-// Products of full tiles that are loaded once: the most that these kernels could reach.
-int64_t products_of_tiles(Form form, int64_t rounds) {
-  if (form == Form::fp32) return products(form, rounds);
-  tiles_begin(shapes_of(kTileLines, kTileLines, kTileBytes, kTileLines));
-  for (int64_t round = 0; round < rounds; ++round) {
-    if (form == Form::bf16) {
-      tile_dot_bf16<0, 4, 6>();
-      tile_dot_bf16<1, 4, 7>();
-      tile_dot_bf16<2, 5, 6>();
-      tile_dot_bf16<3, 5, 7>();
-    } else {
-      tile_dot_int8<0, 4, 6>();
-      tile_dot_int8<1, 4, 7>();
-      tile_dot_int8<2, 5, 6>();
-      tile_dot_int8<3, 5, 7>();
-    }
-  }
-  tiles_end();
-  return rounds * 4 * kTileLines * kPanel * (form == Form::bf16 ? 32 : 64);
-}
-
-// Where products go by tiles, panels go in pairs.
-int side_by_side_without_tiles(Form form, int rows) {
-  const bool tiles = form == Form::bf16 || (form == Form::int8 && rows >= kFewestRowsInt8) || (form == Form::int4 && rows >= kFewestRowsInt4);
-  return tiles ? 0 : side_by_side(form, rows);
-}
-
-void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  const int rows = row_end - row;
-  if (rows == 0 || panel >= panel_end) return;
-  if (m.form == Form::bf16) return walk_products<Bf16Products>(m, x, out, row, row_end, panel, panel_end);
-  if (m.form == Form::int8 && rows >= kFewestRowsInt8) return walk_products<Int8Products>(m, x, out, row, row_end, panel, panel_end);
-  if (m.form == Form::int4 && rows >= kFewestRowsInt4) return walk_int4(m, x, out, row, row_end, panel, panel_end);
-  dense(m, x, out, row, row_end, panel, panel_end);
 }
 
 }  // namespace

@@ -9,10 +9,49 @@
 #include "tiles_amx.h"
 #endif
 #include "dense_amx.h"
+#include "dense_amx_int4.h"
 #include "attention_amx.h"
 
 namespace gpt2 {
 namespace {
+
+constexpr int kFewestRowsInt8 = 8, kFewestRowsInt4 = 10;   // below, the other way is as fast or faster
+
+// Products of full tiles that are loaded once: the most that these kernels could reach.
+int64_t products_of_tiles(Form form, int64_t rounds) {
+  if (form == Form::fp32) return products(form, rounds);
+  tiles_begin(shapes_of(kTileLines, kTileLines, kTileBytes, kTileLines));
+  for (int64_t round = 0; round < rounds; ++round) {
+    if (form == Form::bf16) {
+      tile_dot_bf16<0, 4, 6>();
+      tile_dot_bf16<1, 4, 7>();
+      tile_dot_bf16<2, 5, 6>();
+      tile_dot_bf16<3, 5, 7>();
+    } else {
+      tile_dot_int8<0, 4, 6>();
+      tile_dot_int8<1, 4, 7>();
+      tile_dot_int8<2, 5, 6>();
+      tile_dot_int8<3, 5, 7>();
+    }
+  }
+  tiles_end();
+  return rounds * 4 * kTileLines * kPanel * (form == Form::bf16 ? 32 : 64);
+}
+
+// Where products go by tiles, panels go in pairs.
+int side_by_side_without_tiles(Form form, int rows) {
+  const bool tiles = form == Form::bf16 || (form == Form::int8 && rows >= kFewestRowsInt8) || (form == Form::int4 && rows >= kFewestRowsInt4);
+  return tiles ? 0 : side_by_side(form, rows);
+}
+
+void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  const int rows = row_end - row;
+  if (rows == 0 || panel >= panel_end) return;
+  if (m.form == Form::bf16) return walk_products<Bf16Products>(m, x, out, row, row_end, panel, panel_end);
+  if (m.form == Form::int8 && rows >= kFewestRowsInt8) return walk_products<Int8Products>(m, x, out, row, row_end, panel, panel_end);
+  if (m.form == Form::int4 && rows >= kFewestRowsInt4) return walk_int4(m, x, out, row, row_end, panel, panel_end);
+  dense(m, x, out, row, row_end, panel, panel_end);
+}
 
 constexpr Kernels amx_table() {
   Kernels table = kernel_table("amx");

@@ -1,0 +1,113 @@
+// Matrices in int4 by tiles. A weight is its code times the scale of its group, 11 bits; by the scale's upper and lower half,
+//
+//   scale * code = 16 * (scale / 16 * code) + (scale % 16 * code)
+//
+// it is two bytes. So a panel becomes two of int8, made once for all rows and multiplied side by side:
+//
+//   packed, two codes a byte          upper bytes, as int8 lies          lower bytes
+//     | inputs 0..3, 4..7 |     ->      | inputs 0..3 |                    | inputs 0..3 |
+//     | inputs 8..11, 12..15 |          | inputs 4..7 |                    | inputs 4..7 |
+//     ...                               ...                                ...
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+constexpr int kInputsInt4 = 1024;   // of which bytes are made at once: they stay in the first cache
+constexpr int kRowsOfSums = 256;
+
+// Four bits of each output's scale times its codes. Those lie there as 0 to 15, and no such product exceeds a byte: so one
+// multiplication of 16 bits makes two, and then 8 times the scale is taken off.
+struct GroupBytes {
+  __m512i scales, offsets;
+
+  explicit GroupBytes(__m512i four_bits)
+      : scales(_mm512_mullo_epi32(four_bits, _mm512_set1_epi32(0x10001))), offsets(_mm512_mullo_epi32(four_bits, _mm512_set1_epi32(0x08080808))) {}
+  __m512i of(const Codes& codes) const { return _mm512_sub_epi8(_mm512_mullo_epi16(codes.v, scales), offsets); }
+};
+
+// Of a panel the groups [group, group_end), as two panels of int8.
+inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* upper, int8_t* lower) {
+  const uint8_t* scales = m.group_scales(panel);
+  for (; group < group_end; ++group) {
+    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
+    const __m512i scale = load_scales(scales + group * kPanel).v;
+    const GroupBytes high(_mm512_srli_epi32(scale, 4)), low(_mm512_and_si512(scale, _mm512_set1_epi32(15)));
+    GPT2_UNROLL for (int k = 0; k < kGroup; k += 8, w += kTileBytes, upper += 2 * kTileBytes, lower += 2 * kTileBytes) {
+      const Codes both = load_codes(w), first = low_nibbles(both), second = high_nibbles(both);
+      _mm512_store_si512(upper, high.of(first));
+      _mm512_store_si512(lower, low.of(first));
+      _mm512_store_si512(upper + kTileBytes, high.of(second));
+      _mm512_store_si512(lower + kTileBytes, low.of(second));
+    }
+  }
+}
+
+// Sums of up to kRowsOfSums rows with both halves of one panel: a tile of 16 rows after another, upper before lower.
+struct Int4Sums {
+  alignas(64) int32_t tiles[kRowsOfSums / kTileLines][2][kTileLines * kPanel];
+
+  template <int Blocks>
+  void to_tiles(int block) {
+    tile_load<0>(tiles[2 * block][0], kTileBytes);
+    tile_load<1>(tiles[2 * block][1], kTileBytes);
+    if constexpr (Blocks == 2) tile_load<2>(tiles[2 * block + 1][0], kTileBytes);
+    if constexpr (Blocks == 2) tile_load<3>(tiles[2 * block + 1][1], kTileBytes);
+  }
+  template <int Blocks>
+  void from_tiles(int block) {
+    tile_store<0>(tiles[2 * block][0], kTileBytes);
+    tile_store<1>(tiles[2 * block][1], kTileBytes);
+    if constexpr (Blocks == 2) tile_store<2>(tiles[2 * block + 1][0], kTileBytes);
+    if constexpr (Blocks == 2) tile_store<3>(tiles[2 * block + 1][1], kTileBytes);
+  }
+  // Sums of the row's 16 outputs.
+  Sums of_row(int r) const {
+    const auto& tile = tiles[r / kTileLines];
+    const __m512i upper = _mm512_load_si512(tile[0] + r % kTileLines * kPanel), lower = _mm512_load_si512(tile[1] + r % kTileLines * kPanel);
+    return {_mm512_add_epi32(_mm512_slli_epi32(upper, 4), lower)};
+  }
+};
+
+// Where the last inputs fill half a tile, the other half of the weights is zeros, whatever follows in the rows.
+template <int Blocks>
+inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const uint8_t* upper, int64_t lower, Int4Sums& sums, PanelsAhead ahead) {
+  if (input == 0) zero_sums<Blocks, 2>();
+  else sums.to_tiles<Blocks>(block);
+  const uint8_t* a = static_cast<const uint8_t*>(Int8Products::row(x, row));
+  for (int k = input; k < end; k += kTileBytes) {
+    multiply_tiles<Int8Products, Blocks, 2>(a + k, x.code_stride, upper + (k - input) * kPanel, lower);
+    ahead();
+  }
+  sums.from_tiles<Blocks>(block);
+}
+
+void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int& shaped) {
+  alignas(64) int8_t bytes[2][kInputsInt4 * kPanel];
+  Int4Sums sums;
+  const int blocks = row_blocks(row_end - row);
+  for (int input = 0; input < m.padded_inputs; input += kInputsInt4) {
+    const int end = input + kInputsInt4 < m.padded_inputs ? input + kInputsInt4 : m.padded_inputs, inputs = end - input;
+    make_bytes(m, panel, input / kGroup, end / kGroup, bytes[0], bytes[1]);
+    if (inputs % kTileBytes) for (int8_t* half : bytes) std::memset(half + inputs * kPanel, 0, kGroup * kPanel);
+    for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
+      const PanelsAhead ahead(m.weights(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, blocks);
+      const uint8_t* upper = reinterpret_cast<const uint8_t*>(bytes[0]);
+      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
+      else add_products_int4<1>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
+    });
+  }
+  finish_rows(m, out, row, row_end - row, panel, [&](int r) { return Int8Tile::result(m, x, row + r, panel, sums.of_row(r)); });
+}
+
+void walk_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  int shaped = 0;
+  for (; panel < panel_end; ++panel) {
+    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, shaped);
+  }
+  tiles_end();
+}
+
+}  // namespace
+}  // namespace gpt2
