@@ -257,6 +257,51 @@ def test_what_cannot_be_done_is_refused_at_once(model: LanguageModel, call, erro
     assert model.backend.bytes() == 0
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda model: model.generate(b"a"), "Bytes cannot be continued"),
+        (lambda model: model.generate("a", 50), "Settings are given by name, .*: got 50"),
+        (lambda model: model.stream(["a"]), "Token id 'a' of the prompt"),
+        (lambda model: model.stream([1.5]), r"Token id 1\.5 of the prompt"),
+        (lambda model: model.beam_search("a", beams="2"), "beams must be a whole number: got '2'"),
+        (lambda model: model.score("a", stride="5"), "stride must be a whole number: got '5'"),
+        (lambda model: model.score("a", best=1.5), r"best must be a whole number: got 1\.5"),
+        (lambda model: model.detect(None), "A text can be judged: got None"),
+        (lambda model: model.detect(b"a"), "Bytes cannot be judged"),
+        (lambda model: model.detect("a", window="5"), "window must be a whole number: got '5'"),
+        (lambda model: model.detect("a", false_positive_rate=None), "false_positive_rate must be a number: got None"),
+        (lambda model: model.detect("a", calibration="its.json"), "Calibration.read makes of a file: got 'its.json'"),
+        (lambda model: model.translate(5), "A text can be translated: got 5"),
+        (lambda model: model.translate("a", prompts="my.toml"), "Prompts.read makes of a file: got 'my.toml'"),
+        (lambda model: model.translate("a", draft=None), "What drafts is .*: got None"),
+        (lambda model: model.summarize(b"a"), "Bytes cannot be summarized"),
+        (lambda model: model.answer(["a"]), "A text can be answered"),
+        (lambda model: model.answer("a", context=5), "A text can be the passage of a question: got 5"),
+        (lambda model: model.embed(5), "is a text or several: got 5"),
+        (lambda model: model.embed([None]), "A text or token ids can be looked into: got None"),
+        (lambda model: model.logit_lens(5), "A text or token ids can be looked into: got 5"),
+        (lambda model: model.logit_lens("a", depths="b"), "depth must be a whole number: got 'b'"),
+        (lambda model: model.logit_lens("a", best=None), "best must be a whole number: got None"),
+        (lambda model: model.attention("a", 0, 1.5), r"head must be a whole number: got 1\.5"),
+        (lambda model: model.attention("a", last="b"), "last must be a whole number: got 'b'"),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_named(model: LanguageModel, call, said: str) -> None:
+    with pytest.raises(GenerationError, match=said):
+        call(model)
+    assert model.backend.bytes() == 0
+
+
+def test_numbers_may_be_numpys(model: LanguageModel) -> None:
+    n = np.int64(1)
+    assert model.generate("a", seed=n, max_tokens=n, temperature=np.float32(0.5)) == model.generate(
+        "a", seed=1, max_tokens=1, temperature=0.5
+    )
+    assert model.score("Once upon a time", stride=n) == model.score("Once upon a time", stride=1)
+    assert model.attention("a", layer=n, head=n, last=n).layers == (1,)
+
+
 def test_a_misspelt_setting_is_answered_with_the_nearest(model: LanguageModel) -> None:
     with pytest.raises(TypeError, match=r"no setting 'temprature'\. Did you mean temperature"):
         model.generate("a", temprature=1)

@@ -21,6 +21,7 @@ from gpt2.errors import BackendError, GenerationError, ModelNotFoundError
 from gpt2.generation import Event, Request, Sampling, Scheduler
 from gpt2.generation.completion import Completion, Gathering
 from gpt2.generation.noise import POSITION, Noise
+from gpt2.generation.prompts import check_text
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
@@ -109,10 +110,10 @@ class LanguageModel:
             ContextError: a prompt is longer than the context.
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [prompt] if isinstance(prompt, str | bytes) else prompt
         if not isinstance(prompts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
             raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
-        sampling = (sampling or Sampling()).changed(**settings)
+        sampling = _sampling(sampling, settings)
         scheduler = self._scheduler(draft, shares=len(prompts) > 1)
         numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
         gathered = {number: Gathering(sampling.n) for number in numbers}
@@ -141,7 +142,7 @@ class LanguageModel:
         """
         from gpt2.generation import complete_each
 
-        sampling = (sampling or Sampling()).changed(**settings)
+        sampling = _sampling(sampling, settings)
         requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
         return complete_each(self._scheduler(draft, shares=True), requests)
 
@@ -161,7 +162,7 @@ class LanguageModel:
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         scheduler = self._scheduler(draft)
-        scheduler.submit(Request(prompt=prompt, sampling=(sampling or Sampling()).changed(**settings)))
+        scheduler.submit(Request(prompt=prompt, sampling=_sampling(sampling, settings)))
         return _events(scheduler)
 
     def drafter(self, draft: Draft) -> "Drafter | None":
@@ -182,6 +183,10 @@ class LanguageModel:
             return NgramDrafter()
         if isinstance(draft, LanguageModel):
             smaller = draft
+        elif not isinstance(draft, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+            raise GenerationError(
+                f"What drafts is 'auto', 'ngram', 'none', or a smaller model, its name or loaded: got {draft!r:.60}."
+            )
         else:
             draft = os.fspath(draft)
             if draft not in self._opened_drafts:
@@ -211,7 +216,7 @@ class LanguageModel:
             ContextError: the prompt is longer than the context.
             GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
         """
-        request = Request(prompt=prompt, sampling=(sampling or Sampling()).changed(**settings))
+        request = Request(prompt=prompt, sampling=_sampling(sampling, settings))
         self._refuse_if_closed()
         from gpt2.generation import beam_search
 
@@ -259,11 +264,16 @@ class LanguageModel:
             progress: told how many parts of a long text have been read, of how many.
 
         Raises:
-            GenerationError: an empty text, or a number out of range.
+            GenerationError: an empty text, no text, or a number out of range.
             MismatchError: the calibration was made with another model.
         """
-        from gpt2.detect import judge, normalise, read
+        from gpt2.detect import Calibration, judge, normalise, read
 
+        check_text(text, "judged")
+        if not isinstance(calibration, Calibration | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- or a path
+            raise GenerationError(
+                f"A calibration is what gpt2.detect.Calibration.read makes of a file: got {calibration!r:.60}."
+            )
         calibration = calibration or self.calibration()
         if calibration is not None:
             calibration.check(self.fingerprint(), self.name)
@@ -359,9 +369,10 @@ class LanguageModel:
             ContextError: the text does not fit the context.
             GenerationError: no text, or a language without examples.
         """
-        from gpt2.tasks import Prompts, translate
+        from gpt2.tasks import translate
 
-        chosen = (prompts or Prompts.ours()).translate
+        check_text(text, "translated")
+        chosen = _prompts(prompts).translate
         asked = translate.ask(text, source=source, target=target, prompts=chosen, room=self.room)
         return translate.read(self._asked(asked, draft=draft))
 
@@ -379,9 +390,10 @@ class LanguageModel:
         Raises:
             GenerationError: no text.
         """
-        from gpt2.tasks import Prompts, summarize
+        from gpt2.tasks import summarize
 
-        chosen = (prompts or Prompts.ours()).summarize
+        check_text(text, "summarized")
+        chosen = _prompts(prompts).summarize
         asked = summarize.ask(text, prompts=chosen, room=self.room)
         return summarize.read(self._asked(asked, seed=seed, draft=draft), sentences=chosen.sentences)
 
@@ -407,9 +419,12 @@ class LanguageModel:
             ContextError: the question does not fit the context.
             GenerationError: no question.
         """
-        from gpt2.tasks import Prompts, answer
+        from gpt2.tasks import answer
 
-        chosen = (prompts or Prompts.ours()).answer
+        check_text(question, "answered")
+        if context is not None:
+            check_text(context, "the passage of a question")
+        chosen = _prompts(prompts).answer
         asked = answer.ask(question, prompts=chosen, room=self.room, context=context, history=history)
         return answer.read(self._asked(asked, draft=draft))
 
@@ -472,8 +487,10 @@ class LanguageModel:
         """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`."""
         from gpt2.inspect import embed
 
-        several = [texts] if isinstance(texts, str) else texts
-        vectors_ND = embed(self.exact_backend(), self.head, self.tokenizer, several, pooling=pooling)
+        several = [texts] if isinstance(texts, str | bytes) else texts
+        if not isinstance(several, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            raise GenerationError(f"What is to be embedded is a text or several: got {texts!r:.60}.")
+        vectors_ND = embed(self.exact_backend(), self.head, self.tokenizer, list(several), pooling=pooling)
         return vectors_ND[0] if isinstance(texts, str) else vectors_ND
 
     def patch(
@@ -624,6 +641,22 @@ def load(
     except BaseException:  # its tokenizer cannot be read
         chosen.close()
         raise
+
+
+def _sampling(given: Sampling | None, settings: dict[str, Any]) -> Sampling:
+    if not isinstance(given, Sampling | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+        raise GenerationError(
+            f"Settings are given by name, as max_tokens=50, or as a gpt2.Sampling: got {given!r:.60}."
+        )
+    return (given or Sampling()).changed(**settings)
+
+
+def _prompts(given: "Prompts | None") -> "Prompts":
+    from gpt2.tasks import Prompts
+
+    if not isinstance(given, Prompts | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+        raise GenerationError(f"Prompts are what gpt2.tasks.Prompts.read makes of a file: got {given!r:.60}.")
+    return given or Prompts.ours()
 
 
 def _events(scheduler: Scheduler) -> Generator[Event]:

@@ -111,7 +111,7 @@ def test_seeds_and_samples_differ(toy: SimpleNamespace):
 def test_going_on_from_the_text_so_far_gives_the_same_text(toy: SimpleNamespace):
     """The draws are keyed by position in the whole text, so a restart repeats nothing and changes nothing."""
     backend, tokenizer = toy.Backend(), toy.Tokenizer()
-    whole = toy.tokens_of(toy.continue_text(backend, tokenizer, b"ab", seed=5, max_tokens=20, ignore_eot=True))
+    whole = toy.tokens_of(toy.continue_text(backend, tokenizer, [*b"ab"], seed=5, max_tokens=20, ignore_eot=True))
     again = toy.continue_text(backend, tokenizer, [*b"ab", *whole[:8]], seed=5, max_tokens=12, ignore_eot=True)
     assert toy.tokens_of(again) == whole[8:]
 

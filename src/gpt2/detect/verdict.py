@@ -9,6 +9,7 @@ from gpt2.detect.reading import Reading
 from gpt2.detect.statistics import curvature, histogram, lrr, mean_entropy, mean_log_rank, mean_logprob, mean_rank
 from gpt2.detect.windows import character_offsets, holm, windows
 from gpt2.errors import GenerationError
+from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
 Said = Literal["generated", "human", "inconclusive", "uncalibrated"]
@@ -97,6 +98,8 @@ def judge(
     Raises:
         GenerationError: an empty text, or a rate or window out of range.
     """
+    false_positive_rate = checked_number("false_positive_rate", false_positive_rate, whole=False)
+    window = checked_number("window", window, whole=True)
     if not 0 < false_positive_rate < 0.5:
         raise GenerationError(
             f"The false-positive rate must lie between 0 and 0.5: got {false_positive_rate}. 0.01 is the default."

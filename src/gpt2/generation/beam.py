@@ -19,6 +19,7 @@ from gpt2.generation.prompts import end_ids, prompt_ids, token_limit
 from gpt2.generation.requests import FinishReason, Request
 from gpt2.generation.sampler import Sampler
 from gpt2.generation.sequence import SlotSequence
+from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
 _CHUNK_TOKENS = 128
@@ -69,6 +70,8 @@ def beam_search(
         GenerationError: fewer beams than asked for, stop strings, or settings that leave no token.
     """
     sampling = request.sampling
+    beams = checked_number("beams", beams, whole=True)
+    length_penalty = checked_number("length_penalty", length_penalty, whole=False)
     if beams < max(1, sampling.n):
         raise GenerationError(f"beams must be at least n, which are chosen from them: got {beams}, n={sampling.n}.")
     if sampling.stop:

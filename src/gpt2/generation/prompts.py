@@ -1,6 +1,7 @@
 """What a request asks for, checked against a model: its prompt as ids, and the ids that end it."""
 
 from collections.abc import Iterable
+from operator import index
 
 from gpt2.config import ModelConfig
 from gpt2.errors import ContextError, GenerationError
@@ -16,8 +17,7 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
         ContextError: it is longer than the context, and `truncate_prompt` was not asked for.
         GenerationError: an id outside the vocabulary, or an empty prompt where there is no end-of-text token.
     """
-    if not isinstance(request.prompt, str | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-        raise GenerationError(f"The prompt cannot be continued: it is a text or token ids, got {request.prompt!r:.60}.")
+    check_text(request.prompt, "continued", or_ids=True)
     ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
     _check_ids(ids, config.vocab_size, "the prompt")
     _check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
@@ -53,9 +53,25 @@ def token_limit(sampling: Sampling, n_prompt: int, config: ModelConfig) -> int:
     return sampling.max_tokens
 
 
+def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
+    """Refuse what is no text, nor ids where these do as well; anybody calls with anything.
+
+    Raises:
+        GenerationError: it cannot be `done`.
+    """
+    if isinstance(given, bytes | bytearray):
+        raise GenerationError(f"Bytes cannot be {done}: they are no text yet. Decode them, as by .decode('utf-8').")
+    if not isinstance(given, str | Iterable if or_ids else str):
+        raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.")
+
+
 def _check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
     for token in ids:
-        if isinstance(token, bool) or not 0 <= token < vocab_size:
+        try:
+            is_known = not isinstance(token, bool) and 0 <= index(token) < vocab_size
+        except TypeError:
+            is_known = False
+        if not is_known:
             raise GenerationError(
                 f"Token id {token!r} of {where} is not in the vocabulary: ids are whole numbers from 0 to "
                 f"{vocab_size - 1:,}."

@@ -5,12 +5,14 @@ window with at least `n_positions - stride` tokens of context before it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gpt2.backends.seam import Backend, Result, Want, Work
 from gpt2.errors import GenerationError
+from gpt2.generation.prompts import check_text
 from gpt2.generation.sampler import best_of_rows
+from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
 _CHUNK_TOKENS = 128
@@ -109,14 +111,12 @@ def score(
         GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
             end-of-text token to score the first token by.
     """
-    if isinstance(text, bytes | bytearray):
-        raise GenerationError("Bytes cannot be scored: they are no text yet. Decode them, as by .decode('utf-8').")
-    if not isinstance(text, str | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-        raise GenerationError(f"A text or token ids can be scored: got {text!r:.60}.")
+    check_text(text, "scored", or_ids=True)
     n_positions = backend.config.n_positions
-    stride = max(1, n_positions // 2) if stride is None else stride
-    if not 1 <= stride <= n_positions:
-        raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+    moved: int = max(1, n_positions // 2) if stride is None else checked_number("stride", stride, whole=True)
+    best = checked_number("best", best, whole=True, limits={"least": 0})
+    if not 1 <= moved <= n_positions:
+        raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {moved}.")
     ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
     context: list[int] = []
     if score_first:
@@ -132,7 +132,7 @@ def score(
 
     sums = _Columns()
     unscored = 0 if score_first else 1
-    for result in slide(backend, context + ids, stride=stride, best=best):
+    for result in slide(backend, context + ids, stride=moved, best=best):
         sums.add(result)
         progress(len(sums.logprobs), len(ids) - unscored)
     return Score(

@@ -8,6 +8,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 from gpt2.errors import GenerationError
@@ -102,7 +103,8 @@ class Sampling:
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.type in (int, float) or (setting.type == int | None and value is not None):
-                _check_number(setting.name, value, whole=setting.type is not float, limits=setting.metadata)
+                value = checked_number(setting.name, value, whole=setting.type is not float, limits=setting.metadata)
+                object.__setattr__(self, setting.name, value)
         self._check_stops()
         self._check_bias()
         if self.overflow not in ("slide", "refuse"):
@@ -148,24 +150,31 @@ class Sampling:
             if not isinstance(stop, str) or not stop:  # pyright: ignore[reportUnnecessaryIsInstance] -- users' values
                 raise GenerationError(f"stop must be strings of at least one character: got {stop!r}.")
         for token in self.stop_ids:
-            _check_number("stop_ids", token, whole=True, limits={"least": 0})
+            checked_number("stop_ids", token, whole=True, limits={"least": 0})
 
     def _check_bias(self) -> None:
         for token, bias in self.logit_bias.items():
-            _check_number("a token id of logit_bias", token, whole=True, limits={"least": 0})
-            _check_number(
+            checked_number("a token id of logit_bias", token, whole=True, limits={"least": 0})
+            checked_number(
                 f"logit_bias of token {token}", bias, whole=False, limits={"least": -MAX_BIAS, "most": MAX_BIAS}
             )
 
 
-def _check_number(name: str, value: object, *, whole: bool, limits: Mapping[str, Any]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise GenerationError(f"{name} must be a {'whole ' if whole else ''}number: got {value!r}.")
-    if not math.isfinite(value):
-        raise GenerationError(f"{name} must be finite: got {value}.")
-    if "least" in limits and value < limits["least"]:
-        raise GenerationError(f"{name} must be at least {limits['least']:g}: got {value}.")
-    if "above" in limits and value <= limits["above"]:
-        raise GenerationError(f"{name} must be above {limits['above']:g}: got {value}.")
-    if "most" in limits and value > limits["most"]:
-        raise GenerationError(f"{name} must be at most {limits['most']}: got {value}.")
+def checked_number(name: str, value: object, *, whole: bool, limits: Mapping[str, Any] | None = None) -> Any:
+    """The number that somebody gave for `name`, NumPy's as Python's.
+
+    Raises:
+        GenerationError: it is none, or outside `limits`: `least`, `above` (exclusive) and `most`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise GenerationError(f"{name} must be a {'whole ' if whole else ''}number: got {value!r:.60}.")
+    number, limits = int(value) if isinstance(value, Integral) else float(value), limits or {}
+    if not math.isfinite(number):
+        raise GenerationError(f"{name} must be finite: got {number}.")
+    if "least" in limits and number < limits["least"]:
+        raise GenerationError(f"{name} must be at least {limits['least']:g}: got {number}.")
+    if "above" in limits and number <= limits["above"]:
+        raise GenerationError(f"{name} must be above {limits['above']:g}: got {number}.")
+    if "most" in limits and number > limits["most"]:
+        raise GenerationError(f"{name} must be at most {limits['most']}: got {number}.")
+    return number

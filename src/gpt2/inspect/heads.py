@@ -7,6 +7,7 @@ import numpy as np
 
 from gpt2.backends.seam import Backend, Floats, Trace, Want
 from gpt2.errors import GenerationError
+from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, of_last, shaded, small
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
@@ -93,7 +94,7 @@ def attention(
     layers = chosen("layer", layer, backend.config.n_layer)
     heads = chosen("head", head, backend.config.n_head)
     T = len(ids)
-    R = T if last is None else last
+    R = T if last is None else checked_number("last", last, whole=True)
     if not 1 <= R <= T:
         raise GenerationError(f"The last {R:,} rows cannot be had: the text has {T:,} tokens. Ask for 1 to {T:,}.")
     n_bytes = 4 * len(layers) * len(heads) * R * T

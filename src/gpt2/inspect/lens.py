@@ -14,6 +14,7 @@ import numpy as np
 from gpt2.backends.head import Head
 from gpt2.backends.seam import Backend, Floats, Ints, Trace, Want
 from gpt2.errors import GenerationError
+from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
@@ -90,8 +91,7 @@ def logit_lens(
         ContextError: the text is longer than the context.
         GenerationError: an empty text, no such depth, or `best` below 0.
     """
-    if best < 0:
-        raise GenerationError(f"The number of best tokens must be at least 0: got {best}.")
+    best = checked_number("best", best, whole=True, limits={"least": 0})
     ids, pieces = read_tokens(backend, tokenizer, text)
     wanted = chosen("depth", depths, backend.config.n_layer + 1)
     L, T, K = len(wanted), len(ids), min(best, backend.config.vocab_size)

@@ -1,9 +1,11 @@
 """What every look inside begins with: a text's tokens, and one step of the backend over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gpt2.backends.seam import Backend, Result, Want, Work
 from gpt2.errors import ContextError, GenerationError
+from gpt2.generation.prompts import check_text
+from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
 Text = str | Sequence[int]
@@ -13,9 +15,10 @@ def read_tokens(backend: Backend, tokenizer: Tokenizer, text: Text) -> tuple[tup
     """The ids of a text and the text of each by itself; part of a character is U+FFFD.
 
     Raises:
-        GenerationError: no token.
+        GenerationError: no token, or neither a text nor ids.
         ContextError: more than the context.
     """
+    check_text(text, "looked into", or_ids=True)
     ids = tuple(tokenizer.encode(text) if isinstance(text, str) else text)
     if not ids:
         raise GenerationError("There is nothing to look at: the text is empty. Give at least one token.")
@@ -41,11 +44,12 @@ def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[in
     """Those asked for, or all `count` of them.
 
     Raises:
-        GenerationError: there is none of that number.
+        GenerationError: there is none of that number, or it is no number.
     """
     if given is None:
         return tuple(range(count))
-    numbers = (given,) if isinstance(given, int) else tuple(given)
+    some = given if isinstance(given, Iterable) else (given,)
+    numbers = tuple(checked_number(what, number, whole=True) for number in some)
     for number in numbers:
         if not 0 <= number < count:
             raise GenerationError(f"There is no {what} {number}: they are 0 to {count - 1}. Choose one of these.")
