@@ -69,6 +69,10 @@ def test_adapters_can_be_merged_and_used(
     adapters = ["--lora", "--lora-rank", "2", "--lora-target", "c_attn", "--set", "run.sample_every_steps=0"]
     assert frame.run(["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, *adapters]) == 0
     assert json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"] == ["c_attn"]
+    capsys.readouterr()
+    assert frame.run(["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot go on with lora.rank = 0: it began with 2. Keep that (--lora --lora-rank 2), or" in said
     assert frame.run(["convert", str(out), str(tmp_path / "merged"), "--to", "hf"]) == 0
     assert (tmp_path / "merged" / "model.safetensors").is_file()
     texts = []

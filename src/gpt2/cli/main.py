@@ -89,6 +89,8 @@ OPTIONS_ELSEWHERE = {
     "--temp": "--temperature",
 }
 
+GO_ON = ("train", "finetune", "prepare", "build", "convert", "evaluate", "download")  # without an option for it
+
 
 class Verbs(click.Group):
     """A group that imports a verb's module when the verb is asked for, and not before."""
@@ -228,6 +230,8 @@ def _message(error: click.ClickException) -> str:
             return f"{error.message} Did you mean {ours}?"
         if error.option_name == "--prompt" and any(parameter.name == "prompt" for parameter in parameters):
             return f"{error.message} The prompt stands by itself, in quotes."
+        if error.option_name.startswith("--resume") and error.ctx and error.ctx.command.name in GO_ON:
+            return f"{error.message} The same command, given again, goes on where it stopped."
         if error.possibilities:
             return f"{error.message} Did you mean {error.possibilities[0]}?"
     message = error.format_message()

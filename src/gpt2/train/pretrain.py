@@ -274,12 +274,14 @@ def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: 
             if before != value and key not in _FREE.get(section, set()):
                 raise ConfigError(
                     f"The run in {folder} cannot go on with {section}.{key} = {value!r}: it began with {before!r}. "
-                    f"{_how_to_go_on(folder, asked)}, or choose a new folder."
+                    f"{_how_to_go_on(folder, asked, f'{section}.{key}', before)}, or choose a new folder."
                 )
 
 
-def _how_to_go_on(folder: Path, asked: Mapping[str, Any]) -> str:
+def _how_to_go_on(folder: Path, asked: Mapping[str, Any], setting: str, before: object) -> str:
     """Advice for a recipe that is not what it was; the settings of a fine-tuning come from its text."""
+    if setting == "lora.rank":
+        return f"Keep that (--lora --lora-rank {before})" if before else "Leave out --lora"
     if asked["start"]["model"]:
         return "Keep that"
     recipe = shlex.quote(str(folder / "config.toml"))
