@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -351,6 +352,23 @@ def test_two_models_do_not_know_of_each_other(model: LanguageModel, tiny_folder:
         pairs = list(zip(mine, theirs, strict=True))
     for side in (0, 1):
         assert "".join(pair[side].text for pair in pairs) == expected
+
+
+def test_threads_may_share_a_model_on_the_native_engine(tiny_folder: Path) -> None:
+    def ask(model: LanguageModel, seed: int) -> tuple[object, ...]:
+        text = f"{seed} times the cat sat"
+        written = model.generate([text, "Once"], max_tokens=12, seed=seed)
+        pieces = [event.text for event in model.stream(text, max_tokens=12, seed=seed)]
+        return written, pieces, model.score(text), model.logit_lens(text, best=1).guesses_LT
+
+    with (
+        gpt2.load(tiny_folder, backend="native", weights="int8", threads=1) as alone,
+        gpt2.load(tiny_folder, backend="native", weights="int8", threads=1) as shared,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        asked = list(range(4)) * 3
+        assert list(pool.map(lambda seed: ask(shared, seed), asked)) == [ask(alone, seed) for seed in asked]
+        assert shared.backend.bytes() == 0
 
 
 def test_scores_are_exact_where_auto_chose_a_smaller_form(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

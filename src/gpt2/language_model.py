@@ -39,7 +39,9 @@ log = logging.getLogger("gpt2")
 
 
 class LanguageModel:
-    """A GPT-2 with its tokenizer, on a backend. Not thread-safe; models are independent of each other.
+    """A GPT-2 with its tokenizer, on a backend. Models are independent of each other.
+
+    Threads that share one take turns on the native engine, but for `patch`; on other backends one call at a time.
 
     Attributes:
         checkpoint: the files it was read from.

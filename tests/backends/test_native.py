@@ -366,6 +366,25 @@ def test_threads_that_share_a_model_take_turns() -> None:
         assert list(pool.map(write, list(range(4)) * 8)) == alone * 8
 
 
+def test_what_a_slot_takes_is_measured_in_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = NativeBackend(weights(CONFIGS[1]), form="int8", threads=1)
+    step, others_may = backend.step, list[bool]()
+
+    def try_it() -> None:
+        others_may.append(backend._turn.acquire(blocking=False))
+        if others_may[-1]:
+            backend._turn.release()
+
+    def watched(work: Any) -> Any:
+        with ThreadPoolExecutor(1) as another:
+            another.submit(try_it).result()
+        return step(work)
+
+    monkeypatch.setattr(backend, "step", watched)
+    assert backend.slot_bytes(1) > 0
+    assert others_may == [False]
+
+
 def test_two_engines_share_one_pool_and_close_twice() -> None:
     config = CONFIGS[1]
     first, second = fp32(weights(config)), NativeBackend(weights(config), form="int8", threads=1)

@@ -123,12 +123,13 @@ class NativeBackend:
     def slot_bytes(self, tokens: int) -> int:
         """The most that a slot of this many tokens takes: whole pages."""
         if not self._page_bytes:  # the engine knows how it holds keys and values: see what one token takes
-            held, slot = self.bytes(), self.new()
-            try:
-                self.step([Work(slot=slot, tokens=[0])])
-                self._page_bytes = self.bytes() - held
-            finally:
-                self.free(slot)
+            with self._turn:  # what others take meanwhile is not of this slot
+                held, slot = self.bytes(), self.new()
+                try:
+                    self.step([Work(slot=slot, tokens=[0])])
+                    self._page_bytes = self.bytes() - held
+                finally:
+                    self.free(slot)
         return self._page_bytes * -(-tokens // PAGE_TOKENS)
 
     def step(self, work: Sequence[Work]) -> list[Result]:

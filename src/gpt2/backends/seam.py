@@ -153,7 +153,7 @@ class Result:
 
 
 class Backend(Protocol):
-    """What every backend offers. Not thread-safe: one caller at a time.
+    """What every backend offers. One caller at a time, but for the native one, where threads take turns.
 
     A slot holds the keys and values of one sequence. It never holds more than `config.n_positions` tokens;
     who calls decides what happens then.
