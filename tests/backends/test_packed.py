@@ -106,6 +106,25 @@ def test_what_a_model_that_is_gone_left_behind_is_removed(folder: Path, packings
     assert sorted(path.name[-4:] for path in cache.iterdir()) == ["int4", "int8", "int8", *["mine"] * len(others)]
 
 
+def test_a_model_on_a_drive_that_is_not_mounted_is_not_gone(
+    folder: Path, packings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = folder.parent / "drive"
+    mounted = {folder.anchor, str(drive)}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounted)
+    drive.mkdir()
+    folder.rename(drive / "model")
+    logits(drive / "model", "int8")
+    (drive / "model").rename(folder)
+    mounted.remove(str(drive))
+    assert packed.drop_orphans() == 0  # an empty folder is left where it was
+    drive.rmdir()
+    assert packed.drop_orphans() == 0  # or none
+    drive.mkdir()
+    mounted.add(str(drive))
+    assert packed.drop_orphans() > 0
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"", lambda data: data[:4096]]
 )

@@ -4,7 +4,7 @@ A file is one line of JSON, padded to a page, and after it the engine's pieces a
 what they were made of: every file of the model with its size, time and first bytes, the form, and the layout. A file
 that says anything else is packed anew and replaced. Files take their name only when they are whole, so two processes
 may do the same at once. A cache that cannot be written costs time and nothing else: the log says so. What models that
-are gone have left behind is removed when the next model is packed.
+are gone have left behind is removed when the next model is packed; one whose drive is not mounted is not gone.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, 
     what = {"layout": ABI, "balanced": True, "order": sys.byteorder, "form": form, "config": asdict(config)}
     made_of = hashlib.sha256(json.dumps([what, facts], sort_keys=True).encode()).hexdigest()
     source = str(files[0].resolve().parent if len(files) > 1 else files[0].resolve())
-    said = json.dumps({"made_of": made_of, "form": form, "source": source})
+    said = json.dumps({"made_of": made_of, "form": form, "source": source, "drive": _drive_of(Path(source))})
     if len(said) > _HEADER_BYTES:  # a path of thousands of letters
         return None
     name = hashlib.sha256(os.fsencode(source)).hexdigest()
@@ -104,12 +104,18 @@ def drop_orphans() -> int:
 
 def _is_of_a_model_that_is_gone(header: object) -> bool:
     match header:
-        case {"made_of": str(), "source": str(source)}:
-            return not os.path.lexists(source)
+        case {"made_of": str(), "source": str(source), **rest}:
+            drive = str(rest.get("drive", os.sep))
+            return not os.path.lexists(source) and Path(drive).exists() and os.path.ismount(drive)
         case {"made_of": str(), "form": str(), **rest}:
             return not rest  # of a version that did not say what of
         case _:  # not ours
             return False
+
+
+def _drive_of(source: Path) -> str:
+    """Where the drive that holds it is mounted."""
+    return str(next(folder for folder in (source, *source.parents) if os.path.ismount(folder)))
 
 
 def _folder() -> Path:
