@@ -28,6 +28,8 @@ def test_build_look_and_show(gpt2, source: Path, tmp_path: Path) -> None:
     assert ran.code == 0
     assert ran.out.splitlines()[0].split() == ["step", "documents", "tokens,", "about", "bytes", "dropped"]
     assert [ran.out.splitlines()[2].split()[at] for at in (0, 1, 4)] == ["length", "4", "1"]
+    tables = ["step", "reason", "sources", "licences", "languages", "characters"]  # neither hosts nor duplicates
+    assert [table.split()[0] for table in ran.out.split("\n\n")] == tables
     assert json.loads(gpt2("corpus", "stats", str(out), "--json").out)["contents"]["licences"]["CC0-1.0"][0] == 3
 
     ran = gpt2("corpus", "show", "length", str(out))

@@ -1,6 +1,7 @@
 """`gpt2 corpus build|stats|show`: from raw pages to a cleaned corpus, and what is in it."""
 
 import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,6 @@ def build(
     from gpt2.cli.corpus_options import settled, share
     from gpt2.data.corpus.build import build as build_corpus
     from gpt2.data.corpus.finished import write_page
-    from gpt2.data.corpus.overview import reasons
     from gpt2.machine import usable_cores
 
     config, specs = settled(sources, **chosen)
@@ -108,13 +108,7 @@ def build(
     if as_json:
         output.write_json({"out": str(out), **stats["contents"]})
     else:
-        contents = stats["contents"]
-        one = "document" if contents["documents"] == 1 else "documents"
-        amount = f"{contents['documents']:,} {one}, about {contents['tokens']:,} tokens"
-        output.write(f"{out}: {amount}. Look at {place}\n")
-        for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
-            read = stats["account"]["entered"]["read"][0]
-            output.write(f"{reason} dropped most, {count:,} of {read:,}: {_show_command(reason, out)}\n")
+        _say_built(stats, out, place)
     if not stats["contents"]["documents"]:
         raise DataError(
             f"The corpus is empty: no document was kept. {place} says what was read and why it was dropped."
@@ -126,33 +120,13 @@ def build(
 @output_options
 def stats(*, folder: Path, as_json: bool) -> None:
     """What went into each step of a corpus and what is in it."""
-    from gpt2.data.corpus import overview
     from gpt2.data.corpus.finished import read_stats
 
     found = read_stats(folder)
     if as_json:
         output.write_json(found)
-        return
-    rows = [["step", "documents", "tokens, about", "bytes", "dropped"]]
-    for name, count, size, gone in overview.funnel(found):
-        tokens = overview.tokens_in(found, name, size)
-        rows.append([name, f"{count:,}", "" if tokens is None else f"{tokens:,}", f"{size:,}", f"{gone:,}"])
-    output.write(output.table(rows, right=range(1, 5)), end="\n\n")
-    rows = [["reason", "documents", "bytes"]]
-    rows += [[name, f"{count:,}", f"{size:,}"] for name, count, size in overview.reasons(found)]
-    output.write(output.table(rows, right=range(1, 3)), end="\n\n")
-    for name in ("sources", "licences", "languages", "hosts"):
-        rows = [[key, f"{count:,}", f"{size:,}"] for key, count, size in overview.largest(found["contents"][name], 10)]
-        if rows:
-            output.write(output.table([[name, "documents", "bytes"], *rows], right=range(1, 3)), end="\n\n")
-    rows = [
-        [f"{int(size):,}", f"{count:,}"]
-        for size, count in sorted(found["clusters"].items(), key=lambda one: int(one[0]))
-    ]
-    if rows:
-        output.write(output.table([["in a near-duplicate cluster", "clusters"], *rows], right=range(2)), end="\n\n")
-    rows = [["characters", "documents"], *([name, f"{count:,}"] for name, count in overview.lengths(found))]
-    output.write(output.table(rows, right=[1]), end="\n")
+    else:
+        output.write("\n\n".join(_tables(found)), end="\n")
 
 
 @corpus.command(cls=Sectioned)
@@ -172,12 +146,39 @@ def show(*, reason: str, folder: Path, as_json: bool) -> None:
         output.write(f"--- {place}\n    {one['characters']:,} characters. {one['detail']}\n{one['text']}\n\n")
 
 
-def _show_command(reason: str, out: Path) -> str:
-    return shlex.join(["gpt2", "corpus", "show", reason, str(out)])
-
-
 def _status(progress: "BuildProgress") -> str:
     rate = progress.documents / max(progress.seconds, 1e-3)
     left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
     done = f"{progress.tasks_done:,} of {progress.tasks:,}"
     return f"{progress.round}: {done} tasks, {progress.documents:,} documents, {rate:,.0f} documents/s{left}"
+
+
+def _say_built(stats: Mapping[str, Any], out: Path, place: Path) -> None:
+    from gpt2.data.corpus.overview import reasons
+
+    n, n_tokens = stats["contents"]["documents"], stats["contents"]["tokens"]
+    documents = f"{n:,} {'document' if n == 1 else 'documents'}"
+    output.write(f"{out}: {documents}, about {n_tokens:,} tokens. Look at {place}\n")
+    for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
+        of, look = stats["account"]["entered"]["read"][0], shlex.join(["gpt2", "corpus", "show", reason, str(out)])
+        output.write(f"{reason} dropped most, {count:,} of {of:,}: {look}\n")
+
+
+def _tables(found: Mapping[str, Any]) -> Iterator[str]:
+    from gpt2.data.corpus.overview import funnel, largest, lengths, reasons, tokens_in
+
+    steps = [(step, n, tokens_in(found, step, size), size, gone) for step, n, size, gone in funnel(found)]
+    yield _table(["step", "documents", "tokens, about", "bytes", "dropped"], steps)
+    yield _table(["reason", "documents", "bytes"], reasons(found))
+    for name in ("sources", "licences", "languages", "hosts"):
+        if rows := largest(found["contents"][name], 10):
+            yield _table([name, "documents", "bytes"], rows)
+    if clusters := sorted((int(size), count) for size, count in found["clusters"].items()):
+        cells = [[f"{size:,}", f"{count:,}"] for size, count in clusters]
+        yield output.table([["in a near-duplicate cluster", "clusters"], *cells], right=range(2))
+    yield _table(["characters", "documents"], lengths(found))
+
+
+def _table(heading: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> str:
+    cells = [[name, *("" if number is None else f"{number:,}" for number in numbers)] for name, *numbers in rows]
+    return output.table([heading, *cells], right=range(1, len(heading)))
