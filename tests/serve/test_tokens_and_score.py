@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gpt2.errors import TokenizerError
 from gpt2.language_model import LanguageModel
+from gpt2.serve.faults import ApiError
+from gpt2.serve.models import ServedModel
 
 
 def test_the_remote_tokenizer_of_the_harness(tiny: Any) -> None:
@@ -52,6 +56,17 @@ def test_pieces_of_characters(tiny: Any) -> None:
 def test_bad_input(tiny: Any, path: str, body: dict[str, Any]) -> None:
     status, _, answer = tiny.request("POST", path, body)
     assert status == 400 and answer["error"]["message"]
+
+
+def test_a_text_that_the_vocabulary_cannot_write_is_refused_by_its_field() -> None:
+    def encode(text: str, *, allow_special: bool) -> list[int]:
+        raise TokenizerError("no token of the vocabulary has this byte")
+
+    served = object.__new__(ServedModel)
+    served.model = SimpleNamespace(tokenizer=SimpleNamespace(encode=encode))
+    with pytest.raises(ApiError, match="this byte") as refused:
+        served.ids_of("a", "text", parse_special=None)
+    assert (refused.value.status, refused.value.param) == (400, "text")
 
 
 def test_scores_are_the_model_s_own(tiny: Any, tiny_model: LanguageModel) -> None:

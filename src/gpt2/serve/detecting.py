@@ -61,7 +61,7 @@ def _judged(backend: Backend, served: ServedModel, asked: DetectRequest, most: i
         "ranks": [rank for reading in verdict.readings for rank in reading.ranks_T.tolist()],
         "token_logprobs": [round(x, 5) for reading in verdict.readings for x in reading.logprobs_T.tolist()],
         "entropies": [round(x, 5) for reading in verdict.readings for x in reading.entropies_T.tolist()],
-        "pieces": {token: served.token_names[token] for token in sorted(set(ids))},
+        "pieces": served.pieces(ids),
     }
 
 

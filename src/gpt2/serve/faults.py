@@ -98,6 +98,11 @@ def to_api_error(error: Exception) -> ApiError:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def finite(value: float) -> float | None:
+    """The value; none where it is infinite or no number, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
 def json_bytes(value: object) -> bytes:
     """Compact JSON in UTF-8."""
     return _ENCODER.encode(value).encode("utf-8", "replace")

@@ -5,7 +5,6 @@ token has nothing that could predict it, and the others are seen as they are whe
 """
 
 from collections.abc import Iterable, Sequence
-from math import isfinite
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from gpt2.backends import Backend
 from gpt2.generation import Sampling, score
 from gpt2.inspect import TokenView, view_token
-from gpt2.serve.faults import bad_request, json_response, limit_exceeded
+from gpt2.serve.faults import bad_request, finite, json_response, limit_exceeded
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import InspectRequest
 from gpt2.serve.service import Service, read, while_present
@@ -55,12 +54,7 @@ async def inspect(service: Service, request: Request) -> Response:
 def _ids(asked: InspectRequest, served: ServedModel, most: int) -> list[int]:
     if len(asked.prompt) != 1:
         raise bad_request(f"prompt must be one text: got {len(asked.prompt)}.", "prompt")
-    [prompt] = asked.prompt
-    if isinstance(prompt, str):
-        ids = served.model.tokenizer.encode(prompt, allow_special=asked.parse_special is not False)
-    else:
-        served.check_ids(prompt, "prompt")
-        ids = prompt
+    ids = served.ids_of(asked.prompt[0], "prompt", parse_special=asked.parse_special)
     if len(ids) > most:
         raise limit_exceeded(
             "The text is too long", f"{len(ids):,} tokens", "score_tokens", f"{most:,}", param="prompt"
@@ -130,11 +124,11 @@ def _every_token(backend: Backend, served: ServedModel, ids: Sequence[int], top:
             "token_logprobs": _short(scored.logprobs),
             "entropies": _short(scored.entropies),
             "top_logprobs": [_pairs(best) for best in scored.best],
-            "perplexity": _finite(scored.perplexity),
-            "bits_per_byte": _finite(scored.bits_per_byte),
+            "perplexity": finite(scored.perplexity),
+            "bits_per_byte": finite(scored.bits_per_byte),
         }
     named = {*ids, *(token for best in seen["top_logprobs"] for token, _ in best)}
-    return seen | {"pieces": _pieces(named, served)}
+    return seen | {"pieces": served.pieces(named)}
 
 
 def _one_place(view: TokenView, served: ServedModel, layer: int | None) -> dict[str, Any]:
@@ -155,7 +149,7 @@ def _one_place(view: TokenView, served: ServedModel, layer: int | None) -> dict[
         ],
         "layer": layer,
         "attention": attention,
-        "pieces": _pieces(named, served),
+        "pieces": served.pieces(named),
     }
 
 
@@ -165,12 +159,3 @@ def _short(values: Iterable[float | None]) -> list[float | None]:
 
 def _pairs(best: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     return [(token, round(logprob, 5)) for token, logprob in best]
-
-
-def _pieces(ids: Iterable[int], served: ServedModel) -> dict[int, str]:
-    """The name of each id: its text, or the bytes of a part of a character."""
-    return {token: served.token_names[token] for token in sorted(ids)}
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None

@@ -1,12 +1,12 @@
 """The models of a server, each with its engine."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, Gpt2Error
 from gpt2.generation import Scheduler
 from gpt2.language_model import Draft, LanguageModel
 from gpt2.serve.engine import Engine
@@ -16,6 +16,7 @@ from gpt2.serve.relay import ExactWork
 
 if TYPE_CHECKING:
     from gpt2.detect import Calibration
+    from gpt2.serve.schema import Prompt
     from gpt2.serve.vocabulary import Vocabulary
 
 
@@ -125,6 +126,24 @@ class ServedModel:
         from gpt2.serve.vocabulary import Vocabulary
 
         return Vocabulary(self.model)
+
+    def pieces(self, ids: Iterable[int]) -> dict[int, str]:
+        """The name of each of these ids."""
+        return {token: self.token_names[token] for token in sorted(set(ids))}
+
+    def ids_of(self, prompt: "Prompt", param: str, *, parse_special: bool | None) -> list[int]:
+        """The ids of a text, in which special tokens are looked for unless that is False; or ids, checked.
+
+        Raises:
+            ApiError: 400, where there are none.
+        """
+        if isinstance(prompt, str):
+            try:
+                return self.model.tokenizer.encode(prompt, allow_special=parse_special is not False)
+            except Gpt2Error as error:
+                raise bad_request(str(error), param) from None
+        self.check_ids(prompt, param)
+        return prompt
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
         """Refuse ids that the tokenizer does not have.

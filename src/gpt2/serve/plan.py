@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpt2.errors import Gpt2Error
 from gpt2.generation import Constraint, Request, Sampling
 from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
 from gpt2.serve.limits import Limits
 from gpt2.serve.models import ServedModel
-from gpt2.serve.schema import CompletionRequest, Prompt
+from gpt2.serve.schema import CompletionRequest
 
 _DEFAULT_MAX_TOKENS = 16
 # Names by which other servers constrain output. To ignore one would answer with free text as if it had been obeyed.
@@ -56,7 +55,10 @@ def make_plan(
     _refuse_unsupported(asked)
     _check_limits(asked, limits)
     max_tokens = _DEFAULT_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
-    given = [_ids(prompt, asked, served, number) for number, prompt in enumerate(asked.prompt)]
+    given = [
+        served.ids_of(prompt, _param("prompt", number, asked.prompt), parse_special=asked.parse_special)
+        for number, prompt in enumerate(asked.prompt)
+    ]
     given = [_truncated(ids, asked, served, max_tokens) for ids in given]
     prompts = tuple(ids or [_start(served)] for ids in given)
     for number, ids in enumerate(prompts):
@@ -153,17 +155,6 @@ def _check_limits(asked: CompletionRequest, limits: Limits) -> None:
     ):
         if isinstance(given, str) or given > most:
             raise limit_exceeded(what, given, limit, most, param=param)
-
-
-def _ids(prompt: Prompt, asked: CompletionRequest, served: ServedModel, number: int) -> list[int]:
-    param = _param("prompt", number, asked.prompt)
-    if isinstance(prompt, str):
-        try:
-            return served.model.tokenizer.encode(prompt, allow_special=asked.parse_special is not False)
-        except Gpt2Error as error:
-            raise bad_request(str(error), "prompt") from None
-    served.check_ids(prompt, param)
-    return prompt
 
 
 def _truncated(ids: list[int], asked: CompletionRequest, served: ServedModel, max_tokens: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from math import isfinite
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +10,9 @@ from starlette.responses import Response
 from gpt2.backends import Backend
 from gpt2.generation import score
 from gpt2.generation.text import TextStream
-from gpt2.serve.faults import bad_request, json_response, limit_exceeded
+from gpt2.serve.faults import bad_request, finite, json_response, limit_exceeded
 from gpt2.serve.models import ServedModel
-from gpt2.serve.schema import Prompt, ScoreRequest
+from gpt2.serve.schema import ScoreRequest
 from gpt2.serve.service import Service, read, while_present
 
 
@@ -26,7 +25,7 @@ async def score_texts(service: Service, request: Request) -> Response:
     first = asked.score_first is not False
 
     def all_of_them(backend: Backend) -> list[dict[str, Any]]:
-        texts = [_ids(text, asked, served) for text in asked.text]
+        texts = [served.ids_of(text, "text", parse_special=asked.parse_special) for text in asked.text]
         n_tokens = sum(map(len, texts))
         if n_tokens > service.limits.score_tokens:
             raise limit_exceeded(
@@ -63,13 +62,6 @@ def _check(asked: ScoreRequest, served: ServedModel, service: Service) -> None:
         )
 
 
-def _ids(text: Prompt, asked: ScoreRequest, served: ServedModel) -> list[int]:
-    if isinstance(text, str):
-        return served.model.tokenizer.encode(text, allow_special=asked.parse_special is not False)
-    served.check_ids(text, "text")
-    return text
-
-
 def _scored(
     backend: Backend, ids: Sequence[int], index: int, asked: ScoreRequest, served: ServedModel, *, first: bool
 ) -> dict[str, Any]:
@@ -92,9 +84,9 @@ def _scored(
         "entropies": list(found.entropies),
         "text_offset": _offsets(found.ids, served),
         "logprob": found.logprob,
-        "perplexity": _finite(found.perplexity),
-        "perplexity_per_word": _finite(found.perplexity_per_word),
-        "bits_per_byte": _finite(found.bits_per_byte),
+        "perplexity": finite(found.perplexity),
+        "perplexity_per_word": finite(found.perplexity_per_word),
+        "bits_per_byte": finite(found.bits_per_byte),
     }
     if asked.top_logprobs:
         entry["top_logprobs"] = [{names[token]: logprob for token, logprob in best} for best in found.best]
@@ -105,7 +97,3 @@ def _offsets(ids: Sequence[int], served: ServedModel) -> list[int]:
     """Where each token begins in the text, in characters; one that is part of a character, where that begins."""
     text = TextStream(served.model.tokenizer)
     return list(accumulate((len(text.push(token)[0]) for token in ids), initial=0))[:-1]
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None

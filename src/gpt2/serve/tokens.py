@@ -22,7 +22,7 @@ async def tokenize(service: Service, request: Request) -> Response:
     text = asked.prompt if asked.prompt is not None else asked.content or ""
 
     def encode() -> list[int]:
-        return served.model.tokenizer.encode(text, allow_special=asked.parse_special is not False)
+        return served.ids_of(text, "content" if asked.prompt is None else "prompt", parse_special=asked.parse_special)
 
     ids = await asyncio.to_thread(encode) if len(text) > _LONG_CHARACTERS else encode()
     answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.n_positions, "tokens": ids}
