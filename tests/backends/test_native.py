@@ -254,9 +254,10 @@ def test_damaged_weights_are_an_error_and_change_nothing(
     made[name].reshape(-1)[at] = damage
     backend = NativeBackend(Weights.from_arrays(config, made), form=form, threads=1)
     slot = backend.new()
-    with pytest.raises(BackendError, match="damaged"):
-        backend.step([Work(slot=slot, tokens=[0, 1], want=NEXT_LOGITS)])
-    assert backend.length(slot) == 0
+    for ids in ([0, 1], [0, 1] * 20):
+        with pytest.raises(BackendError, match="damaged"):
+            backend.step([Work(slot=slot, tokens=ids, want=NEXT_LOGITS)])
+        assert backend.length(slot) == 0
 
 
 def test_too_many_tokens_change_nothing() -> None:

@@ -9,8 +9,8 @@ from gpt2.native import forms
 from gpt2.native.interface import source_of_codes, source_of_floats, source_of_int4
 from gpt2.native.library import Library, Matrix, attend
 
-# inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one
-SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16)]
+# inputs x outputs: whole panels and groups, odd ones, fewer than one panel, a single one; more than tiles take at once
+SHAPES = [(64, 48), (96, 33), (35, 7), (1, 1), (131, 100), (257, 16), (1056, 33), (2080, 20)]
 ROWS = 13  # no multiple of any kernel's rows
 
 
@@ -22,8 +22,8 @@ def random_matrix(inputs: int, outputs: int) -> np.ndarray:
     return w_IO
 
 
-def random_rows(inputs: int) -> np.ndarray:
-    x_NI = np.random.default_rng(inputs).standard_normal((ROWS, inputs)).astype(np.float32)
+def random_rows(inputs: int, rows: int = ROWS) -> np.ndarray:
+    x_NI = np.random.default_rng(inputs).standard_normal((rows, inputs)).astype(np.float32)
     x_NI[3] = 0
     x_NI[5] *= 1e6
     return x_NI
@@ -70,17 +70,19 @@ def test_the_largest_products_do_not_overflow(library: Library, level: str) -> N
         w_IO = np.full((inputs, 16), -1, np.float32)
         w_IO[:, ::2] = 1
         matrix = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=inputs, outputs=16)
-        y_NO = matrix.apply(np.ones((2, inputs), np.float32))
-        np.testing.assert_allclose(y_NO[0], w_IO.sum(axis=0), rtol=0.08 if form == "int4" else 1e-5)
+        for rows in (2, 20):
+            y_NO = matrix.apply(np.ones((rows, inputs), np.float32))
+            np.testing.assert_allclose(y_NO[-1], w_IO.sum(axis=0), rtol=0.08 if form == "int4" else 1e-5)
 
 
-def test_int8_codes_of_every_sign_are_exact(library: Library, level: str) -> None:
+@pytest.mark.parametrize("rows", [5, 40])
+def test_int8_codes_of_every_sign_are_exact(library: Library, level: str, rows: int) -> None:
     random = np.random.default_rng(2)
     codes_IO = random.integers(-128, 128, (64, 32)).astype(np.int8)
     codes_IO[:, 0], codes_IO[:, 1] = -128, 127
     scale_O = np.ones(32, np.float32)
     matrix = Matrix(library, source_of_codes(codes_IO, scale_O), level=level, form="int8", inputs=64, outputs=32)
-    x_NI = np.where(random.random((5, 64)) < 0.5, -1, 1).astype(np.float32)  # codes of -127 and 127
+    x_NI = np.where(random.random((rows, 64)) < 0.5, -1, 1).astype(np.float32)  # codes of -127 and 127
     np.testing.assert_array_equal(matrix.apply(x_NI), forms.apply(x_NI, codes_IO, scale_O))
 
 
@@ -107,6 +109,18 @@ def test_a_row_has_the_same_bits_alone_and_among_others(library: Library, level:
     together_NO = matrix.apply(x_NI)
     for count in (1, 2, 3, 4, 5, 6, 7):
         np.testing.assert_array_equal(matrix.apply(x_NI[2 : 2 + count]), together_NO[2 : 2 + count])
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(131, 100), (1056, 33)])
+def test_of_many_rows_each_has_the_bits_it_has_among_few(
+    library: Library, level: str, form: str, inputs: int, outputs: int
+) -> None:
+    w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs, 300)
+    matrix = Matrix(library, source_of_floats(w_IO), level=level, form=form, inputs=inputs, outputs=outputs)
+    together_NO = matrix.apply(x_NI)
+    for count in (7, 8, 9, 10, 16, 17, 33, 64, 257):
+        np.testing.assert_array_equal(matrix.apply(x_NI[-count:]), together_NO[-count:])
 
 
 @pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
@@ -160,7 +174,7 @@ def test_attention_in_int8_equals_its_definition(
         np.testing.assert_array_equal(alone_D, got_RD[row])
 
 
-@pytest.mark.parametrize("width", [80, 128])
+@pytest.mark.parametrize("width", [64, 80, 128])
 def test_the_largest_sums_of_attention_are_exact(library: Library, level: str, width: int) -> None:
     """Codes of 127 and -127 alone, and 1,024 positions that weigh the same."""
     sign_D = np.where(np.arange(width) % 3 == 0, -1, 1).astype(np.float32)
@@ -169,9 +183,9 @@ def test_the_largest_sums_of_attention_are_exact(library: Library, level: str, w
         out_RD = attend(library, level=level, form="int8", q_RD=q_D[None], k_SD=ones_SD * q_D, v_SD=ones_SD * sign_D)
         np.testing.assert_allclose(out_RD, sign_D[None], rtol=0, atol=ONE_STEP)
     random_SD = np.where(np.random.default_rng(3).random((1024, width)) < 0.5, -1, 1).astype(np.float32)
-    q_RD = random_SD[-3:]
-    got_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=random_SD, v_SD=random_SD)
-    np.testing.assert_allclose(got_RD, forms.attend(q_RD, random_SD, random_SD), rtol=0, atol=ONE_STEP)
+    for q_RD in (random_SD[-3:], random_SD[-20:]):
+        got_RD = attend(library, level=level, form="int8", q_RD=q_RD, k_SD=random_SD, v_SD=random_SD)
+        np.testing.assert_allclose(got_RD, forms.attend(q_RD, random_SD, random_SD), rtol=0, atol=ONE_STEP)
 
 
 def test_attention_refuses_what_does_not_fit(library: Library, level: str) -> None:

@@ -21,6 +21,28 @@ def test_there_is_always_a_portable_level(library: Library) -> None:
     assert library.levels[-1] == "portable"
 
 
+def test_tiles_that_the_system_refuses_are_said(library: Library) -> None:
+    if "amx" not in library.levels:
+        pytest.skip("needs a processor with AMX")
+    done = subprocess.run([sys.executable, "-c", SMALL_SIGNAL_STACK], capture_output=True, text=True, check=True)
+    assert done.stdout.split(",")[0] == "avx512-bf16"
+    assert "AMX is not used" in done.stderr
+
+
+# Linux gives no tiles to a process in which a signal would have to save them on so small a stack.
+SMALL_SIGNAL_STACK = """
+import ctypes
+
+class Stack(ctypes.Structure):
+    _fields_ = [("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+room = ctypes.create_string_buffer(8192)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(ctypes.addressof(room), 0, len(room))), None) == 0
+from gpt2.native.library import Library
+print(",".join(Library.load().levels))
+"""
+
+
 def test_the_environment_forces_a_level(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2_ISA", "portable")
     assert choose_level(library) == "portable"

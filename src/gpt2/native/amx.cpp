@@ -1,8 +1,9 @@
 // Whether this process may use AMX, and whether it computes here what it should.
 //
-// Linux gives tiles to a process that asks (arch_prctl, since 5.16); older kernels and other systems do not, and using
-// them all the same would be an illegal instruction. And as nothing that built this could run them, the first use checks
-// one product of each form against AVX-512; a processor or virtual machine that differs is not trusted with a second.
+// Linux gives tiles to a process that asks (arch_prctl, since 5.16), unless one of its threads has a signal stack too small
+// for them; older kernels and other systems do not, and using them all the same would be an illegal instruction. And as few
+// who build this can run them, the first use checks a product of each form against AVX-512; a processor or virtual machine
+// that differs is not trusted with another.
 
 #include "amx.h"
 
@@ -26,8 +27,8 @@ struct Product {
   std::vector<int32_t> code_sums, group_offsets;
 };
 
-// Rows x inputs x outputs with remainders in each of them: 37, 160 and 48. Numbers from a small generator.
-constexpr int kRows = 37, kInputs = 160, kStride = 192, kPanels = 3;
+// Rows x inputs x outputs with remainders in each of them: 37, 1,184 and 48. Numbers from a small generator.
+constexpr int kRows = 37, kInputs = 1184, kStride = 1216, kPanels = 3;
 
 std::vector<float> multiply(const Kernels& kernels, Form form) {
   uint32_t state = 1;
@@ -83,7 +84,7 @@ bool multiplies_alike(const Kernels& one, const Kernels& other) {
   for (const Form form : {Form::int8, Form::int4, Form::bf16}) {
     const std::vector<float> y = multiply(one, form), expected = multiply(other, form);
     for (size_t i = 0; i < y.size(); ++i) {
-      const float slack = form == Form::bf16 ? 1e-3f : 0.0f;   // sums of 160 products near 1, in another order
+      const float slack = form == Form::bf16 ? 1e-3f : 0.0f;   // sums of as many products near 1, in another order
       if (!(std::fabs(y[i] - expected[i]) <= slack)) return false;
     }
   }

@@ -1,4 +1,4 @@
-// Attention in int8 by tiles, for several rows at once: the whole products of attention_int8.h, and its rows' weights.
+// Attention in int8 by tiles, for several rows at once: the products of attention_int8.h, whose weights of rows it takes.
 //
 //   scores   A: codes of the queries, a row each       B: 16 keys of a page, as they lie, four components a line
 //   mixing   A: a half of the rows' weights of a page  B: 16 components of the page's values, four positions a line

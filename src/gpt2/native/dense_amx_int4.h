@@ -15,6 +15,7 @@ namespace gpt2 {
 namespace {
 
 constexpr int kInputsInt4 = 1024;   // of which bytes are made at once: they stay in the first cache
+constexpr int64_t kHalfInt4 = kInputsInt4 * kPanel;   // from the upper bytes to the lower
 constexpr int kRowsOfSums = 256;
 
 // Four bits of each output's scale times its codes. Those lie there as 0 to 15, and no such product exceeds a byte: so one
@@ -28,18 +29,18 @@ struct GroupBytes {
 };
 
 // Of a panel the groups [group, group_end), as two panels of int8.
-inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* upper, int8_t* lower) {
+inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* to) {
   const uint8_t* scales = m.group_scales(panel);
   for (; group < group_end; ++group) {
     const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
     const __m512i scale = load_scales(scales + group * kPanel).v;
-    const GroupBytes high(_mm512_srli_epi32(scale, 4)), low(_mm512_and_si512(scale, _mm512_set1_epi32(15)));
-    GPT2_UNROLL for (int k = 0; k < kGroup; k += 8, w += kTileBytes, upper += 2 * kTileBytes, lower += 2 * kTileBytes) {
+    const GroupBytes upper(_mm512_srli_epi32(scale, 4)), lower(_mm512_and_si512(scale, _mm512_set1_epi32(15)));
+    GPT2_UNROLL for (int k = 0; k < kGroup; k += 8, w += kTileBytes, to += 2 * kTileBytes) {
       const Codes both = load_codes(w), first = low_nibbles(both), second = high_nibbles(both);
-      _mm512_store_si512(upper, high.of(first));
-      _mm512_store_si512(lower, low.of(first));
-      _mm512_store_si512(upper + kTileBytes, high.of(second));
-      _mm512_store_si512(lower + kTileBytes, low.of(second));
+      _mm512_store_si512(to, upper.of(first));
+      _mm512_store_si512(to + kTileBytes, upper.of(second));
+      _mm512_store_si512(to + kHalfInt4, lower.of(first));
+      _mm512_store_si512(to + kHalfInt4 + kTileBytes, lower.of(second));
     }
   }
 }
@@ -70,43 +71,42 @@ struct Int4Sums {
   }
 };
 
-// Where the last inputs fill half a tile, the other half of the weights is zeros, whatever follows in the rows.
+// Inputs [input, end) of a block of rows. Where the last fill half a tile, the other half of the weights is zeros, whatever
+// follows in the rows.
 template <int Blocks>
-inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const uint8_t* upper, int64_t lower, Int4Sums& sums, PanelsAhead ahead) {
+inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const int8_t* bytes, Int4Sums& sums, PanelsAhead ahead) {
   if (input == 0) zero_sums<Blocks, 2>();
   else sums.to_tiles<Blocks>(block);
   const uint8_t* a = static_cast<const uint8_t*>(Int8Products::row(x, row));
-  for (int k = input; k < end; k += kTileBytes) {
-    multiply_tiles<Int8Products, Blocks, 2>(a + k, x.code_stride, upper + (k - input) * kPanel, lower);
+  const uint8_t* b = reinterpret_cast<const uint8_t*>(bytes);
+  for (int k = input; k < end; k += kTileBytes, b += kTileSize) {
+    multiply_tiles<Int8Products, Blocks, 2>(a + k, x.code_stride, b, kHalfInt4);
     ahead();
   }
   sums.from_tiles<Blocks>(block);
 }
 
-void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int& shaped) {
-  alignas(64) int8_t bytes[2][kInputsInt4 * kPanel];
+void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, Shaped& shaped) {
+  alignas(64) int8_t bytes[2 * kHalfInt4];
   Int4Sums sums;
-  const int blocks = row_blocks(row_end - row);
   for (int input = 0; input < m.padded_inputs; input += kInputsInt4) {
     const int end = input + kInputsInt4 < m.padded_inputs ? input + kInputsInt4 : m.padded_inputs, inputs = end - input;
-    make_bytes(m, panel, input / kGroup, end / kGroup, bytes[0], bytes[1]);
-    if (inputs % kTileBytes) for (int8_t* half : bytes) std::memset(half + inputs * kPanel, 0, kGroup * kPanel);
+    make_bytes(m, panel, input / kGroup, end / kGroup, bytes);
+    if (inputs % kTileBytes) for (int half = 0; half < 2; ++half) std::memset(bytes + half * kHalfInt4 + inputs * kPanel, 0, kGroup * kPanel);
     for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
-      const PanelsAhead ahead(m.weights(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, blocks);
-      const uint8_t* upper = reinterpret_cast<const uint8_t*>(bytes[0]);
-      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
-      else add_products_int4<1>(x, first, input, end, block, upper, sizeof bytes[0], sums, ahead);
+      const PanelsAhead ahead(m.panel(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, row_blocks(row_end - row));
+      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, bytes, sums, ahead);
+      else add_products_int4<1>(x, first, input, end, block, bytes, sums, ahead);
     });
   }
   finish_rows(m, out, row, row_end - row, panel, [&](int r) { return Int8Tile::result(m, x, row + r, panel, sums.of_row(r)); });
 }
 
 void walk_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  int shaped = 0;
+  Shaped shaped;
   for (; panel < panel_end; ++panel) {
     for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, shaped);
   }
-  tiles_end();
 }
 
 }  // namespace

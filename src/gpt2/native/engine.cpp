@@ -337,12 +337,12 @@ void Engine::apply(Team& team, int member, const Matrix& matrix, const Activatio
   const MatrixView& m = matrix.view();
   const Panels panels(kernels_, m, rows);
   if (panels.apart > 0) {
-    const auto multiply = [&](int item, int) {
-      if (item < panels.step) return kernels_.dense_apart(m, x, output, 0, rows, item, panels.step);
-      const int single = item + panels.step * (panels.apart - 1);
-      kernels_.dense(m, x, output, 0, rows, single, single + 1);
+    const auto multiply = [&](int item, int end) {
+      if (item < panels.step) kernels_.dense_apart(m, x, output, 0, rows, item, std::min(end, panels.step), panels.step);
+      const int left_over = panels.step * (panels.apart - 1);
+      if (end > panels.step) kernels_.dense(m, x, output, 0, rows, std::max(item, panels.step) + left_over, end + left_over);
     };
-    team.for_each(member, panels.items, 1, multiply, Ahead(team, member, kernels_, next, rows));
+    team.for_each(member, panels.items, kernels_.apart_at_once, multiply, Ahead(team, member, kernels_, next, rows));
     return;
   }
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.

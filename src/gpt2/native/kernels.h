@@ -76,7 +76,7 @@ struct Activations {
   int64_t stride;
   const Bf16* rounded;            // [N][rounded_stride]
   int64_t rounded_stride;
-  const int8_t* codes;            // [N][code_stride], within -127..127
+  const int8_t* codes;            // [N][code_stride], within -127..127; rows have room for whole lines
   int64_t code_stride;
   const float* scales;            // [N]: value = code * scale
   const int32_t* code_sums;       // [N]
@@ -138,9 +138,10 @@ struct Kernels {
 
   // How many panels go side by side for that many rows, where what they wait for is memory; 0: only `dense` is for them.
   int (*side_by_side)(Form, int rows);
-  // The same as `dense` for the panels `panel`, panel + step, ... that go side by side: each is a stream of its own, and
-  // memory is fastest when streams are long.
-  void (*dense_apart)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int step);
+  // The same as `dense` for [panel, panel_end), and with each of them for those `step`, 2 `step`, ... further that go side by
+  // side with it: each is a stream of its own, and memory is fastest when streams are long.
+  void (*dense_apart)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int panel_end, int step);
+  int apart_at_once;              // of these a thread takes so many at once
 
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
@@ -179,7 +180,7 @@ const char* levels_warning();                  // why a level that should be the
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Bytes from a row to the next: an odd number of lines, so that the same place in all rows is not the same in a cache.
+// Bytes for a row: an odd number of lines, so that the same place of all rows is not the same in a cache.
 inline int64_t row_bytes(int64_t bytes) { return (round_up(bytes, kLine) / kLine | 1) * kLine; }
 
 // Elements of one head's values in a page: rows are padded so that whole vectors can be read.

@@ -39,8 +39,10 @@ int side_by_side(Form form, int rows) {
   return with_tile(form, [=](auto tile) { return rows == 1 ? kWidePanels : decltype(tile)::kPanels; });
 }
 
-void dense_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
-  with_tile(m.form, [&](auto tile) { walk_apart<decltype(tile)>(m, x, out, row, row_end, panel, step); });
+void dense_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {
+  with_tile(m.form, [&](auto tile) {
+    for (; panel < panel_end; ++panel) walk_apart<decltype(tile)>(m, x, out, row, row_end, panel, step);
+  });
 }
 
 constexpr Kernels kernel_table(const char* name) {
@@ -48,6 +50,7 @@ constexpr Kernels kernel_table(const char* name) {
           dense,
           side_by_side,
           dense_apart,
+          1,
           layer_norm,
           quantise_row,
           kRoundRow,

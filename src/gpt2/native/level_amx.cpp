@@ -38,12 +38,6 @@ int64_t products_of_tiles(Form form, int64_t rounds) {
   return rounds * 4 * kTileLines * kPanel * (form == Form::bf16 ? 32 : 64);
 }
 
-// Where products go by tiles, panels go in pairs.
-int side_by_side_without_tiles(Form form, int rows) {
-  const bool tiles = form == Form::bf16 || (form == Form::int8 && rows >= kFewestRowsInt8) || (form == Form::int4 && rows >= kFewestRowsInt4);
-  return tiles ? 0 : side_by_side(form, rows);
-}
-
 void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   const int rows = row_end - row;
   if (rows == 0 || panel >= panel_end) return;
@@ -53,10 +47,21 @@ void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out
   dense(m, x, out, row, row_end, panel, panel_end);
 }
 
+// Few rows: those in bf16 by tiles all the same, in pairs of panels.
+int side_by_side_of_tiles(Form form, int rows) { return form == Form::bf16 ? 2 : side_by_side(form, rows); }
+
+void dense_apart_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {
+  if (row == row_end) return;
+  if (m.form == Form::bf16) return walk_products_apart<Bf16Products>(m, x, out, row, row_end, panel, panel_end, step);
+  dense_apart(m, x, out, row, row_end, panel, panel_end, step);
+}
+
 constexpr Kernels amx_table() {
   Kernels table = kernel_table("amx");
   table.dense = dense_by_tiles;
-  table.side_by_side = side_by_side_without_tiles;
+  table.side_by_side = side_by_side_of_tiles;
+  table.dense_apart = dense_apart_by_tiles;
+  table.apart_at_once = 4;
   table.products = products_of_tiles;
   table.attend_int8 = attend_int8_by_tiles;
   return table;

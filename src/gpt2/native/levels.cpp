@@ -118,8 +118,9 @@ struct LevelList {
     int count = 0;
 #if defined(GPT2_LEVELS_X86)
 #if defined(GPT2_LEVEL_AMX)
-    if (has_amx() && may_use_amx()) {
-      if (multiplies_alike(amx_kernels, avx512_bf16_kernels)) items[count++] = &amx_kernels;
+    if (has_amx()) {
+      if (!may_use_amx()) warning = "the system does not give this process the processor's AMX tiles: AMX is not used";
+      else if (multiplies_alike(amx_kernels, avx512_bf16_kernels)) items[count++] = &amx_kernels;
       else warning = "the products of this processor's AMX tiles differ from those of its AVX-512: AMX is not used";
     }
 #endif
