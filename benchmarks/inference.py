@@ -1,6 +1,7 @@
 """Decoding, prefill and memory beside other software on the same weights. Writes results/inference.json.
 
-    python benchmarks/inference.py [--shape gpt2] [--rounds 5] [--backend native] [--weights fp32 int8] [--add]
+    python benchmarks/inference.py [--shape gpt2] [--rounds 5] [--backend native] [--weights fp32 int8]
+        [--add] [--out FILE]
 
 The weights are random, in the published shapes: speed does not depend on their values, and nothing is downloaded.
 All engines read one folder and take turns; see `gpt2.bench`. Ratios hold within a run: --add keeps the runs that the
@@ -11,6 +12,7 @@ long one. Beside our figures stands their share of what the machine allows (`gpt
 import argparse
 import dataclasses
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--work", type=Path, help="keep the model folder, and what peers made of it, here")
     parser.add_argument("--add", action="store_true", help="beside the runs that the result has")
+    parser.add_argument("--out", type=Path, default=RESULT, help="the result, that of another machine for example")
     parser.add_argument(
         "--sizes",
         type=int,
@@ -96,9 +99,16 @@ def main() -> None:
     for figures in found:
         print(line(figures, baseline))
     engines = [dataclasses.asdict(figures) for figures in found]
-    run = {**facts(), "shape": chosen.shape, "workload": dataclasses.asdict(workload), "engines": engines}
-    before = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if chosen.add and RESULT.exists() else []
-    write_json(RESULT, {"runs": [*before, run]})
+    level = os.environ.get("GPT2_ISA", "the fastest here")
+    run = {
+        **facts(),
+        "level": level,
+        "shape": chosen.shape,
+        "workload": dataclasses.asdict(workload),
+        "engines": engines,
+    }
+    before = json.loads(chosen.out.read_text(encoding="utf-8"))["runs"] if chosen.add and chosen.out.exists() else []
+    write_json(chosen.out, {"runs": [*before, run]})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What drafts save: texts with and without, and what a wider step costs. Writes results/speculation.json.
 
     python benchmarks/speculation.py [--rounds 5] [--tokens 200] [--shapes gpt2 gpt2-xl] [--weights int8]
-        [--work DIR] [--skip-texts]
+        [--work DIR] [--skip-texts] [--out FILE]
 
 1. `texts`: gpt2-mini, each kind of text plain and with n-gram drafts in turn; the texts are checked to be the same.
 2. `steps`: weights drawn at random in published shapes, a step of k rows after 128 tokens: what verifying costs.
@@ -238,12 +238,13 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["int8", "int4"])
     parser.add_argument("--work", type=Path, help="model folders of these shapes are here, as inference.py keeps them")
     parser.add_argument("--skip-texts", action="store_true", help="only the shapes; the result keeps the texts it has")
+    parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if chosen.skip_texts else {}
+    before = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.skip_texts else {}
     found_texts = before.get("texts") or texts(chosen.rounds, chosen.tokens)
     result: dict[str, Any] = {**facts(), "rounds": chosen.rounds, "texts": found_texts}
     result["shapes"] = before.get("shapes", {})
-    write_json(RESULT, result)
+    write_json(chosen.out, result)
     for shape in chosen.shapes:
         for form in chosen.weights:
             folder = chosen.work / shape if chosen.work else None
@@ -256,7 +257,7 @@ def main() -> None:
             )
             found["replays"] = replays(backend, min(chosen.rounds, 3), chosen.tokens // 2)
             backend.close()
-            write_json(RESULT, result)  # after each, for the large ones take long
+            write_json(chosen.out, result)  # after each, for the large ones take long
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From the shell prompt to the first token, and what the steps on the way cost. Writes results/start.json.
 
-    python benchmarks/start.py [--models gpt2-mini DIR] [--times 20]
+    python benchmarks/start.py [--models gpt2-mini DIR] [--times 20] [--out FILE]
 
 Each figure is the median over fresh processes, the whole of them: starting Python, importing, opening the model,
 generating. The cost of one more thing is the difference of two lines. Bytecode is there, as where a package is
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["gpt2-mini"])
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     found = {
         "": measure(
@@ -47,17 +48,18 @@ def main() -> None:
     for model in chosen.models:
         with tempfile.TemporaryDirectory() as scratch:
             found[Path(model).name] = measure(programs(model, Path(scratch)), chosen.times)
-    write_json(RESULT, {**facts(), "times": chosen.times, "processes": found})
+    write_json(chosen.out, {**facts(), "times": chosen.times, "processes": found})
 
 
 def programs(model: str, scratch: Path) -> dict[str, list[str]]:
     """What opens the model and writes."""
     generate = ["-m", "gpt2", "generate", "Once upon a time", "--model", model, "--seed", "1", "--max-tokens"]
-    found = {f"{model}: {tokens} tokens": [*generate, tokens] for tokens in ("1", "65")}
+    name = Path(model).name
+    found = {f"{name}: {tokens} tokens": [*generate, tokens] for tokens in ("1", "65")}
     if not missing_packages("llama.cpp-q8_0"):
         read, file = checkpoint.read(hub.locate(model)), scratch / "model.gguf"
         checkpoint.write(file, read.weights, read.tokenizer(), format="gguf", form="q8_0")
-        found[f"{model}: 1 token, llama.cpp"] = ["-c", start_program("llama.cpp"), str(file)]
+        found[f"{name}: 1 token, llama.cpp"] = ["-c", start_program("llama.cpp"), str(file)]
     return found
 
 

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError
 from gpt2.generation import Sampling, draws, filters
 from gpt2.generation.sampler import Sampler
+from gpt2.machine import physical_cores, usable_cores
 from gpt2.model import reference
 from gpt2.native.interface import Wanted
 from gpt2.native.library import Engine, Library
@@ -386,7 +389,48 @@ def test_what_a_slot_takes_is_measured_in_one_turn(monkeypatch: pytest.MonkeyPat
     assert others_may == [False]
 
 
-def test_two_engines_share_one_pool_and_close_twice() -> None:
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of threads on this system")
+def test_engines_share_one_pool_of_threads() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    config = CONFIGS[1]
+    engines = [NativeBackend(weights(config), form="int8", threads=2)]
+    all_logits(engines[0], tokens(config, 5), 5)
+    before = threads()
+    engines += [NativeBackend(weights(config), form="fp32", threads=2) for _ in range(2)]
+    for backend in engines:
+        all_logits(backend, tokens(config, 5), 5)
+    assert threads() == before
+
+
+def test_threads_are_the_physical_cores_unless_given() -> None:
+    assert NativeBackend(weights(CONFIGS[1]), form="int8").threads == min(physical_cores(), usable_cores())
+
+
+def test_other_threads_run_during_a_step() -> None:
+    config = ModelConfig(n_layer=4, n_head=4, n_embd=256, n_positions=1024, vocab_size=5000)
+    backend, ticks, done = NativeBackend(weights(config), form="fp32", threads=1), list[int](), threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.0005):
+            ticks.append(backend.length(slot))  # which waits for no turn
+
+    slot, during = backend.new(), 0
+    with ThreadPoolExecutor(1) as another:
+        another.submit(tick)
+        for _ in range(20):  # the other may have to wait for a processor
+            begin = len(ticks)
+            backend.step([Work(slot=slot, tokens=tokens(config, 1000))])
+            during = max(during, len(ticks) - begin)
+            backend.truncate(slot, 0)
+            if during >= 3:
+                break
+        done.set()
+    assert during >= 3
+
+
+def test_two_engines_go_on_alone_and_close_twice() -> None:
     config = CONFIGS[1]
     first, second = fp32(weights(config)), NativeBackend(weights(config), form="int8", threads=1)
     for backend in (first, second, first):

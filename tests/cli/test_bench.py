@@ -25,6 +25,12 @@ def test_the_table(gpt2, tiny_folder: Path) -> None:
     assert lines[1].startswith("gpt2 reference fp32")
 
 
+def test_the_table_says_what_the_machine_allows_the_native_engine(gpt2, tiny_folder: Path) -> None:
+    lines = gpt2("bench", "--model", str(tiny_folder), *QUICK, "--backend", "native").out.splitlines()
+    assert lines[2].startswith("  of what the machine allows")
+    assert all(share.endswith("%") for share in lines[2].split()[-3:])
+
+
 def test_a_peer_that_is_not_known(gpt2, tiny_folder: Path) -> None:
     ran = gpt2("bench", "--model", str(tiny_folder), "--compare", "abacus", *QUICK)
     assert ran.code == 2

@@ -25,8 +25,11 @@ WINE = Path("/usr/lib/wine/wine64")
 pytestmark = pytest.mark.long
 
 
+SANITIZED = "-fsanitize=address,undefined"
+
+
 def build(compiler: str, folder: Path, levels: dict[str, list[str]], *defines: str) -> Path:
-    """The check as one static program, each level with its own flags."""
+    """The check as one program, static if it is not sanitized, each level with its own flags."""
     objects = []
     for name, flags in {**{name: [] for name in CORE}, **levels}.items():
         objects.append(folder / f"{name}.o")
@@ -34,7 +37,8 @@ def build(compiler: str, folder: Path, levels: dict[str, list[str]], *defines: s
         command = [compiler, *FLAGS, *flags, *defines, "-w", "-c", str(source), "-o", str(objects[-1])]
         subprocess.run(command, check=True)
     program = folder / "check.exe"  # by which name Windows wants it
-    command = [compiler, *FLAGS, str(CHECK), *map(str, objects), "-o", str(program), "-static", "-pthread"]
+    kind = SANITIZED if SANITIZED in defines else "-static"
+    command = [compiler, *FLAGS, str(CHECK), *map(str, objects), "-o", str(program), kind, "-pthread"]
     subprocess.run(command, check=True)
     return program
 
@@ -101,7 +105,8 @@ def test_amx_by_tiles_in_plain_cpp(tmp_path: Path, broken: bool) -> None:
         pytest.skip("needs g++ and a processor with AVX-512 BF16")
     levels = {"level_avx512_bf16": AVX512_BF16, "level_amx": AVX512_BF16}
     defines = ["-DGPT2_LEVELS_X86", "-DGPT2_LEVEL_AVX512_BF16", "-DGPT2_LEVEL_AMX", "-DGPT2_TILES_EMULATED"]
-    program = build("g++", tmp_path, levels, "-O0", *defines, *(["-DGPT2_TILES_BROKEN"] if broken else []))
+    # No sanitizer sees what a processor's tiles read and write, but it sees these.
+    program = build("g++", tmp_path, levels, *defines, "-DGPT2_TILES_BROKEN" if broken else SANITIZED)
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
     lines = done.stdout.splitlines()
     if broken:  # a processor whose tiles are wrong: said, and not used

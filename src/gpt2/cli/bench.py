@@ -107,13 +107,13 @@ def _folder(model: str, scratch: Path, *, rewrite: bool) -> Path:
 
 def _as_table(found: "Sequence[Figures]") -> str:
     heading = ("tokens/s", "decode", "prefill", "batch", "start, s", "peak MB")
-    rows = [
-        (
-            each.engine,
-            *(f"{each.tokens_per_second[figure]:,.0f}" for figure in ("decode", "prefill", "batch")),
-            "" if each.start_seconds is None else f"{each.start_seconds:.2f}",
-            f"{each.peak_bytes / 1e6:,.0f}",
-        )
-        for each in found
-    ]
-    return output.table([heading, *rows], right=(1, 2, 3, 4, 5))
+    rows = [heading]
+    for each in found:
+        speeds = {figure: each.tokens_per_second[figure] for figure in heading[1:4]}
+        start = "" if each.start_seconds is None else f"{each.start_seconds:.2f}"
+        peak = f"{each.peak_bytes / 1e6:,.0f}"
+        rows.append((each.engine, *(f"{speed:,.0f}" for speed in speeds.values()), start, peak))
+        if each.limits:
+            shares = (f"{speed / each.limits[figure]:.0%}" for figure, speed in speeds.items())
+            rows.append(("  of what the machine allows", *shares, "", ""))
+    return output.table(rows, right=(1, 2, 3, 4, 5))
