@@ -107,7 +107,7 @@ def _folder(model: str, scratch: Path, *, rewrite: bool) -> Path:
 
 def _as_table(found: "Sequence[Figures]") -> str:
     heading = ("tokens/s", "decode", "prefill", "batch", "start, s", "peak MB")
-    rows = [heading]
+    rows: list[tuple[str, ...]] = [heading]
     for each in found:
         speeds = {figure: each.tokens_per_second[figure] for figure in heading[1:4]}
         start = "" if each.start_seconds is None else f"{each.start_seconds:.2f}"
