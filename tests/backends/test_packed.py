@@ -125,8 +125,27 @@ def test_a_model_on_a_drive_that_is_not_mounted_is_not_gone(
     assert packed.drop_orphans() > 0
 
 
+def flipped(data: bytes, at: int, bit: int = 1) -> bytes:
+    at %= len(data)
+    return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"", lambda data: data[:4096]]
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: b"",
+        lambda data: data[:4096],
+        lambda data: flipped(data, 4096),  # the first byte behind the header
+        lambda data: flipped(data, len(data) // 2, 128),
+        lambda data: flipped(data, len(data) // 3, 16),
+        lambda data: flipped(data, -9),  # the last before the checksum
+        lambda data: flipped(data, -1),
+        lambda data: data[:8192] + data[8256:8320] + data[8192:8256] + data[8320:],  # two lines change places
+        lambda data: data[:4096] + data[5120:9216] + data[4096:5120] + data[9216:],
+        lambda data: data[:8192] + bytes(4096) + data[12288:],  # a page that was never written
+    ],
 )
 def test_a_damaged_file_is_packed_anew(folder: Path, packings: list[str], damage) -> None:
     expected = logits(folder, "int4")

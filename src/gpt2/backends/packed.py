@@ -1,10 +1,11 @@
 """Packed weights kept in the user's cache folder, so that a large model is packed once and not at every start.
 
-A file is one line of JSON, padded to a page, and after it the engine's pieces as they lie in memory. The line holds
-what they were made of: every file of the model with its size, time and first bytes, the form, and the layout. A file
-that says anything else is packed anew and replaced. Files take their name only when they are whole, so two processes
-may do the same at once. A cache that cannot be written costs time and nothing else: the log says so. What models that
-are gone have left behind is removed when the next model is packed; one whose drive is not mounted is not gone.
+A file is one line of JSON, padded to a page, after it the engine's pieces as they lie in memory, and their checksum.
+The line holds what they were made of: every file of the model with its size, time and first bytes, the form, and the
+layout. A file that says anything else, or whose pieces are not what was written, is packed anew and replaced. Files
+take their name only when they are whole, so two processes may do the same at once. A cache that cannot be written
+costs time and nothing else: the log says so. What models that are gone have left behind is removed when the next model
+is packed; one whose drive is not mounted is not gone.
 """
 
 import hashlib
@@ -14,8 +15,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpt2.config import ModelConfig
 from gpt2.files import atomic_file
@@ -25,30 +29,40 @@ from gpt2.native.library import Engine
 
 _HEADER_BYTES = 4096
 _SAMPLE_BYTES = 64 << 10  # of each file: the whole header of a safetensors file of 124M
+_CHECKSUM_BYTES = 8
 _LEAST_BYTES = 32 << 20  # below this packing is as quick as reading
 
 log = logging.getLogger("gpt2")
 
 
 def restore(engine: Engine, path: Path, made_of: str) -> bool:
-    """Fill the engine from the cached file, if there is one and it was made of the same."""
+    """Fill the engine from the cached file, if there is one, it was made of the same, and it is whole."""
     try:
         with path.open("rb", buffering=0) as file:
             if file.read(_HEADER_BYTES).rstrip() != made_of.encode():
                 log.debug("%s was made of other weights, and is packed anew", path)
                 return False
-            for piece in engine.pieces():
-                done = 0
-                while done < len(piece):  # a system reads at most 2 GiB at once
-                    if not (read := file.readinto(piece[done:])):
-                        return False  # cut short
-                    done += read
-            return not file.read(1)
+            if _read(file, engine):
+                return True
+        log.warning("%s is damaged, and is packed anew", path)
     except FileNotFoundError:
         return False
     except OSError as error:
         log.info("the packed weights in %s cannot be read (%s): packing anew", path, error.strerror or error)
-        return False
+    for piece in engine.pieces():  # packing leaves out what is zero in a new engine
+        np.frombuffer(piece, np.uint8)[:] = 0
+    return False
+
+
+def _read(file: FileIO, engine: Engine) -> bool:
+    """Read all pieces; whether they are what was written."""
+    for piece in engine.pieces():
+        done = 0
+        while done < len(piece):  # a system reads at most 2 GiB at once
+            if not (read := file.readinto(piece[done:])):
+                return False  # cut short
+            done += read
+    return file.read(_CHECKSUM_BYTES + 1) == _checksum(engine)
 
 
 def keep(engine: Engine, path: Path, made_of: str) -> None:
@@ -58,9 +72,14 @@ def keep(engine: Engine, path: Path, made_of: str) -> None:
             file.write(made_of.encode().ljust(_HEADER_BYTES))
             for piece in engine.pieces():
                 file.write(piece)
+            file.write(_checksum(engine))
         drop_orphans()
     except OSError as error:
         log.info("packed weights are not kept in %s (%s): the next start packs again", path, error.strerror or error)
+
+
+def _checksum(engine: Engine) -> bytes:
+    return engine.checksum().to_bytes(_CHECKSUM_BYTES, sys.byteorder)
 
 
 def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, str] | None:

@@ -121,6 +121,8 @@ int64_t gpt2_engine_piece(gpt2_engine* engine, int32_t index, void** data) {
   return piece.bytes;
 }
 
+uint64_t gpt2_engine_checksum(gpt2_engine* engine) { return engine->engine.checksum(); }
+
 void gpt2_engine_free(gpt2_engine* engine) { delete engine; }
 
 int32_t gpt2_slot_new(gpt2_engine* engine) {

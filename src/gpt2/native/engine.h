@@ -35,6 +35,7 @@ struct Activity {
     values = Buffer<float>(static_cast<size_t>(rows * stride), arena);
   }
   float* row(int i) { return values.data() + i * stride; }
+  Output output(Finish finish) { return {values.data(), stride, finish}; }
 };
 
 // The same rows as int8 codes for the integer forms, or in bfloat16.
@@ -67,6 +68,7 @@ class Engine {
 
   void load(const std::string& name, const Source& source);
   Piece piece(int index);   // of all that `load` fills
+  uint64_t checksum();      // of all pieces
 
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 8
+#define GPT2_ABI 9
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 
@@ -90,6 +90,8 @@ GPT2_API int32_t gpt2_engine_load(gpt2_engine *engine, const char *name, const g
 /* What loading filled, piece by piece: the bytes at *data, or -1 past the last piece. The same shape and form have the
    same pieces at every level, so they can be kept and put back in place of loading. */
 GPT2_API int64_t gpt2_engine_piece(gpt2_engine *engine, int32_t index, void **data);
+/* A number that damage to any of the pieces changes. */
+GPT2_API uint64_t gpt2_engine_checksum(gpt2_engine *engine);
 GPT2_API void gpt2_engine_free(gpt2_engine *engine);
 
 GPT2_API int32_t gpt2_slot_new(gpt2_engine *engine);

@@ -18,7 +18,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
-ABI = 8
+ABI = 9
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 
@@ -238,6 +238,7 @@ def declare(calls: Any) -> None:
         ("gpt2_engine_new", pointer, [pointer, integer, text, integer]),
         ("gpt2_engine_load", integer, [pointer, text, pointer]),
         ("gpt2_engine_piece", ctypes.c_int64, [pointer, integer, pointer]),
+        ("gpt2_engine_checksum", ctypes.c_uint64, [pointer]),
         ("gpt2_engine_free", None, [pointer]),
         ("gpt2_slot_new", integer, [pointer]),
         ("gpt2_slot_truncate", integer, [pointer, integer, integer]),

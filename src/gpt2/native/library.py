@@ -146,6 +146,10 @@ class Engine:
                 assert data.value is not None
                 yield memoryview((ctypes.c_ubyte * size).from_address(data.value)).cast("B")
 
+    def checksum(self) -> int:
+        """A number of 64 bits that damage to any of the pieces changes."""
+        return self._calls.gpt2_engine_checksum(self.handle)
+
     def new_slot(self) -> int:
         """A new, empty slot."""
         return self._check(self._calls.gpt2_slot_new(self.handle))
