@@ -1,5 +1,8 @@
 """Engines in their own processes, and the same work for each."""
 
+import importlib
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,56 @@ def test_a_peer_that_is_not_installed_is_left_out_and_said(
     found = compare(tiny_folder, peers=["all"], backend="reference", workload=SMALL, rounds=1, starts=0)
     assert [figures.engine for figures in found] == ["gpt2 reference fp32"]
     assert "openvino is left out: something is not installed" in caplog.text
+
+
+# What a process of its own runs: peers whose fate is in their names.
+_PEERS = """
+import os, signal
+from gpt2.bench import comparison
+
+class Peer:
+    n_positions, vocab_size = 64, 100
+
+    def __init__(self, name):
+        self.name = name
+        print("chatter")
+        if name == "openvino":
+            raise RuntimeError("no such device")
+
+    def prefill(self, prompts):
+        if self.name == "onnxruntime":
+            print("the last straw", flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def decode(self, steps):
+        pass
+
+def serve(pipe, name, *rest):
+    real = comparison.open_engine
+    comparison.open_engine = lambda *args, **options: real(*args, **options) if name == "gpt2" else (Peer(name), name)
+    comparison._serve(pipe, name, *rest)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends a process by a signal")
+def test_a_peer_that_fails_or_ends_is_left_out_and_the_others_are_measured(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "stand_ins.py").write_text(_PEERS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(comparison, "_serve", importlib.import_module("stand_ins").serve)
+    monkeypatch.setattr(comparison, "missing_packages", lambda peer: [])
+    peers = ["openvino", "onnxruntime", "transformers"]
+    found = compare(tiny_folder, peers=peers, backend="reference", workload=SMALL, rounds=1, starts=0)
+    assert [figures.engine for figures in found] == ["gpt2 reference fp32", "transformers"]
+    assert all(figures.rounds and figures.tokens_per_second["decode"] > 0 for figures in found)
+    assert "openvino is left out: no such device" in caplog.text
+    assert re.search(r"onnxruntime is left out: .* it was stopped by SIGSEGV; .*the last straw", caplog.text, re.DOTALL)
+    assert "chatter" not in "".join(capfd.readouterr())
 
 
 def write_wide_folder(folder: Path) -> None:

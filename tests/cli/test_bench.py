@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from gpt2 import bench
+
 QUICK = (
     *("--prompt-tokens", "8", "--decode-tokens", "4", "--prefill-tokens", "16", "--batch", "2"),
     *("--rounds", "1", "--starts", "0", "--backend", "reference"),
@@ -29,6 +33,18 @@ def test_the_table_says_what_the_machine_allows_the_native_engine(gpt2, tiny_fol
     lines = gpt2("bench", "--model", str(tiny_folder), *QUICK, "--backend", "native").out.splitlines()
     assert lines[2].startswith("  of what the machine allows")
     assert all(share.endswith("%") for share in lines[2].split()[-3:])
+
+
+def test_the_table_says_how_many_times_a_peers_rate_ours_is(
+    gpt2, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(engine: str, speed: float) -> bench.Figures:
+        speeds = {"decode": speed, "prefill": 2 * speed, "batch": 3 * speed}
+        return bench.Figures(engine=engine, tokens_per_second=speeds, rounds=[speeds], peak_bytes=1)
+
+    monkeypatch.setattr(bench, "compare", lambda *args, **options: [figures("ours", 100), figures("theirs", 40)])
+    lines = gpt2("bench", "--model", str(tiny_folder)).out.splitlines()
+    assert lines[3].split() == ["gpt2", "does", "2.50x", "2.50x", "2.50x"]
 
 
 def test_a_peer_that_is_not_known(gpt2, tiny_folder: Path) -> None:

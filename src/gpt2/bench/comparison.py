@@ -1,13 +1,20 @@
-"""Measuring engines side by side, each in its own process, in turns."""
+"""Measuring engines side by side, each in its own process, in turns.
+
+A peer that cannot be opened, fails or ends is left out with a warning, and the others go on: what was measured of them
+is not lost. What peers print is not shown, but for the last of one that ended.
+"""
 
 import contextlib
 import logging
 import multiprocessing
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,11 +82,11 @@ def compare(
     rounds: int = 3,
     starts: int = 3,
 ) -> list[Figures]:
-    """Measure our engine, and `peers` beside it, on the model in `folder`; a peer that is not installed is left out.
+    """Measure our engine and peers on the model in `folder`; peers that are not there or fail are left out.
 
     Args:
         folder: a Hugging Face folder, which every engine reads.
-        peers: of `PEERS`, or `("all",)`. For those that are not installed a warning is logged.
+        peers: of `PEERS`, or `("all",)`. For those that are left out a warning is logged.
         backend: of our engine; also `weights`.
         weights: the form our engine holds weights in.
         device: for all engines.
@@ -89,7 +96,7 @@ def compare(
         starts: how often a cold start is timed; 0 leaves it out.
 
     Raises:
-        BackendError: an engine could not be opened, or died.
+        BackendError: our own engine could not be opened, or died.
     """
     workload = workload or Workload()
     wanted = PEERS if "all" in peers else peers
@@ -99,38 +106,41 @@ def compare(
     peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
     theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
-    engines: dict[str, _Process] = {}
-    names: dict[str, str] = {}
-    try:
+    engines: list[_Process] = []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
         for name in ("gpt2", *peers):  # one by one: two of them may make the same file of the folder
-            engines[name] = _Process(name, str(folder), options, workload if name == "gpt2" else theirs)
-            names[name] = str(engines[name].answer())
-        measured: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
+            said = "" if name == "gpt2" else str(Path(scratch) / name)
+            engine = _Process(name, str(folder), options, workload if name == "gpt2" else theirs, said)
+            opened.callback(engine.close)
+            engines.append(engine)
+            with _left_out_if_it_fails(engine, engines):
+                engine.full_name = str(engine.answer())
         for number in range(rounds + 1):
-            for name, engine in engines.items():
-                figures = engine.ask("round")
-                if number:  # the first warms up
-                    measured[name].append(figures)
-        peaks = {name: int(engine.ask("peak")) for name, engine in engines.items()}
-        most = {name: engine.ask("limits") for name, engine in engines.items()}
-    finally:
-        for engine in engines.values():
-            engine.close()
+            for engine in tuple(engines):
+                with _left_out_if_it_fails(engine, engines):
+                    figures = engine.ask("round")
+                    if number:  # the first warms up
+                        engine.rounds.append(figures)
+        for engine in tuple(engines):
+            with _left_out_if_it_fails(engine, engines):
+                engine.peak_bytes, engine.limits = int(engine.ask("peak")), engine.ask("limits")
+    for engine in tuple(engines):
+        if starts and start_program(engine.name):
+            with _left_out_if_it_fails(engine, engines):
+                engine.start_seconds = start_seconds(engine.name, folder, options, times=starts)
     return [
         Figures(
-            engine=names[name],
+            engine=engine.full_name,
             tokens_per_second={
-                figure: statistics.median(each[figure] for each in measured[name]) for figure in measured[name][0]
+                figure: statistics.median(each[figure] for each in engine.rounds) for figure in engine.rounds[0]
             },
-            rounds=measured[name],
-            peak_bytes=peaks[name],
-            limits=most[name],
-            start_seconds=start_seconds(name, folder, options, times=starts)
-            if starts and start_program(name)
-            else None,
+            rounds=engine.rounds,
+            peak_bytes=engine.peak_bytes,
+            limits=engine.limits,
+            start_seconds=engine.start_seconds,
             settings=options,
         )
-        for name in engines
+        for engine in engines
     ]
 
 
@@ -160,13 +170,22 @@ def start_program(engine: str) -> str:
 
 
 class _Process:
-    """One engine in a fresh process, which answers one question at a time."""
+    """One engine in a fresh process, which answers one question at a time; and what it answered.
 
-    def __init__(self, name: str, folder: str, options: Mapping[str, Any], workload: Workload) -> None:
+    Args:
+        said: a file for what it prints; "" lets it print.
+    """
+
+    def __init__(self, name: str, folder: str, options: Mapping[str, Any], workload: Workload, said: str) -> None:
         context = multiprocessing.get_context("spawn")
-        self._name = name
+        self.name = self.full_name = name
+        self.rounds: list[dict[str, float]] = []
+        self.peak_bytes = 0
+        self.limits: dict[str, float] = {}
+        self.start_seconds: float | None = None
+        self._said = said
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, folder, dict(options), workload))
+        self._process = context.Process(target=_serve, args=(theirs, name, folder, dict(options), workload, said))
         self._process.start()
         theirs.close()
 
@@ -179,7 +198,7 @@ class _Process:
         try:
             found = self._pipe.recv()
         except EOFError:
-            raise BackendError(f"{self._name} ended before it answered; the memory may not have sufficed.") from None
+            raise BackendError(f"{self.name} ended before it answered: {self._last_words()}.") from None
         if isinstance(found, Exception):
             raise found
         return found
@@ -191,8 +210,34 @@ class _Process:
             self._process.kill()
             self._process.join()
 
+    def _last_words(self) -> str:
+        self._process.join(timeout=10)
+        code = self._process.exitcode or 0
+        ending = "the memory may not have sufficed"
+        if code < 0 and code != -getattr(signal, "SIGKILL", 0):  # which is how a system takes memory back
+            ending = f"it was stopped by {signal.Signals(-code).name}"
+        said = Path(self._said).read_text(encoding="utf-8", errors="replace").strip() if self._said else ""
+        return f"{ending}; it said last: {said[-300:]}" if said else ending
 
-def _serve(pipe: Connection, name: str, folder: str, options: dict[str, Any], workload: Workload) -> None:
+
+@contextlib.contextmanager
+def _left_out_if_it_fails(engine: _Process, engines: list[_Process]) -> Generator[None]:
+    """A peer that fails meanwhile is taken from `engines`, and a warning says why; our own failing is the end."""
+    try:
+        yield
+    except Exception as error:
+        if engine.name == "gpt2":
+            raise
+        log.warning("%s is left out: %s", engine.name, error)
+        engines.remove(engine)
+        engine.close()
+
+
+def _serve(pipe: Connection, name: str, folder: str, options: dict[str, Any], workload: Workload, said: str) -> None:
+    if said:
+        with Path(said).open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     try:
         engine, full_name = open_engine(name, folder, **options)
         pipe.send(full_name)

@@ -108,6 +108,7 @@ def _folder(model: str, scratch: Path, *, rewrite: bool) -> Path:
 def _as_table(found: "Sequence[Figures]") -> str:
     heading = ("tokens/s", "decode", "prefill", "batch", "start, s", "peak MB")
     rows: list[tuple[str, ...]] = [heading]
+    ours = found[0].tokens_per_second
     for each in found:
         speeds = {figure: each.tokens_per_second[figure] for figure in heading[1:4]}
         start = "" if each.start_seconds is None else f"{each.start_seconds:.2f}"
@@ -116,4 +117,6 @@ def _as_table(found: "Sequence[Figures]") -> str:
         if each.limits:
             shares = (f"{speed / each.limits[figure]:.0%}" for figure, speed in speeds.items())
             rows.append(("  of what the machine allows", *shares, "", ""))
+        if each is not found[0]:
+            rows.append(("  gpt2 does", *(f"{ours[figure] / speed:.2f}x" for figure, speed in speeds.items()), "", ""))
     return output.table(rows, right=(1, 2, 3, 4, 5))
