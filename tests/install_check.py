@@ -45,7 +45,7 @@ def check_without_compiler() -> None:
     )
     told, messages = run_both("generate", "Once upon a time", "--max-tokens", "5", "--seed", "1")
     assert len(told) > 5, told
-    [warning] = [line for line in messages.splitlines() if line.startswith("warning: ")]
+    warning = next((line for line in messages.splitlines() if line.startswith("warning: ")), "")
     known = run("doctor")
     for said in ("Install a C++17 compiler", "install the package again", "NumPy computes"):
         assert said in warning, messages
