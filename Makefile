@@ -39,11 +39,14 @@ browser:
 	    apt-get install -qq --no-install-recommends chromium fonts-noto-core > /dev/null; } || \
 	  echo "no Chromium, and none can be installed: the tests of the page are skipped"
 
-# What a user gets from `pip install .` alone, in an environment of its own.
+# What a user gets from `pip install .` alone, in an environment of its own; then the same with no compiler.
+ALONE := build/alone/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 test-install:
 	rm -rf build/alone && $(PYTHON) -m venv build/alone
-	build/alone/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt .
+	$(ALONE) .
 	cd build && alone/bin/python ../tests/install_check.py
+	CC=false CXX=false $(ALONE) --force-reinstall --no-deps .
+	cd build && alone/bin/python ../tests/install_check.py --without-compiler
 
 lint: $(VENV)/completed
 	$(BIN)/ruff format --check .

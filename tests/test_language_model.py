@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError, TokenizerError
 from gpt2.generation import ContextNoise
 from gpt2.language_model import LanguageModel
+from gpt2.native.library import Library
 
 PROMPTS = ["Once upon a time", "", "The", "étoile 😀 and much more text than the others have"]
 
@@ -369,6 +372,51 @@ def test_threads_may_share_a_model_on_the_native_engine(tiny_folder: Path) -> No
         asked = list(range(4)) * 3
         assert list(pool.map(lambda seed: ask(shared, seed), asked)) == [ask(alone, seed) for seed in asked]
         assert shared.backend.bytes() == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.generate(PROMPTS[0], seed=1, max_tokens=30),
+        lambda model: model.generate(PROMPTS, seed=1, max_tokens=30, n=2),
+        lambda model: list(model.stream(PROMPTS[0], seed=1, max_tokens=30)),
+        lambda model: list(model.stream("the cat sat on the mat and the cat sat on", temperature=0, max_tokens=30)),
+        lambda model: list(model.generate_each(PROMPTS, seed=1, max_tokens=30)),
+        lambda model: model.beam_search(PROMPTS[0], max_tokens=30, beams=3),
+    ],
+    ids=["one", "list", "stream", "drafts", "each", "beams"],
+)
+def test_ctrl_c_during_a_step_of_the_engine_ends_it_before_the_next(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, call
+) -> None:
+    with gpt2.load(tiny_folder, backend="native") as model:
+        expected = call(model)
+        calls, steps = Library.load().calls, list[int]()
+        step, begun, sent = calls.gpt2_step, threading.Event(), threading.Event()
+
+        def watched(engine: int, work: object, pieces: int) -> int:
+            steps.append(pieces)
+            if len(steps) < 4:
+                return step(engine, work, pieces)
+            begun.set()
+            code = step(engine, work, pieces)
+            sent.wait()  # here at the latest
+            return code
+
+        def interrupt() -> None:
+            begun.wait()
+            signal.raise_signal(signal.SIGINT)
+            sent.set()
+
+        monkeypatch.setattr(calls, "gpt2_step", watched)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            call(model)
+        assert len(steps) == 4
+        monkeypatch.undo()
+        assert model.backend.bytes() == 0
+        assert model.backend._lengths == {}
+        assert call(model) == expected
 
 
 def test_scores_are_exact_where_auto_chose_a_smaller_form(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
