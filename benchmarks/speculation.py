@@ -8,6 +8,8 @@
 3. `replays`: the same weights compute every step, and then the next token of a text that gpt2-mini wrote, or of an
    article, is taken for theirs: how many drafts are right is that text's, what a step costs is the large model's.
    gpt2-mini as a draft model is always right about its own texts: so that is tried on the article alone.
+4. `smaller`: gpt2-xl with 124M as its draft model, both of random weights, on the article: each guess costs a step of
+   124M, and as many are right as is said. How often published weights agree is another question.
 
 Ratios are medians over rounds in turn, of time on the clock and of processor time (user and system, all threads),
 which hardly minds what else the machine is doing.
@@ -39,6 +41,7 @@ from gpt2.tokenizer import Tokenizer
 
 RESULT = Path(__file__).parent / "results" / "speculation.json"
 ROWS = (1, 2, 3, 4, 5, 8, 12, 16)
+AGREEMENTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 STORY = "Once upon a time there was a little girl"
 WHO = ("girl", "boy", "king", "cat", "dog", "tree", "bird", "ship")
@@ -152,10 +155,12 @@ def steps(backend: Backend, rounds: int) -> dict[str, Any]:
 
 
 class Replayed:
-    """A backend that computes every step, and then says that a given text goes on as it does."""
+    """A backend that computes every step, and then says that a given text goes on as it does; or now and then not."""
 
-    def __init__(self, backend: Backend, ids: list[int]) -> None:
-        self._backend, self._ids = backend, ids
+    def __init__(self, backend: Backend, ids: list[int], agreement: float = 1.0) -> None:
+        is_right_T = np.random.default_rng(2).random(len(ids)) < agreement
+        self._backend = backend
+        self._ids = [token if right else token + 1 for token, right in zip(ids, is_right_T.tolist(), strict=True)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -198,36 +203,53 @@ def recorded(n_tokens: int) -> dict[str, tuple[list[int], int]]:
         return {**found, "article": (article, len(article) - n_tokens)}
 
 
+def replay(backend: Backend, ids: list[int], n_prompt: int, drafter: Drafter | None) -> list[Gathered]:
+    """The text from the prompt on, at the cost of `backend`."""
+    scheduler = Scheduler(Replayed(backend, ids), Tokenizer.published(), drafter=drafter)
+    sampling = Sampling(temperature=0, max_tokens=len(ids) - n_prompt, ignore_eot=True)
+    scheduler.submit(Request(prompt=ids[:n_prompt], sampling=sampling))
+    events = []
+    while scheduler.busy:
+        events += scheduler.step()
+    scheduler.close()
+    return [Gathered(tokens=[event.token for event in events], usage=events[-1].usage)]
+
+
 def replays(backend: Backend, rounds: int, n_tokens: int) -> dict[str, Any]:
     """The recorded texts at the cost of `backend`, plain and with drafts."""
-    tokenizer = Tokenizer.published()
+    found: dict[str, Any] = {}
     with gpt2.load("gpt2-mini") as small:
         cost = cost_of(small.config, backend.config)
-
-        def compare(ids: list[int], n_prompt: int, kind: str) -> dict[str, Any]:
-            def generate(draft: str) -> list[Gathered]:
-                drafter: Drafter | None = {
-                    "none": lambda: None,
-                    "ngram": NgramDrafter,
-                    "gpt2-mini": lambda: ModelDrafter(small.backend, cost=cost),
-                }[draft]()
-                scheduler = Scheduler(Replayed(backend, ids), tokenizer, drafter=drafter)
-                sampling = Sampling(temperature=0, max_tokens=len(ids) - n_prompt, ignore_eot=True)
-                scheduler.submit(Request(prompt=ids[:n_prompt], sampling=sampling))
-                events = []
-                while scheduler.busy:
-                    events += scheduler.step()
-                scheduler.close()
-                return [Gathered(tokens=[event.token for event in events], usage=events[-1].usage)]
-
-            return compare_drafts(generate, rounds, kind)
-
-        found = {}
+        drafters: dict[str, Callable[[], Drafter | None]] = {
+            "none": lambda: None,
+            "ngram": NgramDrafter,
+            "gpt2-mini": lambda: ModelDrafter(small.backend, cost=cost),
+        }
         for text, (ids, n_prompt) in recorded(n_tokens).items():
             for kind in ("ngram", "gpt2-mini") if text == "article" else ("ngram",):
-                found[f"{text}, {kind}"] = line = compare(ids, n_prompt, kind)
+                found[f"{text}, {kind}"] = line = compare_drafts(
+                    lambda draft, ids=ids, n=n_prompt: replay(backend, ids, n, drafters[draft]()), rounds, kind
+                )
                 print(f"  replayed: {text}, {kind:<20}" + told(line), flush=True)
-        return found
+    return found
+
+
+def smaller(backend: Backend, form: str, rounds: int, n_tokens: int) -> dict[str, Any]:
+    """The article at the cost of `backend`, plain and with guesses of 124M of which such a share is right."""
+    ids = Tokenizer.published().encode(ARTICLE)
+    small = backends.open(Drawn(PUBLISHED["gpt2"]), backend="native", form=form)
+    cost = cost_of(small.config, backend.config)
+    found: dict[str, Any] = {}
+    for agreement in AGREEMENTS:
+
+        def generate(draft: str, agreement: float = agreement) -> list[Gathered]:
+            drafter = None if draft == "none" else ModelDrafter(Replayed(small, ids, agreement), cost=cost)
+            return replay(backend, ids, len(ids) - n_tokens, drafter)
+
+        found[f"{agreement:.0%} right"] = line = compare_drafts(generate, rounds, "124M")
+        print(f"  124M drafts, {agreement:4.0%} right{'':<18}" + told(line), flush=True)
+    small.close()
+    return found
 
 
 def main() -> None:
@@ -256,6 +278,8 @@ def main() -> None:
                 f"{name:<16}", {rows: round(ms, 1) for rows, ms in found["steps"]["step_ms"].items()}, "ms", flush=True
             )
             found["replays"] = replays(backend, min(chosen.rounds, 3), chosen.tokens // 2)
+            if shape == "gpt2-xl":
+                found["smaller"] = smaller(backend, form, min(chosen.rounds, 3), chosen.tokens // 2)
             backend.close()
             write_json(chosen.out, result)  # after each, for the large ones take long
 
