@@ -74,6 +74,7 @@ def compare(
     folder: Path,
     *,
     peers: Sequence[str] = (),
+    peers_folder: Path | None = None,
     backend: str = "auto",
     weights: str = "auto",
     device: str = "auto",
@@ -85,8 +86,10 @@ def compare(
     """Measure our engine and peers on the model in `folder`; peers that are not there or fail are left out.
 
     Args:
-        folder: a Hugging Face folder, which every engine reads.
+        folder: the model.
         peers: of `PEERS`, or `("all",)`. For those that are left out a warning is logged.
+        peers_folder: a Hugging Face folder of the same model in fp32, which peers read and beside which they write what
+            they make of it; None if `folder` is one.
         backend: of our engine; also `weights`.
         weights: the form our engine holds weights in.
         device: for all engines.
@@ -106,16 +109,21 @@ def compare(
     peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
     theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
+    models = {name: folder if name == "gpt2" else peers_folder or folder for name in ("gpt2", *peers)}
     engines: list[_Process] = []
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
-        for name in ("gpt2", *peers):  # one by one: two of them may make the same file of the folder
+        for name in models:  # one by one: two of them may make the same file of the folder
+            if peers:
+                log.info("opening %s", name)
             said = "" if name == "gpt2" else str(Path(scratch) / name)
-            engine = _Process(name, str(folder), options, workload if name == "gpt2" else theirs, said)
+            engine = _Process(name, str(models[name]), options, workload if name == "gpt2" else theirs, said)
             opened.callback(engine.close)
             engines.append(engine)
             with _left_out_if_it_fails(engine, engines):
                 engine.full_name = str(engine.answer())
         for number in range(rounds + 1):
+            if peers:
+                log.info("round %d of %d", number, rounds) if number else log.info("a round to warm up")
             for engine in tuple(engines):
                 with _left_out_if_it_fails(engine, engines):
                     figures = engine.ask("round")
@@ -127,7 +135,7 @@ def compare(
     for engine in tuple(engines):
         if starts and start_program(engine.name):
             with _left_out_if_it_fails(engine, engines):
-                engine.start_seconds = start_seconds(engine.name, folder, options, times=starts)
+                engine.start_seconds = start_seconds(engine.name, models[engine.name], options, times=starts)
     return [
         Figures(
             engine=engine.full_name,

@@ -64,6 +64,7 @@ def bench(
 
     Each engine runs in its own process, in turns with the others, on the same weights.
     """
+    from gpt2 import hub
     from gpt2.bench import PEERS, Workload, compare, facts
 
     if unknown := [name for name in peers if name not in (*PEERS, "all")]:
@@ -74,10 +75,12 @@ def bench(
     workload = Workload(
         prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, prefill_tokens=prefill_tokens, batch=batch
     )
+    model = hub.locate(choice.model)
     with tempfile.TemporaryDirectory() as scratch:
         found = compare(
-            _folder(choice.model, Path(scratch) / "model", rewrite=bool(peers)),
+            model,
             peers=peers,
+            peers_folder=_copy(model, Path(scratch) / "model") if peers else None,
             backend=choice.backend,
             weights=choice.weights,
             device=choice.device,
@@ -93,16 +96,13 @@ def bench(
         output.write(_as_table(found) + "\n")
 
 
-def _folder(model: str, scratch: Path, *, rewrite: bool) -> Path:
-    """The model's own files; or a copy that every engine can read, in fp32, where there are others."""
-    from gpt2 import checkpoint, hub
+def _copy(model: Path, folder: Path) -> Path:
+    """The model as every engine can read it, where what they make of it is in nobody's way."""
+    from gpt2 import checkpoint
 
-    path = hub.locate(model)
-    if not rewrite:
-        return path
-    found = checkpoint.read(path)
-    checkpoint.write_folder(scratch, found.weights, found.config, found.tokenizer())
-    return scratch
+    found = checkpoint.read(model)
+    checkpoint.write_folder(folder, found.weights, found.config, found.tokenizer())
+    return folder
 
 
 def _as_table(found: "Sequence[Figures]") -> str:
