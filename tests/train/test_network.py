@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.train.test_parallel import PROGRAM as DYING
+from tests.train.test_parallel import end_together
 
 from gpt2.files import read_journal
 from gpt2.train import TrainConfig, pretrain, to_toml
@@ -39,6 +41,9 @@ def machines() -> Iterator[list[tuple[str, str]]]:
         yield made
     finally:
         for name, _ in made:
+            for pid in ip("netns", "pids", name).stdout.split():  # what a launcher that was ended has left
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             ip("netns", "del", name)
 
 
@@ -53,20 +58,18 @@ def losses(config: TrainConfig) -> list[float]:
     return [loss for loss in found if loss is not None]
 
 
-def both(machines: list[tuple[str, str]], commands: list[list[str]], variables: list[dict[str, str]]) -> None:
-    """Run a command on each machine and wait until both have ended well."""
-    with contextlib.ExitStack() as running:
-        started: list[subprocess.Popen[str]] = []
-        for (name, end), command, of_its_own in zip(machines, commands, variables, strict=True):
-            here = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": end} | of_its_own
-            command = ["ip", "netns", "exec", name, *command]
-            started.append(
-                running.enter_context(subprocess.Popen(command, env=here, stderr=subprocess.PIPE, text=True))
-            )
-            running.callback(started[-1].kill)
-        for process in started:
-            _, told = process.communicate(timeout=300)
-            assert process.returncode == 0, told[-2000:]
+def both(
+    machines: list[tuple[str, str]], commands: list[list[str]], variables: list[dict[str, str]], folder: Path
+) -> None:
+    """Run a command on each machine and wait until both have ended well; when one fails, say what both said."""
+    on_machine = [
+        ["ip", "netns", "exec", name, *command] for (name, _), command in zip(machines, commands, strict=True)
+    ]
+    environments = [
+        {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": end} | of_its_own
+        for (_, end), of_its_own in zip(machines, variables, strict=True)
+    ]
+    end_together(on_machine, environments, folder)
 
 
 @pytest.mark.long
@@ -83,9 +86,16 @@ def test_two_machines_take_the_steps_of_one(
     launched = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     launched |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29500"}
     command = [sys.executable, "-c", PROGRAM, str(recipe)]
-    both(machines, [command] * 2, [launched | {"RANK": rank} for rank in "01"])
+    both(machines, [command] * 2, [launched | {"RANK": rank} for rank in "01"], tmp_path)
     assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
     assert len(losses(alone)) == 15
+
+
+@pytest.mark.long
+def test_a_machine_that_fails_is_heard_while_the_other_waits(tmp_path: Path, machines: list[tuple[str, str]]) -> None:
+    waits, fails = "import threading; threading.Event().wait()", "import sys; sys.exit('the cause')"
+    with pytest.raises(AssertionError, match=r"\[None, 1\].*\s+process 0:\s+process 1:\s+the cause"):
+        both(machines, [[sys.executable, "-c", program] for program in (waits, fails)], [{}] * 2, tmp_path)
 
 
 @pytest.mark.long
@@ -107,6 +117,6 @@ def test_a_machine_whose_process_dies_joins_again_with_the_model_in_parts(
         [*launcher, "--rdzv-conf", f"is_host={is_host}", "--local-addr", address, *program_and_run]
         for is_host, address in zip((1, 0), ADDRESSES, strict=True)
     ]
-    both(machines, commands, [{"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}] * 2)
+    both(machines, commands, [{"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}] * 2, tmp_path)
     assert (tmp_path / "died").exists()
     assert losses(together) == pytest.approx(losses(alone), abs=1e-5)

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gpt2.errors import ConfigError
-from gpt2.train import TrainConfig, pretrain, to_toml
+from gpt2.errors import ConfigError, TrainingError
+from gpt2.train import TrainConfig, parallel, pretrain, to_toml
 from gpt2.train.parallel import Processes, choose, joined
 
 Make = Callable[..., TrainConfig]
@@ -63,26 +64,32 @@ def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int 
 
 
 def run_together(command: list[str], folder: Path) -> None:
-    """Run two processes that wait for each other: when one fails the other is ended, and what both said is shown."""
+    """Run two processes that wait for each other, and wait until both have ended well."""
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    said = [folder / f"said {rank}.txt" for rank in (0, 1)]
+    end_together([command] * 2, [{**environment, "RANK": rank} for rank in "01"], folder)
+
+
+def end_together(commands: list[list[str]], environments: list[dict[str, str]], folder: Path) -> None:
+    """Run commands that wait for each other: when one fails the others are ended, and what all said is shown."""
+    said = [folder / f"said {number}.txt" for number in range(len(commands))]
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for rank, path in enumerate(said):
+        for command, environment, path in zip(commands, environments, said, strict=True):
             with path.open("wb") as file:
-                running.append(subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stderr=file))
+                running.append(subprocess.Popen(command, env=environment, stderr=file))
         latest = time.monotonic() + 300
         while None in [process.poll() for process in running] and time.monotonic() < latest:
             if any(process.returncode for process in running):
                 break
             time.sleep(0.05)
     finally:
+        ended = [process.poll() for process in running]
         for process in running:
             process.kill()
             process.wait()
-    told = "\n".join(f"process {rank}:\n{path.read_text(encoding='utf-8')}" for rank, path in enumerate(said))
-    assert [process.returncode for process in running] == [0, 0], told
+    told = "\n".join(f"process {i}:\n{path.read_text(encoding='utf-8')}" for i, path in enumerate(said))
+    assert ended == [0] * len(commands), f"{ended}, None for one that was still waiting\n{told}"
 
 
 def journal(config: TrainConfig) -> list[dict[str, Any]]:
@@ -185,6 +192,54 @@ with joined("cpu") as processes:
     ]
     told, _ = (process.communicate(timeout=300)[1].decode() for process in both)
     assert [process.returncode for process in both] == [1, -signal.SIGKILL]
+    assert "TrainingError: Process 0 of 2 cannot go on: it has lost another" in told
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_who_meets_nobody_says_so(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE", timedelta(seconds=1))
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    named = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(TrainingError, match=f"Process {rank} of 2 cannot begin: it has not met the others"),
+        joined("cpu"),
+    ):
+        pass
+
+
+@pytest.mark.long
+def test_another_that_lives_but_never_answers_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    program = """
+import datetime, sys
+import torch
+from gpt2.train import parallel
+parallel._PATIENCE = datetime.timedelta(seconds=5)
+with parallel.joined("cpu") as processes:
+    processes.sum(torch.ones(1))  # both are there
+    if processes.rank == 1:
+        sys.stdin.read()  # till the test has heard the first
+    processes.sum(torch.ones(1))
+"""
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    first, silent = (
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**environment, "GLOO_SOCKET_IFNAME": "lo", "RANK": rank},
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in ("0", "1")
+    )
+    try:
+        told = first.communicate(timeout=300)[1].decode()
+        assert silent.poll() is None
+    finally:
+        for process in (first, silent):
+            process.kill()
+            process.communicate()
+    assert first.returncode == 1
     assert "TrainingError: Process 0 of 2 cannot go on: it has lost another" in told
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -26,6 +27,7 @@ from gpt2.train.config import TrainConfig
 T = TypeVar("T")
 _BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
 _SHARE_OF_MEMORY = 0.5  # that these may take; the rest is for what the backward pass keeps
+_PATIENCE = timedelta(minutes=10)  # of one process with another: to come at the start, to answer ever after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +112,7 @@ def joined(device: str) -> Generator[Processes]:
 
     Raises:
         ConfigError: the launcher's variables are not what a launcher sets.
-        TrainingError: another process is gone, or cannot be reached.
+        TrainingError: another process does not come, is gone, or cannot be reached.
     """
     if "WORLD_SIZE" not in os.environ and not dist.is_initialized():
         yield Processes()
@@ -133,7 +135,17 @@ def joined(device: str) -> Generator[Processes]:
         torch.cuda.set_device(processes.local_rank)
     ours = processes.world > 1 and not dist.is_initialized()
     if ours:
-        _meet("nccl" if on_gpu else "gloo", processes)
+        try:
+            _meet("nccl" if on_gpu else "gloo", processes)
+        except RuntimeError as error:
+            if not _is_of_others(error):
+                raise
+            what, *_ = (str(error) or type(error).__name__).splitlines()
+            raise TrainingError(
+                f"Process {processes.rank} of {processes.world} cannot begin: it has not met the others, for whom it "
+                f"waits {_PATIENCE.seconds} seconds at most ({what}). What they, or their launcher, said last is the "
+                f"cause; else see that MASTER_ADDR and MASTER_PORT can be reached from every machine."
+            ) from error
     try:
         yield processes
     except RuntimeError as error:
@@ -165,11 +177,11 @@ def _meet(backend: str, processes: Processes) -> None:
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     if restarts is None or processes.local_world < processes.world:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_PATIENCE)
         return
-    store, rank, world = next(rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     store = PrefixStore(f"start {restarts}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
 
 
 def _from_launcher() -> tuple[int, int]:
