@@ -27,7 +27,7 @@ from gpt2.train.config import TrainConfig
 T = TypeVar("T")
 _BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
 _SHARE_OF_MEMORY = 0.5  # that these may take; the rest is for what the backward pass keeps
-_PATIENCE = timedelta(minutes=10)  # of one process with another: to come at the start, to answer ever after
+_PATIENCE = timedelta(minutes=30)  # of one process with another: to come at the start, to answer ever after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
