@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gpt2.backends.seam import Backend, Result, Want, Work
+from gpt2.backends.seam import Backend, Floats, Result, Want, Work
 from gpt2.errors import GenerationError
 from gpt2.generation.prompts import check_text
 from gpt2.generation.sampler import best_of_rows
@@ -145,6 +145,24 @@ def score(
         best=(*[()] * unscored, *sums.best) if best else ((),) * len(ids),
         n_bytes=sum(len(tokenizer.token_bytes(token)) for token in ids[unscored:]),
     )
+
+
+def logits(backend: Backend, ids: Sequence[int]) -> Floats:
+    """The logits of the token after each of `ids`: [T, V].
+
+    Raises:
+        ContextError: more ids than the context.
+        GenerationError: an id outside the vocabulary, or none at all.
+    """
+    if not len(ids):
+        raise GenerationError("There are no logits of no tokens: give at least 1 id.")
+    slot = backend.new()
+    try:
+        [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
+    finally:
+        backend.free(slot)
+    assert result.logits_RV is not None
+    return result.logits_RV
 
 
 def slide(

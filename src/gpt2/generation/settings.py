@@ -160,6 +160,20 @@ class Sampling:
             )
 
 
+def sampling_of(given: object, settings: Mapping[str, Any]) -> Sampling:
+    """The settings of one call: what was given as a `Sampling`, what was given by name over it, and a seed.
+
+    Raises:
+        TypeError: there is no setting of that name.
+        GenerationError: a value is out of range, or `given` is no `Sampling`.
+    """
+    if not isinstance(given, Sampling | None):
+        raise GenerationError(
+            f"Settings are given by name, as max_tokens=50, or as a gpt2.Sampling: got {given!r:.60}."
+        )
+    return (given or Sampling()).changed(**settings)
+
+
 def checked_number(name: str, value: object, *, whole: bool, limits: Mapping[str, Any] | None = None) -> Any:
     """The number that somebody gave for `name`, NumPy's as Python's.
 

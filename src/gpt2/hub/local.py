@@ -57,6 +57,23 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
     raise _not_found(name)
 
 
+def locate_or_download(name_or_path: str | os.PathLike[str], *, download: bool) -> Path:
+    """The same; where it is not here and `download` says so, it is fetched.
+
+    Raises:
+        ModelNotFoundError: there is no such model here, and nothing was to be fetched.
+        DownloadError: it cannot be fetched.
+    """
+    try:
+        return locate(name_or_path)
+    except ModelNotFoundError:
+        if not download:
+            raise
+        from gpt2.hub import fetching
+
+        return fetching.download(fetching.plan(os.fspath(name_or_path)))
+
+
 def _places_of(name: str) -> Iterator[Path]:
     """Where a model of this name may lie; a path that is there comes before a hub id of the same spelling."""
     short = name.removeprefix(f"{PUBLISHER}/")

@@ -9,10 +9,28 @@ from collections.abc import Sequence
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
-from gpt2.tasks.asked import Asked, Room, fit_examples, fit_text, the_first
-from gpt2.tasks.prompts import AnswerPrompts
+from gpt2.generation.prompts import check_text
+from gpt2.tasks.asked import Asked, Room, Write, fit_examples, fit_text, the_first
+from gpt2.tasks.prompts import AnswerPrompts, Prompts
 
 QuestionAnswer = tuple[str, str]
+
+
+def answer(
+    question: str,
+    *,
+    context: str | None,
+    history: Sequence[QuestionAnswer],
+    prompts: Prompts | None,
+    room: Room,
+    write: Write,
+) -> str:
+    """The answer that `write` gives to what is asked. Raises as `ask` does, and for what is no text."""
+    check_text(question, "answered")
+    if context is not None:
+        check_text(context, "the passage of a question")
+    asked = ask(question, prompts=Prompts.given(prompts).answer, room=room, context=context, history=history)
+    return read(asked.continued(write))
 
 
 def prompt(
