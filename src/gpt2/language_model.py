@@ -5,7 +5,6 @@ Each method is a few lines over the room that does the work; here they meet, and
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
@@ -15,7 +14,7 @@ from gpt2.backends.opened import Opened
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.generation import Event, Request, Sampling, Scheduler
-from gpt2.generation.completion import Completion, complete, events_of, several_texts
+from gpt2.generation.completion import Completion, complete, events_of, requests_of, several_texts
 from gpt2.generation.drafter_choice import choose_drafter
 from gpt2.generation.noise import POSITION, Noise
 from gpt2.generation.settings import sampling_of
@@ -128,8 +127,7 @@ class LanguageModel:
             ContextError, GenerationError: as for `generate`; those before a text that fails have been given.
             Exception: whatever `prompts` raises, after all that it gave before.
         """
-        sampling = sampling_of(sampling, settings)
-        requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
+        requests = requests_of(prompts, sampling_of(sampling, settings))
         return generation.complete_each(self._scheduler(draft, shares=True), requests)
 
     def stream(
@@ -427,7 +425,7 @@ class LanguageModel:
                 there before stays.
         """
         checkpoint.write(
-            Path(folder),
+            folder,
             self.checkpoint.weights,
             self.tokenizer,
             format=format,

@@ -12,6 +12,7 @@ from gpt2.detect.verdict import Verdict, judge
 from gpt2.errors import GenerationError
 from gpt2.generation.completion import Completion
 from gpt2.generation.prompts import check_text
+from gpt2.generation.settings import MAX_SEED, check_function, checked_number
 from gpt2.tokenizer import Tokenizer
 
 
@@ -58,6 +59,7 @@ def detect(
         raise GenerationError(
             f"A calibration is what gpt2.detect.Calibration.read makes of a file: got {calibration!r:.60}."
         )
+    check_function("progress", progress)
     calibration = calibration or model.calibration()
     if calibration is not None:
         calibration.check(model.fingerprint(), model.name)
@@ -88,8 +90,16 @@ def calibrate_with(
 
     Raises:
         DataError: too few texts.
+        GenerationError: something that is no text, or a setting that is none.
         MissingExtraError: a detector is to be trained without scikit-learn.
     """
+    if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+        raise GenerationError(f"A calibration is made of texts, at least 99 of them: got {texts!r:.60}.")
+    if not isinstance(source, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- likewise
+        raise GenerationError(f"source says in words what the texts of a calibration are: got {source!r:.60}.")
+    samples = checked_number("samples", samples, whole=True, limits={"least": 1})
+    seed = checked_number("seed", seed, whole=True, limits={"least": 0, "most": MAX_SEED})
+    check_function("progress", progress)
 
     def write(prompts: Sequence[str], **settings: Any) -> list[str]:
         return [each.text for each in model.generate(list(prompts), **settings)]

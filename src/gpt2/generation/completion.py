@@ -1,6 +1,6 @@
 """What a request comes to in the end: its events, gathered into the texts they make."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,6 +102,19 @@ def several_texts(prompt: object) -> Sequence[str]:
     if not isinstance(prompt, Sequence):
         raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
     return prompt
+
+
+def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
+    """A request for each of any number of prompts, made when it is asked for.
+
+    Raises:
+        GenerationError: there are no prompts to go through.
+    """
+    if not isinstance(prompts, Iterable):
+        raise GenerationError(
+            f"What is to be continued one by one is a list of texts, or makes them: got {prompts!r:.60}."
+        )
+    return (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
 
 
 def complete(scheduler: "Scheduler", prompts: Sequence[str], sampling: Sampling) -> list[Completion]:

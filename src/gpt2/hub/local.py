@@ -48,7 +48,7 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelNotFoundError: there is no such model here; the message lists those there are.
     """
-    name = os.fspath(name_or_path)
+    name = _name_of(name_or_path)
     for folder in _places_of(name):
         if places.holds_model(folder):
             return folder
@@ -72,6 +72,15 @@ def locate_or_download(name_or_path: str | os.PathLike[str], *, download: bool) 
         from gpt2.hub import fetching
 
         return fetching.download(fetching.plan(os.fspath(name_or_path)))
+
+
+def _name_of(given: object) -> str:
+    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str):
+        raise ModelNotFoundError(
+            f"There is no model {given!r:.60}: a model is asked for by its name or its path. Give a text, or a "
+            f"pathlib.Path; `gpt2 models` lists those here."
+        )
+    return name
 
 
 def _places_of(name: str) -> Iterator[Path]:

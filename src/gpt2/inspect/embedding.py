@@ -39,7 +39,7 @@ def embed(
     if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
         raise GenerationError(f"What is to be embedded is a text or several: got {texts!r:.60}.")
     texts = list(texts)
-    if pooling not in ("mean", "last"):
+    if not isinstance(pooling, str) or pooling not in ("mean", "last"):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GenerationError(f"Tokens cannot be pooled by {pooling!r}: say mean or last.")
     vectors_ND = np.empty((len(texts), backend.config.n_embd), np.float32)
     for n, text in enumerate(texts):

@@ -40,7 +40,7 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     if not text:
         raise GenerationError("There is nothing to translate: the text is empty. Give a sentence.")
     for language in (source, target):
-        if language not in prompts.languages:
+        if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GenerationError(
                 f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
                 f"Choose two of them, or give your own examples."
