@@ -22,7 +22,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2.errors import FolderInUseError, FormatError
+from gpt2.errors import FolderInUseError, FormatError, Gpt2Error
 
 MANIFEST_NAME = "manifest.json"
 _PARTIAL, _PREVIOUS = "partial", "previous"
@@ -95,6 +95,23 @@ def _ready(path: Path) -> Path:
 def _beside(path: Path, kind: str) -> Path:
     """A name that is free, in the same folder and so on the same disk."""
     return path.with_name(f".{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
+
+
+def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
+    """The path that a caller gave for `what`.
+
+    Raises:
+        error: it is no path, or one that no file can have.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str):
+        raise error(f"{what} is given by its path: got {given!r:.60}. Give a text, or a pathlib.Path.")
+    try:
+        possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise error(f"{what} cannot be {name!r:.60}: no file can have this name. Choose another.")
+    return Path(name)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,39 +3,37 @@
 Each method is a few lines over the room that does the work; here they meet, and only here.
 """
 
-import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpt2 import backends, checkpoint, hub
-from gpt2.backends import Backend, Want, Work
+from gpt2 import backends, checkpoint, generation, hub
+from gpt2.backends import Backend
+from gpt2.backends.opened import Opened
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import BackendError, GenerationError, ModelNotFoundError
 from gpt2.generation import Event, Request, Sampling, Scheduler
-from gpt2.generation.completion import Completion, Gathering
+from gpt2.generation.completion import Completion, complete, events_of, requests_of, several_texts
+from gpt2.generation.drafter_choice import choose_drafter
 from gpt2.generation.noise import POSITION, Noise
-from gpt2.generation.prompts import check_text
+from gpt2.generation.settings import sampling_of
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.backends.head import Head
+    from gpt2.backends.seam import Floats
     from gpt2.detect import Calibration, Verdict
     from gpt2.generation import Beam, Drafter, Score
     from gpt2.inspect import Activations, Attention, Lens, Patching
-    from gpt2.tasks import Asked, Prompts, Room
+    from gpt2.tasks import Prompts, Room
+    from gpt2.tasks.asked import Write
 
 Prompt = str | Sequence[int]
+Numbers = Sequence[int] | int | None  # some, one, or all
+Progress = Callable[[int, int], None]  # told how many are done, of how many
 Draft: TypeAlias = "str | os.PathLike[str] | LanguageModel"
 _SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one call are continued
-
-log = logging.getLogger("gpt2")
 
 
 class LanguageModel:
@@ -67,15 +65,11 @@ class LanguageModel:
         self.checkpoint = checkpoint
         self.backend = backend
         self.tokenizer: Tokenizer = checkpoint.tokenizer()
-        self._open_exact = exact
         self.noise: Noise = POSITION
+        self._opened = Opened(backend, checkpoint.weights, name=name, open_exact=exact)
         self._open_smaller = smaller or (lambda name: load(name, device=backend.device))
         self._opened_drafts: dict[str, LanguageModel] = {}
         self._fingerprint = ""
-        self._exact: Backend | None = None if exact else backend
-        self._is_closed = False
-        self._intervening: Backend | None = None
-        self._head: Head | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -112,17 +106,8 @@ class LanguageModel:
             ContextError: a prompt is longer than the context.
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
-        prompts = [prompt] if isinstance(prompt, str | bytes) else prompt
-        if not isinstance(prompts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
-            raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
-        sampling = _sampling(sampling, settings)
-        scheduler = self._scheduler(draft, shares=len(prompts) > 1)
-        numbers = [scheduler.submit(Request(prompt=text, sampling=sampling)) for text in prompts]
-        gathered = {number: Gathering(sampling.n) for number in numbers}
-        for event in _events(scheduler):
-            gathered[event.request].add(event)
-        pairs = zip(numbers, prompts, strict=True)
-        completions = [gathered[number].completion(text, sampling) for number, text in pairs]
+        prompts, sampling = several_texts(prompt), sampling_of(sampling, settings)
+        completions = complete(self._scheduler(draft, shares=len(prompts) > 1), prompts, sampling)
         return completions[0] if isinstance(prompt, str) else completions
 
     def generate_each(
@@ -142,11 +127,8 @@ class LanguageModel:
             ContextError, GenerationError: as for `generate`; those before a text that fails have been given.
             Exception: whatever `prompts` raises, after all that it gave before.
         """
-        from gpt2.generation import complete_each
-
-        sampling = _sampling(sampling, settings)
-        requests = (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
-        return complete_each(self._scheduler(draft, shares=True), requests)
+        requests = requests_of(prompts, sampling_of(sampling, settings))
+        return generation.complete_each(self._scheduler(draft, shares=True), requests)
 
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
@@ -164,8 +146,8 @@ class LanguageModel:
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         scheduler = self._scheduler(draft)
-        scheduler.submit(Request(prompt=prompt, sampling=_sampling(sampling, settings)))
-        return _events(scheduler)
+        scheduler.submit(Request(prompt=prompt, sampling=sampling_of(sampling, settings)))
+        return events_of(scheduler)
 
     def drafter(self, draft: Draft) -> "Drafter | None":
         """What guesses, for one `Scheduler` over this model's backend: see `generate`.
@@ -174,27 +156,7 @@ class LanguageModel:
             GenerationError: a draft model of another vocabulary.
             ModelNotFoundError: no model of that name.
         """
-        if draft == "auto":
-            draft = "ngram" if self.backend.name == "native" else "none"
-        if draft == "none":
-            return None
-        from gpt2.generation.draft_model import drafter_of
-        from gpt2.generation.ngram import NgramDrafter
-
-        if draft == "ngram":
-            return NgramDrafter()
-        if isinstance(draft, LanguageModel):
-            smaller = draft
-        elif not isinstance(draft, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-            raise GenerationError(
-                f"What drafts is 'auto', 'ngram', 'none', or a smaller model, its name or loaded: got {draft!r:.60}."
-            )
-        else:
-            draft = os.fspath(draft)
-            if draft not in self._opened_drafts:
-                self._opened_drafts[draft] = self._open_smaller(draft)
-            smaller = self._opened_drafts[draft]
-        return drafter_of(smaller, self)
+        return choose_drafter(draft, self, opened=self._smaller)
 
     def beam_search(
         self,
@@ -218,19 +180,12 @@ class LanguageModel:
             ContextError: the prompt is longer than the context.
             GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
         """
-        request = Request(prompt=prompt, sampling=_sampling(sampling, settings))
-        self._refuse_if_closed()
-        from gpt2.generation import beam_search
-
-        return beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
+        request = Request(prompt=prompt, sampling=sampling_of(sampling, settings))
+        self._opened.refuse_if_closed()
+        return generation.beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
 
     def score(
-        self,
-        text: str,
-        *,
-        stride: int | None = None,
-        best: int = 0,
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        self, text: str, *, stride: int | None = None, best: int = 0, progress: Progress = lambda done, of: None
     ) -> "Score":
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
@@ -243,9 +198,8 @@ class LanguageModel:
         Raises:
             GenerationError: an empty text, or a stride outside the context.
         """
-        from gpt2.generation import score
-
-        return score(self.exact_backend(), self.tokenizer, text, stride=stride, best=best, progress=progress)
+        backend = self.exact_backend()
+        return generation.score(backend, self.tokenizer, text, stride=stride, best=best, progress=progress)
 
     def detect(
         self,
@@ -254,7 +208,7 @@ class LanguageModel:
         calibration: "Calibration | None" = None,
         false_positive_rate: float = 0.01,
         window: int = 200,
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        progress: Progress = lambda done, of: None,
     ) -> "Verdict":
         """Whether a text was generated, with an error rate and the right to be inconclusive; see `gpt2.detect.judge`.
 
@@ -269,27 +223,10 @@ class LanguageModel:
             GenerationError: an empty text, no text, or a number out of range.
             MismatchError: the calibration was made with another model.
         """
-        from gpt2.detect import Calibration, judge, normalise, read
+        from gpt2.detect.with_model import detect
 
-        check_text(text, "judged")
-        if not isinstance(calibration, Calibration | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- or a path
-            raise GenerationError(
-                f"A calibration is what gpt2.detect.Calibration.read makes of a file: got {calibration!r:.60}."
-            )
-        calibration = calibration or self.calibration()
-        if calibration is not None:
-            calibration.check(self.fingerprint(), self.name)
-        plain, n_normalised = normalise(text)
-        return judge(
-            plain,
-            tokenizer=self.tokenizer,
-            read=lambda ids: read(self.exact_backend(), self.tokenizer, ids),
-            calibration=calibration,
-            false_positive_rate=false_positive_rate,
-            window=window,
-            n_normalised=n_normalised,
-            progress=progress,
-        )
+        rate = false_positive_rate
+        return detect(self, text, calibration, false_positive_rate=rate, window=window, progress=progress)
 
     def calibration(self) -> "Calibration | None":
         """The calibration beside the model's files, if there is one.
@@ -297,10 +234,9 @@ class LanguageModel:
         Raises:
             FormatError: it cannot be read.
         """
-        from gpt2.detect import CALIBRATION, Calibration
+        from gpt2.detect import Calibration
 
-        path = self.checkpoint.folder / CALIBRATION
-        return Calibration.read(path) if path.is_file() else None
+        return Calibration.beside(self.checkpoint.folder)
 
     def calibrate(
         self,
@@ -327,22 +263,11 @@ class LanguageModel:
             DataError: too few texts.
             MissingExtraError: a detector is to be trained without scikit-learn.
         """
-        from gpt2.detect import beginnings_of, read
-        from gpt2.detect.calibrating import Author, calibrate_model
+        from gpt2.detect.with_model import calibrate_with
 
-        author = Author(
-            name=self.name,
-            fingerprint=self.fingerprint(),
-            tokenizer=self.tokenizer,
-            read=lambda ids: read(self.exact_backend(), self.tokenizer, ids),
-            write=lambda prompts, **settings: [each.text for each in self.generate(prompts, **settings)],
+        return calibrate_with(
+            self, texts, source=source, samples=samples, trained=trained, seed=seed, progress=progress
         )
-        human = beginnings_of(texts, self.tokenizer)
-        if trained:
-            from gpt2.detect.training import train_detector
-
-            return train_detector(human, author, source=source, seed=seed, progress=progress)
-        return calibrate_model(human, author, source=source, samples=samples, seed=seed, progress=progress)
 
     def fingerprint(self) -> str:
         """Which weights these are, whatever file holds them: a SHA-256, computed when first asked for."""
@@ -371,12 +296,10 @@ class LanguageModel:
             ContextError: the text does not fit the context.
             GenerationError: no text, or a language without examples.
         """
-        from gpt2.tasks import translate
+        from gpt2.tasks.translate import translate
 
-        check_text(text, "translated")
-        chosen = _prompts(prompts).translate
-        asked = translate.ask(text, source=source, target=target, prompts=chosen, room=self.room)
-        return translate.read(self._asked(asked, draft=draft))
+        write = self._writer(draft=draft)
+        return translate(text, source=source, target=target, prompts=prompts, room=self.room, write=write)
 
     def summarize(
         self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None, draft: Draft = "auto"
@@ -392,12 +315,9 @@ class LanguageModel:
         Raises:
             GenerationError: no text.
         """
-        from gpt2.tasks import summarize
+        from gpt2.tasks.summarize import summarize
 
-        check_text(text, "summarized")
-        chosen = _prompts(prompts).summarize
-        asked = summarize.ask(text, prompts=chosen, room=self.room)
-        return summarize.read(self._asked(asked, seed=seed, draft=draft), sentences=chosen.sentences)
+        return summarize(text, prompts=prompts, room=self.room, write=self._writer(seed=seed, draft=draft))
 
     def answer(
         self,
@@ -421,14 +341,10 @@ class LanguageModel:
             ContextError: the question does not fit the context.
             GenerationError: no question.
         """
-        from gpt2.tasks import answer
+        from gpt2.tasks.answer import answer
 
-        check_text(question, "answered")
-        if context is not None:
-            check_text(context, "the passage of a question")
-        chosen = _prompts(prompts).answer
-        asked = answer.ask(question, prompts=chosen, room=self.room, context=context, history=history)
-        return answer.read(self._asked(asked, draft=draft))
+        write = self._writer(draft=draft)
+        return answer(question, context=context, history=history, prompts=prompts, room=self.room, write=write)
 
     @property
     def room(self) -> "Room":
@@ -437,72 +353,43 @@ class LanguageModel:
 
         return Room(n_positions=self.config.n_positions, count=lambda text: len(self.tokenizer.encode(text)))
 
-    def _asked(self, asked: "Asked", **settings: Any) -> str:
-        if asked.left_out:
-            log.warning("%s", asked.left_out)
-        return self.generate(asked.prompt, asked.sampling, **settings).text
-
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def logits(self, ids: Sequence[int]) -> "Floats":
         """The logits of the token after each of `ids`: [T, V].
 
         Raises:
             ContextError: more ids than the context.
             GenerationError: an id outside the vocabulary, or none at all.
         """
-        if not len(ids):
-            raise GenerationError("There are no logits of no tokens: give at least 1 id.")
-        backend = self.exact_backend()
-        slot = backend.new()
-        try:
-            [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
-        finally:
-            backend.free(slot)
-        assert result.logits_RV is not None
-        return result.logits_RV
+        return generation.logits(self.exact_backend(), ids)
 
-    def activations(self, text: Prompt, *, depths: Sequence[int] | int | None = None) -> "Activations":
+    def activations(self, text: Prompt, *, depths: Numbers = None) -> "Activations":
         """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`."""
         from gpt2.inspect import activations
 
         return activations(self.exact_backend(), self.tokenizer, text, depths=depths)
 
     def attention(
-        self,
-        text: Prompt,
-        layer: Sequence[int] | int | None = None,
-        head: Sequence[int] | int | None = None,
-        *,
-        last: int | None = None,
+        self, text: Prompt, layer: Numbers = None, head: Numbers = None, *, last: int | None = None
     ) -> "Attention":
         """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`."""
         from gpt2.inspect import attention
 
         return attention(self.exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
 
-    def logit_lens(self, text: Prompt, *, depths: Sequence[int] | int | None = None, best: int = 10) -> "Lens":
+    def logit_lens(self, text: Prompt, *, depths: Numbers = None, best: int = 10) -> "Lens":
         """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`."""
         from gpt2.inspect import logit_lens
 
         return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
-    def embed(self, texts: str | Sequence[str], *, pooling: str = "mean") -> NDArray[np.float32]:
+    def embed(self, texts: str | Sequence[str], *, pooling: str = "mean") -> "Floats":
         """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`."""
         from gpt2.inspect import embed
 
-        several = [texts] if isinstance(texts, str | bytes) else texts
-        if not isinstance(several, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
-            raise GenerationError(f"What is to be embedded is a text or several: got {texts!r:.60}.")
-        vectors_ND = embed(self.exact_backend(), self.head, self.tokenizer, list(several), pooling=pooling)
-        return vectors_ND[0] if isinstance(texts, str) else vectors_ND
+        return embed(self.exact_backend(), self.head, self.tokenizer, texts, pooling=pooling)
 
     def patch(
-        self,
-        text: Prompt,
-        *,
-        source: Prompt,
-        answer: str | int,
-        depths: Sequence[int] | int | None = None,
-        positions: Sequence[int] | int | None = None,
+        self, text: Prompt, *, source: Prompt, answer: str | int, depths: Numbers = None, positions: Numbers = None
     ) -> "Patching":
         """A text run with single vectors of another in it; see `gpt2.inspect.patch`.
 
@@ -510,17 +397,17 @@ class LanguageModel:
         """
         from gpt2.inspect import patch
 
-        backend = self._intervening_backend()
+        backend = self._opened.intervening
         return patch(backend, self.tokenizer, text, source=source, answer=answer, depths=depths, positions=positions)
 
     @property
     def head(self) -> "Head":
         """The last layer norm and the tied embedding by themselves, in fp32; read when first used."""
-        if self._head is None:
-            from gpt2.backends.head import Head
+        return self._opened.head
 
-            self._head = Head(self.checkpoint.weights)
-        return self._head
+    def exact_backend(self) -> Backend:
+        """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
+        return self._opened.exact
 
     def save(
         self, folder: str | os.PathLike[str], *, format: str = "hf", weights: str = "fp32", overwrite: bool = False
@@ -538,7 +425,7 @@ class LanguageModel:
                 there before stays.
         """
         checkpoint.write(
-            Path(folder),
+            folder,
             self.checkpoint.weights,
             self.tokenizer,
             format=format,
@@ -549,11 +436,9 @@ class LanguageModel:
 
     def close(self) -> None:
         """Give back memory and threads of what was opened for it; `with gpt2.load(…) as model:` does."""
-        self._is_closed = True
         for draft in self._opened_drafts.values():
             draft.close()
-        for backend in {id(each): each for each in (self.backend, self._exact, self._intervening) if each}.values():
-            backend.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -565,31 +450,21 @@ class LanguageModel:
 
     def _scheduler(self, draft: Draft, *, shares: bool = False) -> Scheduler:
         """A scheduler for one call; prompts share beginnings where what follows is the same to the byte."""
-        self._refuse_if_closed()
+        self._opened.refuse_if_closed()
         shared_bytes = _SHARED_BYTES if shares and self.backend.name == "native" else 0
         return Scheduler(
             self.backend, self.tokenizer, prefix_bytes=shared_bytes, noise=self.noise, drafter=self.drafter(draft)
         )
 
-    def exact_backend(self) -> Backend:
-        """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
-        self._refuse_if_closed()
-        if self._exact is None:
-            assert self._open_exact is not None
-            self._exact = self._open_exact()
-        return self._exact
+    def _smaller(self, name: str) -> "LanguageModel":
+        """The draft model of a name, opened once."""
+        if name not in self._opened_drafts:
+            self._opened_drafts[name] = self._open_smaller(name)
+        return self._opened_drafts[name]
 
-    def _refuse_if_closed(self) -> None:
-        if self._is_closed:
-            raise BackendError(f"{self.name} is closed and computes nothing any more. Load it anew.")
-
-    def _intervening_backend(self) -> Backend:
-        if self._intervening is None:
-            exact = self.exact_backend()
-            self._intervening = (
-                exact if exact.intervenes else backends.open(self.checkpoint.weights, backend="reference")
-            )
-        return self._intervening
+    def _writer(self, **settings: Any) -> "Write":
+        """What continues the prompt of a task."""
+        return lambda prompt, sampling: self.generate(prompt, sampling, **settings).text
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.backend.weights} by {self.backend.name} on {self.device})"
@@ -621,13 +496,7 @@ def load(
         CheckpointError: its files are broken, or not a GPT-2.
         BackendError: the device, backend or form cannot be had here.
     """
-    try:
-        path = hub.locate(os.fspath(model))
-    except ModelNotFoundError:
-        if not download:
-            raise
-        path = hub.download(hub.plan(os.fspath(model)))
-    files = checkpoint.read(path)
+    files = checkpoint.read(hub.locate_or_download(model, download=download))
 
     def opened(form: str) -> Backend:
         return backends.open(files.weights, device=device, backend=backend, form=form, threads=threads)
@@ -643,30 +512,3 @@ def load(
     except BaseException:  # its tokenizer cannot be read
         chosen.close()
         raise
-
-
-def _sampling(given: Sampling | None, settings: dict[str, Any]) -> Sampling:
-    if not isinstance(given, Sampling | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-        raise GenerationError(
-            f"Settings are given by name, as max_tokens=50, or as a gpt2.Sampling: got {given!r:.60}."
-        )
-    return (given or Sampling()).changed(**settings)
-
-
-def _prompts(given: "Prompts | None") -> "Prompts":
-    from gpt2.tasks import Prompts
-
-    if not isinstance(given, Prompts | None):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-        raise GenerationError(f"Prompts are what gpt2.tasks.Prompts.read makes of a file: got {given!r:.60}.")
-    return given or Prompts.ours()
-
-
-def _events(scheduler: Scheduler) -> Generator[Event]:
-    try:
-        while scheduler.busy:
-            for event in scheduler.step():
-                if event.error is not None:
-                    raise event.error
-                yield event
-    finally:
-        scheduler.close()  # a caller may leave in the middle

@@ -2,6 +2,7 @@
 
 import logging
 from importlib.util import find_spec
+from numbers import Integral
 
 from gpt2.backends.seam import Backend, Source
 from gpt2.errors import BackendError, MissingExtraError
@@ -9,6 +10,7 @@ from gpt2.native.library import asked_level
 
 BACKENDS = ("auto", "native", "torch", "reference")
 DEVICES = ("auto", "cpu", "cuda", "mps")  # or one of several: "cuda:1"
+MAX_THREADS = 1024  # the native engine's limit
 FORMS = ("auto", "fp32", "bf16", "fp16", "int8", "int4")
 
 _log = logging.getLogger("gpt2")
@@ -32,10 +34,10 @@ def open(
         MissingExtraError: the backend was asked for and needs a package that is not installed.
     """
     _check("backend", backend, BACKENDS)
-    _check("device", device.partition(":")[0], DEVICES)
+    _check("device", device.partition(":")[0] if isinstance(device, str) else device, DEVICES)  # pyright: ignore[reportUnnecessaryIsInstance]
     _check("form of weights", form, FORMS)
-    if threads is not None and threads < 1:
-        raise BackendError(f"{threads} threads cannot compute anything. Give 1 or more.")
+    if threads is not None:
+        threads = _checked_threads(threads)
     if device == "auto":
         device = "cpu"
 
@@ -81,6 +83,15 @@ def _load(name: str, weights: Source, *, device: str, form: str, threads: int | 
     return NativeBackend(weights, form=form, threads=threads)
 
 
-def _check(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise BackendError(f"there is no {what} {given!r}. Choose {', '.join(known[:-1])} or {known[-1]}.")
+def _checked_threads(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise BackendError(f"threads must be a whole number: got {given!r:.60}. Leave it out for one for each core.")
+    threads = int(given)
+    if not 1 <= threads <= MAX_THREADS:
+        raise BackendError(f"{threads} threads cannot compute anything. Give 1 to {MAX_THREADS:,}.")
+    return threads
+
+
+def _check(what: str, given: object, known: tuple[str, ...]) -> None:
+    if not isinstance(given, str) or given not in known:
+        raise BackendError(f"there is no {what} {given!r:.60}. Choose {', '.join(known[:-1])} or {known[-1]}.")

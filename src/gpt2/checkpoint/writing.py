@@ -5,6 +5,7 @@ Such a format's module has `FORMS`, the precisions it can hold, and `fill`, whic
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +19,7 @@ from gpt2.checkpoint.forms import FORMS
 from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinished
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import CheckpointError
-from gpt2.files import atomic_folder, write_text
+from gpt2.files import atomic_folder, path_of, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ _LAYOUT = 1  # to be raised whenever the bytes of any format change: what an old
 
 
 def write(
-    goal: Path,
+    goal: str | os.PathLike[str],
     weights: Weights,
     tokenizer: "Tokenizer | None",
     *,
@@ -67,7 +68,8 @@ def write(
         MismatchError: the model does not fit the format or form.
         FolderInUseError: another process is writing the same goal.
     """
-    if form not in FORMS_OF.get(format, ()):
+    goal = path_of(goal, "What a model is written to", CheckpointError)
+    if not (isinstance(format, str) and isinstance(form, str) and form in FORMS_OF.get(format, ())):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
         known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
         raise CheckpointError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")
     check = partial(_check_file if format == "gguf" else check_goal, goal, overwrite=overwrite)

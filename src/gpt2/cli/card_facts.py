@@ -109,10 +109,9 @@ def _tokenizer(found: "Checkpoint") -> dict[str, object] | None:
 def _calibration(found: "Checkpoint") -> "Calibration | None":
     """That in the model's folder, if it was made with these weights."""
     from gpt2.checkpoint import fingerprint
-    from gpt2.detect import CALIBRATION, Calibration
+    from gpt2.detect import Calibration
 
-    path = found.folder / CALIBRATION
-    made = Calibration.read(path) if path.is_file() else None
+    made = Calibration.beside(found.folder)
     return made if made is not None and made.fingerprint == fingerprint(found.weights) else None
 
 

@@ -33,7 +33,7 @@ def corpus() -> None:
 )
 @option("--kind", default="auto", metavar="KIND", help="What the SOURCEs are.  [default: by each file's name]")
 @option("--licence", default="unknown", metavar="NAME", help="Of the SOURCEs, where they do not say themselves.")
-@option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: the usable cores]")
+@option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: the usable cores]")
 @option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
 @option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
 @option("--language", "languages", multiple=True, metavar="CODE", section="Steps", help="Keep only this, e.g. en.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @reading.errors_option
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     metavar="N",
     help="Processes, each at a file of TRAIN; the result is the same.  [default: the usable cores]",
 )

@@ -68,7 +68,7 @@ _log = logging.getLogger("gpt2")
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     metavar="N",
     help="Processes that encode; the result is the same.  [default: the usable cores]",
 )

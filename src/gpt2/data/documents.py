@@ -58,6 +58,11 @@ class ReadOptions:
     split_on: str | None = None
     max_document_bytes: int = 64 << 20
 
+    def __post_init__(self) -> None:
+        for name, text in (("field", self.field), ("split_on", self.split_on or "")):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise DataError(f"No text can be read by {name} {text!r}: that is not UTF-8. Name it in UTF-8.")
+
 
 def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
     """The files that these names mean, in order: a folder gives its files, recursively and sorted.

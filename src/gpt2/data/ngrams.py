@@ -44,7 +44,7 @@ def hash_ngrams(words: Hashes, n: int) -> Hashes:
     count = max(0, words.size - n + 1)
     total = np.zeros(count, np.uint64)
     weight = 1
-    for place in range(n):
+    for place in range(n if count else 0):
         total += words[place : place + count] * np.uint64(weight)
         weight = weight * _PLACE % (1 << 64)
     return scramble(total)

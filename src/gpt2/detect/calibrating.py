@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from gpt2.detect.calibration import LENGTHS, Calibration, calibrate
 from gpt2.detect.normalise import normalise
 from gpt2.detect.reading import Reading
+from gpt2.generation.prompts import check_text
 from gpt2.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
@@ -68,6 +69,7 @@ class Author:
 def beginnings_of(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
     """The beginning of each text that is long enough: what `judge` goes by, and no text counts twice."""
     for text in texts:
+        check_text(text, "compared with")
         ids = tokenizer.encode(normalise(text[:_CHARACTERS])[0].strip())
         if len(ids) >= min(LENGTHS):
             yield ids[: max(LENGTHS)]

@@ -114,6 +114,12 @@ class Calibration:
         write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
+    def beside(cls, folder: Path) -> "Calibration | None":
+        """The one in a model's folder, if there is one. Raises as `read` does."""
+        path = folder / CALIBRATION
+        return cls.read(path) if path.is_file() else None
+
+    @classmethod
     def read(cls, path: Path) -> "Calibration":
         """Read what `write` wrote.
 

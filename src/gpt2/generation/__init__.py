@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpt2.generation.noise import ContextNoise, Noise
     from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
     from gpt2.generation.scheduler import Scheduler
-    from gpt2.generation.scoring import Score, score
+    from gpt2.generation.scoring import Score, logits, score
     from gpt2.generation.settings import Sampling
     from gpt2.generation.statistics import Counts, Statistics
 
@@ -45,6 +45,7 @@ __all__ = [
     "Usage",
     "beam_search",
     "complete_each",
+    "logits",
     "score",
 ]
 
@@ -72,6 +73,7 @@ _HOMES = {
     "Usage": "requests",
     "beam_search": "beam",
     "complete_each": "many",
+    "logits": "scoring",
     "score": "scoring",
 }
 

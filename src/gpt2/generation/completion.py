@@ -1,10 +1,15 @@
 """What a request comes to in the end: its events, gathered into the texts they make."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gpt2.generation.requests import Event, FinishReason, TokenLogprob, Usage
+from gpt2.errors import GenerationError
+from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
 from gpt2.generation.settings import Sampling
+
+if TYPE_CHECKING:  # who reads completions needs no NumPy
+    from gpt2.generation.scheduler import Scheduler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +89,58 @@ class Gathering:
         return Completion(
             prompt=prompt, samples=samples, seed=sampling.seed, usage=self._usage, prompt_logprobs=self._prompt
         )
+
+
+def several_texts(prompt: object) -> Sequence[str]:
+    """One text, or several, as several.
+
+    Raises:
+        GenerationError: neither; what each of them is will be seen when it is its turn.
+    """
+    if isinstance(prompt, str | bytes):
+        return [prompt]  # pyright: ignore[reportReturnType] -- bytes are refused with what to do, as no text
+    if not isinstance(prompt, Sequence):
+        raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
+    return prompt
+
+
+def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
+    """A request for each of any number of prompts, made when it is asked for.
+
+    Raises:
+        GenerationError: there are no prompts to go through.
+    """
+    if not isinstance(prompts, Iterable):
+        raise GenerationError(
+            f"What is to be continued one by one is a list of texts, or makes them: got {prompts!r:.60}."
+        )
+    return (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
+
+
+def complete(scheduler: "Scheduler", prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+    """The completion of each prompt, all of them together. The scheduler, with nothing else to do, is closed."""
+    numbers = [scheduler.submit(Request(prompt=prompt, sampling=sampling)) for prompt in prompts]
+    gathered = {number: Gathering(sampling.n) for number in numbers}
+    for event in events_of(scheduler):
+        gathered[event.request].add(event)
+    pairs = zip(numbers, prompts, strict=True)
+    return [gathered[number].completion(prompt, sampling) for number, prompt in pairs]
+
+
+def events_of(scheduler: "Scheduler") -> Generator[Event]:
+    """What becomes of the requests that were submitted; the scheduler is closed at the end, and where a caller leaves.
+
+    Raises:
+        Exception: what ended a request.
+    """
+    try:
+        while scheduler.busy:
+            for event in scheduler.step():
+                if event.error is not None:
+                    raise event.error
+                yield event
+    finally:
+        scheduler.close()
 
 
 def _sample(events: Sequence[Event], sampling: Sampling) -> Sample:

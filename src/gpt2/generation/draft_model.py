@@ -6,7 +6,7 @@ guessed about as well as greedy text. All texts of a step are guessed together, 
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gpt2.backends.seam import Backend, Result, Work
 from gpt2.config import ModelConfig
@@ -22,6 +22,7 @@ _DEAR = 0.7  # of a step, for one guess
 log = logging.getLogger("gpt2")
 
 
+@runtime_checkable
 class Named(Protocol):
     """A model: what `LanguageModel` is, as far as guessing goes."""
 

@@ -19,9 +19,9 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
     """
     check_text(request.prompt, "continued", or_ids=True)
     ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
-    _check_ids(ids, config.vocab_size, "the prompt")
-    _check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
-    _check_ids(request.sampling.logit_bias, config.vocab_size, "logit_bias")
+    check_ids(ids, config.vocab_size, "the prompt")
+    check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
+    check_ids(request.sampling.logit_bias, config.vocab_size, "logit_bias")
     if not ids:
         if tokenizer.eot is None:
             raise GenerationError(
@@ -65,7 +65,12 @@ def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
         raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.")
 
 
-def _check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
+def check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
+    """Refuse ids that are not in a vocabulary of this size.
+
+    Raises:
+        GenerationError: one is not, or is no whole number.
+    """
     for token in ids:
         try:
             is_known = not isinstance(token, bool) and 0 <= index(token) < vocab_size

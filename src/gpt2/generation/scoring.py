@@ -5,14 +5,14 @@ window with at least `n_positions - stride` tokens of context before it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gpt2.backends.seam import Backend, Result, Want, Work
+from gpt2.backends.seam import Backend, Floats, Result, Want, Work
 from gpt2.errors import GenerationError
-from gpt2.generation.prompts import check_text
+from gpt2.generation.prompts import check_ids, check_text
 from gpt2.generation.sampler import best_of_rows
-from gpt2.generation.settings import checked_number
+from gpt2.generation.settings import check_function, checked_number
 from gpt2.tokenizer import Tokenizer
 
 _CHUNK_TOKENS = 128
@@ -117,6 +117,7 @@ def score(
     best = checked_number("best", best, whole=True, limits={"least": 0})
     if not 1 <= moved <= n_positions:
         raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {moved}.")
+    check_function("progress", progress)
     ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
     context: list[int] = []
     if score_first:
@@ -145,6 +146,28 @@ def score(
         best=(*[()] * unscored, *sums.best) if best else ((),) * len(ids),
         n_bytes=sum(len(tokenizer.token_bytes(token)) for token in ids[unscored:]),
     )
+
+
+def logits(backend: Backend, ids: Iterable[int]) -> Floats:
+    """The logits of the token after each of `ids`: [T, V].
+
+    Raises:
+        ContextError: more ids than the context.
+        GenerationError: an id outside the vocabulary, or none at all.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise GenerationError(f"Logits are of token ids, as tokenizer.encode makes them of a text: got {ids!r:.60}.")
+    ids = list(ids)
+    if not ids:
+        raise GenerationError("There are no logits of no tokens: give at least 1 id.")
+    check_ids(ids, backend.config.vocab_size, "the text")
+    slot = backend.new()
+    try:
+        [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
+    finally:
+        backend.free(slot)
+    assert result.logits_RV is not None
+    return result.logits_RV
 
 
 def slide(

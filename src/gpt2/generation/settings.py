@@ -6,7 +6,7 @@ and the documentation are built from them.
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -98,8 +98,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # One stop given bare is the likeliest slip, and a string would pass as a sequence of characters.
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
-        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _several("stop", self.stop))
+        object.__setattr__(self, "stop_ids", _several("stop_ids", self.stop_ids))
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.type in (int, float) or (setting.type == int | None and value is not None):
@@ -107,7 +107,7 @@ class Sampling:
                 object.__setattr__(self, setting.name, value)
         self._check_stops()
         self._check_bias()
-        if self.overflow not in ("slide", "refuse"):
+        if not isinstance(self.overflow, str) or self.overflow not in ("slide", "refuse"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GenerationError(f"overflow must be 'slide' or 'refuse': got {self.overflow!r}.")
         if self.min_tokens > self.max_tokens:
             raise GenerationError(
@@ -153,11 +153,46 @@ class Sampling:
             checked_number("stop_ids", token, whole=True, limits={"least": 0})
 
     def _check_bias(self) -> None:
+        if not isinstance(self.logit_bias, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- users' values
+            raise GenerationError(
+                f"logit_bias must say by token id what is added to its logit, as {{50256: -100}}: "
+                f"got {self.logit_bias!r:.60}."
+            )
         for token, bias in self.logit_bias.items():
             checked_number("a token id of logit_bias", token, whole=True, limits={"least": 0})
             checked_number(
                 f"logit_bias of token {token}", bias, whole=False, limits={"least": -MAX_BIAS, "most": MAX_BIAS}
             )
+
+
+def sampling_of(given: object, settings: Mapping[str, Any]) -> Sampling:
+    """The settings of one call: what was given as a `Sampling`, what was given by name over it, and a seed.
+
+    Raises:
+        TypeError: there is no setting of that name.
+        GenerationError: a value is out of range, or `given` is no `Sampling`.
+    """
+    if not isinstance(given, Sampling | None):
+        raise GenerationError(
+            f"Settings are given by name, as max_tokens=50, or as a gpt2.Sampling: got {given!r:.60}."
+        )
+    return (given or Sampling()).changed(**settings)
+
+
+def check_function(name: str, given: object) -> None:
+    """Refuse what cannot be called, before there is anything to tell it.
+
+    Raises:
+        GenerationError: it is no function.
+    """
+    if not callable(given):
+        raise GenerationError(f"{name} must be a function, or left out: got {given!r:.60}.")
+
+
+def _several(name: str, given: object) -> tuple[Any, ...]:
+    if not isinstance(given, Iterable):
+        raise GenerationError(f"{name} must be a list, or left out: got {given!r:.60}.")
+    return tuple(given)
 
 
 def checked_number(name: str, value: object, *, whole: bool, limits: Mapping[str, Any] | None = None) -> Any:

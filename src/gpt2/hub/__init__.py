@@ -5,7 +5,7 @@ Only `plan` and `download` open a connection. They are imported when first used:
 
 from typing import TYPE_CHECKING, Any
 
-from gpt2.hub.local import PUBLISHER, LocalModel, local_models, locate, removable, remove
+from gpt2.hub.local import PUBLISHER, LocalModel, local_models, locate, locate_or_download, removable, remove
 from gpt2.hub.places import cache_folder, huggingface_cache
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "huggingface_cache",
     "local_models",
     "locate",
+    "locate_or_download",
     "plan",
     "removable",
     "remove",

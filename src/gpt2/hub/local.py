@@ -48,13 +48,39 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelNotFoundError: there is no such model here; the message lists those there are.
     """
-    name = os.fspath(name_or_path)
+    name = _name_of(name_or_path)
     for folder in _places_of(name):
         if places.holds_model(folder):
             return folder
     if name and os.path.exists(name):  # noqa: PTH110 - unlike Path.exists, false for names no file can have
         return Path(name)
     raise _not_found(name)
+
+
+def locate_or_download(name_or_path: str | os.PathLike[str], *, download: bool) -> Path:
+    """The same; where it is not here and `download` says so, it is fetched.
+
+    Raises:
+        ModelNotFoundError: there is no such model here, and nothing was to be fetched.
+        DownloadError: it cannot be fetched.
+    """
+    try:
+        return locate(name_or_path)
+    except ModelNotFoundError:
+        if not download:
+            raise
+        from gpt2.hub import fetching
+
+        return fetching.download(fetching.plan(os.fspath(name_or_path)))
+
+
+def _name_of(given: object) -> str:
+    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str):
+        raise ModelNotFoundError(
+            f"There is no model {given!r:.60}: a model is asked for by its name or its path. Give a text, or a "
+            f"pathlib.Path; `gpt2 models` lists those here."
+        )
+    return name
 
 
 def _places_of(name: str) -> Iterator[Path]:

@@ -6,7 +6,7 @@ search does better. The last token has seen the whole text; the mean keeps more 
 Axes: N texts, T tokens, D embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,22 +19,27 @@ from gpt2.tokenizer import Tokenizer
 
 
 def embed(
-    backend: Backend, head: Head, tokenizer: Tokenizer, texts: Sequence[Text], *, pooling: str = "mean"
+    backend: Backend, head: Head, tokenizer: Tokenizer, texts: str | Iterable[Text], *, pooling: str = "mean"
 ) -> Floats:
-    """One vector a text, [N, D].
+    """A text as a vector, [D], or several as rows, [N, D].
 
     Args:
         backend: any.
         head: of the same model.
         tokenizer: likewise.
-        texts: or ids, each within the context.
+        texts: or ids of several, each within the context.
         pooling: the mean over the tokens, or the last one's state.
 
     Raises:
         ContextError: a text is longer than the context.
         GenerationError: an empty text, or no such pooling.
     """
-    if pooling not in ("mean", "last"):
+    if isinstance(texts, str | bytes):
+        return embed(backend, head, tokenizer, [texts], pooling=pooling)[0]
+    if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+        raise GenerationError(f"What is to be embedded is a text or several: got {texts!r:.60}.")
+    texts = list(texts)
+    if not isinstance(pooling, str) or pooling not in ("mean", "last"):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GenerationError(f"Tokens cannot be pooled by {pooling!r}: say mean or last.")
     vectors_ND = np.empty((len(texts), backend.config.n_embd), np.float32)
     for n, text in enumerate(texts):

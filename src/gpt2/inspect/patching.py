@@ -10,11 +10,13 @@ Axes: L depths, P positions, T tokens, D embedding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
 from gpt2.backends.seam import Backend, Floats, Patch, Trace, Want, Work
 from gpt2.errors import GenerationError
+from gpt2.generation.prompts import check_ids
 from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
@@ -100,7 +102,7 @@ def patch(
             f"Vectors cannot be exchanged between texts of {len(ids)} and {len(source_ids)} tokens: "
             f"{_show(pieces)} and {_show(source_pieces)}. Choose words of as many tokens."
         )
-    target = _one_token(tokenizer, answer)
+    target = _one_token(tokenizer, answer, backend.config.vocab_size)
     at_depths = chosen("depth", depths, backend.config.n_layer + 1)
     at_positions = chosen("position", positions, len(ids))
 
@@ -150,9 +152,12 @@ def patch(
     )
 
 
-def _one_token(tokenizer: Tokenizer, answer: str | int) -> int:
-    if isinstance(answer, int):
-        return answer
+def _one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
+    if isinstance(answer, Integral):
+        check_ids([int(answer)], vocab_size, "the answer")
+        return int(answer)
+    if not isinstance(answer, str):
+        raise GenerationError(f"The answer is one token, given as its text or its id: got {answer!r:.60}.")
     ids = tokenizer.encode(answer)
     if len(ids) != 1:
         raise GenerationError(

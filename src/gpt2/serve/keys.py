@@ -60,7 +60,14 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
     """
     keys: list[str] = []
     if file is not None:
-        lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"The server cannot be protected by {file}: byte {error.start:,} is not UTF-8. Write keys in plain "
+                f"letters, one on each line."
+            ) from None
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
         keys += [line for line in lines if line]
         if not keys:  # an empty file must not open the server
             raise ConfigError(f"The server cannot be protected by {file}: it holds no key. Write one on each line.")

@@ -194,7 +194,11 @@ def _listen(options: Options) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         listener.bind((options.host, options.port))
         listener.listen(2048)
-    except (OSError, OverflowError) as error:
+    except (
+        OSError,
+        OverflowError,
+        TypeError,
+    ) as error:  # the last: a host that no name can be, as half a surrogate pair
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(

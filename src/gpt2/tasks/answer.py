@@ -5,14 +5,34 @@ final token A:" (3.5). "[T]he context of the language model is seeded with examp
 helps the model infer the short answer style of the dataset" (3.8).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
-from gpt2.tasks.asked import Asked, Room, fit_examples, fit_text, the_first
-from gpt2.tasks.prompts import AnswerPrompts
+from gpt2.generation.prompts import check_text
+from gpt2.tasks.asked import Asked, Room, Write, fit_examples, fit_text, the_first
+from gpt2.tasks.prompts import AnswerPrompts, Prompts
 
 QuestionAnswer = tuple[str, str]
+
+
+def answer(
+    question: str,
+    *,
+    context: str | None,
+    history: Sequence[QuestionAnswer],
+    prompts: Prompts | None,
+    room: Room,
+    write: Write,
+) -> str:
+    """The answer that `write` gives to what is asked. Raises as `ask` does, and for what is no text."""
+    check_text(question, "answered")
+    if context is not None:
+        check_text(context, "the passage of a question")
+    before = _pairs(history)
+    asked = ask(question, prompts=Prompts.given(prompts).answer, room=room, context=context, history=before)
+    return read(asked.continued(write))
 
 
 def prompt(
@@ -75,6 +95,16 @@ def ask(
 def read(continuation: str) -> str:
     """The answer: the first line."""
     return continuation.strip().partition("\n")[0].strip()
+
+
+def _pairs(history: object) -> list[QuestionAnswer]:
+    pairs: list[Any] = list(history) if isinstance(history, Iterable) else [history]
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or [type(text) for text in pair] != [str, str]:
+            raise GenerationError(
+                f"Earlier questions stand in a list with their answers, as [('Who?', 'Ann.')]: got {pair!r:.60}."
+            )
+    return [(asked, answered) for asked, answered in pairs]
 
 
 def _sampling(prompts: AnswerPrompts) -> Sampling:

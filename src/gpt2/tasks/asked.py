@@ -5,15 +5,19 @@ task allows it, the end of the text is cut at a word. What was left out is said.
 or a question is never cut: if it does not fit alone, it is refused.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from gpt2.errors import ContextError
 from gpt2.generation import Sampling
 
 Example = TypeVar("Example")
+Write: TypeAlias = "Callable[[str, Sampling], str]"  # continues a prompt
+
+log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,12 @@ class Asked:
     prompt: str
     sampling: Sampling
     left_out: str = ""
+
+    def continued(self, write: Write) -> str:
+        """What is written after it; a warning says what did not fit."""
+        if self.left_out:
+            log.warning("%s", self.left_out)
+        return write(self.prompt, self.sampling)
 
 
 def fit_examples(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpt2.errors import DataError
+from gpt2.errors import DataError, GenerationError
 
 _OURS = Path(__file__).with_name("prompts.toml")  # importlib.resources would cost 30 ms at each start
 
@@ -73,6 +73,17 @@ class Prompts:
     def ours(cls) -> "Prompts":
         """Those of this package."""
         return _parsed(_OURS.read_text(encoding="utf-8"), _OURS.name)
+
+    @classmethod
+    def given(cls, prompts: object) -> "Prompts":
+        """Those that a caller gave, or ours.
+
+        Raises:
+            GenerationError: something else was given.
+        """
+        if not isinstance(prompts, Prompts | None):
+            raise GenerationError(f"Prompts are what gpt2.tasks.Prompts.read makes of a file: got {prompts!r:.60}.")
+        return prompts or cls.ours()
 
     @classmethod
     def read(cls, path: Path) -> "Prompts":

@@ -7,9 +7,17 @@ tokens as the summary."
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
-from gpt2.tasks.asked import Asked, Room, fit_text
-from gpt2.tasks.prompts import SummarizePrompts
+from gpt2.generation.prompts import check_text
+from gpt2.tasks.asked import Asked, Room, Write, fit_text
+from gpt2.tasks.prompts import Prompts, SummarizePrompts
 from gpt2.tasks.sentences import first_sentences
+
+
+def summarize(text: str, *, prompts: Prompts | None, room: Room, write: Write) -> str:
+    """The summary that `write` makes of what is asked. Raises as `ask` does, and for what is no text."""
+    check_text(text, "summarized")
+    chosen = Prompts.given(prompts).summarize
+    return read(ask(text, prompts=chosen, room=room).continued(write), sentences=chosen.sentences)
 
 
 def prompt(text: str, *, form: str, hint: str) -> str:

@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
-from gpt2.tasks.asked import Asked, Room, fit_examples, the_first
-from gpt2.tasks.prompts import TranslatePrompts
+from gpt2.generation.prompts import check_text
+from gpt2.tasks.asked import Asked, Room, Write, fit_examples, the_first
+from gpt2.tasks.prompts import Prompts, TranslatePrompts
 from gpt2.tasks.sentences import first_sentences
+
+
+def translate(text: str, *, source: str, target: str, prompts: Prompts | None, room: Room, write: Write) -> str:
+    """The translation that `write` makes of what is asked. Raises as `ask` does, and for what is no text."""
+    check_text(text, "translated")
+    asked = ask(text, source=source, target=target, prompts=Prompts.given(prompts).translate, room=room)
+    return read(asked.continued(write))
 
 
 def prompt(text: str, *, source: str, target: str, form: str, examples: Sequence[Mapping[str, str]]) -> str:
@@ -32,7 +40,7 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     if not text:
         raise GenerationError("There is nothing to translate: the text is empty. Give a sentence.")
     for language in (source, target):
-        if language not in prompts.languages:
+        if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GenerationError(
                 f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
                 f"Choose two of them, or give your own examples."

@@ -1,14 +1,17 @@
 """The tokenizer: text to ids and ids to text, for the published vocabulary or another of its kind."""
 
+import codecs
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2.errors import TokenizerError
+from gpt2.files import path_of
 from gpt2.tokenizer import plain
 from gpt2.tokenizer.core import Core, build_core
 from gpt2.tokenizer.cuts import blocks
@@ -29,6 +32,11 @@ class Tokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        if not isinstance(vocabulary, Vocabulary):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            raise TokenizerError(
+                f"A tokenizer is not made of {vocabulary!r:.60}. Tokenizer.published() is that of every published "
+                f"model, Tokenizer.from_folder reads another."
+            )
         self.vocabulary = vocabulary
 
     @staticmethod
@@ -47,7 +55,7 @@ class Tokenizer:
         """
         from gpt2.tokenizer.folder import read_folder  # the published vocabulary needs none of it
 
-        return Tokenizer(read_folder(Path(folder)))
+        return Tokenizer(read_folder(path_of(folder, "A vocabulary", TokenizerError)))
 
     def save(self, folder: str | Path) -> None:
         """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for any GPT-2 reader.
@@ -57,7 +65,7 @@ class Tokenizer:
         """
         from gpt2.tokenizer.folder import write_folder
 
-        write_folder(Path(folder), self.vocabulary)
+        write_folder(path_of(folder, "A vocabulary", TokenizerError), self.vocabulary)
 
     @property
     def vocab_size(self) -> int:
@@ -83,7 +91,7 @@ class Tokenizer:
                 nobody's input can end a document.
 
         Raises:
-            TokenizerError: the text holds a surrogate, which is no character; its position is named.
+            TokenizerError: it is no text, or it holds a surrogate, which is no character; its position is named.
         """
         ids: list[int] = []
         for part, special_id in self._parts(text, allow_special=allow_special):
@@ -115,7 +123,9 @@ class Tokenizer:
         return b"".join(buffers)
 
     def encode_batch(self, texts: Iterable[str], *, allow_special: bool = False) -> list[list[int]]:
-        """The ids of each text."""
+        """The ids of each text. Raises as `encode` does."""
+        if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            raise TokenizerError(f"What is encoded is a list of texts: got {texts!r:.60}. For one text take encode.")
         return [self.encode(text, allow_special=allow_special) for text in texts]
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
@@ -127,9 +137,13 @@ class Tokenizer:
                 character, so ids cut anywhere may begin or end with such bytes.
 
         Raises:
-            TokenizerError: the vocabulary has no such id.
+            TokenizerError: the vocabulary has no such id, or Python no such way with errors.
             UnicodeDecodeError: the bytes are not UTF-8 and `errors` is "strict".
         """
+        if not _is_way_with_errors(errors):
+            raise TokenizerError(
+                f"Bytes that are no text cannot be met by {errors!r:.60}: say replace, ignore or strict."
+            )
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -142,6 +156,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the vocabulary has no such id.
         """
+        if not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            raise TokenizerError(f"What is decoded is a list of ids: got {ids!r:.60}. Give one id as [id].")
         ids = list(ids)
         tokens = self.vocabulary.tokens
         try:
@@ -149,7 +165,7 @@ class Tokenizer:
                 raise IndexError
             return [tokens[i] for i in ids]
         except (IndexError, TypeError):
-            position = next(n for n, i in enumerate(ids) if not _is_index(i) or not 0 <= i < len(tokens))
+            position = next(n for n, i in enumerate(ids) if not _is_id(i, len(tokens)))
             raise TokenizerError(
                 f"The ids cannot be decoded: {ids[position]!r} at position {position} is not an id of this "
                 f"vocabulary, whose ids are 0 to {len(tokens) - 1}."
@@ -184,6 +200,9 @@ class Tokenizer:
 
     def _parts(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
         """Ordinary text and the special token that ends it, until the text ends."""
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+            advice = "Decode them, as by .decode('utf-8')." if isinstance(text, bytes) else "Give a string."
+            raise TokenizerError(f"Only text can be encoded: got {text!r:.60}. {advice}")
         special = self.vocabulary.special
         if not allow_special or not special:
             yield text, None
@@ -195,8 +214,18 @@ class Tokenizer:
             yield part, None if name is None else special[name]
 
 
-def _is_index(value: object) -> bool:
-    return hasattr(value, "__index__")
+def _is_id(value: Any, vocab_size: int) -> bool:
+    try:
+        return 0 <= index(value) < vocab_size
+    except TypeError:
+        return False
+
+
+def _is_way_with_errors(name: object) -> bool:
+    try:
+        return isinstance(name, str) and "\0" not in name and callable(codecs.lookup_error(name))
+    except (LookupError, UnicodeEncodeError):
+        return False
 
 
 def _surrogate_error(text: str) -> TokenizerError:

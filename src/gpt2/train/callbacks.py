@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from gpt2.errors import TrainingError
+from gpt2.errors import ConfigError, TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.train import state as states
 from gpt2.train.journal import Journal, why
@@ -21,6 +21,17 @@ _VALIDATION_BATCH_TOKENS = 4096
 
 Sampler = Callable[[GPT, int], Sequence[tuple[str, str]] | None]
 """Shows what a model writes at a step, and may return it as prompts with their continuations."""
+
+
+def check_functions(**given: object) -> None:
+    """Refuse, by its name, what is there and cannot be called: before a run begins, not hours later.
+
+    Raises:
+        ConfigError: one is no function.
+    """
+    for name, function in given.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name} must be a function, or left out: got {function!r:.60}.")
 
 
 class Validation(Callback):

@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from gpt2 import checkpoint, files, hub
-from gpt2.errors import ConfigError, TrainingError
-from gpt2.train.callbacks import Sampler
+from gpt2.errors import ConfigError, DataError, TrainingError
+from gpt2.train.callbacks import Sampler, check_functions
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
@@ -102,13 +103,15 @@ def finetune(
         ModelNotFoundError: there is no such model here.
         TrainingError: the memory does not suffice, or the run diverges.
     """
-    text, out, name = Path(text), Path(out), os.fspath(model)
+    text = files.path_of(text, "The text", DataError)
+    out = files.path_of(out, "The new model's folder", ConfigError)
     lora = (LoraConfig(rank=8) if lora else LoraConfig()) if isinstance(lora, bool) else lora
+    _check_settings(lora=lora, field=field, validation=validation, epochs=epochs, errors=errors, overrides=overrides)
+    check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
     speak = say or _log.info
-    if epochs is not None and not 0 < epochs < math.inf:
-        raise ConfigError(f"The text cannot be read {epochs} times: epochs must be a number above 0.")
     _check_goal(out)
-    base = checkpoint.read(hub.locate(name))
+    base = checkpoint.read(hub.locate(model))
+    name = os.fspath(model)
     if Path(name).exists():
         name = str(Path(name).resolve())  # the run goes on from any folder
     tokenizer = base.tokenizer()
@@ -152,6 +155,28 @@ def finetune(
 
         processes.first_does(f"write {out}", leave)
     return ended
+
+
+def _check_settings(
+    *, lora: object, field: object, validation: object, epochs: object, errors: object, overrides: object
+) -> None:
+    if not isinstance(lora, LoraConfig):
+        raise ConfigError(f"lora is True, False or a gpt2.train.LoraConfig: got {lora!r:.60}.")
+    if not isinstance(field, str) or any("\ud800" <= character <= "\udfff" for character in field):
+        raise ConfigError(f"field is the name of what holds the text: got {field!r:.60}.")
+    if not isinstance(validation, int | float) or not 0 <= validation < 1:
+        raise ConfigError(
+            f"No text can be held out by validation={validation!r:.60}: it is a share, from 0 to below 1."
+        )
+    if epochs is not None and not (isinstance(epochs, int | float) and 0 < epochs < math.inf):
+        raise ConfigError(f"The text cannot be read {epochs!r:.60} times: epochs must be a number above 0.")
+    if not isinstance(errors, str) or errors not in get_args(Errors):
+        raise ConfigError(f"Bytes that are not UTF-8 cannot be met by {errors!r:.60}: say strict or replace.")
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise ConfigError(f"overrides are a list of settings, as ['optim.lr=1e-4']: got {overrides!r:.60}.")
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"A setting is overridden by a text, as 'optim.lr=1e-4': got {override!r:.60}.")
 
 
 def _check_goal(out: Path) -> None:

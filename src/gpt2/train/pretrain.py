@@ -20,7 +20,7 @@ from gpt2.model.init import initialize
 from gpt2.train import plan as plans
 from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
-from gpt2.train.callbacks import Checkpoints, Sampler, Samples, Validation
+from gpt2.train.callbacks import Checkpoints, Sampler, Samples, Validation, check_functions
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree, to_toml
 from gpt2.train.feed import Feed
@@ -108,6 +108,12 @@ def pretrain(
         FolderInUseError: another process trains in this folder.
         TrainingError: the run diverges or its state cannot be saved.
     """
+    if not isinstance(config, TrainConfig):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
+        raise ConfigError(
+            f"A run is described by a gpt2.train.TrainConfig: got {config!r:.60}. gpt2.train.load_config makes one of "
+            f"a recipe or a file."
+        )
+    check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
     if not config.run.folder:
         raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)

@@ -57,6 +57,9 @@ class SourceSpec:
             near = difflib.get_close_matches(self.kind, KINDS, n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(KINDS)}."
             raise DataError(f"The source {self.path} has an unknown kind {self.kind!r}. {advice}")
+        for text in (self.name, self.licence):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise DataError(f"The source {self.path} cannot be said to be {text!r}: that is not UTF-8.")
         if not 0.0 <= self.weight <= 1000.0:
             raise DataError(f"The source {self.path} has a weight of {self.weight}: it must lie between 0 and 1,000.")
 

@@ -1,0 +1,75 @@
+"""What is opened for one model: the backend that computes it and, when they are first wanted, others beside it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gpt2.backends.choice import open
+from gpt2.backends.seam import Backend, Source
+from gpt2.errors import BackendError
+
+if TYPE_CHECKING:
+    from gpt2.backends.head import Head
+
+
+class Opened:
+    """The backends of one model, closed together.
+
+    Attributes:
+        chosen: what computes it.
+
+    Args:
+        weights: of the model.
+        name: of the model, for people.
+        open_exact: opens the fp32 backend; None where `chosen` is to do its work.
+    """
+
+    def __init__(
+        self, chosen: Backend, weights: Source, *, name: str, open_exact: Callable[[], Backend] | None
+    ) -> None:
+        self.chosen = chosen
+        self._weights = weights
+        self._name = name
+        self._open_exact = open_exact or (lambda: chosen)
+        self._exact: Backend | None = None
+        self._intervening: Backend | None = None
+        self._head: Head | None = None
+        self._is_closed = False
+
+    @property
+    def exact(self) -> Backend:
+        """What scores, and looks inside.
+
+        Raises:
+            BackendError: the model is closed, or its fp32 backend cannot be opened.
+        """
+        self.refuse_if_closed()
+        if self._exact is None:
+            self._exact = self._open_exact()
+        return self._exact
+
+    @property
+    def intervening(self) -> Backend:
+        """The exact one where it intervenes, or the reference. Raises as `exact` does."""
+        if self._intervening is None:
+            self._intervening = self.exact if self.exact.intervenes else open(self._weights, backend="reference")
+        return self._intervening
+
+    @property
+    def head(self) -> "Head":
+        """The last layer norm and the tied embedding by themselves, in fp32."""
+        if self._head is None:
+            from gpt2.backends.head import Head
+
+            self._head = Head(self._weights)
+        return self._head
+
+    def refuse_if_closed(self) -> None:
+        """Raise `BackendError` once `close` was called."""
+        if self._is_closed:
+            raise BackendError(f"{self._name} is closed and computes nothing any more. Load it anew.")
+
+    def close(self) -> None:
+        """Give back the memory and the threads of all of them."""
+        self._is_closed = True
+        for backend in {id(each): each for each in (self.chosen, self._exact, self._intervening) if each}.values():
+            backend.close()

@@ -1,0 +1,44 @@
+"""Which drafter guesses for a model, by what its caller named."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gpt2.errors import GenerationError
+
+if TYPE_CHECKING:
+    from gpt2.generation.draft_model import Named
+    from gpt2.generation.drafting import Drafter
+
+
+def choose_drafter(draft: object, model: "Named", *, opened: "Callable[[str], Named]") -> "Drafter | None":
+    """What guesses for `model`; None where nothing does.
+
+    Args:
+        draft: "auto", "ngram", "none", or a smaller model, its name or loaded. "auto" is "ngram" on the native engine,
+            where the text is the same to the byte, and "none" on others.
+        model: draws the tokens.
+        opened: the smaller model of a name.
+
+    Raises:
+        GenerationError: none of these, or a model of another vocabulary.
+        ModelNotFoundError: no model of that name.
+    """
+    name = draft if isinstance(draft, str) else ""
+    if name == "auto":
+        name = "ngram" if model.backend.name == "native" else "none"
+    if name == "none":
+        return None
+    if name == "ngram":
+        from gpt2.generation.ngram import NgramDrafter
+
+        return NgramDrafter()
+    from gpt2.generation.draft_model import Named, drafter_of
+
+    if isinstance(draft, str | os.PathLike):
+        return drafter_of(opened(os.fspath(draft)), model)
+    if not isinstance(draft, Named):
+        raise GenerationError(
+            f"What drafts is 'auto', 'ngram', 'none', or a smaller model, its name or loaded: got {draft!r:.60}."
+        )
+    return drafter_of(draft, model)
