@@ -115,6 +115,12 @@ def test_nonsense_is_answered_by_nothing_but_errors_of_this_package(
         (lambda model: model.logits([1.5]), GenerationError, r"Token id 1\.5 of the text is not in the vocabulary"),
         (lambda model: model.answer("a", history=5), GenerationError, "Earlier questions stand in a list .*: got 5"),
         (lambda model: model.answer("a", history=["b"]), GenerationError, "Earlier questions .*: got 'b'"),
+        (lambda model: model.generate_each("Once"), GenerationError, "is a list of texts.*: got 'Once'"),
+        (
+            lambda model: model.answer("Who?", history=[("What?", "It.")]),
+            GenerationError,
+            "a passage, and there is none",
+        ),
         (lambda model: model.generate_each(5), GenerationError, "continued one by one is a list of texts.*: got 5"),
         (
             lambda model: model.score("a", progress=5),

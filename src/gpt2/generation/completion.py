@@ -108,9 +108,9 @@ def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
     """A request for each of any number of prompts, made when it is asked for.
 
     Raises:
-        GenerationError: there are no prompts to go through.
+        GenerationError: there are no prompts to go through; a text is one prompt.
     """
-    if not isinstance(prompts, Iterable):
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
         raise GenerationError(
             f"What is to be continued one by one is a list of texts, or makes them: got {prompts!r:.60}."
         )

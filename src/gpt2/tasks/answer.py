@@ -63,7 +63,7 @@ def ask(
         history: questions about the passage asked before, with their answers. The first are left out first.
 
     Raises:
-        GenerationError: no question, or a passage without a word.
+        GenerationError: no question, a passage without a word, or earlier questions without a passage.
         ContextError: the question alone does not fit the context.
     """
     question = " ".join(question.split())
@@ -72,6 +72,11 @@ def ask(
     context = None if context is None else context.strip()
     if context == "":
         raise GenerationError("The question cannot be answered from its passage: the passage is empty. Leave it out.")
+    if history and context is None:
+        raise GenerationError(
+            "Earlier questions cannot be taken up: they are questions about a passage, and there is none. Give the "
+            "passage as context, or leave the history out."
+        )
     limit, left_out = room.prompt_tokens(prompts.max_tokens), ""
     before = prompts.examples if context is None else tuple(history)
     if context is not None:
