@@ -55,12 +55,16 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
     """Keys from a file, one a line (# begins a remark), and from a variable, separated by commas or white space.
 
     Raises:
-        ConfigError: there is a file and no key in it, or a key cannot be used.
+        ConfigError: there is a file and no key in it, it is not UTF-8, or a key cannot be used.
         OSError: the file cannot be read.
     """
     keys: list[str] = []
     if file is not None:
-        lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{file} holds no keys: it is not text in UTF-8. Write one on each line.") from None
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
         keys += [line for line in lines if line]
         if not keys:  # an empty file must not open the server
             raise ConfigError(f"The server cannot be protected by {file}: it holds no key. Write one on each line.")

@@ -370,6 +370,8 @@ def test_configuration_files(tmp_path: Path) -> None:
     assert (config.languages, config.rules, config.near_duplicates) == (("en", "de"), ("gopher",), MinHash(bands=9))
     assert config.fetch == FetchSettings(delay_seconds=2.5, agent="mine")
     assert sources == [SourceSpec(path="a", weight=2.0), SourceSpec(path="b", kind="text", rules=())]
+    path.write_text('languages = ["de"]\n', encoding="utf-8-sig")
+    assert read_config(path)[0].languages == ("de",)
     for text, message in (
         ('langages = ["en"]', r"unknown key 'langages'\. Did you mean 'languages'"),
         ("languages = 3", "languages has the wrong type: got 3"),
