@@ -269,6 +269,10 @@ def test_pages_of_an_archive_and_of_a_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
     with pytest.raises(DataError, match="no source was named"):
         build([], tmp_path / "a")
+    if sys.platform != "win32":
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(DataError, match="circle cannot be read: there is no such file or folder"):
+            build([tmp_path / "circle"], tmp_path / "out")
     with pytest.raises(DataError, match="nowhere cannot be read: there is no such file or folder"):
         build([tmp_path / "nowhere"], tmp_path / "a")
     (tmp_path / "empty").mkdir()
