@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "to-d").is_symlink() and (tmp_path / "to-f").is_symlink()
     assert (tmp_path / "d" / "inside" / "a").read_text(encoding="utf-8") == "new"
     assert (tmp_path / "f").read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("write", [fill, files.write_text])
+def test_links_in_a_circle_are_an_error_of_the_system(tmp_path: Path, write: Callable[[Path, str], object]) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links") as refused:
+        write(tmp_path / "a", "new")
+    assert refused.value.errno == errno.ELOOP
+    assert names(tmp_path) == ["a", "b"] and (tmp_path / "a").is_symlink()
 
 
 @pytest.mark.parametrize("write", [fill, files.write_text])

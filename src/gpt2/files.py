@@ -78,9 +78,21 @@ def atomic_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def true_place(path: Path) -> Path:
+    """`path` without symbolic links.
+
+    Raises:
+        OSError: they go in a circle (pathlib says so by an error of another kind, or not at all).
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
+
+
 def _ready(path: Path) -> Path:
     """The true place of `path`, its folder made, and what killed processes left beside it removed."""
-    path = path.resolve()
+    path = true_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
     left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")

@@ -133,6 +133,20 @@ def test_records_that_are_none(gpt2: Run, folder: Path, tmp_path: Path) -> None:
     assert "no step of the run is recorded" in ran.out
 
 
+def test_what_cannot_be_read_is_said_before_anything_is_computed(
+    gpt2: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2.load", None)  # drawing samples would call it
+    (tmp_path / "notes.md").write_bytes("caf\u00e9".encode("latin-1"))
+    (tmp_path / "text.xyz").write_text("text", encoding="utf-8")
+    ran = gpt2("card", str(folder), "--notes", str(tmp_path / "notes.md"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "notes.md cannot be read as UTF-8: byte 0xe9. Save it as UTF-8." in ran.err
+    assert "--errors" not in ran.err  # which this verb has not
+    ran = gpt2("card", str(folder), "--training", str(tmp_path / "text.xyz"))
+    assert "text.xyz cannot be read: its kind is not known" in ran.err
+
+
 def test_a_model_without_a_vocabulary(gpt2: Run, folder: Path) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         (folder / name).unlink()

@@ -36,6 +36,19 @@ def test_a_copy_says_what_it_wrote(source: Path, tmp_path: Path, capsys: pytest.
         np.testing.assert_array_equal(before.float32(name), after.float32(name))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("format", ["hf", "gguf"])
+def test_a_goal_of_links_in_a_circle_is_no_fault_of_ours(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    goal = tmp_path / "goal"
+    goal.symlink_to(goal)
+    assert frame.run(["convert", str(source), str(goal), "--to", format]) == 1
+    said = capsys.readouterr().err
+    assert "symbolic links" in said and "a fault in gpt2" not in said
+    assert goal.is_symlink()
+
+
 def test_every_change_is_said(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = source / "model.safetensors"
     arrays = checkpoint.read_safetensors(file)

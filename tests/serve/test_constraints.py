@@ -89,6 +89,13 @@ def test_what_cannot_be_obeyed_is_refused(tiny: Any, fields: dict[str, Any]) -> 
     assert tiny.request("GET", "/health/live")[0] == 200
 
 
+def test_two_forms_at_once_are_named_as_the_client_names_them(tiny: Any) -> None:
+    fields = {"structured_outputs": {"regex": "a", "choice": ["a"]}, "response_format": {"type": "json_object"}}
+    status, error = ask(tiny, **fields)
+    assert status == 400 and error["param"] == "structured_outputs"
+    assert error["message"].endswith("got response_format and structured_outputs.regex and structured_outputs.choice.")
+
+
 def test_a_costly_grammar_is_refused_before_it_holds_anybody_up(serve: Any) -> None:
     running = serve(limits=Limits(grammar_seconds=0.001))
     asked = {"prompt": "a", "max_tokens": 5, "structured_outputs": {"regex": "(a{300}){300}"}}

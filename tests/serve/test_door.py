@@ -61,6 +61,12 @@ def test_keys_are_kept_as_hashes_and_read_from_file_and_environment(tmp_path: Pa
     file.write_text("# none\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no key"):
         read_keys(file, OTHER)
+    file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")  # as Notepad writes it
+    assert read_keys(file, None).holder(f"Bearer {KEY}")
+    file.write_bytes(b"caf\xe9" + KEY.encode())
+    with pytest.raises(ConfigError, match="byte 3 is not UTF-8") as refused:
+        read_keys(file, None)
+    assert KEY not in str(refused.value)
     with pytest.raises(ConfigError, match="number 1 cannot be used") as refused:
         Keys(["short"])
     assert "short" not in str(refused.value).replace("too short", "")

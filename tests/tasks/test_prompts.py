@@ -53,6 +53,12 @@ def test_what_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     assert "mine.toml" in str(caught.value)
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b'\xef\xbb\xbf[summarize]\r\nhint = "In short:"\r\n')
+    assert Prompts.read(file).summarize.hint == "In short:"
+
+
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_bytes(b"\xff")

@@ -97,6 +97,12 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "bad.toml")
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(to_toml(load_config("tiny-cpu")), encoding="utf-8-sig")
+    assert load_config(str(file)) == load_config("tiny-cpu")
+
+
 def test_a_missing_setting_is_named() -> None:
     with pytest.raises(ConfigError, match=r"The setting model\.n_head is missing"):
         config_from({"model": {"n_layer": 1, "n_embd": 8}})

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.errors import Gpt2Error
-from gpt2.files import atomic_file, atomic_folder, lock, read_journal, write_text
+from gpt2.files import atomic_file, atomic_folder, lock, read_journal, true_place, write_text
 
 SYNC_BYTES = 64 << 20  # so often the disk is asked to have written everything; only then the journal says so
 
@@ -176,7 +176,7 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
         FolderInUseError: another process is writing the same goal.
         OSError: it cannot be written.
     """
-    goal = goal.resolve()
+    goal = true_place(goal)
     place = journal_of(goal).parent
     with lock(place):
         journal = Journal(place, what)
@@ -198,7 +198,7 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
 
 def journal_of(goal: Path) -> Path:
     """The file that is there where something of a goal is kept."""
-    goal = goal.resolve()
+    goal = true_place(goal)
     return goal.parent / f".unfinished-{goal.name}" / _JOURNAL
 
 

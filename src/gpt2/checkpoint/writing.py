@@ -19,7 +19,7 @@ from gpt2.checkpoint.forms import FORMS
 from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinished
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import CheckpointError
-from gpt2.files import atomic_folder, path_of, write_text
+from gpt2.files import atomic_folder, path_of, true_place, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def write(
                 place = journal.folder / goal.name if format == "gguf" else journal.folder
                 _fill(place, weights, tokenizer, format, form, card, journal)
         elif format == "gguf":
-            goal.resolve().parent.mkdir(parents=True, exist_ok=True)
+            true_place(goal).parent.mkdir(parents=True, exist_ok=True)
             _fill(goal, weights, tokenizer, format, form, card, None)
         else:
             with atomic_folder(goal) as partial_folder:

@@ -9,7 +9,6 @@ import click
 from gpt2 import files
 from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
-from gpt2.cli.reading import read_file
 from gpt2.errors import CheckpointError, DataError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -76,6 +75,11 @@ def card(
     goal = found.folder / "README.md" if write else out
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
+    notes_of_maker = "" if notes is None else _read_notes(notes)
+    if training:  # before the samples are drawn, which takes minutes
+        from gpt2.data.documents import find_sources
+
+        find_sources(training)
     described = known.described(model, found)
     beside = found.folder / "run"  # as `gpt2 finetune` leaves it
     if not run and (beside / "config.toml").is_file():
@@ -94,7 +98,7 @@ def card(
         described,
         licence=licence,
         language=language,
-        notes_of_maker="" if notes is None else read_file(notes, errors="strict"),
+        notes_of_maker=notes_of_maker,
     )
     text = card_of(described)
     if goal is not None:
@@ -104,3 +108,11 @@ def card(
         output.write_json({"card": text, "path": None if goal is None else str(goal)})
     elif goal is None:
         output.write(text)
+
+
+def _read_notes(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read as UTF-8: byte 0x{data[error.start]:02x}. Save it as UTF-8.") from None

@@ -66,11 +66,11 @@ def constraint_of(asked: CompletionRequest, served: ServedModel, limits: Limits)
 
 def _grammar_of(asked: CompletionRequest, limits: Limits) -> tuple[str, str] | None:
     """The field that asks for a grammar, and the grammar in llguidance's form."""
-    wanted: list[tuple[str, str, str]] = []  # field, kind, source
+    wanted: list[tuple[str, str, str]] = []  # as the client calls it, kind, source
     if asked.response_format is not None and asked.response_format.type != "text":
         wanted.append(("response_format", *_of_response_format(asked.response_format)))
     if asked.structured_outputs is not None:
-        wanted += [("structured_outputs", *found) for found in _of_structured_outputs(asked.structured_outputs)]
+        wanted += _of_structured_outputs(asked.structured_outputs)
         if not wanted:
             raise bad_request(
                 "structured_outputs must have one of json, regex, choice, json_object and grammar.",
@@ -79,8 +79,10 @@ def _grammar_of(asked: CompletionRequest, limits: Limits) -> tuple[str, str] | N
     if not wanted:
         return None
     if len(wanted) > 1:
-        raise bad_request(f"One grammar at a time: got {' and '.join(kind for _, kind, _ in wanted)}.", wanted[1][0])
-    param, kind, source = wanted[0]
+        names = " and ".join(name for name, _, _ in wanted)
+        raise bad_request(f"One grammar at a time: got {names}.", wanted[1][0].partition(".")[0])
+    name, kind, source = wanted[0]
+    param = name.partition(".")[0]
     size = len(source.encode("utf-8", "replace"))
     if size > limits.grammar_bytes:
         raise limit_exceeded(
@@ -105,9 +107,9 @@ def _of_response_format(format: ResponseFormat) -> tuple[str, str]:
     return "json", _schema_text(format.json_schema.json_schema, "response_format")
 
 
-def _of_structured_outputs(asked: StructuredOutputs) -> list[tuple[str, str]]:
+def _of_structured_outputs(asked: StructuredOutputs) -> list[tuple[str, str, str]]:
     param = "structured_outputs"
-    wanted: list[tuple[str, str]] = []
+    wanted: list[tuple[str, str, str]] = []
     if asked.json_schema is not None:
         schema: Any = asked.json_schema
         if isinstance(schema, str):
@@ -115,17 +117,17 @@ def _of_structured_outputs(asked: StructuredOutputs) -> list[tuple[str, str]]:
                 schema = json.loads(schema)
             except (ValueError, RecursionError) as error:
                 raise bad_request(f"structured_outputs.json is not JSON: {error}.", param) from None
-        wanted.append(("json", _schema_text(schema, param)))
+        wanted.append(("structured_outputs.json", "json", _schema_text(schema, param)))
     if asked.regex is not None:
-        wanted.append(("regex", asked.regex))
+        wanted.append(("structured_outputs.regex", "regex", asked.regex))
     if asked.choice is not None:
         if not asked.choice or not all(asked.choice):
             raise bad_request("structured_outputs.choice must hold at least one text, and none that is empty.", param)
-        wanted.append(("grammar", _choice(asked.choice)))
+        wanted.append(("structured_outputs.choice", "grammar", _choice(asked.choice)))
     if asked.json_object:
-        wanted.append(("json", '{"type":"object"}'))
+        wanted.append(("structured_outputs.json_object", "json", '{"type":"object"}'))
     if asked.grammar is not None:
-        wanted.append(("grammar", asked.grammar))
+        wanted.append(("structured_outputs.grammar", "grammar", asked.grammar))
     return wanted
 
 

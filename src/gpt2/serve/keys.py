@@ -55,13 +55,13 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
     """Keys from a file, one a line (# begins a remark), and from a variable, separated by commas or white space.
 
     Raises:
-        ConfigError: there is a file and no key in it, or a key cannot be used.
+        ConfigError: there is a file and no key in it, it is not UTF-8, or a key cannot be used.
         OSError: the file cannot be read.
     """
     keys: list[str] = []
     if file is not None:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ConfigError(
                 f"The server cannot be protected by {file}: byte {error.start:,} is not UTF-8. Write keys in plain "

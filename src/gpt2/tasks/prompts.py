@@ -94,7 +94,7 @@ class Prompts:
             OSError: it cannot be read.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{path} cannot be read as UTF-8: {error}.") from None
         return _parsed(text, str(path), under=cls.ours())

@@ -72,7 +72,7 @@ def _read_toml(recipe: str) -> dict[str, Any]:
         advice = f"Did you mean {near[0]!r}?" if near else "Name one of those, or a TOML file."
         raise ConfigError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except ValueError as error:
         raise ConfigError(f"{recipe} is not TOML: {error}.") from error
 

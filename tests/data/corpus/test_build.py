@@ -269,6 +269,10 @@ def test_pages_of_an_archive_and_of_a_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
     with pytest.raises(DataError, match="no source was named"):
         build([], tmp_path / "a")
+    if sys.platform != "win32":
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(DataError, match="circle cannot be read: there is no such file or folder"):
+            build([tmp_path / "circle"], tmp_path / "out")
     with pytest.raises(DataError, match="nowhere cannot be read: there is no such file or folder"):
         build([tmp_path / "nowhere"], tmp_path / "a")
     (tmp_path / "empty").mkdir()
@@ -370,6 +374,8 @@ def test_configuration_files(tmp_path: Path) -> None:
     assert (config.languages, config.rules, config.near_duplicates) == (("en", "de"), ("gopher",), MinHash(bands=9))
     assert config.fetch == FetchSettings(delay_seconds=2.5, agent="mine")
     assert sources == [SourceSpec(path="a", weight=2.0), SourceSpec(path="b", kind="text", rules=())]
+    path.write_text('languages = ["de"]\n', encoding="utf-8-sig")
+    assert read_config(path)[0].languages == ("de",)
     for text, message in (
         ('langages = ["en"]', r"unknown key 'langages'\. Did you mean 'languages'"),
         ("languages = 3", "languages has the wrong type: got 3"),

@@ -70,6 +70,15 @@ def test_a_set_of_the_user(tmp_path: Path) -> None:
     assert verdict(step, "cat and dog") == "mine.min_stop_words"
 
 
+def test_a_set_with_a_byte_order_mark_or_of_other_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[words]\nmin_words = 3\n", encoding="utf-8-sig")
+    assert read_set(str(path)) == {"words": {"min_words": 3}}
+    path.write_bytes("# caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not readable TOML"):
+        read_set(str(path))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -72,7 +72,7 @@ def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
         OSError: the file cannot be read.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable TOML: {error}.") from error
     tables = values.pop("source", [])

@@ -93,9 +93,9 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
     inputs: list[Input] = []
     for spec in specs:
         path = Path(spec.path)
-        named = dataclasses.replace(spec, name=spec.name or _stem(path))
         if not path.exists():
             raise DataError(f"The source {path} cannot be read: there is no such file or folder.")
+        named = dataclasses.replace(spec, name=spec.name or _stem(path))
         files = [path] if path.is_file() else _inside(path)
         groups: dict[str, list[Path]] = {}
         for file in files:
