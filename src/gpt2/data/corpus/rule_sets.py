@@ -41,14 +41,14 @@ def read_set(name: str) -> dict[str, Any]:
         ConfigError: there is no such set, or the file is not TOML.
     """
     if name in shipped_sets():
-        text = resources.files("gpt2.data.corpus.rules").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        data = resources.files("gpt2.data.corpus.rules").joinpath(f"{name}.toml").read_bytes()
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        data = Path(name).read_bytes()
     else:
         raise ConfigError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
         raise ConfigError(f"The rule set {name} is not readable TOML: {error}.") from error
 
 
