@@ -1,5 +1,6 @@
 """What no file, host or name can be is answered in words, with the exit code of a failure."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_statistics_of_something_else(gpt2: Run, tmp_path: Path, content: str) -
     for verb in (("stats",), ("show", "a reason")):
         ran = gpt2("corpus", *verb, str(tmp_path))
         assert (ran.code, ran.out) == (1, "")
-        assert "stats.json does not describe a corpus" in ran.err
+        assert f"{tmp_path} cannot be shown: its statistics are not what" in ran.err
 
 
 def test_a_vocabulary_larger_than_a_model_can_have(gpt2: Run, tmp_path: Path) -> None:
@@ -150,6 +151,10 @@ def test_limits_of_a_server_that_are_no_numbers(gpt2: Run, value: str) -> None:
         (("--set", "optim.clip_norm=inf"), "optim.clip_norm must lie between 0.0 and"),
         (("--out", HALF), "run.folder cannot be '\\udcff': that is not UTF-8"),
         (("--data", HALF), "data.folder cannot be '\\udcff'"),
+        (("--set", "run.seed=" + "9" * 5000), "run.seed cannot be set to '999"),
+        (("--set", "run.seed=" + "[" * 100_000), "run.seed cannot be set to '[[["),
+        (("--set", "run.seed=0x" + "f" * 5000), "run.seed is out of every range: it has 20,000 bits"),
+        (("--set", "optim.lr=1" + "0" * 400), "optim.lr is out of every range"),
         (("--set", f"start.model={HALF}"), "start.model cannot be '\\udcff'"),
         (("--set", f"data.mixture={{'{HALF}'=1.0}}"), "data.mixture cannot be '\\udcff'"),
     ],
@@ -167,3 +172,39 @@ def test_a_folder_for_a_new_model_that_is_not_utf8(gpt2: Run, tiny_folder: Path,
     ran = gpt2("finetune", str(tmp_path / "text.txt"), "--out", str(tmp_path / HALF), "--model", str(tiny_folder))
     assert (ran.code, ran.out) == (1, "")
     assert "cannot be" in ran.err and "not UTF-8. Choose another" in ran.err
+
+
+@pytest.mark.parametrize("content", [b"x = " + b"[" * 100_000, b"x = " + b"9" * 5000, b"x = '\xff'"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("train", "odd.toml", "--dry-run"),
+        ("corpus", "build", "odd.toml", "--out", "out", "--rules", "odd.toml"),
+        ("corpus", "build", "odd.toml", "--out", "out", "--config", "odd.toml"),
+        ("translate", "a", "--prompts", "odd.toml"),
+    ],
+)
+def test_toml_that_cannot_be_read(
+    gpt2: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], content: bytes
+) -> None:
+    if verb[0] == "train":
+        pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.toml").write_bytes(content)
+    ran = gpt2(*verb, *(("--kind", "text") if verb[0] == "corpus" else ()))
+    assert (ran.code, ran.out) == (2 if verb[0] == "train" else 1, "")
+    assert "odd.toml is not" in ran.err or "odd.toml cannot be read as UTF-8" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("place", "odd"),
+    [("title", None), ("title", 1), ("figures", {"accuracy": "x"}), ("figures", {"accuracy": []}), ("figures", 3)],
+)
+def test_results_to_compare_that_are_none(gpt2: Run, tmp_path: Path, place: str, odd: object) -> None:
+    found = {"title": "LAMBADA", "headline": "accuracy", "figures": {"accuracy": 50.0}}
+    for name, one in (("a.json", found), ("b.json", {**found, place: odd})):
+        result = {"benchmarks": {"lambada": one}, "model": {}, "settings": {}, "versions": {}}
+        (tmp_path / name).write_text(json.dumps(result), encoding="utf-8")
+    ran = gpt2("evaluate", "--compare", str(tmp_path / "b.json"), str(tmp_path / "a.json"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "The results cannot be compared: one is not what" in ran.err
