@@ -208,3 +208,15 @@ def test_results_to_compare_that_are_none(gpt2: Run, tmp_path: Path, place: str,
     ran = gpt2("evaluate", "--compare", str(tmp_path / "b.json"), str(tmp_path / "a.json"))
     assert (ran.code, ran.out) == (1, "")
     assert "The results cannot be compared: one is not what" in ran.err
+
+
+def test_statistics_with_a_number_beyond_all_others(gpt2: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The cat sat on the mat and saw an old dog. " * 20, encoding="utf-8")
+    out = tmp_path / "out"
+    assert gpt2("corpus", "build", str(tmp_path / "text.txt"), "--out", str(out), "--workers", "1").code == 0
+    stats = json.loads((out / "stats.json").read_text(encoding="utf-8"))
+    stats["contents"]["counted_tokens"] = 1e308
+    (out / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
+    ran = gpt2("corpus", "stats", str(out))
+    assert (ran.code, ran.out) == (1, "")
+    assert "cannot be shown: its statistics are not what" in ran.err

@@ -154,7 +154,7 @@ def _expected(folder: Path) -> Generator[None]:
     """Say so where the statistics of a folder are not what a build writes."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, Gpt2Error):
             raise
         raise DataError(
