@@ -150,6 +150,33 @@ def test_the_answer_says_what_was_seen(model: LanguageModel, call, error: type[G
         call(model)
 
 
+class Neither:
+    def __bool__(self) -> bool:
+        raise RuntimeError("who knows")
+
+
+@pytest.mark.parametrize("given", [np.zeros(3), np.zeros(0), Neither()], ids=["several", "none", "neither"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("ignore_eot", lambda model, given: model.generate("a", ignore_eot=given)),
+        ("truncate_prompt", lambda model, given: gpt2.Sampling(truncate_prompt=given)),
+        ("trained", lambda model, given: model.calibrate(["a"], source="x", trained=given)),
+        ("allow_special", lambda model, given: model.tokenizer.encode("a", allow_special=given)),
+        ("allow_special", lambda model, given: model.tokenizer.encode_array("a", allow_special=given)),
+        ("allow_special", lambda model, given: model.tokenizer.encode_batch(["a"], allow_special=given)),
+        ("overwrite", lambda model, given: model.save("never", overwrite=given)),
+        ("download", lambda model, given: gpt2.load("never", download=given)),
+    ],
+)
+def test_what_is_neither_true_nor_false(
+    model: LanguageModel, call: Callable[[LanguageModel, Any], object], name: str, given: object
+) -> None:
+    with pytest.raises(Gpt2Error, match=f"{name} is True or False: got "):
+        call(model, given)
+    assert gpt2.Sampling(ignore_eot=np.True_).ignore_eot is True  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("threads", [0, 1025, 2**32 + 1, 10**30, 1.0, True, "2"])
 def test_threads_are_a_number_that_an_engine_can_have(tiny_folder: Path, threads: object) -> None:
     with pytest.raises(BackendError, match="threads"):

@@ -6,7 +6,7 @@ sampling or files.
 
 from dataclasses import dataclass
 
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, Gpt2Error
 
 PUBLISHED_VOCAB_SIZE = 50257
 PUBLISHED_N_POSITIONS = 1024
@@ -76,6 +76,18 @@ def _check_count(name: str, value: object, *, least: int) -> None:
 def _check_epsilon(value: object) -> None:
     if not isinstance(value, float | int) or not 0.0 < value < 1.0:
         raise ConfigError(f"layer_norm_epsilon must be a number between 0 and 1: got {value!r}. GPT-2's own is 1e-5.")
+
+
+def truth_of(name: str, given: object, error: type[Gpt2Error]) -> bool:
+    """What a caller gave for `name`, a setting that is true or false.
+
+    Raises:
+        error: it is neither, as an array of several values.
+    """
+    try:
+        return bool(given)
+    except Exception:  # whatever a class of somebody's says
+        raise error(f"{name} is True or False: got {given!r:.60}.") from None
 
 
 # Radford et al. 2019, table 2; heads from the released hparams.json files.

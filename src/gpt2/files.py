@@ -22,7 +22,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2.errors import FolderInUseError, FormatError, Gpt2Error
+from gpt2.errors import DataError, FolderInUseError, FormatError, Gpt2Error
 
 MANIFEST_NAME = "manifest.json"
 _PARTIAL, _PREVIOUS = "partial", "previous"
@@ -127,9 +127,22 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically.
+
+    Raises:
+        DataError: it holds half a surrogate pair, as Python reads a name that is not UTF-8; nothing is written.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        before = re.split(r'["\n]', text[: error.start])[-1]
+        word = before + re.split(r'["\n]', text[error.start :])[0]
+        raise DataError(
+            f"{path} cannot be written: it would hold {word!r:.100}, which is not UTF-8. Choose another name, or "
+            f"rename the file or folder that is called so."
+        ) from None
     with atomic_file(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(data)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpt2.errors import ConfigError
-from gpt2.serve import read_keys
+from gpt2.serve import Options, read_keys
 from gpt2.serve.door import in_words
 from gpt2.serve.keys import Keys
 
@@ -185,3 +185,9 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing(serve: Any, scripted: Any) 
     assert status == 500 and "secret" not in answer["error"]["message"]
     assert running.request("POST", "/v1/completions", {"prompt": [14], "max_tokens": 1})[0] == 200
     assert running.request("GET", "/health/live")[0] == 200
+
+
+def test_names_that_a_server_answers_to_are_compared_in_lower_case() -> None:
+    admission = Options(hosts=("My-Machine.Local", "fe80::1")).admission()
+    assert admission.hosts is not None and {"my-machine.local", "fe80::1"} <= set(admission.hosts)
+    assert admission.check("/", {b"host": b"My-Machine.local:8000"}) is None

@@ -58,6 +58,7 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
         ("a.csv", "text,other\na,b,c\n", "line 2, has 3 cells, and the first line names 2 columns"),
         ("a.csv", 'text,other\n"a,b\nc,d\n', "line 3, has 1 cell,.*and close them"),
         ("a.csv", "text;other\na, b;c\n", "names 1 column.*parts them by semicolons"),
+        ("a.jsonl", '{"text": 1}', "line 1, has no text in 'text': it holds 1"),
         ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
         ("a.csv", "prompt,answer\na,b\n", r"has no text 'completion': it has prompt, answer\. Call the two fields"),
         ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),

@@ -18,6 +18,7 @@ from gpt2.checkpoint.folder import check_goal, fill_folder
 from gpt2.checkpoint.forms import FORMS
 from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinished
 from gpt2.checkpoint.weights import Weights
+from gpt2.config import truth_of
 from gpt2.errors import CheckpointError
 from gpt2.files import atomic_folder, path_of, true_place, write_text
 
@@ -69,6 +70,7 @@ def write(
         FolderInUseError: another process is writing the same goal.
     """
     goal = path_of(goal, "What a model is written to", CheckpointError)
+    overwrite = truth_of("overwrite", overwrite, CheckpointError)
     if not (isinstance(format, str) and isinstance(form, str) and form in FORMS_OF.get(format, ())):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
         known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
         raise CheckpointError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")

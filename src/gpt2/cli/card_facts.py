@@ -133,7 +133,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise DataError(f"The card cannot tell of the run: {path} is not there. Give the folder of a run.")
     try:
         return tomllib.loads(files.read_bounded(path, _LIMIT_BYTES).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"The card cannot tell of the run: {path} is not readable TOML ({error}).") from None
 
 

@@ -1,7 +1,8 @@
 """`gpt2 corpus build|stats|show`: from raw pages to a cleaned corpus, and what is in it."""
 
+import contextlib
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from gpt2.cli import output
 from gpt2.cli.options import Sectioned, option, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
-from gpt2.errors import DataError
+from gpt2.errors import DataError, Gpt2Error
 
 if TYPE_CHECKING:
     from gpt2.data.corpus.progress import BuildProgress
@@ -125,8 +126,10 @@ def stats(*, folder: Path, as_json: bool) -> None:
     found = read_stats(folder)
     if as_json:
         output.write_json(found)
-    else:
-        output.write("\n\n".join(_tables(found)), end="\n")
+        return
+    with _expected(folder):
+        tables = list(_tables(found))
+    output.write("\n\n".join(tables), end="\n")
 
 
 @corpus.command(cls=Sectioned)
@@ -137,13 +140,32 @@ def show(*, reason: str, folder: Path, as_json: bool) -> None:
     """A random handful of what a rule dropped, or of what a step kept ("kept: language")."""
     from gpt2.data.corpus.finished import read_samples
 
-    handful = read_samples(folder, reason)
+    with _expected(folder):
+        handful = read_samples(folder, reason)
+        texts = [_shown(one) for one in handful]
     if as_json:
         output.write_json(handful)
-        return
-    for one in handful:
-        place = one["address"] or f"{one['source']}: {one['where']}"
-        output.write(f"--- {place}\n    {one['characters']:,} characters. {one['detail']}\n{one['text']}\n\n")
+    else:
+        output.write("".join(texts))
+
+
+@contextlib.contextmanager
+def _expected(folder: Path) -> Generator[None]:
+    """Say so where the statistics of a folder are not what a build writes."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, Gpt2Error):
+            raise
+        raise DataError(
+            f"{folder} cannot be shown: its statistics are not what `gpt2 corpus build` writes ({error!r}). Name a "
+            f"folder that it built."
+        ) from None
+
+
+def _shown(one: Mapping[str, Any]) -> str:
+    place = one["address"] or f"{one['source']}: {one['where']}"
+    return f"--- {place}\n    {one['characters']:,} characters. {one['detail']}\n{one['text']}\n\n"
 
 
 def _status(progress: "BuildProgress") -> str:

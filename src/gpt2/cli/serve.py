@@ -13,6 +13,7 @@ import click
 
 from gpt2.cli import output
 from gpt2.cli.options import (
+    FiniteRange,
     ModelChoice,
     Sectioned,
     Verb,
@@ -41,7 +42,7 @@ def _limit_options(verb: Verb) -> Verb:
 
     decorated: Verb = with_limits
     for limit in reversed(dataclasses.fields(Limits)):
-        kind = click.IntRange if limit.type is int else click.FloatRange
+        kind = click.IntRange if limit.type is int else FiniteRange
         decorated = option(
             f"--max-{limit.name.replace('_', '-')}",
             section="Limits",

@@ -25,7 +25,9 @@ def tokenizer() -> None:
 @tokenizer.command(cls=Sectioned)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
-@click.option("--vocab-size", required=True, type=click.IntRange(257), metavar="N", help="How many ids, at most.")
+@click.option(
+    "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
+)
 @errors_option
 @output_options
 def train(*, files: tuple[Path, ...], out: Path, vocab_size: int, errors: "Errors", as_json: bool) -> None:

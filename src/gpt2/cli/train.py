@@ -58,11 +58,11 @@ def train(
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
     try:
         config = load_config(recipe, [*overrides, *said])
+        if steps is not None:
+            length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
+            config = dataclasses.replace(config, schedule=length)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    if steps is not None:
-        length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
-        config = dataclasses.replace(config, schedule=length)
     if dry_run:
         output.write(to_toml(config))
         return

@@ -26,7 +26,10 @@ def find_test_sets(names: Sequence[str | Path]) -> list[Path]:
         DataError: a name that is not there, or a folder without a file.
     """
     found: list[Path] = []
-    for path in map(Path, names):
+    for name in names:
+        path = Path(name)
+        if not str(name):  # as a path it would be the folder that one is in
+            raise DataError("The test set '' cannot be read: it has no name. Name a file or a folder.")
         if not path.exists():
             raise DataError(f"The test set {path} cannot be read: there is no such file or folder.")
         if path.is_file():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from gpt2.backends import Backend
+from gpt2.config import truth_of
 from gpt2.detect.calibrating import Author, beginnings_of, calibrate_model
 from gpt2.detect.calibration import Calibration
 from gpt2.detect.normalise import normalise
@@ -99,6 +100,7 @@ def calibrate_with(
         raise GenerationError(f"source says in words what the texts of a calibration are: got {source!r:.60}.")
     samples = checked_number("samples", samples, whole=True, limits={"least": 1})
     seed = checked_number("seed", seed, whole=True, limits={"least": 0, "most": MAX_SEED})
+    trained = truth_of("trained", trained, GenerationError)
     check_function("progress", progress)
 
     def write(prompts: Sequence[str], **settings: Any) -> list[str]:

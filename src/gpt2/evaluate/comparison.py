@@ -52,6 +52,10 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
         title = (first or second)["title"]
         for figure in figures:
             one_value, other_value = (each.get("figures", {}).get(figure) for each in (first, second))
+            if not isinstance(title, str) or not all(
+                isinstance(value, int | float | None) for value in (one_value, other_value)
+            ):
+                raise TypeError(f"{figure} of {name}")
             if figure in COUNTS and (one_value == other_value or None in (one_value, other_value)):
                 continue  # of the text, which is the same
             headline = figure in ((first or second)["headline"], "accuracy", "accuracy_last_word")

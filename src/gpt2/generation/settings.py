@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from gpt2.config import truth_of
 from gpt2.errors import GenerationError
 
 Overflow = Literal["slide", "refuse"]
@@ -105,6 +106,8 @@ class Sampling:
             if setting.type in (int, float) or (setting.type == int | None and value is not None):
                 value = checked_number(setting.name, value, whole=setting.type is not float, limits=setting.metadata)
                 object.__setattr__(self, setting.name, value)
+            elif setting.type is bool:
+                object.__setattr__(self, setting.name, truth_of(setting.name, value, GenerationError))
         self._check_stops()
         self._check_bias()
         if not isinstance(self.overflow, str) or self.overflow not in ("slide", "refuse"):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gpt2.config import PUBLISHED, ModelConfig
-from gpt2.errors import ConfigError, FormatError, ModelNotFoundError
+from gpt2.config import PUBLISHED, ModelConfig, truth_of
+from gpt2.errors import ConfigError, DownloadError, FormatError, ModelNotFoundError
 from gpt2.files import read_json
 from gpt2.hub import places
 
@@ -64,6 +64,7 @@ def locate_or_download(name_or_path: str | os.PathLike[str], *, download: bool) 
         ModelNotFoundError: there is no such model here, and nothing was to be fetched.
         DownloadError: it cannot be fetched.
     """
+    download = truth_of("download", download, DownloadError)
     try:
         return locate(name_or_path)
     except ModelNotFoundError:

@@ -46,7 +46,7 @@ class ServedModel:
         draft: what guesses tokens for the model to verify, as in `LanguageModel.generate`.
 
     Raises:
-        ConfigError: `most_bytes` do not hold one whole context.
+        ConfigError: `most_bytes` do not hold one whole context, or a name that cannot be printed.
         GenerationError: a draft model of another vocabulary.
     """
 
@@ -62,6 +62,8 @@ class ServedModel:
         draft: Draft = "auto",
     ) -> None:
         limits = limits or Limits()
+        if not name.isprintable():
+            raise ConfigError(f"No request can ask for a model called {name!r}. Name it, as in NAME=MODEL.")
         self.name = name
         self.model = model
         self.max_sequences = max_sequences

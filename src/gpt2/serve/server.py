@@ -8,8 +8,10 @@ once. When an engine has died the process exits with 1, for its supervisor to st
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -30,6 +32,9 @@ log = logging.getLogger("gpt2.serve")
 
 FAILED = 1
 
+_HOST = re.compile(r"[0-9A-Fa-f:.]+|[!-.0-9;-~]+")  # an address, or a name without a port
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+|null")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
@@ -42,6 +47,9 @@ class Options:
         hosts: further names that the server answers to, where it listens on loopback without keys.
         origins: of pages elsewhere that may use it.
         certificate: and private_key: PEM files; with them it speaks TLS.
+
+    Raises:
+        ConfigError: a host or an origin that no request can name, or a certificate that cannot be used.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +60,20 @@ class Options:
     certificate: Path | None = None
     private_key: Path | None = None
 
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise ConfigError(
+                    f"The server cannot answer to the name {host!r:.100}: say it without a port, as in example.org."
+                )
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"Pages of {origin!r:.100} cannot be let in: an origin is as a browser sends it, "
+                    f"https://example.org or http://localhost:3000, with nothing after it."
+                )
+        _check_certificate(self.certificate, self.private_key)
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
@@ -60,7 +82,9 @@ class Options:
     def admission(self) -> Admission:
         """Who may come in."""
         names = (
-            tuple(dict.fromkeys((*LOOPBACK, self.host, *self.hosts))) if self.is_loopback and not self.keys else None
+            tuple(dict.fromkeys((*LOOPBACK, self.host, *map(str.lower, self.hosts))))
+            if self.is_loopback and not self.keys
+            else None
         )
         return Admission(keys=self.keys, hosts=names, origins=self.origins)
 
@@ -184,6 +208,32 @@ def _signals(asked_to_end: Callable[[], object]) -> Generator[None]:
             signal.signal(number, handler)
 
 
+def _check_certificate(certificate: Path | None, private_key: Path | None) -> None:
+    """Refuse what TLS cannot be spoken with, before models are loaded."""
+    if certificate is None:
+        if private_key is not None:
+            raise ConfigError(f"The key {private_key} is of no certificate: give that too, with --certificate.")
+        return
+    is_locked = False
+
+    def password() -> str:
+        nonlocal is_locked
+        is_locked = True  # whoever starts the server is asked for it then
+        return ""
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password)
+    except (OSError, ValueError) as error:
+        if is_locked:
+            return
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        files = f"{certificate} and {private_key}" if private_key else str(certificate)
+        raise ConfigError(
+            f"The server cannot speak TLS by {files}: {reason}. Give the certificate and its key as PEM files, with "
+            f"--certificate and --private-key; one file may hold both."
+        ) from None
+
+
 def _listen(options: Options) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -219,5 +269,5 @@ def _room_for_connections(connections: int) -> None:
     wanted = connections + 256
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError, OverflowError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

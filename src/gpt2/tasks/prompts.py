@@ -105,7 +105,7 @@ def _parsed(text: str, source: str, under: Prompts | None = None) -> Prompts:
 
     try:
         tables: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{source} is not TOML: {error}.") from None
     kinds = {"translate": TranslatePrompts, "summarize": SummarizePrompts, "answer": AnswerPrompts}
     _refuse_unknown(tables, kinds, source)

@@ -10,6 +10,7 @@ from gpt2.tokenizer.tokenizer import Tokenizer
 from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
 SMALLEST_VOCABULARY = 257  # the bytes and <|endoftext|>
+LARGEST_VOCABULARY = 1 << 24  # as of a model
 _PART_CHARACTERS = 1 << 16
 
 
@@ -22,16 +23,21 @@ def learn(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Args:
         texts: one text, in parts; `<|endoftext|>` in it parts documents and is not learned from.
-        vocab_size: the number of ids wanted, at least 257.
+        vocab_size: the number of ids wanted, from 257 to 16,777,216.
 
     Raises:
-        TokenizerError: the size is too small, or the text is empty or holds a surrogate.
+        TokenizerError: the size is too small or too large, or the text is empty or holds a surrogate.
         MissingExtraError: the `tokenizers` library is not installed.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise TokenizerError(
             f"A vocabulary of {vocab_size} ids cannot be learned: the 256 bytes and {END_OF_TEXT} alone "
             f"need {SMALLEST_VOCABULARY}. Ask for more."
+        )
+    if vocab_size > LARGEST_VOCABULARY:
+        raise TokenizerError(
+            f"A vocabulary of {vocab_size:,} ids cannot be learned: a model has at most {LARGEST_VOCABULARY:,}. "
+            f"Ask for fewer."
         )
     try:
         import tokenizers

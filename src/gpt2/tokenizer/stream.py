@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from gpt2.config import truth_of
 from gpt2.errors import TokenizerError
 from gpt2.tokenizer.cuts import last_cut, regroup
 from gpt2.tokenizer.tokenizer import Tokenizer
@@ -60,7 +61,7 @@ def encode_stream(tokenizer: Tokenizer, texts: Iterable[str], *, allow_special: 
     Raises:
         TokenizerError: as `Tokenizer.encode`.
     """
-    keep = tuple(tokenizer.vocabulary.special) if allow_special else ()
+    keep = tuple(tokenizer.vocabulary.special) if truth_of("allow_special", allow_special, TokenizerError) else ()
     for part in regroup(texts, _BLOCK_CHARACTERS, keep):
         yield tokenizer.encode(part, allow_special=allow_special)
 
@@ -96,6 +97,7 @@ def encode_file(
     if processes < 1:
         raise TokenizerError(f"processes must be at least 1: got {processes}.")
     path = Path(path)
+    allow_special = truth_of("allow_special", allow_special, TokenizerError)
     keep = tuple(tokenizer.vocabulary.special) if allow_special else ()
     jobs = (
         _Span(path=path, start=start, end=end, errors=errors, allow_special=allow_special)

@@ -10,6 +10,7 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2.config import truth_of
 from gpt2.errors import TokenizerError
 from gpt2.files import path_of
 from gpt2.tokenizer import plain
@@ -204,7 +205,7 @@ class Tokenizer:
             advice = "Decode them, as by .decode('utf-8')." if isinstance(text, bytes) else "Give a string."
             raise TokenizerError(f"Only text can be encoded: got {text!r:.60}. {advice}")
         special = self.vocabulary.special
-        if not allow_special or not special:
+        if not truth_of("allow_special", allow_special, TokenizerError) or not special:
             yield text, None
             return
         names = "|".join(re.escape(name) for name in sorted(special, key=len, reverse=True))

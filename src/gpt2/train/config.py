@@ -223,7 +223,7 @@ class TrainConfig:
             ("optim.muon_lr", optim.muon_lr, 0.0, 10.0),
             ("optim.muon_momentum", optim.muon_momentum, 0.0, 0.99999),
             ("optim.muon_weight_decay", optim.muon_weight_decay, 0.0, 100.0),
-            ("optim.clip_norm", optim.clip_norm, 0.0, math.inf),
+            ("optim.clip_norm", optim.clip_norm, 0.0, 1e30),
             ("optim.dropout", optim.dropout, 0.0, 0.99),
             ("optim.average_fraction", optim.average_fraction, 0.0, 1.0),
             ("lora.rank", self.lora.rank, 0, 1 << 16),
@@ -251,6 +251,7 @@ class TrainConfig:
         ):
             if not low <= value <= high:  # not so for NaN either
                 raise ConfigError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
+        self._check_texts()
         self._check_stages()
         if self.lora.rank and not self.start.model:
             raise ConfigError(
@@ -261,6 +262,23 @@ class TrainConfig:
         for name, weight in self.data.mixture.items():
             if not 0.0 < weight < math.inf:
                 raise ConfigError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")
+
+    def _check_texts(self) -> None:
+        """Refuse what is not UTF-8, as a path may be: a run leaves its settings in files of text."""
+        data, run = self.data, self.run
+        for name, texts in (
+            ("data.folder", (data.folder,)),
+            ("data.tokenizer", (data.tokenizer,)),
+            ("data.mixture", data.mixture),
+            ("data.validation", (data.validation,)),
+            ("start.model", (self.start.model,)),
+            ("lora.targets", self.lora.targets),
+            ("run.folder", (run.folder,)),
+            ("run.device", (run.device,)),
+        ):
+            for text in texts:
+                if any("\ud800" <= character <= "\udfff" for character in text):
+                    raise ConfigError(f"{name} cannot be {text!r}: that is not UTF-8. Choose another name.")
 
     def _check_stages(self) -> None:
         for name, stages in (("sequence", self.schedule.sequence), ("batch_stages", self.schedule.batches)):

@@ -20,6 +20,7 @@ from gpt2.train.config import TrainConfig
 
 T = TypeVar("T")
 _LIMIT_BYTES = 1 << 20
+_MOST_BITS = 1000  # a number above that is no float, and too long to be printed
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -73,7 +74,7 @@ def _read_toml(recipe: str) -> dict[str, Any]:
         raise ConfigError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{recipe} is not TOML: {error}.") from error
 
 
@@ -86,6 +87,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a word needs no quotes
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be set to {text!r:.60}: {error}.") from None
     for section in sections:
         inner: object = tree.setdefault(section, {})
         if not isinstance(inner, dict):
@@ -112,6 +115,8 @@ def _build(cls: type[T], values: Any, where: str) -> T:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     """`value` as the type `kind`, without guessing: a whole number may stand for a float, nothing else for another."""
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ConfigError(f"{where} is out of every range: it has {value.bit_length():,} bits.")
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{where}.")  # pyright: ignore[reportArgumentType]
     origin, inner = get_origin(kind), get_args(kind)

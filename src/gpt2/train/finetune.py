@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from gpt2 import checkpoint, files, hub
+from gpt2.config import truth_of
 from gpt2.errors import ConfigError, DataError, TrainingError
 from gpt2.train.callbacks import Sampler, check_functions
 from gpt2.train.config import LoraConfig, TrainConfig
@@ -107,6 +108,7 @@ def finetune(
     out = files.path_of(out, "The new model's folder", ConfigError)
     lora = (LoraConfig(rank=8) if lora else LoraConfig()) if isinstance(lora, bool) else lora
     _check_settings(lora=lora, field=field, validation=validation, epochs=epochs, errors=errors, overrides=overrides)
+    report = truth_of("report", report, ConfigError)
     check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
     speak = say or _log.info
     _check_goal(out)

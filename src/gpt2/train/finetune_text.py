@@ -160,7 +160,9 @@ def _example(value: dict[str, Any], where: str, field: str) -> Example:
     else:
         wanted = ("text",)
     for key in wanted:
-        if not isinstance(value.get(key), str):
+        if key in value and not isinstance(value[key], str):
+            raise DataError(f"{where}, has no text in {key!r}: it holds {value[key]!r:.60}. Put a text there.")
+        if key not in value:
             near = difflib.get_close_matches(key, map(str, value), n=1)
             advice = "Name the field of the text (--field)."
             if len(wanted) == 2:

@@ -73,7 +73,7 @@ def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
     """
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not readable TOML: {error}.") from error
     tables = values.pop("source", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

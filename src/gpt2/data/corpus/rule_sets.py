@@ -48,7 +48,7 @@ def read_set(name: str) -> dict[str, Any]:
         raise ConfigError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The rule set {name} is not readable TOML: {error}.") from error
 
 

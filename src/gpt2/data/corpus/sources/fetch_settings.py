@@ -54,3 +54,5 @@ class FetchSettings:
                 raise ConfigError(f"{name} of fetching must lie between {least:g} and {most:,}: got {value:,}.")
         if not self.agent.strip() or not self.agent.isascii() or not self.agent.isprintable():
             raise ConfigError(f"agent of fetching must be printable ASCII: got {self.agent!r}.")
+        if any("\ud800" <= character <= "\udfff" for character in self.cache):
+            raise ConfigError(f"cache of fetching cannot be {self.cache!r}: that is not UTF-8. Name another folder.")
