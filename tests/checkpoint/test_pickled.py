@@ -377,6 +377,10 @@ def test_it_must_be_asked_for(tmp_path: Path, model: Any) -> None:
     torch.save(as_nanogpt(model), tmp_path / "ckpt.pt")
     with pytest.raises(FormatError, match=r"ckpt\.pt is a pickle.*--allow-pickle"):
         checkpoint.read(tmp_path / "ckpt.pt")
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "ckpt.pt").rename(tmp_path / "my model" / "ckpt.pt")
+    with pytest.raises(FormatError, match=r"`gpt2 convert '[^']*my model' DST --to hf --allow-pickle`"):
+        checkpoint.read(tmp_path / "my model")
 
 
 @given(**MUTATIONS)

@@ -177,6 +177,18 @@ def test_patching_equals_hooks_on_transformers(tokenizer: Tokenizer, backend: Ba
     close(part.after_LP, got.after_LP[1:2, [3, 1]], 1e-5)
 
 
+def test_where_texts_agree_up_to_a_token_patching_adds_nothing(tokenizer: Tokenizer, backend: Backend) -> None:
+    if not backend.intervenes:
+        return
+    for text, source, alike in (
+        (TEXT, TEXT, len(tokenizer.encode(TEXT))),
+        ("The cat sat on the", "The cat sat in the", 3),
+    ):
+        got = inspect.patch(backend, tokenizer, text, source=source, answer=" mat")
+        assert not got.effect[:, :alike].any()
+        assert got.effect[:, alike:].any() == (text != source)
+
+
 # --- one token -------------------------------------------------------------------------------------------------------
 
 

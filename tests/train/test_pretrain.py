@@ -22,8 +22,10 @@ import torch
 from safetensors.torch import load_file
 
 from gpt2 import checkpoint, files
+from gpt2.data import PrepareConfig, ReadOptions, prepare
 from gpt2.errors import CheckpointError, ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
+from gpt2.tokenizer import Tokenizer
 from gpt2.train import Outcome, TrainConfig, journal, pretrain, to_toml, weights
 from gpt2.train import state as states
 from gpt2.train.callbacks import Validation
@@ -215,6 +217,25 @@ def test_a_run_may_be_made_longer(make_config: Make) -> None:
     pretrain(make_config())
     longer = pretrain(make_config(schedule={"tokens": 15 * 128}))
     assert (longer.finished, longer.step) == (True, 15)
+
+
+def test_a_run_that_goes_on_in_other_data_says_so(
+    make_config: Make, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(data / "shards", moved)
+    pretrain(make_config())
+    pretrain(make_config(schedule={"tokens": 13 * 128}, data={"folder": str(moved)}))  # the same, elsewhere
+    assert "not those that this run has learned from" not in caplog.text
+    other = tmp_path / "other"
+    config = PrepareConfig(validation=0.2, read=ReadOptions(split_on="\n\n"))
+    prepare([data / "text.txt"], other, config=config, tokenizer=Tokenizer.from_folder(data / "vocabulary"))
+    longer = make_config(schedule={"tokens": 14 * 128}, data={"folder": str(other)})
+    pretrain(longer)
+    assert f"the data in {other} are not those that this run has learned from" in caplog.text
+    caplog.clear()
+    pretrain(make_config(schedule={"tokens": 15 * 128}, data={"folder": str(other)}))
+    assert "not those that" not in caplog.text
 
 
 def test_another_run_in_the_same_folder_is_refused(make_config: Make) -> None:

@@ -4,6 +4,7 @@ A format is a module with `matches(path) -> bool`, which only looks, and `read(p
 the module and name it in `FORMATS`; the first that matches reads, and those after it are not even imported.
 """
 
+import shlex
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -73,8 +74,8 @@ def _no_format(path: Path) -> CheckpointError:
     if pickles := [file.name for file in files if file.suffix in _PICKLES]:
         return FormatError(
             f"{path} cannot be read: {pickles[0]} is a pickle, a kind of file that others run programs from. "
-            f"Take the same model as safetensors, or rewrite it: `gpt2 convert {path} DST --to hf --allow-pickle` "
-            f"reads the numbers and runs nothing."
+            f"Take the same model as safetensors, or rewrite it: `gpt2 convert {shlex.quote(str(path))} DST --to hf "
+            f"--allow-pickle` reads the numbers and runs nothing."
         )
     return FormatError(
         f"{path} cannot be read: it is no model in a format known here. Known are a Hugging Face folder (config.json "

@@ -7,6 +7,7 @@ whatever the model, the statistic or the distribution. It holds for text of the 
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ class Calibration:
             raise MismatchError(
                 f"The calibration cannot be used for {name}: it was made with {self.model}, of other weights "
                 f"({self.fingerprint[:12]}, not {fingerprint[:12]}). Make one with "
-                f"`gpt2 detect --calibrate FOLDER --out FILE --model {name}`."
+                f"`gpt2 detect --calibrate FOLDER --out FILE --model {shlex.quote(name)}`."
             )
 
     def write(self, path: Path) -> None:

@@ -109,13 +109,18 @@ def patch(
     after_source = run(
         backend, source_ids, Want(rows=len(ids), trace=Trace(residual=at_depths), targets=[target] * len(ids))
     )
+    alike = next((t for t, pair in enumerate(zip(ids, source_ids, strict=True)) if pair[0] != pair[1]), len(ids))
     after_LP = np.empty((len(at_depths), len(at_positions)), np.float32)
     want = Want(rows=1, targets=[target])
     held = backend.new()
     try:
         [plain] = backend.step([Work(slot=held, tokens=ids, want=want)])
+        assert plain.target_logprobs_R is not None
         for p in sorted(range(len(at_positions)), key=lambda p: -at_positions[p]):
             position = at_positions[p]
+            if position < alike:  # up to here the texts have the same vectors
+                after_LP[:, p] = plain.target_logprobs_R[0]
+                continue
             backend.truncate(held, position)  # what comes before is as it was: no patch reaches it
             slots: list[int] = []
             try:
@@ -138,7 +143,6 @@ def patch(
                 after_LP[index, p] = result.target_logprobs_R[0]
     finally:
         backend.free(held)
-    assert plain.target_logprobs_R is not None
     assert after_source.target_logprobs_R is not None
     return Patching(
         pieces=pieces,

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.data import Batch, Cursor, Loader, Source, TokenStream, batches_in_order, verify
+from gpt2.data.shards import read_manifest
 from gpt2.errors import ConfigError, DataError, ShardError
 from gpt2.optim import stage
 from gpt2.tokenizer import Tokenizer
@@ -53,6 +56,7 @@ class Feed:
     Attributes:
         tokenizer: the vocabulary that wrote the shards.
         validation: the held-out tokens, if there are any.
+        data_hash: of all that is read, wherever it lies.
 
     Raises:
         ConfigError: no folder was named, or the vocabularies of data, tokenizer and model do not agree.
@@ -93,6 +97,21 @@ class Feed:
             raise DataError(
                 f"{self.validation.folder} was written with another vocabulary. Prepare it with the same one."
             )
+        self.data_hash = self._hash()
+
+    def _hash(self) -> str:
+        """A hash that changes with any shard that is read, wherever the folders lie."""
+        loader = self._loaders[min(self._loaders)]
+        parts = [*zip(loader.names, loader.streams, strict=True)]
+        if self.validation is not None:
+            parts.append(("", self.validation))
+        told = [
+            [name, stream.split, facts["sha256"]]
+            for name, stream in parts
+            for _, facts in sorted(read_manifest(stream.folder)["files"].items())
+            if facts["split"] == stream.split
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def broken(self) -> Iterator[str]:
         """What is wrong with the shards, after reading every byte; nothing when all is well."""

@@ -112,6 +112,7 @@ class Run:
             loss_scale=self.learner.loss_scale,
             config=as_tree(self.config),
             tokenizer_hash=self.feed.tokenizer.hash,
+            data_hash=self.feed.data_hash,
         )
 
     def resume(self, state: TrainState) -> None:

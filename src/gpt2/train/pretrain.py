@@ -212,6 +212,11 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
     run = Run(config, learner, feed, folder)
     if state is not None:
         run.resume(state)
+        if state.data_hash not in ("", feed.data_hash) and not run.is_finished:
+            _log.warning(
+                "the data in %s are not those that this run has learned from: it goes on in them at the same place",
+                config.data.folder,
+            )
     plan = Plan(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         tokens=config.schedule.tokens,

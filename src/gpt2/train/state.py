@@ -73,6 +73,7 @@ class TrainState:
         loss_scale: what gradients are multiplied by, in float16; `fixed` where it was not in use.
         config: the resolved configuration, as a tree.
         tokenizer_hash: of the vocabulary that the data were written with.
+        data_hash: of the data; empty in what earlier versions wrote.
     """
 
     weights: Mapping[str, Tensor]
@@ -82,6 +83,7 @@ class TrainState:
     loss_scale: LossScale
     config: Mapping[str, Any]
     tokenizer_hash: str
+    data_hash: str
 
 
 def optimizer_arrays(learner: Learner) -> Iterator[tuple[str, Tensor]]:
@@ -142,6 +144,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
                 "loss_scale": {name: getattr(state.loss_scale, name) for name in LossScale.__slots__},
                 "config": state.config,
                 "tokenizer_hash": state.tokenizer_hash,
+                "data_hash": state.data_hash,
             },
         )
         files.write_manifest(partial, {"format": "training state", "version": _VERSION})
@@ -175,6 +178,7 @@ def load(folder: Path) -> TrainState:
             loss_scale=LossScale(**{"fixed": scale == _NO_SCALE, **scale}),
             config=facts["config"],
             tokenizer_hash=facts["tokenizer_hash"],
+            data_hash=facts.get("data_hash", ""),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read as a training checkpoint: {error!r} is amiss.") from error
