@@ -122,15 +122,12 @@ const char* Engine::refusal(const gpt2_work* work, int count) const {
 }
 
 bool Engine::step(const gpt2_work* work, int count) {
-  int most = 0;
-  for (int i = 0; i < count; ++i) {
-    slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
-    most = std::max({most, work[i].best, work[i].draw_top_k});
-    if (is_shortened(work[i]) && work[i].draw_top_k == 0) most = shape_.vocab_size;
-    if (work[i].text) for (std::vector<int32_t>& counts : counts_) counts.resize(static_cast<size_t>(shape_.vocab_size));
+  try {
+    make_room(work, count);
+  } catch (...) {
+    forget_new(work, count);
+    throw;
   }
-  for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
-
   finite_.store(true);
   begin_chunks();
   pool_->run(threads_, [&](Team& team, int member) {
@@ -141,11 +138,29 @@ bool Engine::step(const gpt2_work* work, int count) {
       forward(team, member, work);
     }
   });
-  for (int i = 0; i < count; ++i) {
-    const int length = slots_.length(work[i].slot);
-    finite_.load() ? slots_.set_length(work[i].slot, length + work[i].token_count) : slots_.truncate(work[i].slot, length);
+  if (!finite_.load()) {
+    forget_new(work, count);
+    return false;
   }
-  return finite_.load();
+  for (int i = 0; i < count; ++i) slots_.set_length(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
+  return true;
+}
+
+// All the memory that a step may need.
+void Engine::make_room(const gpt2_work* work, int count) {
+  int most = 0;
+  for (int i = 0; i < count; ++i) {
+    slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
+    most = std::max({most, work[i].best, work[i].draw_top_k});
+    if (is_shortened(work[i]) && work[i].draw_top_k == 0) most = shape_.vocab_size;
+    if (work[i].text) for (std::vector<int32_t>& counts : counts_) counts.resize(static_cast<size_t>(shape_.vocab_size));
+  }
+  for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
+}
+
+// Pages for the tokens of a step that failed go back: a fork would share them, and both would write.
+void Engine::forget_new(const gpt2_work* work, int count) {
+  for (int i = 0; i < count; ++i) slots_.truncate(work[i].slot, slots_.length(work[i].slot));
 }
 
 // The next kChunkRows tokens of the batch, whatever work they belong to; no rows when all is done.

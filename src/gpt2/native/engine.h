@@ -102,6 +102,8 @@ class Engine {
   Matrix* find_matrix(const std::string& name);
   Buffer<float>* find_vector(const std::string& name);
 
+  void make_room(const gpt2_work* work, int count);
+  void forget_new(const gpt2_work* work, int count);
   void begin_chunks() { work_cursor_ = token_cursor_ = 0; }
   void next_chunk(const gpt2_work* work, int count);
   void add_tiles(int first_row, int end);
