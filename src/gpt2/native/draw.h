@@ -233,9 +233,8 @@ int32_t draw(const Drawing& from) {
   int count = from.count;
   const Contest contest{largest_of(logits, count), from.temperature, from.key};
   if (from.temperature == 0) {
-    int32_t id = 0;
-    while (logits[id] != contest.largest) ++id;
-    return id;
+    for (int32_t id = 0; id < count; ++id) if (logits[id] == contest.largest) return id;
+    return 0;   // penalties have made all of them minus infinity
   }
   const bool shortened = from.top_p < 1 || from.min_p > 0;
   if (shortened) {

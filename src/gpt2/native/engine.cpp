@@ -8,6 +8,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace gpt2 {
 namespace {
@@ -105,17 +106,32 @@ const char* Engine::refusal(const gpt2_work* work, int count) const {
   const auto in_vocabulary = [&](const int32_t* ids, int n) {
     return std::all_of(ids, ids + n, [&](int32_t id) { return id >= 0 && id < shape_.vocab_size; });
   };
+  const auto is_traced = [&](const gpt2_work& piece) {
+    if (piece.residual_count > 0 && !(piece.residual_depths && piece.residual)) return false;
+    if (piece.attention_count > 0 && !(piece.attention_heads && piece.attention)) return false;
+    for (int i = 0; i < piece.residual_count; ++i) if (piece.residual_depths[i] < 0 || piece.residual_depths[i] > shape_.n_layer) return false;
+    for (int i = 0; i < piece.attention_count; ++i) {
+      const int32_t layer = piece.attention_heads[2 * i], head = piece.attention_heads[2 * i + 1];
+      if (layer < 0 || layer >= shape_.n_layer || head < 0 || head >= shape_.n_head) return false;
+    }
+    return true;
+  };
   for (int i = 0; i < count; ++i) {
     const gpt2_work& piece = work[i];
     if (piece.token_count < 1 || piece.rows < 0 || piece.rows > piece.token_count) return "rows wanted of too few tokens";
     if (piece.token_count > shape_.n_positions - slots_.length(piece.slot)) return "the tokens do not fit the context";
     if (piece.best < 0 || piece.best > shape_.vocab_size) return "more best tokens wanted than there are";
-    if (!in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
+    if (piece.best > 0 && !(piece.best_ids && piece.best_logprobs)) return "no room for the best tokens";
+    if (!piece.tokens || !in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
     if (piece.targets && !in_vocabulary(piece.targets, piece.rows)) return "a target is not in the vocabulary";
+    if (piece.targets && !(piece.target_logprobs && piece.target_ranks && piece.entropies)) return "no room for what is known of the targets";
+    if (piece.drawn && !piece.draw_keys) return "tokens are drawn by keys";
     if (piece.drawn && !(piece.draw_temperature >= 0)) return "tokens are drawn at temperatures from 0 up";
     if (piece.drawn && !(piece.draw_top_p > 0 && piece.draw_min_p <= 1)) return "a draw from no tokens";
     if (piece.draw_top_k < 0 || piece.draw_top_k > shape_.vocab_size) return "a draw from more tokens than there are";
     if (piece.text && (piece.prompt_count < 0 || piece.text_count < piece.rows || !in_vocabulary(piece.text, piece.text_count))) return "a text too short, or of other tokens";
+    if (piece.text && !(piece.repetition_penalty > 0 && std::isfinite(piece.repetition_penalty + piece.presence_penalty + piece.frequency_penalty))) return "penalties that are no numbers";
+    if (!is_traced(piece)) return "a trace of what there is not";
     for (int other = 0; other < i; ++other) if (work[other].slot == piece.slot) return "two pieces of work for one slot";
   }
   return nullptr;

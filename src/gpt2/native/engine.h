@@ -66,14 +66,15 @@ class Engine {
   // `head_form` is that of the token embedding, which is also the head: int4 costs it more than the other matrices.
   Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads);
 
-  void load(const std::string& name, const Source& source);
+  // Throws std::invalid_argument where there is no such array, or what is given is not one.
+  void load(const std::string& name, const gpt2_source& source);
   Piece piece(int index);   // of all that `load` fills
   uint64_t checksum();      // of all pieces
 
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }
 
-  // Why a step cannot be done with these slots, tokens and targets; null if it can.
+  // Why such a step cannot be done; null if it can.
   const char* refusal(const gpt2_work* work, int count) const;
 
   // False if a logit, key or value was not a finite number. Throws std::bad_alloc before anything has changed.
@@ -99,7 +100,7 @@ class Engine {
 
   class Ahead;
 
-  Matrix* find_matrix(const std::string& name);
+  Matrix* find_matrix(const std::string& name, const char* kind);
   Buffer<float>* find_vector(const std::string& name);
 
   void make_room(const gpt2_work* work, int count);

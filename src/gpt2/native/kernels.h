@@ -165,7 +165,7 @@ struct Kernels {
   // The token that wins a draw.
   int32_t (*draw)(const Drawing&);
 
-  // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
+  // panel_K16, zeros from `inputs` to `padded` -> one packed panel of the form. Scales are written for int8 and int4.
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
                      float* row_scales);
 
