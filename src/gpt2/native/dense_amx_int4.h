@@ -86,14 +86,14 @@ inline void add_products_int4(const Activations& x, int row, int input, int end,
   sums.from_tiles<Blocks>(block);
 }
 
-void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, Shaped& shaped) {
+void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, TilesInUse& tiles) {
   alignas(64) int8_t bytes[2 * kHalfInt4];
   Int4Sums sums;
   for (int input = 0; input < m.padded_inputs; input += kInputsInt4) {
     const int end = input + kInputsInt4 < m.padded_inputs ? input + kInputsInt4 : m.padded_inputs, inputs = end - input;
     make_bytes(m, panel, input / kGroup, end / kGroup, bytes);
     if (inputs % kTileBytes) for (int half = 0; half < 2; ++half) std::memset(bytes + half * kHalfInt4 + inputs * kPanel, 0, kGroup * kPanel);
-    for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
+    for_row_blocks(row, row_end, tiles, [&](int first, int rows, int block) {
       const FetchLines fetch(m.panel(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, row_blocks(row_end - row));
       if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, bytes, sums, fetch);
       else add_products_int4<1>(x, first, input, end, block, bytes, sums, fetch);
@@ -103,9 +103,9 @@ void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out
 }
 
 void walk_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  Shaped shaped;
+  TilesInUse tiles;
   for (; panel < panel_end; ++panel) {
-    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, shaped);
+    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, tiles);
   }
 }
 
