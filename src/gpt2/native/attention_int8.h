@@ -29,24 +29,6 @@ inline Lanes value_scales(const Attend& a, int s, int keys) {
   return load_first(reinterpret_cast<const float*>(scales) + s % kPage, keys - s, 0.0f);
 }
 
-// What the codes of one head's row are worth, NaN if it is not finite; and what its numbers are multiplied by to become codes.
-inline float head_scale(const float* x, int head_width, float* inverse) {
-  Magnitude seen;
-  for (int d = 0; d < head_width; d += kPanel) seen.see(load_first(x + d, head_width - d, 0.0f));
-  const float magnitude = max_across(seen.largest);
-  const bool zero = !(magnitude > kSmallestMagnitude);
-  *inverse = zero ? 0.0f : 127.0f / magnitude;
-  return (zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled);
-}
-
-// Codes of the 16 components from d on, zeros past the last; returns them as floats.
-inline Lanes put_codes(const float* x, int head_width, int d, float inverse, int8_t* to) {
-  const Lanes exact = mul(load_first(x + d, head_width - d, 0.0f), broadcast(inverse));
-  const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
-  store_codes(to, rounded);
-  return rounded;
-}
-
 // The rows' queries: codes lie in a.codes, [rows][code_stride].
 struct Queries {
   float scales[kMaxAttendRows];
@@ -55,10 +37,10 @@ struct Queries {
   explicit Queries(const Attend& a) {
     for (int r = 0; r < a.rows; ++r) {
       const float* q = a.q + r * a.q_stride;
-      float inverse;
-      scales[r] = head_scale(q, a.head_width, &inverse) * a.scale;
+      const RowScale query = row_scale(q, a.head_width);
+      scales[r] = query.scale * a.scale;
       Lanes sum = broadcast(0.0f);
-      for (int d = 0; d < a.head_width; d += kPanel) sum = add(sum, put_codes(q, a.head_width, d, inverse, a.codes + r * a.code_stride + d));
+      for (int d = 0; d < a.head_width; d += kPanel) sum = add(sum, put_codes(q, a.head_width, d, query.inverse, a.codes + r * a.code_stride + d));
       sums[r] = static_cast<int32_t>(sum_across(sum));
     }
   }
@@ -245,16 +227,16 @@ bool store_positions_int8(const float* k, const float* v, int64_t stride, int ro
   float* value_scales = reinterpret_cast<float*>(values + value_bytes(head_width));
   float spoiled = 0.0f;
   for (int r = 0; r < rows; ++r, ++key) {
-    float inverse;
     int8_t codes[kPanel];
-    key_scales[key] = head_scale(k + r * stride, head_width, &inverse);
+    const RowScale key_row = row_scale(k + r * stride, head_width), value_row = row_scale(v + r * stride, head_width);
+    key_scales[key] = key_row.scale;
     for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(k + r * stride, head_width, d, inverse, codes);
+      put_codes(k + r * stride, head_width, d, key_row.inverse, codes);
       for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * key, codes + i, 4);
     }
-    value_scales[key] = head_scale(v + r * stride, head_width, &inverse);
+    value_scales[key] = value_row.scale;
     for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(v + r * stride, head_width, d, inverse, codes);
+      put_codes(v + r * stride, head_width, d, value_row.inverse, codes);
       int8_t* to = values + key / 4 * 4 * width + 4 * d + key % 4;
       for (int i = 0; i < kPanel; ++i) to[4 * i] = codes[i];
     }

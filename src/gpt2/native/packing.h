@@ -72,7 +72,7 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
     const float* group_K16 = panel_K16 + begin * kPanel;
     const int count = inputs - begin < kGroup ? inputs - begin : kGroup;
     const Lanes group_largest = mul(magnitudes(panel_K16, begin, begin + count).largest, row_inverse);
-    Lanes best = broadcast(1.0f), best_inverse = broadcast(0.0f), least = broadcast(3.402823466e38f);
+    Lanes best = broadcast(1.0f), best_inverse = broadcast(0.0f), least = broadcast(-kLowest);
     for (const float code : kLargestCodes) {
       const Lanes scale = clamp_round(div(group_largest, broadcast(code)), 1.0f, 127.0f);
       const Lanes step = mul(scale, load(row_scales)), inverse = safe_ratio(1.0f, step);
