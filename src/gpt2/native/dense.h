@@ -84,8 +84,8 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
 // A single row goes through memory so fast that it asks for what is near: of each of its streams the line 1.5 KB on.
 constexpr int64_t kNear = 1536;
 
-// All tiles of panels that lie `step` apart; none where there is no row, as in the last layer when nothing is wanted. What
-// several rows ask for ahead is the panel after each, with which its stream goes on.
+// All tiles of panels that lie `step` apart. What several rows ask for ahead is the panel after each, with which its stream
+// goes on.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
   if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
