@@ -30,13 +30,15 @@ from gpt2.native.interface import Wanted
 from gpt2.native.library import Engine, Library
 
 FORMS = ("fp32", "bf16", "int8", "int4")
-# head widths 64, 16, 7 and 20; odd vocabularies; an MLP that is not four times the width; one head; one position
+# head widths 64, 16, 7, 20, 1 and 129; odd vocabularies; an MLP not four times the width; one head; one position
 CONFIGS = [
     ModelConfig(n_layer=2, n_head=2, n_embd=128, n_positions=150, vocab_size=1000),
     ModelConfig(n_layer=2, n_head=3, n_embd=48, n_positions=200, vocab_size=517),
     ModelConfig(n_layer=3, n_head=5, n_embd=35, n_positions=100, vocab_size=101, n_inner=77),
     ModelConfig(n_layer=1, n_head=1, n_embd=20, n_positions=66, vocab_size=17, n_inner=1),
     ModelConfig(n_layer=1, n_head=1, n_embd=1, n_positions=1, vocab_size=1),
+    ModelConfig(n_layer=2, n_head=17, n_embd=17, n_positions=65, vocab_size=2, n_inner=63),
+    ModelConfig(n_layer=2, n_head=2, n_embd=258, n_positions=129, vocab_size=65, n_inner=31),
 ]
 
 
@@ -104,7 +106,7 @@ def test_smaller_forms_stay_near_the_definition(form: str, least_cosine: float, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[2]], ids=str)
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[2], CONFIGS[-1]], ids=str)
 def test_a_sequence_has_the_same_bits_however_it_is_computed(config: ModelConfig, form: str, level: str) -> None:
     ids = tokens(config, config.n_positions)
     whole_TV = all_logits(NativeBackend(weights(config), form=form, threads=1), ids, len(ids))

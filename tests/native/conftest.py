@@ -1,3 +1,9 @@
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from gpt2.errors import BackendError
@@ -10,6 +16,20 @@ def library() -> Library:
         return Library.load()
     except BackendError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`counted_memory.c`, to be preloaded into a process."""
+    compiler = shutil.which("cc") or shutil.which("c++")
+    if platform.libc_ver()[0] != "glibc" or compiler is None:
+        pytest.skip("needs a C compiler and glibc, whose malloc can be stood in for")
+    if "LD_PRELOAD" in os.environ:
+        pytest.skip("another malloc is preloaded")
+    built = tmp_path_factory.mktemp("counter") / "counter.so"
+    source = Path(__file__).with_name("counted_memory.c")
+    subprocess.run([compiler, "-x", "c", "-O1", "-shared", "-fPIC", str(source), "-o", str(built)], check=True)
+    return built
 
 
 def levels() -> list[str]:

@@ -61,6 +61,19 @@ def test_a_file_that_is_no_library_is_an_error_that_helps(tmp_path: Path) -> Non
         Library(tmp_path / "broken.so")
 
 
+def test_a_library_of_another_interface_is_said(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "ABI", library_module.ABI + 1)
+    with pytest.raises(BackendError, match=r"another version\. Build it again"):
+        Library(library.path)
+
+
+def test_a_library_of_something_else_is_an_error_that_helps() -> None:
+    import _ctypes
+
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        Library(Path(_ctypes.__file__))
+
+
 def test_where_it_was_not_built_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPT2_NATIVE_LIBRARY", raising=False)
     monkeypatch.setattr(library_module, "__file__", str(tmp_path / "library.py"))

@@ -6,8 +6,6 @@
 import ctypes
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,19 +28,6 @@ CONFIG = ModelConfig(n_layer=2, n_head=3, n_embd=48, n_positions=400, vocab_size
 # How often a page of 64 positions that no earlier sequence has left may ask. Pages are made by slabs of up to 16:
 # its memory, its owner, a record for each page; and the list of free pages may grow, each time to the double.
 MOST_FOR_A_PAGE = 2 + 16 + 5
-
-
-@pytest.fixture(scope="module")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("c++")
-    if platform.libc_ver()[0] != "glibc" or compiler is None:
-        pytest.skip("needs a C compiler and glibc, whose malloc can be stood in for")
-    if "LD_PRELOAD" in os.environ:
-        pytest.skip("another malloc is preloaded")
-    built = tmp_path_factory.mktemp("counter") / "counter.so"
-    source = Path(__file__).with_name("counted_memory.c")
-    subprocess.run([compiler, "-x", "c", "-O1", "-shared", "-fPIC", str(source), "-o", str(built)], check=True)
-    return built
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -86,10 +71,12 @@ class Counted:
         self.steps: list[Step] = []
         self.round = 1
         calls = Library.load().calls
-        counted, step = ctypes.CDLL(None).step_counted, ctypes.cast(calls.gpt2_step, ctypes.c_void_p)
-        counted.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p]
+        counted, step = ctypes.CDLL(None).call_counted, ctypes.cast(calls.gpt2_step, ctypes.c_void_p)
+        counted.argtypes = [*[ctypes.c_void_p] * 5, ctypes.c_int32, ctypes.c_void_p]
         self._asked = ctypes.c_int32()
-        calls.gpt2_step = lambda engine, work, pieces: counted(step, engine, work, pieces, ctypes.byref(self._asked))
+        calls.gpt2_step = lambda engine, work, pieces: counted(
+            step, engine, work, pieces, None, 0, ctypes.byref(self._asked)
+        )
 
     def step(self, name: str, work: list[Work], *, is_first: bool) -> None:
         lengths = [(self.backend.length(piece.slot), len(piece.tokens)) for piece in work]

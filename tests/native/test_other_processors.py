@@ -15,7 +15,7 @@ from gpt2.native import library as library_module
 NATIVE = Path(library_module.__file__).parent
 CHECK = Path(__file__).with_name("level_check.cpp")
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{NATIVE}", f"-I{CHECK.parent}"]
-CORE = ["api", "engine", "matrix", "slots", "heads", "pool", "levels", "amx", "limits", "level_portable"]
+CORE = [*sorted(file.stem for file in NATIVE.glob("*.cpp") if not file.stem.startswith("level_")), "level_portable"]
 
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))]

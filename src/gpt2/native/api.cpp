@@ -64,17 +64,21 @@ bool fits_whole_sums(int32_t form, int32_t inputs) {
 // Attention in the integer forms sums weights of 127 times codes of 127 over the positions.
 bool fits_positions(int32_t form, int32_t positions) { return (form != GPT2_INT8 && form != GPT2_INT4) || positions <= 131072; }
 
+// Three times as much, and rounded up, is still an int.
+bool is_size(int32_t count) { return count >= 1 && count <= 1 << 28; }
+
 bool is_shape(const gpt2_shape& s) {
-  return std::min({s.n_layer, s.n_head, s.n_embd, s.n_positions, s.vocab_size, s.n_inner}) >= 1 && s.n_embd % s.n_head == 0;
+  const auto sizes = {s.n_layer, s.n_head, s.n_embd, s.n_positions, s.vocab_size, s.n_inner};
+  return std::all_of(sizes.begin(), sizes.end(), is_size) && s.n_embd % s.n_head == 0;
 }
+
+bool is_threads(int32_t threads) { return threads >= 1 && threads <= 1024; }
 
 bool is_slot(const gpt2_engine* engine, int32_t slot) {
   if (engine->engine.slots().exists(slot)) return true;
   last_error = "no slot " + std::to_string(slot);
   return false;
 }
-
-Source source_of(const gpt2_source& s) { return {s.values, s.codes, s.scales, s.group_scales, s.input_stride, s.output_stride}; }
 
 }  // namespace
 
@@ -101,7 +105,7 @@ gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* 
     if (!kernels) return int32_t{GPT2_FAILED};
     const bool int4_whole = form == GPT2_INT4_WHOLE;
     if (int4_whole) form = GPT2_INT4;
-    if (!is_form(form) || threads < 1 || threads > 1024) return fail("no such form or number of threads");
+    if (!is_form(form) || !is_threads(threads)) return fail("no such form or number of threads");
     if (!is_shape(*shape)) return fail("no GPT-2 has such a shape");
     if (!fits_whole_sums(form, std::max(shape->n_embd, shape->n_inner))) return fail("too wide for sums of this form in 32 bits");
     if (!fits_positions(form, shape->n_positions)) return fail("more positions than sums of this form hold in 32 bits");
@@ -112,7 +116,7 @@ gpt2_engine* gpt2_engine_new(const gpt2_shape* shape, int32_t form, const char* 
 }
 
 int32_t gpt2_engine_load(gpt2_engine* engine, const char* name, const gpt2_source* source) {
-  return guarded([&] { engine->engine.load(name, source_of(*source)); return int32_t{0}; });
+  return guarded([&] { engine->engine.load(name, *source); return int32_t{0}; });
 }
 
 int64_t gpt2_engine_piece(gpt2_engine* engine, int32_t index, void** data) {
@@ -148,6 +152,7 @@ int32_t gpt2_slot_free(gpt2_engine* engine, int32_t slot) {
 int64_t gpt2_slots_bytes(const gpt2_engine* engine) { return engine->engine.slots().bytes(); }
 
 int32_t gpt2_step(gpt2_engine* engine, const gpt2_work* work, int32_t count) {
+  if (count < 0) return fail("fewer than no pieces of work");
   for (int32_t i = 0; i < count; ++i) if (!is_slot(engine, work[i].slot)) return GPT2_FAILED;
   return guarded([&] {
     if (const char* refused = engine->engine.refusal(work, count)) return fail(refused);
@@ -157,7 +162,7 @@ int32_t gpt2_step(gpt2_engine* engine, const gpt2_work* work, int32_t count) {
 
 double gpt2_product_rate(const char* level, int32_t form, int32_t threads) {
   const Kernels* kernels = level_called(level);
-  if (!kernels || !is_form(form) || threads < 1) return 0;
+  if (!kernels || !is_form(form) || !is_threads(threads)) return 0;
   double rate = 0;
   guarded([&] { rate = product_rate(*kernels, static_cast<Form>(form), threads); return 0; });
   return rate;
@@ -165,7 +170,7 @@ double gpt2_product_rate(const char* level, int32_t form, int32_t threads) {
 
 double gpt2_read_rate(int64_t bytes, int32_t threads) {
   double rate = 0;
-  if (bytes > 0 && threads > 0) guarded([&] { rate = read_rate(threads, bytes); return 0; });
+  if (bytes > 0 && is_threads(threads)) guarded([&] { rate = read_rate(threads, bytes); return 0; });
   return rate;
 }
 
@@ -175,8 +180,9 @@ gpt2_matrix* gpt2_matrix_new(const char* level, int32_t form, int32_t inputs, in
     const Kernels* kernels = level_called(level);
     if (!kernels) return int32_t{GPT2_FAILED};
     if (!is_form(form) || !fits_whole_sums(form, inputs)) return fail("no such form, or too wide for it");
+    if (!is_size(inputs) || !is_size(outputs)) return fail("no matrix has such a shape");
     Matrix matrix(static_cast<Form>(form), inputs, outputs);
-    matrix.pack(*kernels, *Pool::shared(), 1, source_of(*source));
+    matrix.pack(*kernels, *Pool::shared(), 1, *source);
     if (bias) matrix.set_bias(bias);
     made = new gpt2_matrix{std::move(matrix), kernels};
     return int32_t{0};
@@ -188,6 +194,7 @@ void gpt2_matrix_read(const gpt2_matrix* matrix, int32_t output, float* weights)
 
 int32_t gpt2_matrix_apply(const gpt2_matrix* matrix, const float* x, int32_t rows, float* y) {
   return guarded([&] {
+    if (rows < 0) return fail("fewer than no rows");
     const MatrixView& m = matrix->matrix.view();
     const Kernels& kernels = *matrix->kernels;
     Quantised q(kernels, m.form, rows, m.inputs);
@@ -205,7 +212,7 @@ int32_t gpt2_attend(const char* level, int32_t form, int32_t head_width, int32_t
   return guarded([&] {
     const Kernels* kernels = level_called(level);
     if (!kernels) return int32_t{GPT2_FAILED};
-    if (!is_form(form) || head_width < 1 || rows < 1 || rows > positions) return fail("no such form, or more rows than positions");
+    if (!is_form(form) || !is_size(head_width) || !is_size(positions) || rows < 1 || rows > positions) return fail("no such form, or more rows than positions");
     if (!fits_positions(form, positions)) return fail("more positions than sums of this form hold in 32 bits");
     const Heads heads(*kernels, static_cast<Form>(form), 1, head_width);
     Slots slots(heads.page_bytes(1), positions);

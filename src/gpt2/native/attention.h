@@ -58,23 +58,19 @@ void score_keys(const Attend& a, int row) {
   }
 }
 
-// exp(score - max) in place, zero past the last key; returns their sum, NaN if a score is not finite. Calls see(s, e) with the 16 that begin at key s.
+// exp(score - max) in place, zero past the last key; returns their sum, NaN if a score is not finite. Calls see(s, e) with
+// the 16 that begin at key s.
 template <class See>
 inline float exponentiate(float* scores, int keys, const See& see) {
-  constexpr float lowest = -3.402823466e38f;
-  Lanes top = broadcast(lowest), sum = broadcast(0.0f);
+  Lanes top = broadcast(kLowest), sum = broadcast(0.0f);
   for (int s = 0; s < keys; s += kPanel) {
-    const Lanes score = load_first(scores + s, keys - s, lowest);
+    const Lanes score = load_first(scores + s, keys - s, kLowest);
     top = max(top, score);
     sum = multiply_add(score, broadcast(0.0f), sum);   // exp would hide them
   }
   const Lanes largest = broadcast(max_across(top));
   for (int s = 0; s < keys; s += kPanel) {
-    Lanes e = exponential(sub(load(scores + s), largest));
-    if (keys - s < kPanel) {
-      store(scores + s, e);
-      e = load_first(scores + s, keys - s, 0.0f);
-    }
+    const Lanes e = only_first(exponential(sub(load(scores + s), largest)), keys - s);
     store(scores + s, e);
     sum = add(sum, e);
     see(s, e);

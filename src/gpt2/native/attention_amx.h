@@ -90,15 +90,14 @@ void attend_int8_by_tiles(const Attend& a) {
   const int key_lines = (a.head_width + 3) / 4;
   if (a.rows < kFewestRowsAttend || key_lines > kTileLines) return attend_int8(a);
   const Queries q(a);
-  tiles_begin(shapes_to_attend(a.rows, key_lines));
+  const TilesInUse tiles(shapes_to_attend(a.rows, key_lines));
   score_by_tiles(a, q);
   Weights w;
   w.keys = static_cast<int>(round_up(a.first_position + a.rows, kPage));
-  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r);
+  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r, [](const Lanes&, const Lanes&) {});
   int d = 0;
   for (; d + 2 * kPanel <= padded_width(a.head_width); d += 2 * kPanel) mix_by_tiles<2>(a, w, d);
   if (d < a.head_width) mix_by_tiles<1>(a, w, d);
-  tiles_end();
 }
 
 }  // namespace

@@ -29,24 +29,6 @@ inline Lanes value_scales(const Attend& a, int s, int keys) {
   return load_first(reinterpret_cast<const float*>(scales) + s % kPage, keys - s, 0.0f);
 }
 
-// What the codes of one head's row are worth, NaN if it is not finite; and what its numbers are multiplied by to become codes.
-inline float head_scale(const float* x, int head_width, float* inverse) {
-  Magnitude seen;
-  for (int d = 0; d < head_width; d += kPanel) seen.see(load_first(x + d, head_width - d, 0.0f));
-  const float magnitude = max_across(seen.largest);
-  const bool zero = !(magnitude > kSmallestMagnitude);
-  *inverse = zero ? 0.0f : 127.0f / magnitude;
-  return (zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled);
-}
-
-// Codes of the 16 components from d on, zeros past the last; returns them as floats.
-inline Lanes put_codes(const float* x, int head_width, int d, float inverse, int8_t* to) {
-  const Lanes exact = mul(load_first(x + d, head_width - d, 0.0f), broadcast(inverse));
-  const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
-  store_codes(to, rounded);
-  return rounded;
-}
-
 // The rows' queries: codes lie in a.codes, [rows][code_stride].
 struct Queries {
   float scales[kMaxAttendRows];
@@ -55,10 +37,10 @@ struct Queries {
   explicit Queries(const Attend& a) {
     for (int r = 0; r < a.rows; ++r) {
       const float* q = a.q + r * a.q_stride;
-      float inverse;
-      scales[r] = head_scale(q, a.head_width, &inverse) * a.scale;
+      const RowScale query = row_scale(q, a.head_width);
+      scales[r] = query.scale * a.scale;
       Lanes sum = broadcast(0.0f);
-      for (int d = 0; d < a.head_width; d += kPanel) sum = add(sum, put_codes(q, a.head_width, d, inverse, a.codes + r * a.code_stride + d));
+      for (int d = 0; d < a.head_width; d += kPanel) sum = add(sum, put_codes(q, a.head_width, d, query.inverse, a.codes + r * a.code_stride + d));
       sums[r] = static_cast<int32_t>(sum_across(sum));
     }
   }
@@ -111,12 +93,12 @@ void score_whole_keys(const Attend& a, const Queries& q, int row) {
 // The rows' weights: halves lie in a.codes, [rows][code_stride], the lower `code_stride / 2` behind the upper.
 struct Weights {
   float units[kMaxAttendRows];   // what 1 is worth, as a share of the sum
-  int32_t upper_sums[kMaxAttendRows], lower_sums[kMaxAttendRows];
   int keys;                      // of all rows; those that a row does not see have zeros
 };
 
-// From scores to weights of one row.
-inline void weigh_row(const Attend& a, Weights& to, int r) {
+// From scores to weights of one row. Calls see(high, low) with both halves of 16.
+template <class See>
+inline void weigh_row(const Attend& a, Weights& to, int r, const See& see) {
   float* scores = a.scores + r * a.scores_stride;
   const int keys = a.first_position + r + 1;
   Lanes top = broadcast(0.0f);
@@ -128,7 +110,6 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
   const Lanes inverse = broadcast(zero ? 0.0f : kLargestWeight / largest);
   int8_t* upper = a.codes + r * a.code_stride;
   int8_t* lower = upper + a.code_stride / 2;
-  Lanes uppers = broadcast(0.0f), lowers = broadcast(0.0f);
   int s = 0;
   for (; s < keys; s += kPanel) {
     const Lanes exact = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
@@ -136,16 +117,28 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
     const Lanes high = round_even(mul(share, broadcast(1.0f / 128.0f))), low = round_even(multiply_add(high, broadcast(-128.0f), share));
     store_codes(upper + s, high);
     store_codes(lower + s, low);
-    uppers = add(uppers, high);
-    lowers = add(lowers, low);
+    see(high, low);
   }
   for (; s < to.keys; s += kPanel) {
     store_codes(upper + s, broadcast(0.0f));
     store_codes(lower + s, broadcast(0.0f));
   }
-  to.upper_sums[r] = static_cast<int32_t>(sum_across(uppers));
-  to.lower_sums[r] = static_cast<int32_t>(sum_across(lowers));
 }
+
+// With the sum of each row's halves: what `start_sums` asks for.
+struct SummedWeights : Weights {
+  int32_t upper_sums[kMaxAttendRows], lower_sums[kMaxAttendRows];
+
+  void weigh(const Attend& a, int r) {
+    Lanes uppers = broadcast(0.0f), lowers = broadcast(0.0f);
+    weigh_row(a, *this, r, [&](const Lanes& high, const Lanes& low) {
+      uppers = add(uppers, high);
+      lowers = add(lowers, low);
+    });
+    upper_sums[r] = static_cast<int32_t>(sum_across(uppers));
+    lower_sums[r] = static_cast<int32_t>(sum_across(lowers));
+  }
+};
 
 // What a row's sums with both halves of its weights are worth.
 inline Lanes mixed(const Weights& w, int row, const Sums& upper, const Sums& lower) {
@@ -155,7 +148,7 @@ inline Lanes mixed(const Weights& w, int row, const Sums& upper, const Sums& low
 
 // Values of R rows for B vectors of 16 components starting at component d.
 template <int R, int B>
-inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
+inline void mix_codes(const Attend& a, const SummedWeights& w, int row, int d) {
   const int width = padded_width(a.head_width);
   Sums upper[R][B], lower[R][B];
   GPT2_UNROLL for (int r = 0; r < R; ++r) {
@@ -198,7 +191,7 @@ inline void mix_codes(const Attend& a, const Weights& w, int row, int d) {
 constexpr int kRowsMix = kRowsAttend / 2;
 
 template <int R>
-void mix_rows(const Attend& a, const Weights& w, int row, int rows) {
+void mix_rows(const Attend& a, const SummedWeights& w, int row, int rows) {
   if constexpr (R > 1) {
     if (rows < R) return mix_rows<R - 1>(a, w, row, rows);
   }
@@ -219,9 +212,9 @@ void score_rows(const Attend& a, const Queries& q, int row) {
 void attend_int8(const Attend& a) {
   const Queries q(a);
   for (int row = 0; row < a.rows; row += kRowsAttend) score_rows<kRowsAttend>(a, q, row);
-  Weights w;
+  SummedWeights w;
   w.keys = static_cast<int>(round_up(a.first_position + a.rows, kPanel));
-  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r);
+  for (int r = 0; r < a.rows; ++r) w.weigh(a, r);
   for (int row = 0; row < a.rows; row += kRowsMix) mix_rows<kRowsMix>(a, w, row, a.rows - row);
 }
 
@@ -234,16 +227,16 @@ bool store_positions_int8(const float* k, const float* v, int64_t stride, int ro
   float* value_scales = reinterpret_cast<float*>(values + value_bytes(head_width));
   float spoiled = 0.0f;
   for (int r = 0; r < rows; ++r, ++key) {
-    float inverse;
     int8_t codes[kPanel];
-    key_scales[key] = head_scale(k + r * stride, head_width, &inverse);
+    const RowScale key_row = row_scale(k + r * stride, head_width), value_row = row_scale(v + r * stride, head_width);
+    key_scales[key] = key_row.scale;
     for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(k + r * stride, head_width, d, inverse, codes);
+      put_codes(k + r * stride, head_width, d, key_row.inverse, codes);
       for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * key, codes + i, 4);
     }
-    value_scales[key] = head_scale(v + r * stride, head_width, &inverse);
+    value_scales[key] = value_row.scale;
     for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(v + r * stride, head_width, d, inverse, codes);
+      put_codes(v + r * stride, head_width, d, value_row.inverse, codes);
       int8_t* to = values + key / 4 * 4 * width + 4 * d + key % 4;
       for (int i = 0; i < kPanel; ++i) to[4 * i] = codes[i];
     }

@@ -18,21 +18,21 @@ namespace {
 
 constexpr int kTileLines = 16, kTileBytes = 64, kTileSize = kTileLines * kTileBytes;
 
-// What tiles ask memory for while they multiply: for a block of rows its part of the panels that come next, so many lines
-// with each step of the inputs. `lines` are those of a step for all blocks together.
-struct PanelsAhead {
+// FetchPart and FetchAll of dense.h for tiles, which read 16 lines of a panel at once: with each step of the inputs a block
+// of rows asks for so many lines of its part of the panels that come next. `all_lines` are those of a step for all blocks.
+struct FetchLines {
   const unsigned char* at;
   int lines;
 
-  PanelsAhead(const unsigned char* next, int all_lines, int64_t steps, int block, int blocks) : lines((all_lines + blocks - 1) / blocks) {
+  FetchLines(const unsigned char* next, int all_lines, int64_t steps, int block, int blocks) : lines((all_lines + blocks - 1) / blocks) {
     at = next + block * steps * lines * kLine;
   }
 
   GPT2_INLINE void operator()() { for (int i = 0; i < lines; ++i, at += kLine) prefetch(at); }
 };
 
-// The same for few rows of two panels that lie apart: what is near, in both streams.
-struct StreamsAhead {
+// For few rows of two panels that lie apart: what is near, in both streams.
+struct FetchStreams {
   const unsigned char* at;
   int64_t apart;
 
@@ -120,8 +120,8 @@ inline void finish_tile(const MatrixView& m, const Activations& x, const Output&
 }
 
 // Panels `panel` and, of two, `panel` + step.
-template <class Products, int Blocks, int P, class Ahead>
-void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, int step, Ahead ahead) {
+template <class Products, int Blocks, int P, class Fetch>
+void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, int step, Fetch fetch) {
   const int64_t bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes, apart = step * m.panel_bytes;
   const uint8_t* a = static_cast<const uint8_t*>(Products::row(x, row));
   const int64_t a_stride = Products::row_stride(x);
@@ -131,7 +131,7 @@ void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int
   int64_t done = 0;
   for (; done + kTileBytes <= bytes; done += kTileBytes) {
     multiply_tiles<Products, Blocks, P>(a + done, a_stride, b + done * kPanel, apart);
-    ahead();
+    fetch();
   }
   if (const int64_t left = bytes - done) {
     alignas(64) uint8_t a_left[2 * kTileSize] = {}, b_left[2 * kTileSize] = {};
@@ -147,26 +147,38 @@ void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int
   if constexpr (Blocks == 2 && P == 2) finish_tile<Products, 3>(m, x, out, row + kTileLines, rows - kTileLines, panel + step);
 }
 
-// The shape of the tiles: of up to 32 rows, as they are now. Giving them another takes as long as some products.
-class Shaped {
+// The tiles while they are in use; afterwards they are the system's again.
+class TilesInUse {
  public:
-  ~Shaped() { if (rows_ > 0) tiles_end(); }
+  TilesInUse() = default;
+  explicit TilesInUse(const TileShapes& shapes) { shape(shapes); }
+  TilesInUse(const TilesInUse&) = delete;
+  TilesInUse& operator=(const TilesInUse&) = delete;
+  ~TilesInUse() { if (in_use_) tiles_end(); }
+
+  // For up to 32 rows, if they are not of that shape already: giving them another takes as long as some products.
   void hold(int rows) {
     if (rows == rows_) return;
-    tiles_begin(shapes_of(rows < kTileLines ? rows : kTileLines, rows - kTileLines, kTileBytes, kTileLines));
+    shape(shapes_of(rows < kTileLines ? rows : kTileLines, rows - kTileLines, kTileBytes, kTileLines));
     rows_ = rows;
   }
 
  private:
+  void shape(const TileShapes& shapes) {
+    tiles_begin(shapes);
+    in_use_ = true;
+  }
+
+  bool in_use_ = false;
   int rows_ = 0;
 };
 
 // Calls f(row, rows, block) for blocks of up to 32 rows, with tiles of that shape.
 template <class F>
-inline void for_row_blocks(int row, int row_end, Shaped& shaped, const F& f) {
+inline void for_row_blocks(int row, int row_end, TilesInUse& tiles, const F& f) {
   for (int block = 0; row < row_end; row += 2 * kTileLines, ++block) {
     const int rows = row_end - row < 2 * kTileLines ? row_end - row : 2 * kTileLines;
-    shaped.hold(rows);
+    tiles.hold(rows);
     f(row, rows, block);
   }
 }
@@ -175,20 +187,20 @@ inline int row_blocks(int rows) { return (rows + 2 * kTileLines - 1) / (2 * kTil
 
 // Panels outside, rows inside: the panels come from memory once and stay in the cache.
 template <class Products, int P>
-void walk_row_blocks(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, Shaped& shaped) {
+void walk_row_blocks(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, TilesInUse& tiles) {
   const int64_t steps = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes / kTileBytes;
-  for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
-    const PanelsAhead ahead(m.panel(panel + P), P * kTileLines, steps, block, row_blocks(row_end - row));
-    if (rows > kTileLines) run_tiles<Products, 2, P>(m, x, out, first, rows, panel, 1, ahead);
-    else run_tiles<Products, 1, P>(m, x, out, first, rows, panel, 1, ahead);
+  for_row_blocks(row, row_end, tiles, [&](int first, int rows, int block) {
+    const FetchLines fetch(m.panel(panel + P), P * kTileLines, steps, block, row_blocks(row_end - row));
+    if (rows > kTileLines) run_tiles<Products, 2, P>(m, x, out, first, rows, panel, 1, fetch);
+    else run_tiles<Products, 1, P>(m, x, out, first, rows, panel, 1, fetch);
   });
 }
 
 template <class Products>
 void walk_products(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  Shaped shaped;
-  for (; panel + 2 <= panel_end; panel += 2) walk_row_blocks<Products, 2>(m, x, out, row, row_end, panel, shaped);
-  for (; panel < panel_end; ++panel) walk_row_blocks<Products, 1>(m, x, out, row, row_end, panel, shaped);
+  TilesInUse tiles;
+  for (; panel + 2 <= panel_end; panel += 2) walk_row_blocks<Products, 2>(m, x, out, row, row_end, panel, tiles);
+  for (; panel < panel_end; ++panel) walk_row_blocks<Products, 1>(m, x, out, row, row_end, panel, tiles);
 }
 
 constexpr int64_t kNearTiles = kNear;   // measured here as well: 4 and 8 KB are 2 % slower
@@ -196,9 +208,9 @@ constexpr int64_t kNearTiles = kNear;   // measured here as well: 4 and 8 KB are
 // Few rows, and two panels side by side that lie `step` apart.
 template <class Products>
 void walk_products_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {
-  Shaped shaped;
-  shaped.hold(row_end - row);
-  for (; panel < panel_end; ++panel) run_tiles<Products, 1, 2>(m, x, out, row, row_end - row, panel, step, StreamsAhead{m.weights(panel) + kNearTiles, step * m.panel_bytes});
+  TilesInUse tiles;
+  tiles.hold(row_end - row);
+  for (; panel < panel_end; ++panel) run_tiles<Products, 1, 2>(m, x, out, row, row_end - row, panel, step, FetchStreams{m.weights(panel) + kNearTiles, step * m.panel_bytes});
 }
 
 }  // namespace

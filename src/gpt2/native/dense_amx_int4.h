@@ -74,38 +74,38 @@ struct Int4Sums {
 // Inputs [input, end) of a block of rows. Where the last fill half a tile, the other half of the weights is zeros, whatever
 // follows in the rows.
 template <int Blocks>
-inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const int8_t* bytes, Int4Sums& sums, PanelsAhead ahead) {
+inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const int8_t* bytes, Int4Sums& sums, FetchLines fetch) {
   if (input == 0) zero_sums<Blocks, 2>();
   else sums.to_tiles<Blocks>(block);
   const uint8_t* a = static_cast<const uint8_t*>(Int8Products::row(x, row));
   const uint8_t* b = reinterpret_cast<const uint8_t*>(bytes);
   for (int k = input; k < end; k += kTileBytes, b += kTileSize) {
     multiply_tiles<Int8Products, Blocks, 2>(a + k, x.code_stride, b, kHalfInt4);
-    ahead();
+    fetch();
   }
   sums.from_tiles<Blocks>(block);
 }
 
-void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, Shaped& shaped) {
+void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, TilesInUse& tiles) {
   alignas(64) int8_t bytes[2 * kHalfInt4];
   Int4Sums sums;
   for (int input = 0; input < m.padded_inputs; input += kInputsInt4) {
     const int end = input + kInputsInt4 < m.padded_inputs ? input + kInputsInt4 : m.padded_inputs, inputs = end - input;
     make_bytes(m, panel, input / kGroup, end / kGroup, bytes);
     if (inputs % kTileBytes) for (int half = 0; half < 2; ++half) std::memset(bytes + half * kHalfInt4 + inputs * kPanel, 0, kGroup * kPanel);
-    for_row_blocks(row, row_end, shaped, [&](int first, int rows, int block) {
-      const PanelsAhead ahead(m.panel(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, row_blocks(row_end - row));
-      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, bytes, sums, ahead);
-      else add_products_int4<1>(x, first, input, end, block, bytes, sums, ahead);
+    for_row_blocks(row, row_end, tiles, [&](int first, int rows, int block) {
+      const FetchLines fetch(m.panel(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, row_blocks(row_end - row));
+      if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, bytes, sums, fetch);
+      else add_products_int4<1>(x, first, input, end, block, bytes, sums, fetch);
     });
   }
   finish_rows(m, out, row, row_end - row, panel, [&](int r) { return Int8Tile::result(m, x, row + r, panel, sums.of_row(r)); });
 }
 
 void walk_int4(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  Shaped shaped;
+  TilesInUse tiles;
   for (; panel < panel_end; ++panel) {
-    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, shaped);
+    for (int r = row; r < row_end; r += kRowsOfSums) run_int4_panel(m, x, out, r, row_end - r < kRowsOfSums ? row_end : r + kRowsOfSums, panel, tiles);
   }
 }
 

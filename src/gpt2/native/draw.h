@@ -38,11 +38,9 @@ inline double gumbel(uint64_t key, int id) {
 template <int k>
 GPT2_INLINE bool has_ones(uint64_t most) { return ~most >> (64 - k) == 0; }
 
-constexpr int kDrawn = kShortlist;   // tokens that are looked at together
-
 bool any_above(const float* x, float level) {
   uint32_t any = 0;
-  for (int i = 0; i < kDrawn; ++i) any |= x[i] > level ? ~uint32_t{0} : 0;
+  for (int i = 0; i < kShortlist; ++i) any |= x[i] > level ? ~uint32_t{0} : 0;
   return any != 0;
 }
 
@@ -68,9 +66,9 @@ template <class IdOf>
 int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest contest) {
   // A score to begin with: the best of some likely tokens.
   const float largest = contest.largest, temperature = contest.temperature, likely = largest - 3 * temperature;
-  for (int first = 0, left = 32; first < count && left > 0; first += kDrawn) {
-    const int end = first + kDrawn < count ? first + kDrawn : count;
-    if (end - first == kDrawn && !any_above(logits + first, likely)) continue;
+  for (int first = 0, left = 32; first < count && left > 0; first += kShortlist) {
+    const int end = first + kShortlist < count ? first + kShortlist : count;
+    if (end - first == kShortlist && !any_above(logits + first, likely)) continue;
     for (int i = first; i < end; ++i) {
       if (logits[i] < likely) continue;
       contest.enter(id_of(i), logits[i]);
@@ -93,16 +91,16 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
   };
   rise();
 
-  for (int first = 0; first < count; first += kDrawn) {
+  for (int first = 0; first < count; first += kShortlist) {
     if (contest.best > reached) rise();
-    const int here = first + kDrawn < count ? kDrawn : count - first;
-    uint64_t most[kDrawn], any = 0;
+    const int here = first + kShortlist < count ? kShortlist : count - first;
+    uint64_t most[kShortlist], any = 0;
     const auto mix = [&](int i) {
       most[i] = mix_most(contest.key + kGamma * (static_cast<uint64_t>(id_of(first + i)) + 1));
       any |= has_ones<8>(most[i]) ? ~uint64_t{0} : 0;
     };
-    if (here == kDrawn) {
-      for (int i = 0; i < kDrawn; ++i) mix(i);
+    if (here == kShortlist) {
+      for (int i = 0; i < kShortlist; ++i) mix(i);
       if (any == 0 && !any_above(logits + first, level_8)) continue;
     } else {
       for (int i = 0; i < here; ++i) mix(i);
@@ -124,8 +122,6 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
 // `below` is how far a token's value is below the largest, its weight e to the minus that. The bits of a number that is not negative
 // grow with it: so halving the range of bits some 30 times finds the least bound within which the weights reach what is asked, with
 // no sort.
-
-constexpr float kLowest = -3.402823466e38f;
 
 float largest_of(const float* x, int count) {
   Lanes largest = broadcast(kLowest);
@@ -152,21 +148,15 @@ double sum_of(int count, const F& lanes_from) {
 }
 
 double total_weight(const float* logits, int count, const Contest& contest) {
-  return sum_of(count, [&](int i) {
-    const Lanes weights = weight(below(load_first(logits + i, count - i, kLowest), contest));
-    if (count - i >= kPanel) return weights;
-    float buffer[kPanel];   // lanes past the end weigh nothing
-    store(buffer, weights);
-    return load_first(buffer, count - i, 0.0f);
-  });
+  return sum_of(count, [&](int i) { return only_first(weight(below(load_first(logits + i, count - i, kLowest), contest)), count - i); });
 }
 
 // Lists the tokens whose logit is not below the level.
 int list_from(float level, const float* logits, int count, const Shortlist& list) {
   int n = 0;
-  for (int first = 0; first < count; first += kDrawn) {
-    const int end = first + kDrawn < count ? first + kDrawn : count;
-    if (end - first == kDrawn && !any_above(logits + first, level)) continue;
+  for (int first = 0; first < count; first += kShortlist) {
+    const int end = first + kShortlist < count ? first + kShortlist : count;
+    if (end - first == kShortlist && !any_above(logits + first, level)) continue;
     for (int id = first; id < end; ++id) {
       list.ids[n] = id;
       list.logits[n] = logits[id];
@@ -233,9 +223,8 @@ int32_t draw(const Drawing& from) {
   int count = from.count;
   const Contest contest{largest_of(logits, count), from.temperature, from.key};
   if (from.temperature == 0) {
-    int32_t id = 0;
-    while (logits[id] != contest.largest) ++id;
-    return id;
+    for (int32_t id = 0; id < count; ++id) if (logits[id] == contest.largest) return id;
+    return 0;   // penalties have made all of them minus infinity
   }
   const bool shortened = from.top_p < 1 || from.min_p > 0;
   if (shortened) {

@@ -8,11 +8,10 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace gpt2 {
 namespace {
-
-bool is_whole(Form form) { return form == Form::int8 || form == Form::int4; }
 
 bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 || work.targets || work.drawn; }
 
@@ -30,37 +29,31 @@ struct Panels {
   }
 };
 
-}  // namespace
-
-bool Quantised::is_needed(const Kernels& kernels, Form form) {
-  return is_whole(form) || (form == Form::bf16 && kernels.round_row);
-}
-
-Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width, Arena* arena) {
-  if (!is_needed(kernels, form)) return;
-  const size_t N = static_cast<size_t>(rows);
-  if (is_whole(form)) {
-    code_stride = row_bytes(width);
-    group_stride = code_stride / kGroup;
-    codes = Buffer<int8_t>(N * static_cast<size_t>(code_stride), arena);
-    scales = Buffer<float>(N, arena);
-    code_sums = Buffer<int32_t>(N, arena);
-    group_offsets = Buffer<int32_t>(N * static_cast<size_t>(group_stride), arena);
-  } else {
-    rounded_stride = row_bytes(width * int64_t{sizeof(Bf16)}) / int64_t{sizeof(Bf16)};
-    rounded = Buffer<Bf16>(N * static_cast<size_t>(rounded_stride), arena);
+// What a member of few rows does while it waits: it asks for the first lines of its share of the matrix after this.
+class Ahead {
+ public:
+  Ahead(const Team& team, int member, const Kernels& kernels, const Matrix* next, int rows) {
+    if (!next || rows < 1 || rows > kOwnRows) return;
+    const Panels panels(kernels, next->view(), rows);
+    streams_ = panels.apart;
+    apart_bytes_ = static_cast<size_t>(panels.step * next->view().panel_bytes);
+    at_ = next->view().panel(team.first_of(member, panels.items));
   }
-}
+  bool operator()() {
+    if (streams_ == 0 || done_ == kBytes) return false;
+    for (int stream = 0; stream < streams_; ++stream) prefetch(at_ + static_cast<size_t>(stream) * apart_bytes_ + done_);
+    done_ += 64;
+    return true;
+  }
 
-void Quantised::put(const Kernels& kernels, Form form, const float* x, int width, int row) {
-  if (!is_whole(form)) return kernels.round_row(x, width, static_cast<int>(round_up(width, 2)), rounded.data() + row * rounded_stride);
-  kernels.quantise_row(x, width, static_cast<int>(round_up(width, kGroup)), codes.data() + row * code_stride, scales.data() + row,
-                       code_sums.data() + row, group_offsets.data() + row * group_stride);
-}
+ private:
+  static constexpr size_t kBytes = 32 << 10;   // of each stream: with four of them an eighth of a common second cache
+  const unsigned char* at_ = nullptr;
+  size_t apart_bytes_ = 0, done_ = 0;
+  int streams_ = 0;
+};
 
-Activations Quantised::of(const float* values, int64_t stride) const {
-  return {values, stride, rounded.data(), rounded_stride, codes.data(), code_stride, scales.data(), code_sums.data(), group_offsets.data(), group_stride};
-}
+}  // namespace
 
 Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads)
     : shape_(shape), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
@@ -80,7 +73,7 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   slots_ = Slots(heads_.page_bytes(shape.n_layer), shape.n_positions);
 
   rows_.reserve(kChunkRows);
-  tiles_.reserve(kChunkRows);
+  stretches_.reserve(kChunkRows);
   head_rows_.reserve(kChunkRows);
   Arena* const arena = &activities_;
   x_ = Activity(kChunkRows, D, arena);
@@ -105,32 +98,44 @@ const char* Engine::refusal(const gpt2_work* work, int count) const {
   const auto in_vocabulary = [&](const int32_t* ids, int n) {
     return std::all_of(ids, ids + n, [&](int32_t id) { return id >= 0 && id < shape_.vocab_size; });
   };
+  const auto is_traced = [&](const gpt2_work& piece) {
+    if (piece.residual_count > 0 && !(piece.residual_depths && piece.residual)) return false;
+    if (piece.attention_count > 0 && !(piece.attention_heads && piece.attention)) return false;
+    for (int i = 0; i < piece.residual_count; ++i) if (piece.residual_depths[i] < 0 || piece.residual_depths[i] > shape_.n_layer) return false;
+    for (int i = 0; i < piece.attention_count; ++i) {
+      const int32_t layer = piece.attention_heads[2 * i], head = piece.attention_heads[2 * i + 1];
+      if (layer < 0 || layer >= shape_.n_layer || head < 0 || head >= shape_.n_head) return false;
+    }
+    return true;
+  };
   for (int i = 0; i < count; ++i) {
     const gpt2_work& piece = work[i];
     if (piece.token_count < 1 || piece.rows < 0 || piece.rows > piece.token_count) return "rows wanted of too few tokens";
     if (piece.token_count > shape_.n_positions - slots_.length(piece.slot)) return "the tokens do not fit the context";
     if (piece.best < 0 || piece.best > shape_.vocab_size) return "more best tokens wanted than there are";
-    if (!in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
+    if (piece.best > 0 && !(piece.best_ids && piece.best_logprobs)) return "no room for the best tokens";
+    if (!piece.tokens || !in_vocabulary(piece.tokens, piece.token_count)) return "a token is not in the vocabulary";
     if (piece.targets && !in_vocabulary(piece.targets, piece.rows)) return "a target is not in the vocabulary";
+    if (piece.targets && !(piece.target_logprobs && piece.target_ranks && piece.entropies)) return "no room for what is known of the targets";
+    if (piece.drawn && !piece.draw_keys) return "tokens are drawn by keys";
     if (piece.drawn && !(piece.draw_temperature >= 0)) return "tokens are drawn at temperatures from 0 up";
     if (piece.drawn && !(piece.draw_top_p > 0 && piece.draw_min_p <= 1)) return "a draw from no tokens";
     if (piece.draw_top_k < 0 || piece.draw_top_k > shape_.vocab_size) return "a draw from more tokens than there are";
     if (piece.text && (piece.prompt_count < 0 || piece.text_count < piece.rows || !in_vocabulary(piece.text, piece.text_count))) return "a text too short, or of other tokens";
+    if (piece.text && !(piece.repetition_penalty > 0 && std::isfinite(piece.repetition_penalty + piece.presence_penalty + piece.frequency_penalty))) return "penalties that are no numbers";
+    if (!is_traced(piece)) return "a trace of what there is not";
     for (int other = 0; other < i; ++other) if (work[other].slot == piece.slot) return "two pieces of work for one slot";
   }
   return nullptr;
 }
 
 bool Engine::step(const gpt2_work* work, int count) {
-  int most = 0;
-  for (int i = 0; i < count; ++i) {
-    slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
-    most = std::max({most, work[i].best, work[i].draw_top_k});
-    if (is_shortened(work[i]) && work[i].draw_top_k == 0) most = shape_.vocab_size;
-    if (work[i].text) for (std::vector<int32_t>& counts : counts_) counts.resize(static_cast<size_t>(shape_.vocab_size));
+  try {
+    make_room(work, count);
+  } catch (...) {
+    forget_new(work, count);
+    throw;
   }
-  for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
-
   finite_.store(true);
   begin_chunks();
   pool_->run(threads_, [&](Team& team, int member) {
@@ -141,18 +146,36 @@ bool Engine::step(const gpt2_work* work, int count) {
       forward(team, member, work);
     }
   });
-  for (int i = 0; i < count; ++i) {
-    const int length = slots_.length(work[i].slot);
-    finite_.load() ? slots_.set_length(work[i].slot, length + work[i].token_count) : slots_.truncate(work[i].slot, length);
+  if (!finite_.load()) {
+    forget_new(work, count);
+    return false;
   }
-  return finite_.load();
+  for (int i = 0; i < count; ++i) slots_.set_length(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
+  return true;
+}
+
+// All the memory that a step may need.
+void Engine::make_room(const gpt2_work* work, int count) {
+  int most = 0;
+  for (int i = 0; i < count; ++i) {
+    slots_.reserve(work[i].slot, slots_.length(work[i].slot) + work[i].token_count);
+    most = std::max({most, work[i].best, work[i].draw_top_k});
+    if (is_shortened(work[i]) && work[i].draw_top_k == 0) most = shape_.vocab_size;
+    if (work[i].text) for (std::vector<int32_t>& counts : counts_) counts.resize(static_cast<size_t>(shape_.vocab_size));
+  }
+  for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
+}
+
+// Pages for the tokens of a step that failed go back: a fork would share them, and both would write.
+void Engine::forget_new(const gpt2_work* work, int count) {
+  for (int i = 0; i < count; ++i) slots_.truncate(work[i].slot, slots_.length(work[i].slot));
 }
 
 // The next kChunkRows tokens of the batch, whatever work they belong to; no rows when all is done.
 void Engine::next_chunk(const gpt2_work* work, int count) {
   rows_.clear();
-  tiles_.clear();
-  whole_tiles_ = true;
+  stretches_.clear();
+  whole_stretches_ = true;
   while (work_cursor_ < count && static_cast<int>(rows_.size()) < kChunkRows) {
     const gpt2_work& piece = work[work_cursor_];
     const int first = static_cast<int>(rows_.size()), held = slots_.length(piece.slot);
@@ -160,8 +183,8 @@ void Engine::next_chunk(const gpt2_work* work, int count) {
       const int wanted = std::max(-1, token_cursor_ - (piece.token_count - piece.rows));
       rows_.push_back({work_cursor_, held + token_cursor_, piece.tokens[token_cursor_], wanted, wants_logits(piece)});
     }
-    add_tiles(first, static_cast<int>(rows_.size()));
-    whole_tiles_ &= static_cast<int>(rows_.size()) - first <= kTileRows;
+    add_stretches(first, static_cast<int>(rows_.size()));
+    whole_stretches_ &= static_cast<int>(rows_.size()) - first <= kMaxAttendRows;
     if (token_cursor_ == piece.token_count) {
       ++work_cursor_;
       token_cursor_ = 0;
@@ -169,8 +192,8 @@ void Engine::next_chunk(const gpt2_work* work, int count) {
   }
 }
 
-void Engine::add_tiles(int first_row, int end) {
-  for (int row = first_row; row < end; row += kTileRows) tiles_.push_back({row, std::min(kTileRows, end - row)});
+void Engine::add_stretches(int first_row, int end) {
+  for (int row = first_row; row < end; row += kMaxAttendRows) stretches_.push_back({row, std::min(kMaxAttendRows, end - row)});
 }
 
 void Engine::forward(Team& team, int member, const gpt2_work* work) {
@@ -194,42 +217,19 @@ void Engine::embed(Team& team, int member) {
   });
 }
 
-// What a member of few rows does while it waits: it asks for the first lines of its share of the matrix after this.
-class Engine::Ahead {
- public:
-  Ahead(const Team& team, int member, const Kernels& kernels, const Matrix* next, int rows) {
-    if (!next || rows < 1 || rows > kOwnRows) return;
-    const Panels panels(kernels, next->view(), rows);
-    streams_ = panels.apart;
-    apart_bytes_ = static_cast<size_t>(panels.step * next->view().panel_bytes);
-    at_ = next->view().panel(team.first_of(member, panels.items));
-  }
-  bool operator()() {
-    if (streams_ == 0 || done_ == kBytes) return false;
-    for (int stream = 0; stream < streams_; ++stream) prefetch(at_ + static_cast<size_t>(stream) * apart_bytes_ + done_);
-    done_ += 64;
-    return true;
-  }
-
- private:
-  static constexpr size_t kBytes = 32 << 10;   // of each stream: with four of them an eighth of a common second cache
-  const unsigned char* at_ = nullptr;
-  size_t apart_bytes_ = 0, done_ = 0;
-  int streams_ = 0;
-};
-
 void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   const Layer& w = layers_[static_cast<size_t>(layer)];
   int rows = static_cast<int>(rows_.size());
   if (member == 0) for (int row = 0; row < rows; ++row) keep_residual(work, layer, row);
   apply(team, member, w.attn, prepare_normed(team, member, w.attn, w.ln_1_g, w.ln_1_b, rows), rows, qkv_.output(Finish::store), nullptr);
-  // A tile's rows read the keys and values of its own piece of work, which are all here if that has no other tile.
-  const bool last = layer == shape_.n_layer - 1, together = whole_tiles_ && !last;
-  if (!together) for_each_head(team, member, nullptr, [&](const Tile& tile, int head) { store_tile(work, layer, tile, head); });
+  // A stretch reads the keys and values of its own piece of work, which are all here if that has no other.
+  const bool last = layer == shape_.n_layer - 1, together = whole_stretches_ && !last;
+  if (!together) for_each_head(team, member, nullptr, [&](const Stretch& stretch, int head) { store_stretch(work, layer, stretch, head); });
   if (last) rows = drop_unwanted_rows(team, member);
-  for_each_head(team, member, &w.attn_proj, [&](const Tile& tile, int head) {
-    if (together) store_tile(work, layer, tile, head);
-    attend_tile(member, work, layer, tile, head);
+  if (rows == 0) return;
+  for_each_head(team, member, &w.attn_proj, [&](const Stretch& stretch, int head) {
+    if (together) store_stretch(work, layer, stretch, head);
+    attend_stretch(member, work, layer, stretch, head);
   });
   apply(team, member, w.attn_proj, prepare(team, member, w.attn_proj, mixed_, rows), rows, x_.output(Finish::add), &w.fc);
   apply(team, member, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, inner_.output(Finish::gelu), &w.mlp_proj);
@@ -285,26 +285,26 @@ void Engine::apply(Team& team, int member, const Matrix& matrix, const Activatio
     return;
   }
   // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
-  constexpr int tile = 12;   // a multiple of every level's panels side by side
-  team.for_each(member, (m.panels + tile - 1) / tile, 1, [&](int piece, int) {
-    kernels_.dense(m, x, output, 0, rows, piece * tile, std::min((piece + 1) * tile, m.panels));
+  constexpr int at_once = 12;   // panels: a multiple of every level's that go side by side
+  team.for_each(member, (m.panels + at_once - 1) / at_once, 1, [&](int piece, int) {
+    kernels_.dense(m, x, output, 0, rows, piece * at_once, std::min((piece + 1) * at_once, m.panels));
   });
 }
 
 // ---- attention ----
 
-// Calls f(tile, head) for all of both. Neighbouring heads lie side by side in a page: a member takes several.
+// Calls f(stretch, head) for all of both. Neighbouring heads lie side by side in a page: a member takes several.
 template <class F>
 void Engine::for_each_head(Team& team, int member, const Matrix* next, const F& f) {
-  const int n_head = shape_.n_head, items = static_cast<int>(tiles_.size()) * n_head;
-  const auto of_item = [&](int item, int) { f(tiles_[static_cast<size_t>(item / n_head)], item % n_head); };
+  const int n_head = shape_.n_head, items = static_cast<int>(stretches_.size()) * n_head;
+  const auto of_item = [&](int item, int) { f(stretches_[static_cast<size_t>(item / n_head)], item % n_head); };
   team.for_each(member, items, 1, of_item, Ahead(team, member, kernels_, next, static_cast<int>(rows_.size())));
 }
 
-void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int head) {
-  for (int r = tile.row; r < tile.row + tile.rows;) {   // a tile may lie in two pages
+void Engine::store_stretch(const gpt2_work* work, int layer, const Stretch& stretch, int head) {
+  for (int r = stretch.row; r < stretch.row + stretch.rows;) {   // which may lie in two pages
     const Row& row = rows_[static_cast<size_t>(r)];
-    const int key = row.position % kPage, rows = std::min(tile.row + tile.rows - r, kPage - key);
+    const int key = row.position % kPage, rows = std::min(stretch.row + stretch.rows - r, kPage - key);
     unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
     const float* k = qkv_.row(r) + shape_.n_embd + head * head_width_;
     if (!heads_.store(page, layer, head, k, k + shape_.n_embd, qkv_.stride, rows, key)) finite_.store(false);
@@ -316,14 +316,14 @@ void Engine::store_tile(const gpt2_work* work, int layer, const Tile& tile, int 
 // ones move to the front. Returns how many they are.
 int Engine::drop_unwanted_rows(Team& team, int member) {
   if (member == 0) {
-    tiles_.clear();
+    stretches_.clear();
     head_rows_.clear();
     int kept = 0, first = 0;
     for (int r = 0; r < static_cast<int>(rows_.size()); ++r) {
       const Row row = rows_[static_cast<size_t>(r)];
       if (row.wanted < 0) continue;
       if (kept > first && rows_[static_cast<size_t>(kept - 1)].work != row.work) {
-        add_tiles(first, kept);
+        add_stretches(first, kept);
         first = kept;
       }
       if (kept < r) {
@@ -333,25 +333,23 @@ int Engine::drop_unwanted_rows(Team& team, int member) {
       if (row.has_logits) head_rows_.push_back(kept);
       rows_[static_cast<size_t>(kept++)] = row;
     }
-    add_tiles(first, kept);
+    add_stretches(first, kept);
     rows_.erase(rows_.begin() + kept, rows_.end());
   }
   team.meet();
   return static_cast<int>(rows_.size());
 }
 
-void Engine::attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head) {
+void Engine::attend_stretch(int member, const gpt2_work* work, int layer, const Stretch& stretch, int head) {
   Heads::Scratch& scratch = attending_[static_cast<size_t>(member)];
-  for (int r = tile.row; r < tile.row + tile.rows; r += kMaxAttendRows) {
-    const Row& row = rows_[static_cast<size_t>(r)];
-    const gpt2_work& piece = work[row.work];
-    const int rows = std::min(kMaxAttendRows, tile.row + tile.rows - r);
-    float sums[kMaxAttendRows];
-    heads_.attend({rows, row.position, qkv_.row(r) + head * head_width_, qkv_.stride, mixed_.row(r) + head * head_width_, mixed_.stride},
-                  slots_.pages(piece.slot), layer, head, scratch, sums);
-    for (int i = 0; i < rows && piece.attention_count > 0; ++i) {
-      keep_attention(piece, rows_[static_cast<size_t>(r + i)], layer, head, scratch.scores.data() + i * scratch.scores_stride, sums[i]);
-    }
+  const int r = stretch.row;
+  const Row& row = rows_[static_cast<size_t>(r)];
+  const gpt2_work& piece = work[row.work];
+  float sums[kMaxAttendRows];
+  heads_.attend({stretch.rows, row.position, qkv_.row(r) + head * head_width_, qkv_.stride, mixed_.row(r) + head * head_width_, mixed_.stride},
+                slots_.pages(piece.slot), layer, head, scratch, sums);
+  for (int i = 0; i < stretch.rows && piece.attention_count > 0; ++i) {
+    keep_attention(piece, rows_[static_cast<size_t>(r + i)], layer, head, scratch.scores.data() + i * scratch.scores_stride, sums[i]);
   }
 }
 

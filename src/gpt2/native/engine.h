@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "activity.h"
 #include "buffer.h"
 #include "gpt2_native.h"
 #include "heads.h"
@@ -17,7 +18,6 @@ namespace gpt2 {
 
 constexpr int kChunkRows = 256;   // rows that go through the layers together; longer prompts go in several chunks
 constexpr int kHeadRows = 32;     // rows whose logits are held at once: 6.4 MB at GPT-2's vocabulary
-constexpr int kTileRows = 16;     // neighbouring rows of one sequence that one thread attends for, head by head
 constexpr int kOwnRows = 2;       // so few that every member prepares them for itself: waiting for another costs more
 
 struct Layer {
@@ -25,55 +25,20 @@ struct Layer {
   Matrix attn, attn_proj, fc, mlp_proj;
 };
 
-// Rows of numbers, each as wide as the buffer's stride.
-struct Activity {
-  Buffer<float> values;
-  int64_t stride = 0;
-
-  Activity() = default;
-  Activity(int rows, int width, Arena* arena = nullptr) : stride(row_bytes(width * int64_t{sizeof(float)}) / int64_t{sizeof(float)}) {
-    values = Buffer<float>(static_cast<size_t>(rows * stride), arena);
-  }
-  float* row(int i) { return values.data() + i * stride; }
-  Output output(Finish finish) { return {values.data(), stride, finish}; }
-};
-
-// The same rows as int8 codes for the integer forms, or in bfloat16.
-struct Quantised {
-  Buffer<int8_t> codes;
-  Buffer<float> scales;
-  Buffer<int32_t> code_sums, group_offsets;
-  Buffer<Bf16> rounded;
-  int64_t code_stride = 0, group_stride = 0, rounded_stride = 0;
-
-  Quantised() = default;
-  Quantised(const Kernels& kernels, Form form, int rows, int width, Arena* arena = nullptr);
-
-  // Whether rows must come through `put` before a matrix of the form reads them.
-  static bool is_needed(const Kernels& kernels, Form form);
-  void put(const Kernels& kernels, Form form, const float* x, int width, int row);
-  Activations of(const float* values, int64_t stride) const;
-};
-
-// Rows as a matrix reads them: normed where a norm comes before it, and quantised or rounded.
-struct Prepared {
-  Activity normed;
-  Quantised quantised;
-};
-
 class Engine {
  public:
   // `head_form` is that of the token embedding, which is also the head: int4 costs it more than the other matrices.
   Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads);
 
-  void load(const std::string& name, const Source& source);
+  // Throws std::invalid_argument where there is no such array, or what is given is not one.
+  void load(const std::string& name, const gpt2_source& source);
   Piece piece(int index);   // of all that `load` fills
   uint64_t checksum();      // of all pieces
 
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }
 
-  // Why a step cannot be done with these slots, tokens and targets; null if it can.
+  // Why such a step cannot be done; null if it can.
   const char* refusal(const gpt2_work* work, int count) const;
 
   // False if a logit, key or value was not a finite number. Throws std::bad_alloc before anything has changed.
@@ -81,7 +46,7 @@ class Engine {
 
  private:
   struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: which of its work's wanted rows, or -1
-  struct Tile { int row, rows; };                      // neighbouring rows of one piece of work
+  struct Stretch { int row, rows; };                   // up to kMaxAttendRows neighbouring rows of one piece of work
   struct Best {                                        // the likeliest tokens of a row
     std::vector<std::pair<float, int32_t>> heap;       // of (logit, id)
     std::vector<int32_t> ids;
@@ -97,20 +62,20 @@ class Engine {
     }
   };
 
-  class Ahead;
-
-  Matrix* find_matrix(const std::string& name);
+  Matrix* find_matrix(const std::string& name, const char* kind);
   Buffer<float>* find_vector(const std::string& name);
 
+  void make_room(const gpt2_work* work, int count);
+  void forget_new(const gpt2_work* work, int count);
   void begin_chunks() { work_cursor_ = token_cursor_ = 0; }
   void next_chunk(const gpt2_work* work, int count);
-  void add_tiles(int first_row, int end);
+  void add_stretches(int first_row, int end);
   void forward(Team& team, int member, const gpt2_work* work);
   void embed(Team& team, int member);
   void block(Team& team, int member, const gpt2_work* work, int layer);
   int drop_unwanted_rows(Team& team, int member);
-  void store_tile(const gpt2_work* work, int layer, const Tile& tile, int head);
-  void attend_tile(int member, const gpt2_work* work, int layer, const Tile& tile, int head);
+  void store_stretch(const gpt2_work* work, int layer, const Stretch& stretch, int head);
+  void attend_stretch(int member, const gpt2_work* work, int layer, const Stretch& stretch, int head);
   template <class F> void for_each_head(Team& team, int member, const Matrix* next, const F& f);
   void keep_attention(const gpt2_work& work, const Row& row, int layer, int head, const float* scores, float sum);
   void keep_residual(const gpt2_work* work, int depth, int row);
@@ -144,8 +109,8 @@ class Engine {
   Arena activities_;
   int work_cursor_ = 0, token_cursor_ = 0;
   std::vector<Row> rows_;
-  std::vector<Tile> tiles_;
-  bool whole_tiles_ = false;            // no piece of work has rows in two tiles
+  std::vector<Stretch> stretches_;
+  bool whole_stretches_ = false;        // no piece of work has rows in two
   std::vector<int> head_rows_;          // rows whose logits are wanted
   Activity x_, qkv_, mixed_, inner_, final_, logits_;
   Prepared shared_;                     // of all rows

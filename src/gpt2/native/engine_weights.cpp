@@ -9,14 +9,15 @@
 
 namespace gpt2 {
 
-Matrix* Engine::find_matrix(const std::string& name) {
-  if (name == "wte") return &wte_;
+// By the name of its weights, which end in "w", or of its bias, in "b"; the embedding has neither ending, and no bias.
+Matrix* Engine::find_matrix(const std::string& name, const char* kind) {
+  if (name == "wte" && *kind == 'w') return &wte_;
   for (size_t i = 0; i < layers_.size(); ++i) {
     const std::string prefix = "h." + std::to_string(i) + ".";
-    if (name == prefix + "attn.c_attn") return &layers_[i].attn;
-    if (name == prefix + "attn.c_proj") return &layers_[i].attn_proj;
-    if (name == prefix + "mlp.c_fc") return &layers_[i].fc;
-    if (name == prefix + "mlp.c_proj") return &layers_[i].mlp_proj;
+    if (name == prefix + "attn.c_attn." + kind) return &layers_[i].attn;
+    if (name == prefix + "attn.c_proj." + kind) return &layers_[i].attn_proj;
+    if (name == prefix + "mlp.c_fc." + kind) return &layers_[i].fc;
+    if (name == prefix + "mlp.c_proj." + kind) return &layers_[i].mlp_proj;
   }
   return nullptr;
 }
@@ -35,22 +36,19 @@ Buffer<float>* Engine::find_vector(const std::string& name) {
   return nullptr;
 }
 
-void Engine::load(const std::string& name, const Source& source) {
-  const bool named_part = name.size() > 2 && name[name.size() - 2] == '.';
-  const std::string stem = named_part ? name.substr(0, name.size() - 2) : name;
-  if (Buffer<float>* vector = find_vector(name)) {
-    std::copy(source.values, source.values + vector->size(), vector->data());
-  } else if (Matrix* matrix = find_matrix(stem); matrix && name.back() == 'b') {
-    matrix->set_bias(source.values);
-  } else if (matrix) {
-    matrix->pack(kernels_, *pool_, threads_, source);
-  } else {
-    throw std::invalid_argument("no array of this GPT-2 is called " + name);
-  }
+void Engine::load(const std::string& name, const gpt2_source& source) {
+  if (Matrix* matrix = find_matrix(name, "w")) return matrix->pack(kernels_, *pool_, threads_, source);
+  Matrix* const biased = find_matrix(name, "b");
+  Buffer<float>* const vector = find_vector(name);
+  if (!biased && !vector) throw std::invalid_argument("no array of this GPT-2 is called " + name);
+  if (!source.values) throw std::invalid_argument(name + " can only come from floats");
+  if (biased) return biased->set_bias(source.values);
+  std::copy(source.values, source.values + vector->size(), vector->data());
 }
 
 Piece Engine::piece(int index) {
   const auto of = [](Buffer<float>& buffer) { return Piece{buffer.data(), static_cast<int64_t>(buffer.bytes())}; };
+  if (index < 0) return {nullptr, -1};
   Buffer<float>* vectors[] = {&wpe_, &ln_f_g_, &ln_f_b_};
   if (index < 3) return of(*vectors[index]);
   index -= 3;

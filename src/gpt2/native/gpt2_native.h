@@ -1,8 +1,9 @@
 /* The C interface of the CPU engine: everything Python, or any other language, may call.
 
    Handles are made and freed by the caller. A function that can fail returns a negative number (or a null
-   handle); gpt2_last_error then says why, for the calling thread. An engine is not thread-safe: one caller at a
-   time. Calls hold no lock of the caller's language: they may be long. */
+   handle); gpt2_last_error then says why, for the calling thread. Handles, and pointers that are not said to be
+   null where something is not wanted, must be valid. An engine is not thread-safe: one caller at a time. Calls
+   hold no lock of the caller's language: they may be long. */
 
 #ifndef GPT2_NATIVE_H
 #define GPT2_NATIVE_H

@@ -17,7 +17,7 @@ constexpr int kPanel = 16;   // outputs that are computed side by side; every pa
 constexpr int kLine = 64;    // bytes that memory gives at once: a panel's floats
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
-constexpr int kMaxAttendRows = 16;
+constexpr int kMaxAttendRows = 16;   // neighbouring rows of one sequence that one thread attends for, head by head
 constexpr int kShortlist = 32;   // tokens of a list that are looked at together: its room is a multiple
 
 // What keeps the sums of a tile in registers: every loop over its rows, panels or blocks unrolled, and every function
@@ -165,7 +165,7 @@ struct Kernels {
   // The token that wins a draw.
   int32_t (*draw)(const Drawing&);
 
-  // panel_K16 -> one packed panel of the form. Scales are written for int8 and int4.
+  // panel_K16, zeros from `inputs` to `padded` -> one packed panel of the form. Scales are written for int8 and int4.
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
                      float* row_scales);
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "pointwise.h"
+#include "dense.h"
 #include "dense_float.h"
 #include "dense_int8.h"
 #include "dense_int4.h"
@@ -16,15 +17,6 @@
 namespace gpt2 {
 namespace {
 
-void dense(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
-  switch (m.form) {
-    case Form::fp32: return walk_tiles<Fp32Tile>(m, x, out, row, row_end, panel, panel_end);
-    case Form::bf16: return walk_tiles<Bf16Tile>(m, x, out, row, row_end, panel, panel_end);
-    case Form::int8: return walk_tiles<Int8Tile>(m, x, out, row, row_end, panel, panel_end);
-    case Form::int4: return walk_tiles<Int4Tile>(m, x, out, row, row_end, panel, panel_end);
-  }
-}
-
 template <class F>
 auto with_tile(Form form, const F& f) {
   switch (form) {
@@ -33,6 +25,10 @@ auto with_tile(Form form, const F& f) {
     case Form::int8: return f(Int8Tile());
     default: return f(Int4Tile());
   }
+}
+
+void dense(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  with_tile(m.form, [&](auto tile) { walk_tiles<decltype(tile)>(m, x, out, row, row_end, panel, panel_end); });
 }
 
 int side_by_side(Form form, int rows) {

@@ -20,7 +20,7 @@ constexpr int kFewestRowsInt8 = 8, kFewestRowsInt4 = 10;   // below, the other w
 // Products of full tiles that are loaded once: the most that these kernels could reach.
 int64_t products_of_tiles(Form form, int64_t rounds) {
   if (form == Form::fp32) return products(form, rounds);
-  tiles_begin(shapes_of(kTileLines, kTileLines, kTileBytes, kTileLines));
+  const TilesInUse tiles(shapes_of(kTileLines, kTileLines, kTileBytes, kTileLines));
   for (int64_t round = 0; round < rounds; ++round) {
     if (form == Form::bf16) {
       tile_dot_bf16<0, 4, 6>();
@@ -34,7 +34,6 @@ int64_t products_of_tiles(Form form, int64_t rounds) {
       tile_dot_int8<3, 5, 7>();
     }
   }
-  tiles_end();
   return rounds * 4 * kTileLines * kPanel * (form == Form::bf16 ? 32 : 64);
 }
 

@@ -3,6 +3,7 @@
 #include "matrix.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace gpt2 {
 namespace {
@@ -38,6 +39,11 @@ int64_t bytes_before_weights(Form form, int padded_inputs) {
   }
 }
 
+bool is_complete(Form form, const gpt2_source& source) {
+  if (!source.codes) return source.values;
+  return source.scales && (form == Form::int4 ? source.group_scales != nullptr : form == Form::int8 && !source.group_scales);
+}
+
 float widen(Bf16 x) {
   const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
   float value;
@@ -64,7 +70,8 @@ void Matrix::set_bias(const float* values) {
   for (int o = 0; o < view_.outputs; ++o) bias(o / kPanel)[o % kPanel] = values[o];
 }
 
-void Matrix::pack(const Kernels& kernels, Pool& pool, int threads, const Source& source) {
+void Matrix::pack(const Kernels& kernels, Pool& pool, int threads, const gpt2_source& source) {
+  if (!is_complete(view_.form, source)) throw std::invalid_argument("neither floats nor codes of this form");
   const size_t scratch_size = static_cast<size_t>(view_.padded_inputs) * kPanel * kStrip;
   Buffer<float> scratch(source.codes ? 0 : scratch_size * static_cast<size_t>(threads));
   pool.run(threads, [&](Team& team, int member) {
@@ -78,7 +85,7 @@ void Matrix::pack(const Kernels& kernels, Pool& pool, int threads, const Source&
   });
 }
 
-void Matrix::pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch) {
+void Matrix::pack_floats(const Kernels& kernels, const gpt2_source& source, int panel, int panel_end, float* scratch) {
   const int first = panel * kPanel, last = std::min(panel_end * kPanel, view_.outputs);
   const size_t panel_size = static_cast<size_t>(view_.padded_inputs) * kPanel;
   std::fill(scratch, scratch + panel_size * kStrip, 0.0f);
@@ -97,7 +104,7 @@ void Matrix::pack_floats(const Kernels& kernels, const Source& source, int panel
   }
 }
 
-void Matrix::pack_int8_codes(const Source& source, int panel) {
+void Matrix::pack_int8_codes(const gpt2_source& source, int panel) {
   int8_t* to = reinterpret_cast<int8_t*>(weights(panel));
   const int first = panel * kPanel, count = std::min(kPanel, view_.outputs - first);
   std::copy(source.scales + first, source.scales + first + count, row_scales(panel));
@@ -108,7 +115,7 @@ void Matrix::pack_int8_codes(const Source& source, int panel) {
   }
 }
 
-void Matrix::pack_int4_codes(const Source& source, int panel) {
+void Matrix::pack_int4_codes(const gpt2_source& source, int panel) {
   uint8_t* to = weights(panel);
   const int first = panel * kPanel, count = std::min(kPanel, view_.outputs - first), groups = view_.padded_inputs / kGroup;
   std::fill(to, to + bytes_of_weights(Form::int4, view_.padded_inputs), uint8_t{0x88});   // code 0 twice: what lies beyond the matrix

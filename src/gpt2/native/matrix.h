@@ -3,29 +3,22 @@
 #pragma once
 
 #include "buffer.h"
+#include "gpt2_native.h"
 #include "kernels.h"
 #include "pool.h"
 
 namespace gpt2 {
-
-// Where the numbers come from: weight (input k, output o) is at k * input_stride + o * output_stride.
-struct Source {
-  const float* values;        // either these
-  const int8_t* codes;        // or these, with
-  const float* scales;        //   weight = code * scales[o], and in int4
-  const uint8_t* group_scales;   //         * group_scales[o][k / 32]
-  int64_t input_stride, output_stride;
-};
 
 struct Piece { void* data; int64_t bytes; };   // of packed weights; past the last: null, -1
 
 class Matrix {
  public:
   Matrix() = default;
-  // Codes can only become a matrix of their own form. An arena must outlive the matrix.
+  // An arena must outlive the matrix.
   Matrix(Form form, int inputs, int outputs, Arena* arena = nullptr);
 
-  void pack(const Kernels& kernels, Pool& pool, int threads, const Source& source);
+  // Throws std::invalid_argument for codes of another form.
+  void pack(const Kernels& kernels, Pool& pool, int threads, const gpt2_source& source);
   void set_bias(const float* values);
 
   const MatrixView& view() const { return view_; }
@@ -34,9 +27,9 @@ class Matrix {
   Piece piece() { return {data_.data(), static_cast<int64_t>(data_.bytes())}; }
 
  private:
-  void pack_floats(const Kernels& kernels, const Source& source, int panel, int panel_end, float* scratch);
-  void pack_int8_codes(const Source& source, int panel);
-  void pack_int4_codes(const Source& source, int panel);
+  void pack_floats(const Kernels& kernels, const gpt2_source& source, int panel, int panel_end, float* scratch);
+  void pack_int8_codes(const gpt2_source& source, int panel);
+  void pack_int4_codes(const gpt2_source& source, int panel);
 
   // The parts of a panel, to be written.
   float* bias(int panel) { return const_cast<float*>(view_.bias(panel)); }

@@ -29,8 +29,8 @@ inline Lanes clamp_round(const Lanes& x, float low, float high) {
   return min(max(round_even(x), broadcast(low)), broadcast(high));
 }
 
-void pack_bf16(const float* panel_K16, int inputs, Bf16* out) {
-  for (int k = 0; k < inputs; ++k) {
+void pack_bf16(const float* panel_K16, int padded, Bf16* out) {
+  for (int k = 0; k < padded; ++k) {
     for (int o = 0; o < kPanel; ++o) out[(k / 2) * 2 * kPanel + 2 * o + k % 2] = round_to_bf16(panel_K16[k * kPanel + o]);
   }
 }
@@ -72,7 +72,7 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
     const float* group_K16 = panel_K16 + begin * kPanel;
     const int count = inputs - begin < kGroup ? inputs - begin : kGroup;
     const Lanes group_largest = mul(magnitudes(panel_K16, begin, begin + count).largest, row_inverse);
-    Lanes best = broadcast(1.0f), best_inverse = broadcast(0.0f), least = broadcast(3.402823466e38f);
+    Lanes best = broadcast(1.0f), best_inverse = broadcast(0.0f), least = broadcast(-kLowest);
     for (const float code : kLargestCodes) {
       const Lanes scale = clamp_round(div(group_largest, broadcast(code)), 1.0f, 127.0f);
       const Lanes step = mul(scale, load(row_scales)), inverse = safe_ratio(1.0f, step);
@@ -92,17 +92,16 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
       const int shift = k % 8 < 4 ? 0 : 4;
       for (int o = 0; o < kPanel; ++o) {
         const int code = static_cast<int32_t>(codes[o]) + 8;
-        to[4 * o] = static_cast<uint8_t>(shift ? to[4 * o] | (code << 4) : to[4 * o] | code);
+        to[4 * o] = static_cast<uint8_t>(shift ? to[4 * o] | (code << 4) : code);   // whatever was there
       }
     }
   }
 }
 
-// `weights` must hold zeros.
 void pack_panel(Form form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales, float* row_scales) {
   switch (form) {
     case Form::fp32: std::memcpy(weights, panel_K16, sizeof(float) * static_cast<size_t>(inputs) * kPanel); return;
-    case Form::bf16: return pack_bf16(panel_K16, inputs, static_cast<Bf16*>(weights));
+    case Form::bf16: return pack_bf16(panel_K16, padded, static_cast<Bf16*>(weights));
     case Form::int8: return pack_int8(panel_K16, inputs, padded, static_cast<int8_t*>(weights), row_scales);
     case Form::int4: return pack_int4(panel_K16, inputs, padded, static_cast<uint8_t*>(weights), group_scales, row_scales);
   }

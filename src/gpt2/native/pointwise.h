@@ -33,6 +33,16 @@ inline void store_first(float* p, const Lanes& x, int count) {
 #endif
 }
 
+// Zeros in the place of all but the first `count` of sixteen.
+inline Lanes only_first(const Lanes& x, int count) {
+  if (count >= kPanel) return x;
+  float buffer[kPanel];
+  store(buffer, x);
+  return load_first(buffer, count, 0.0f);
+}
+
+constexpr float kLowest = -3.402823466e38f;   // of all floats: where there is nothing to be the largest
+
 // e^x for x in -87..88, clamped outside: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
 // Coefficients: Cephes expf; the error is below 2 units in the last place.
 inline Lanes exponential(Lanes x) {
@@ -91,27 +101,36 @@ struct Magnitude {
 // The largest magnitude below which a row counts as all zeros: 127 / magnitude must stay finite.
 constexpr float kSmallestMagnitude = 1e-30f;
 
-// Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127). Sums of codes are
-// whole numbers below 2^24 (131,072 * 127), so they are exact in floats. The scale of a row that is not finite is NaN,
-// and so is what a matrix makes of it.
-void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
+// What the codes of a row are worth, NaN if it is not finite; and what its numbers are multiplied by to become codes.
+struct RowScale { float scale, inverse; };
+
+inline RowScale row_scale(const float* x, int width) {
   Magnitude seen;
   for (int k = 0; k < width; k += kPanel) seen.see(load_first(x + k, width - k, 0.0f));
   const float magnitude = max_across(seen.largest);
   const bool zero = !(magnitude > kSmallestMagnitude);
-  const Lanes inverse = broadcast(zero ? 0.0f : 127.0f / magnitude);
-  *scale = (zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled);
+  return {(zero ? 0.0f : magnitude / 127.0f) + sum_across(seen.spoiled), zero ? 0.0f : 127.0f / magnitude};
+}
 
-  const auto quantise = [&](int k) {
-    const Lanes exact = mul(load_first(x + k, width - k > 0 ? width - k : 0, 0.0f), inverse);
-    const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
-    store_codes(codes + k, rounded);
-    return rounded;
-  };
+// Codes of the 16 numbers from k on, zeros past the last; returns them as floats.
+inline Lanes put_codes(const float* x, int width, int k, float inverse, int8_t* to) {
+  const Lanes exact = mul(load_first(x + k, width - k > 0 ? width - k : 0, 0.0f), broadcast(inverse));
+  const Lanes rounded = min(max(round_even(exact), broadcast(-127.0f)), broadcast(127.0f));
+  store_codes(to, rounded);
+  return rounded;
+}
+
+// Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127). Sums of codes are
+// whole numbers below 2^24 (131,072 * 127), so they are exact in floats. The scale of a row that is not finite is NaN,
+// and so is what a matrix makes of it.
+void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
+  const RowScale row = row_scale(x, width);
+  *scale = row.scale;
   int32_t total = 0;
   for (int k = 0; k < padded; k += kGroup) {
-    const Lanes group = add(quantise(k), quantise(k + kPanel));
-    const int32_t sum = static_cast<int32_t>(sum_across(group));
+    const Lanes first = put_codes(x, width, k, row.inverse, codes + k);
+    const Lanes second = put_codes(x, width, k + kPanel, row.inverse, codes + k + kPanel);
+    const int32_t sum = static_cast<int32_t>(sum_across(add(first, second)));
     total += sum;
     group_offsets[k / kGroup] = group_offset(sum, codes + k);
   }
@@ -137,21 +156,14 @@ constexpr void (*kRoundRow)(const float*, int, int, Bf16*) = nullptr;
 #endif
 
 RowStatistics row_statistics(const float* x, int count) {
-  constexpr float lowest = -3.402823466e38f;
-  Lanes top = broadcast(lowest);
-  for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, lowest));
+  Lanes top = broadcast(kLowest);
+  for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, kLowest));
   const float largest = max_across(top);
 
   Lanes sum = broadcast(0.0f), weighted = broadcast(0.0f);
   for (int i = 0; i < count; i += kPanel) {
-    const int here = count - i;
-    const Lanes below = sub(load_first(x + i, here, largest), broadcast(largest));
-    Lanes e = exponential(below);
-    if (here < kPanel) {   // lanes past the end count nothing
-      float buffer[kPanel];
-      store(buffer, e);
-      e = load_first(buffer, here, 0.0f);
-    }
+    const Lanes below = sub(load_first(x + i, count - i, largest), broadcast(largest));
+    const Lanes e = only_first(exponential(below), count - i);
     sum = add(sum, e);
     weighted = multiply_add(e, below, weighted);
   }

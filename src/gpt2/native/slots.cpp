@@ -1,7 +1,6 @@
 #include "slots.h"
 
 #include <algorithm>
-#include <unordered_set>
 
 namespace gpt2 {
 namespace {
@@ -45,6 +44,7 @@ int Slots::fork(int slot) {
   at(other).pages.assign(at(slot).pages.begin(), at(slot).pages.end());
   at(other).addresses.assign(at(slot).addresses.begin(), at(slot).addresses.end());
   at(other).length = at(slot).length;
+  for (Page* page : at(slot).pages) ++page->holders;
   return other;
 }
 
@@ -64,9 +64,10 @@ bool Slots::exists(int slot) const { return slot >= 0 && static_cast<size_t>(slo
 void Slots::reserve(int number, int length) {
   Slot& slot = at(number);
   const size_t first = static_cast<size_t>(slot.length) / kPage, wanted = pages_for(length);
-  if (first < slot.pages.size() && slot.pages[first].use_count() > 1) {   // shared with a fork: write to a copy
-    Page copy = take_page();
+  if (first < slot.pages.size() && slot.pages[first]->holders > 1) {   // shared with a fork: write to a copy
+    Page* const copy = take_page();
     std::memcpy(copy->data, slot.pages[first]->data, page_bytes_);
+    --slot.pages[first]->holders;
     slot.pages[first] = copy;
     slot.addresses[first] = copy->data;
   }
@@ -77,47 +78,51 @@ void Slots::reserve(int number, int length) {
 }
 
 int64_t Slots::bytes() const {
-  std::unordered_set<const void*> seen;
-  for (const Slot& slot : slots_) seen.insert(slot.addresses.begin(), slot.addresses.end());
-  return static_cast<int64_t>(seen.size() * ((slab_bytes_ + slab_pages_ - 1) / slab_pages_));
+  const size_t held = slabs_.size() * slab_pages_ - spare_.size();
+  return static_cast<int64_t>(held * ((slab_bytes_ + slab_pages_ - 1) / slab_pages_));
 }
 
-Slots::Page Slots::take_page() {
+Slots::Page* Slots::take_page() {
   if (spare_.empty()) make_slab();
-  Page page = std::move(spare_.back());
+  Page* const page = spare_.back();
   spare_.pop_back();
-  if (page->slab->spare_pages-- == slab_pages_) --spare_slabs_;
+  --page->slab->spare_pages;
+  page->holders = 1;
   return page;
 }
 
-void Slots::give_back(Page page) {
-  if (page.use_count() > 1) return;   // a fork goes on with it
-  put_spare(std::move(page));
-  if (spare_slabs_ > 0 && spare_.size() >= kMostSpare + slab_pages_) drop_spare_slab();
-}
-
-void Slots::put_spare(Page page) {
-  if (++page->slab->spare_pages == slab_pages_) ++spare_slabs_;
-  spare_.push_back(std::move(page));
+void Slots::give_back(Page* page) {
+  if (--page->holders > 0) return;   // a fork goes on with it
+  ++page->slab->spare_pages;
+  spare_.push_back(page);
+  if (spare_.size() >= kMostSpare + slab_pages_) drop_spare_slab();
 }
 
 void Slots::make_slab() {
-  const auto slab = std::make_shared<Slab>();
+  auto slab = std::make_unique<Slab>();
   slab->memory = Buffer<unsigned char>(slab_bytes_);
-  for (size_t i = slab_pages_; i-- > 0;) put_spare(std::make_shared<Part>(Part{slab, slab->memory.data() + i * page_bytes_}));
+  slab->pages.resize(slab_pages_);
+  spare_.reserve((slabs_.size() + 1) * slab_pages_);
+  slabs_.push_back(std::move(slab));
+  Slab& made = *slabs_.back();
+  for (size_t i = slab_pages_; i-- > 0;) {
+    made.pages[i] = {&made, made.memory.data() + i * page_bytes_};
+    spare_.push_back(&made.pages[i]);
+  }
+  made.spare_pages = slab_pages_;
 }
 
-// Back to the system goes one slab of which no page is held.
+// Back to the system goes one slab of which no page is held, if there is one.
 void Slots::drop_spare_slab() {
-  const auto is_whole = [&](const Page& page) { return page->slab->spare_pages == slab_pages_; };
-  const Slab* slab = (*std::find_if(spare_.begin(), spare_.end(), is_whole))->slab.get();
-  spare_.erase(std::remove_if(spare_.begin(), spare_.end(), [=](const Page& page) { return page->slab.get() == slab; }), spare_.end());
-  --spare_slabs_;
+  const auto found = std::find_if(slabs_.begin(), slabs_.end(), [&](const auto& slab) { return slab->spare_pages == slab_pages_; });
+  if (found == slabs_.end()) return;
+  spare_.erase(std::remove_if(spare_.begin(), spare_.end(), [&](const Page* page) { return page->slab == found->get(); }), spare_.end());
+  slabs_.erase(found);
 }
 
 void Slots::cut(Slot& slot, size_t pages) {
   while (slot.pages.size() > pages) {
-    give_back(std::move(slot.pages.back()));
+    give_back(slot.pages.back());
     slot.pages.pop_back();
     slot.addresses.pop_back();
   }

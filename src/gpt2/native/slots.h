@@ -31,27 +31,28 @@ class Slots {
   int64_t bytes() const;                   // of the pages that slots hold, shared ones once; with their part of a slab's rest
 
  private:
+  struct Slab;
+  struct Page {
+    Slab* slab = nullptr;
+    unsigned char* data = nullptr;
+    int holders = 0;                       // slots that share it
+  };
   // Pages are parts of slabs, which fill large pages of memory: attention is bound by how fast it gets at them.
   struct Slab {
     Buffer<unsigned char> memory;
+    std::vector<Page> pages;
     size_t spare_pages = 0;
   };
-  struct Part {
-    std::shared_ptr<Slab> slab;
-    unsigned char* data;
-  };
-  using Page = std::shared_ptr<Part>;
   struct Slot {
     bool used = false;
     int length = 0;
-    std::vector<Page> pages;
+    std::vector<Page*> pages;
     std::vector<unsigned char*> addresses;   // of the pages: what kernels read
   };
 
   Slot& at(int slot) { return slots_[static_cast<size_t>(slot)]; }
-  Page take_page();
-  void give_back(Page page);
-  void put_spare(Page page);
+  Page* take_page();
+  void give_back(Page* page);
   void make_slab();
   void drop_spare_slab();
   void cut(Slot& slot, size_t pages);
@@ -59,8 +60,8 @@ class Slots {
   size_t page_bytes_ = 0, slab_pages_ = 1, slab_bytes_ = 0;
   int n_positions_ = 0;
   std::vector<Slot> slots_;
-  std::vector<Page> spare_;                // given back, for the next to need one
-  size_t spare_slabs_ = 0;                 // of which every page is spare
+  std::vector<std::unique_ptr<Slab>> slabs_;
+  std::vector<Page*> spare_;               // given back, for the next to need one; has room for all, so that giving back never fails
 };
 
 }  // namespace gpt2

@@ -1,0 +1,103 @@
+// Matrices by tiles of rows and panels: in which order, what they ask memory for meanwhile, and what becomes of their sums.
+//
+//              panels ──>                  A tile of R rows x P panels keeps its sums in registers and walks the inputs once.
+//   rows  ┌────────┬────────┬───           Panels outside, rows inside: so panels come from memory once, and stay in the
+//    │    │ tile 1 │ tile 4 │              first caches while all tiles of rows pass over them. Each of these asks for a
+//    v    ├────────┼────────┤              part of the panels that come next.
+//         │ tile 2 │ tile 5 │
+//         ├────────┼────────┤              Few rows take panels that lie far apart, each in a stream of its own: memory is
+//         │ tile 3 │ tile 6 │              fastest when streams are long.
+//
+// A kernel is a struct with the most rows and panels of its tile, kRows and kPanels, how many inputs a line of 64 bytes
+// holds, kLineInputs, and run<R, P>(), which computes one tile: dense_float.h, dense_int8.h and dense_int4.h have them.
+
+#pragma once
+
+namespace gpt2 {
+namespace {
+
+// The first `count` of one panel's results: store, add or gelu.
+template <Finish F>
+GPT2_INLINE void finish_as(float* y, int count, const Lanes& result) {
+  if constexpr (F == Finish::store) store_first(y, result, count);
+  if constexpr (F == Finish::add) store_first(y, add(load_first(y, count, 0.0f), result), count);
+  if constexpr (F == Finish::gelu) store_first(y, gelu(result), count);
+}
+
+// One panel's results of one row; the last panel may be narrower than 16.
+void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
+  float* y = out.values + row * out.stride + panel * kPanel;
+  const int count = outputs - panel * kPanel;
+  switch (out.finish) {
+    case Finish::store: return finish_as<Finish::store>(y, count, result);
+    case Finish::add: return finish_as<Finish::add>(y, count, result);
+    case Finish::gelu: return finish_as<Finish::gelu>(y, count, result);
+  }
+}
+
+// What a tile asks memory for while it multiplies: with line i of each of its panels' weights the line that lies
+// from + i * stride bytes after the weights' beginning; with what stands before the weights, what lies `ahead`.
+struct FetchPart {
+  int64_t ahead, from, stride;
+
+  // The tiles that pass over the same panels ask for a part each: memory works all the while, not for the first alone.
+  FetchPart(int64_t bytes, int64_t lines, int tile, int tiles)
+      : ahead(bytes), from(bytes), stride((kLine + tiles - 1) / tiles) { from += tile * lines * stride; }
+
+  void before(const void* line) const { prefetch(static_cast<const char*>(line) + ahead); }
+  void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + from + line * stride); }
+};
+
+// The same where one tile asks for it all: the step of a line is then known to the compiler, which one row alone notices.
+struct FetchAll {
+  int64_t ahead;
+
+  void before(const void* line) const { prefetch(static_cast<const char*>(line) + ahead); }
+  void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + ahead + kLine * line); }
+};
+
+// Asks for the lines of the panels that stand before group scales and weights.
+template <int P, int Lines, class Fetch>
+GPT2_INLINE void fetch_beginnings(const MatrixView& m, int panel, int step, const Fetch& fetch) {
+  GPT2_UNROLL for (int p = 0; p < P; ++p) GPT2_UNROLL for (int line = 0; line < Lines; ++line) fetch.before(m.panel(panel + p * step) + line * kLine);
+}
+
+// Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
+template <class Tile, int R, int P>
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const FetchPart& fetch) {
+  if constexpr (R > 1) {
+    if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, fetch);
+  }
+  Tile::template run<R, P>(m, x, out, row, panel, step, fetch);
+}
+
+// Of P panels, all tiles. They ask for the panels that come `ahead` after these.
+template <class Tile, int P>
+void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step, int ahead) {
+  const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
+  for (int tile = 0; tile < tiles; ++tile, row += Tile::kRows) {
+    const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead * m.panel_bytes, m.padded_inputs / Tile::kLineInputs, tile, tiles));
+  }
+}
+
+// A single row goes through memory so fast that it asks for what is near: of each of its streams the line 1.5 KB on.
+constexpr int64_t kNear = 1536;
+
+// All tiles of panels that lie `step` apart. What several rows ask for ahead is the panel after each, with which its stream
+// goes on.
+template <class Tile>
+void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
+  if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
+  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
+}
+
+// All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.
+template <class Tile>
+void walk_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, 1, Tile::kPanels);
+  for (; panel < panel_end; ++panel) walk_rows<Tile, 1>(m, x, out, row, row_end, panel, 1, 1);
+}
+
+}  // namespace
+}  // namespace gpt2
