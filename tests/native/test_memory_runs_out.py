@@ -80,7 +80,7 @@ class Refusing:
             if not told:
                 assert not self.was_refused, "a refused request that nobody noticed"
                 return returned
-            assert "memory" in told or "temporarily unavailable" in told, told  # the latter: no room for a thread
+            assert "not enough memory" in told or "starts no more threads" in told, told
             assert unchanged() == before, nth
         raise AssertionError
 

@@ -2,6 +2,10 @@
 
 #include "pool.h"
 
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
 #if defined(_WIN32)
 #include <process.h>
 #else
@@ -71,8 +75,10 @@ Pool::Pool() : process_(this_process()) {}
 void Pool::grow(int members) {
   const std::lock_guard<std::mutex> lock(one_run_);
   if (members > static_cast<int>(threads_.size()) + 1) team_.share_.reset(new Team::Share[static_cast<size_t>(members)]);
-  while (static_cast<int>(threads_.size()) + 1 < members) {
-    threads_.emplace_back(&Pool::work, this, static_cast<int>(threads_.size()) + 1);
+  try {
+    while (static_cast<int>(threads_.size()) + 1 < members) threads_.emplace_back(&Pool::work, this, static_cast<int>(threads_.size()) + 1);
+  } catch (const std::system_error& error) {
+    throw std::runtime_error(std::string("the system starts no more threads than ") + std::to_string(threads_.size() + 1) + " (" + error.what() + ")");
   }
 }
 

@@ -92,7 +92,7 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Starts threads until `members` can work, the caller being one of them.
+  // Starts threads until `members` can work, the caller being one of them. Throws std::runtime_error if the system refuses one.
   void grow(int members);
 
   // Calls f(team, member) on `members` threads, the caller's among them. f must not throw.
