@@ -95,6 +95,20 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_text(encoding="utf-8") == "new"
 
 
+@pytest.mark.parametrize("write", [fill, files.write_text])
+def test_a_place_that_cannot_be_written_is_named_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, str], object]
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "open" if write is files.write_text else "mkdir", refuse)
+    monkeypatch.setattr(files, "_ready", lambda path: path)
+    with pytest.raises(OSError, match="Read-only") as refused:
+        write(tmp_path / "goal", "new")
+    assert refused.value.filename == str(tmp_path / "goal")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 @pytest.mark.parametrize("write", [fill, files.write_text])
 def test_links_in_a_circle_are_an_error_of_the_system(tmp_path: Path, write: Callable[[Path, str], object]) -> None:

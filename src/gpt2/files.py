@@ -45,6 +45,8 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        raise _of_goal(error, partial, path) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -57,8 +59,8 @@ def atomic_folder(path: Path) -> Generator[Path]:
     """
     path = _ready(path)
     partial, previous = _beside(path, _PARTIAL), _beside(path, _PREVIOUS)
-    partial.mkdir()
     try:
+        partial.mkdir()
         yield partial
         for inside in sorted(partial.rglob("*")):
             if inside.is_dir():
@@ -71,11 +73,20 @@ def atomic_folder(path: Path) -> Generator[Path]:
             path.rename(previous)
         partial.rename(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        raise _of_goal(error, partial, path) from None
     finally:
         if previous.exists() and not path.exists():
             previous.rename(path)
         shutil.rmtree(previous, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
+    """The same error, with the name that its reader knows."""
+    if error.filename is not None and str(error.filename) == str(partial):
+        error.filename = str(path)
+    return error
 
 
 def true_place(path: Path) -> Path:

@@ -197,6 +197,22 @@ def test_a_full_disk_is_said() -> None:
     assert done.returncode == frame.FAILED
 
 
+def test_a_disk_that_becomes_full_is_said_where_python_does_not_buffer(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="limits of a process are POSIX's")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))"
+    with (tmp_path / "ids").open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{limit}; from gpt2.cli.main import main; main()", "tokenize", "--json"],
+            env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+            input=b"a b c " * 5_000,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert done.stderr.startswith(b"error: ")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of its own")
 @pytest.mark.parametrize("closed", ["<&-", "2>&-"])
 def test_a_closed_stream_is_an_empty_one(closed: str) -> None:

@@ -42,6 +42,11 @@ def prepare_streams() -> None:
         if getattr(sys, name) is None:  # opened in their order, so that each takes its own number and no file does
             stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # stays open, as they do
             setattr(sys, name, _Closed(stream) if name == "stdout" else stream)
+    own = sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper)
+    if own and isinstance(sys.stdout.buffer, io.RawIOBase):
+        # PYTHONUNBUFFERED, which images set: Python then tries each write once, and forgets what a full disk left over
+        unbuffered = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(unbuffered), encoding="utf-8", line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
