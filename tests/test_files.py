@@ -95,6 +95,16 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_text(encoding="utf-8") == "new"
 
 
+def test_whether_a_goal_can_be_written_is_known_before(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "file", "old")
+    files.check_goal(tmp_path / "file")
+    files.check_goal(tmp_path / "new" / "goal")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "new"]
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
+    with pytest.raises(OSError, match="file"):
+        files.check_goal(tmp_path / "file" / "goal")
+
+
 @pytest.mark.parametrize("write", [fill, files.write_text])
 def test_a_place_that_cannot_be_written_is_named_by_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, str], object]

@@ -101,6 +101,20 @@ def true_place(path: Path) -> Path:
     return place
 
 
+def check_goal(path: Path) -> None:
+    """Raise before a long computation what writing its result to `path` would raise after it.
+
+    Raises:
+        OSError: its folder cannot be made or written.
+    """
+    probe = _beside(_ready(path), _PARTIAL)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _of_goal(error, probe, path) from None
+
+
 def _ready(path: Path) -> Path:
     """The true place of `path`, its folder made, and what killed processes left beside it removed."""
     path = true_place(path)

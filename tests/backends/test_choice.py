@@ -49,6 +49,18 @@ def test_what_cannot_be_is_refused_with_what_can(weights: Weights, settings: dic
         backends.open(weights, **settings)  # type: ignore[arg-type]
 
 
+def test_more_threads_than_cores_are_said_to_be_slower(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not native_is_here():
+        pytest.skip("the native engine was not built")
+    monkeypatch.setattr(native, "usable_cores", lambda: 2)
+    backends.open(weights, threads=2).close()
+    assert "cores" not in caplog.text
+    backends.open(weights, threads=3).close()
+    assert "3 threads have 2 cores to take turns on" in caplog.text
+
+
 @pytest.mark.usefixtures("without_native")
 def test_without_the_native_engine_the_reference_computes_and_says_why(
     weights: Weights, caplog: pytest.LogCaptureFixture

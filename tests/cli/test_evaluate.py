@@ -24,6 +24,15 @@ def test_what_there_is(evaluate) -> None:
     assert evaluate("ptb", "--list").out in listed
 
 
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_where_the_result_cannot_be_written_nothing_is_computed(evaluate, tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").touch()
+    ran = evaluate("lambada", "--examples", option, str(tmp_path / "file" / "result"))
+    assert ran.code == 1
+    assert str(tmp_path / "file") in ran.err
+    assert ran.out == ""
+
+
 @pytest.mark.skipif("GPT2_DATA" not in os.environ, reason="GPT2_DATA is not set")
 def test_the_table_and_json(evaluate, tmp_path: Path) -> None:
     data = os.environ["GPT2_DATA"]

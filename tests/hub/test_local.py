@@ -98,6 +98,8 @@ def test_without_variables_the_platform_says_where(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(places.sys, "platform", platform)
     below = {"linux": ".cache", "darwin": "Library/Caches", "win32": "AppData/Local"}[platform]
     assert hub.cache_folder() == Path.home() / below / "gpt2"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/cache")  # its specification: to be ignored
+    assert hub.cache_folder() == Path.home() / below / "gpt2"
 
 
 def test_only_the_main_revision_is_taken(elsewhere: Path) -> None:

@@ -4,6 +4,7 @@ A sequence gives the same bytes alone or among others, however its prompt is cut
 or computed again, and on any number of threads: for one machine, form and instruction level.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +32,8 @@ from gpt2.native.library import Engine, Library, choose_level
 
 _CACHED_BYTES = 64 << 20  # what the last level of many a desktop's caches holds: below, reading costs nothing
 
+log = logging.getLogger("gpt2")
+
 
 class NativeBackend:
     """The engine behind the seam; see `seam.Backend` for what its methods promise.
@@ -54,7 +57,10 @@ class NativeBackend:
             raise BackendError(
                 f"the native engine cannot compute in {form}: it knows {', '.join(FORMS)}. Take one of these."
             )
-        threads = threads or min(physical_cores(), usable_cores())
+        cores = usable_cores()
+        threads = threads or min(physical_cores(), cores)
+        if threads > cores:
+            log.warning("%d threads have %d cores to take turns on: with fewer it is faster", threads, cores)
         self.name = "native"
         self.device = "cpu"
         self.weights = form

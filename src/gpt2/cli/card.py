@@ -75,6 +75,8 @@ def card(
     goal = found.folder / "README.md" if write else out
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
+    if goal is not None:
+        files.check_goal(goal)
     notes_of_maker = "" if notes is None else _read_notes(notes)
     if training:  # before the samples are drawn, which takes minutes
         from gpt2.data.documents import find_sources

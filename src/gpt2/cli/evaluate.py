@@ -67,6 +67,7 @@ def evaluate(
     from gpt2 import evaluate as room
     from gpt2.cli import evaluate_asked as asked
     from gpt2.cli import evaluate_shown as shown
+    from gpt2.files import check_goal
     from gpt2.hub import cache_folder
 
     if compare is not None:
@@ -91,6 +92,9 @@ def evaluate(
         )
     if report is not None:
         room.check_charts()
+    for goal in (out, report):
+        if goal is not None:
+            check_goal(goal)
     kept = "The answers so far are kept" if cache else ""
     with choice.load(auto_weights="fp32") as model, resumable(kept), shown.Progress() as progress:
         found = room.evaluate(

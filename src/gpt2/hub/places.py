@@ -17,8 +17,11 @@ _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
 
 
 def cache_folder() -> Path:
-    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
+    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place.
+
+    A relative one counts as not set, as its specification says: it would be another folder for each working folder.
+    """
+    if Path(chosen := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
         return Path(chosen) / "gpt2"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "gpt2"
