@@ -1,6 +1,7 @@
 """What no file, host or name can be is answered in words, with the exit code of a failure."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_a_host_that_no_name_can_be(gpt2: Run) -> None:
     ran = gpt2("serve", "--host", HALF, "--port", "0")
     assert (ran.code, ran.out) == (1, "")
     assert "cannot listen on" in ran.err
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(gpt2: Run) -> None:
+    pytest.importorskip("starlette")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = gpt2("serve", "--model", "no such model", "--port", str(taken.getsockname()[1]))
+    assert (ran.code, ran.out) == (1, "")
+    assert "cannot listen on 127.0.0.1" in ran.err
 
 
 def test_keys_that_are_no_text(gpt2: Run, tmp_path: Path) -> None:

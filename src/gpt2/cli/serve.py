@@ -142,6 +142,7 @@ def serve(
         certificate=certificate,
         private_key=private_key,
     )
+    options.check_address()
     if not keys and not options.is_loopback:
         log.warning("everybody who reaches %s can use this server: give it keys with --api-keys", host)
     with contextlib.ExitStack() as stack:

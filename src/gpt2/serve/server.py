@@ -79,6 +79,14 @@ class Options:
         """Whether only this machine can reach it."""
         return self.host in LOOPBACK or self.host.startswith("127.")
 
+    def check_address(self) -> None:
+        """Listen for a moment: an address that is taken is known before models are loaded.
+
+        Raises:
+            ConfigError: it is, or cannot be listened on.
+        """
+        _listen(self).close()
+
     def admission(self) -> Admission:
         """Who may come in."""
         names = (
