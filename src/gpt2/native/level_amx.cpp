@@ -46,8 +46,8 @@ void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out
   dense(m, x, out, row, row_end, panel, panel_end);
 }
 
-// Few rows: those in bf16 by tiles all the same, in pairs of panels.
-int side_by_side_of_tiles(Form form, int rows) { return form == Form::bf16 ? 2 : side_by_side(form, rows); }
+// Few rows: those in bf16 by tiles all the same.
+int side_by_side_of_tiles(Form form, int rows) { return form == Form::bf16 ? kStreams : side_by_side(form, rows); }
 
 void dense_apart_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {
   if (row == row_end) return;
