@@ -189,6 +189,7 @@ def test_a_worker_that_dies_costs_only_what_it_was_doing(
     def kill_one(progress: Progress) -> None:
         for child in multiprocessing.active_children()[:1]:  # what was encoded already is still told
             child.kill()
+            child.join()  # so the next time it is the other: one alone, quick enough, could do all the rest
 
     with pytest.raises(DataError, match="a worker process died"):
         prepare(corpus, out, config=CONFIG, workers=2, progress=kill_one)
