@@ -88,6 +88,25 @@ def test_a_peer_that_fails_or_ends_is_left_out_and_the_others_are_measured(
     assert "chatter" not in "".join(capfd.readouterr())
 
 
+def test_a_peer_whose_start_fails_keeps_its_figures(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start_seconds(engine: str, *_: object, **__: object) -> float:
+        if engine == "gpt2":
+            return 0.5
+        raise BackendError("transformers could not be started cold: no such module")
+
+    (tmp_path / "stand_ins.py").write_text(_PEERS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(comparison, "_serve", importlib.import_module("stand_ins").serve)
+    monkeypatch.setattr(comparison, "missing_packages", lambda peer: [])
+    monkeypatch.setattr(comparison, "start_seconds", start_seconds)
+    ours, theirs = compare(tiny_folder, peers=["transformers"], backend="reference", workload=SMALL, rounds=1, starts=1)
+    assert (ours.start_seconds, theirs.start_seconds) == (0.5, None)
+    assert theirs.tokens_per_second["decode"] > 0
+    assert "the start of transformers is not measured: transformers could not be started" in caplog.text
+
+
 def write_wide_folder(folder: Path) -> None:
     config = ModelConfig(n_layer=1, n_head=1, n_embd=64, n_positions=64)  # Q8_0 has blocks of 32
     random = np.random.default_rng(0)
