@@ -50,7 +50,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": {"language_model", "generation", "tasks", "inspect", "detect", "backends"},
 }
 EVERY_ROOM = {"bench", "cli", "__main__", "__init__"}
-MAY_IMPORT_TORCH = {"model/gpt.py", "model/init.py", "backends/torch.py"}
+MAY_IMPORT_TORCH = {
+    "model/gpt.py",
+    "model/init.py",
+    *(f"backends/torch/{name}.py" for name in ("backend", "pool", "readout", "draws", "decoding", "kernels")),
+}
 ROOMS_WITH_TORCH = {"optim", "train"}
 
 

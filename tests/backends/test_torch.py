@@ -1,19 +1,26 @@
 """What PyTorch brings beyond the contract: narrow forms, padded batches, one pool for all slots."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt2.backends import NEXT_LOGITS, Want, Work
+from gpt2.backends import NEXT_LOGITS, Result, Want, Work
 from gpt2.checkpoint.weights import Weights
+from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
+from gpt2.generation import Sampling
+from gpt2.generation.sampler import Sampler
 
 torch = pytest.importorskip("torch")
 
-from gpt2.backends import torch as backend_module  # noqa: E402
-from gpt2.backends.torch import TorchBackend  # noqa: E402
+from tests.backends.conftest import random_arrays  # noqa: E402
+
+from gpt2.backends.torch import TorchBackend, draws  # noqa: E402
+from gpt2.backends.torch import backend as backend_module  # noqa: E402
+from gpt2.backends.torch.pool import Pool  # noqa: E402
 
 TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=100)]
 
@@ -22,14 +29,14 @@ TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=100)]
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The shapes [B, T] of what is computed, as it happens."""
     seen: list[tuple[int, int]] = []
-    place = backend_module._Pool.place
+    place = Pool.place
 
     def recording(self: object, batch: list[Work]) -> object:
         placed = place(self, batch)  # type: ignore[arg-type]
         seen.append(tuple(placed.ids_BT.shape))
         return placed
 
-    monkeypatch.setattr(backend_module._Pool, "place", recording)
+    monkeypatch.setattr(Pool, "place", recording)
     return seen
 
 
@@ -104,7 +111,7 @@ def test_threads_are_set(weights: Weights) -> None:
 
 def test_order_knows_zeros_signs_and_ties() -> None:
     logits = torch.tensor([[0.0, -0.0, 1.0, -1.0, -1.0, 1e30, -1e30, 1e-42, -1e-42, 1.0, 3.4e38]])
-    order = backend_module._order(logits).topk(logits.shape[1]).indices
+    order = draws.order(logits).topk(logits.shape[1]).indices
     assert (
         order[0].tolist()
         == np.argsort(-logits[0].numpy(), kind="stable").tolist()
@@ -118,3 +125,67 @@ def test_damaged_weights_are_named(weights: Weights) -> None:
     backend = TorchBackend(Weights.from_arrays(weights.config, arrays), threads=1)
     with pytest.raises(BackendError, match="not finite"):
         backend.step([Work(slot=backend.new(), tokens=[1], want=NEXT_LOGITS)])
+
+
+SETTINGS = [
+    {},
+    {"temperature": 0.7},
+    {"temperature": 1e-30},
+    {"temperature": 1e39},
+    {"temperature": 0.0},
+    {"top_k": 1},
+    {"top_k": 20, "temperature": 0.8},
+    {"top_p": 0.9},
+    {"top_p": 0.5, "temperature": 0.7},
+    {"top_p": 0.99, "temperature": 1.9},
+    {"top_p": 1e-9},
+    {"top_p": 1 - 1e-15},
+    {"min_p": 0.1},
+    {"min_p": 1.0},
+    {"min_p": 0.05, "top_p": 0.8, "temperature": 1.2},
+    {"top_k": 30, "top_p": 0.6, "min_p": 0.2, "temperature": 0.8},
+]
+
+
+def sampler(vocab_size: int, settings: dict[str, float]) -> Sampler:
+    sampling = Sampling(**settings)  # type: ignore[arg-type]
+    return Sampler(sampling, seed=3, n_prompt=20, n_ids=vocab_size, vocab_size=vocab_size, end_ids=())
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("vocab_size", [33, 5003])
+def test_the_device_draws_as_the_definition_draws(vocab_size: int, settings: dict[str, float]) -> None:
+    """Each row of a long draft against the sampler over the same row of logits."""
+    backend = TorchBackend(lively(vocab_size), threads=1)
+    text, draft = [[id % vocab_size for id in TEXT[:n]] for n in (30, 80)]
+    chooser = sampler(vocab_size, settings)
+    want = chooser.want(text, 0, draft)
+    assert want.draw is not None
+    both = replace(want, logits=True, best=want.draw.from_best)
+    [result] = backend.step([Work(slot=backend.new(), tokens=[*text, *draft], want=both)])
+    known = Result(logits_RV=result.logits_RV)
+    if want.draw.from_best:
+        known = Result(best_ids_RK=result.best_ids_RK, best_logprobs_RK=result.best_logprobs_RK)
+    expected = [chooser.choose(known, row, [*text, *draft[:row]], 0).token for row in range(81)]
+    assert result.drawn_R == expected
+
+
+def test_draws_of_all_kinds_in_one_step_do_not_mix() -> None:
+    backend = TorchBackend(lively(97), threads=1)
+    wants = [sampler(97, settings).want(TEXT[:20]) for settings in SETTINGS]
+    together = backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want) for want in wants])
+    alone = [backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want)])[0] for want in wants]
+    assert [result.drawn_R for result in together] == [result.drawn_R for result in alone]
+
+
+def test_what_is_penalised_is_drawn_elsewhere(weights: Weights) -> None:
+    backend = TorchBackend(weights, threads=1)
+    want = sampler(97, {"repetition_penalty": 1.3}).want(TEXT[:20])
+    [result] = backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want)])
+    assert result.drawn_R is None
+    assert result.logits_RV is not None
+
+
+def lively(vocab_size: int) -> Weights:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=128, vocab_size=vocab_size)
+    return Weights.from_arrays(config, random_arrays(config))

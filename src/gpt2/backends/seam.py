@@ -211,9 +211,17 @@ class Backend(Protocol):
         ...
 
 
-def undrawn(work: Sequence[Work]) -> list[Work]:
-    """The same work with, for each draw, what it is drawn from: for a backend that draws nothing itself."""
-    return [piece if piece.want.draw is None else _undrawn(piece, piece.want.draw) for piece in work]
+def undrawn(work: Sequence[Work], *, only_penalised: bool = False) -> list[Work]:
+    """The same work with, for each draw, what it is drawn from: for a backend that does not draw itself.
+
+    Args:
+        work: of a step.
+        only_penalised: draws without penalties stay.
+    """
+    return [
+        piece if draw is None or (only_penalised and draw.penalties is None) else _undrawn(piece, draw)
+        for piece, draw in ((piece, piece.want.draw) for piece in work)
+    ]
 
 
 def _undrawn(piece: Work, draw: Draw) -> Work:

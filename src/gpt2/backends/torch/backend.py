@@ -8,25 +8,35 @@ Axes: B pieces of work, T tokens of the longest, M wanted rows of all of them, S
 N slots in the pool, C capacity of each, L layers, H heads, K width of a head, V vocabulary, D embedding.
 """
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from gpt2.backends.seam import CLOSED, Result, Source, Work, check, undrawn
+from gpt2.backends.torch.pool import Place, Pool
+from gpt2.backends.torch.readout import read_out
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
 
+if TYPE_CHECKING:
+    from gpt2.backends.torch.decoding import Decoder
+
+log = logging.getLogger("gpt2")
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32
+_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many on a GPU
+_WITH_FLOAT64 = {"cpu", "cuda"}  # which draws need
 _TOKENS_AT_ONCE = 8192  # of a padded batch
-_LEAST_CAPACITY = 64
+_KEPT_BYTES = (
+    1 << 28
+)  # of keys and values on a GPU, where what is recorded holds for as long as they lie where they are
 
 
 class TorchBackend:
@@ -64,7 +74,12 @@ class TorchBackend:
                 array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
             narrow = ".c_" in name  # the head stays wide: logits in bf16 would be half a unit apart
             self._arrays[name] = array.to(self._device, self._dtype if narrow else torch.float32)
-        self._pool = _Pool(self.config, self._device, self._dtype)
+        self._pool = self._new_pool()
+        self._decoder: Decoder | None = None
+        if self._device.type == "cuda" and find_spec("triton") is not None:
+            from gpt2.backends.torch import decoding
+
+            self._decoder = decoding.Decoder(self.config, self._arrays, self._pool)
 
     def new(self) -> int:
         """A new, empty slot."""
@@ -102,7 +117,8 @@ class TorchBackend:
     def close(self) -> None:
         """Give back everything; the backend cannot be used afterwards."""
         self._arrays.clear()
-        self._pool = _Pool(self.config, self._device, self._dtype)
+        self._decoder = None
+        self._pool = self._new_pool()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -110,17 +126,26 @@ class TorchBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)
-        work = undrawn(work)
+        work = undrawn(work, only_penalised=self._device.type in _WITH_FLOAT64)
         results = [Result() for _ in work]
+        at_once = _LOGITS_AT_ONCE * (16 if self._device.type == "cuda" else 1)
         for group in self._group(work):
             batch = [work[index] for index in group]
             into = [results[index] for index in group]
-            rows_MD = self._forward(batch, into)
-            self._read_out(batch, into, rows_MD)
+            rows_MD = self._decoded(batch)
+            if rows_MD is None:
+                rows_MD = self._forward(batch, into)
+            for piece in batch:
+                self._pool.lengths[piece.slot] += len(piece.tokens)
+            read_out(batch, into, rows_MD, self._head, rows_at_once=max(1, at_once // self.config.vocab_size))
         return results
 
+    def _new_pool(self) -> Pool:
+        kept = {"least_capacity": 256, "kept_bytes": _KEPT_BYTES} if self._device.type == "cuda" else {}
+        return Pool(self.config, self._device, self._dtype, **kept)
+
     @property
-    def _open_pool(self) -> "_Pool":
+    def _open_pool(self) -> Pool:
         if not self._arrays:
             raise BackendError(CLOSED)
         return self._pool
@@ -136,6 +161,23 @@ class TorchBackend:
             groups[-1].append(index)
         return [group for groups in by_length.values() for group in groups]
 
+    def _decoded(self, batch: list[Work]) -> Tensor | None:
+        """What `_forward` returns, by the decoder; None where that cannot be."""
+        if self._decoder is None or any(len(p.tokens) > 1 or p.patches or p.want.trace for p in batch):
+            return None
+        try:
+            rows_BD = self._decoder.step([p.slot for p in batch], [p.tokens[0] for p in batch])
+        except Exception as error:
+            log.warning("decoding goes on without its own kernels, many times slower: %s", error)
+            self._decoder = None
+            return None
+        if all(p.want.rows for p in batch):
+            return rows_BD
+        return rows_BD[[b for b, p in enumerate(batch) if p.want.rows]]
+
+    def _head(self, rows_MD: Tensor) -> Tensor:
+        return rows_MD @ self._arrays["wte"].T
+
     def _forward(self, batch: list[Work], into: list[Result]) -> Tensor:
         """Run a batch, fill its slots and traces, and return the wanted rows of all of it after the last norm."""
         arrays, config = self._arrays, self.config
@@ -150,12 +192,10 @@ class TorchBackend:
             h_BTF = self._linear(f"{name}.mlp.c_fc", normed_BTD)
             x_BTD = x_BTD + self._linear(f"{name}.mlp.c_proj", functional.gelu(h_BTF, approximate="tanh"))
             self._at_depth(layer + 1, x_BTD, batch, into)
-        for piece in batch:
-            self._pool.lengths[piece.slot] += len(piece.tokens)
         wanted_MD = torch.cat([x_BTD[b, _wanted(piece)] for b, piece in enumerate(batch)])
         return self._norm("ln_f", wanted_MD)  # [M, D]
 
-    def _attention(self, layer: int, x_BTD: Tensor, place: "_Place", batch: list[Work], into: list[Result]) -> Tensor:
+    def _attention(self, layer: int, x_BTD: Tensor, place: Place, batch: list[Work], into: list[Result]) -> Tensor:
         name = f"h.{layer}.attn"
         q_BHTK, k_BHTK, v_BHTK = (
             part.unflatten(-1, (self.config.n_head, -1)).transpose(1, 2)
@@ -192,69 +232,6 @@ class TorchBackend:
             if piece.want.trace and depth in piece.want.trace.residual:
                 into[b].residual[depth] = x_BTD[b, _wanted(piece)].cpu().numpy()
 
-    def _read_out(self, batch: list[Work], into: list[Result], rows_MD: Tensor) -> None:
-        """Answer all wants but the traces; pieces of work that want the same kind of thing are answered together."""
-        alike: dict[tuple[bool, int, bool], list[int]] = {}
-        for b, piece in enumerate(batch):
-            want = piece.want
-            if want.rows and (want.logits or want.best or want.targets is not None):
-                alike.setdefault((want.logits, want.best, want.targets is not None), []).append(b)
-        rows_of = rows_MD.split([piece.want.rows for piece in batch])
-        rows_at_once = max(1, _LOGITS_AT_ONCE // self.config.vocab_size)
-        for (logits, best, _), members in alike.items():
-            hidden_MD = torch.cat([rows_of[b] for b in members])
-            targets_M = [target for b in members for target in batch[b].want.targets or ()]
-            parts: list[Result] = []
-            for start in range(0, len(hidden_MD), rows_at_once):
-                rows = slice(start, start + rows_at_once)
-                logits_MV = hidden_MD[rows] @ self._arrays["wte"].T
-                parts.append(_answer(logits_MV, logits=logits, best=best, targets_M=targets_M[rows]))
-            ends = np.cumsum([batch[b].want.rows for b in members])
-            for answer in _ANSWERS:
-                if getattr(parts[0], answer) is not None:
-                    whole = np.concatenate([getattr(part, answer) for part in parts])
-                    for b, own in zip(members, np.split(whole, ends[:-1]), strict=True):
-                        setattr(into[b], answer, own)
-
-
-_ANSWERS = ("logits_RV", "best_ids_RK", "best_logprobs_RK", "target_logprobs_R", "target_ranks_R", "entropies_R")
-
-
-def _answer(logits_MV: Tensor, *, logits: bool, best: int, targets_M: Sequence[int]) -> Result:
-    """What is wanted of some rows of logits, brought to the CPU; no targets mean that none were asked for."""
-    if not bool(torch.isfinite(logits_MV).all()):
-        raise BackendError("the logits are not finite numbers: the weights are damaged. Fetch or convert them anew.")
-    result = Result()
-    if logits:
-        result.logits_RV = logits_MV.cpu().numpy()
-    if best or targets_M:
-        logprobs_MV = logits_MV.log_softmax(-1)
-        if best:
-            ids_MK = _order(logits_MV).topk(min(best, logits_MV.shape[1])).indices
-            result.best_ids_RK = ids_MK.int().cpu().numpy()
-            result.best_logprobs_RK = logprobs_MV.gather(1, ids_MK).cpu().numpy()
-        if targets_M:
-            target_M1 = torch.tensor(targets_M, device=logits_MV.device)[:, None]
-            level_M1 = logits_MV.gather(1, target_M1)
-            lower_MV = torch.arange(logits_MV.shape[1], device=logits_MV.device) < target_M1
-            before_MV = (logits_MV > level_M1) | ((logits_MV == level_M1) & lower_MV)
-            result.target_ranks_R = before_MV.sum(-1).int().cpu().numpy()
-            result.target_logprobs_R = logprobs_MV.gather(1, target_M1)[:, 0].cpu().numpy()
-            result.entropies_R = -(logprobs_MV.exp() * logprobs_MV).sum(-1).cpu().numpy()
-    return result
-
-
-def _order(logits_MV: Tensor) -> Tensor:
-    """Whole numbers in the order of the logits, and among equal logits the lower id first.
-
-    The bits of a float, read as a whole number, already order those of one sign; `topk` alone leaves it open
-    which of two equal logits comes first.
-    """
-    bits_MV = (logits_MV + 0.0).view(torch.int32).long()  # -0 becomes 0, which it equals
-    ascending_MV = torch.where(bits_MV < 0, bits_MV ^ 0x7FFF_FFFF, bits_MV)
-    V = logits_MV.shape[1]
-    return (ascending_MV << 32) + torch.arange(V - 1, -1, -1, device=logits_MV.device)
-
 
 def _wanted(piece: Work) -> slice:
     """The wanted rows among the piece's tokens."""
@@ -283,118 +260,3 @@ def _choose_form(form: str, device: torch.device) -> str:
             f"the torch backend cannot hold weights in {form} on {device}: there it knows {', '.join(sorted(known))}."
         )
     return form
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Place:
-    """Where a padded batch stands in the pool. M counts the tokens without the padding."""
-
-    ids_BT: Tensor
-    positions_BT: Tensor
-    token_M: tuple[Tensor, Tensor]  # which of [B, T] is each token
-    home_M: tuple[Tensor, Tensor]  # its row and position in the pool
-    rows: Tensor | slice  # of the pool, one for each piece of work; a slice where they lie side by side
-    S: int
-    mask_B1TS: Tensor | None  # what a token attends to; None: all, or what came before if `causal`
-    causal: bool
-
-
-class _Pool:
-    """Keys and values of all slots in one tensor, [2, L, N, H, C, K], that doubles and halves with its use.
-
-    Slots occupy its first rows without gaps, so that a batch of all of them is read where it lies.
-    """
-
-    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
-        self.lengths: dict[int, int] = {}  # slot -> tokens
-        self._rows: dict[int, int] = {}  # slot -> row
-        self._most = config.n_positions
-        self._device = device
-        shape = (2, config.n_layer, 0, config.n_head, 0, config.head_width)
-        self.kv = torch.zeros(shape, device=device, dtype=dtype)
-
-    def add(self) -> int:
-        """A new, empty slot."""
-        slot = next(n for n in range(len(self._rows) + 1) if n not in self._rows)
-        N, C = self.kv.shape[2], self.kv.shape[4]
-        if len(self._rows) == N:
-            self._resize(max(1, 2 * N), C)
-        self._rows[slot], self.lengths[slot] = len(self._rows), 0
-        return slot
-
-    @torch.inference_mode()
-    def fork(self, slot: int) -> int:
-        """A new slot with the same tokens."""
-        new, length = self.add(), self.lengths[slot]
-        self.kv[:, :, self._rows[new], :, :length] = self.kv[:, :, self._rows[slot], :, :length]
-        self.lengths[new] = length
-        return new
-
-    @torch.inference_mode()
-    def free(self, slot: int) -> None:
-        """Close the gap with the last row, and give memory back when three quarters of it are unused."""
-        row = self._rows.pop(slot)
-        del self.lengths[slot]
-        last = len(self._rows)
-        for other, its_row in self._rows.items():
-            if its_row == last:
-                self.kv[:, :, row] = self.kv[:, :, last]
-                self._rows[other] = row
-        N, C = self.kv.shape[2], self.kv.shape[4]
-        longest = max(self.lengths.values(), default=0)
-        few, short = 4 * last <= N, 4 * longest <= C
-        if few or short:
-            self._resize(2 * last if few else N, 2 * longest if short else C)
-
-    def row(self, slot: int) -> int:
-        """Where the slot lies at present."""
-        return self._rows[slot]
-
-    def place(self, batch: list[Work]) -> _Place:
-        """Make room for the tokens of a batch and say where everything is."""
-        rows = [self._rows[piece.slot] for piece in batch]
-        past_B = np.array([self.lengths[piece.slot] for piece in batch])
-        count_B = np.array([len(piece.tokens) for piece in batch])
-        S, T = int((past_B + count_B).max()), int(count_B.max())
-        if self.kv.shape[4] < S:
-            self._resize(self.kv.shape[2], min(self._most, max(S, 2 * self.kv.shape[4], _LEAST_CAPACITY)))
-
-        ids_BT = np.zeros((len(batch), T), np.int64)
-        for b, piece in enumerate(batch):
-            ids_BT[b, : len(piece.tokens)] = piece.tokens
-        positions_BT = np.minimum(past_B[:, None] + np.arange(T), self._most - 1)
-        b_M, t_M = np.nonzero(np.arange(T) < count_B[:, None])
-        home_M = (np.array(rows)[b_M], positions_BT[b_M, t_M])
-        positions = self._send(positions_BT)
-        causal, alike = not past_B.any(), T == 1 and (past_B == past_B[0]).all()
-        mask_BTS = None if causal or alike else torch.arange(S, device=self._device) <= positions[..., None]
-        return _Place(
-            ids_BT=self._send(ids_BT),
-            positions_BT=positions,
-            token_M=(self._send(b_M), self._send(t_M)),
-            home_M=(self._send(home_M[0]), self._send(home_M[1])),
-            rows=slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else self._send(rows),
-            S=S,
-            mask_B1TS=None if mask_BTS is None else mask_BTS[:, None],
-            causal=causal,
-        )
-
-    def keep(self, layer: int, place: _Place, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Put a batch's keys and values into the pool; return all that its slots now hold, twice [B, H, S, K]."""
-        (b_M, t_M), (row_M, position_M) = place.token_M, place.home_M
-        kv = self.kv[:, layer]  # [2, N, H, C, K]
-        kv[0][row_M, :, position_M] = k_BHTK[b_M, :, t_M]
-        kv[1][row_M, :, position_M] = v_BHTK[b_M, :, t_M]
-        k_BHSK, v_BHSK = kv[:, place.rows, :, : place.S]
-        return k_BHSK, v_BHSK
-
-    @torch.inference_mode()
-    def _resize(self, N: int, C: int) -> None:
-        """Other numbers of rows and positions; new places are 0, since even what is masked must be finite."""
-        old = self.kv
-        self.kv = torch.zeros((*old.shape[:2], N, old.shape[3], C, old.shape[5]), device=old.device, dtype=old.dtype)
-        n, c = min(N, old.shape[2]), min(C, old.shape[4])
-        self.kv[:, :, :n, :, :c] = old[:, :, :n, :, :c]
-
-    def _send(self, values: NDArray[np.int64] | list[int]) -> Tensor:
-        return torch.as_tensor(values, device=self._device)

@@ -1,0 +1,121 @@
+"""Draws on the device: what `seam.Draw` asks for, of many rows at once, so that no logits leave it.
+
+`generation.draws` and `generation.filters` define them. The noise has the same bits here; logarithms, exponentials and
+sums may differ from NumPy's in the last ones, and so may a draw where two scores do. Penalties are not known here.
+
+Axes: M rows, V vocabulary, K tokens that may be drawn.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2.backends.seam import Draw
+
+Drawn = tuple[Draw, int]  # what is asked of a row, and the key of its noise
+
+_GAMMA, _MIX_1, _MIX_2 = (  # PyTorch's whole numbers have a sign, and wrap around alike
+    word - (1 << 64) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+def draw_rows(logits_MV: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    """The tokens drawn, [M]; rows of which the same kind of draw is asked are drawn together."""
+    alike: dict[Callable[[Tensor, Sequence[Drawn]], Tensor], list[int]] = {}
+    for m, (draw, _) in enumerate(asked_M):
+        alike.setdefault(_kind(draw), []).append(m)
+    if len(alike) == 1:
+        return next(iter(alike))(logits_MV, asked_M)
+    drawn_M = torch.empty(len(asked_M), dtype=torch.int64, device=logits_MV.device)
+    for kind, members in alike.items():
+        indices = torch.tensor(members, device=logits_MV.device)
+        drawn_M[indices] = kind(logits_MV[indices], [asked_M[m] for m in members])
+    return drawn_M
+
+
+def _kind(draw: Draw) -> Callable[[Tensor, Sequence[Drawn]], Tensor]:
+    if draw.temperature == 0:
+        return _likeliest
+    if draw.top_k:
+        return _of_best
+    return _of_sorted if draw.top_p < 1 or draw.min_p > 0 else _of_all
+
+
+def _likeliest(logits_MV: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    return logits_MV.argmax(-1)  # of equal ones the first
+
+
+def _of_all(logits_MV: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    ids_V = torch.arange(logits_MV.shape[1], device=logits_MV.device)
+    return _scores(_cooled(logits_MV, asked_M), ids_V, asked_M).argmax(-1)
+
+
+def _of_best(logits_MV: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    most = max(draw.top_k for draw, _ in asked_M)
+    ids_MK = order(logits_MV).topk(min(most, logits_MV.shape[1])).indices
+    values_MK = _cooled(logits_MV.log_softmax(-1).gather(1, ids_MK), asked_M)
+    return _of_filtered(values_MK, ids_MK, asked_M)
+
+
+def _of_sorted(logits_MV: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    values_MV, ids_MV = _cooled(logits_MV, asked_M).sort(dim=-1, descending=True, stable=True)
+    return _of_filtered(values_MV, ids_MV, asked_M)
+
+
+def _of_filtered(values_MK: Tensor, ids_MK: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    """The draw from tokens that are sorted, most likely first, and thinned by top-k, then top-p, then min-p."""
+    likeliest_M1 = values_MK[:, :1]
+    ranks_K = torch.arange(values_MK.shape[1], device=values_MK.device)
+    kept_MK = ranks_K < _column([draw.top_k or values_MK.shape[1] for draw, _ in asked_M], values_MK)
+    weights_MK = torch.where(kept_MK, (values_MK - likeliest_M1).exp(), 0).double()
+    before_MK = weights_MK.cumsum(-1) - weights_MK
+    enough_M1 = _column([draw.top_p if draw.top_p < 1 else math.inf for draw, _ in asked_M], before_MK)
+    kept_MK &= (before_MK < enough_M1 * weights_MK.sum(-1, keepdim=True)) | (ranks_K == 0)
+    least_M1 = _column([math.log(draw.min_p) if draw.min_p > 0 else -math.inf for draw, _ in asked_M], values_MK)
+    kept_MK &= values_MK >= likeliest_M1 + least_M1
+    winners_M = _scores(values_MK, ids_MK, asked_M).where(kept_MK, -math.inf).argmax(-1)
+    return ids_MK.gather(1, winners_M[:, None])[:, 0]
+
+
+def _cooled(values_MK: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    """Divided by the temperature, from the largest downwards; as they are at temperature 1."""
+    if all(draw.temperature == 1 for draw, _ in asked_M):
+        return values_MK
+    temperature_M1 = _column([draw.temperature for draw, _ in asked_M], values_MK)
+    cooled_MK = (values_MK - values_MK.amax(-1, keepdim=True)) / temperature_M1
+    return torch.where(temperature_M1 == 1, values_MK, cooled_MK)
+
+
+def _scores(values_MK: Tensor, ids: Tensor, asked_M: Sequence[Drawn]) -> Tensor:
+    """Values plus Gumbel noise, in float64."""
+    keys_M = torch.from_numpy(np.array([key for _, key in asked_M], np.uint64).view(np.int64))
+    state_MK = (ids + 1) * _GAMMA + keys_M.to(ids.device)[:, None]
+    state_MK = (state_MK ^ _shifted(state_MK, 30)) * _MIX_1
+    state_MK = (state_MK ^ _shifted(state_MK, 27)) * _MIX_2
+    bits_MK = _shifted(state_MK ^ _shifted(state_MK, 31), 12)
+    uniform_MK = (bits_MK.double() + 0.5) * 2.0**-52
+    return values_MK.double() - (-uniform_MK.log()).log()
+
+
+def _shifted(words: Tensor, by: int) -> Tensor:
+    """To the right, as words without a sign."""
+    return (words >> by) & ((1 << (64 - by)) - 1)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def order(logits_MV: Tensor) -> Tensor:
+    """Whole numbers in the order of the logits, and among equal logits the lower id first.
+
+    The bits of a float, read as a whole number, already order those of one sign; `topk` alone leaves it open
+    which of two equal logits comes first.
+    """
+    bits_MV = (logits_MV + 0.0).view(torch.int32).long()  # -0 becomes 0, which it equals
+    ascending_MV = torch.where(bits_MV < 0, bits_MV ^ 0x7FFF_FFFF, bits_MV)
+    V = logits_MV.shape[1]
+    return (ascending_MV << 32) + torch.arange(V - 1, -1, -1, device=logits_MV.device)

@@ -1,0 +1,96 @@
+"""From the last hidden rows to what was wanted of them, on the device.
+
+Axes: M wanted rows of all pieces of work, R those of one, V vocabulary, D embedding, K best tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt2.backends.seam import Result, Work
+from gpt2.backends.torch.draws import Drawn, draw_rows, order
+from gpt2.errors import BackendError
+
+
+def read_out(
+    batch: Sequence[Work],
+    into: Sequence[Result],
+    rows_MD: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    rows_at_once: int,
+) -> None:
+    """Answer all wants but the traces; pieces of work that want the same kind of thing are answered together.
+
+    Args:
+        batch: what was computed.
+        into: where the answers go.
+        rows_MD: the wanted rows of all of it, after the last norm.
+        head: from [M, D] to logits [M, V].
+        rows_at_once: so many logits exist at a time.
+
+    Raises:
+        BackendError: a logit is not a finite number, so the weights are damaged.
+    """
+    alike: dict[tuple[bool, int, bool, bool], list[int]] = {}
+    for b, piece in enumerate(batch):
+        want = piece.want
+        if want.rows and (want.logits or want.best or want.targets is not None or want.draw is not None):
+            kind = (want.logits, want.best, want.targets is not None, want.draw is not None)
+            alike.setdefault(kind, []).append(b)
+    rows_R = [piece.want.rows for piece in batch]
+    for (logits, best, _, _), members in alike.items():
+        ends = np.cumsum([rows_R[b] for b in members])
+        if ends[-1] == len(rows_MD):
+            hidden_MD = rows_MD
+        else:
+            rows_of = rows_MD.split(rows_R)
+            hidden_MD = torch.cat([rows_of[b] for b in members])
+        targets_M = [target for b in members for target in batch[b].want.targets or ()]
+        asked_M = [(draw, key) for b in members if (draw := batch[b].want.draw) for key in draw.keys]
+        parts: list[dict[str, NDArray[Any]]] = []
+        for start in range(0, len(hidden_MD), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            logits_MV = head(hidden_MD[rows])
+            parts.append(_answer(logits_MV, logits=logits, best=best, targets_M=targets_M[rows], asked_M=asked_M[rows]))
+        for answer in parts[0]:
+            whole = np.concatenate([part[answer] for part in parts])
+            for b, own in zip(members, np.split(whole, ends[:-1]), strict=True):
+                setattr(into[b], answer, own.tolist() if answer == "drawn_R" else own)
+
+
+def _answer(
+    logits_MV: Tensor, *, logits: bool, best: int, targets_M: Sequence[int], asked_M: Sequence[Drawn]
+) -> dict[str, NDArray[Any]]:
+    """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU.
+
+    No targets or draws mean that none were asked for.
+    """
+    # everything is asked of the device before anything is waited for
+    waited: dict[str, Tensor] = {"finite": torch.isfinite(logits_MV).all()}
+    if logits:
+        waited["logits_RV"] = logits_MV
+    if asked_M:
+        waited["drawn_R"] = draw_rows(logits_MV, asked_M)
+    if best or targets_M:
+        logprobs_MV = logits_MV.log_softmax(-1)
+        if best:
+            ids_MK = order(logits_MV).topk(min(best, logits_MV.shape[1])).indices
+            waited["best_ids_RK"] = ids_MK.int()
+            waited["best_logprobs_RK"] = logprobs_MV.gather(1, ids_MK)
+        if targets_M:
+            target_M1 = torch.tensor(targets_M, device=logits_MV.device)[:, None]
+            level_M1 = logits_MV.gather(1, target_M1)
+            lower_MV = torch.arange(logits_MV.shape[1], device=logits_MV.device) < target_M1
+            before_MV = (logits_MV > level_M1) | ((logits_MV == level_M1) & lower_MV)
+            waited["target_ranks_R"] = before_MV.sum(-1).int()
+            waited["target_logprobs_R"] = logprobs_MV.gather(1, target_M1)[:, 0]
+            waited["entropies_R"] = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
+    arrays = {name: value.cpu().numpy() for name, value in waited.items()}
+    if not arrays.pop("finite"):
+        raise BackendError("the logits are not finite numbers: the weights are damaged. Fetch or convert them anew.")
+    return arrays

@@ -1,0 +1,156 @@
+"""The GPU's kernels are the plain network: on a GPU as they are, and without one in Triton's interpreter.
+
+TRITON_INTERPRET=1 pytest tests/backends/test_torch_kernels.py
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+ON_GPU = torch.cuda.is_available()
+if not (ON_GPU or (os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"))):
+    pytest.skip("needs an NVIDIA GPU, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
+
+from torch.nn import functional  # noqa: E402
+
+from gpt2.backends import NEXT_LOGITS, Want, Work  # noqa: E402
+from gpt2.backends.torch import TorchBackend, decoding, kernels  # noqa: E402
+from gpt2.checkpoint.weights import Weights  # noqa: E402
+
+TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=400)]
+Define = Callable[[Sequence[int]], NDArray[np.float64]]
+
+
+class Unrecorded(decoding.Decoder):
+    """The same without a graph, which only a GPU has."""
+
+    def _record(self, B: int) -> decoding._Recording:
+        inputs_3B = torch.zeros(3, B, dtype=torch.int64)
+        rows_BD = torch.zeros(B, self._config.n_embd)
+        return decoding._Recording(
+            inputs_3B=inputs_3B, rows_BD=rows_BD, replay=lambda: rows_BD.copy_(self._network(inputs_3B))
+        )
+
+
+def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
+    backend = TorchBackend(weights, device="cuda" if ON_GPU else "cpu", form=form, threads=1)
+    if not ON_GPU:
+        backend._decoder = Unrecorded(backend.config, backend._arrays, backend._pool)
+    return backend
+
+
+@pytest.mark.parametrize("n_texts", [1, 2, 3, 16, 17, 40])
+def test_a_decoded_token_has_the_logits_of_the_definition(weights: Weights, define: Define, n_texts: int) -> None:
+    backend = opened(weights)
+    texts = [TEXT[n : n + 2 + n % 9] for n in range(n_texts)]
+    slots = [backend.new() for _ in texts]
+    backend.step([Work(slot=slot, tokens=text[:-1]) for slot, text in zip(slots, texts, strict=True)])
+    for more in ([], [5], [5, 11]):
+        results = backend.step(
+            [Work(slot=s, tokens=[[*t, *more][-1]], want=NEXT_LOGITS) for s, t in zip(slots, texts, strict=True)]
+        )
+        for result, text in zip(results, texts, strict=True):
+            assert result.logits_RV is not None
+            np.testing.assert_allclose(result.logits_RV, define([*text, *more])[-1:], rtol=0, atol=1e-4)
+    assert backend._decoder is not None, "it was given up"
+
+
+def test_a_text_decodes_from_its_first_token_to_a_full_slot(weights: Weights, define: Define) -> None:
+    backend = opened(weights)
+    slot = backend.new()
+    for n in range(48):
+        (result,) = backend.step([Work(slot=slot, tokens=[TEXT[n]], want=NEXT_LOGITS)])
+        assert result.logits_RV is not None
+        if n in (0, 1, 31, 47):
+            np.testing.assert_allclose(result.logits_RV, define(TEXT[: n + 1])[-1:], rtol=0, atol=1e-4)
+    assert backend._decoder is not None
+
+
+def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Define) -> None:
+    backend = opened(weights)
+    first, second, third = (backend.new() for _ in range(3))
+    backend.step([Work(slot=slot, tokens=TEXT[n : n + 9]) for n, slot in enumerate((first, second, third))])
+    backend.free(first)  # the last row moves into its place
+    backend.step([Work(slot=third, tokens=[3])])
+    fourth = backend.fork(third)
+    want = Want(rows=1, logits=True)
+    results = backend.step([Work(slot=slot, tokens=[4], want=want) for slot in (fourth, second)])
+    for result, text in zip(results, ([*TEXT[2:11], 3, 4], [*TEXT[1:10], 4]), strict=True):
+        assert result.logits_RV is not None
+        np.testing.assert_allclose(result.logits_RV, define(text)[-1:], rtol=0, atol=1e-4)
+    assert backend._decoder is not None
+
+
+NARROW = [torch.float16, torch.bfloat16] if ON_GPU else [torch.float16]  # the interpreter's bf16 is wrong
+DEVICE = "cuda" if ON_GPU else "cpu"
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(("n_rows", "width"), [(1, 96), (5, 21), (33, 130)])
+def test_a_product_with_all_around_it_is_that_of_pytorch(dtype: torch.dtype, n_rows: int, width: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw).to(DEVICE)
+
+    x, weight, bias = normal(n_rows, width), normal(40, width) / 8, normal(40)
+    gain, shift, stream = normal(width), normal(width), normal(n_rows, 40)
+    weight, bias, narrow = weight.to(dtype), bias.to(dtype), x.to(dtype)
+    plain = functional.linear(narrow, weight, bias)
+    normed = functional.linear(functional.layer_norm(x, (width,), gain, shift, 1e-5).to(dtype), weight, bias)
+    norm = kernels.Norm(gain_D=gain, shift_D=shift, epsilon=1e-5)
+    tolerance = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(kernels.linear(narrow, weight, bias), plain, **tolerance)
+    torch.testing.assert_close(kernels.linear(x, weight, bias, norm=norm), normed, **tolerance)
+    bent = functional.gelu(normed, approximate="tanh")
+    torch.testing.assert_close(kernels.linear(x, weight, bias, norm=norm, gelu=True), bent, **tolerance)
+    expected = stream + plain
+    kernels.linear(narrow, weight, bias, added_to_MG=stream)
+    torch.testing.assert_close(stream, expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_attention_is_that_of_pytorch(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(4, 3, 320, 24, generator=draw).to(DEVICE, dtype) for _ in range(2))
+    qkv = torch.randn(4, 3 * 72, generator=draw).to(DEVICE, dtype)
+    before = keys.clone(), values.clone()
+    rows, lengths = [2, 0, 3, 1], [5, 300, -1, 0]
+    mixed = kernels.attend(qkv, keys, values, torch.tensor(rows, device=DEVICE), torch.tensor(lengths, device=DEVICE))
+    for text, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if length < 0:
+            assert not mixed[text].any()
+            assert torch.equal(keys[row], before[0][row])
+            continue
+        query, key, value = (part.reshape(3, 1, 24) for part in qkv[text].chunk(3))
+        all_keys = torch.cat([before[0][row, :, :length], key], 1)
+        all_values = torch.cat([before[1][row, :, :length], value], 1)
+        expected = functional.scaled_dot_product_attention(query[None], all_keys[None], all_values[None])
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(mixed[text].view(3, 1, 24), expected[0], rtol=2 * eps, atol=2 * eps)
+        assert torch.equal(keys[row, :, : length + 1], all_keys)
+        assert torch.equal(keys[row, :, length + 1 :], before[0][row, :, length + 1 :])
+        assert torch.equal(values[row, :, : length + 1], all_values)
+
+
+def test_what_cannot_be_compiled_is_said_and_done_plainly(
+    weights: Weights, define: Define, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = opened(weights)
+
+    def fail(self: object, B: int) -> None:
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(type(backend._decoder), "_record", fail)
+    slot = backend.new()
+    (result,) = backend.step([Work(slot=slot, tokens=[5], want=NEXT_LOGITS)])
+    (result,) = backend.step([Work(slot=slot, tokens=[6], want=NEXT_LOGITS)])
+    assert result.logits_RV is not None
+    np.testing.assert_allclose(result.logits_RV, define([5, 6])[-1:], rtol=0, atol=1e-4)
+    assert [record.message for record in caplog.records if "no C compiler" in record.message] != []
+    assert backend._decoder is None
