@@ -19,9 +19,14 @@ if not (ON_GPU or (os.environ.get("TRITON_INTERPRET") == "1" and find_spec("trit
 from torch.nn import functional  # noqa: E402
 
 from gpt2.backends import NEXT_LOGITS, Want, Work  # noqa: E402
+from gpt2.backends.seam import Draw  # noqa: E402
 from gpt2.backends.torch import TorchBackend, decoding, kernels  # noqa: E402
 from gpt2.checkpoint.weights import Weights  # noqa: E402
+from gpt2.errors import BackendError  # noqa: E402
+from gpt2.generation import draws, filters  # noqa: E402
 
+# the interpreter computes in NumPy, which warns of what a GPU does in silence
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=400)]
 Define = Callable[[Sequence[int]], NDArray[np.float64]]
 
@@ -29,12 +34,11 @@ Define = Callable[[Sequence[int]], NDArray[np.float64]]
 class Unrecorded(decoding.Decoder):
     """The same without a graph, which only a GPU has."""
 
-    def _record(self, B: int) -> decoding._Recording:
-        inputs_3B = torch.zeros(3, B, dtype=torch.int64)
-        rows_BD = torch.zeros(B, self._config.n_embd)
-        return decoding._Recording(
-            inputs_3B=inputs_3B, rows_BD=rows_BD, replay=lambda: rows_BD.copy_(self._network(inputs_3B))
-        )
+    def _record(self, B: int, how: Callable[[torch.Tensor], torch.Tensor]) -> decoding._Recording:
+        inputs_8B = torch.zeros(8, B, dtype=torch.int64)
+        inputs_8B[2] = -1
+        output = how(inputs_8B)
+        return decoding._Recording(inputs_8B=inputs_8B, output=output, replay=lambda: output.copy_(how(inputs_8B)))
 
 
 def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
@@ -44,7 +48,7 @@ def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
     return backend
 
 
-@pytest.mark.parametrize("n_texts", [1, 2, 3, 16, 17, 40])
+@pytest.mark.parametrize("n_texts", [1, 3, 17])
 def test_a_decoded_token_has_the_logits_of_the_definition(weights: Weights, define: Define, n_texts: int) -> None:
     backend = opened(weights)
     texts = [TEXT[n : n + 2 + n % 9] for n in range(n_texts)]
@@ -86,8 +90,81 @@ def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Defin
     assert backend._decoder is not None
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 0.0}, {}, {"temperature": 0.7}, {"top_k": 5}, {"top_k": 20, "top_p": 0.7, "temperature": 1.3}],
+)
+def test_what_is_drawn_is_what_the_plain_backend_draws(weights: Weights, settings: dict[str, float]) -> None:
+    fast, plain = opened(weights), opened(weights)
+    plain._decoder = None
+    texts: list[list[list[int]]] = []
+    for backend in (fast, plain):
+        slots = [backend.new() for _ in range(3)]
+        backend.step([Work(slot=slot, tokens=TEXT[n : n + 9 + n]) for n, slot in enumerate(slots)])
+        texts.append([[8 + n] for n in range(3)])
+        for place in range(12):
+            asked = [
+                Draw(
+                    **{
+                        "keys": [draws.key(5, n, place)],
+                        "temperature": 1.0,
+                        **(settings if n else {"temperature": 0.0}),
+                    }
+                )
+                for n in range(3)
+            ]
+            results = backend.step(
+                [
+                    Work(slot=slot, tokens=[text[-1]], want=Want(draw=draw))
+                    for slot, text, draw in zip(slots, texts[-1], asked, strict=True)
+                ]
+            )
+            for text, result in zip(texts[-1], results, strict=True):
+                assert result.drawn_R is not None
+                text.extend(result.drawn_R)
+    assert texts[0] == texts[1]
+    assert fast._decoder is not None
+
+
+def test_numbers_that_are_not_finite_are_an_error_and_not_a_token(weights: Weights) -> None:
+    arrays = {name: weights.float32(name).copy() for name in weights.names}
+    arrays["wte"][50] = np.inf
+    backend = opened(Weights.from_arrays(weights.config, arrays))
+    for draw in (Draw(keys=[1], temperature=1.0), Draw(keys=[1], temperature=0.0, top_k=3)):
+        with pytest.raises(BackendError, match="not finite"):
+            backend.step([Work(slot=backend.new(), tokens=[5], want=Want(draw=draw))])
+    assert backend._decoder is not None
+
+
 NARROW = [torch.float16, torch.bfloat16] if ON_GPU else [torch.float16]  # the interpreter's bf16 is wrong
 DEVICE = "cuda" if ON_GPU else "cpu"
+
+
+def test_tokens_are_drawn_as_the_definition_draws_them() -> None:
+    rng = np.random.default_rng(0)
+    logits = (3 * rng.standard_normal((50, 5003))).astype(np.float32)
+    logits[3, 100] = logits[3, 4000] = 99  # of equal ones the first
+    temperatures = [(1.0, 0.7, 1.9, 40.0, 0.0)[m % 5] for m in range(50)]
+    keys = [draws.key(7, 0, place) for place in range(50)]
+    drawn, scores = kernels.draw(
+        torch.tensor(logits, device=DEVICE),
+        torch.tensor(np.array(keys, np.uint64).view(np.int64), device=DEVICE),
+        torch.tensor(temperatures, device=DEVICE),
+    )
+    assert scores.isfinite().all()
+    for row, (key, temperature) in enumerate(zip(keys, temperatures, strict=True)):
+        values = filters.temperature(logits[row], temperature) if temperature not in (0, 1) else logits[row]
+        expected = draws.draw(key, np.arange(5003), values) if temperature else int(logits[row].argmax())
+        assert drawn[row] == expected
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_logit_that_is_not_finite_shows(bad: float) -> None:
+    logits = torch.zeros(2, 3000, device=DEVICE)
+    logits[1, 2900] = bad
+    zeros = torch.zeros(2, device=DEVICE)
+    _, scores = kernels.draw(logits, zeros.long(), zeros)
+    assert scores.isfinite().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("dtype", NARROW)
@@ -143,7 +220,7 @@ def test_what_cannot_be_compiled_is_said_and_done_plainly(
 ) -> None:
     backend = opened(weights)
 
-    def fail(self: object, B: int) -> None:
+    def fail(self: object, B: int, how: object) -> None:
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(type(backend._decoder), "_record", fail)

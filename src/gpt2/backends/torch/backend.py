@@ -11,16 +11,18 @@ N slots in the pool, C capacity of each, L layers, H heads, K width of a head, V
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpt2.backends.seam import CLOSED, Result, Source, Work, check, undrawn
+from gpt2.backends.seam import CLOSED, Draw, Result, Source, Want, Work, check, undrawn
 from gpt2.backends.torch.pool import Place, Pool
-from gpt2.backends.torch.readout import read_out
+from gpt2.backends.torch.readout import DAMAGED, read_out
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -33,6 +35,11 @@ log = logging.getLogger("gpt2")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many on a GPU
 _WITH_FLOAT64 = {"cpu", "cuda"}  # which draws need
+_UNPLANNED = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]  # cuDNN plans for each length
 _TOKENS_AT_ONCE = 8192  # of a padded batch
 _KEPT_BYTES = (
     1 << 28
@@ -128,16 +135,13 @@ class TorchBackend:
         check(self.config, self.length, work)
         work = undrawn(work, only_penalised=self._device.type in _WITH_FLOAT64)
         results = [Result() for _ in work]
-        at_once = _LOGITS_AT_ONCE * (16 if self._device.type == "cuda" else 1)
         for group in self._group(work):
             batch = [work[index] for index in group]
             into = [results[index] for index in group]
-            rows_MD = self._decoded(batch)
-            if rows_MD is None:
-                rows_MD = self._forward(batch, into)
-            for piece in batch:
-                self._pool.lengths[piece.slot] += len(piece.tokens)
-            read_out(batch, into, rows_MD, self._head, rows_at_once=max(1, at_once // self.config.vocab_size))
+            if not self._decode(batch, into):
+                with sdpa_kernel(_UNPLANNED) if self._device.type == "cuda" else nullcontext():
+                    rows_MD = self._forward(batch, into)
+                self._finish(batch, into, rows_MD)
         return results
 
     def _new_pool(self) -> Pool:
@@ -161,19 +165,39 @@ class TorchBackend:
             groups[-1].append(index)
         return [group for groups in by_length.values() for group in groups]
 
-    def _decoded(self, batch: list[Work]) -> Tensor | None:
-        """What `_forward` returns, by the decoder; None where that cannot be."""
+    def _decode(self, batch: list[Work], into: list[Result]) -> bool:
+        """Do the work of a batch by the decoder; False where that cannot be."""
         if self._decoder is None or any(len(p.tokens) > 1 or p.patches or p.want.trace for p in batch):
-            return None
+            return False
+        slots, ids = [piece.slot for piece in batch], [piece.tokens[0] for piece in batch]
+        asked = [(draw, draw.keys[0]) for piece in batch if (draw := _only_drawn(piece.want))]
+        rows_BD, drawn_B = None, None
         try:
-            rows_BD = self._decoder.step([p.slot for p in batch], [p.tokens[0] for p in batch])
+            if len(asked) == len(batch) and self._decoder.can_draw(asked):
+                drawn_B = self._decoder.draw(slots, ids, asked)
+            else:
+                rows_BD = self._decoder.rows(slots, ids)
         except Exception as error:
             log.warning("decoding goes on without its own kernels, many times slower: %s", error)
             self._decoder = None
-            return None
-        if all(p.want.rows for p in batch):
-            return rows_BD
-        return rows_BD[[b for b, p in enumerate(batch) if p.want.rows]]
+            return False
+        if rows_BD is not None:
+            wanted = [b for b, piece in enumerate(batch) if piece.want.rows]
+            self._finish(batch, into, rows_BD if len(wanted) == len(batch) else rows_BD[wanted])
+            return True
+        if drawn_B is None:
+            raise BackendError(DAMAGED)
+        for piece, result, drawn in zip(batch, into, drawn_B, strict=True):
+            self._pool.lengths[piece.slot] += 1
+            result.drawn_R = [drawn]
+        return True
+
+    def _finish(self, batch: list[Work], into: list[Result], rows_MD: Tensor) -> None:
+        """The slots hold the tokens now; answer what was wanted of their rows."""
+        for piece in batch:
+            self._pool.lengths[piece.slot] += len(piece.tokens)
+        at_once = _LOGITS_AT_ONCE * (16 if self._device.type == "cuda" else 1)
+        read_out(batch, into, rows_MD, self._head, rows_at_once=max(1, at_once // self.config.vocab_size))
 
     def _head(self, rows_MD: Tensor) -> Tensor:
         return rows_MD @ self._arrays["wte"].T
@@ -231,6 +255,11 @@ class TorchBackend:
                     x_BTD[b, patch.row] = torch.as_tensor(patch.value_D, device=self._device)
             if piece.want.trace and depth in piece.want.trace.residual:
                 into[b].residual[depth] = x_BTD[b, _wanted(piece)].cpu().numpy()
+
+
+def _only_drawn(want: Want) -> Draw | None:
+    """The draw of a work that wants nothing else."""
+    return None if want.logits or want.best or want.targets is not None else want.draw
 
 
 def _wanted(piece: Work) -> slice:

@@ -1,36 +1,41 @@
 """One more token for each of many texts on an NVIDIA GPU, as one CUDA graph.
 
 PyTorch starts some 200 kernels for such a step, and Python takes longer to start one than the GPU to run it. Here a
-layer is five kernels (`kernels.py`), and a graph, recorded once for each number of texts, starts them all at once.
+layer is five kernels (`kernels.py`), and a graph, recorded once for each number of texts, starts them all at once:
 
-    ids, slots, lengths ──copied──> [3, B] ──graph──> rows after the last norm [B, D]
+    ids, slots, lengths, draws ──copied──> [8, B] ──graph──> tokens drawn [B] ──copied──> Python
+                                                        or ──> rows after the last norm [B, D]
 
-Axes: B texts, rounded up, D embedding.
+Axes: B texts, rounded up, D embedding, V vocabulary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gpt2.backends.torch import kernels
+from gpt2.backends.torch import draws, kernels
+from gpt2.backends.torch.draws import N_SETTINGS, Asked, Settings
 from gpt2.backends.torch.pool import Pool
 from gpt2.config import ModelConfig
+
+_MOST_TOP_K = 64  # so many best tokens are always found, whatever the rows ask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Recording:
     """A step that can be done again: what is read, what is written, and how it is begun."""
 
-    inputs_3B: Tensor
-    rows_BD: Tensor
-    replay: Callable[[], None]
+    inputs_8B: Tensor
+    output: Tensor
+    replay: Callable[[], object]
 
 
 class Decoder:
-    """Decodes in the slots of a pool.
+    """Decodes in the slots of a pool, whose lengths are for the caller to change.
 
     Args:
         config: the shape of the model.
@@ -43,47 +48,86 @@ class Decoder:
         self._arrays = arrays
         self._pool = pool
         self._kv = pool.kv
-        self._recordings: dict[int, _Recording] = {}
+        self._recordings: dict[tuple[int, Callable[[Tensor], Tensor]], _Recording] = {}
 
-    def step(self, slots: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Append a token to each slot; its lengths are for the caller to change.
+    def rows(self, slots: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Append a token to each slot: [B, D], after the last layer norm, a row for each slot, until the next step."""
+        return self._step(self._rows, slots, ids, ())[: len(slots)]
 
-        Returns:
-            [B, D]: after the last layer norm, a row for each slot, until the next step.
-        """
+    def can_draw(self, asked: Sequence[Asked]) -> bool:
+        """Whether `draw` knows these draws, together."""
+        return self._how(asked) is not None
+
+    def draw(self, slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]) -> list[int] | None:
+        """Append a token to each slot and draw the next one; None: the logits are not finite."""
+        how = self._how(asked)
+        assert how is not None, "ask can_draw before"
+        *drawn, is_finite = self._step(how, slots, ids, asked).tolist()
+        return drawn[: len(slots)] if is_finite else None
+
+    def _how(self, asked: Sequence[Asked]) -> Callable[[Tensor], Tensor] | None:
+        plain = all(
+            (not draw.top_k and draw.top_p >= 1 and draw.min_p <= 0) or draw.temperature == 0 for draw, _ in asked
+        )
+        if plain:
+            return self._drawn
+        few = all(0 < draw.top_k <= _MOST_TOP_K or draw.temperature == 0 for draw, _ in asked)
+        return self._drawn_of_best if few else None
+
+    def _step(
+        self, how: Callable[[Tensor], Tensor], slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]
+    ) -> Tensor:
         lengths = [self._pool.lengths[slot] for slot in slots]
         self._pool.make_room(max(lengths) + 1)
         if self._kv is not self._pool.kv:
             self._recordings.clear()
             self._kv = self._pool.kv
-        B = _rounded_up(len(slots))
-        recording = self._recordings.get(B)
+        n, B = len(slots), _rounded_up(len(slots))
+        recording = self._recordings.get((B, how))
         if recording is None:
-            recording = self._recordings[B] = self._record(B)
-        none = B - len(slots)
-        rows = [self._pool.row(slot) for slot in slots]
-        inputs = [[*ids, *[0] * none], [*rows, *[0] * none], [*lengths, *[-1] * none]]
-        recording.inputs_3B.copy_(torch.tensor(inputs))
+            recording = self._recordings[B, how] = self._record(B, how)
+        inputs_8B = np.zeros((3 + N_SETTINGS, B), np.int64)
+        inputs_8B[:3, :n] = ids, [self._pool.row(slot) for slot in slots], lengths
+        inputs_8B[2, n:] = -1
+        if asked:
+            inputs_8B[3:, :n] = draws.packed(asked)
+        recording.inputs_8B.copy_(torch.from_numpy(inputs_8B))
         recording.replay()
-        return recording.rows_BD[: len(slots)]
+        return recording.output
 
-    def _record(self, B: int) -> _Recording:
-        inputs_3B = torch.zeros(3, B, dtype=torch.int64, device=self._kv.device)
-        inputs_3B[2] = -1
-        stream = torch.cuda.Stream(self._kv.device)
-        stream.wait_stream(torch.cuda.current_stream(self._kv.device))
+    def _record(self, B: int, how: Callable[[Tensor], Tensor]) -> _Recording:
+        device = self._kv.device
+        inputs_8B = torch.zeros(3 + N_SETTINGS, B, dtype=torch.int64, device=device)
+        inputs_8B[2] = -1
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            self._network(inputs_3B)  # compiles the kernels, which a recording cannot
-        torch.cuda.current_stream(self._kv.device).wait_stream(stream)
+            how(inputs_8B)  # compiles the kernels, which cannot be done while it is recorded
+        torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            rows_BD = self._network(inputs_3B)
-        return _Recording(inputs_3B=inputs_3B, rows_BD=rows_BD, replay=graph.replay)
+            output = how(inputs_8B)
+        return _Recording(inputs_8B=inputs_8B, output=output, replay=graph.replay)
 
-    def _network(self, inputs_3B: Tensor) -> Tensor:
-        """The rows after the last norm, from ids, rows of the pool and lengths before the step."""
+    def _drawn(self, inputs_8B: Tensor) -> Tensor:
+        """[B + 1]: the tokens drawn from all, and whether the logits are finite."""
+        settings, logits_BV = Settings(inputs_8B[3:]), self._logits(inputs_8B)
+        drawn_B, scores_B = kernels.draw(logits_BV, settings.keys_M, settings.temperatures_M1[:, 0])
+        return torch.cat([drawn_B, scores_B.isfinite().all()[None].long()])
+
+    def _drawn_of_best(self, inputs_8B: Tensor) -> Tensor:
+        """The same where each has a top-k, or takes the likeliest."""
+        logits_BV = self._logits(inputs_8B)
+        drawn_B = draws.draw_of_best(logits_BV, Settings(inputs_8B[3:]), _MOST_TOP_K)
+        return torch.cat([drawn_B, logits_BV.isfinite().all()[None].long()])
+
+    def _logits(self, inputs_8B: Tensor) -> Tensor:
+        return self._rows(inputs_8B) @ self._arrays["wte"].T
+
+    def _rows(self, inputs_8B: Tensor) -> Tensor:
+        """[B, D]: the rows after the last norm, of ids, rows of the pool and lengths before the step."""
         arrays, config = self._arrays, self._config
-        ids_B, rows_B, lengths_B = inputs_3B
+        ids_B, rows_B, lengths_B = inputs_8B[:3]
         x_BD = arrays["wte"][ids_B] + arrays["wpe"][lengths_B.clamp(min=0)]
         for layer in range(config.n_layer):
             name = f"h.{layer}"

@@ -58,28 +58,30 @@ def linear(
     """
     (M, F), G = x_MF.shape, len(weight_GF)
     out_MG = torch.empty(M, G, device=x_MF.device, dtype=weight_GF.dtype) if added_to_MG is None else added_to_MG
-    rows, columns, inner, warps, stages = _blocks(M)
-    _linear[(triton.cdiv(G, columns), triton.cdiv(M, rows))](
-        x_MF,
-        weight_GF,
-        bias_G,
-        norm.gain_D if norm else x_MF,
-        norm.shift_D if norm else x_MF,
-        out_MG,
-        M,
-        norm.epsilon if norm else 0.0,
-        F=F,
-        G=G,
-        NORM=norm is not None,
-        GELU=gelu,
-        ADD=added_to_MG is not None,
-        ROWS=rows,
-        COLUMNS=columns,
-        INNER=inner,
-        num_warps=warps,
-        num_stages=stages,
-    )
+    kinds = {"NORM": norm is not None, "GELU": gelu, "ADD": added_to_MG is not None}
+    gain_D, shift_D, epsilon = (norm.gain_D, norm.shift_D, norm.epsilon) if norm else (x_MF, x_MF, 0.0)
+    arrays = x_MF, weight_GF, bias_G, gain_D, shift_D, out_MG
+    if M == 1:
+        columns, inner, warps = one_row_blocks(F, has_norm=norm is not None)
+        grid = (triton.cdiv(G, columns),)
+        _linear_one[grid](*arrays, epsilon, F=F, G=G, **kinds, COLUMNS=columns, INNER=inner, num_warps=warps)
+        return out_MG
+    rows, columns, inner, warps, stages = blocks(M)
+    grid = (triton.cdiv(G, columns), triton.cdiv(M, rows))
+    sizes = {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": warps, "num_stages": stages}
+    _linear[grid](*arrays, M, epsilon, F=F, G=G, **kinds, **sizes)
     return out_MG
+
+
+def one_row_blocks(F: int, *, has_norm: bool) -> tuple[int, int, int]:
+    """What one program of `_linear_one` does: columns, inputs at a time (all of them where there is a norm); warps."""
+    whole = triton.next_power_of_2(F)
+    return (8, whole, 4) if has_norm else (4, min(whole, 1024), 4)
+
+
+def blocks(M: int) -> tuple[int, int, int, int, int]:
+    """What one program of `_linear` does: rows, columns, inputs at a time; its warps, and inputs that are under way."""
+    return (16, 16, 256, 4, 3) if M <= 16 else (16, 64, 128, 4, 4)
 
 
 def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tensor, lengths_M: Tensor) -> Tensor:
@@ -98,36 +100,76 @@ def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tens
     M, D = len(qkv_M3D), qkv_M3D.shape[1] // 3
     _, H, _, K = keys_NHCK.shape
     mixed_MD = torch.empty(M, D, device=qkv_M3D.device, dtype=qkv_M3D.dtype)
-    _attend[(M, H)](
-        qkv_M3D,
-        keys_NHCK,
-        values_NHCK,
-        rows_M,
-        lengths_M,
-        mixed_MD,
-        keys_NHCK.stride(0),
-        keys_NHCK.stride(1),
-        K**-0.5,
-        D=D,
-        K=K,
-        WIDTH=triton.next_power_of_2(K),
-        TOKENS=128,
-        num_warps=4,
-    )
+    arrays = qkv_M3D, keys_NHCK, values_NHCK, rows_M, lengths_M, mixed_MD
+    tokens, warps = attention_blocks(M)
+    sizes = {"WIDTH": triton.next_power_of_2(K), "TOKENS": tokens, "num_warps": warps}
+    _attend[(M, H)](*arrays, keys_NHCK.stride(0), keys_NHCK.stride(1), K**-0.5, D=D, K=K, **sizes)
     return mixed_MD
 
 
-def _blocks(M: int) -> tuple[int, int, int, int, int]:
-    """What one program of `linear` does: rows, columns, inputs at a time; its warps, and inputs that are under way."""
-    if M <= 16:
-        return 16, 16, 128, 4, 4
-    return (32, 32, 128, 4, 4) if M <= 32 else (64, 32, 128, 4, 4)
+def attention_blocks(M: int) -> tuple[int, int]:
+    """Tokens that one program of `_attend` looks at at a time, and its warps."""
+    return (256, 8) if M <= 8 else (128, 4)
+
+
+def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Tensor, Tensor]:
+    """The token of each row whose value plus noise is largest; `generation.draws` defines it.
+
+    Args:
+        logits_MV: fp32.
+        keys_M: of the noise.
+        temperatures_M: fp32; at 0 the largest logit is taken.
+
+    Returns:
+        The tokens [M], and the largest score of each row [M]: not a number if a logit of the row is not finite.
+    """
+    M, V = logits_MV.shape
+    parts = triton.cdiv(V, _DRAWN_AT_ONCE)
+    scores_MP = torch.empty(M, parts, device=logits_MV.device, dtype=torch.float64)
+    ids_MP = torch.empty(M, parts, device=logits_MV.device, dtype=torch.int64)
+    arrays = logits_MV, logits_MV.amax(-1), keys_M, temperatures_M, scores_MP, ids_MP
+    _draw[(M, parts)](*arrays, V=V, parts=parts, TOKENS=_DRAWN_AT_ONCE, num_warps=4)
+    winners_M1 = scores_MP.argmax(-1, keepdim=True)  # something that is not a number wins
+    return ids_MP.gather(1, winners_M1)[:, 0], scores_MP.gather(1, winners_M1)[:, 0]
+
+
+_DRAWN_AT_ONCE = 1024
+
+
+@triton.jit
+def _linear_one(
+    x_ptr, weight_ptr, bias_ptr, gain_ptr, shift_ptr, out_ptr, epsilon,
+    F: tl.constexpr, G: tl.constexpr, NORM: tl.constexpr, GELU: tl.constexpr, ADD: tl.constexpr,
+    COLUMNS: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """One row: all loads are begun before anything is waited for, and no unit for matrices is used."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inner = tl.arange(0, INNER)
+    weight_ptrs = weight_ptr + column[:, None] * F + inner[None, :]
+    is_column = column < G
+    sums = tl.zeros([COLUMNS, INNER], tl.float32)
+    for first in tl.static_range(0, F, INNER):
+        is_input = first + inner < F
+        weight = tl.load(weight_ptrs + first, is_column[:, None] & is_input[None, :], 0.0)
+        x = tl.load(x_ptr + first + inner, is_input, 0.0)
+        if NORM:
+            gain = tl.load(gain_ptr + first + inner, is_input, 0.0)
+            shift = tl.load(shift_ptr + first + inner, is_input, 0.0)
+            away = tl.where(is_input, x - tl.sum(x) / F, 0.0)
+            x = away * tl.rsqrt(tl.sum(away * away) / F + epsilon) * gain + shift
+            x = x.to(weight.dtype)
+        sums += weight.to(tl.float32) * x.to(tl.float32)[None, :]
+    bias = tl.load(bias_ptr + column, is_column, 0.0)
+    result = _bent(tl.sum(sums, 1) + bias.to(tl.float32), bias.dtype, GELU)
+    if ADD:
+        tl.store(out_ptr + column, tl.load(out_ptr + column, is_column, 0.0) + result.to(tl.float32), is_column)
+    else:
+        tl.store(out_ptr + column, result, is_column)
 
 
 @triton.jit(do_not_specialize=["M"])
 def _linear(
-    x_ptr, weight_ptr, bias_ptr, gain_ptr, shift_ptr, out_ptr,
-    M, epsilon,
+    x_ptr, weight_ptr, bias_ptr, gain_ptr, shift_ptr, out_ptr, M, epsilon,
     F: tl.constexpr, G: tl.constexpr, NORM: tl.constexpr, GELU: tl.constexpr, ADD: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
@@ -138,17 +180,17 @@ def _linear(
     x_ptrs = x_ptr + row[:, None] * F + inner[None, :]
     weight_ptrs = weight_ptr + column[:, None] * F + inner[None, :]
 
-    if NORM:
-        total = tl.zeros([ROWS], tl.float32)
-        for first in range(0, F, INNER):
-            total += tl.sum(tl.load(x_ptrs + first, is_row & (first + inner < F)[None, :], 0.0), 1)
-        mean = total / F
-        total = tl.zeros([ROWS], tl.float32)
-        for first in range(0, F, INNER):
-            is_input = (first + inner < F)[None, :]
-            away = tl.where(is_input, tl.load(x_ptrs + first, is_row & is_input, 0.0) - mean[:, None], 0.0)
-            total += tl.sum(away * away, 1)
-        scale = tl.rsqrt(total / F + epsilon)
+    if NORM:  # what is added up stays where it is until the end, for a sum across threads takes long
+        sums = tl.zeros([ROWS, INNER], tl.float32)
+        for first in tl.static_range(0, F, INNER):
+            sums += tl.load(x_ptrs + first, is_row & (first + inner < F)[None, :], 0.0)
+        mean = tl.sum(sums, 1)[:, None] / F
+        sums = tl.zeros([ROWS, INNER], tl.float32)
+        for first in tl.static_range(0, F, INNER):
+            is_x = (first + inner < F)[None, :]
+            away = tl.where(is_x, tl.load(x_ptrs + first, is_row & is_x, 0.0) - mean, 0.0)
+            sums += away * away
+        scale = tl.rsqrt(tl.sum(sums, 1)[:, None] / F + epsilon)
 
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
     for first in range(0, F, INNER):
@@ -158,16 +200,11 @@ def _linear(
         if NORM:
             gain = tl.load(gain_ptr + first + inner, is_input, 0.0)
             shift = tl.load(shift_ptr + first + inner, is_input, 0.0)
-            x = ((x - mean[:, None]) * scale[:, None] * gain[None, :] + shift[None, :]).to(weight.dtype)
+            x = ((x - mean) * scale * gain[None, :] + shift[None, :]).to(weight.dtype)
         product = tl.dot(x, tl.trans(weight), product, input_precision="ieee")
 
-    narrow = weight_ptr.dtype.element_ty
-    product += tl.load(bias_ptr + column, is_column, 0.0)[None, :].to(tl.float32)
-    result = product.to(narrow)
-    if GELU:
-        wide = result.to(tl.float32)
-        twice = 1.5957691216057308 * (wide + 0.044715 * wide * wide * wide)  # 2 sqrt(2 / pi)
-        result = (wide / (1.0 + tl.exp(-twice))).to(narrow)
+    bias = tl.load(bias_ptr + column, is_column, 0.0)
+    result = _bent(product + bias.to(tl.float32)[None, :], bias.dtype, GELU)
     out_ptrs = out_ptr + row[:, None] * G + column[None, :]
     is_out = is_row & is_column[None, :]
     if ADD:
@@ -177,10 +214,22 @@ def _linear(
 
 
 @triton.jit
+def _bent(product, narrow: tl.constexpr, GELU: tl.constexpr):
+    """In the narrow form, and through GELU: by tanh, which is 2 sigmoid(2 x) - 1."""
+    result = product.to(narrow)
+    if GELU:
+        x = result.to(tl.float32)
+        twice = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 sqrt(2 / pi)
+        result = (x / (1.0 + tl.exp(-twice))).to(narrow)
+    return result
+
+
+@triton.jit
 def _attend(
     qkv_ptr, keys_ptr, values_ptr, rows_ptr, lengths_ptr, mixed_ptr, row_stride, head_stride, scale,
     D: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
+    """A head of a text. TOKENS of them have each a softmax and a mix of their own, which become one at the end."""
     text, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths_ptr + text)
     place = tl.load(rows_ptr + text) * row_stride + head * head_stride  # 64 bits: a cache may have 2^31 numbers
@@ -189,25 +238,56 @@ def _attend(
     new_ptrs = qkv_ptr + text * 3 * D + head * K + part
     query = tl.load(new_ptrs, is_part, 0.0).to(tl.float32) * scale
     new_key, new_value = tl.load(new_ptrs + D, is_part, 0.0), tl.load(new_ptrs + 2 * D, is_part, 0.0)
-    home = place + length * K + part
     if length >= 0:
+        home = place + length * K + part
         tl.store(keys_ptr + home, new_key, is_part)
         tl.store(values_ptr + home, new_value, is_part)
 
-    # the new token first, and then those before it, some at a time
-    most = tl.sum(query * new_key.to(tl.float32))
-    total = most * 0 + 1
-    mixed = new_value.to(tl.float32)
+    most = tl.full([TOKENS], -1e30, tl.float32)
+    total = tl.zeros([TOKENS], tl.float32)
+    mixed = tl.zeros([TOKENS, WIDTH], tl.float32)
     for first in range(0, length, TOKENS):
         token = first + tl.arange(0, TOKENS)
         is_there = (token < length)[:, None] & is_part[None, :]
         where = place + token[:, None] * K + part[None, :]
-        key = tl.load(keys_ptr + where, is_there, 0.0).to(tl.float32)
-        score = tl.where(token < length, tl.sum(query[None, :] * key, 1), float("-inf"))
-        before, most = most, tl.maximum(most, tl.max(score))
-        weight = tl.exp(score - most)
-        value = tl.load(values_ptr + where, is_there, 0.0).to(tl.float32)
-        mixed = mixed * tl.exp(before - most) + tl.sum(weight[:, None] * value, 0)
-        total = total * tl.exp(before - most) + tl.sum(weight)
-    mixed = tl.where(length >= 0, mixed / total, 0.0)
-    tl.store(mixed_ptr + text * D + head * K + part, mixed.to(mixed_ptr.dtype.element_ty), is_part)
+        key = tl.load(keys_ptr + where, is_there, 0.0)
+        value = tl.load(values_ptr + where, is_there, 0.0)
+        score = tl.sum(query[None, :] * key.to(tl.float32), 1)
+        before, most = most, tl.where(token < length, tl.maximum(most, score), most)
+        weight = tl.where(token < length, tl.exp(score - most), 0.0)
+        shrunk = tl.exp(before - most)
+        mixed = mixed * shrunk[:, None] + weight[:, None] * value.to(tl.float32)
+        total = total * shrunk + weight
+
+    new_score = tl.sum(query * new_key.to(tl.float32))
+    highest = tl.maximum(tl.max(most), new_score)
+    share, new_share = tl.exp(most - highest), tl.exp(new_score - highest)
+    whole = tl.sum(mixed * share[:, None], 0) + new_share * new_value.to(tl.float32)
+    whole = tl.where(length >= 0, whole / (tl.sum(total * share) + new_share), 0.0)
+    tl.store(mixed_ptr + text * D + head * K + part, whole.to(mixed_ptr.dtype.element_ty), is_part)
+
+
+@triton.jit
+def _draw(
+    logits_ptr, largest_ptr, keys_ptr, temperatures_ptr, scores_ptr, ids_ptr,
+    V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Some tokens of a row; the 64 bits of their noise are SplitMix64's."""
+    text, part = tl.program_id(0), tl.program_id(1)
+    id = part * TOKENS + tl.arange(0, TOKENS)
+    logit = tl.load(logits_ptr + text * V + id, id < V, float("-inf"))
+    temperature = tl.load(temperatures_ptr + text)
+    score = logit.to(tl.float64)
+    if temperature > 0:
+        if temperature != 1:
+            score = tl.div_rn(logit - tl.load(largest_ptr + text), temperature).to(tl.float64)
+        state = (tl.load(keys_ptr + text) + (id + 1).to(tl.int64) * -7046029254386353131).to(tl.uint64, bitcast=True)
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB
+        bits = ((state ^ (state >> 31)) >> 12).to(tl.int64, bitcast=True)
+        score -= tl.log(-tl.log((bits.to(tl.float64) + 0.5) * 2.220446049250313e-16))  # 2^-52
+    is_finite = (logit - logit) == 0
+    best, winner = tl.max(score, 0, return_indices=True)
+    is_bad = tl.sum(tl.where((id < V) & ~is_finite, 1, 0)) > 0
+    tl.store(scores_ptr + text * parts + part, tl.where(is_bad, float("nan"), best))
+    tl.store(ids_ptr + text * parts + part, (part * TOKENS + winner).to(tl.int64))

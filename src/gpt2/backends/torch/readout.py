@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt2.backends.seam import Result, Work
-from gpt2.backends.torch.draws import Drawn, draw_rows, order
+from gpt2.backends.torch.draws import Asked, draw_rows, order
 from gpt2.errors import BackendError
+
+DAMAGED = "the logits are not finite numbers: the weights are damaged. Fetch or convert them anew."
 
 
 def read_out(
@@ -64,7 +66,7 @@ def read_out(
 
 
 def _answer(
-    logits_MV: Tensor, *, logits: bool, best: int, targets_M: Sequence[int], asked_M: Sequence[Drawn]
+    logits_MV: Tensor, *, logits: bool, best: int, targets_M: Sequence[int], asked_M: Sequence[Asked]
 ) -> dict[str, NDArray[Any]]:
     """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU.
 
@@ -92,5 +94,5 @@ def _answer(
             waited["entropies_R"] = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
     arrays = {name: value.cpu().numpy() for name, value in waited.items()}
     if not arrays.pop("finite"):
-        raise BackendError("the logits are not finite numbers: the weights are damaged. Fetch or convert them anew.")
+        raise BackendError(DAMAGED)
     return arrays
