@@ -438,7 +438,7 @@ def test_a_backend_says_what_it_is(backend: Backend, weights: Weights) -> None:
     assert backend.device in ("cpu", "cuda:0")
     assert backend.weights == "fp32"
     assert backend.config == weights.config
-    assert backend.reason.startswith(f"{backend.name} backend on cpu in fp32: asked for")
+    assert backend.reason.startswith(f"{backend.name} backend on {backend.device} in fp32: asked for")
 
 
 def test_a_closed_backend_refuses_every_way_to_a_step(backend: Backend) -> None:

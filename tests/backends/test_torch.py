@@ -16,7 +16,7 @@ from gpt2.generation.sampler import Sampler
 
 torch = pytest.importorskip("torch")
 
-from tests.backends.conftest import random_arrays  # noqa: E402
+from tests.backends.conftest import CONFIG, random_arrays  # noqa: E402
 
 from gpt2.backends.torch import TorchBackend, draws  # noqa: E402
 from gpt2.backends.torch import backend as backend_module  # noqa: E402
@@ -98,6 +98,18 @@ def test_a_pool_without_slots_holds_nothing(weights: Weights) -> None:
     for slot in slots:
         backend.free(slot)
     assert backend.bytes() == 0
+
+
+def test_what_is_to_be_kept_of_a_pool_stays_where_it_is() -> None:
+    pool = Pool(CONFIG, torch.device("cpu"), torch.float32, least_capacity=40, kept_bytes=1 << 20)
+    slots = [pool.add() for _ in range(3)]
+    pool.make_room(5)
+    kept = pool.kv
+    assert kept.shape[4] == 40
+    for slot in slots:
+        pool.free(slot)
+    assert [pool.add() for _ in range(4)] == [0, 1, 2, 3]
+    assert pool.kv is kept
 
 
 def test_threads_are_set(weights: Weights) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional  # noqa: E402
 
 from gpt2.backends import NEXT_LOGITS, Want, Work  # noqa: E402
 from gpt2.backends.seam import Draw  # noqa: E402
-from gpt2.backends.torch import TorchBackend, decoding, kernels  # noqa: E402
+from gpt2.backends.torch import TorchBackend, decoding, kernels, readout  # noqa: E402
 from gpt2.checkpoint.weights import Weights  # noqa: E402
 from gpt2.errors import BackendError  # noqa: E402
 from gpt2.generation import draws, filters  # noqa: E402
@@ -44,7 +44,8 @@ class Unrecorded(decoding.Decoder):
 def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
     backend = TorchBackend(weights, device="cuda" if ON_GPU else "cpu", form=form, threads=1)
     if not ON_GPU:
-        backend._decoder = Unrecorded(backend.config, backend._arrays, backend._pool)
+        backend._decoder = Unrecorded(backend.config, backend._arrays, backend._head, backend._pool)
+        backend._score = kernels.score
     return backend
 
 
@@ -92,7 +93,14 @@ def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Defin
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": 0.0}, {}, {"temperature": 0.7}, {"top_k": 5}, {"top_k": 20, "top_p": 0.7, "temperature": 1.3}],
+    [
+        {"temperature": 0.0},
+        {},
+        {"temperature": 0.7},
+        {"top_k": 5},
+        {"top_k": 20, "top_p": 0.7, "temperature": 1.3},
+        {"top_p": 0.8},
+    ],
 )
 def test_what_is_drawn_is_what_the_plain_backend_draws(weights: Weights, settings: dict[str, float]) -> None:
     fast, plain = opened(weights), opened(weights)
@@ -218,16 +226,31 @@ def test_attention_is_that_of_pytorch(dtype: torch.dtype) -> None:
 def test_what_cannot_be_compiled_is_said_and_done_plainly(
     weights: Weights, define: Define, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = opened(weights)
-
-    def fail(self: object, B: int, how: object) -> None:
+    def fail(device: torch.device) -> None:
         raise RuntimeError("no C compiler")
 
-    monkeypatch.setattr(type(backend._decoder), "_record", fail)
+    monkeypatch.setattr(decoding, "probe", fail)
+    backend = TorchBackend(weights, device=DEVICE, form="fp32", threads=1)
+    backend._take_own_kernels()
+    assert [record.message for record in caplog.records if "no C compiler" in record.message] != []
     slot = backend.new()
-    (result,) = backend.step([Work(slot=slot, tokens=[5], want=NEXT_LOGITS)])
-    (result,) = backend.step([Work(slot=slot, tokens=[6], want=NEXT_LOGITS)])
+    for token in (5, 6):
+        (result,) = backend.step([Work(slot=slot, tokens=[token], want=NEXT_LOGITS)])
     assert result.logits_RV is not None
     np.testing.assert_allclose(result.logits_RV, define([5, 6])[-1:], rtol=0, atol=1e-4)
-    assert [record.message for record in caplog.records if "no C compiler" in record.message] != []
-    assert backend._decoder is None
+
+
+def test_scores_are_those_of_the_plain_backend() -> None:
+    logits = 4 * torch.randn(7, 3001, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    logits[2, 7] = logits[2, 100] = 3.0
+    targets = torch.tensor([3, 2999, 100, 17, 0, 7, 3000], device=DEVICE)
+    logits[4, 0] = 99.0
+    exact = logits.double().log_softmax(-1)
+    logprobs, ranks, entropies = kernels.score(logits, targets)
+    torch.testing.assert_close(logprobs.double(), exact.gather(1, targets[:, None])[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(entropies.double(), -(exact.exp() * exact).sum(-1), rtol=0, atol=1e-5)
+    assert torch.equal(ranks, readout.score(logits, targets)[1])
+    for bad in (np.nan, np.inf, -np.inf):
+        logits[5, 40] = bad
+        assert kernels.score(logits, targets)[2].isfinite().tolist() == [True] * 5 + [False, True]
+        assert readout.score(logits, targets)[2].isfinite().tolist() == [True] * 5 + [False, True]

@@ -43,7 +43,8 @@ class Scheduler:
     Args:
         backend: computes the steps; its slots are given back whatever happens.
         tokenizer: text to ids and back.
-        max_slots: sequences computed at once. A request with more samples than this runs alone.
+        max_slots: sequences computed at once. A request with more samples than this runs alone. None, here and in the
+            next two: 16, 128 and 512 on a CPU; 32, 512 and 4,096 on a GPU, which has far more to do at a time.
         chunk_tokens: a prompt is read this many tokens at a time, so that others go on meanwhile.
         prefill_tokens: a step reads prompts until it has read this many tokens; at least one chunk.
         kv_bytes: what keys and values may take, those of the prefix cache included; a request begins when the most
@@ -59,9 +60,9 @@ class Scheduler:
         backend: Backend,
         tokenizer: Tokenizer,
         *,
-        max_slots: int = 16,
-        chunk_tokens: int = 128,
-        prefill_tokens: int = 512,
+        max_slots: int | None = None,
+        chunk_tokens: int | None = None,
+        prefill_tokens: int | None = None,
         kv_bytes: int | None = None,
         prefix_bytes: int = 0,
         noise: Noise = POSITION,
@@ -72,8 +73,9 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._noise = noise
         self._prefixes = PrefixCache(backend, limit_bytes=prefix_bytes)
-        self._admission = Admission(self._prefixes, max_slots=max_slots, kv_bytes=kv_bytes)
-        self._turns = Turns(chunk_tokens=chunk_tokens, prefill_tokens=prefill_tokens)
+        slots, chunk, prefill = (16, 128, 512) if backend.device == "cpu" else (32, 512, 4096)
+        self._admission = Admission(self._prefixes, max_slots=max_slots or slots, kv_bytes=kv_bytes)
+        self._turns = Turns(chunk_tokens=chunk_tokens or chunk, prefill_tokens=prefill_tokens or prefill)
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
         self._counts = Counts()

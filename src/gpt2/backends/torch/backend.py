@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2.backends.seam import CLOSED, Draw, Result, Source, Want, Work, check, undrawn
 from gpt2.backends.torch.pool import Place, Pool
-from gpt2.backends.torch.readout import DAMAGED, read_out
+from gpt2.backends.torch.readout import DAMAGED, Score, read_out, score
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -79,14 +79,25 @@ class TorchBackend:
             array = torch.tensor(weights.float32(name))  # a copy: files are mapped read-only
             if name.endswith(".w"):
                 array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
-            narrow = ".c_" in name  # the head stays wide: logits in bf16 would be half a unit apart
+            narrow = ".c_" in name or (name == "wte" and self._device.type == "cuda")  # see `_head`
             self._arrays[name] = array.to(self._device, self._dtype if narrow else torch.float32)
         self._pool = self._new_pool()
         self._decoder: Decoder | None = None
+        self._score: Score = score
         if self._device.type == "cuda" and find_spec("triton") is not None:
-            from gpt2.backends.torch import decoding
+            self._take_own_kernels()
 
-            self._decoder = decoding.Decoder(self.config, self._arrays, self._pool)
+    def _take_own_kernels(self) -> None:
+        from gpt2.backends.torch import decoding, kernels
+
+        try:
+            decoding.probe(self._device)
+        except Exception as error:
+            log.warning("decoding will be many times slower, since kernels for it cannot be compiled: %s", error)
+            return
+        self._decoder = decoding.Decoder(self.config, self._arrays, self._head, self._pool)
+        self._score = kernels.score
+        self.reason += ", kernels of its own"
 
     def new(self) -> int:
         """A new, empty slot."""
@@ -171,20 +182,12 @@ class TorchBackend:
             return False
         slots, ids = [piece.slot for piece in batch], [piece.tokens[0] for piece in batch]
         asked = [(draw, draw.keys[0]) for piece in batch if (draw := _only_drawn(piece.want))]
-        rows_BD, drawn_B = None, None
-        try:
-            if len(asked) == len(batch) and self._decoder.can_draw(asked):
-                drawn_B = self._decoder.draw(slots, ids, asked)
-            else:
-                rows_BD = self._decoder.rows(slots, ids)
-        except Exception as error:
-            log.warning("decoding goes on without its own kernels, many times slower: %s", error)
-            self._decoder = None
-            return False
-        if rows_BD is not None:
+        if len(asked) < len(batch):
+            rows_BD = self._decoder.rows(slots, ids)
             wanted = [b for b, piece in enumerate(batch) if piece.want.rows]
             self._finish(batch, into, rows_BD if len(wanted) == len(batch) else rows_BD[wanted])
             return True
+        drawn_B = self._decoder.draw(slots, ids, asked)
         if drawn_B is None:
             raise BackendError(DAMAGED)
         for piece, result, drawn in zip(batch, into, drawn_B, strict=True):
@@ -197,16 +200,21 @@ class TorchBackend:
         for piece in batch:
             self._pool.lengths[piece.slot] += len(piece.tokens)
         at_once = _LOGITS_AT_ONCE * (16 if self._device.type == "cuda" else 1)
-        read_out(batch, into, rows_MD, self._head, rows_at_once=max(1, at_once // self.config.vocab_size))
+        rows_at_once = max(1, at_once // self.config.vocab_size)
+        read_out(batch, into, rows_MD, self._head, self._score, rows_at_once=rows_at_once)
 
     def _head(self, rows_MD: Tensor) -> Tensor:
-        return rows_MD @ self._arrays["wte"].T
+        """Logits in float32, whatever the form of the weights: in bf16 they would be half a unit apart."""
+        wte_VD = self._arrays["wte"]
+        if wte_VD.dtype == torch.float32:
+            return rows_MD @ wte_VD.T
+        return torch.mm(rows_MD.to(wte_VD.dtype), wte_VD.T, out_dtype=torch.float32)
 
     def _forward(self, batch: list[Work], into: list[Result]) -> Tensor:
         """Run a batch, fill its slots and traces, and return the wanted rows of all of it after the last norm."""
         arrays, config = self._arrays, self.config
         place = self._pool.place(batch)
-        x_BTD = arrays["wte"][place.ids_BT] + arrays["wpe"][place.positions_BT]
+        x_BTD = arrays["wte"][place.ids_BT].float() + arrays["wpe"][place.positions_BT]
         self._at_depth(0, x_BTD, batch, into)
         for layer in range(config.n_layer):
             name = f"h.{layer}"

@@ -40,12 +40,16 @@ class Decoder:
     Args:
         config: the shape of the model.
         arrays: its weights, matrices as [out, in], on the device.
+        head: from rows after the last norm to logits.
         pool: where the slots lie; what is recorded holds for the tensor that it has at present.
     """
 
-    def __init__(self, config: ModelConfig, arrays: Mapping[str, Tensor], pool: Pool) -> None:
+    def __init__(
+        self, config: ModelConfig, arrays: Mapping[str, Tensor], head: Callable[[Tensor], Tensor], pool: Pool
+    ) -> None:
         self._config = config
         self._arrays = arrays
+        self._head = head
         self._pool = pool
         self._kv = pool.kv
         self._recordings: dict[tuple[int, Callable[[Tensor], Tensor]], _Recording] = {}
@@ -54,25 +58,18 @@ class Decoder:
         """Append a token to each slot: [B, D], after the last layer norm, a row for each slot, until the next step."""
         return self._step(self._rows, slots, ids, ())[: len(slots)]
 
-    def can_draw(self, asked: Sequence[Asked]) -> bool:
-        """Whether `draw` knows these draws, together."""
-        return self._how(asked) is not None
-
     def draw(self, slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]) -> list[int] | None:
         """Append a token to each slot and draw the next one; None: the logits are not finite."""
-        how = self._how(asked)
-        assert how is not None, "ask can_draw before"
-        *drawn, is_finite = self._step(how, slots, ids, asked).tolist()
+        *drawn, is_finite = self._step(self._how(asked), slots, ids, asked).tolist()
         return drawn[: len(slots)] if is_finite else None
 
-    def _how(self, asked: Sequence[Asked]) -> Callable[[Tensor], Tensor] | None:
-        plain = all(
-            (not draw.top_k and draw.top_p >= 1 and draw.min_p <= 0) or draw.temperature == 0 for draw, _ in asked
-        )
-        if plain:
+    def _how(self, asked: Sequence[Asked]) -> Callable[[Tensor], Tensor]:
+        """The quickest kind of step that knows these draws."""
+        thinned = [draw for draw, _ in asked if draw.temperature and (draw.top_k or draw.top_p < 1 or draw.min_p > 0)]
+        if not thinned:
             return self._drawn
-        few = all(0 < draw.top_k <= _MOST_TOP_K or draw.temperature == 0 for draw, _ in asked)
-        return self._drawn_of_best if few else None
+        best_are_few = all(draw.temperature == 0 or 0 < draw.top_k <= _MOST_TOP_K for draw, _ in asked)
+        return self._drawn_of_best if best_are_few else self._drawn_of_sorted
 
     def _step(
         self, how: Callable[[Tensor], Tensor], slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]
@@ -96,18 +93,10 @@ class Decoder:
         return recording.output
 
     def _record(self, B: int, how: Callable[[Tensor], Tensor]) -> _Recording:
-        device = self._kv.device
-        inputs_8B = torch.zeros(3 + N_SETTINGS, B, dtype=torch.int64, device=device)
+        inputs_8B = torch.zeros(3 + N_SETTINGS, B, dtype=torch.int64, device=self._kv.device)
         inputs_8B[2] = -1
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            how(inputs_8B)  # compiles the kernels, which cannot be done while it is recorded
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            output = how(inputs_8B)
-        return _Recording(inputs_8B=inputs_8B, output=output, replay=graph.replay)
+        output, replay = _recorded(lambda: how(inputs_8B), self._kv.device)
+        return _Recording(inputs_8B=inputs_8B, output=output, replay=replay)
 
     def _drawn(self, inputs_8B: Tensor) -> Tensor:
         """[B + 1]: the tokens drawn from all, and whether the logits are finite."""
@@ -121,14 +110,21 @@ class Decoder:
         drawn_B = draws.draw_of_best(logits_BV, Settings(inputs_8B[3:]), _MOST_TOP_K)
         return torch.cat([drawn_B, logits_BV.isfinite().all()[None].long()])
 
+    def _drawn_of_sorted(self, inputs_8B: Tensor) -> Tensor:
+        """The same for draws of any kind."""
+        logits_BV = self._logits(inputs_8B)
+        drawn_B = draws.draw_of_sorted(logits_BV, Settings(inputs_8B[3:]))
+        return torch.cat([drawn_B, logits_BV.isfinite().all()[None].long()])
+
     def _logits(self, inputs_8B: Tensor) -> Tensor:
-        return self._rows(inputs_8B) @ self._arrays["wte"].T
+        return self._head(self._rows(inputs_8B))
 
     def _rows(self, inputs_8B: Tensor) -> Tensor:
         """[B, D]: the rows after the last norm, of ids, rows of the pool and lengths before the step."""
         arrays, config = self._arrays, self._config
         ids_B, rows_B, lengths_B = inputs_8B[:3]
-        x_BD = arrays["wte"][ids_B] + arrays["wpe"][lengths_B.clamp(min=0)]
+        places_B = lengths_B.clamp(min=0)
+        x_BD = functional.embedding(ids_B, arrays["wte"]).float() + functional.embedding(places_B, arrays["wpe"])
         for layer in range(config.n_layer):
             name = f"h.{layer}"
             qkv_B3D = self._linear(f"{name}.attn.c_attn", x_BD, norm=f"{name}.ln_1")
@@ -149,6 +145,26 @@ class Decoder:
             before = kernels.Norm(gain_D=arrays[f"{norm}.g"], shift_D=arrays[f"{norm}.b"], epsilon=epsilon)
         weight, bias = arrays[f"{name}.w"], arrays[f"{name}.b"]
         return kernels.linear(x, weight, bias, norm=before, gelu=gelu, added_to_MG=added_to)
+
+
+def probe(device: torch.device) -> None:
+    """Compile a kernel and record it: raises whatever keeps a `Decoder` from working on this device."""
+    logits_MV, keys_M = torch.zeros(1, 2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    _, replay = _recorded(lambda: kernels.draw(logits_MV, keys_M, keys_M.float())[0], device)
+    replay()
+
+
+def _recorded(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Callable[[], object]]:
+    """What `run` returns, and what does the same again in the same place."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        run()  # compiles the kernels, which cannot be done while it is recorded
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        output = run()
+    return output, graph.replay
 
 
 def _rounded_up(n_texts: int) -> int:

@@ -7,7 +7,6 @@ Axes: M rows, V vocabulary, K tokens that may be drawn, most likely first.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,36 +33,16 @@ def packed(asked_M: Sequence[Asked]) -> NDArray[np.int64]:
     return array_5M
 
 
-@dataclass(frozen=True, slots=True)
 class Settings:
-    """What is asked of rows, on the device: `packed`, taken apart."""
+    """What is asked of rows, on the device: `packed`, taken apart. At temperature 0 the likeliest is taken."""
 
-    packed_5M: Tensor
-
-    @property
-    def keys_M(self) -> Tensor:
-        """Of the noise."""
-        return self.packed_5M[0]
-
-    @property
-    def top_k_M1(self) -> Tensor:
-        """0 where all tokens count."""
-        return self.packed_5M[1, :, None]
-
-    @property
-    def temperatures_M1(self) -> Tensor:
-        """As in float32 they are; 0 where the likeliest is taken."""
-        return self.packed_5M[2, :, None].view(torch.float64).float()
-
-    @property
-    def top_p_M1(self) -> Tensor:
-        """Probability that is enough."""
-        return self.packed_5M[3, :, None].view(torch.float64)
-
-    @property
-    def min_p_M1(self) -> Tensor:
-        """Share of the likeliest's probability that is too little."""
-        return self.packed_5M[4, :, None].view(torch.float64)
+    def __init__(self, packed_5M: Tensor) -> None:
+        fractions_5M = packed_5M.view(torch.float64)
+        self.keys_M = packed_5M[0]
+        self.top_k_M1 = packed_5M[1, :, None]
+        self.temperatures_M1 = fractions_5M[2, :, None].float()
+        self.top_p_M1 = fractions_5M[3, :, None]
+        self.min_p_M1 = fractions_5M[4, :, None]
 
 
 def draw_rows(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
@@ -104,9 +83,7 @@ def _of_best(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
 
 
 def _of_sorted(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    settings = _on_device(asked_M, logits_MV)
-    values_MV, ids_MV = _cooled(logits_MV, settings).sort(dim=-1, descending=True, stable=True)
-    return _of_filtered(values_MV, ids_MV, settings)
+    return draw_of_sorted(logits_MV, _on_device(asked_M, logits_MV))
 
 
 def draw_of_best(logits_MV: Tensor, settings: Settings, most: int) -> Tensor:
@@ -114,6 +91,12 @@ def draw_of_best(logits_MV: Tensor, settings: Settings, most: int) -> Tensor:
     ids_MK = order(logits_MV).topk(min(most, logits_MV.shape[1])).indices
     values_MK = _cooled(logits_MV.log_softmax(-1).gather(1, ids_MK), settings)
     return _of_filtered(values_MK, ids_MK, settings)
+
+
+def draw_of_sorted(logits_MV: Tensor, settings: Settings) -> Tensor:
+    """Draws of any kind: the tokens, [M]."""
+    values_MV, ids_MV = _cooled(logits_MV, settings).sort(dim=-1, descending=True, stable=True)
+    return _of_filtered(values_MV, ids_MV, settings)
 
 
 def _of_filtered(values_MK: Tensor, ids_MK: Tensor, settings: Settings) -> Tensor:

@@ -14,8 +14,9 @@ operations is rounded here as well.
 Axes: M texts, D embedding, F inputs and G outputs of a matrix, N slots, C capacity of each, H heads, K width of a head.
 """
 
-# pyright: reportMissingParameterType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportMissingImports=false, reportCallIssue=false
+# What Triton compiles has no types of Python's.
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportPossiblyUnboundVariable=false, reportMissingImports=false
 
 from dataclasses import dataclass
 
@@ -62,26 +63,18 @@ def linear(
     gain_D, shift_D, epsilon = (norm.gain_D, norm.shift_D, norm.epsilon) if norm else (x_MF, x_MF, 0.0)
     arrays = x_MF, weight_GF, bias_G, gain_D, shift_D, out_MG
     if M == 1:
-        columns, inner, warps = one_row_blocks(F, has_norm=norm is not None)
+        columns, inner = (4, triton.next_power_of_2(F)) if norm else (8 if F <= 1024 else 2, 1024)
         grid = (triton.cdiv(G, columns),)
-        _linear_one[grid](*arrays, epsilon, F=F, G=G, **kinds, COLUMNS=columns, INNER=inner, num_warps=warps)
+        _linear_one[grid](*arrays, epsilon, F=F, G=G, **kinds, COLUMNS=columns, INNER=inner, num_warps=4)
         return out_MG
-    rows, columns, inner, warps, stages = blocks(M)
+    if M <= 16:
+        rows, columns, inner, stages = (16, 32, 128, 4) if norm else (16, 16, 256, 3)
+    else:
+        rows, columns, inner, stages = (32, 64, 128, 3) if norm else (16, 64, 128, 4)
     grid = (triton.cdiv(G, columns), triton.cdiv(M, rows))
-    sizes = {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": warps, "num_stages": stages}
+    sizes = {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": 4, "num_stages": stages}
     _linear[grid](*arrays, M, epsilon, F=F, G=G, **kinds, **sizes)
     return out_MG
-
-
-def one_row_blocks(F: int, *, has_norm: bool) -> tuple[int, int, int]:
-    """What one program of `_linear_one` does: columns, inputs at a time (all of them where there is a norm); warps."""
-    whole = triton.next_power_of_2(F)
-    return (8, whole, 4) if has_norm else (4, min(whole, 1024), 4)
-
-
-def blocks(M: int) -> tuple[int, int, int, int, int]:
-    """What one program of `_linear` does: rows, columns, inputs at a time; its warps, and inputs that are under way."""
-    return (16, 16, 256, 4, 3) if M <= 16 else (16, 64, 128, 4, 4)
 
 
 def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tensor, lengths_M: Tensor) -> Tensor:
@@ -98,18 +91,13 @@ def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tens
         [M, D], in the form of the cache.
     """
     M, D = len(qkv_M3D), qkv_M3D.shape[1] // 3
-    _, H, _, K = keys_NHCK.shape
+    _, H, C, K = keys_NHCK.shape
     mixed_MD = torch.empty(M, D, device=qkv_M3D.device, dtype=qkv_M3D.dtype)
     arrays = qkv_M3D, keys_NHCK, values_NHCK, rows_M, lengths_M, mixed_MD
-    tokens, warps = attention_blocks(M)
+    tokens, warps = (64, 4) if C <= 256 else (128, 8)
     sizes = {"WIDTH": triton.next_power_of_2(K), "TOKENS": tokens, "num_warps": warps}
     _attend[(M, H)](*arrays, keys_NHCK.stride(0), keys_NHCK.stride(1), K**-0.5, D=D, K=K, **sizes)
     return mixed_MD
-
-
-def attention_blocks(M: int) -> tuple[int, int]:
-    """Tokens that one program of `_attend` looks at at a time, and its warps."""
-    return (256, 8) if M <= 8 else (128, 4)
 
 
 def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,16 +112,31 @@ def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Ten
         The tokens [M], and the largest score of each row [M]: not a number if a logit of the row is not finite.
     """
     M, V = logits_MV.shape
-    parts = triton.cdiv(V, _DRAWN_AT_ONCE)
-    scores_MP = torch.empty(M, parts, device=logits_MV.device, dtype=torch.float64)
-    ids_MP = torch.empty(M, parts, device=logits_MV.device, dtype=torch.int64)
-    arrays = logits_MV, logits_MV.amax(-1), keys_M, temperatures_M, scores_MP, ids_MP
-    _draw[(M, parts)](*arrays, V=V, parts=parts, TOKENS=_DRAWN_AT_ONCE, num_warps=4)
+    parts = triton.cdiv(V, _AT_ONCE)
+    largest_MP, scores_MP, ids_MP = (
+        torch.empty(M, parts, device=logits_MV.device, dtype=dtype)
+        for dtype in (torch.float32, torch.float64, torch.int64)
+    )
+    sizes = {"V": V, "parts": parts, "TOKENS": _AT_ONCE}
+    _largest[(M, parts)](logits_MV, largest_MP, **sizes)
+    _draw[(M, parts)](logits_MV, largest_MP.amax(-1), keys_M, temperatures_M, scores_MP, ids_MP, **sizes)
     winners_M1 = scores_MP.argmax(-1, keepdim=True)  # something that is not a number wins
     return ids_MP.gather(1, winners_M1)[:, 0], scores_MP.gather(1, winners_M1)[:, 0]
 
 
-_DRAWN_AT_ONCE = 1024
+def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row: the log-probability of its target and its rank, and the row's entropy in nats.
+
+    All three are not a number where a logit is not finite, but for the rank, which is below 0.
+    """
+    M, V = logits_MV.shape
+    logprobs_M, entropies_M = (torch.empty(M, device=logits_MV.device) for _ in range(2))
+    ranks_M = torch.empty(M, device=logits_MV.device, dtype=torch.int32)
+    _score[(M,)](logits_MV, targets_M, logprobs_M, ranks_M, entropies_M, V=V, TOKENS=_AT_ONCE)
+    return logprobs_M, ranks_M, entropies_M
+
+
+_AT_ONCE = 1024  # of a row of the vocabulary
 
 
 @triton.jit
@@ -182,11 +185,11 @@ def _linear(
 
     if NORM:  # what is added up stays where it is until the end, for a sum across threads takes long
         sums = tl.zeros([ROWS, INNER], tl.float32)
-        for first in tl.static_range(0, F, INNER):
+        for first in tl.range(0, F, INNER, loop_unroll_factor=6):
             sums += tl.load(x_ptrs + first, is_row & (first + inner < F)[None, :], 0.0)
         mean = tl.sum(sums, 1)[:, None] / F
         sums = tl.zeros([ROWS, INNER], tl.float32)
-        for first in tl.static_range(0, F, INNER):
+        for first in tl.range(0, F, INNER, loop_unroll_factor=6):
             is_x = (first + inner < F)[None, :]
             away = tl.where(is_x, tl.load(x_ptrs + first, is_row & is_x, 0.0) - mean, 0.0)
             sums += away * away
@@ -268,6 +271,14 @@ def _attend(
 
 
 @triton.jit
+def _largest(logits_ptr, largest_ptr, V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr):
+    text, part = tl.program_id(0), tl.program_id(1)
+    id = part * TOKENS + tl.arange(0, TOKENS)
+    logit = tl.load(logits_ptr + text.to(tl.int64) * V + id, id < V, float("-inf"))
+    tl.store(largest_ptr + text * parts + part, tl.max(logit))
+
+
+@triton.jit
 def _draw(
     logits_ptr, largest_ptr, keys_ptr, temperatures_ptr, scores_ptr, ids_ptr,
     V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr,
@@ -275,7 +286,7 @@ def _draw(
     """Some tokens of a row; the 64 bits of their noise are SplitMix64's."""
     text, part = tl.program_id(0), tl.program_id(1)
     id = part * TOKENS + tl.arange(0, TOKENS)
-    logit = tl.load(logits_ptr + text * V + id, id < V, float("-inf"))
+    logit = tl.load(logits_ptr + text.to(tl.int64) * V + id, id < V, float("-inf"))
     temperature = tl.load(temperatures_ptr + text)
     score = logit.to(tl.float64)
     if temperature > 0:
@@ -291,3 +302,34 @@ def _draw(
     is_bad = tl.sum(tl.where((id < V) & ~is_finite, 1, 0)) > 0
     tl.store(scores_ptr + text * parts + part, tl.where(is_bad, float("nan"), best))
     tl.store(ids_ptr + text * parts + part, (part * TOKENS + winner).to(tl.int64))
+
+
+@triton.jit
+def _score(logits_ptr, targets_ptr, logprobs_ptr, ranks_ptr, entropies_ptr, V: tl.constexpr, TOKENS: tl.constexpr):
+    """One pass: TOKENS sums go side by side, each over exponentials below its own largest logit so far."""
+    row = tl.program_id(0)
+    row_ptr = logits_ptr + row.to(tl.int64) * V
+    target = tl.load(targets_ptr + row)
+    goal = tl.load(row_ptr + target)
+    most = tl.full([TOKENS], -1e30, tl.float32)
+    total, away = tl.zeros([TOKENS], tl.float32), tl.zeros([TOKENS], tl.float32)
+    before, bad = tl.zeros([TOKENS], tl.int32), tl.zeros([TOKENS], tl.int32)
+    for first in range(0, V, TOKENS):
+        id = first + tl.arange(0, TOKENS)
+        logit = tl.load(row_ptr + id, id < V, -1e30)
+        bad += ((logit - logit) != 0).to(tl.int32)
+        before += ((id < V) & ((logit > goal) | ((logit == goal) & (id < target)))).to(tl.int32)
+        last, most = most, tl.maximum(most, logit)
+        shrunk, weight = tl.exp(last - most), tl.exp(logit - most)
+        # away: the sum of weights times how far below the largest each is
+        away = (away + total * (most - last)) * shrunk + weight * (most - logit)
+        total = total * shrunk + weight
+    largest = tl.max(most)
+    share = tl.exp(most - largest)
+    away = tl.sum((away + total * (largest - most)) * share)
+    total = tl.sum(total * share)
+    logprob, entropy, rank = goal - largest - tl.log(total), tl.log(total) + away / total, tl.sum(before)
+    is_bad = tl.sum(bad) > 0
+    tl.store(logprobs_ptr + row, tl.where(is_bad, float("nan"), logprob))
+    tl.store(entropies_ptr + row, tl.where(is_bad, float("nan"), entropy))
+    tl.store(ranks_ptr + row, tl.where(is_bad, -1, rank))

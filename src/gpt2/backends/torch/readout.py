@@ -4,6 +4,7 @@ Axes: M wanted rows of all pieces of work, R those of one, V vocabulary, D embed
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gpt2.backends.seam import Result, Work
 from gpt2.backends.torch.draws import Asked, draw_rows, order
 from gpt2.errors import BackendError
 
+Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 DAMAGED = "the logits are not finite numbers: the weights are damaged. Fetch or convert them anew."
 
 
@@ -23,6 +25,7 @@ def read_out(
     into: Sequence[Result],
     rows_MD: Tensor,
     head: Callable[[Tensor], Tensor],
+    score: Score,
     *,
     rows_at_once: int,
 ) -> None:
@@ -33,6 +36,7 @@ def read_out(
         into: where the answers go.
         rows_MD: the wanted rows of all of it, after the last norm.
         head: from [M, D] to logits [M, V].
+        score: `score`, or a faster one.
         rows_at_once: so many logits exist at a time.
 
     Raises:
@@ -57,42 +61,58 @@ def read_out(
         parts: list[dict[str, NDArray[Any]]] = []
         for start in range(0, len(hidden_MD), rows_at_once):
             rows = slice(start, start + rows_at_once)
-            logits_MV = head(hidden_MD[rows])
-            parts.append(_answer(logits_MV, logits=logits, best=best, targets_M=targets_M[rows], asked_M=asked_M[rows]))
+            of_rows = _Asked(logits, best, targets_M[rows], asked_M[rows])
+            parts.append(_answer(head(hidden_MD[rows]), of_rows, score))
         for answer in parts[0]:
             whole = np.concatenate([part[answer] for part in parts])
             for b, own in zip(members, np.split(whole, ends[:-1]), strict=True):
                 setattr(into[b], answer, own.tolist() if answer == "drawn_R" else own)
 
 
-def _answer(
-    logits_MV: Tensor, *, logits: bool, best: int, targets_M: Sequence[int], asked_M: Sequence[Asked]
-) -> dict[str, NDArray[Any]]:
-    """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Of some rows; no targets or draws mean that none were asked for."""
 
-    No targets or draws mean that none were asked for.
-    """
+    logits: bool
+    best: int
+    targets_M: Sequence[int]
+    draws_M: Sequence[Asked]
+
+
+def _answer(logits_MV: Tensor, asked: _Asked, score: Score) -> dict[str, NDArray[Any]]:
+    """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU."""
     # everything is asked of the device before anything is waited for
-    waited: dict[str, Tensor] = {"finite": torch.isfinite(logits_MV).all()}
-    if logits:
+    waited: dict[str, Tensor] = {}
+    if asked.logits:
         waited["logits_RV"] = logits_MV
-    if asked_M:
-        waited["drawn_R"] = draw_rows(logits_MV, asked_M)
-    if best or targets_M:
-        logprobs_MV = logits_MV.log_softmax(-1)
-        if best:
-            ids_MK = order(logits_MV).topk(min(best, logits_MV.shape[1])).indices
-            waited["best_ids_RK"] = ids_MK.int()
-            waited["best_logprobs_RK"] = logprobs_MV.gather(1, ids_MK)
-        if targets_M:
-            target_M1 = torch.tensor(targets_M, device=logits_MV.device)[:, None]
-            level_M1 = logits_MV.gather(1, target_M1)
-            lower_MV = torch.arange(logits_MV.shape[1], device=logits_MV.device) < target_M1
-            before_MV = (logits_MV > level_M1) | ((logits_MV == level_M1) & lower_MV)
-            waited["target_ranks_R"] = before_MV.sum(-1).int()
-            waited["target_logprobs_R"] = logprobs_MV.gather(1, target_M1)[:, 0]
-            waited["entropies_R"] = -(logprobs_MV.exp() * logprobs_MV).sum(-1)
+    if asked.draws_M:
+        waited["drawn_R"] = draw_rows(logits_MV, asked.draws_M)
+    if asked.best:
+        ids_MK = order(logits_MV).topk(min(asked.best, logits_MV.shape[1])).indices
+        waited["best_ids_RK"] = ids_MK.int()
+        waited["best_logprobs_RK"] = logits_MV.log_softmax(-1).gather(1, ids_MK)
+    if asked.targets_M:
+        targets_M = torch.tensor(asked.targets_M, device=logits_MV.device)
+        logprobs_M, ranks_M, entropies_M = score(logits_MV, targets_M)
+        waited |= {"target_logprobs_R": logprobs_M, "target_ranks_R": ranks_M, "entropies_R": entropies_M}
+        is_finite = entropies_M.isfinite().all()
+    else:
+        is_finite = logits_MV.isfinite().all()
     arrays = {name: value.cpu().numpy() for name, value in waited.items()}
-    if not arrays.pop("finite"):
+    if not bool(is_finite):
         raise BackendError(DAMAGED)
     return arrays
+
+
+def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row: the log-probability of its target and its rank, and the row's entropy in nats.
+
+    The entropy is not a number where a logit is not finite.
+    """
+    target_M1 = targets_M[:, None]
+    level_M1 = logits_MV.gather(1, target_M1)
+    lower_MV = torch.arange(logits_MV.shape[1], device=logits_MV.device) < target_M1
+    before_MV = (logits_MV > level_M1) | ((logits_MV == level_M1) & lower_MV)
+    logprobs_MV = logits_MV.log_softmax(-1)
+    logprobs_M = logprobs_MV.gather(1, target_M1)[:, 0]
+    return logprobs_M, before_MV.sum(-1).int(), -(logprobs_MV.exp() * logprobs_MV).sum(-1)
