@@ -1,7 +1,7 @@
 """Decoding, prefill and memory beside other software on the same weights. Writes results/inference.json.
 
     python benchmarks/inference.py [--shape gpt2] [--rounds 5] [--backend native] [--weights fp32 int8]
-        [--add] [--out FILE]
+        [--device cuda] [--add] [--out FILE]
 
 The weights are random, in the published shapes: speed does not depend on their values, and nothing is downloaded.
 All engines read one folder and take turns; see `gpt2.bench`. Ratios hold within a run: --add keeps the runs that the
@@ -51,6 +51,12 @@ def line(figures: Figures, baseline: Figures) -> str:
     return "   ".join(cells) + f"   peak {figures.peak_bytes / 1e6:6,.0f} MB" + start
 
 
+def gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=PUBLISHED, default="gpt2")
@@ -59,6 +65,7 @@ def main() -> None:
         "--weights", nargs="+", default=["fp32"], help="forms of ours to measure; the first takes turns"
     )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--device", default="auto", help="of ours and of transformers: cuda, for example")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--starts", type=int, default=3)
@@ -90,6 +97,7 @@ def main() -> None:
                 peers=chosen.peers if number == 0 else (),
                 backend=chosen.backend,
                 weights=form,
+                device=chosen.device,
                 threads=chosen.threads,
                 workload=workload,
                 rounds=chosen.rounds,
@@ -102,7 +110,7 @@ def main() -> None:
     level = os.environ.get("GPT2_ISA", "the fastest here")
     run = {
         **facts(),
-        "level": level,
+        **({"device": gpu_name()} if chosen.device.startswith("cuda") else {"level": level}),
         "shape": chosen.shape,
         "workload": dataclasses.asdict(workload),
         "engines": engines,

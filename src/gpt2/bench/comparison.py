@@ -178,7 +178,7 @@ def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, time
 
 def start_program(engine: str) -> str:
     """The shortest program of an engine that says one token, given its model file; empty where there is none."""
-    return _START.get(engine.partition("-")[0], "") if engine != "transformers-bf16" else ""
+    return _START.get(engine.partition("-")[0], "") if engine == "transformers" or "transformers" not in engine else ""
 
 
 class _Process:

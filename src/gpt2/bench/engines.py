@@ -36,7 +36,7 @@ class Ours:
             self._step([[token] for token in self._next])
 
     def limits(self, workload: Workload) -> dict[str, float]:
-        """Tokens per second that this machine allows at most, by figure; nothing for other backends than the native."""
+        """Tokens per second that this machine allows at most, by figure; nothing where that is not known."""
         return limits(self._backend, workload)
 
     def _step(self, rows: list[list[int]]) -> None:
@@ -58,6 +58,7 @@ def _likeliest(result: Result) -> int:
 _PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "transformers": (("transformers", "torch"), "Transformers", {"form": "fp32"}),
     "transformers-bf16": (("transformers", "torch"), "Transformers", {"form": "bf16"}),
+    "transformers-compiled": (("transformers", "torch"), "CompiledTransformers", {"form": "bf16"}),
     "llama.cpp-q8_0": (("llama_cpp",), "LlamaCpp", {"form": "q8_0"}),
     "llama.cpp-q4_0": (("llama_cpp",), "LlamaCpp", {"form": "q4_0"}),
     "llama.cpp-bf16": (("llama_cpp",), "LlamaCpp", {"form": "bf16"}),
@@ -95,6 +96,10 @@ def open_engine(
     from gpt2.bench import peers
 
     _, kind, settings = _PEERS[name]
-    options: dict[str, Any] = {"threads": threads, **settings, **({"device": device} if kind == "Transformers" else {})}
+    options: dict[str, Any] = {
+        "threads": threads,
+        **settings,
+        **({"device": device} if kind.endswith("Transformers") else {}),
+    }
     theirs = getattr(peers, kind)(folder, **options)
     return theirs, theirs.name

@@ -6,6 +6,7 @@ the weights' form, and everything between matrices as free: so these are limits,
 """
 
 import ctypes
+from collections.abc import Callable
 
 from gpt2.backends import Backend
 from gpt2.backends.native import NativeBackend
@@ -17,13 +18,18 @@ from gpt2.native.library import Library
 
 def limits(backend: Backend, workload: Workload) -> dict[str, float]:
     """Tokens per second at most, by figure of the workload; also the rates they follow from, measured here and now."""
-    if not isinstance(backend, NativeBackend):
-        return {}
     config, sizes = backend.config, workload.fitting(backend.config.n_positions)
-    weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # of the positions a token reads one row
-    read_rate = _read_rate(weights, backend.threads)
-    product_rate = _product_rate(backend.level, backend.weights, backend.threads)
-    numbers = {"fp32": 4 * config.n_embd, "bf16": 2 * config.n_embd}  # else int8 with a scale a head
+    if isinstance(backend, NativeBackend):
+        weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # of the positions a token reads a row
+        read_rate = _read_rate(weights, backend.threads)
+        product_rate = _product_rate(backend.level, backend.weights, backend.threads)
+    elif backend.device.startswith("cuda"):
+        n_weights = config.n_layer * _matrices(config) + config.vocab_size * config.n_embd
+        weights = n_weights * (4 if backend.weights == "fp32" else 2)
+        read_rate, product_rate = _device_rates(backend.device, backend.weights)
+    else:
+        return {}
+    numbers = {"fp32": 4 * config.n_embd, "bf16": 2 * config.n_embd, "fp16": 2 * config.n_embd}  # else int8, scaled
     cached = 2 * config.n_layer * numbers.get(backend.weights, config.n_embd + 4 * config.n_head)  # bytes of a position
 
     def decode(context: float, batch: int = 1) -> float:
@@ -44,8 +50,12 @@ def limits(backend: Backend, workload: Workload) -> dict[str, float]:
 
 def _products(config: ModelConfig, context: float) -> float:
     """Multiply-adds of one token but for the head: matrices, scores and mixing of `context` positions."""
-    matrices = (4 * config.n_embd + 2 * config.n_inner) * config.n_embd
-    return config.n_layer * (matrices + 2 * context * config.n_embd)
+    return config.n_layer * (_matrices(config) + 2 * context * config.n_embd)
+
+
+def _matrices(config: ModelConfig) -> int:
+    """Weights of a layer's matrices."""
+    return (4 * config.n_embd + 2 * config.n_inner) * config.n_embd
 
 
 def _read_rate(n_bytes: int, threads: int) -> float:
@@ -58,3 +68,25 @@ def _product_rate(level: str, form: str, threads: int) -> float:
     call = Library.load().calls.gpt2_product_rate
     call.restype, call.argtypes = ctypes.c_double, [ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]
     return float(call(level.encode(), FORMS.index(form), threads))
+
+
+def _device_rates(device: str, form: str) -> tuple[float, float]:
+    """Bytes read a second, of a gigabyte that is added up, and multiply-adds a second, of matrices of 8,192 a side."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[form]
+    matrix = torch.randn(8192, 8192, device=device, dtype=dtype)
+    numbers = torch.randn(1 << 28, device=device)
+
+    def seconds(run: Callable[[], object]) -> float:
+        taken: list[float] = []
+        for _ in range(5):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            taken.append(begin.elapsed_time(end) / 1e3)
+        return min(taken)
+
+    return numbers.nbytes / seconds(numbers.sum), len(matrix) ** 3 / seconds(lambda: matrix @ matrix)

@@ -31,6 +31,7 @@ class Transformers:
         transformers.utils.logging.disable_progress_bar()
         self._torch: Any = torch
         self._device = "cpu" if device == "auto" else device
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length of a text: 60 ms a token
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[form]
         loader: Any = transformers.AutoModelForCausalLM
         self._model: Any = loader.from_pretrained(folder, dtype=dtype).to(self._device).eval()
@@ -57,6 +58,29 @@ class Transformers:
             self._next = answer.logits[:, -1].argmax(-1, keepdim=True)
             if self._device != "cpu":
                 self._next.tolist()  # the clock would otherwise stop before the device does
+
+
+class CompiledTransformers(Transformers):
+    """Its `generate` with a cache of fixed size, which compiles the step for one token and records it as a CUDA graph.
+
+    It starts from the prompts each time, so that reading them is in the time of decoding.
+    """
+
+    def __init__(self, folder: str, *, form: str, device: str, threads: int | None) -> None:
+        super().__init__(folder, form=form, device=device, threads=threads)
+        self.name += " compiled"
+        self._prompts: Any = None
+
+    def prefill(self, prompts: list[list[int]]) -> None:
+        """See `Engine`."""
+        super().prefill(prompts)
+        self._prompts = self._torch.tensor(np.array(prompts), device=self._device)
+
+    def decode(self, n_tokens: int) -> None:
+        """See `Engine`."""
+        options = {"max_new_tokens": n_tokens, "min_new_tokens": n_tokens, "do_sample": False, "pad_token_id": 0}
+        mask = self._torch.ones_like(self._prompts)
+        self._model.generate(self._prompts, attention_mask=mask, cache_implementation="static", **options).tolist()
 
 
 class LlamaCpp:
