@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt
 # Small matrices on a thread for each core are slower than on one; the engine's own threads are set by its tests.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: demo test test-all test-sanitized test-install browser lint types bench clean
+.PHONY: demo test test-all test-sanitized test-kernels test-install browser lint types bench clean
 
 demo: $(VENV)/installed
 	@$(BIN)/gpt2 generate "$(PROMPT)"
@@ -22,7 +22,7 @@ test: $(VENV)/completed lint types
 
 test-all: $(VENV)/completed $(VENV)/refereed browser
 	$(PYTEST) -n 2 -m long
-	$(MAKE) test-sanitized test-install
+	$(MAKE) test-sanitized test-kernels test-install
 
 # The kernels' tests again, with every stray memory access and undefined operation an error (gcc, Linux).
 SANITIZED := build/sanitized/libgpt2_native.so
@@ -31,6 +31,10 @@ test-sanitized: $(VENV)/completed
 	GPT2_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	  $(PYTEST) tests/native tests/backends/test_native.py --ignore tests/native/test_other_processors.py
+
+# The kernels of a GPU in Triton's interpreter; where there is no Triton they are skipped, which pytest calls 5.
+test-kernels: $(VENV)/completed
+	TRITON_INTERPRET=1 $(PYTEST) -n 2 tests/backends/test_torch_kernels.py || [ $$? = 5 ]
 
 # A browser for the tests of the page, where Debian's packages can be installed. Without one they skip, and say so.
 browser:

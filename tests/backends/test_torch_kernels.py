@@ -46,6 +46,7 @@ def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
     if not ON_GPU:
         backend._decoder = Unrecorded(backend.config, backend._arrays, backend._head, backend._pool)
         backend._score = kernels.score
+        backend._arrays["wte"] = functional.pad(backend._arrays["wte"], (0, 0, 0, 31))  # as on a GPU
     return backend
 
 

@@ -41,9 +41,7 @@ _UNPLANNED = [
     SDPBackend.MATH,
 ]  # cuDNN plans for each length
 _TOKENS_AT_ONCE = 8192  # of a padded batch
-_KEPT_BYTES = (
-    1 << 28
-)  # of keys and values on a GPU, where what is recorded holds for as long as they lie where they are
+_KEPT_SHARE = 16  # of a GPU's memory for keys and values stays: a recording holds while they lie where they are
 
 
 class TorchBackend:
@@ -80,6 +78,9 @@ class TorchBackend:
             if name.endswith(".w"):
                 array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
             narrow = ".c_" in name or (name == "wte" and self._device.type == "cuda")  # see `_head`
+            if name == "wte" and self._device.type == "cuda":
+                # where rows of logits begin at odd places, cuBLAS does not take its fast kernels
+                array = functional.pad(array, (0, 0, 0, -len(array) % 64))
             self._arrays[name] = array.to(self._device, self._dtype if narrow else torch.float32)
         self._pool = self._new_pool()
         self._decoder: Decoder | None = None
@@ -156,8 +157,10 @@ class TorchBackend:
         return results
 
     def _new_pool(self) -> Pool:
-        kept = {"least_capacity": 256, "kept_bytes": _KEPT_BYTES} if self._device.type == "cuda" else {}
-        return Pool(self.config, self._device, self._dtype, **kept)
+        if self._device.type != "cuda":
+            return Pool(self.config, self._device, self._dtype)
+        kept_bytes = torch.cuda.get_device_properties(self._device).total_memory // _KEPT_SHARE
+        return Pool(self.config, self._device, self._dtype, least_capacity=256, kept_bytes=kept_bytes)
 
     @property
     def _open_pool(self) -> Pool:
@@ -207,8 +210,10 @@ class TorchBackend:
         """Logits in float32, whatever the form of the weights: in bf16 they would be half a unit apart."""
         wte_VD = self._arrays["wte"]
         if wte_VD.dtype == torch.float32:
-            return rows_MD @ wte_VD.T
-        return torch.mm(rows_MD.to(wte_VD.dtype), wte_VD.T, out_dtype=torch.float32)
+            logits_MV = rows_MD @ wte_VD.T
+        else:
+            logits_MV = torch.mm(rows_MD.to(wte_VD.dtype), wte_VD.T, out_dtype=torch.float32)
+        return logits_MV[:, : self.config.vocab_size]
 
     def _forward(self, batch: list[Work], into: list[Result]) -> Tensor:
         """Run a batch, fill its slots and traces, and return the wanted rows of all of it after the last norm."""

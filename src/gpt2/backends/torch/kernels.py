@@ -118,8 +118,10 @@ def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Ten
         for dtype in (torch.float32, torch.float64, torch.int64)
     )
     sizes = {"V": V, "parts": parts, "TOKENS": _AT_ONCE}
-    _largest[(M, parts)](logits_MV, largest_MP, **sizes)
-    _draw[(M, parts)](logits_MV, largest_MP.amax(-1), keys_M, temperatures_M, scores_MP, ids_MP, **sizes)
+    row_stride = logits_MV.stride(0)
+    _largest[(M, parts)](logits_MV, row_stride, largest_MP, **sizes)
+    rows = largest_MP.amax(-1), keys_M, temperatures_M
+    _draw[(M, parts)](logits_MV, row_stride, *rows, scores_MP, ids_MP, **sizes)
     winners_M1 = scores_MP.argmax(-1, keepdim=True)  # something that is not a number wins
     return ids_MP.gather(1, winners_M1)[:, 0], scores_MP.gather(1, winners_M1)[:, 0]
 
@@ -132,7 +134,7 @@ def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]
     M, V = logits_MV.shape
     logprobs_M, entropies_M = (torch.empty(M, device=logits_MV.device) for _ in range(2))
     ranks_M = torch.empty(M, device=logits_MV.device, dtype=torch.int32)
-    _score[(M,)](logits_MV, targets_M, logprobs_M, ranks_M, entropies_M, V=V, TOKENS=_AT_ONCE)
+    _score[(M,)](logits_MV, logits_MV.stride(0), targets_M, logprobs_M, ranks_M, entropies_M, V=V, TOKENS=_AT_ONCE)
     return logprobs_M, ranks_M, entropies_M
 
 
@@ -271,22 +273,22 @@ def _attend(
 
 
 @triton.jit
-def _largest(logits_ptr, largest_ptr, V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr):
+def _largest(logits_ptr, row_stride, largest_ptr, V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr):
     text, part = tl.program_id(0), tl.program_id(1)
     id = part * TOKENS + tl.arange(0, TOKENS)
-    logit = tl.load(logits_ptr + text.to(tl.int64) * V + id, id < V, float("-inf"))
+    logit = tl.load(logits_ptr + text.to(tl.int64) * row_stride + id, id < V, float("-inf"))
     tl.store(largest_ptr + text * parts + part, tl.max(logit))
 
 
 @triton.jit
 def _draw(
-    logits_ptr, largest_ptr, keys_ptr, temperatures_ptr, scores_ptr, ids_ptr,
+    logits_ptr, row_stride, largest_ptr, keys_ptr, temperatures_ptr, scores_ptr, ids_ptr,
     V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Some tokens of a row; the 64 bits of their noise are SplitMix64's."""
     text, part = tl.program_id(0), tl.program_id(1)
     id = part * TOKENS + tl.arange(0, TOKENS)
-    logit = tl.load(logits_ptr + text.to(tl.int64) * V + id, id < V, float("-inf"))
+    logit = tl.load(logits_ptr + text.to(tl.int64) * row_stride + id, id < V, float("-inf"))
     temperature = tl.load(temperatures_ptr + text)
     score = logit.to(tl.float64)
     if temperature > 0:
@@ -305,10 +307,12 @@ def _draw(
 
 
 @triton.jit
-def _score(logits_ptr, targets_ptr, logprobs_ptr, ranks_ptr, entropies_ptr, V: tl.constexpr, TOKENS: tl.constexpr):
+def _score(
+    logits_ptr, row_stride, targets_ptr, logprobs_ptr, ranks_ptr, entropies_ptr, V: tl.constexpr, TOKENS: tl.constexpr
+):
     """One pass: TOKENS sums go side by side, each over exponentials below its own largest logit so far."""
     row = tl.program_id(0)
-    row_ptr = logits_ptr + row.to(tl.int64) * V
+    row_ptr = logits_ptr + row.to(tl.int64) * row_stride
     target = tl.load(targets_ptr + row)
     goal = tl.load(row_ptr + target)
     most = tl.full([TOKENS], -1e30, tl.float32)
