@@ -151,6 +151,11 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     return Path(name)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written: half a surrogate pair, as Python reads a name of other bytes, cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically.
 

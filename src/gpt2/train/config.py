@@ -7,6 +7,7 @@ from typing import Literal
 
 from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError
+from gpt2.files import is_utf8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,7 +278,7 @@ class TrainConfig:
             ("run.device", (run.device,)),
         ):
             for text in texts:
-                if any("\ud800" <= character <= "\udfff" for character in text):
+                if not is_utf8(text):
                     raise ConfigError(f"{name} cannot be {text!r}: that is not UTF-8. Choose another name.")
 
     def _check_stages(self) -> None:
