@@ -215,6 +215,20 @@ def parse_json(data: bytes, source: str) -> Any:
         raise FormatError(f"{source} is not readable JSON: {error}.") from error
 
 
+def parse_toml(data: bytes, source: str, error: type[Gpt2Error]) -> dict[str, Any]:
+    """Parse TOML that came from `source` (named in the error); a byte order mark before it is passed over.
+
+    Raises:
+        error: not UTF-8, not TOML, or nested too deeply.
+    """
+    import tomllib  # here: every verb imports this module, and few read TOML
+
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as why:
+        raise error(f"{source} is not readable TOML: {why}.") from why
+
+
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that grows by a line of JSON at a time; a last line that was cut off is left out."""
     if not path.is_file():

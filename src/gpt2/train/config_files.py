@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from gpt2.errors import ConfigError
-from gpt2.files import read_bounded
+from gpt2.files import parse_toml, read_bounded
 from gpt2.train.config import TrainConfig
 
 T = TypeVar("T")
@@ -72,10 +72,7 @@ def _read_toml(recipe: str) -> dict[str, Any]:
         near = difflib.get_close_matches(recipe, recipe_names(), n=1)
         advice = f"Did you mean {near[0]!r}?" if near else "Name one of those, or a TOML file."
         raise ConfigError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{recipe} is not TOML: {error}.") from error
+    return parse_toml(data, recipe, ConfigError)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
