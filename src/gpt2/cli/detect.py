@@ -1,6 +1,7 @@
 """`gpt2 detect`: was this generated?"""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from click.core import ParameterSource
 from gpt2.cli import output, reading
 from gpt2.cli.options import FiniteRange, ModelChoice, Sectioned, model_options, option, output_options
 from gpt2.cli.status_line import StatusLine
-from gpt2.cli.verdicts import shown, texts_of
+from gpt2.cli.verdicts import shown, texts_of, told, told_size
 
 log = logging.getLogger("gpt2")
 
@@ -142,14 +143,13 @@ def _judge(
         given = given or model.calibration()
         made_from = None if given is None else given.made_from
         for where, each in texts:
+            line.show(partial(told_size, where, each))
             found = model.detect(
                 each,
                 calibration=given,
                 false_positive_rate=rate,
                 window=window,
-                progress=lambda done, of, name=where or "": line.show(
-                    lambda: f"{name} part {done:,} of {of:,}".strip()
-                ),
+                progress=lambda done, of, where=where: line.show(lambda: told(where, done, of)),
             )
             line.clear()
             if as_json:
