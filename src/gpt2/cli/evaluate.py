@@ -84,7 +84,7 @@ def evaluate(
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return
     names = [benchmark.name for benchmark in benchmarks]
-    chosen, (limit, limit_of) = asked.choices(choices, names), asked.limits(limits, names)
+    chosen, (limit, limit_of) = asked.choices(choices, benchmarks), asked.limits(limits, names)
     if data is None and not examples:
         raise click.UsageError(
             "where the data are is not known. Give --data DIR or set GPT2_DATA (`gpt2 download-data --data DIR` "

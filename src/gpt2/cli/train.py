@@ -11,7 +11,7 @@ import click
 from gpt2.cli import output, training
 from gpt2.cli.options import Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
@@ -61,7 +61,7 @@ def train(
         if steps is not None:
             length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
             config = dataclasses.replace(config, schedule=length)
-    except ConfigError as error:
+    except SettingError as error:
         raise click.UsageError(str(error)) from error
     if dry_run:
         output.write(to_toml(config))
