@@ -89,6 +89,23 @@ def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
     return error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, as far as they are not there.
+
+    Raises:
+        NotADirectoryError: one of them is a file; the message says which.
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        files = [place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()]
+        if not files:
+            raise
+        why = f"nothing can be written below {files[0]}, which is a file. Choose another place"
+        raise NotADirectoryError(errno.ENOTDIR, why) from error
+
+
 def true_place(path: Path) -> Path:
     """`path` without symbolic links.
 
@@ -118,7 +135,7 @@ def check_goal(path: Path) -> None:
 def _ready(path: Path) -> Path:
     """The true place of `path`, its folder made, and what killed processes left beside it removed."""
     path = true_place(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
     left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")
     with contextlib.suppress(OSError):  # a matter of tidiness, and no reason for a write to fail
@@ -301,7 +318,7 @@ def lock(folder: Path) -> Generator[None]:
         FolderInUseError: another process holds it.
         OSError: the folder cannot be written, or its file system knows no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("a+b") as file:
         try:
             if sys.platform == "win32":

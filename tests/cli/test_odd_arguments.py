@@ -179,7 +179,7 @@ def test_a_folder_for_a_new_model_that_is_not_utf8(gpt2: Run, tiny_folder: Path,
     pytest.importorskip("torch")
     (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 200, encoding="utf-8")
     ran = gpt2("finetune", str(tmp_path / "text.txt"), "--out", str(tmp_path / HALF), "--model", str(tiny_folder))
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (2, "")
     assert "cannot be" in ran.err and "not UTF-8. Choose another" in ran.err
 
 
@@ -229,3 +229,33 @@ def test_statistics_with_a_number_beyond_all_others(gpt2: Run, tmp_path: Path) -
     ran = gpt2("corpus", "stats", str(out))
     assert (ran.code, ran.out) == (1, "")
     assert "cannot be shown: its statistics are not what" in ran.err
+
+
+@pytest.mark.parametrize("below", ["x", "y/x"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("corpus", "build", "TEXT", "--out"),
+        ("prepare", "TEXT", "--out"),
+        ("train", "tiny-cpu", "--data", "TEXT", "--out"),
+        ("finetune", "TEXT", "--model", "MODEL", "--out"),
+        ("tokenizer", "train", "TEXT", "--vocab-size", "300", "--out"),
+        ("convert", "MODEL", "--to=hf"),
+        ("convert", "MODEL", "--to=gguf"),
+        ("evaluate", "lambada", "--examples", "--model", "MODEL", "--out"),
+        ("evaluate", "lambada", "--examples", "--model", "MODEL", "--report"),
+        ("card", "MODEL", "--out"),
+        ("detect", "--new-key"),
+        ("detect", "--calibrate", "TEXT", "--model", "MODEL", "--out"),
+        ("download-data", "--data"),
+    ],
+    ids=" ".join,
+)
+def test_a_goal_below_a_file(gpt2: Run, tiny_folder: Path, tmp_path: Path, verb: tuple[str, ...], below: str) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time. " * 100, encoding="utf-8")
+    known = {"TEXT": str(text), "MODEL": str(tiny_folder)}
+    ran = gpt2(*(known.get(word, word) for word in verb), f"{text}/{below}")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"nothing can be written below {text.resolve()}, which is a file. Choose another place." in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]

@@ -36,11 +36,13 @@ def train(*, files: tuple[Path, ...], out: Path, vocab_size: int, errors: "Error
     The folder gets the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
     tokenizer_config.json. `<|endoftext|>` in a file parts documents. Needs the extra `train`.
     """
+    from gpt2.files import check_goal
     from gpt2.tokenizer import learn
 
     present = [name for name in ("vocab.json", "merges.txt", "tokenizer.json") if (out / name).exists()]
     if present:
         raise click.UsageError(f"{out} already has {', '.join(present)}. Choose another folder, or remove them first.")
+    check_goal(out / "vocab.json")
     learned = learn(_texts(files, errors), vocab_size)
     learned.save(out)
     if learned.vocab_size < vocab_size:
