@@ -154,6 +154,7 @@ def test_after_a_try_that_learned_nothing_any_other_may_follow(
         (["NOVEL", "--set", "optim.lrr=1"], "Did you mean optim.lr?", 2),
         (["NOVEL", "--set", "optim.lr=nan"], "optim.lr must lie between", 2),
         (["NOVEL", "--set", "optim.lr"], "write section.name=value", 2),
+        (["NOVEL", "--set", "model.n_head=7"], "model.n_embd must be a multiple of n_head", 2),
         (["NOVEL", "--model", "gtp2"], "There is no model 'gtp2'", 1),
         (["NOVEL", "--context", "4096"], "the model's context is 64", 2),
     ],

@@ -259,3 +259,11 @@ def test_a_goal_below_a_file(gpt2: Run, tiny_folder: Path, tmp_path: Path, verb:
     assert (ran.code, ran.out) == (1, "")
     assert f"nothing can be written below {text.resolve()}, which is a file. Choose another place." in ran.err
     assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_the_root_is_no_place_for_a_new_model(gpt2: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 200, encoding="utf-8")
+    given = ("--out", Path(tmp_path.anchor).as_posix(), "--model", str(tiny_folder))
+    ran = gpt2("finetune", str(tmp_path / "text.txt"), *given)
+    assert (ran.code, ran.out) == (1, "")
+    assert "cannot be filled: it holds" in ran.err

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from gpt2.errors import SettingError
+from gpt2.errors import ConfigError, SettingError
 from gpt2.files import parse_toml, read_bounded
 from gpt2.train.config import TrainConfig
 
@@ -107,7 +107,13 @@ def _build(cls: type[T], values: Any, where: str) -> T:
     for name, f in fields.items():
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise SettingError(f"The setting {where}{name} is missing.")
-    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+    converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    try:
+        return cls(**converted)
+    except SettingError:
+        raise
+    except ConfigError as error:  # of the model
+        raise SettingError(f"{where}{error}") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -184,12 +184,12 @@ def _check_settings(
 def _check_goal(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} cannot be filled: it is a file. Choose the name of a folder (--out).")
-    files.check_goal(out)
     if out.is_dir() and any(out.iterdir()) and not (out / RUN).is_dir():
         raise ConfigError(
             f"{out} cannot be filled: it holds {next(iter(sorted(out.iterdir()))).name!r}, and no fine-tuning that "
             f"could go on. Choose a new folder (--out)."
         )
+    files.check_goal(out)
 
 
 @contextlib.contextmanager
