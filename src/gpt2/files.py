@@ -135,6 +135,8 @@ def check_goal(path: Path) -> None:
 def _ready(path: Path) -> Path:
     """The true place of `path`, its folder made, and what killed processes left beside it removed."""
     path = true_place(path)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, f"{path} is the root, and nothing can take its place. Choose another")
     make_folder(path.parent)
     kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
     left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")
