@@ -268,3 +268,30 @@ def test_the_root_is_no_place_for_a_new_model(gpt2: Run, tiny_folder: Path, tmp_
     ran = gpt2("finetune", str(tmp_path / "text.txt"), *given)
     assert (ran.code, ran.out) == (1, "")
     assert "is the root, and nothing can take its place" in ran.err or "cannot be filled: it holds" in ran.err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("corpus", "build", "TEXT", "--out="),
+        ("prepare", "TEXT", "--out="),
+        ("train", "tiny-cpu", "--data=TEXT", "--out="),
+        ("train", "tiny-cpu", "--data=", "--out=x"),
+        ("finetune", "TEXT", "--out="),
+        ("finetune", "", "--out=x"),
+        ("tokenizer", "train", "TEXT", "--vocab-size=300", "--out="),
+        ("convert", "gpt2-mini", "", "--to=hf"),
+        ("download-data", "--data="),
+        ("overlap", "TEXT", ""),
+    ],
+    ids=" ".join,
+)
+def test_a_path_without_a_name(
+    gpt2: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    (tmp_path / "text.txt").write_text("Once upon a time. " * 100, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    ran = gpt2(*(word.replace("TEXT", "text.txt") for word in verb))
+    assert (ran.code, ran.out) == (2, "")
+    assert "a path without a name" in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]

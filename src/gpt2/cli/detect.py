@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import FiniteRange, ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import FiniteRange, ModelChoice, Place, Sectioned, model_options, option, output_options
 from gpt2.cli.status_line import StatusLine
 from gpt2.cli.verdicts import shown, texts_of, told, told_size
 
@@ -30,7 +30,7 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
         help="Make a calibration from human texts, instead of judging.")  # fmt: skip
 @option("--train", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
         help="Train a detector on such texts and the model's own: words beside the statistics.")  # fmt: skip
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --calibrate and --train write.")
+@option("--out", type=Place(dir_okay=False), help="Where --calibrate and --train write.")
 @option(
     "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
 )
@@ -38,7 +38,7 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
         help="Texts that the model writes for --calibrate.")  # fmt: skip
 @option("--watermark", type=_A_FILE, metavar="KEYFILE",
         help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip
-@option("--new-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@option("--new-key", type=Place(dir_okay=False), metavar="FILE",
         help="Write a new watermark key, instead of judging.")  # fmt: skip
 @option("--green", type=click.Choice(["lefthash", "selfhash"]),
         help="Make --new-key a green list, which transformers' WatermarkDetector reads.")  # fmt: skip

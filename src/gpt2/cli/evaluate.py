@@ -9,12 +9,12 @@ import click
 
 from gpt2 import __version__
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Place, Sectioned, model_options, option, output_options
 from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = Place(dir_okay=False)
 _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

@@ -11,7 +11,7 @@ import click
 
 from gpt2.cli import output, reading, training
 from gpt2.cli.adapters import adapter_options
-from gpt2.cli.options import FiniteRange, Sectioned, output_options, seed_option
+from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
 from gpt2.errors import SettingError
 
@@ -24,8 +24,8 @@ _log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@click.argument("text", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new model's folder.")
+@click.argument("text", type=Place())
+@click.option("--out", type=Place(), required=True, metavar="DIR", help="The new model's folder.")
 @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
 @click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
 @reading.errors_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.options import Place, Sectioned, output_options
 from gpt2.cli.reading import BYTE_ORDER_MARK, errors_option
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def tokenizer() -> None:
 
 @tokenizer.command(cls=Sectioned)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
+@click.option("--out", required=True, type=Place(file_okay=False), help="Folder to write.")
 @click.option(
     "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
 )
