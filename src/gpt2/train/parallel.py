@@ -127,8 +127,8 @@ def joined(device: str) -> Generator[Processes]:
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers ({error}). Start it "
-            f"with torchrun, or unset WORLD_SIZE to train alone."
+            f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers, the first from 0 to "
+            f"below the second ({error}). Start it with torchrun, or unset WORLD_SIZE to train alone."
         ) from error
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
@@ -141,7 +141,13 @@ def joined(device: str) -> Generator[Processes]:
             "What they, or their launcher, said last is the cause; else see that MASTER_ADDR and MASTER_PORT can be "
             "reached from every machine.",
         ):
-            _meet("nccl" if on_gpu else "gloo", processes)
+            try:
+                _meet("nccl" if on_gpu else "gloo", processes)
+            except ValueError as error:
+                raise ConfigError(
+                    f"This process cannot look for the others: MASTER_ADDR and MASTER_PORT must name their place "
+                    f"({error}). Start it with torchrun."
+                ) from error
     try:
         with _of_others(
             processes,
@@ -184,7 +190,10 @@ def _meet(backend: str, processes: Processes) -> None:
 
 
 def _from_launcher() -> tuple[int, int]:
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if not 0 <= rank < world:
+        raise ValueError(f"they are {rank} and {world}")
+    return rank, world
 
 
 def choose(config: TrainConfig, processes: Processes, device: torch.device) -> str:
