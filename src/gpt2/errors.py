@@ -2,6 +2,7 @@
 
     Gpt2Error
     ├── ConfigError          (ValueError)    a model or training setting that cannot be
+    │   └── SettingError                     a setting of a run that is not one, or has a value that it cannot have
     ├── TokenizerError       (ValueError)    a vocabulary or text that cannot be read or written
     ├── DataError            (ValueError)    a document or corpus that cannot be used
     │   └── ShardError                       a token shard that is not what its manifest says
@@ -29,6 +30,10 @@ class Gpt2Error(Exception):
 
 class ConfigError(Gpt2Error, ValueError):
     """A model or training setting that cannot be."""
+
+
+class SettingError(ConfigError):
+    """A setting of a run that is not one, or has a value that it cannot have: whoever gave it can put it right."""
 
 
 class TokenizerError(Gpt2Error, ValueError):

@@ -89,6 +89,23 @@ def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
     return error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, as far as they are not there.
+
+    Raises:
+        NotADirectoryError: one of them is a file; the message says which.
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        files = [place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()]
+        if not files:
+            raise
+        why = f"nothing can be written below {files[0]}, which is a file. Choose another place"
+        raise NotADirectoryError(errno.ENOTDIR, why) from error
+
+
 def true_place(path: Path) -> Path:
     """`path` without symbolic links.
 
@@ -118,7 +135,9 @@ def check_goal(path: Path) -> None:
 def _ready(path: Path) -> Path:
     """The true place of `path`, its folder made, and what killed processes left beside it removed."""
     path = true_place(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, f"{path} is the root, and nothing can take its place. Choose another")
+    make_folder(path.parent)
     kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
     left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")
     with contextlib.suppress(OSError):  # a matter of tidiness, and no reason for a write to fail
@@ -149,6 +168,11 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     if not possible:
         raise error(f"{what} cannot be {name!r:.60}: no file can have this name. Choose another.")
     return Path(name)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written: half a surrogate pair, as Python reads a name of other bytes, cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -208,6 +232,20 @@ def parse_json(data: bytes, source: str) -> Any:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{source} is not readable JSON: {error}.") from error
+
+
+def parse_toml(data: bytes, source: str, error: type[Gpt2Error]) -> dict[str, Any]:
+    """Parse TOML that came from `source` (named in the error); a byte order mark before it is passed over.
+
+    Raises:
+        error: not UTF-8, not TOML, or nested too deeply.
+    """
+    import tomllib  # here: every verb imports this module, and few read TOML
+
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as why:
+        raise error(f"{source} is not readable TOML: {why}.") from why
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -282,7 +320,7 @@ def lock(folder: Path) -> Generator[None]:
         FolderInUseError: another process holds it.
         OSError: the folder cannot be written, or its file system knows no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("a+b") as file:
         try:
             if sys.platform == "win32":

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -320,6 +321,37 @@ def test_a_forked_child_goes_on_alone_and_ends_the_engine() -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     backend.step([Work(slot=slot, tokens=[2])])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_waits_for_the_step_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, other = (NativeBackend(weights(CONFIGS[0]), form="fp32", threads=2) for _ in range(2))
+    slot, elsewhere = backend.new(), other.new()
+    begun, forking, real = threading.Event(), threading.Event(), Engine.step
+
+    def step(engine: Engine, wanted: Sequence[Wanted]) -> None:
+        begun.set()
+        forking.wait()
+        real(engine, wanted)
+
+    monkeypatch.setattr(Engine, "step", step)
+    os.register_at_fork(before=forking.set)  # the last one registered is the first to run
+    thread = threading.Thread(target=backend.step, args=([Work(slot=slot, tokens=[1])],))
+    thread.start()
+    begun.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's: a process of several threads forks
+        child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        backend.step([Work(slot=slot, tokens=[2])])
+        other.step([Work(slot=elsewhere, tokens=[2])])
+        os._exit(backend.length(slot) - 2)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    backend.step([Work(slot=slot, tokens=[2])])
+    assert backend.length(slot) == 2
 
 
 def test_slots_come_and_go_in_any_order() -> None:

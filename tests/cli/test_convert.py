@@ -179,6 +179,8 @@ STOPPED = """
 import os, signal, sys
 from gpt2.checkpoint import unfinished
 from gpt2.cli.main import run
+if sys.argv[1] != "early":
+    unfinished.SYNC_BYTES = 1
 real = unfinished.ArrayFile.append
 def append(self, name, *rest):
     if "h.0.mlp" in name:
@@ -198,3 +200,43 @@ def test_a_signal_keeps_what_is_written_and_says_so(source: Path, tmp_path: Path
     assert "kept in .unfinished-goal; the same command goes on" in done.stderr
     assert not (tmp_path / "goal").exists()
     assert frame.run(arguments[1:]) == 0
+
+
+def is_left(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+def test_a_signal_before_anything_has_reached_the_disk_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    arguments = ["early", "convert", str(source), str(tmp_path / "goal"), "--to", "gguf"]
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED.replace("h.0.mlp", "blk.0.ffn"), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert is_left(tmp_path) == ["source"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from gpt2.cli.main import run
+from gpt2.checkpoint import FORMS_OF
+source, folder, most_bytes = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), resource.RLIM_INFINITY))
+for format in FORMS_OF:
+    print(format, run(["convert", source, str(Path(folder) / "goal"), "--to", format]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@pytest.mark.parametrize("most_bytes", [0, 100_000])  # the journal itself, the arrays
+def test_a_full_disk_leaves_nothing_in_any_format(source: Path, tmp_path: Path, most_bytes: int) -> None:
+    arguments = [str(source), str(tmp_path), str(most_bytes)]
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], check=False, capture_output=True, text=True)
+    assert done.stdout.split() == [word for format in checkpoint.FORMS_OF for word in (format, "1")]
+    said = "cannot be written: File too large. What was there before is as it was."
+    assert [line.removeprefix(f"error: {tmp_path / 'goal'} ") for line in done.stderr.splitlines()] == [said] * 5
+    assert is_left(tmp_path) == ["source"]

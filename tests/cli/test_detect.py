@@ -1,11 +1,13 @@
 """`gpt2 detect`: texts from anywhere, calibrations made and refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import gpt2 as package
+from gpt2.cli import output, status_line
 from gpt2.detect import Calibration
 
 TEXT = "the cat sat on the mat and the dog slept by the fire while the rain fell on the roof " * 2
@@ -32,6 +34,21 @@ def test_of_many_parts_only_those_that_were_told_have_a_line(detect) -> None:
     assert few.count("  characters ") > 1
     assert "  characters " not in many
     assert many.rstrip().endswith("uncalibrated; --json has the numbers of each")
+
+
+def test_a_long_text_tells_a_terminal_how_far_it_is(detect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, key = tmp_path / "a.txt", tmp_path / "key"
+    file.write_text(TEXT * 6, encoding="utf-8")
+    assert detect("--new-key", str(key)).code == 0
+    asked = [("--window", "40"), ("--window", "40", "--watermark", str(key))]
+    assert all("characters" not in detect(str(file), *more).err for more in asked)
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr(status_line, "_LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(output, "is_terminal", lambda stream: stream is sys.stderr)
+    for more in asked:
+        before, *parts = detect(str(file), *more).err.split("\r\x1b[K")[1:]
+        assert before == f"{file} {len(TEXT * 6):,} characters"
+        assert parts[:2] == [f"{file} part 1 of 6", f"{file} part 2 of 6"], more
 
 
 def test_text_may_come_from_anywhere(detect, tmp_path: Path) -> None:

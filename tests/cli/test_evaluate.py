@@ -153,6 +153,8 @@ def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
         (("lambada", "--examples", "--set", "lambada.text=original"), 1, "has no made-up examples"),
         (("--compare", __file__, __file__), 1, "is not readable JSON"),
         (("lambada", "--set", "text=openai"), 2, "must look like"),
+        (("lambada", "--examples", "--set", "lambada.text=odd"), 2, "lambada.text cannot be 'odd'. It can be: openai"),
+        (("lambada", "--examples", "--set", "lambada.odd=1"), 2, "lambada has no choice 'odd'. Its choices: text"),
         (("lambada", "--set", "ptb.newlines=ignored"), 2, "'ptb' is not among what is run"),
     ],
 )

@@ -135,7 +135,7 @@ def test_after_a_try_that_learned_nothing_any_other_may_follow(
     old.write_bytes(novel.read_bytes() + b"caf\xe9")
     given = ["--out", str(tmp_path / "mine"), "--model", str(tiny_folder), *SPEED]
     assert frame.run(["finetune", str(old), *given]) == 1
-    assert frame.run(["finetune", str(novel), *given, "--context", "4096"]) == 1
+    assert frame.run(["finetune", str(novel), *given, "--context", "4096"]) == 2
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Samples, "at_start", lambda self, run: signal.raise_signal(signal.SIGINT))
         assert frame.run(["finetune", str(old), *given, "--errors", "replace", "--lora"]) == 75
@@ -147,18 +147,22 @@ def test_after_a_try_that_learned_nothing_any_other_may_follow(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "code"),
     [
-        (["nowhere.txt"], "there is no such file or folder"),
-        (["EMPTY"], "nothing to learn"),
-        (["NOVEL", "--set", "optim.lrr=1"], "Did you mean optim.lr?"),
-        (["NOVEL", "--model", "gtp2"], "There is no model 'gtp2'"),
-        (["NOVEL", "--context", "4096"], "the model's context is 64"),
+        (["nowhere.txt"], "there is no such file or folder", 1),
+        (["EMPTY"], "nothing to learn", 1),
+        (["NOVEL", "--set", "optim.lrr=1"], "Did you mean optim.lr?", 2),
+        (["NOVEL", "--set", "optim.lr=nan"], "optim.lr must lie between", 2),
+        (["NOVEL", "--set", "optim.lr"], "write section.name=value", 2),
+        (["NOVEL", "--set", "model.n_head=7"], "model.n_embd must be a multiple of n_head", 2),
+        (["NOVEL", "--model", "gtp2"], "There is no model 'gtp2'", 1),
+        (["NOVEL", "--context", "4096"], "the model's context is 64", 2),
     ],
 )
 def test_what_is_wrong_is_said(
     arguments: list[str],
     message: str,
+    code: int,
     novel: Path,
     tiny_folder: Path,
     tmp_path: Path,
@@ -168,7 +172,7 @@ def test_what_is_wrong_is_said(
     place = {"NOVEL": str(novel), "EMPTY": str(tmp_path / "empty.txt")}
     given = [place.get(argument, argument) for argument in arguments]
     model = [] if "--model" in given else ["--model", str(tiny_folder)]
-    assert frame.run(["finetune", *given, *model, "--out", str(tmp_path / "mine")]) == 1
+    assert frame.run(["finetune", *given, *model, "--out", str(tmp_path / "mine")]) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -116,7 +116,8 @@ def test_a_vocabulary_larger_than_a_model_can_have(gpt2: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--certificate", "empty"), "cannot speak TLS by empty: "),
+        (("--certificate", "empty"), "cannot speak TLS by empty: no certificate with its key is in there. Give"),
+        (("--host", ""), "cannot listen on a host without a name"),
         (("--certificate", "binary", "--private-key", "empty"), "cannot speak TLS by binary and empty: "),
         (("--certificate", "."), "cannot speak TLS by .: Is a directory. Give the certificate and its key"),
         (("--private-key", "empty"), "The key empty is of no certificate"),
@@ -179,7 +180,7 @@ def test_a_folder_for_a_new_model_that_is_not_utf8(gpt2: Run, tiny_folder: Path,
     pytest.importorskip("torch")
     (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 200, encoding="utf-8")
     ran = gpt2("finetune", str(tmp_path / "text.txt"), "--out", str(tmp_path / HALF), "--model", str(tiny_folder))
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (2, "")
     assert "cannot be" in ran.err and "not UTF-8. Choose another" in ran.err
 
 
@@ -229,3 +230,68 @@ def test_statistics_with_a_number_beyond_all_others(gpt2: Run, tmp_path: Path) -
     ran = gpt2("corpus", "stats", str(out))
     assert (ran.code, ran.out) == (1, "")
     assert "cannot be shown: its statistics are not what" in ran.err
+
+
+@pytest.mark.parametrize("below", ["x", "y/x"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("corpus", "build", "TEXT", "--out"),
+        ("prepare", "TEXT", "--out"),
+        ("train", "tiny-cpu", "--data", "TEXT", "--out"),
+        ("finetune", "TEXT", "--model", "MODEL", "--out"),
+        ("tokenizer", "train", "TEXT", "--vocab-size", "300", "--out"),
+        ("convert", "MODEL", "--to=hf"),
+        ("convert", "MODEL", "--to=gguf"),
+        ("evaluate", "lambada", "--examples", "--model", "MODEL", "--out"),
+        ("evaluate", "lambada", "--examples", "--model", "MODEL", "--report"),
+        ("card", "MODEL", "--out"),
+        ("detect", "--new-key"),
+        ("detect", "--calibrate", "TEXT", "--model", "MODEL", "--out"),
+        ("download-data", "--data"),
+    ],
+    ids=" ".join,
+)
+def test_a_goal_below_a_file(gpt2: Run, tiny_folder: Path, tmp_path: Path, verb: tuple[str, ...], below: str) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time. " * 100, encoding="utf-8")
+    known = {"TEXT": str(text), "MODEL": str(tiny_folder)}
+    ran = gpt2(*(known.get(word, word) for word in verb), f"{text}/{below}")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"nothing can be written below {text.resolve()}, which is a file. Choose another place." in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_the_root_is_no_place_for_a_new_model(gpt2: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 200, encoding="utf-8")
+    given = ("--out", Path(tmp_path.anchor).as_posix(), "--model", str(tiny_folder))
+    ran = gpt2("finetune", str(tmp_path / "text.txt"), *given)
+    assert (ran.code, ran.out) == (1, "")
+    assert "is the root, and nothing can take its place" in ran.err or "cannot be filled: it holds" in ran.err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("corpus", "build", "TEXT", "--out="),
+        ("prepare", "TEXT", "--out="),
+        ("train", "tiny-cpu", "--data=TEXT", "--out="),
+        ("train", "tiny-cpu", "--data=", "--out=x"),
+        ("finetune", "TEXT", "--out="),
+        ("finetune", "", "--out=x"),
+        ("tokenizer", "train", "TEXT", "--vocab-size=300", "--out="),
+        ("convert", "gpt2-mini", "", "--to=hf"),
+        ("download-data", "--data="),
+        ("overlap", "TEXT", ""),
+    ],
+    ids=" ".join,
+)
+def test_a_path_without_a_name(
+    gpt2: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    (tmp_path / "text.txt").write_text("Once upon a time. " * 100, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    ran = gpt2(*(word.replace("TEXT", "text.txt") for word in verb))
+    assert (ran.code, ran.out) == (2, "")
+    assert "a path without a name" in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]

@@ -1,8 +1,12 @@
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +34,20 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(__file__).with_name("counted_memory.c")
     subprocess.run([compiler, "-x", "c", "-O1", "-shared", "-fPIC", str(source), "-o", str(built)], check=True)
     return built
+
+
+@pytest.fixture
+def run_counted(library: Library, counter: Path) -> Callable[..., Any]:
+    """Runs a file of tests by itself, with `counted_memory.c` preloaded, and reads the JSON that it prints."""
+
+    def run(file: str, *arguments: str) -> Any:
+        environment = {**os.environ, "LD_PRELOAD": str(counter)}
+        command = [sys.executable, file, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 def levels() -> list[str]:

@@ -5,12 +5,9 @@
 
 import ctypes
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -31,12 +28,8 @@ MOST_FOR_A_PAGE = 2 + 16 + 5
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_steps_ask_for_no_memory(library: Library, counter: Path, form: str) -> None:
-    environment = {**os.environ, "LD_PRELOAD": str(counter)}
-    command = [sys.executable, __file__, form]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = [Step(*step) for step in json.loads(done.stdout)]
+def test_steps_ask_for_no_memory(run_counted: Callable[..., Any], form: str) -> None:
+    steps = [Step(*step) for step in run_counted(__file__, form)]
     assert steps[0].asked > 0  # so the counter sees the engine
     warm = [step for step in steps if not step.is_first]
     assert len(warm) > 1000

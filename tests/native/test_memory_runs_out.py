@@ -6,11 +6,9 @@ file run by itself.
 
 import ctypes
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,8 @@ FORMS = ("fp32", "int8")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_refused_request_is_said_and_changes_nothing(library: Library, counter: Path, form: str) -> None:
-    environment = {**os.environ, "LD_PRELOAD": str(counter)}
-    command = [sys.executable, __file__, form]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    refused = json.loads(done.stdout)
+def test_a_refused_request_is_said_and_changes_nothing(run_counted: Callable[..., Any], form: str) -> None:
+    refused = run_counted(__file__, form)
     assert all(refused[call] > 0 for call in ("gpt2_engine_new", "gpt2_engine_load", "gpt2_slot_new", "gpt2_step"))
     assert refused["gpt2_slots_bytes"] == 0  # which has no way to say so
 

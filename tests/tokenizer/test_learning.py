@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ def test_end_of_text_parts_documents_and_is_not_learned_from() -> None:
 
 def test_a_small_text_gives_fewer_ids() -> None:
     assert learn(["abcabc"], 5000).vocab_size < 300
+
+
+def test_a_word_without_end_is_learned_from_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, real = list[str](), tokenizers.Tokenizer.train_from_iterator
+
+    def train(learner: tokenizers.Tokenizer, texts: Iterator[str], trainer: object) -> None:
+        given[:] = texts
+        real(learner, given, trainer)
+
+    monkeypatch.setattr(tokenizers.Tokenizer, "train_from_iterator", train)
+    text = ENGLISH * 50 + "." + "ab" * 5000 + " " * 5000 + ENGLISH
+    for parts in ([text], list(text)):
+        with caplog.at_level(logging.INFO, "gpt2"):
+            learn(parts, 300)
+        assert "".join(given) == text
+        assert [len(each) for each in given if set(each) <= set("ab")] == [4096, 4096, 1808]
+        assert max(map(len, given)) == 4096
+    assert "runs on for 10,000 characters" in caplog.text
 
 
 def test_what_cannot_be_learned_from() -> None:

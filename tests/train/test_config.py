@@ -93,7 +93,7 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(b"[model\n\xff")
-    with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
+    with pytest.raises(ConfigError, match=r"bad\.toml is not readable TOML"):
         load_config(tmp_path / "bad.toml")
 
 

@@ -264,6 +264,28 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+@pytest.mark.parametrize(
+    ("rank", "world", "place", "told"),
+    [
+        ("0", "0", {}, "they are 0 and 0"),
+        ("2", "2", {}, "they are 2 and 2"),
+        ("-1", "1", {}, "they are -1 and 1"),
+        ("0", "x", {}, "RANK and WORLD_SIZE must both be set to numbers"),
+        ("0", "2", {}, "cannot look for the others: MASTER_ADDR and MASTER_PORT"),
+        ("0", "2", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}, "cannot look for the others"),
+    ],
+)
+def test_a_launcher_that_says_nonsense(
+    monkeypatch: pytest.MonkeyPatch, rank: str, world: str, place: dict[str, str], told: str
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": rank, "WORLD_SIZE": world, **place}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=told), joined("cpu"):
+        pass
+
+
 def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
     cpu = torch.device("cpu")
     assert choose(make_config(), Processes(), cpu) == "none"

@@ -456,6 +456,21 @@ def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: py
     assert "step-00000012 is broken (model.safetensors has another SHA-256" in caplog.text
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 14, b"\xff\n", b"../x\n"])
+def test_where_latest_is_damaged_the_newest_whole_checkpoint_is_gone_on_from(
+    make_config: Make, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    config = make_config()
+    outcome = pretrain(config)
+    assert outcome.checkpoint is not None
+    (outcome.checkpoint / "model.safetensors").unlink()
+    (Path(config.run.folder) / "latest").write_bytes(damage)
+    found = states.latest(Path(config.run.folder))
+    assert found is not None
+    assert found.name == "step-00000009"
+    assert "step-00000012 is broken" in caplog.text
+
+
 def rewrite(folder: Path, version: int, change: Callable[[dict[str, Any]], object]) -> None:
     """Make a checkpoint one of another version of the state."""
     facts = files.read_json(folder / "training_state.json")

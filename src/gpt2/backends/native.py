@@ -5,7 +5,6 @@ or computed again, and on any number of threads: for one machine, form and instr
 """
 
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from gpt2.backends import packed
 from gpt2.backends.balance import query_key_scales
+from gpt2.backends.forks import whole_lock
 from gpt2.backends.seam import Floats, Result, Source, Work, check
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -72,20 +72,21 @@ class NativeBackend:
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
         self._places = Places(1)
-        self._turn = threading.RLock()  # of threads that share a model: the engine takes one call at a time
+        self._turn = whole_lock()  # of threads that share a model: the engine takes one call at a time
         whole = form == _stored_form(weights) == "int4"
-        self._engine = Engine(
-            library,
-            shape=_shape(weights.config),
-            form=INT4_WHOLE if whole else form,
-            level=level,
-            threads=threads,
-        )
-        try:
-            _fill(self._engine, weights, form)
-        except BaseException:
-            self._engine.close()
-            raise
+        with self._turn:
+            self._engine = Engine(
+                library,
+                shape=_shape(weights.config),
+                form=INT4_WHOLE if whole else form,
+                level=level,
+                threads=threads,
+            )
+            try:
+                _fill(self._engine, weights, form)
+            except BaseException:
+                self._engine.close()
+                raise
         self.weights_bytes = sum(map(len, self._engine.pieces()))  # packed
 
     def new(self) -> int:

@@ -46,6 +46,7 @@ class Journal:
                 self._finished[row["file"], row["name"]] = row["begin"], row["bytes"], row["checksum"]
         else:
             rows = [dict(what)]
+            self._path.unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
         self.resumed_bytes = sum(size for _, size, _ in self._finished.values())
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))  # without a line that was cut off
@@ -164,8 +165,8 @@ def array_file(path: Path, journal: Journal | None) -> Generator[ArrayFile]:
 def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generator[Journal]:
     """Fill the folder of a journal; its content takes the name `goal` if the block ends well.
 
-    Interrupted, by a signal or a full disk, it stays, and the next call with the same `what` goes on with it. An error
-    of ours, which another start would only repeat, removes it.
+    Interrupted, by a signal or a full disk, it stays if an array in it is finished, and the next call with the same
+    `what` goes on with it. An error of ours, which another start would only repeat, removes it.
 
     Args:
         goal: the folder, or the file that the block makes under the goal's own name.
@@ -179,20 +180,21 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
     goal = true_place(goal)
     place = journal_of(goal).parent
     with lock(place):
-        journal = Journal(place, what)
         try:
+            journal = Journal(place, what)
             yield journal
-        except Gpt2Error:
-            _remove(place)
+            if is_file:
+                with (journal.folder / goal.name).open("rb+") as file:
+                    os.fsync(file.fileno())
+                (journal.folder / goal.name).replace(goal)
+            else:
+                with atomic_folder(goal) as partial:
+                    for file in journal.folder.iterdir():
+                        file.rename(partial / file.name)
+        except BaseException as error:
+            if isinstance(error, Gpt2Error) or not _is_of_use(place):
+                _remove(place)
             raise
-        if is_file:
-            with (journal.folder / goal.name).open("rb+") as file:
-                os.fsync(file.fileno())
-            (journal.folder / goal.name).replace(goal)
-        else:
-            with atomic_folder(goal) as partial:
-                for file in journal.folder.iterdir():
-                    file.rename(partial / file.name)
     _remove(place)
 
 
@@ -200,6 +202,12 @@ def journal_of(goal: Path) -> Path:
     """The file that is there where something of a goal is kept."""
     goal = true_place(goal)
     return goal.parent / f".unfinished-{goal.name}" / _JOURNAL
+
+
+def _is_of_use(place: Path) -> bool:
+    """Whether another start has anything to go on from."""
+    rows = filter(_is_sound, read_journal(place / _JOURNAL)[1:])
+    return any((place / _CONTENT / row["file"]).is_file() for row in rows)
 
 
 def _remove(place: Path) -> None:

@@ -20,7 +20,7 @@ from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinish
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import truth_of
 from gpt2.errors import CheckpointError
-from gpt2.files import atomic_folder, path_of, true_place, write_text
+from gpt2.files import atomic_folder, make_folder, path_of, true_place, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ def write(
                 place = journal.folder / goal.name if format == "gguf" else journal.folder
                 _fill(place, weights, tokenizer, format, form, card, journal)
         elif format == "gguf":
-            true_place(goal).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(true_place(goal).parent)
             _fill(goal, weights, tokenizer, format, form, card, None)
         else:
             with atomic_folder(goal) as partial_folder:

@@ -1,14 +1,12 @@
 """`gpt2 detect --calibrate` and `--train`: human texts in, what to compare with out."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from gpt2.cli import output
 from gpt2.cli.status_line import StatusLine
+from gpt2.files import check_goal
 
 if TYPE_CHECKING:
     from gpt2.detect import Calibration
@@ -26,8 +24,7 @@ def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples
         samples: texts that the model writes for comparison.
         trained: train a detector; then the model writes one for each human text.
     """
-    if not os.access(out.parent, os.W_OK):
-        raise click.UsageError(f"--out {out}: its folder is not there, or nothing can be written in it.")
+    check_goal(out)
     texts = _texts(folder, limit)
     with StatusLine() as line:
         made = model.calibrate(

@@ -8,7 +8,7 @@ import click
 
 from gpt2 import files
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.cli.options import Place, Sectioned, option, output_options
 from gpt2.errors import CheckpointError, DataError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -37,7 +37,7 @@ log = logging.getLogger("gpt2")
 @option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
         help="Continue the first N of the card's fixed prompts.")  # fmt: skip
 @option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads of the samples.")
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it to this file.")
+@option("--out", type=Place(dir_okay=False), metavar="FILE", help="Write it to this file.")
 @option("--write", is_flag=True, help="Write it into the model's folder, as README.md.")
 @option("--overwrite", is_flag=True, help="Replace the card or file that is there.")
 @output_options

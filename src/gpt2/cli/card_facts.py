@@ -1,7 +1,6 @@
 """What `gpt2 card` finds out of a model: from its files, from the records that were named, and by asking it."""
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -131,10 +130,9 @@ def _data(folder: Path, tokenizer: str | None) -> str:
 def _toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"The card cannot tell of the run: {path} is not there. Give the folder of a run.")
-    try:
-        return tomllib.loads(files.read_bounded(path, _LIMIT_BYTES).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"The card cannot tell of the run: {path} is not readable TOML ({error}).") from None
+    return files.parse_toml(
+        files.read_bounded(path, _LIMIT_BYTES), f"The card cannot tell of the run: {path}", DataError
+    )
 
 
 def _short(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Option, Sectioned, output_options
+from gpt2.cli.options import Option, Place, Sectioned, output_options
 from gpt2.cli.stopping import resumable
 from gpt2.errors import CheckpointError
 
@@ -15,7 +15,7 @@ log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST", type=Place())
 @click.option(
     "--to",
     "format",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.cli.options import Place, Sectioned, option, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError, Gpt2Error
@@ -25,7 +25,7 @@ def corpus() -> None:
 
 @corpus.command(cls=Sectioned)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the corpus.")
+@option("--out", type=Place(), required=True, metavar="DIR", help="The folder of the corpus.")
 @option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

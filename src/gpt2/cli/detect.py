@@ -1,6 +1,7 @@
 """`gpt2 detect`: was this generated?"""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,9 +9,9 @@ import click
 from click.core import ParameterSource
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import FiniteRange, ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import FiniteRange, ModelChoice, Place, Sectioned, model_options, option, output_options
 from gpt2.cli.status_line import StatusLine
-from gpt2.cli.verdicts import shown, texts_of
+from gpt2.cli.verdicts import shown, texts_of, told, told_size
 
 log = logging.getLogger("gpt2")
 
@@ -29,7 +30,7 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
         help="Make a calibration from human texts, instead of judging.")  # fmt: skip
 @option("--train", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
         help="Train a detector on such texts and the model's own: words beside the statistics.")  # fmt: skip
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --calibrate and --train write.")
+@option("--out", type=Place(dir_okay=False), help="Where --calibrate and --train write.")
 @option(
     "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
 )
@@ -37,7 +38,7 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
         help="Texts that the model writes for --calibrate.")  # fmt: skip
 @option("--watermark", type=_A_FILE, metavar="KEYFILE",
         help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip
-@option("--new-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@option("--new-key", type=Place(dir_okay=False), metavar="FILE",
         help="Write a new watermark key, instead of judging.")  # fmt: skip
 @option("--green", type=click.Choice(["lefthash", "selfhash"]),
         help="Make --new-key a green list, which transformers' WatermarkDetector reads.")  # fmt: skip
@@ -142,14 +143,13 @@ def _judge(
         given = given or model.calibration()
         made_from = None if given is None else given.made_from
         for where, each in texts:
+            line.show(partial(told_size, where, each))
             found = model.detect(
                 each,
                 calibration=given,
                 false_positive_rate=rate,
                 window=window,
-                progress=lambda done, of, name=where or "": line.show(
-                    lambda: f"{name} part {done:,} of {of:,}".strip()
-                ),
+                progress=lambda done, of, where=where: line.show(lambda: told(where, done, of)),
             )
             line.clear()
             if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, option, output_options
+from gpt2.cli.options import Place, Sectioned, option, output_options
 
 if TYPE_CHECKING:
     from gpt2.evaluate import DataFile
@@ -21,7 +21,7 @@ log = logging.getLogger("gpt2")
 @option(
     "--data",
     envvar="GPT2_DATA",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False),
     help="The folder to put them in.  [default: $GPT2_DATA]",
 )
 @option("--every-choice", is_flag=True, help="The files of every choice of a benchmark, not of its defaults alone.")

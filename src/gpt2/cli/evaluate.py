@@ -9,12 +9,12 @@ import click
 
 from gpt2 import __version__
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Place, Sectioned, model_options, option, output_options
 from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = Place(dir_okay=False)
 _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -84,7 +84,7 @@ def evaluate(
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return
     names = [benchmark.name for benchmark in benchmarks]
-    chosen, (limit, limit_of) = asked.choices(choices, names), asked.limits(limits, names)
+    chosen, (limit, limit_of) = asked.choices(choices, benchmarks), asked.limits(limits, names)
     if data is None and not examples:
         raise click.UsageError(
             "where the data are is not known. Give --data DIR or set GPT2_DATA (`gpt2 download-data --data DIR` "

@@ -1,18 +1,31 @@
 """What is given to `gpt2 evaluate` for single benchmarks: choices and limits."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
+from gpt2.errors import DataError
 
-def choices(given: tuple[str, ...], names: list[str]) -> dict[str, dict[str, str]]:
+if TYPE_CHECKING:
+    from gpt2.evaluate import Benchmark
+
+
+def choices(given: tuple[str, ...], benchmarks: "Sequence[Benchmark]") -> dict[str, dict[str, str]]:
     """By benchmark, what its choices are to be."""
+    named = {benchmark.name: benchmark for benchmark in benchmarks}
     chosen: dict[str, dict[str, str]] = {}
     for each in given:
         place, equals, value = each.partition("=")
         task, dot, name = place.partition(".")
         if not (equals and dot and name):
             raise click.UsageError(f"--set must look like lambada.text=normalised: got {each!r}.")
-        if task not in names:
-            raise click.UsageError(f"--set {each}: {task!r} is not among what is run: {', '.join(names)}.")
+        if task not in named:
+            raise click.UsageError(f"--set {each}: {task!r} is not among what is run: {', '.join(named)}.")
+        try:
+            named[task].chosen({name: value})
+        except DataError as error:
+            raise click.UsageError(str(error)) from None
         chosen.setdefault(task, {})[name] = value
     return chosen
 

@@ -11,8 +11,9 @@ import click
 
 from gpt2.cli import output, reading, training
 from gpt2.cli.adapters import adapter_options
-from gpt2.cli.options import FiniteRange, Sectioned, output_options, seed_option
+from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
+from gpt2.errors import SettingError
 
 if TYPE_CHECKING:
     from gpt2.train import Finetuned, TrainConfig
@@ -23,8 +24,8 @@ _log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@click.argument("text", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new model's folder.")
+@click.argument("text", type=Place())
+@click.option("--out", type=Place(), required=True, metavar="DIR", help="The new model's folder.")
 @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
 @click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
 @reading.errors_option
@@ -79,23 +80,26 @@ def finetune(
     given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     said += [] if context is None else [f"schedule.sequence=[[0.0, {context}]]"]
-    ended = run(
-        text,
-        out,
-        model=model,
-        lora=LoraConfig(**adapters) if adapters else False,
-        field=field,
-        errors=errors,
-        validation=validation,
-        epochs=epochs,
-        overrides=[*said, *overrides],
-        report=report,
-        on_plan=_say_plan,
-        on_sample=lambda prepared, vocabulary: training.sampler(
-            prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
-        ),
-        trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
-    )
+    try:
+        ended = run(
+            text,
+            out,
+            model=model,
+            lora=LoraConfig(**adapters) if adapters else False,
+            field=field,
+            errors=errors,
+            validation=validation,
+            epochs=epochs,
+            overrides=[*said, *overrides],
+            report=report,
+            on_plan=_say_plan,
+            on_sample=lambda prepared, vocabulary: training.sampler(
+                prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
+            ),
+            trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
+        )
+    except SettingError as error:
+        raise click.UsageError(str(error)) from error
     if training.is_first():
         if as_json:
             facts = {**dataclasses.asdict(ended), "gained": ended.gained}

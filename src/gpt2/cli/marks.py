@@ -3,10 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpt2.cli import output
-from gpt2.cli.verdicts import put_back
+from gpt2.cli.status_line import StatusLine
+from gpt2.cli.verdicts import put_back, told, told_size
 
 if TYPE_CHECKING:
     from gpt2.detect import GreenMark, Mark, Marks
@@ -52,8 +54,17 @@ def write_marks(
 
     least = least_tokens(noise)
     for where, text in texts:
-        plain, n_normalised = normalise(text)
-        found = read_marks(plain, tokenizer=tokenizer, read=read, rate=rate, window=window)
+        with StatusLine() as line:
+            line.show(partial(told_size, where, text))
+            plain, n_normalised = normalise(text)
+            found = read_marks(
+                plain,
+                tokenizer=tokenizer,
+                read=read,
+                rate=rate,
+                window=window,
+                progress=lambda done, of, where=where: line.show(lambda: told(where, done, of)),
+            )
         if as_json:
             facts = {
                 "file": where,

@@ -54,6 +54,19 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Place(click.Path):
+    """A path. Empty, as by a variable that is not set, it would be the folder that the user is in: that is refused."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, but a path without a name is refused."""
+        if value == "":
+            self.fail("a path without a name. Give one; . is the folder that you are in.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Sectioned(click.Command):
     """A command whose help shows its own options first, then the shared ones by section."""
 

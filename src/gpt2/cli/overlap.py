@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.options import Place, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Sectioned)
 @click.argument("train", metavar="TRAIN")
-@click.argument("tests", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEST...")
+@click.argument("tests", nargs=-1, required=True, type=Place(), metavar="TEST...")
 @click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words in an n-gram.")
 @click.option("--confirm", is_flag=True, help="Compare the words themselves, not only their 64-bit hashes.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import FiniteRange, Sectioned, output_options
+from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of shards.")
+@click.option("--out", type=Place(), required=True, metavar="DIR", help="The folder of shards.")
 @click.option(
     "--validation",
     type=FiniteRange(0, 1),
@@ -54,7 +54,7 @@ _log = logging.getLogger("gpt2")
 )
 @click.option(
     "--tokenizer",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="DIR",
     help="A folder with a vocabulary.  [default: GPT-2's]",
 )

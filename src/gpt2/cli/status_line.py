@@ -29,8 +29,9 @@ class StatusLine:
         self.clear()
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Take the line away; on a terminal the next one comes at once."""
         if self._live and self._wanted:
+            self._next = 0.0
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Sectioned, output_options
+from gpt2.cli.options import Place, Sectioned, output_options
 from gpt2.cli.reading import BYTE_ORDER_MARK, errors_option
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def tokenizer() -> None:
 
 @tokenizer.command(cls=Sectioned)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
+@click.option("--out", required=True, type=Place(file_okay=False), help="Folder to write.")
 @click.option(
     "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
 )
@@ -36,11 +36,13 @@ def train(*, files: tuple[Path, ...], out: Path, vocab_size: int, errors: "Error
     The folder gets the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
     tokenizer_config.json. `<|endoftext|>` in a file parts documents. Needs the extra `train`.
     """
+    from gpt2.files import check_goal
     from gpt2.tokenizer import learn
 
     present = [name for name in ("vocab.json", "merges.txt", "tokenizer.json") if (out / name).exists()]
     if present:
         raise click.UsageError(f"{out} already has {', '.join(present)}. Choose another folder, or remove them first.")
+    check_goal(out / "vocab.json")
     learned = learn(_texts(files, errors), vocab_size)
     learned.save(out)
     if learned.vocab_size < vocab_size:

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from gpt2.cli import output, training
-from gpt2.cli.options import Sectioned, output_options, seed_option
+from gpt2.cli.options import Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
@@ -19,10 +19,8 @@ _log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("recipe", metavar="RECIPE|FILE.toml")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Token shards, from `gpt2 prepare`.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder; one with this run in it goes on."
-)
+@click.option("--data", type=Place(), metavar="DIR", help="Token shards, from `gpt2 prepare`.")
+@click.option("--out", type=Place(), metavar="DIR", help="The run's folder; one with this run in it goes on.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of the recipe. Repeatable.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run, in optimizer steps.")
 @click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
@@ -61,7 +59,7 @@ def train(
         if steps is not None:
             length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
             config = dataclasses.replace(config, schedule=length)
-    except ConfigError as error:
+    except SettingError as error:
         raise click.UsageError(str(error)) from error
     if dry_run:
         output.write(to_toml(config))

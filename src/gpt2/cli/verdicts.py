@@ -59,6 +59,16 @@ def _texts_of_files(files: list[Path], *, errors: str) -> Iterator[tuple[str, st
         yield str(file), found
 
 
+def told(where: str | None, done: int, of: int) -> str:
+    """How far the parts of a long text are read."""
+    return f"{where or ''} part {done:,} of {of:,}".strip()
+
+
+def told_size(where: str | None, text: str) -> str:
+    """What is to be read: a long text takes a while before its first part."""
+    return f"{where or ''} {len(text):,} characters".strip()
+
+
 def put_back(n_characters: int) -> str:
     """The sentence on characters that were normalised."""
     were = "character was" if n_characters == 1 else "characters were"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gpt2.data.compressed import STDIN, SUFFIXES, open_source
 from gpt2.errors import DataError, MissingExtraError
+from gpt2.files import is_utf8
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
@@ -60,7 +61,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for name, text in (("field", self.field), ("split_on", self.split_on or "")):
-            if any("\ud800" <= character <= "\udfff" for character in text):
+            if not is_utf8(text):
                 raise DataError(f"No text can be read by {name} {text!r}: that is not UTF-8. Name it in UTF-8.")
 
 

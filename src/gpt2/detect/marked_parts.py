@@ -58,6 +58,7 @@ def read_marks(
     read: Callable[[Sequence[int]], Mark | GreenMark],
     rate: float,
     window: int = 200,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Marks:
     """Read the mark of a text, and of its parts where it has more tokens than two windows.
 
@@ -67,6 +68,7 @@ def read_marks(
         read: `read_mark` or `read_green` with its key.
         rate: how often text without the mark may be called marked.
         window: tokens of a part.
+        progress: told how many parts of a long text have been read, of how many.
     """
     ids = tokenizer.encode(text)
     whole = read(ids)
@@ -80,7 +82,10 @@ def read_marks(
         return summed_up((), whole.p_value)
     spans = windows(len(ids), window)
     offsets = character_offsets(tokenizer, ids, text, [end for _, end in spans])
-    marks = [read(ids[start:end]) for start, end in spans]
+    marks = list[Mark | GreenMark]()
+    for start, end in spans:
+        marks.append(read(ids[start:end]))
+        progress(len(marks), len(spans))
     p_values = [mark.p_value for mark in marks]
     told, clearly = holm(p_values, rate / 2), holm(p_values, clear / 2)
     parts = tuple(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2.errors import ConfigError
+from gpt2.files import make_folder
 from gpt2.generation import ContextNoise, GreenList
 
 log = logging.getLogger("gpt2")
@@ -55,6 +56,9 @@ def write_new_key(path: Path, *, width: int = 4, green: Literal["lefthash", "sel
             f"The key cannot be written to {path}: that is there already, and texts that were marked with a lost key "
             f"cannot be read. Name another file."
         ) from None
+    except NotADirectoryError:
+        make_folder(path.parent)  # cannot, and says why
+        raise
     try:
         with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
             file.write(_new_green(green, width) if green else _new_secret(width))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2.evaluate.benchmark import Answer, Continued, Request
+from gpt2.files import make_folder
 from gpt2.generation.targets import Target, TargetScore
 
 
@@ -23,7 +24,7 @@ class Answers:
         self._file: IO[str] | None = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         torn = False
         if path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")

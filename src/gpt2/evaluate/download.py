@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2.errors import DataError
 from gpt2.evaluate.benchmark import Benchmark, DataFile
-from gpt2.files import atomic_file, lock, sha256_file
+from gpt2.files import atomic_file, lock, make_folder, sha256_file
 from gpt2.hub.transfer import Progress, RemoteFile, fetch
 
 _UNPACKED_LIMIT_BYTES = 1 << 30
@@ -69,7 +69,7 @@ def download(
             if state == "here":
                 _check(path, file, f"{path} is there, but it is another file. Move it away, and run this again")
             elif state == "fetched":
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 _fetch(file, path, begin(file), pause)
             outcomes.append(Outcome(file=file, path=path, state=state))
     return outcomes

@@ -81,7 +81,7 @@ def evaluate(
     """
     setting = _setting(model, stride)
     limits, choices = limits or {}, choices or {}
-    chosen = {each.name: _chosen(each, choices.get(each.name, {})) for each in benchmarks}
+    chosen = {each.name: each.chosen(choices.get(each.name, {})) for each in benchmarks}
     absent: dict[str, str] = {}
     if skip_missing and data is not None:
         chosen = {each.name: _with_files(each, chosen[each.name], data) for each in benchmarks}
@@ -154,17 +154,6 @@ def _setting(model: LanguageModel, stride: int | None) -> Setting:
         limit=None,
         choices={},
     )
-
-
-def _chosen(benchmark: Benchmark, asked: Mapping[str, str]) -> dict[str, str]:
-    for name, value in asked.items():
-        if name not in benchmark.choices:
-            known = ", ".join(benchmark.choices) or "none"
-            raise DataError(f"{benchmark.name} has no choice {name!r}. Its choices: {known}.")
-        if value not in benchmark.choices[name].values:
-            allowed = ", ".join(benchmark.choices[name].values)
-            raise DataError(f"{benchmark.name}.{name} cannot be {value!r}. It can be: {allowed}.")
-    return {name: asked.get(name, choice.values[0]) for name, choice in benchmark.choices.items()}
 
 
 def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gpt2.errors import DownloadError, FormatError
-from gpt2.files import parse_json, write_text
+from gpt2.files import make_folder, parse_json, write_text
 from gpt2.hub.transfer import RemoteFile, read_url
 
 ENDPOINT = "https://huggingface.co"
@@ -128,7 +128,7 @@ def is_here(repository: Path, revision: str, file: RemoteFile) -> bool:
 def name_blob(repository: Path, revision: str, file: RemoteFile) -> None:
     """Give a file's content its name in the snapshot."""
     content, name = blob(repository, file), repository / "snapshots" / revision / file.name
-    name.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(name.parent)
     name.unlink(missing_ok=True)
     try:
         name.symlink_to(Path("..", "..", "blobs", content.name))

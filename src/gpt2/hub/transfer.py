@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt2.errors import DownloadError
+from gpt2.files import make_folder
 
 Progress = Callable[[int], None]  # bytes more; below 0 where what had arrived was thrown away
 
@@ -74,7 +75,7 @@ def fetch(
         OSError: the disk is full, or the folder cannot be written.
     """
     failures, thrown_away = 0, False
-    part.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(part.parent)
     reached = part.stat().st_size if part.is_file() else 0
     progress(reached)
     while True:

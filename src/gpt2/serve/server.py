@@ -61,6 +61,8 @@ class Options:
     private_key: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.host:  # to the system that is every address, which a variable that is not set must not mean
+            raise ConfigError("The server cannot listen on a host without a name. 0.0.0.0 is every address.")
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise ConfigError(
@@ -234,7 +236,11 @@ def _check_certificate(certificate: Path | None, private_key: Path | None) -> No
     except (OSError, ValueError) as error:
         if is_locked:
             return
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, ssl.SSLError):
+            is_other = error.reason == "KEY_VALUES_MISMATCH"
+            reason = "the key is another certificate's" if is_other else "no certificate with its key is in there"
+        else:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
         files = f"{certificate} and {private_key}" if private_key else str(certificate)
         raise ConfigError(
             f"The server cannot speak TLS by {files}: {reason}. Give the certificate and its key as PEM files, with "

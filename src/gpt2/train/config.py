@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
+from gpt2.files import is_utf8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +200,7 @@ class TrainConfig:
     """A whole training run.
 
     Raises:
-        ConfigError: settings that cannot be, alone or together.
+        SettingError: settings that cannot be, alone or together.
     """
 
     model: ModelConfig
@@ -250,18 +251,18 @@ class TrainConfig:
             ("run.patience", run.patience, 0, 1 << 30),
         ):
             if not low <= value <= high:  # not so for NaN either
-                raise ConfigError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
+                raise SettingError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
         self._check_texts()
         self._check_stages()
         if self.lora.rank and not self.start.model:
-            raise ConfigError(
+            raise SettingError(
                 "Adapters change a model that is there: lora.rank is set and start.model is empty. Name it."
             )
         if self.lora.rank and optim.matrices == "muon":
-            raise ConfigError("Adapters are trained with AdamW: set optim.matrices=adamw, or lora.rank=0.")
+            raise SettingError("Adapters are trained with AdamW: set optim.matrices=adamw, or lora.rank=0.")
         for name, weight in self.data.mixture.items():
             if not 0.0 < weight < math.inf:
-                raise ConfigError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")
+                raise SettingError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")
 
     def _check_texts(self) -> None:
         """Refuse what is not UTF-8, as a path may be: a run leaves its settings in files of text."""
@@ -277,27 +278,27 @@ class TrainConfig:
             ("run.device", (run.device,)),
         ):
             for text in texts:
-                if any("\ud800" <= character <= "\udfff" for character in text):
-                    raise ConfigError(f"{name} cannot be {text!r}: that is not UTF-8. Choose another name.")
+                if not is_utf8(text):
+                    raise SettingError(f"{name} cannot be {text!r}: that is not UTF-8. Choose another name.")
 
     def _check_stages(self) -> None:
         for name, stages in (("sequence", self.schedule.sequence), ("batch_stages", self.schedule.batches)):
             begins = [begin for begin, _ in stages]
             if not stages or begins[0] != 0.0 or begins != sorted(set(begins)) or begins[-1] >= 1.0:
-                raise ConfigError(
+                raise SettingError(
                     f"schedule.{name} must be stages that begin at 0 and then later and later below 1: got {begins}. "
                     f"Write [[0.0, 512], [0.9, 1024]]."
                 )
         for _, length in self.schedule.sequence:
             if not 1 <= length <= self.model.n_positions:
-                raise ConfigError(
+                raise SettingError(
                     f"schedule.sequence cannot have {length:,} tokens: the model's context is "
                     f"{self.model.n_positions:,}. Choose shorter sequences or more positions."
                 )
             for _, batch_tokens in self.schedule.batches:
                 if batch_tokens < 1 or batch_tokens % length:
                     name = "batch_stages" if self.schedule.batch_stages else "batch_tokens"
-                    raise ConfigError(
+                    raise SettingError(
                         f"schedule.{name} must be a multiple of every sequence: {batch_tokens:,} is not one of "
                         f"{length:,}. Try {max(1, round(batch_tokens / length)) * length:,}."
                     )

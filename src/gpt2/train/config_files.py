@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from gpt2.errors import ConfigError
-from gpt2.files import read_bounded
+from gpt2.errors import ConfigError, SettingError
+from gpt2.files import parse_toml, read_bounded
 from gpt2.train.config import TrainConfig
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     """Read a recipe of the package by its name, or a TOML file, and apply `section.name=value` overrides.
 
     Raises:
-        ConfigError: no such recipe or file, not TOML, an unknown key, or a value that cannot be.
+        SettingError: no such recipe or file, not TOML, an unknown key, or a value that cannot be.
     """
     return config_from(_read_toml(str(recipe)), overrides)
 
@@ -36,7 +36,7 @@ def config_from(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Train
     """A configuration from nested mappings, such as `tomllib` and `as_tree` give, and overrides of them.
 
     Raises:
-        ConfigError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
+        SettingError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
     """
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
@@ -71,59 +71,62 @@ def _read_toml(recipe: str) -> dict[str, Any]:
     else:
         near = difflib.get_close_matches(recipe, recipe_names(), n=1)
         advice = f"Did you mean {near[0]!r}?" if near else "Name one of those, or a TOML file."
-        raise ConfigError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{recipe} is not TOML: {error}.") from error
+        raise SettingError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
+    return parse_toml(data, recipe, SettingError)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     *sections, key = path.strip().split(".")
     if not equals or not sections or not all((*sections, key)):
-        raise ConfigError(f"{override!r} cannot be set: write section.name=value, such as optim.lr=0.001.")
+        raise SettingError(f"{override!r} cannot be set: write section.name=value, such as optim.lr=0.001.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a word needs no quotes
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be set to {text!r:.60}: {error}.") from None
+        raise SettingError(f"{path} cannot be set to {text!r:.60}: {error}.") from None
     for section in sections:
         inner: object = tree.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r} cannot be set: {section!r} has no settings inside it.")
+            raise SettingError(f"{override!r} cannot be set: {section!r} has no settings inside it.")
         tree = inner
     tree[key] = value
 
 
 def _build(cls: type[T], values: Any, where: str) -> T:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where.rstrip('.')} must be a section of settings: got {values!r}.")
+        raise SettingError(f"{where.rstrip('.')} must be a section of settings: got {values!r}.")
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]  # always a dataclass
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
             advice = f"Did you mean {where}{near[0]}?" if near else f"Known are {', '.join(fields)}."
-            raise ConfigError(f"There is no setting {where}{key}. {advice}")
+            raise SettingError(f"There is no setting {where}{key}. {advice}")
     for name, f in fields.items():
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"The setting {where}{name} is missing.")
-    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+            raise SettingError(f"The setting {where}{name} is missing.")
+    converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    try:
+        return cls(**converted)
+    except SettingError:
+        raise
+    except ConfigError as error:  # of the model
+        raise SettingError(f"{where}{error}") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     """`value` as the type `kind`, without guessing: a whole number may stand for a float, nothing else for another."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        raise ConfigError(f"{where} is out of every range: it has {value.bit_length():,} bits.")
+        raise SettingError(f"{where} is out of every range: it has {value.bit_length():,} bits.")
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{where}.")  # pyright: ignore[reportArgumentType]
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         if value in inner:
             return value
-        raise ConfigError(f"{where} must be one of {', '.join(inner)}: got {value!r}.")
+        raise SettingError(f"{where} must be one of {', '.join(inner)}: got {value!r}.")
     if origin is tuple and isinstance(value, list | tuple):
         inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         if len(value) == len(inner):
@@ -135,7 +138,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    raise ConfigError(f"{where} must be {names.get(kind, 'written as in the recipes')}: got {value!r}.")
+    raise SettingError(f"{where} must be {names.get(kind, 'written as in the recipes')}: got {value!r}.")
 
 
 def _toml_value(value: Any) -> str:

@@ -164,7 +164,7 @@ def _check_settings(
 ) -> None:
     if not isinstance(lora, LoraConfig):
         raise ConfigError(f"lora is True, False or a gpt2.train.LoraConfig: got {lora!r:.60}.")
-    if not isinstance(field, str) or any("\ud800" <= character <= "\udfff" for character in field):
+    if not isinstance(field, str) or not files.is_utf8(field):
         raise ConfigError(f"field is the name of what holds the text: got {field!r:.60}.")
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
         raise ConfigError(
@@ -189,6 +189,7 @@ def _check_goal(out: Path) -> None:
             f"{out} cannot be filled: it holds {next(iter(sorted(out.iterdir()))).name!r}, and no fine-tuning that "
             f"could go on. Choose a new folder (--out)."
         )
+    files.check_goal(out)
 
 
 @contextlib.contextmanager

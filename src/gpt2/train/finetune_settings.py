@@ -39,7 +39,7 @@ def choose_config(
     """The settings for a text of this size and a model of this shape; pure but for looking at the device.
 
     Raises:
-        ConfigError: overrides that cannot be.
+        SettingError: overrides that cannot be.
     """
     base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
     tree: dict[str, Any] = {

@@ -127,44 +127,49 @@ def joined(device: str) -> Generator[Processes]:
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers ({error}). Start it "
-            f"with torchrun, or unset WORLD_SIZE to train alone."
+            f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers, the first from 0 to "
+            f"below the second ({error}). Start it with torchrun, or unset WORLD_SIZE to train alone."
         ) from error
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(processes.local_rank)
     ours = processes.world > 1 and not dist.is_initialized()
     if ours:
-        try:
-            _meet("nccl" if on_gpu else "gloo", processes)
-        except RuntimeError as error:
-            if not _is_of_others(error):
-                raise
-            what, *_ = (str(error) or type(error).__name__).splitlines()
-            raise TrainingError(
-                f"Process {processes.rank} of {processes.world} cannot begin: it has not met the others, for whom it "
-                f"waits {_PATIENCE.seconds} seconds at most ({what}). What they, or their launcher, said last is the "
-                f"cause; else see that MASTER_ADDR and MASTER_PORT can be reached from every machine."
-            ) from error
+        with _of_others(
+            processes,
+            f"cannot begin: it has not met the others, for whom it waits {_PATIENCE.seconds} seconds at most",
+            "What they, or their launcher, said last is the cause; else see that MASTER_ADDR and MASTER_PORT can be "
+            "reached from every machine.",
+        ):
+            try:
+                _meet("nccl" if on_gpu else "gloo", processes)
+            except ValueError as error:
+                raise ConfigError(
+                    f"This process cannot look for the others: MASTER_ADDR and MASTER_PORT must name their place "
+                    f"({error}). Start it with torchrun."
+                ) from error
     try:
-        yield processes
-    except RuntimeError as error:
-        if not _is_of_others(error):
-            raise
-        what, *_ = (str(error) or type(error).__name__).splitlines()
-        raise TrainingError(
-            f"Process {processes.rank} of {processes.world} cannot go on: it has lost another, which was killed or "
-            f"ended, or the network between them ({what}). What the other said last is the cause; the same command "
-            f"goes on from the last checkpoint."
-        ) from error
+        with _of_others(
+            processes,
+            "cannot go on: it has lost another, which was killed or ended, or the network between them",
+            "What the other said last is the cause; the same command goes on from the last checkpoint.",
+        ):
+            yield processes
     finally:
         if ours:
             dist.destroy_process_group()
 
 
-def _is_of_others(error: RuntimeError) -> bool:
-    """Whether it comes from talking to other processes; gloo's own have no class."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+@contextlib.contextmanager
+def _of_others(processes: Processes, what: str, advice: str) -> Generator[None]:
+    """In the block, an error from talking to other processes is told as one; gloo's own have no class."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        cause, *_ = (str(error) or type(error).__name__).splitlines()
+        raise TrainingError(f"Process {processes.rank} of {processes.world} {what} ({cause}). {advice}") from error
 
 
 def _meet(backend: str, processes: Processes) -> None:
@@ -185,7 +190,10 @@ def _meet(backend: str, processes: Processes) -> None:
 
 
 def _from_launcher() -> tuple[int, int]:
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if not 0 <= rank < world:
+        raise ValueError(f"they are {rank} and {world}")
+    return rank, world
 
 
 def choose(config: TrainConfig, processes: Processes, device: torch.device) -> str:

@@ -7,6 +7,7 @@ written last. So whatever moment the process dies at, the newest folder that `la
 """
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -192,11 +193,11 @@ def _scale_of_version_1(facts: Mapping[str, Any], progress: dict[str, Any]) -> M
 
 def latest(run_folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None. A broken one is named in a warning and passed over."""
-    marker = run_folder / "latest"
-    if not marker.is_file():
+    name = _named(run_folder)
+    if name is None:
         return None
-    named = run_folder / "checkpoints" / marker.read_text(encoding="utf-8").strip()
-    for folder in [named, *(f for f in reversed(checkpoints(run_folder)) if f.name < named.name)]:
+    found = [folder for folder in reversed(checkpoints(run_folder)) if not name or folder.name < name]
+    for folder in [run_folder / "checkpoints" / name, *found] if name else found:
         try:
             problems = files.broken_files(folder)
         except FormatError as error:
@@ -209,8 +210,16 @@ def latest(run_folder: Path) -> Path | None:
 
 def has_learned(run_folder: Path) -> bool:
     """Whether a step of a run was saved; one that was stopped before the first saved only what it began with."""
+    return _named(run_folder) not in (None, checkpoint_folder(run_folder, 0).name)
+
+
+def _named(run_folder: Path) -> str | None:
+    """The checkpoint that `latest` names: none where the file is damaged, None where it is not there."""
     marker = run_folder / "latest"
-    return marker.is_file() and marker.read_text(encoding="utf-8").strip() != checkpoint_folder(run_folder, 0).name
+    if not marker.is_file():
+        return None
+    name = marker.read_text(encoding="utf-8", errors="replace").strip()
+    return name if re.fullmatch("step-[0-9]+", name) else ""
 
 
 def drop_beginning(run_folder: Path) -> None:

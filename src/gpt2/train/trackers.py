@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.errors import MissingExtraError
+from gpt2.files import make_folder
 
 _AXES = ("step", "tokens", "seconds")
 
@@ -53,7 +54,7 @@ class WeightsAndBiases:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise _missing("Weights & Biases", "wandb", error) from error
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         library: Any = wandb
         self._run: Any = library.init(project=project, dir=str(folder))
 

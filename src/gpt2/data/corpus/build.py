@@ -37,7 +37,7 @@ from gpt2.data.overlap import NgramIndex, hash_examples
 from gpt2.data.test_sets import find_test_sets
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError, MissingExtraError
-from gpt2.files import MANIFEST_NAME, lock, read_json, sha256_file, write_json
+from gpt2.files import MANIFEST_NAME, lock, make_folder, read_json, sha256_file, write_json
 
 SETTINGS_NAME = "settings.json"
 _WEB_KINDS = ("warc", "html", "addresses", "reddit")
@@ -89,7 +89,7 @@ def build(
         web = one.kind in _WEB_KINDS
         plan_steps(config, one.spec.rules, None, has_html=False, is_web=web)
     if part is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         _claim(out, settings)
         _Build(config, inputs, out, workers, progress).run_part(*part)
         return {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from gpt2.data.corpus.minhash import MinHash
 from gpt2.data.corpus.sources import FetchSettings, SourceSpec
 from gpt2.errors import ConfigError, DataError
+from gpt2.files import parse_toml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +71,7 @@ def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
         ConfigError: not TOML, an unknown key (the nearest is named), or a value that cannot be.
         OSError: the file cannot be read.
     """
-    try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not readable TOML: {error}.") from error
+    values = parse_toml(path.read_bytes(), str(path), ConfigError)
     tables = values.pop("source", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path}: sources are tables, each begun by [[source]].")

@@ -6,7 +6,6 @@ c4-paragraphs, fineweb, webtext; any other is the path of a TOML file.
 
 import dataclasses
 import difflib
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from gpt2.data.corpus import quality
 from gpt2.data.corpus.page import Step
 from gpt2.errors import ConfigError
+from gpt2.files import parse_toml
 
 CHECKS: dict[str, type[quality.Check]] = {
     "repetition": quality.Repetition,
@@ -46,10 +46,7 @@ def read_set(name: str) -> dict[str, Any]:
         data = Path(name).read_bytes()
     else:
         raise ConfigError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"The rule set {name} is not readable TOML: {error}.") from error
+    return parse_toml(data, f"The rule set {name}", ConfigError)
 
 
 def make_steps(name: str) -> list[tuple[str, Step]]:

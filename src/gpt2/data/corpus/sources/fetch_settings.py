@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gpt2.errors import ConfigError
+from gpt2.files import is_utf8
 
 AGENT = "gpt2kit-corpus"
 
@@ -54,5 +55,5 @@ class FetchSettings:
                 raise ConfigError(f"{name} of fetching must lie between {least:g} and {most:,}: got {value:,}.")
         if not self.agent.strip() or not self.agent.isascii() or not self.agent.isprintable():
             raise ConfigError(f"agent of fetching must be printable ASCII: got {self.agent!r}.")
-        if any("\ud800" <= character <= "\udfff" for character in self.cache):
+        if not is_utf8(self.cache):
             raise ConfigError(f"cache of fetching cannot be {self.cache!r}: that is not UTF-8. Name another folder.")
