@@ -163,7 +163,8 @@ struct Kernels {
   bool (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
   bool (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
-  RowStatistics (*row_statistics)(const float* x, int count);
+  bool (*is_finite)(const float* x, int count);
+  RowStatistics (*row_statistics)(const float* x, int count);   // numbers if it is
 
   // The token that wins a draw.
   int32_t (*draw)(const Drawing&);

@@ -60,6 +60,7 @@ constexpr Kernels kernel_table(const char* name) {
           store_positions<float>,
           store_positions<Half>,
           store_positions_int8,
+          is_finite,
           row_statistics,
           draw,
           pack_panel,
