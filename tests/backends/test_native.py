@@ -266,6 +266,28 @@ def test_damaged_weights_are_an_error_and_change_nothing(
         assert backend.length(slot) == 0
 
 
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "want",
+    [
+        NEXT_LOGITS,
+        Want(best=3),
+        Want(targets=[5]),
+        Want(draw=Draw(keys=[7], temperature=0.0)),
+        Want(draw=Draw(keys=[7], temperature=1.0)),
+        Want(draw=Draw(keys=[7], temperature=1.0, top_k=3)),
+    ],
+)
+@pytest.mark.parametrize("token", [16, 100])
+def test_one_damaged_logit_is_an_error_whatever_is_wanted(want: Want, token: int, damage: float, level: str) -> None:
+    config = CONFIGS[1]
+    made = arrays(config)
+    made["wte"][token] = damage
+    backend = fp32(Weights.from_arrays(config, made))
+    with pytest.raises(BackendError, match="damaged"):
+        backend.step([Work(slot=backend.new(), tokens=[0, 1], want=want)])
+
+
 def test_too_many_tokens_change_nothing() -> None:
     config = CONFIGS[1]
     backend = fp32(weights(config))
@@ -501,6 +523,18 @@ def test_tokens_are_drawn_as_the_definition_draws_them(level: str, temperature: 
             logits = filters.temperature(logits, temperature)
         assert result.drawn_R[row] == draws.draw(key, ids, logits)
     assert len(set(result.drawn_R)) > 10  # rows differ, so draws do
+
+
+def test_of_equally_likely_tokens_the_first_is_drawn_at_temperature_0(level: str) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=16, n_positions=128, vocab_size=517)
+    made = arrays(config)
+    made["wte"][300:512] = made["wte"][:212]
+    made["wte"][512:] *= 4  # the last few, which fill no block, win too
+    backend = fp32(Weights.from_arrays(config, made))
+    want = Want(rows=100, draw=Draw(keys=[0] * 100, temperature=0.0), logits=True)
+    [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, 100), want=want)])
+    assert result.drawn_R == np.argmax(result.logits_RV, axis=1).tolist()
+    assert max(result.drawn_R) > 511 > 300 > min(result.drawn_R)
 
 
 def test_a_draw_of_few_tokens_looks_at_every_one(level: str) -> None:

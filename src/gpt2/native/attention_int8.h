@@ -56,6 +56,7 @@ inline void score_codes(const Attend& a, const Queries& q, int row, int page, in
   const int8_t* keys = reinterpret_cast<const int8_t*>(a.pages[page] + a.k_offset);
   const float* scales = reinterpret_cast<const float*>(keys + key_bytes(a.head_width)) + block * kPanel;
   const int8_t* values = reinterpret_cast<const int8_t*>(a.pages[page] + a.v_offset);
+  if constexpr (R == 1) prefetch_bytes(values + value_bytes(a.head_width) + block * kLine, B * kLine);
   Sums sums[R][B];
   GPT2_UNROLL for (int r = 0; r < R; ++r) GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = start_sums(q.sums[row + r]);
   for (int d = 0; d < a.head_width; d += 4) {
@@ -162,6 +163,7 @@ inline void mix_codes(const Attend& a, const SummedWeights& w, int row, int d) {
     const int8_t* next_keys = values + value_bytes(a.head_width) + sizeof(float) * kPage;   // of the next head: they lie there
     const int8_t* codes = a.codes + row * a.code_stride + page * kPage;
     const int keys = w.keys - page * kPage < kPage ? w.keys - page * kPage : kPage;
+    if constexpr (R == 1) if (d == 0) prefetch_bytes(next_keys + key_bytes(a.head_width), 4 * keys);
     for (int s = 0; s < keys; s += 4) {
       Codes value[B];
       GPT2_UNROLL for (int b = 0; b < B; ++b) value[b] = load_weights(values + s * width + 4 * (d + b * kPanel));

@@ -35,6 +35,23 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   }
 }
 
+template <Finish F, class Result>
+inline void finish_rows_as(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
+  const int count = m.outputs - panel * kPanel;
+  float* y = out.values + row * out.stride + panel * kPanel;
+  for (int r = 0; r < rows; ++r, y += out.stride) finish_as<F>(y, count, result(r));
+}
+
+// One panel's results of several rows; result(r) is that of row `row` + r.
+template <class Result>
+inline void finish_rows(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
+  switch (out.finish) {
+    case Finish::store: return finish_rows_as<Finish::store>(m, out, row, rows, panel, result);
+    case Finish::add: return finish_rows_as<Finish::add>(m, out, row, rows, panel, result);
+    case Finish::gelu: return finish_rows_as<Finish::gelu>(m, out, row, rows, panel, result);
+  }
+}
+
 // What a tile asks memory for while it multiplies: with line i of each of its panels' weights the line that lies
 // from + i * stride bytes after the weights' beginning; with what stands before the weights, what lies `ahead`.
 struct FetchPart {

@@ -44,6 +44,20 @@ bool any_above(const float* x, float level) {
   return any != 0;
 }
 
+bool any_equal(const float* x, float value) {
+  uint32_t any = 0;
+  for (int i = 0; i < kShortlist; ++i) any |= x[i] == value ? ~uint32_t{0} : 0;
+  return any != 0;
+}
+
+// The first token with that logit; the first of all where none has it.
+int32_t first_with(float value, const float* logits, int count) {
+  int32_t id = 0;
+  while (id + kShortlist <= count && !any_equal(logits + id, value)) id += kShortlist;
+  for (; id < count; ++id) if (logits[id] == value) return id;
+  return 0;
+}
+
 // Who has the largest score so far; of equal ones the lower id.
 struct Contest {
   float largest, temperature;
@@ -222,10 +236,7 @@ int32_t draw(const Drawing& from) {
   const float* logits = from.logits ? from.logits : list.logits;
   int count = from.count;
   const Contest contest{largest_of(logits, count), from.temperature, from.key};
-  if (from.temperature == 0) {
-    for (int32_t id = 0; id < count; ++id) if (logits[id] == contest.largest) return id;
-    return 0;   // penalties have made all of them minus infinity
-  }
+  if (from.temperature == 0) return first_with(contest.largest, logits, count);   // none where penalties have made all of them minus infinity
   const bool shortened = from.top_p < 1 || from.min_p > 0;
   if (shortened) {
     const double total = from.top_p < 1 ? total_weight(logits, count, contest) : 0;

@@ -51,8 +51,9 @@ void Engine::read_out(Team& team, int member, const gpt2_work* work) {
 // A draw comes last: penalties change the row.
 void Engine::read_row(int member, const gpt2_work& work, int wanted, float* logits) {
   const int V = shape_.vocab_size;
-  const RowStatistics s = kernels_.row_statistics(logits, V);
-  if (!std::isfinite(s.weighted)) return finite_.store(false);   // one infinity or NaN among the logits is enough
+  const bool measured = work.best > 0 || work.targets || work.draw_top_k > 0;   // a draw from all tokens needs no sums
+  const RowStatistics s = measured ? kernels_.row_statistics(logits, V) : RowStatistics{};
+  if (measured ? !std::isfinite(s.weighted) : !kernels_.is_finite(logits, V)) return finite_.store(false);   // one infinity or NaN is enough
   if (work.logits) std::copy(logits, logits + V, work.logits + static_cast<int64_t>(wanted) * V);
   const float log_total = s.largest + std::log(s.sum);
   if (work.best > 0) keep_best(member, logits, log_total, work.best, work.best_ids + int64_t{wanted} * work.best, work.best_logprobs + int64_t{wanted} * work.best);

@@ -25,12 +25,15 @@ constexpr int kShortlist = 32;   // tokens of a list that are looked at together
 #if defined(__clang__)
 #define GPT2_UNROLL _Pragma("clang loop unroll(full)")
 #define GPT2_INLINE inline __attribute__((always_inline))
+#define GPT2_NOINLINE __attribute__((noinline))
 #elif defined(__GNUC__)
 #define GPT2_UNROLL _Pragma("GCC unroll 32")
 #define GPT2_INLINE inline __attribute__((always_inline))
+#define GPT2_NOINLINE __attribute__((noinline))
 #else
 #define GPT2_UNROLL
 #define GPT2_INLINE __forceinline
+#define GPT2_NOINLINE __declspec(noinline)
 #endif
 
 // Asks for a line of memory before it is needed. It may lie beyond what is there: asking never fails.
@@ -160,7 +163,8 @@ struct Kernels {
   bool (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
   bool (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
-  RowStatistics (*row_statistics)(const float* x, int count);
+  bool (*is_finite)(const float* x, int count);
+  RowStatistics (*row_statistics)(const float* x, int count);   // numbers if it is
 
   // The token that wins a draw.
   int32_t (*draw)(const Drawing&);

@@ -18,6 +18,7 @@ namespace {
 constexpr int kRowsFloat = 6, kRowsInt8 = 4, kRowsInt4 = 4, kRowsAttend = 4;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;
 constexpr int kWidePanels = 4;   // one row alone: 8 independent sums hide the latency of a multiply-add
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
 
 struct Lanes { __m256 a, b; };
 

@@ -14,9 +14,10 @@ namespace gpt2 {
 namespace {
 
 // Of 32 registers 18 to 24 are sums: panels side by side use each number of a row three times. Larger tiles spill (gcc 12).
-constexpr int kRowsFloat = 8, kRowsInt8 = 6, kRowsInt4 = 4, kRowsAttend = 8;
+constexpr int kRowsFloat = 8, kRowsInt8 = 8, kRowsInt4 = 4, kRowsAttend = 8;
 constexpr int kPanelsFloat = 3, kPanelsInt8 = 3, kPanelsInt4 = 3, kBlocksAttend = 2;
 constexpr int kWidePanels = 4;   // one row alone: 4 independent sums hide the latency of a multiply-add
+constexpr int kRowsMany = 6, kPanelsMany = 2, kFewestRowsMany = 9;   // from so many rows on int4 takes its codes apart once for all
 
 struct Lanes { __m512 v; };
 

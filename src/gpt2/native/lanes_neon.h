@@ -17,6 +17,7 @@ namespace {
 constexpr int kRowsFloat = 4, kRowsInt8 = 4, kRowsInt4 = 2, kRowsAttend = 4;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;
 constexpr int kWidePanels = 2;   // one row alone: 8 independent sums
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
 
 #define GPT2_EACH GPT2_UNROLL for (int i = 0; i < 4; ++i)
 

@@ -16,6 +16,7 @@ namespace {
 constexpr int kRowsFloat = 2, kRowsInt8 = 2, kRowsInt4 = 1, kRowsAttend = 2;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;   // panels, or blocks of keys, side by side
 constexpr int kWidePanels = 1;   // panels side by side when there is a single row
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
 
 #define GPT2_EACH_LANE for (int i = 0; i < kPanel; ++i)
 

@@ -8,6 +8,7 @@
 #include "dense_float.h"
 #include "dense_int8.h"
 #include "dense_int4.h"
+#include "dense_int4_many.h"
 #include "attention.h"
 #include "attention_int8.h"
 #include "packing.h"
@@ -28,6 +29,9 @@ auto with_tile(Form form, const F& f) {
 }
 
 void dense(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
+  if constexpr (kFewestRowsMany > 0) {
+    if (m.form == Form::int4 && row_end - row >= kFewestRowsMany) return walk_many_int4(m, x, out, row, row_end, panel, panel_end);
+  }
   with_tile(m.form, [&](auto tile) { walk_tiles<decltype(tile)>(m, x, out, row, row_end, panel, panel_end); });
 }
 
@@ -56,6 +60,7 @@ constexpr Kernels kernel_table(const char* name) {
           store_positions<float>,
           store_positions<Half>,
           store_positions_int8,
+          is_finite,
           row_statistics,
           draw,
           pack_panel,

@@ -155,6 +155,20 @@ constexpr auto kRoundRow = round_row;
 constexpr void (*kRoundRow)(const float*, int, int, Bf16*) = nullptr;
 #endif
 
+// Whether all are finite, and no further apart than a float can say: what makes the statistics below numbers.
+bool is_finite(const float* x, int count) {
+  Lanes top = broadcast(kLowest), bottom = broadcast(-kLowest), spoiled = broadcast(0.0f);   // a maximum may lose a NaN
+  for (int i = 0; i < count; i += kPanel) {
+    const Lanes here = load_first(x + i, count - i, x[0]);
+    top = max(top, here);
+    bottom = min(bottom, here);
+    spoiled = multiply_add(here, broadcast(0.0f), spoiled);
+  }
+  const float least = -max_across(sub(broadcast(0.0f), bottom));
+  const float apart = max_across(top) - least + sum_across(spoiled);
+  return apart - apart == 0.0f;
+}
+
 RowStatistics row_statistics(const float* x, int count) {
   Lanes top = broadcast(kLowest);
   for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, kLowest));
