@@ -133,7 +133,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 # What an environment for other rooms may lack; `make test` brings it.
-EXTRAS = ("starlette", "uvicorn", "pydantic", "prometheus_client", "llguidance")
+EXTRAS = ("starlette", "uvicorn", "pydantic", "prometheus_client", "llguidance", "triton")
 
 IMPORT_EVERYTHING = """
 import importlib, logging, os, pkgutil, sys, threading

@@ -237,19 +237,18 @@ def test_numbers_of_freed_slots_are_used_again(backend: Backend) -> None:
 
 
 def test_memory_grows_with_the_tokens_and_is_given_back(backend: Backend) -> None:
-    if backend.device != "cpu":
-        pytest.skip("on a GPU a little is kept, so that what is recorded holds")
     empty = backend.bytes()
     slots = [backend.new() for _ in range(8)]
     backend.step([Work(slot=slot, tokens=TEXT[:48]) for slot in slots])
     tokens_bytes = 8 * 48 * 2 * backend.config.n_layer * backend.config.n_embd * 4
     full = backend.bytes()
     assert empty + tokens_bytes <= full <= empty + 3 * tokens_bytes
+    kept = 0 if backend.device == "cpu" else backend._pool._kept_bytes  # type: ignore[attr-defined]
     for slot in slots[1:]:
         backend.free(slot)
-    assert backend.bytes() <= full // 2
+    assert backend.bytes() <= max(full // 2, kept)
     backend.free(slots[0])
-    assert backend.bytes() == empty
+    assert backend.bytes() <= max(empty, kept)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 5, 33, 48])
@@ -498,4 +497,4 @@ def test_a_draw_gives_the_token_or_what_it_is_drawn_from(backend: Backend, top_k
         else:
             assert result.logits_RV is not None and known.logits_RV is not None
             np.testing.assert_array_equal(result.logits_RV[row], known.logits_RV[row])
-    assert (result.drawn_R is not None) == (backend.name != "reference")
+    assert (result.drawn_R is not None) == (backend.name == "native" or backend.device != "cpu")

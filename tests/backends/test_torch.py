@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt2.backends import NEXT_LOGITS, Result, Want, Work
+from gpt2.backends.seam import Draw
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError
@@ -110,6 +111,10 @@ def test_what_is_to_be_kept_of_a_pool_stays_where_it_is() -> None:
         pool.free(slot)
     assert [pool.add() for _ in range(4)] == [0, 1, 2, 3]
     assert pool.kv is kept
+    for slot in (3, 2, 1):
+        pool.free(slot)
+    pool.make_room(48)
+    assert pool.kv.shape[2] == 1  # rows that nobody has do not grow
 
 
 def test_threads_are_set(weights: Weights) -> None:
@@ -168,7 +173,7 @@ def sampler(vocab_size: int, settings: dict[str, float]) -> Sampler:
 @pytest.mark.parametrize("vocab_size", [33, 5003])
 def test_the_device_draws_as_the_definition_draws(vocab_size: int, settings: dict[str, float]) -> None:
     """Each row of a long draft against the sampler over the same row of logits."""
-    backend = TorchBackend(lively(vocab_size), threads=1)
+    backend = drawing(lively(vocab_size))
     text, draft = [[id % vocab_size for id in TEXT[:n]] for n in (30, 80)]
     chooser = sampler(vocab_size, settings)
     want = chooser.want(text, 0, draft)
@@ -183,19 +188,53 @@ def test_the_device_draws_as_the_definition_draws(vocab_size: int, settings: dic
 
 
 def test_draws_of_all_kinds_in_one_step_do_not_mix() -> None:
-    backend = TorchBackend(lively(97), threads=1)
+    backend = drawing(lively(97))
     wants = [sampler(97, settings).want(TEXT[:20]) for settings in SETTINGS]
     together = backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want) for want in wants])
     alone = [backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want)])[0] for want in wants]
     assert [result.drawn_R for result in together] == [result.drawn_R for result in alone]
 
 
+def test_a_top_k_among_other_draws_is_that_of_log_probabilities() -> None:
+    backend = drawing(lively(97))
+    wants = [sampler(97, each).want(TEXT[:20]) for each in ({"top_k": 20, "temperature": 1e39}, {"top_p": 0.9})]
+    [together, _] = backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want) for want in wants])
+    known = TorchBackend(lively(97), threads=1)
+    [result] = known.step([Work(slot=known.new(), tokens=TEXT[:20], want=wants[0])])
+    assert result.drawn_R is None
+    chosen = sampler(97, {"top_k": 20, "temperature": 1e39}).choose(result, 0, TEXT[:20], 0)
+    assert together.drawn_R == [chosen.token]
+
+
+def test_a_temperature_that_float32_takes_for_0_is_not_0(weights: Weights) -> None:
+    backend = drawing(weights)
+    drawn = [
+        backend.step([Work(slot=backend.new(), tokens=TEXT[:9], want=Want(draw=Draw(keys=[key], temperature=t)))])[0]
+        for key in range(20)
+        for t in (1e-50, 0.0)
+    ]
+    assert len({tuple(result.drawn_R or ()) for result in drawn}) == 1
+
+
+def test_a_draw_of_no_rows_is_nothing(weights: Weights) -> None:
+    backend = drawing(weights)
+    want = Want(rows=0, draw=Draw(keys=[], temperature=1.0))
+    assert backend.step([Work(slot=backend.new(), tokens=[3], want=want)])[0].drawn_R is None
+
+
 def test_what_is_penalised_is_drawn_elsewhere(weights: Weights) -> None:
-    backend = TorchBackend(weights, threads=1)
+    backend = drawing(weights)
     want = sampler(97, {"repetition_penalty": 1.3}).want(TEXT[:20])
     [result] = backend.step([Work(slot=backend.new(), tokens=TEXT[:20], want=want)])
     assert result.drawn_R is None
     assert result.logits_RV is not None
+
+
+def drawing(weights: Weights) -> TorchBackend:
+    """As on a GPU."""
+    backend = TorchBackend(weights, threads=1)
+    backend._draws = True
+    return backend
 
 
 def lively(vocab_size: int) -> Weights:

@@ -3,9 +3,12 @@
 TRITON_INTERPRET=1 pytest tests/backends/test_torch_kernels.py
 """
 
+import gc
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,46 +16,76 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 ON_GPU = torch.cuda.is_available()
-if not (ON_GPU or (os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"))):
-    pytest.skip("needs an NVIDIA GPU, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
+if not (find_spec("triton") and (ON_GPU or os.environ.get("TRITON_INTERPRET") == "1")):
+    pytest.skip("needs Triton, and an NVIDIA GPU or TRITON_INTERPRET=1", allow_module_level=True)
 
+from tests.backends.conftest import random_arrays  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from gpt2.backends import NEXT_LOGITS, Want, Work  # noqa: E402
-from gpt2.backends.seam import Draw  # noqa: E402
+from gpt2.backends.seam import Draw, Penalties  # noqa: E402
 from gpt2.backends.torch import TorchBackend, decoding, kernels, readout  # noqa: E402
+from gpt2.backends.torch.backend import _logits  # noqa: E402
 from gpt2.checkpoint.weights import Weights  # noqa: E402
+from gpt2.config import ModelConfig  # noqa: E402
 from gpt2.errors import BackendError  # noqa: E402
 from gpt2.generation import draws, filters  # noqa: E402
 
 # the interpreter computes in NumPy, which warns of what a GPU does in silence
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+NARROW = [torch.float16, torch.bfloat16] if ON_GPU else [torch.float16]  # the interpreter's bf16 is wrong
+DEVICE = "cuda" if ON_GPU else "cpu"
 TEXT = [int(token) for token in np.random.default_rng(7).integers(97, size=400)]
 Define = Callable[[Sequence[int]], NDArray[np.float64]]
 
 
-class Unrecorded(decoding.Decoder):
-    """The same without a graph, which only a GPU has."""
+class Counting(decoding.Decoder):
+    """One that says how often it was asked."""
 
-    def _record(self, B: int, how: Callable[[torch.Tensor], torch.Tensor]) -> decoding._Recording:
-        inputs_8B = torch.zeros(8, B, dtype=torch.int64)
-        inputs_8B[2] = -1
-        output = how(inputs_8B)
-        return decoding._Recording(inputs_8B=inputs_8B, output=output, replay=lambda: output.copy_(how(inputs_8B)))
+    steps = 0
+
+    def _step(self, *asked: Any) -> torch.Tensor:
+        self.steps += 1
+        return super()._step(*asked)
 
 
-def opened(weights: Weights, form: str = "fp32") -> TorchBackend:
-    backend = TorchBackend(weights, device="cuda" if ON_GPU else "cpu", form=form, threads=1)
-    if not ON_GPU:
-        backend._decoder = Unrecorded(backend.config, backend._arrays, backend._head, backend._pool)
-        backend._score = kernels.score
-        backend._arrays["wte"] = functional.pad(backend._arrays["wte"], (0, 0, 0, 31))  # as on a GPU
-    return backend
+class Unrecorded(Counting):
+    """The same without a graph, which only a GPU has; it holds for the pool's tensor of then as a graph does."""
+
+    def _record(self, B: int, answer: decoding.Answer) -> decoding._Recording:
+        inputs_8B, kv = decoding._inputs(B, self._pool.kv.device), weakref.ref(self._pool.kv)
+        output = self._run(inputs_8B, answer)
+
+        decoder = weakref.ref(self)
+
+        def replay() -> None:
+            me = decoder()
+            assert me is not None and me._pool.kv is kv(), "a recording of what has moved"
+            output.copy_(me._run(inputs_8B, answer))
+
+        return decoding._Recording(inputs_8B=inputs_8B, output=output, replay=replay)
+
+
+class Opened(TorchBackend):
+    """On a GPU as it is, elsewhere as if it were there; its pool is small at first and grows often."""
+
+    def __init__(self, weights: Weights, form: str = "fp32") -> None:
+        super().__init__(weights, device=DEVICE, form=form, threads=1)
+        self._pool._least_capacity, self._pool._kept_bytes = 4, 0
+        if not ON_GPU:
+            self._arrays["wte"] = functional.pad(self._arrays["wte"], (0, 0, 0, 31))
+        arrays, vocab_size = self._arrays, self.config.vocab_size
+
+        def head(rows_MD: torch.Tensor) -> torch.Tensor:
+            return _logits(rows_MD, arrays, vocab_size)
+
+        self.decoder = (Counting if ON_GPU else Unrecorded)(self.config, arrays, head, self._pool)
+        self._decoder, self._score, self._draws = self.decoder, kernels.score, True
 
 
 @pytest.mark.parametrize("n_texts", [1, 3, 17])
 def test_a_decoded_token_has_the_logits_of_the_definition(weights: Weights, define: Define, n_texts: int) -> None:
-    backend = opened(weights)
+    backend = Opened(weights)
     texts = [TEXT[n : n + 2 + n % 9] for n in range(n_texts)]
     slots = [backend.new() for _ in texts]
     backend.step([Work(slot=slot, tokens=text[:-1]) for slot, text in zip(slots, texts, strict=True)])
@@ -63,22 +96,22 @@ def test_a_decoded_token_has_the_logits_of_the_definition(weights: Weights, defi
         for result, text in zip(results, texts, strict=True):
             assert result.logits_RV is not None
             np.testing.assert_allclose(result.logits_RV, define([*text, *more])[-1:], rtol=0, atol=1e-4)
-    assert backend._decoder is not None, "it was given up"
+    assert backend.decoder.steps >= 3
 
 
 def test_a_text_decodes_from_its_first_token_to_a_full_slot(weights: Weights, define: Define) -> None:
-    backend = opened(weights)
+    backend = Opened(weights)
     slot = backend.new()
     for n in range(48):
         (result,) = backend.step([Work(slot=slot, tokens=[TEXT[n]], want=NEXT_LOGITS)])
         assert result.logits_RV is not None
         if n in (0, 1, 31, 47):
             np.testing.assert_allclose(result.logits_RV, define(TEXT[: n + 1])[-1:], rtol=0, atol=1e-4)
-    assert backend._decoder is not None
+    assert backend.decoder.steps == 48
 
 
 def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Define) -> None:
-    backend = opened(weights)
+    backend = Opened(weights)
     first, second, third = (backend.new() for _ in range(3))
     backend.step([Work(slot=slot, tokens=TEXT[n : n + 9]) for n, slot in enumerate((first, second, third))])
     backend.free(first)  # the last row moves into its place
@@ -89,7 +122,68 @@ def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Defin
     for result, text in zip(results, ([*TEXT[2:11], 3, 4], [*TEXT[1:10], 4]), strict=True):
         assert result.logits_RV is not None
         np.testing.assert_allclose(result.logits_RV, define(text)[-1:], rtol=0, atol=1e-4)
-    assert backend._decoder is not None
+    assert backend.decoder.steps == 2
+
+
+def test_any_history_gives_what_the_plain_backend_gives() -> None:
+    """Random new, free, fork, truncate and steps of all kinds of wants, against the same without the kernels."""
+    config = ModelConfig(n_layer=1, n_head=3, n_embd=30, n_positions=40, vocab_size=97)
+    weights = Weights.from_arrays(config, random_arrays(config))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        fast, plain = Opened(weights), Opened(weights)
+        plain._decoder, plain._score = None, readout.score
+        slots: list[int] = []
+        for at in range(25):
+            action = rng.choice(["new", "free", "fork", "truncate", "step", "step"])
+            slot = int(rng.choice(slots)) if slots else -1
+            if action == "new" or not slots:
+                slots.append(fast.new())
+                assert plain.new() == slots[-1]
+            elif action == "free":
+                slots.remove(slot)
+                fast.free(slot), plain.free(slot)
+            elif action == "fork" and len(slots) < 7:
+                slots.append(fast.fork(slot))
+                assert plain.fork(slot) == slots[-1]
+            elif action == "truncate":
+                length = int(rng.integers(fast.length(slot) + 1))
+                fast.truncate(slot, length), plain.truncate(slot, length)
+            work: list[Work] = []
+            for slot in slots:
+                room = 40 - fast.length(slot)
+                if room:
+                    count = 1 if rng.random() < 0.85 else int(rng.integers(1, min(12, room) + 1))
+                    want = any_want(rng, draws.key(seed, slot, at), only_draws=at % 2 == 1)
+                    work.append(Work(slot=slot, tokens=rng.integers(97, size=count).tolist(), want=want))
+            for got, expected in zip(fast.step(work), plain.step(work), strict=True):
+                assert got.drawn_R == expected.drawn_R
+                for name in ("logits_RV", "best_logprobs_RK", "target_logprobs_R", "target_ranks_R", "entropies_R"):
+                    one, other = getattr(got, name), getattr(expected, name)
+                    assert (one is None) == (other is None)
+                    if one is not None:
+                        np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
+        assert fast.decoder.steps > 10
+
+
+def any_want(rng: np.random.Generator, key: int, *, only_draws: bool) -> Want:
+    draw = Draw(
+        keys=[key],
+        temperature=float(rng.choice([0, 1, 0.7, 1e-38, 50])),
+        top_k=int(rng.choice([0, 0, 5, 80, 97])),
+        top_p=float(rng.choice([1, 1, 0.8])),
+        min_p=float(rng.choice([0, 0, 0.2])),
+        penalties=Penalties(text=[1, 2], n_prompt=1, repetition=1.2) if rng.random() < 0.05 else None,
+    )
+    wants = [
+        Want(draw=draw),
+        Want(rows=0),
+        Want(logits=True),
+        Want(best=4),
+        Want(targets=[3]),
+        Want(draw=draw, best=3, targets=[1]),
+    ]
+    return wants[0 if only_draws else int(rng.integers(len(wants)))]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +198,7 @@ def test_slots_that_come_and_go_keep_their_texts(weights: Weights, define: Defin
     ],
 )
 def test_what_is_drawn_is_what_the_plain_backend_draws(weights: Weights, settings: dict[str, float]) -> None:
-    fast, plain = opened(weights), opened(weights)
+    fast, plain = Opened(weights), Opened(weights)
     plain._decoder = None
     texts: list[list[list[int]]] = []
     for backend in (fast, plain):
@@ -132,21 +226,17 @@ def test_what_is_drawn_is_what_the_plain_backend_draws(weights: Weights, setting
                 assert result.drawn_R is not None
                 text.extend(result.drawn_R)
     assert texts[0] == texts[1]
-    assert fast._decoder is not None
+    assert fast.decoder.steps == 12
 
 
 def test_numbers_that_are_not_finite_are_an_error_and_not_a_token(weights: Weights) -> None:
     arrays = {name: weights.float32(name).copy() for name in weights.names}
     arrays["wte"][50] = np.inf
-    backend = opened(Weights.from_arrays(weights.config, arrays))
+    backend = Opened(Weights.from_arrays(weights.config, arrays))
     for draw in (Draw(keys=[1], temperature=1.0), Draw(keys=[1], temperature=0.0, top_k=3)):
         with pytest.raises(BackendError, match="not finite"):
             backend.step([Work(slot=backend.new(), tokens=[5], want=Want(draw=draw))])
-    assert backend._decoder is not None
-
-
-NARROW = [torch.float16, torch.bfloat16] if ON_GPU else [torch.float16]  # the interpreter's bf16 is wrong
-DEVICE = "cuda" if ON_GPU else "cpu"
+    assert backend.decoder.steps == 2
 
 
 def test_tokens_are_drawn_as_the_definition_draws_them() -> None:
@@ -227,18 +317,42 @@ def test_attention_is_that_of_pytorch(dtype: torch.dtype) -> None:
 def test_what_cannot_be_compiled_is_said_and_done_plainly(
     weights: Weights, define: Define, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(device: torch.device) -> None:
+    def fail(self: object) -> None:
         raise RuntimeError("no C compiler")
 
-    monkeypatch.setattr(decoding, "probe", fail)
+    monkeypatch.setattr(decoding.Decoder, "probe", fail)
     backend = TorchBackend(weights, device=DEVICE, form="fp32", threads=1)
     backend._take_own_kernels()
     assert [record.message for record in caplog.records if "no C compiler" in record.message] != []
+    assert backend.reason.endswith("without kernels of its own")
     slot = backend.new()
     for token in (5, 6):
         (result,) = backend.step([Work(slot=slot, tokens=[token], want=NEXT_LOGITS)])
     assert result.logits_RV is not None
     np.testing.assert_allclose(result.logits_RV, define([5, 6])[-1:], rtol=0, atol=1e-4)
+
+
+def test_what_is_closed_leaves_nothing_behind(weights: Weights) -> None:
+    backend = Opened(weights)
+    backend.step([Work(slot=backend.new(), tokens=[5], want=NEXT_LOGITS)])
+    decoder, kv = weakref.ref(backend.decoder), weakref.ref(backend._pool.kv)
+    del backend.decoder
+    gc.disable()
+    try:
+        backend.close()
+        assert kv() is None
+        assert decoder() is None
+    finally:
+        gc.enable()
+
+
+def test_the_tensor_that_a_pool_grows_out_of_is_not_kept(weights: Weights) -> None:
+    backend = Opened(weights)
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=[5], want=NEXT_LOGITS)])
+    before = weakref.ref(backend._pool.kv)
+    backend.step([Work(slot=slot, tokens=TEXT[:20])])
+    assert before() is None
 
 
 def test_scores_are_those_of_the_plain_backend() -> None:

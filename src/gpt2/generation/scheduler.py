@@ -35,6 +35,7 @@ from gpt2.generation.turns import Piece, Turns
 from gpt2.tokenizer import Tokenizer
 
 log = logging.getLogger("gpt2")
+_GPU_BYTES = 4 << 30  # of keys and values
 
 
 class Scheduler:
@@ -44,7 +45,7 @@ class Scheduler:
         backend: computes the steps; its slots are given back whatever happens.
         tokenizer: text to ids and back.
         max_slots: sequences computed at once. A request with more samples than this runs alone. None, here and in the
-            next two: 16, 128 and 512 on a CPU; 32, 512 and 4,096 on a GPU, which has far more to do at a time.
+            next two: 16, 128 and 512; on an NVIDIA GPU up to 32, by what a slot takes, 512 and 4,096.
         chunk_tokens: a prompt is read this many tokens at a time, so that others go on meanwhile.
         prefill_tokens: a step reads prompts until it has read this many tokens; at least one chunk.
         kv_bytes: what keys and values may take, those of the prefix cache included; a request begins when the most
@@ -73,9 +74,16 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._noise = noise
         self._prefixes = PrefixCache(backend, limit_bytes=prefix_bytes)
-        slots, chunk, prefill = (16, 128, 512) if backend.device == "cpu" else (32, 512, 4096)
-        self._admission = Admission(self._prefixes, max_slots=max_slots or slots, kv_bytes=kv_bytes)
-        self._turns = Turns(chunk_tokens=chunk_tokens or chunk, prefill_tokens=prefill_tokens or prefill)
+        slots, chunk, prefill = 16, 128, 512
+        if backend.device.startswith("cuda"):  # which has far more to do at a time
+            fitting = _GPU_BYTES // max(1, backend.slot_bytes(backend.config.n_positions))
+            slots, chunk, prefill = min(32, max(16, fitting)), 512, 4096
+        max_slots = slots if max_slots is None else max_slots
+        self._admission = Admission(self._prefixes, max_slots=max_slots, kv_bytes=kv_bytes)
+        self._turns = Turns(
+            chunk_tokens=chunk if chunk_tokens is None else chunk_tokens,
+            prefill_tokens=prefill if prefill_tokens is None else prefill_tokens,
+        )
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
         self._counts = Counts()

@@ -10,9 +10,9 @@ N slots in the pool, C capacity of each, L layers, H heads, K width of a head, V
 
 import logging
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpt2")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many on a GPU
-_WITH_FLOAT64 = {"cpu", "cuda"}  # which draws need
+_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many where a kernel scores them, which needs nothing beside
 _UNPLANNED = [
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]  # cuDNN plans for each length
 _TOKENS_AT_ONCE = 8192  # of a padded batch
+_ONE_AT_A_TIME = threading.Lock()  # which kernels attention may take is a setting of the whole process
 _KEPT_SHARE = 16  # of a GPU's memory for keys and values stays: a recording holds while they lie where they are
 
 
@@ -77,7 +77,7 @@ class TorchBackend:
             array = torch.tensor(weights.float32(name))  # a copy: files are mapped read-only
             if name.endswith(".w"):
                 array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
-            narrow = ".c_" in name or (name == "wte" and self._device.type == "cuda")  # see `_head`
+            narrow = ".c_" in name or (name == "wte" and self._device.type == "cuda")  # see `_logits`
             if name == "wte" and self._device.type == "cuda":
                 # where rows of logits begin at odd places, cuBLAS does not take its fast kernels
                 array = functional.pad(array, (0, 0, 0, -len(array) % 64))
@@ -85,19 +85,28 @@ class TorchBackend:
         self._pool = self._new_pool()
         self._decoder: Decoder | None = None
         self._score: Score = score
-        if self._device.type == "cuda" and find_spec("triton") is not None:
-            self._take_own_kernels()
+        self._draws = self._device.type == "cuda"  # NumPy is faster on a CPU, and MPS knows no float64
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):
+                self._take_own_kernels()
 
     def _take_own_kernels(self) -> None:
-        from gpt2.backends.torch import decoding, kernels
-
         try:
-            decoding.probe(self._device)
+            from gpt2.backends.torch import decoding, kernels
+
+            arrays, vocab_size = self._arrays, self.config.vocab_size
+            decoder = decoding.Decoder(
+                self.config, arrays, lambda rows_MD: _logits(rows_MD, arrays, vocab_size), self._pool
+            )
+            decoder.probe()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            log.warning("decoding will be many times slower, since kernels for it cannot be compiled: %s", error)
+            why = "Triton is not installed" if isinstance(error, ImportError) else str(error)
+            log.warning("decoding will take many times as long, since its own kernels cannot be compiled: %s", why)
+            self.reason += ", without kernels of its own"
             return
-        self._decoder = decoding.Decoder(self.config, self._arrays, self._head, self._pool)
-        self._score = kernels.score
+        self._decoder, self._score = decoder, kernels.score
         self.reason += ", kernels of its own"
 
     def new(self) -> int:
@@ -145,15 +154,14 @@ class TorchBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)
-        work = undrawn(work, only_penalised=self._device.type in _WITH_FLOAT64)
+        work = undrawn(work, only_penalised=self._draws)
         results = [Result() for _ in work]
-        for group in self._group(work):
-            batch = [work[index] for index in group]
-            into = [results[index] for index in group]
-            if not self._decode(batch, into):
-                with sdpa_kernel(_UNPLANNED) if self._device.type == "cuda" else nullcontext():
-                    rows_MD = self._forward(batch, into)
-                self._finish(batch, into, rows_MD)
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            for group in self._group(work):
+                batch = [work[index] for index in group]
+                into = [results[index] for index in group]
+                if not self._decode(batch, into):
+                    self._finish(batch, into, self._forward(batch, into))
         return results
 
     def _new_pool(self) -> Pool:
@@ -202,23 +210,23 @@ class TorchBackend:
         """The slots hold the tokens now; answer what was wanted of their rows."""
         for piece in batch:
             self._pool.lengths[piece.slot] += len(piece.tokens)
-        at_once = _LOGITS_AT_ONCE * (16 if self._device.type == "cuda" else 1)
-        rows_at_once = max(1, at_once // self.config.vocab_size)
+        only_scored = self._score is not score and all(_only_scored(piece.want) for piece in batch)
+        rows_at_once = max(1, _LOGITS_AT_ONCE * (16 if only_scored else 1) // self.config.vocab_size)
         read_out(batch, into, rows_MD, self._head, self._score, rows_at_once=rows_at_once)
 
     def _head(self, rows_MD: Tensor) -> Tensor:
-        """Logits in float32, whatever the form of the weights: in bf16 they would be half a unit apart."""
-        wte_VD = self._arrays["wte"]
-        if wte_VD.dtype == torch.float32:
-            logits_MV = rows_MD @ wte_VD.T
-        else:
-            logits_MV = torch.mm(rows_MD.to(wte_VD.dtype), wte_VD.T, out_dtype=torch.float32)
-        return logits_MV[:, : self.config.vocab_size]
+        return _logits(rows_MD, self._arrays, self.config.vocab_size)
 
     def _forward(self, batch: list[Work], into: list[Result]) -> Tensor:
         """Run a batch, fill its slots and traces, and return the wanted rows of all of it after the last norm."""
-        arrays, config = self._arrays, self.config
         place = self._pool.place(batch)
+        if self._device.type != "cuda":
+            return self._network(batch, into, place)
+        with _ONE_AT_A_TIME, sdpa_kernel(_UNPLANNED):
+            return self._network(batch, into, place)
+
+    def _network(self, batch: list[Work], into: list[Result], place: Place) -> Tensor:
+        arrays, config = self._arrays, self.config
         x_BTD = arrays["wte"][place.ids_BT].float() + arrays["wpe"][place.positions_BT]
         self._at_depth(0, x_BTD, batch, into)
         for layer in range(config.n_layer):
@@ -270,9 +278,24 @@ class TorchBackend:
                 into[b].residual[depth] = x_BTD[b, _wanted(piece)].cpu().numpy()
 
 
+def _logits(rows_MD: Tensor, arrays: Mapping[str, Tensor], vocab_size: int) -> Tensor:
+    """In float32, whatever the form of the weights: in bf16 they would be half a unit apart."""
+    wte_VD = arrays["wte"]
+    if wte_VD.dtype == torch.float32:
+        logits_MV = rows_MD @ wte_VD.T
+    else:
+        logits_MV = torch.mm(rows_MD.to(wte_VD.dtype), wte_VD.T, out_dtype=torch.float32)
+    return logits_MV[:, :vocab_size]
+
+
 def _only_drawn(want: Want) -> Draw | None:
     """The draw of a work that wants nothing else."""
-    return None if want.logits or want.best or want.targets is not None else want.draw
+    is_alone = want.rows and not (want.logits or want.best or want.targets is not None)
+    return want.draw if is_alone else None
+
+
+def _only_scored(want: Want) -> bool:
+    return not (want.logits or want.best or want.draw is not None)
 
 
 def _wanted(piece: Work) -> slice:

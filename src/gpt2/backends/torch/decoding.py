@@ -1,7 +1,8 @@
 """One more token for each of many texts on an NVIDIA GPU, as one CUDA graph.
 
 PyTorch starts some 200 kernels for such a step, and Python takes longer to start one than the GPU to run it. Here a
-layer is five kernels (`kernels.py`), and a graph, recorded once for each number of texts, starts them all at once:
+layer is five kernels (`kernels.py`), and a graph, recorded once for each number of texts and kind of draw, starts them
+all at once:
 
     ids, slots, lengths, draws ──copied──> [8, B] ──graph──> tokens drawn [B] ──copied──> Python
                                                         or ──> rows after the last norm [B, D]
@@ -11,18 +12,19 @@ Axes: B texts, rounded up, D embedding, V vocabulary.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gpt2.backends.torch import draws, kernels
-from gpt2.backends.torch.draws import N_SETTINGS, Asked, Settings
+from gpt2.backends.torch import kernels
+from gpt2.backends.torch.draws import Asked, Kind, Settings, draw_rows, kind_of, packed
 from gpt2.backends.torch.pool import Pool
 from gpt2.config import ModelConfig
 
-_MOST_TOP_K = 64  # so many best tokens are always found, whatever the rows ask
+Answer = Kind | Literal["rows"]  # how the next tokens are drawn; or the rows from which something else is made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +43,7 @@ class Decoder:
         config: the shape of the model.
         arrays: its weights, matrices as [out, in], on the device.
         head: from rows after the last norm to logits.
-        pool: where the slots lie; what is recorded holds for the tensor that it has at present.
+        pool: where the slots lie; what is recorded holds until it moves.
     """
 
     def __init__(
@@ -51,84 +53,88 @@ class Decoder:
         self._arrays = arrays
         self._head = head
         self._pool = pool
-        self._kv = pool.kv
-        self._recordings: dict[tuple[int, Callable[[Tensor], Tensor]], _Recording] = {}
+        self._moves = pool.moves
+        self._recordings: dict[tuple[int, Answer], _Recording] = {}
+        self._stream: torch.cuda.Stream | None = None  # these two once for all recordings, of which one runs at a time
+        self._memory: Any = None
+
+    def probe(self) -> None:
+        """Compile the kernels for one text, a few and many, and record one: raises whatever keeps that from working."""
+        for B in (2, 17):
+            self._run(_inputs(B, self._pool.kv.device), "all")
+        self._record(1, "all").replay()
+        torch.cuda.synchronize(self._pool.kv.device)
 
     def rows(self, slots: Sequence[int], ids: Sequence[int]) -> Tensor:
         """Append a token to each slot: [B, D], after the last layer norm, a row for each slot, until the next step."""
-        return self._step(self._rows, slots, ids, ())[: len(slots)]
+        return self._step("rows", slots, ids, ())[: len(slots)]
 
     def draw(self, slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]) -> list[int] | None:
         """Append a token to each slot and draw the next one; None: the logits are not finite."""
-        *drawn, is_finite = self._step(self._how(asked), slots, ids, asked).tolist()
+        *drawn, is_finite = self._step(kind_of(asked), slots, ids, asked).tolist()
         return drawn[: len(slots)] if is_finite else None
 
-    def _how(self, asked: Sequence[Asked]) -> Callable[[Tensor], Tensor]:
-        """The quickest kind of step that knows these draws."""
-        thinned = [draw for draw, _ in asked if draw.temperature and (draw.top_k or draw.top_p < 1 or draw.min_p > 0)]
-        if not thinned:
-            return self._drawn
-        best_are_few = all(draw.temperature == 0 or 0 < draw.top_k <= _MOST_TOP_K for draw, _ in asked)
-        return self._drawn_of_best if best_are_few else self._drawn_of_sorted
-
-    def _step(
-        self, how: Callable[[Tensor], Tensor], slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]
-    ) -> Tensor:
+    def _step(self, answer: Answer, slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]) -> Tensor:
         lengths = [self._pool.lengths[slot] for slot in slots]
         self._pool.make_room(max(lengths) + 1)
-        if self._kv is not self._pool.kv:
+        if self._moves != self._pool.moves:
             self._recordings.clear()
-            self._kv = self._pool.kv
+            self._moves = self._pool.moves
         n, B = len(slots), _rounded_up(len(slots))
-        recording = self._recordings.get((B, how))
+        recording = self._recordings.get((B, answer))
         if recording is None:
-            recording = self._recordings[B, how] = self._record(B, how)
-        inputs_8B = np.zeros((3 + N_SETTINGS, B), np.int64)
+            recording = self._recordings[B, answer] = self._record(B, answer)
+        inputs_8B = np.zeros((8, B), np.int64)
         inputs_8B[:3, :n] = ids, [self._pool.row(slot) for slot in slots], lengths
         inputs_8B[2, n:] = -1
         if asked:
-            inputs_8B[3:, :n] = draws.packed(asked)
+            inputs_8B[3:, :n] = packed(asked)
         recording.inputs_8B.copy_(torch.from_numpy(inputs_8B))
         recording.replay()
         return recording.output
 
-    def _record(self, B: int, how: Callable[[Tensor], Tensor]) -> _Recording:
-        inputs_8B = torch.zeros(3 + N_SETTINGS, B, dtype=torch.int64, device=self._kv.device)
-        inputs_8B[2] = -1
-        output, replay = _recorded(lambda: how(inputs_8B), self._kv.device)
-        return _Recording(inputs_8B=inputs_8B, output=output, replay=replay)
+    def _record(self, B: int, answer: Answer) -> _Recording:
+        inputs_8B = _inputs(B, self._pool.kv.device)
+        current = torch.cuda.current_stream(inputs_8B.device)
+        if self._stream is None:
+            self._stream, self._memory = torch.cuda.Stream(inputs_8B.device), torch.cuda.graph_pool_handle()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._run(inputs_8B, answer)  # compiles the kernels, which cannot be done while it is recorded
+        current.wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"):
+            output = self._run(inputs_8B, answer)
+        return _Recording(inputs_8B=inputs_8B, output=output, replay=graph.replay)
 
-    def _drawn(self, inputs_8B: Tensor) -> Tensor:
-        """[B + 1]: the tokens drawn from all, and whether the logits are finite."""
-        settings, logits_BV = Settings(inputs_8B[3:]), self._logits(inputs_8B)
-        drawn_B, scores_B = kernels.draw(logits_BV, settings.keys_M, settings.temperatures_M1[:, 0])
-        return torch.cat([drawn_B, scores_B.isfinite().all()[None].long()])
+    def _run(self, inputs_8B: Tensor, answer: Answer) -> Tensor:
+        """[B, D]: the rows after the last norm; or [B + 1]: the tokens drawn, and whether the logits are finite.
 
-    def _drawn_of_best(self, inputs_8B: Tensor) -> Tensor:
-        """The same where each has a top-k, or takes the likeliest."""
-        logits_BV = self._logits(inputs_8B)
-        drawn_B = draws.draw_of_best(logits_BV, Settings(inputs_8B[3:]), _MOST_TOP_K)
-        return torch.cat([drawn_B, logits_BV.isfinite().all()[None].long()])
+        Args:
+            inputs_8B: ids, rows of the pool, lengths before the step (below 0 where there is no text), `draws.packed`.
+            answer: which.
+        """
+        rows_BD = self._network(inputs_8B[:3])
+        if answer == "rows":
+            return rows_BD
+        logits_BV, settings = self._head(rows_BD), Settings(inputs_8B[3:])
+        if answer == "all":
+            drawn_B, scores_B = kernels.draw(logits_BV, settings.keys_M, settings.temperatures_M1[:, 0])
+            finite_B = scores_B.isfinite()
+        else:
+            drawn_B, finite_B = draw_rows(logits_BV, settings, answer), logits_BV.isfinite().all(-1)
+        is_finite = (finite_B | (inputs_8B[2] < 0)).all()
+        return torch.cat([drawn_B, is_finite[None].long()])
 
-    def _drawn_of_sorted(self, inputs_8B: Tensor) -> Tensor:
-        """The same for draws of any kind."""
-        logits_BV = self._logits(inputs_8B)
-        drawn_B = draws.draw_of_sorted(logits_BV, Settings(inputs_8B[3:]))
-        return torch.cat([drawn_B, logits_BV.isfinite().all()[None].long()])
-
-    def _logits(self, inputs_8B: Tensor) -> Tensor:
-        return self._head(self._rows(inputs_8B))
-
-    def _rows(self, inputs_8B: Tensor) -> Tensor:
-        """[B, D]: the rows after the last norm, of ids, rows of the pool and lengths before the step."""
-        arrays, config = self._arrays, self._config
-        ids_B, rows_B, lengths_B = inputs_8B[:3]
+    def _network(self, inputs_3B: Tensor) -> Tensor:
+        arrays, config, kv = self._arrays, self._config, self._pool.kv
+        ids_B, rows_B, lengths_B = inputs_3B
         places_B = lengths_B.clamp(min=0)
         x_BD = functional.embedding(ids_B, arrays["wte"]).float() + functional.embedding(places_B, arrays["wpe"])
         for layer in range(config.n_layer):
             name = f"h.{layer}"
             qkv_B3D = self._linear(f"{name}.attn.c_attn", x_BD, norm=f"{name}.ln_1")
-            mixed_BD = kernels.attend(qkv_B3D, self._kv[0, layer], self._kv[1, layer], rows_B, lengths_B)
+            mixed_BD = kernels.attend(qkv_B3D, kv[0, layer], kv[1, layer], rows_B, lengths_B)
             self._linear(f"{name}.attn.c_proj", mixed_BD, added_to=x_BD)
             h_BF = self._linear(f"{name}.mlp.c_fc", x_BD, norm=f"{name}.ln_2", gelu=True)
             self._linear(f"{name}.mlp.c_proj", h_BF, added_to=x_BD)
@@ -147,24 +153,11 @@ class Decoder:
         return kernels.linear(x, weight, bias, norm=before, gelu=gelu, added_to_MG=added_to)
 
 
-def probe(device: torch.device) -> None:
-    """Compile a kernel and record it: raises whatever keeps a `Decoder` from working on this device."""
-    logits_MV, keys_M = torch.zeros(1, 2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    _, replay = _recorded(lambda: kernels.draw(logits_MV, keys_M, keys_M.float())[0], device)
-    replay()
-
-
-def _recorded(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Callable[[], object]]:
-    """What `run` returns, and what does the same again in the same place."""
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        run()  # compiles the kernels, which cannot be done while it is recorded
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        output = run()
-    return output, graph.replay
+def _inputs(B: int, device: torch.device) -> Tensor:
+    """Those of a step without texts."""
+    inputs_8B = torch.zeros(8, B, dtype=torch.int64, device=device)
+    inputs_8B[2] = -1
+    return inputs_8B
 
 
 def _rounded_up(n_texts: int) -> int:

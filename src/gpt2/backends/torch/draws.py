@@ -6,7 +6,8 @@ sums may differ from NumPy's in the last ones, and so may a draw where two score
 Axes: M rows, V vocabulary, K tokens that may be drawn, most likely first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,20 +17,35 @@ from torch import Tensor
 from gpt2.backends.seam import Draw
 
 Asked = tuple[Draw, int]  # what is asked of a row, and the key of its noise
-N_SETTINGS = 5
+Kind = Literal["all", "best", "sorted"]  # from what is drawn: all tokens, the best few, or all in their order
 
+_MOST_TOP_K = 64  # so many of the best are found, whatever the rows ask
+_LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
 _GAMMA, _MIX_1, _MIX_2 = (  # PyTorch's whole numbers have a sign, and wrap around alike
     word - (1 << 64) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
 
 
+def kind_of(asked: Sequence[Asked]) -> Kind:
+    """The quickest kind that draws all these; the likeliest is found by each."""
+    drawn = [draw for draw, _ in asked if draw.temperature > 0]
+    if not any(draw.top_k or draw.top_p < 1 or draw.min_p > 0 for draw in drawn):
+        return "all"
+    return "best" if all(0 < draw.top_k <= _MOST_TOP_K for draw in drawn) else "sorted"
+
+
 def packed(asked_M: Sequence[Asked]) -> NDArray[np.int64]:
-    """What is asked of rows as one array for the device, [N_SETTINGS, M]; fractions by their bits."""
-    array_5M = np.empty((N_SETTINGS, len(asked_M)), np.int64)
+    """What is asked of rows as one array for the device, [5, M]: keys, top-k, temperature, top-p, min-p.
+
+    Fractions are there by their bits.
+    """
+    array_5M = np.empty((5, len(asked_M)), np.int64)
     array_5M[0] = np.array([key for _, key in asked_M], np.uint64).view(np.int64)
     array_5M[1] = [draw.top_k for draw, _ in asked_M]
-    fractions = array_5M.view(np.float64)
-    fractions[2:] = np.array([(draw.temperature, draw.top_p, draw.min_p) for draw, _ in asked_M]).T
+    fractions_5M = array_5M.view(np.float64)
+    fractions_5M[2:] = np.array([(draw.temperature, draw.top_p, draw.min_p) for draw, _ in asked_M]).T
+    drawn_M = fractions_5M[2] > 0
+    fractions_5M[2, drawn_M] = np.maximum(fractions_5M[2, drawn_M], _LEAST_TEMPERATURE)  # 0 in float32 is another thing
     return array_5M
 
 
@@ -45,58 +61,19 @@ class Settings:
         self.min_p_M1 = fractions_5M[4, :, None]
 
 
-def draw_rows(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    """The tokens drawn, [M]; rows of which the same kind of draw is asked are drawn together."""
-    alike: dict[Callable[[Tensor, Sequence[Asked]], Tensor], list[int]] = {}
-    for m, (draw, _) in enumerate(asked_M):
-        alike.setdefault(_kind(draw), []).append(m)
-    if len(alike) == 1:
-        return next(iter(alike))(logits_MV, asked_M)
-    drawn_M = torch.empty(len(asked_M), dtype=torch.int64, device=logits_MV.device)
-    for kind, members in alike.items():
-        indices = torch.tensor(members, device=logits_MV.device)
-        drawn_M[indices] = kind(logits_MV[indices], [asked_M[m] for m in members])
-    return drawn_M
-
-
-def _kind(draw: Draw) -> Callable[[Tensor, Sequence[Asked]], Tensor]:
-    if draw.temperature == 0:
-        return _likeliest
-    if draw.top_k:
-        return _of_best
-    return _of_sorted if draw.top_p < 1 or draw.min_p > 0 else _of_all
-
-
-def _likeliest(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    return logits_MV.argmax(-1)  # of equal ones the first
-
-
-def _of_all(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    settings = _on_device(asked_M, logits_MV)
-    ids_V = torch.arange(logits_MV.shape[1], device=logits_MV.device)
-    return _scores(_cooled(logits_MV, settings), ids_V, settings).argmax(-1)
-
-
-def _of_best(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    most = max(draw.top_k for draw, _ in asked_M)
-    return draw_of_best(logits_MV, _on_device(asked_M, logits_MV), most)
-
-
-def _of_sorted(logits_MV: Tensor, asked_M: Sequence[Asked]) -> Tensor:
-    return draw_of_sorted(logits_MV, _on_device(asked_M, logits_MV))
-
-
-def draw_of_best(logits_MV: Tensor, settings: Settings, most: int) -> Tensor:
-    """Draws with a top-k of at most `most`, and those of the likeliest: the tokens, [M]."""
-    ids_MK = order(logits_MV).topk(min(most, logits_MV.shape[1])).indices
-    values_MK = _cooled(logits_MV.log_softmax(-1).gather(1, ids_MK), settings)
-    return _of_filtered(values_MK, ids_MK, settings)
-
-
-def draw_of_sorted(logits_MV: Tensor, settings: Settings) -> Tensor:
-    """Draws of any kind: the tokens, [M]."""
-    values_MV, ids_MV = _cooled(logits_MV, settings).sort(dim=-1, descending=True, stable=True)
-    return _of_filtered(values_MV, ids_MV, settings)
+def draw_rows(logits_MV: Tensor, settings: Settings, kind: Kind) -> Tensor:
+    """The tokens drawn, [M]."""
+    if kind == "all":
+        ids_V = torch.arange(logits_MV.shape[1], device=logits_MV.device)
+        values_MV = _cooled(logits_MV, settings)
+        return torch.where(settings.temperatures_M1 == 0, values_MV, _scores(values_MV, ids_V, settings)).argmax(-1)
+    if kind == "best":
+        ids_MK = order(logits_MV).topk(min(_MOST_TOP_K, logits_MV.shape[1])).indices
+        values_MK = logits_MV.log_softmax(-1).gather(1, ids_MK)
+    else:
+        logits_MK, ids_MK = logits_MV.sort(dim=-1, descending=True, stable=True)
+        values_MK = torch.where(settings.top_k_M1 > 0, logits_MK.log_softmax(-1), logits_MK)
+    return _of_filtered(_cooled(values_MK, settings), ids_MK, settings)
 
 
 def _of_filtered(values_MK: Tensor, ids_MK: Tensor, settings: Settings) -> Tensor:
@@ -135,10 +112,6 @@ def _scores(values_MK: Tensor, ids: Tensor, settings: Settings) -> Tensor:
 def _shifted(words: Tensor, by: int) -> Tensor:
     """To the right, as words without a sign."""
     return (words >> by) & ((1 << (64 - by)) - 1)
-
-
-def _on_device(asked_M: Sequence[Asked], like: Tensor) -> Settings:
-    return Settings(torch.from_numpy(packed(asked_M)).to(like.device))
 
 
 def order(logits_MV: Tensor) -> Tensor:

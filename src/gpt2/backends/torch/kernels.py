@@ -65,14 +65,16 @@ def linear(
     if M == 1:
         columns, inner = (4, triton.next_power_of_2(F)) if norm else (8 if F <= 1024 else 2, 1024)
         grid = (triton.cdiv(G, columns),)
-        _linear_one[grid](*arrays, epsilon, F=F, G=G, **kinds, COLUMNS=columns, INNER=inner, num_warps=4)
+        _linear_one[grid](*arrays, epsilon, F=F, G=G, **kinds, COLUMNS=columns, INNER=inner, num_warps=4, **_FUSED)
         return out_MG
     if M <= 16:
         rows, columns, inner, stages = (16, 32, 128, 4) if norm else (16, 16, 256, 3)
     else:
         rows, columns, inner, stages = (32, 64, 128, 3) if norm else (16, 64, 128, 4)
+    if weight_GF.dtype == torch.float32:  # twice as wide, and shared memory is small
+        inner //= 2
     grid = (triton.cdiv(G, columns), triton.cdiv(M, rows))
-    sizes = {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": 4, "num_stages": stages}
+    sizes = {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": 4, "num_stages": stages, **_FUSED}
     _linear[grid](*arrays, M, epsilon, F=F, G=G, **kinds, **sizes)
     return out_MG
 
@@ -95,7 +97,7 @@ def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tens
     mixed_MD = torch.empty(M, D, device=qkv_M3D.device, dtype=qkv_M3D.dtype)
     arrays = qkv_M3D, keys_NHCK, values_NHCK, rows_M, lengths_M, mixed_MD
     tokens, warps = (64, 4) if C <= 256 else (128, 8)
-    sizes = {"WIDTH": triton.next_power_of_2(K), "TOKENS": tokens, "num_warps": warps}
+    sizes = {"WIDTH": triton.next_power_of_2(K), "TOKENS": tokens, "num_warps": warps, **_FUSED}
     _attend[(M, H)](*arrays, keys_NHCK.stride(0), keys_NHCK.stride(1), K**-0.5, D=D, K=K, **sizes)
     return mixed_MD
 
@@ -117,7 +119,7 @@ def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Ten
         torch.empty(M, parts, device=logits_MV.device, dtype=dtype)
         for dtype in (torch.float32, torch.float64, torch.int64)
     )
-    sizes = {"V": V, "parts": parts, "TOKENS": _AT_ONCE}
+    sizes = {"V": V, "parts": parts, "TOKENS": _AT_ONCE, **_FUSED}
     row_stride = logits_MV.stride(0)
     _largest[(M, parts)](logits_MV, row_stride, largest_MP, **sizes)
     rows = largest_MP.amax(-1), keys_M, temperatures_M
@@ -134,11 +136,14 @@ def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]
     M, V = logits_MV.shape
     logprobs_M, entropies_M = (torch.empty(M, device=logits_MV.device) for _ in range(2))
     ranks_M = torch.empty(M, device=logits_MV.device, dtype=torch.int32)
-    _score[(M,)](logits_MV, logits_MV.stride(0), targets_M, logprobs_M, ranks_M, entropies_M, V=V, TOKENS=_AT_ONCE)
+    _score[(M,)](
+        logits_MV, logits_MV.stride(0), targets_M, logprobs_M, ranks_M, entropies_M, V=V, TOKENS=_AT_ONCE, **_FUSED
+    )
     return logprobs_M, ranks_M, entropies_M
 
 
 _AT_ONCE = 1024  # of a row of the vocabulary
+_FUSED = {"enable_fp_fusion": True}  # a product and a sum in one operation, which newer Tritons would not do unasked
 
 
 @triton.jit

@@ -56,6 +56,7 @@ class Pool:
         self._most = config.n_positions
         self._device = device
         self._least_capacity, self._kept_bytes = least_capacity, kept_bytes
+        self.moves = 0  # how often `kv` has become another tensor
         shape = (2, config.n_layer, 0, config.n_head, 0, config.head_width)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
 
@@ -94,8 +95,8 @@ class Pool:
 
     def make_room(self, S: int) -> None:
         """Let every row have place for this many tokens."""
-        if self.kv.shape[4] < S:
-            self._resize(self.kv.shape[2], min(self._most, max(S, 2 * self.kv.shape[4], self._least_capacity)))
+        if self.kv.shape[4] < S:  # rows that are kept for others to come do not grow
+            self._resize(len(self._rows), min(self._most, max(S, 2 * self.kv.shape[4], self._least_capacity)))
 
     def row(self, slot: int) -> int:
         """Where the slot lies at present."""
@@ -142,6 +143,7 @@ class Pool:
     def _resize(self, N: int, C: int) -> None:
         """Other numbers of rows and positions; new places are 0, since even what is masked must be finite."""
         old = self.kv
+        self.moves += 1
         self.kv = torch.zeros((*old.shape[:2], N, old.shape[3], C, old.shape[5]), device=old.device, dtype=old.dtype)
         n, c = min(N, old.shape[2]), min(C, old.shape[4])
         self.kv[:, :, :n, :, :c] = old[:, :, :n, :, :c]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt2.backends.seam import Result, Work
-from gpt2.backends.torch.draws import Asked, draw_rows, order
+from gpt2.backends.torch.draws import Asked, Settings, draw_rows, kind_of, order, packed
 from gpt2.errors import BackendError
 
 Score = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -61,7 +61,7 @@ def read_out(
         parts: list[dict[str, NDArray[Any]]] = []
         for start in range(0, len(hidden_MD), rows_at_once):
             rows = slice(start, start + rows_at_once)
-            of_rows = _Asked(logits, best, targets_M[rows], asked_M[rows])
+            of_rows = _Wanted(logits, best, targets_M[rows], asked_M[rows])
             parts.append(_answer(head(hidden_MD[rows]), of_rows, score))
         for answer in parts[0]:
             whole = np.concatenate([part[answer] for part in parts])
@@ -70,7 +70,7 @@ def read_out(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Wanted:
     """Of some rows; no targets or draws mean that none were asked for."""
 
     logits: bool
@@ -79,14 +79,15 @@ class _Asked:
     draws_M: Sequence[Asked]
 
 
-def _answer(logits_MV: Tensor, asked: _Asked, score: Score) -> dict[str, NDArray[Any]]:
+def _answer(logits_MV: Tensor, asked: _Wanted, score: Score) -> dict[str, NDArray[Any]]:
     """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU."""
     # everything is asked of the device before anything is waited for
     waited: dict[str, Tensor] = {}
     if asked.logits:
         waited["logits_RV"] = logits_MV
     if asked.draws_M:
-        waited["drawn_R"] = draw_rows(logits_MV, asked.draws_M)
+        settings = Settings(torch.from_numpy(packed(asked.draws_M)).to(logits_MV.device))
+        waited["drawn_R"] = draw_rows(logits_MV, settings, kind_of(asked.draws_M))
     if asked.best:
         ids_MK = order(logits_MV).topk(min(asked.best, logits_MV.shape[1])).indices
         waited["best_ids_RK"] = ids_MK.int()
