@@ -95,8 +95,10 @@ class Pool:
 
     def make_room(self, S: int) -> None:
         """Let every row have place for this many tokens."""
-        if self.kv.shape[4] < S:  # rows that are kept for others to come do not grow
-            self._resize(len(self._rows), min(self._most, max(S, 2 * self.kv.shape[4], self._least_capacity)))
+        N, C = self.kv.shape[2], self.kv.shape[4]
+        if C < S:
+            in_use = 1 << (len(self._rows) - 1).bit_length()  # rows that are kept for others to come do not grow
+            self._resize(min(N, in_use), min(self._most, max(S, 2 * C, self._least_capacity)))
 
     def row(self, slot: int) -> int:
         """Where the slot lies at present."""
