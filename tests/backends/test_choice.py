@@ -34,6 +34,7 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"backend": "jax"}, "'jax'.*auto, native, torch or reference"),
         ({"device": "tpu"}, "'tpu'.*auto, cpu, cuda or mps"),
         ({"device": "tpu:3"}, "'tpu'"),
+        ({"device": "cpu:7"}, "'cpu:7'.*auto, cpu, cuda or mps"),
         ({"form": "int2"}, "'int2'.*fp32.*int4"),
         ({"threads": 0}, "0 threads"),
         ({"backend": "reference", "device": "cuda"}, "reference backend cannot run on cuda"),

@@ -115,6 +115,9 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     assert any("train-00000.bin is missing" in line for line in verify(folder))
     with pytest.raises(ShardError, match="there is no such folder"):
         TokenStream.open(folder / "nowhere")
+    (folder.parent / "text.txt").write_text("Once", encoding="utf-8")
+    with pytest.raises(ShardError, match="it is a file"):
+        TokenStream.open(folder.parent / "text.txt")
 
 
 def test_a_shard_of_another_length_is_named(folder: Path) -> None:

@@ -456,15 +456,16 @@ def test_a_broken_newest_checkpoint_is_passed_over(make_config: Make, caplog: py
     assert "step-00000012 is broken (model.safetensors has another SHA-256" in caplog.text
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 14, b"\xff\n", b"../x\n"])
-def test_where_latest_is_damaged_the_newest_whole_checkpoint_is_gone_on_from(
-    make_config: Make, caplog: pytest.LogCaptureFixture, damage: bytes
+@pytest.mark.parametrize("damage", [b"", b"\0" * 14, b"\xff\n", b"../x\n", None])
+def test_where_latest_is_damaged_or_lost_the_newest_whole_checkpoint_is_gone_on_from(
+    make_config: Make, caplog: pytest.LogCaptureFixture, damage: bytes | None
 ) -> None:
     config = make_config()
     outcome = pretrain(config)
     assert outcome.checkpoint is not None
     (outcome.checkpoint / "model.safetensors").unlink()
-    (Path(config.run.folder) / "latest").write_bytes(damage)
+    marker = Path(config.run.folder) / "latest"
+    marker.unlink() if damage is None else marker.write_bytes(damage)
     found = states.latest(Path(config.run.folder))
     assert found is not None
     assert found.name == "step-00000009"

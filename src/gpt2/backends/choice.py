@@ -34,7 +34,7 @@ def open(
         MissingExtraError: the backend was asked for and needs a package that is not installed.
     """
     _check("backend", backend, BACKENDS)
-    _check("device", device.partition(":")[0] if isinstance(device, str) else device, DEVICES)  # pyright: ignore[reportUnnecessaryIsInstance]
+    _check("device", kind_of_device(device) if isinstance(device, str) else device, DEVICES)  # pyright: ignore[reportUnnecessaryIsInstance]
     _check("form of weights", form, FORMS)
     if threads is not None:
         threads = _checked_threads(threads)
@@ -62,6 +62,12 @@ def open(
     opened.reason = f"{opened.name} backend on {opened.device} in {opened.weights}: {why}; {opened.reason}"
     _log.log(level, opened.reason)
     return opened
+
+
+def kind_of_device(device: str) -> str:
+    """The device without the number that one of several GPUs has; "cpu" and "auto" have none."""
+    kind, _, number = device.partition(":")
+    return device if number and kind in ("cpu", "auto") else kind
 
 
 def _load(name: str, weights: Source, *, device: str, form: str, threads: int | None) -> Backend:

@@ -175,9 +175,9 @@ def model_options(verb: Verb) -> Verb:
         threads: int | None,
         **rest: Any,
     ) -> object:
-        from gpt2.backends.choice import DEVICES
+        from gpt2.backends.choice import DEVICES, kind_of_device
 
-        if device.partition(":")[0] not in DEVICES:
+        if kind_of_device(device) not in DEVICES:
             raise click.UsageError(f"there is no device {device!r}: it is {', '.join(DEVICES[:-1])} or {DEVICES[-1]}.")
         if isa is not None:
             if backend in ("torch", "reference") or device not in ("auto", "cpu"):

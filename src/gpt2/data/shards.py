@@ -114,7 +114,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        seen = f"it has no {path.name}" if folder.is_dir() else "there is no such folder"
+        if folder.is_dir():
+            seen = f"it has no {path.name}"
+        else:
+            seen = "it is a file" if folder.exists() else "there is no such folder"
         raise ShardError(f"{folder} is not a finished folder of token shards: {seen}. Run `gpt2 prepare`.")
     try:
         manifest = read_json(path, MANIFEST_LIMIT_BYTES)

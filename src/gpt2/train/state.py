@@ -214,10 +214,10 @@ def has_learned(run_folder: Path) -> bool:
 
 
 def _named(run_folder: Path) -> str | None:
-    """The checkpoint that `latest` names: none where the file is damaged, None where it is not there."""
+    """The checkpoint that `latest` names: "" where the file is damaged or lost, None where nothing was saved."""
     marker = run_folder / "latest"
     if not marker.is_file():
-        return None
+        return "" if any(folder != checkpoint_folder(run_folder, 0) for folder in checkpoints(run_folder)) else None
     name = marker.read_text(encoding="utf-8", errors="replace").strip()
     return name if re.fullmatch("step-[0-9]+", name) else ""
 
