@@ -1,9 +1,12 @@
 """`gpt2 doctor` says the same to people and to programs."""
 
+import importlib
 import json
+import types
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Run
 
 from gpt2 import machine
 from gpt2.cli.doctor import bytes_below
@@ -35,3 +38,25 @@ def test_a_file_that_vanishes_from_a_cache_meanwhile_counts_as_nothing(
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(Path, "is_file", lambda path: path.name in {"here", "gone"})  # it was, a moment ago
     assert bytes_below(tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("has_triton", "compiler", "seen"),
+    [
+        (True, "/bin/cc", "by kernels of gpt2"),
+        (False, "/bin/cc", "without Triton"),
+        (True, None, "without a C compiler"),
+    ],
+)
+def test_a_gpu_is_said_to_decode_by_what_it_can(
+    gpt2: Run, monkeypatch: pytest.MonkeyPatch, has_triton: bool, compiler: str | None, seen: str
+) -> None:
+    torch, doctor = pytest.importorskip("torch"), importlib.import_module("gpt2.cli.doctor")
+    about = types.SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: about)
+    here = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: has_triton or None if name == "triton" else here(name))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: compiler)
+    monkeypatch.delenv("CC", raising=False)
+    assert seen in json.loads(gpt2("doctor", "--json").out)["devices"]["cuda:0"]

@@ -16,7 +16,7 @@ from gpt2.errors import BackendError
 
 VERSIONS = (
     *("numpy", "safetensors", "tiktoken", "click", "rich"),
-    *("torch", "tokenizers", "zstandard", "pyarrow", "matplotlib", "transformers"),
+    *("torch", "triton", "tokenizers", "zstandard", "pyarrow", "matplotlib", "transformers"),
 )
 
 
@@ -94,12 +94,20 @@ def _devices() -> dict[str, str]:
         about = torch.cuda.get_device_properties(number)
         peak = device_peaks(about.name)
         speed = f", {peak / 1e12:.0f} TFLOP/s in bf16" if peak else ""
-        devices[f"cuda:{number}"] = f"{about.name}, {about.total_memory / 2**30:.0f} GiB{speed}"
+        devices[f"cuda:{number}"] = f"{about.name}, {about.total_memory / 2**30:.0f} GiB{speed}; {_decoding()}"
     if torch.backends.mps.is_available():
         devices["mps"] = "Apple GPU"
     if len(devices) == 1:
         devices["cuda"] = "none seen by PyTorch"
     return devices
+
+
+def _decoding() -> str:
+    if find_spec("triton") is None:
+        return "decodes slowly without Triton"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "decodes slowly without a C compiler, which Triton needs"
+    return "decodes by kernels of gpt2"
 
 
 def _blas() -> str:
