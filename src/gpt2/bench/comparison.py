@@ -102,7 +102,10 @@ def compare(
         BackendError: our own engine could not be opened, or died.
     """
     workload = workload or Workload()
-    wanted = PEERS if "all" in peers else peers
+    everyone = [
+        name for name in PEERS if name != "transformers-compiled" or device.startswith("cuda")
+    ]  # a graph of a GPU
+    wanted = everyone if "all" in peers else peers
     for name in wanted:
         if name in PEERS and (missing := missing_packages(name)):
             log.warning("%s is left out: %s is not installed", name, " and ".join(missing))
