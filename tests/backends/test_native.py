@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -326,22 +326,35 @@ def test_pages_count_what_their_slab_takes() -> None:
     assert 3342336 < engine.slots_bytes() == -(-(16 << 20) // 5) < 1.03 * 3342336
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_goes_on_alone_and_ends_the_engine() -> None:
-    backend = NativeBackend(weights(CONFIGS[0]), form="fp32", threads=2)
-    slot = backend.new()
-    backend.step([Work(slot=slot, tokens=[1])])
-    time.sleep(0.3)  # the other thread sleeps, and is not there in the child
+def in_a_fork(run: Callable[[], int]) -> int:
+    """How a forked child ends that exits with what `run` returns; one that waits for ever is ended."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python's: a process of several threads forks
         child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(20)
+        status = 99
+        try:
+            status = run()
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_goes_on_alone_and_ends_the_engine() -> None:
+    backend = NativeBackend(weights(CONFIGS[0]), form="fp32", threads=2)
+    slot = backend.new()
+    backend.step([Work(slot=slot, tokens=[1])])
+    time.sleep(0.3)  # the other thread sleeps, and is not there in the child
+
+    def go_on() -> int:
         backend.step([Work(slot=slot, tokens=[2])])
         backend.close()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+        return 0
+
+    assert in_a_fork(go_on) == 0
     backend.step([Work(slot=slot, tokens=[2])])
 
 
@@ -361,17 +374,14 @@ def test_a_fork_waits_for_the_step_of_another_thread(monkeypatch: pytest.MonkeyP
     thread = threading.Thread(target=backend.step, args=([Work(slot=slot, tokens=[1])],))
     thread.start()
     begun.wait()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python's: a process of several threads forks
-        child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
+
+    def go_on() -> int:
         backend.step([Work(slot=slot, tokens=[2])])
         other.step([Work(slot=elsewhere, tokens=[2])])
-        os._exit(backend.length(slot) - 2)
+        return backend.length(slot) - 2
+
+    assert in_a_fork(go_on) == 0
     thread.join()
-    assert os.waitpid(child, 0)[1] == 0
     backend.step([Work(slot=slot, tokens=[2])])
     assert backend.length(slot) == 2
 

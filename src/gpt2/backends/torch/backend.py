@@ -34,11 +34,8 @@ log = logging.getLogger("gpt2")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many where a kernel scores them, which needs nothing beside
-_UNPLANNED = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]  # cuDNN plans for each length
+# not cuDNN's attention, which plans anew for each length of a text: 60 ms
+_UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _TOKENS_AT_ONCE = 8192  # of a padded batch
 _ONE_AT_A_TIME = threading.Lock()  # which kernels attention may take is a setting of the whole process
 _KEPT_SHARE = 16  # of a GPU's memory for keys and values stays: a recording holds while they lie where they are
