@@ -168,7 +168,7 @@ def test_what_does_not_finish_in_time_is_broken_off(serve: Any, scripted: Any, u
     running = serve(backend, limits=Limits(drain_seconds=0.05))
     backend.hold_after(2)
     stream, whole = send(running, max_tokens=200, stream=True), send(running, max_tokens=200)
-    until(lambda: backend.waits)
+    until(lambda: backend.waits and len(running.served.engine._open) == 2)  # the server has taken both
     running.server.stop()
     answer, error = running.read(stream)[2], running.read(whole)
     assert b"did not end in time" in answer and answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
