@@ -23,7 +23,7 @@ class Stepping:
 
     def __init__(self, serve: Any, scripted: Any, until: Any) -> None:
         self.backend, self.until, self.rows = scripted(SCRIPT), until, 0
-        self.running = serve(self.backend, sequences=PLACES, limits=Limits(queue_requests=QUEUE))
+        self.running = serve(self.backend, sequences=PLACES, limits=Limits(queue_requests=QUEUE, queue_seconds=10**6))
         self.engine = self.running.served.engine
         self.backend.gate.clear()
         self.backend.before_step = self.count
