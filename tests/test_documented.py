@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show is there: command lines are taken, names in Python exist."""
+"""What the README and the pages of docs/ show is there: commands, names in Python, and where links lead."""
 
 import ast
 import re
@@ -15,8 +15,10 @@ from gpt2.language_model import LanguageModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, *sorted((ROOT / "docs/notes").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(gpt2 [^`]+)`(?!`)")
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)")
 SHELL = {"", "sh", "console", "bash"}
 SOURCE = Path(gpt2.__file__).parent
 OF_A_MODEL = {*dir(LanguageModel), "backend", "checkpoint", "name", "noise", "tokenizer"}
@@ -45,6 +47,14 @@ def test_every_name_of_ours_in_python_exists(page: Path) -> None:
                 if node.attr not in known and not is_in("gpt2", node.attr):
                     wrong.append(f"{node.value.id}.{node.attr}")
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for name, anchor in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{name}#{anchor}"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,12 @@ def test_commands_are_found_in_every_form(tmp_path: Path) -> None:
         "gpt2 convert a b --to hf",
         "gpt2 doctor",
     ]
+
+
+def anchors(page: Path) -> set[str]:
+    """What its headings are called in a link."""
+    headings = re.findall(r"^#+ (.*)", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def is_in(module: str, name: str) -> bool:
