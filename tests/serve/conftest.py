@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from gpt2.config import ModelConfig
 from gpt2.language_model import LanguageModel, load
 from gpt2.serve import Limits, Options, ServedModel, Server, Service, build_service
 
-SECONDS = 30  # longer than anything takes; nothing waits for it to pass
+SECONDS = 120  # longer than anything takes; nothing waits for it to pass
+PATIENT = dict.fromkeys(
+    ("receive_seconds", "send_seconds", "grammar_seconds", "queue_seconds", "stall_seconds"), 10.0**6
+)  # limits that a slow machine could reach where a test is not about them
 
 
 class ScriptedBackend:
@@ -138,15 +142,32 @@ class Running:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
+    @contextlib.contextmanager
+    def blind(self) -> Iterator[None]:
+        """The server looks at nothing in the meantime: what a client does slowly is there all at once."""
+        is_blind, sees = threading.Event(), threading.Event()
+        loop = self.server._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(lambda: (is_blind.set(), sees.wait(SECONDS)))
+        assert is_blind.wait(SECONDS)
+        try:
+            yield
+        finally:
+            sees.set()
+
+    def send(self, method: str, path: str, body: object = None, headers: Sequence[str] = ()) -> socket.socket:
+        """A request on a connection of its own, which ends with the answer."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Content-Length: {len(data)}"]
+        connection = self.connect()
+        connection.sendall("\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode() + data)
+        return connection
+
     def request(
         self, method: str, path: str, body: object = None, headers: Sequence[str] = ()
     ) -> tuple[int, dict[str, str], Any]:
-        """One request on a connection of its own; the body as JSON where it is JSON."""
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Content-Length: {len(data)}"]
-        with self.connect() as connection:
-            connection.sendall("\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode() + data)
-            return read_answer(connection)
+        """The answer to such a request; the body as JSON where it is JSON."""
+        return read_answer(self.send(method, path, body, headers))
 
     def read(self, connection: socket.socket) -> tuple[int, dict[str, str], Any]:
         return read_answer(connection)
@@ -173,6 +194,12 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
 Serve = Callable[..., Running]
 
 
+def patient(limits: Limits) -> Limits:
+    """The same, but for times that were left as they are by default."""
+    given = {name: seconds for name, seconds in PATIENT.items() if getattr(limits, name) == getattr(Limits(), name)}
+    return replace(limits, **given)
+
+
 @pytest.fixture
 def serve(tiny_folder: Path) -> Iterator[Serve]:
     """Starts servers: of a `ScriptedBackend`, or of nothing in particular; they end with the test."""
@@ -181,7 +208,7 @@ def serve(tiny_folder: Path) -> Iterator[Serve]:
         def start(
             *backends: ScriptedBackend, limits: Limits | None = None, sequences: int = 16, **options: Any
         ) -> Running:
-            limits = limits or Limits()
+            limits = patient(limits or Limits())
             files = checkpoint.read(tiny_folder)
             models = [LanguageModel(files, backend, name="scripted") for backend in backends or (ScriptedBackend(),)]
             served = [
@@ -208,7 +235,7 @@ def tiny_model(tiny_folder: Path) -> LanguageModel:
 def tiny(tiny_folder: Path) -> Iterator[Running]:
     """A server of that model, for a whole module of tests."""
     model = load(tiny_folder, backend="reference")
-    service = build_service([ServedModel(model, name="tiny")], limits=Limits())
+    service = build_service([ServedModel(model, name="tiny")], limits=patient(Limits()))
     running = Running(Server(service, Options(port=0)), service)
     yield running
     running.stop()
@@ -233,7 +260,7 @@ def running() -> Callable[..., Running]:
     """Starts a server of a model, which has to be stopped."""
 
     def start(model: LanguageModel, *, name: str, draft: str = "auto") -> Running:
-        service = build_service([ServedModel(model, name=name, draft=draft)], limits=Limits())
+        service = build_service([ServedModel(model, name=name, draft=draft)], limits=patient(Limits()))
         return Running(Server(service, Options(port=0)), service)
 
     return start

@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_else_runs(tiny: Any) -> Non
     alone = tiny.client().completions.create(**fields).choices[0]
 
     async def many() -> list[Any]:
-        async with openai.AsyncOpenAI(base_url=f"{tiny.url}/v1", api_key="none") as client:
+        async with openai.AsyncOpenAI(base_url=f"{tiny.url}/v1", api_key="none", timeout=120) as client:
             calls = []
             for number in range(10):
                 calls.append(client.completions.create(model="tiny", prompt=f"{number} " * number, max_tokens=9))
@@ -254,7 +254,7 @@ def test_a_missing_model_is_the_first(tiny: Any) -> None:
 
 def test_the_asynchronous_client(tiny: Any) -> None:
     async def both() -> tuple[str, str]:
-        async with openai.AsyncOpenAI(base_url=f"{tiny.url}/v1", api_key="none") as client:
+        async with openai.AsyncOpenAI(base_url=f"{tiny.url}/v1", api_key="none", timeout=120) as client:
             fields: dict[str, Any] = {"model": "tiny", "prompt": PROMPT, "max_tokens": 6, "seed": 2}
             whole = await client.completions.create(**fields)
             parts = [part.choices[0].text async for part in await client.completions.create(stream=True, **fields)]

@@ -23,7 +23,8 @@ from gpt2.tasks import Prompts
 axe_package = pytest.importorskip("axe_playwright_python")
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
-expect.set_options(timeout=30_000)  # longer than anything takes; nothing waits for it to pass
+LONG = 120_000  # milliseconds, longer than anything takes; nothing waits for it to pass
+expect.set_options(timeout=LONG)
 
 AXE = (Path(axe_package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 FOLDER = Path(gpt2.__file__).parent / "serve" / "page"
@@ -38,6 +39,7 @@ class Visit:
         self.url, self.wrong, self.asked = url, [], []
         options = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(LONG)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
         self.page.on(
@@ -137,6 +139,7 @@ def test_a_text_goes_on_from_the_caret_and_back_by_undo(visit: Visit, tiny: Any)
     visit["#continue"].click()
     second = completed(tiny, "Once" + first)
     expect(visit["#text"]).to_have_value(f"Once{first}{second} upon a time")
+    expect(visit["#generate"]).to_be_visible()  # until it has ended nothing is undone
     visit["#text"].focus()
     visit.press("Control+z")
     expect(visit["#text"]).to_have_value(f"Once{first} upon a time")
@@ -532,10 +535,9 @@ def test_the_server_is_described_and_counted(visit: Visit) -> None:
     visit.generate()
     visit["#tab-server"].click()
     expect(visit["#view-server"]).to_contain_text("Tokens generated")
-    rows = visit["#view-server tr"]
-    facts = {
-        rows.nth(n).locator("th").text_content(): rows.nth(n).locator("td").text_content() for n in range(rows.count())
-    }
+    facts = visit["#view-server tr"].evaluate_all(  # at once: every two seconds the page writes them anew
+        "(rows) => Object.fromEntries(rows.map((row) => [...row.children].map((cell) => cell.textContent)))"
+    )
     assert facts["Name"] == "tiny"
     assert facts["Context"] == "64 tokens"
     assert facts["Computed by"] == "reference on cpu"
@@ -547,12 +549,14 @@ def test_a_server_that_is_gone_is_said_to_be(browser: Any, running: Any, tiny_mo
     server = running(tiny_model, name="tiny")
     visit = Visit(browser, server.url)
     visit.write("Once")
+    expect(visit["#inspector .bar.after"].first).to_be_visible()  # it has been looked into
     server.stop()
-    visit.press("Control+Enter")
-    expect(visit["#alert"]).to_contain_text("cannot be reached")
-    expect(visit["#state"]).to_have_attribute("data-state", "down")
-    expect(visit["#generate"]).to_be_visible()
-    assert visit.text == "Once"
+    with visit.page.expect_event("requestfailed", lambda request: request.url.endswith("/v1/inspect")):  # the last
+        visit.press("Control+Enter")
+        expect(visit["#alert"]).to_contain_text("cannot be reached")
+        expect(visit["#state"]).to_have_attribute("data-state", "down")
+        expect(visit["#generate"]).to_be_visible()
+        assert visit.text == "Once"
     visit.axe("unreachable")
     visit["#alert-close"].click()
     expect(visit["#alert"]).to_be_hidden()
@@ -574,6 +578,7 @@ def test_what_the_model_writes_is_text_and_nothing_else(visit: Visit) -> None:
     visit["#text"].focus()
     visit.press("Control+End")
     visit.generate()
+    visit.wait_until_read()
     visit["#as-tokens"].click()
     visit.press("Home", "ArrowRight", "ArrowRight")
     expect(visit["#inspector .bar.after"].first).to_be_visible()

@@ -121,10 +121,10 @@ class Engine:
     def cancel(self, ticket: Ticket) -> None:
         """Give a ticket's place back within a step."""
         if ticket in self._open:
+            self._commands.put(lambda: self._cancel(ticket))  # first: what counts as idle has been told to its thread
             self._open.discard(ticket)
             self._unbegun.discard(ticket)
             ticket.end()
-            self._commands.put(lambda: self._cancel(ticket))
 
     def statistics(self) -> "Future[Statistics]":
         """How things stand, from the engine's thread."""
