@@ -333,7 +333,7 @@ def in_a_fork(run: Callable[[], int]) -> int:
         child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
+        signal.alarm(120)
         status = 99
         try:
             status = run()
@@ -457,8 +457,8 @@ def test_what_a_slot_takes_is_measured_in_one_turn(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of threads on this system")
 def test_engines_share_one_pool_of_threads() -> None:
-    def threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
+    def threads() -> set[str]:
+        return {task.name for task in Path("/proc/self/task").iterdir()}
 
     config = CONFIGS[1]
     engines = [NativeBackend(weights(config), form="int8", threads=2)]
@@ -467,7 +467,7 @@ def test_engines_share_one_pool_of_threads() -> None:
     engines += [NativeBackend(weights(config), form="fp32", threads=2) for _ in range(2)]
     for backend in engines:
         all_logits(backend, tokens(config, 5), 5)
-    assert threads() == before
+    assert threads() <= before  # one that another test has left may end meanwhile
 
 
 def test_threads_are_the_physical_cores_unless_given() -> None:
@@ -485,7 +485,7 @@ def test_other_threads_run_during_a_step() -> None:
     slot, during = backend.new(), 0
     with ThreadPoolExecutor(1) as another:
         another.submit(tick)
-        for _ in range(20):  # the other may have to wait for a processor
+        for _ in range(500):  # the other may have to wait for a processor
             begin = len(ticks)
             backend.step([Work(slot=slot, tokens=tokens(config, 1000))])
             during = max(during, len(ticks) - begin)

@@ -205,7 +205,7 @@ def test_two_processes_may_pack_the_same_model_at_once(folder: Path, packings: l
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    ended = [process.communicate(timeout=120) for process in both]
+    ended = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     (one, _), (other, _) = ended
     assert one == other

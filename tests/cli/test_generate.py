@@ -262,7 +262,7 @@ def test_ctrl_c_keeps_what_was_written_and_ends_with_130(tiny_folder: Path) -> N
     assert running.stdout is not None
     first = running.stdout.read(20)
     running.send_signal(signal.SIGINT)
-    rest, messages = running.communicate(timeout=60)
+    rest, messages = running.communicate(timeout=300)
     assert running.returncode == 130
     assert len(first) == 20
     assert rest.endswith(b"\n")

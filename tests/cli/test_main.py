@@ -20,7 +20,7 @@ VERBS = [verb for verbs in frame.VERBS.values() for verb in verbs]
 
 def gpt2(*arguments: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "gpt2", *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=60, check=False, **settings)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=300, check=False, **settings)
 
 
 @pytest.fixture

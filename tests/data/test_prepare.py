@@ -216,7 +216,7 @@ prepare({[str(path) for path in corpus]!r}, {str(tmp_path / "out")!r}, config=co
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), source])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert (ended.stderr, ended.returncode) == ("", 0)

@@ -1,5 +1,6 @@
 """Several processes on this machine, talking by gloo: the same losses, whoever holds what."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gpt2.train import TrainConfig, parallel, pretrain, to_toml
 from gpt2.train.parallel import Processes, choose, joined
 
 Make = Callable[..., TrainConfig]
+LONG = 900  # seconds, longer than anything takes
 
 PROGRAM = """
 import os, signal, sys
@@ -38,10 +40,20 @@ pretrain(load_config(sys.argv[1]))
 """
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """A port that the system gives in the meantime to those alone who ask for it by its number."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
+@contextlib.contextmanager
+def meeting_place() -> Iterator[dict[str, str]]:
+    """What tells two processes where they meet."""
+    with free_port() as port:
+        yield {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int = 0) -> None:
@@ -49,25 +61,26 @@ def start(config: TrainConfig, folder: Path, n: int, *dying: str, restarts: int 
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--rdzv-backend", "c10d"]
-    launcher += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1"]
-    launcher += ["--max-restarts", str(restarts)]
-    done = subprocess.run(
-        [*launcher, str(folder / "program.py"), str(folder / "config.toml"), *dying],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with free_port() as port:
+        launcher += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+        launcher += ["--max-restarts", str(restarts)]
+        done = subprocess.run(
+            [*launcher, str(folder / "program.py"), str(folder / "config.toml"), *dying],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
     told = [line for line in done.stderr.splitlines() if "Error" in line or "gpt2" in line]
     assert done.returncode == 0, "\n".join(told)
 
 
 def run_together(command: list[str], folder: Path) -> None:
     """Run two processes that wait for each other, and wait until both have ended well."""
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    end_together([command] * 2, [{**environment, "RANK": rank} for rank in "01"], folder)
+    with meeting_place() as place:
+        environment = {**os.environ, **place, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        end_together([command] * 2, [{**environment, "RANK": rank} for rank in "01"], folder)
 
 
 def end_together(commands: list[list[str]], environments: list[dict[str, str]], folder: Path) -> None:
@@ -78,7 +91,7 @@ def end_together(commands: list[list[str]], environments: list[dict[str, str]], 
         for command, environment, path in zip(commands, environments, said, strict=True):
             with path.open("wb") as file:
                 running.append(subprocess.Popen(command, env=environment, stderr=file))
-        latest = time.monotonic() + 300
+        latest = time.monotonic() + LONG
         while None in [process.poll() for process in running] and time.monotonic() < latest:
             if any(process.returncode for process in running):
                 break
@@ -184,13 +197,13 @@ with joined("cpu") as processes:
     for _ in range(1000):
         processes.sum(torch.ones(1))
 """
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-c", program]
-    both = [
-        subprocess.Popen(command, env={**environment, "GLOO_SOCKET_IFNAME": "lo", "RANK": rank}, stderr=subprocess.PIPE)
-        for rank in ("0", "1")
-    ]
-    told, _ = (process.communicate(timeout=300)[1].decode() for process in both)
+    with meeting_place() as place:
+        environment = {**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo"}
+        both = [
+            subprocess.Popen(command, env={**environment, "RANK": rank}, stderr=subprocess.PIPE) for rank in ("0", "1")
+        ]
+        told, _ = (process.communicate(timeout=LONG)[1].decode() for process in both)
     assert [process.returncode for process in both] == [1, -signal.SIGKILL]
     assert "TrainingError: Process 0 of 2 cannot go on: it has lost another" in told
 
@@ -199,14 +212,15 @@ with joined("cpu") as processes:
 def test_who_meets_nobody_says_so(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
     monkeypatch.setattr(parallel, "_PATIENCE", timedelta(seconds=1))
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
-    named = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    for name, value in named.items():
-        monkeypatch.setenv(name, value)
-    with (
-        pytest.raises(TrainingError, match=f"Process {rank} of 2 cannot begin: it has not met the others"),
-        joined("cpu"),
-    ):
-        pass
+    monkeypatch.setenv("RANK", rank)
+    with meeting_place() as place:
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(TrainingError, match=f"Process {rank} of 2 cannot begin: it has not met the others"),
+            joined("cpu"),
+        ):
+            pass
 
 
 @pytest.mark.long
@@ -215,30 +229,39 @@ def test_another_that_lives_but_never_answers_is_not_waited_for_without_end(tmp_
 import datetime, sys
 import torch
 from gpt2.train import parallel
-parallel._PATIENCE = datetime.timedelta(seconds=5)
+parallel._PATIENCE = datetime.timedelta(seconds=15)
+print(flush=True)
+sys.stdin.readline()  # till both have imported all this, which may take one longer than the patience of the other
 with parallel.joined("cpu") as processes:
     processes.sum(torch.ones(1))  # both are there
     if processes.rank == 1:
         sys.stdin.read()  # till the test has heard the first
     processes.sum(torch.ones(1))
 """
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    first, silent = (
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={**environment, "GLOO_SOCKET_IFNAME": "lo", "RANK": rank},
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+    with meeting_place() as place:
+        first, silent = (
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                env={**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo", "RANK": rank},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for rank in ("0", "1")
         )
-        for rank in ("0", "1")
-    )
-    try:
-        told = first.communicate(timeout=300)[1].decode()
-        assert silent.poll() is None
-    finally:
-        for process in (first, silent):
-            process.kill()
-            process.communicate()
+        try:
+            for process in (first, silent):
+                assert process.stdout and process.stdout.readline()
+            for process in (first, silent):
+                assert process.stdin
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            told = first.communicate(timeout=LONG)[1].decode()
+            assert silent.poll() is None
+        finally:
+            for process in (first, silent):
+                process.kill()
+                process.communicate()
     assert first.returncode == 1
     assert "TrainingError: Process 0 of 2 cannot go on: it has lost another" in told
 
