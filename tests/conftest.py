@@ -54,6 +54,6 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium here: make browser installs Debian's")
     with playwright.sync_playwright() as started:
         arguments = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-        browser = started.chromium.launch(executable_path=chromium, args=arguments)
+        browser = started.chromium.launch(executable_path=chromium, args=arguments, timeout=300_000)
         yield browser
         browser.close()
