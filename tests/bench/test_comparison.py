@@ -62,6 +62,11 @@ class Peer:
         pass
 
 def serve(pipe, name, *rest):
+    if name == "llama.cpp-q8_0":
+        open(rest[-1], "w").close()
+        pipe.send(name)
+        pipe.poll(None)  # a question, which it does not read
+        os.kill(os.getpid(), signal.SIGABRT)
     real = comparison.open_engine
     comparison.open_engine = lambda *args, **options: real(*args, **options) if name == "gpt2" else (Peer(name), name)
     comparison._serve(pipe, name, *rest)
@@ -80,12 +85,15 @@ def test_a_peer_that_fails_or_ends_is_left_out_and_the_others_are_measured(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(comparison, "_serve", importlib.import_module("stand_ins").serve)
     monkeypatch.setattr(comparison, "missing_packages", lambda peer: [])
-    peers = ["openvino", "onnxruntime", "transformers"]
+    peers = ["openvino", "onnxruntime", "llama.cpp-q8_0", "transformers"]
     found = compare(tiny_folder, peers=peers, backend="reference", workload=SMALL, rounds=1, starts=0)
     assert [figures.engine for figures in found] == ["gpt2 reference fp32", "transformers"]
     assert all(figures.rounds and figures.tokens_per_second["decode"] > 0 for figures in found)
     assert "openvino is left out: no such device" in caplog.text
     assert re.search(r"onnxruntime is left out: .* it was stopped by SIGSEGV; .*the last straw", caplog.text, re.DOTALL)
+    assert (
+        "llama.cpp-q8_0 is left out: llama.cpp-q8_0 ended before it answered: it was stopped by SIGABRT" in caplog.text
+    )
     assert "chatter" not in "".join(capfd.readouterr())
 
 

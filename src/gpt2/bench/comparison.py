@@ -212,7 +212,7 @@ class _Process:
     def answer(self) -> Any:
         try:
             found = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # the latter where it ended with a question unread
             raise BackendError(f"{self.name} ended before it answered: {self._last_words()}.") from None
         if isinstance(found, Exception):
             raise found
