@@ -376,6 +376,17 @@ def test_the_list_of_tokens_is_for_the_keyboard_and_for_ears(visit: Visit, tiny:
     expect(visit["#text"]).to_be_focused()
 
 
+def test_the_list_of_tokens_keeps_the_focus_when_the_text_is_read_again(visit: Visit) -> None:
+    visit.write("Once upon a time")
+    visit["#as-tokens"].click()
+    visit.press("Home", "ArrowRight")
+    token = visit["#tokens [role=option]"].nth(1)
+    token.evaluate("(option) => { option.id = 'before'; }")
+    visit["#model"].evaluate("(select) => select.dispatchEvent(new Event('change'))")
+    expect(visit["#before"]).to_have_count(0)
+    expect(token).to_be_focused()
+
+
 def test_an_alternative_is_chosen_and_the_text_goes_on_from_there(visit: Visit, tiny: Any) -> None:
     visit.write("Once upon a time there was")
     visit["#text"].focus()

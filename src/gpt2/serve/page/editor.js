@@ -210,7 +210,9 @@ export class Editor {
       return option;
     });
     options.push(h("span", { role: "option", class: "t next", "data-t": tokens.length, "aria-label": "What comes next", "aria-selected": here === tokens.length ? "true" : "false", tabindex: here === tokens.length ? 0 : -1 }, "next"));
+    const focused = list.contains(document.activeElement);
     list.replaceChildren(...options);
+    if (focused) list.querySelector("[tabindex='0']").focus();
   }
 
   showTokens(show) {
