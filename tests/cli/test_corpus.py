@@ -59,7 +59,7 @@ def test_rules_that_are_named_are_for_every_source(gpt2, source: Path, tmp_path:
     assert "Number 0" in gpt2("corpus", "show", "r.min_words", str(tmp_path / "o")).out
     (tmp_path / "r.toml").write_text("[words]\nmin_wrods = 1000\n", encoding="utf-8")
     ran = gpt2(*build, "--out", str(tmp_path / "p"))
-    assert ran.code == 1
+    assert ran.code == 2
     assert "unknown rule 'min_wrods'. Did you mean 'min_words'?" in ran.err
 
 
@@ -72,11 +72,11 @@ def test_how_pages_are_fetched(gpt2, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "o" / "stats.json").read_text(encoding="utf-8"))["config"]
     assert (config["fetch"]["delay_seconds"], config["fetch"]["agent"], config["fetch"]["tries"]) == (3.0, "me", 3)
     ran = gpt2(*build, "--out", str(tmp_path / "o"), "--fetch-bytes", "0")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "max_bytes of fetching must lie between 1 and 67,108,864: got 0" in ran.err
 
 
 def test_nothing_to_build_from(gpt2, tmp_path: Path) -> None:
     ran = gpt2("corpus", "build", "--out", str(tmp_path / "o"))
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (2, "")
     assert "no source was named" in ran.err

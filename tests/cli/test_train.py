@@ -110,8 +110,8 @@ def test_dry_run_writes_a_recipe(recipe: str, tmp_path: Path, capsys: pytest.Cap
         (["tiny-cpu", "--set", "optim.lrr=1"], "Did you mean optim.lr?", 2),
         (["tiny-cpu", "--set", "optim.lr=nan"], "optim.lr must lie between", 2),
         (["tiny-cpu", "--set", "model.n_layer=0"], "model.n_layer must lie between", 2),
-        (["tiny-cpu"], "--out DIR", 1),
-        (["tiny-cpu", "--out", "OUT"], "--data DIR", 1),
+        (["tiny-cpu"], "--out DIR", 2),
+        (["tiny-cpu", "--out", "OUT"], "--data DIR", 2),
         (["tiny-cpu", "--out", "OUT", "--data", "nowhere"], "gpt2 prepare", 1),
     ],
 )

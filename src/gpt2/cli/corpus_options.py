@@ -30,8 +30,7 @@ def settled(
     """The configuration and the sources; a flag that was not given leaves what the file says.
 
     Raises:
-        ConfigError: a file or value that cannot be used.
-        DataError: a source of unknown kind.
+        SettingError: a file or value that cannot be used, or a source of unknown kind.
     """
     from gpt2.data.corpus import CorpusConfig, MinHash, SourceSpec, read_config
 

@@ -11,7 +11,6 @@ from gpt2 import __version__
 from gpt2.cli import output
 from gpt2.cli.options import ModelChoice, Place, Sectioned, model_options, option, output_options
 from gpt2.cli.stopping import resumable
-from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
 _FILE = Place(dir_okay=False)
@@ -75,11 +74,7 @@ def evaluate(
         return
     if tasks and suite:
         raise click.UsageError("TASK and --suite exclude each other: give one.")
-    try:
-        named = [room.find(name) for name in dict.fromkeys(tasks)]
-    except DataError as error:
-        raise click.UsageError(str(error)) from None
-    benchmarks = named or list(room.SUITES[suite or "paper"])
+    benchmarks = [room.find(name) for name in dict.fromkeys(tasks)] or list(room.SUITES[suite or "paper"])
     if listed:
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt2.errors import DataError
-
 if TYPE_CHECKING:
     from gpt2.evaluate import Benchmark
 
@@ -22,10 +20,7 @@ def choices(given: tuple[str, ...], benchmarks: "Sequence[Benchmark]") -> dict[s
             raise click.UsageError(f"--set must look like lambada.text=normalised: got {each!r}.")
         if task not in named:
             raise click.UsageError(f"--set {each}: {task!r} is not among what is run: {', '.join(named)}.")
-        try:
-            named[task].chosen({name: value})
-        except DataError as error:
-            raise click.UsageError(str(error)) from None
+        named[task].chosen({name: value})
         chosen.setdefault(task, {})[name] = value
     return chosen
 

@@ -13,7 +13,6 @@ from gpt2.cli import output, reading, training
 from gpt2.cli.adapters import adapter_options
 from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
-from gpt2.errors import SettingError
 
 if TYPE_CHECKING:
     from gpt2.train import Finetuned, TrainConfig
@@ -80,26 +79,23 @@ def finetune(
     given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     said += [] if context is None else [f"schedule.sequence=[[0.0, {context}]]"]
-    try:
-        ended = run(
-            text,
-            out,
-            model=model,
-            lora=LoraConfig(**adapters) if adapters else False,
-            field=field,
-            errors=errors,
-            validation=validation,
-            epochs=epochs,
-            overrides=[*said, *overrides],
-            report=report,
-            on_plan=_say_plan,
-            on_sample=lambda prepared, vocabulary: training.sampler(
-                prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
-            ),
-            trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
-        )
-    except SettingError as error:
-        raise click.UsageError(str(error)) from error
+    ended = run(
+        text,
+        out,
+        model=model,
+        lora=LoraConfig(**adapters) if adapters else False,
+        field=field,
+        errors=errors,
+        validation=validation,
+        epochs=epochs,
+        overrides=[*said, *overrides],
+        report=report,
+        on_plan=_say_plan,
+        on_sample=lambda prepared, vocabulary: training.sampler(
+            prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
+        ),
+        trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
+    )
     if training.is_first():
         if as_json:
             facts = {**dataclasses.asdict(ended), "gained": ended.gained}

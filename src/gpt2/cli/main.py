@@ -245,5 +245,6 @@ def _message(error: click.ClickException) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Click's messages begin with a capital, and ours follow a colon; PROMPT and TEXT stay as they are."""
-    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+    """Click's messages begin with a capital, and ours follow a colon; PROMPT, LoRA and others stay as they are."""
+    first = text.partition(" ")[0]
+    return text[:1].lower() + text[1:] if first == first.capitalize() else text

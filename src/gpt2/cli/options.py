@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gpt2.cli.output import Messages
-from gpt2.errors import GenerationError
+from gpt2.errors import GenerationError, SettingError
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
@@ -68,7 +68,17 @@ class Place(click.Path):
 
 
 class Sectioned(click.Command):
-    """A command whose help shows its own options first, then the shared ones by section."""
+    """A command whose help shows its own options first, then the shared ones by section.
+
+    A setting that cannot be is wrong usage, wherever it is found.
+    """
+
+    def invoke(self, ctx: click.Context) -> object:
+        """As click does, but a `SettingError` has the exit code of an option that is wrong."""
+        try:
+            return super().invoke(ctx)
+        except SettingError as error:
+            raise click.UsageError(str(error), ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options by section, in the order in which sections first appear."""
@@ -93,6 +103,14 @@ class ModelChoice:
     weights: str
     threads: int | None
     download: bool = False
+
+    def __post_init__(self) -> None:
+        from gpt2.backends.choice import DEVICES, kind_of_device
+
+        if kind_of_device(self.device) not in DEVICES:
+            raise click.UsageError(
+                f"there is no device {self.device!r}: it is {', '.join(DEVICES[:-1])} or {DEVICES[-1]}."
+            )
 
     def load(self, *, auto_weights: str = "auto") -> "LanguageModel":
         """Open the chosen model.
@@ -175,10 +193,9 @@ def model_options(verb: Verb) -> Verb:
         threads: int | None,
         **rest: Any,
     ) -> object:
-        from gpt2.backends.choice import DEVICES, kind_of_device
-
-        if kind_of_device(device) not in DEVICES:
-            raise click.UsageError(f"there is no device {device!r}: it is {', '.join(DEVICES[:-1])} or {DEVICES[-1]}.")
+        choice = ModelChoice(
+            model=model, download=download, device=device, backend=backend, weights=weights, threads=threads
+        )
         if isa is not None:
             if backend in ("torch", "reference") or device not in ("auto", "cpu"):
                 raise click.UsageError(
@@ -186,9 +203,6 @@ def model_options(verb: Verb) -> Verb:
                     "Leave one out."
                 )
             _force_level(isa)
-        choice = ModelChoice(
-            model=model, download=download, device=device, backend=backend, weights=weights, threads=threads
-        )
         return verb(choice=choice, **rest)
 
     return with_choice

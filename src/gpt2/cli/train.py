@@ -11,7 +11,6 @@ import click
 from gpt2.cli import output, training
 from gpt2.cli.options import Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
-from gpt2.errors import SettingError
 
 _PROMPTS = ("Once upon a time", "The old man", "In the year")
 _log = logging.getLogger("gpt2")
@@ -54,13 +53,10 @@ def train(
         raise training.missing("Training", error) from error
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
-    try:
-        config = load_config(recipe, [*overrides, *said])
-        if steps is not None:
-            length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
-            config = dataclasses.replace(config, schedule=length)
-    except SettingError as error:
-        raise click.UsageError(str(error)) from error
+    config = load_config(recipe, [*overrides, *said])
+    if steps is not None:
+        length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
+        config = dataclasses.replace(config, schedule=length)
     if dry_run:
         output.write(to_toml(config))
         return

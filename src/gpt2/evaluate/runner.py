@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.errors import ContextError, DataError
+from gpt2.errors import ContextError, DataError, SettingError
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.answering import answer_all
 from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
@@ -76,8 +76,8 @@ def evaluate(
 
     Raises:
         ContextError: the model's context is too short for an example.
-        DataError: a file is missing or not the one meant, or all are; a choice is not known; or the vocabulary has
-            no end-of-text token.
+        DataError: a file is missing or not the one meant, or all are; or the vocabulary has no end-of-text token.
+        SettingError: a choice is not known, or a stride longer than the context.
     """
     setting = _setting(model, stride)
     limits, choices = limits or {}, choices or {}
@@ -144,7 +144,7 @@ def _setting(model: LanguageModel, stride: int | None) -> Setting:
     n_positions = model.config.n_positions
     stride = max(1, n_positions // 2) if stride is None else stride
     if not 1 <= stride <= n_positions:
-        raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+        raise SettingError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
     return Setting(
         encode=model.tokenizer.encode,
         decode=model.tokenizer.decode,

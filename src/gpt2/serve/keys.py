@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 
 _MIN_CHARACTERS = 16
 
@@ -24,14 +24,14 @@ class Keys:
         keys: in clear; only their SHA-256 is kept.
 
     Raises:
-        ConfigError: a key that is too short to withstand guessing, or that a header cannot carry.
+        SettingError: a key that is too short to withstand guessing, or that a header cannot carry.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests: list[bytes] = []
         for number, key in enumerate(keys, start=1):
             if len(key) < _MIN_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
-                raise ConfigError(
+                raise SettingError(
                     f"API key number {number} cannot be used: a key is at least {_MIN_CHARACTERS} printable ASCII "
                     f"characters without spaces, and this one has {len(key)} characters. Generate one: "
                     f'python -c "import secrets; print(secrets.token_urlsafe(32))".'
@@ -55,7 +55,7 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
     """Keys from a file, one a line (# begins a remark), and from a variable, separated by commas or white space.
 
     Raises:
-        ConfigError: there is a file and no key in it, it is not UTF-8, or a key cannot be used.
+        SettingError: there is a file and no key in it, it is not UTF-8, or a key cannot be used.
         OSError: the file cannot be read.
     """
     keys: list[str] = []
@@ -63,14 +63,14 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ConfigError(
+            raise SettingError(
                 f"The server cannot be protected by {file}: byte {error.start:,} is not UTF-8. Write keys in plain "
                 f"letters, one on each line."
             ) from None
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         keys += [line for line in lines if line]
         if not keys:  # an empty file must not open the server
-            raise ConfigError(f"The server cannot be protected by {file}: it holds no key. Write one on each line.")
+            raise SettingError(f"The server cannot be protected by {file}: it holds no key. Write one on each line.")
     keys += [key for key in re.split(r"[,\s]+", environment or "") if key]
     return Keys(keys)
 

@@ -6,7 +6,7 @@ The command line has a flag for each: `--max-` and the name, so `body_bytes` is 
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 
 
 def _limit(default: float, help: str, *, least: float = 1) -> Any:
@@ -18,7 +18,7 @@ class Limits:
     """The bounds of a server.
 
     Raises:
-        ConfigError: one is below its least value.
+        SettingError: one is below its least value.
     """
 
     body_bytes: int = _limit(1_000_000, "bytes of a request's body")
@@ -50,4 +50,4 @@ class Limits:
         for limit in fields(self):
             value, least = getattr(self, limit.name), limit.metadata["least"]
             if not least <= value < float("inf"):
-                raise ConfigError(f"The limit {limit.name} must be finite and at least {least:g}: got {value:g}.")
+                raise SettingError(f"The limit {limit.name} must be finite and at least {least:g}: got {value:g}.")

@@ -6,7 +6,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from gpt2.errors import ConfigError, Gpt2Error
+from gpt2.errors import ConfigError, Gpt2Error, SettingError
 from gpt2.generation import Scheduler
 from gpt2.language_model import Draft, LanguageModel
 from gpt2.serve.engine import Engine
@@ -46,7 +46,8 @@ class ServedModel:
         draft: what guesses tokens for the model to verify, as in `LanguageModel.generate`.
 
     Raises:
-        ConfigError: `most_bytes` do not hold one whole context, or a name that cannot be printed.
+        ConfigError: `most_bytes` do not hold one whole context.
+        SettingError: a name that cannot be printed.
         GenerationError: a draft model of another vocabulary.
     """
 
@@ -63,7 +64,7 @@ class ServedModel:
     ) -> None:
         limits = limits or Limits()
         if not name.isprintable():
-            raise ConfigError(f"No request can ask for a model called {name!r}. Name it, as in NAME=MODEL.")
+            raise SettingError(f"No request can ask for a model called {name!r}. Name it, as in NAME=MODEL.")
         self.name = name
         self.model = model
         self.max_sequences = max_sequences

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvicorn
 
-from gpt2.errors import ConfigError
+from gpt2.errors import ConfigError, SettingError
 from gpt2.serve.app import build_app
 from gpt2.serve.door import LOOPBACK, Admission
 from gpt2.serve.keys import Keys
@@ -49,7 +49,7 @@ class Options:
         certificate: and private_key: PEM files; with them it speaks TLS.
 
     Raises:
-        ConfigError: a host or an origin that no request can name, or a certificate that cannot be used.
+        SettingError: a host or an origin that no request can name, or a certificate that cannot be used.
     """
 
     host: str = "127.0.0.1"
@@ -62,15 +62,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.host:  # to the system that is every address, which a variable that is not set must not mean
-            raise ConfigError("The server cannot listen on a host without a name. 0.0.0.0 is every address.")
+            raise SettingError("The server cannot listen on a host without a name. 0.0.0.0 is every address.")
         for host in self.hosts:
             if not _HOST.fullmatch(host):
-                raise ConfigError(
+                raise SettingError(
                     f"The server cannot answer to the name {host!r:.100}: say it without a port, as in example.org."
                 )
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
-                raise ConfigError(
+                raise SettingError(
                     f"Pages of {origin!r:.100} cannot be let in: an origin is as a browser sends it, "
                     f"https://example.org or http://localhost:3000, with nothing after it."
                 )
@@ -222,7 +222,7 @@ def _check_certificate(certificate: Path | None, private_key: Path | None) -> No
     """Refuse what TLS cannot be spoken with, before models are loaded."""
     if certificate is None:
         if private_key is not None:
-            raise ConfigError(f"The key {private_key} is of no certificate: give that too, with --certificate.")
+            raise SettingError(f"The key {private_key} is of no certificate: give that too, with --certificate.")
         return
     is_locked = False
 
@@ -242,7 +242,7 @@ def _check_certificate(certificate: Path | None, private_key: Path | None) -> No
         else:
             reason = error.strerror if isinstance(error, OSError) else str(error)
         files = f"{certificate} and {private_key}" if private_key else str(certificate)
-        raise ConfigError(
+        raise SettingError(
             f"The server cannot speak TLS by {files}: {reason}. Give the certificate and its key as PEM files, with "
             f"--certificate and --private-key; one file may hold both."
         ) from None

@@ -7,7 +7,7 @@ and use the first generated sentence as the translation."
 
 from collections.abc import Mapping, Sequence
 
-from gpt2.errors import GenerationError
+from gpt2.errors import GenerationError, SettingError
 from gpt2.generation import Sampling
 from gpt2.generation.prompts import check_text
 from gpt2.tasks.asked import Asked, Room, Write, fit_examples, the_first
@@ -33,7 +33,8 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     """What to ask for the translation of `text`; a line break in it becomes a space, for a pair is one line.
 
     Raises:
-        GenerationError: no text, or a language that the examples do not have.
+        GenerationError: no text.
+        SettingError: a language that the examples do not have, or one twice.
         ContextError: the text alone does not fit the context.
     """
     text = " ".join(text.split())
@@ -41,12 +42,12 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
         raise GenerationError("There is nothing to translate: the text is empty. Give a sentence.")
     for language in (source, target):
         if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise GenerationError(
+            raise SettingError(
                 f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
                 f"Choose two of them, or give your own examples."
             )
     if source == target:
-        raise GenerationError(f"A text cannot be translated from {source} to {target}. Choose two languages.")
+        raise SettingError(f"A text cannot be translated from {source} to {target}. Choose two languages.")
     asked, dropped = fit_examples(
         lambda examples: prompt(text, source=source, target=target, form=prompts.form, examples=examples),
         prompts.examples,

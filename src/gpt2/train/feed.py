@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpt2.data import Batch, Cursor, Loader, Source, TokenStream, batches_in_order, verify
 from gpt2.data.shards import read_manifest
-from gpt2.errors import ConfigError, DataError, ShardError
+from gpt2.errors import ConfigError, DataError, SettingError, ShardError
 from gpt2.optim import stage
 from gpt2.tokenizer import Tokenizer
 from gpt2.train.config import TrainConfig
@@ -59,14 +59,15 @@ class Feed:
         data_hash: of all that is read, wherever it lies.
 
     Raises:
-        ConfigError: no folder was named, or the vocabularies of data, tokenizer and model do not agree.
+        SettingError: no folder was named.
+        ConfigError: the vocabularies of data, tokenizer and model do not agree.
         DataError: a source that cannot be mixed or is too short.
         ShardError: a folder that is unfinished or broken.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         if not config.data.folder:
-            raise ConfigError("The run has no data: data.folder is empty. Say --data DIR, what `gpt2 prepare` wrote.")
+            raise SettingError("The run has no data: data.folder is empty. Say --data DIR, what `gpt2 prepare` wrote.")
         folder = Path(config.data.folder)
         mixture = config.data.mixture or {"": 1.0}
         sources = [Source(folder=folder / name, weight=weight, name=name or "all") for name, weight in mixture.items()]

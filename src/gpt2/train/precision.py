@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt2 import machine
-from gpt2.errors import BackendError
+from gpt2.errors import BackendError, SettingError
 from gpt2.train.config import RunConfig, TrainConfig
 
 _log = logging.getLogger("gpt2")
@@ -55,6 +55,7 @@ def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = 
 
     Raises:
         BackendError: a device that is not here.
+        SettingError: one that there is not.
     """
     device = _device(run.device)
     if run.dtype != "auto":
@@ -105,7 +106,7 @@ def _device(asked: str) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise BackendError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
+        raise SettingError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(device.type, False):
         raise BackendError(f"The device {asked!r} cannot be used: PyTorch sees none here. Say cpu or auto.")

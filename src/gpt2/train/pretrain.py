@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gpt2 import checkpoint, files, hub, machine
-from gpt2.errors import ConfigError, ShardError
+from gpt2.errors import ConfigError, SettingError, ShardError
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import plan as plans
@@ -103,6 +103,7 @@ def pretrain(
     Started by torchrun in several processes, these train together; only the first one calls back.
 
     Raises:
+        SettingError: no folder for the run.
         ConfigError: settings that cannot be, or a folder that holds another run.
         DataError: shards that cannot be used.
         FolderInUseError: another process trains in this folder.
@@ -115,7 +116,7 @@ def pretrain(
         )
     check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
     if not config.run.folder:
-        raise ConfigError("The run has no place: run.folder is empty. Say --out DIR.")
+        raise SettingError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
     with joined(config.run.device) as processes, contextlib.ExitStack() as held, kept_memory():
 

@@ -36,7 +36,7 @@ from gpt2.data.folder_writer import refuse_other
 from gpt2.data.overlap import NgramIndex, hash_examples
 from gpt2.data.test_sets import find_test_sets
 from gpt2.data.workers import Tally, run_tasks
-from gpt2.errors import DataError, MissingExtraError
+from gpt2.errors import DataError, MissingExtraError, SettingError
 from gpt2.files import MANIFEST_NAME, lock, make_folder, read_json, sha256_file, write_json
 
 SETTINGS_NAME = "settings.json"
@@ -67,7 +67,7 @@ def build(
         part: nothing.
 
     Raises:
-        ConfigError: a configuration or rule set that cannot be used.
+        SettingError: a configuration or rule set that cannot be used, no source, or a part that there is not.
         DataError: a source that cannot be used, nothing left, or a folder that holds another corpus.
         MissingExtraError: something that a source or step needs is not installed.
         FolderInUseError: another process is building there.
@@ -77,7 +77,9 @@ def build(
     out = Path(out)
     specs = [one if isinstance(one, SourceSpec) else SourceSpec(path=str(one)) for one in sources]
     if not specs:
-        raise DataError("There is nothing to build a corpus from: no source was named.")
+        raise SettingError("There is nothing to build a corpus from: no source was named.")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise SettingError(f"There is no part {part[0]} of {part[1]}: parts are counted from 1.")
     inputs = find_inputs(specs)
     _require(inputs)
     if out.exists() and not out.is_dir():
@@ -149,8 +151,6 @@ class _Build:
 
     def run_part(self, part: int, parts: int) -> None:
         """Read the inputs of one share."""
-        if not 1 <= part <= parts:
-            raise DataError(f"There is no part {part} of {parts}: parts are counted from 1.")
         self._read_missing([task for task in self.tasks if task.number % parts == part - 1])
 
     def run(self, *, keep_work: bool) -> dict[str, Any]:

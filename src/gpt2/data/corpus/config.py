@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gpt2.data.corpus.minhash import MinHash
 from gpt2.data.corpus.sources import FetchSettings, SourceSpec
-from gpt2.errors import ConfigError, DataError
+from gpt2.errors import SettingError
 from gpt2.files import parse_toml
 
 
@@ -34,7 +34,7 @@ class CorpusConfig:
         fetch: how addresses are fetched; alone of all these no part of what the corpus is known by.
 
     Raises:
-        ConfigError: a value that cannot be.
+        SettingError: a value that cannot be.
     """
 
     languages: tuple[str, ...] = ()
@@ -55,26 +55,26 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         if self.mask not in ("web", "all", "none"):
-            raise ConfigError(f"mask must be web, all or none: got {self.mask!r}.")
+            raise SettingError(f"mask must be web, all or none: got {self.mask!r}.")
         if not 0.0 <= self.language_confidence <= 1.0:
-            raise ConfigError(f"language_confidence must lie between 0 and 1: got {self.language_confidence}.")
+            raise SettingError(f"language_confidence must lie between 0 and 1: got {self.language_confidence}.")
         if not 1 <= self.shard_bytes <= 1 << 32:
-            raise ConfigError(f"shard_bytes must lie between 1 and {1 << 32:,}: got {self.shard_bytes:,}.")
+            raise SettingError(f"shard_bytes must lie between 1 and {1 << 32:,}: got {self.shard_bytes:,}.")
         if self.decontaminate_words < 1:
-            raise ConfigError(f"decontaminate_words must be at least 1: got {self.decontaminate_words}.")
+            raise SettingError(f"decontaminate_words must be at least 1: got {self.decontaminate_words}.")
 
 
 def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
     """A configuration and its `[[source]]` tables from a TOML file.
 
     Raises:
-        ConfigError: not TOML, an unknown key (the nearest is named), or a value that cannot be.
+        SettingError: not TOML, an unknown key (the nearest is named), or a value that cannot be.
         OSError: the file cannot be read.
     """
-    values = parse_toml(path.read_bytes(), str(path), ConfigError)
+    values = parse_toml(path.read_bytes(), str(path), SettingError)
     tables = values.pop("source", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path}: sources are tables, each begun by [[source]].")
+        raise SettingError(f"{path}: sources are tables, each begun by [[source]].")
     if "near_duplicates" in values:
         given = values["near_duplicates"]
         values["near_duplicates"] = (
@@ -89,24 +89,24 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
     """A dataclass from a TOML table; lists become tuples.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type.
+        SettingError: an unknown key, or a value of the wrong type.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a table: got {values!r}.")
+        raise SettingError(f"{where} must be a table: got {values!r}.")
     declared = {each.name: str(each.type) for each in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in declared:
             near = difflib.get_close_matches(key, declared, n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(declared)}."
-            raise ConfigError(f"{where} has an unknown key {key!r}. {advice}")
+            raise SettingError(f"{where} has an unknown key {key!r}. {advice}")
         if not _fits(value, declared[key]):
-            raise ConfigError(f"{where}: {key} has the wrong type: got {value!r}.")
+            raise SettingError(f"{where}: {key} has the wrong type: got {value!r}.")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except TypeError as error:
-        raise ConfigError(f"{where} cannot be used: {error}.") from error
-    except DataError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise SettingError(f"{where} cannot be used: {error}.") from error
+    except SettingError as error:
+        raise SettingError(f"{where}: {error}") from error
 
 
 def _fits(value: Any, declared: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.data.ngrams import Hashes, WordHashes, hash_ngrams, scramble, words_of
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 
 _BLOCK = 2048  # shingles at once, so that a block of all hashes stays in the processor's cache
 
@@ -29,7 +29,7 @@ class MinHash:
         seed: of the hash functions.
 
     Raises:
-        ConfigError: a value that cannot be.
+        SettingError: a value that cannot be.
     """
 
     bands: int = 14
@@ -39,7 +39,7 @@ class MinHash:
 
     def __post_init__(self) -> None:
         if not (1 <= self.bands <= 1024 and 1 <= self.rows <= 64 and 1 <= self.shingle_words <= 64):
-            raise ConfigError(
+            raise SettingError(
                 f"MinHash needs 1 to 1,024 bands of 1 to 64 rows over n-grams of 1 to 64 words: "
                 f"got {self.bands} x {self.rows} over {self.shingle_words}."
             )

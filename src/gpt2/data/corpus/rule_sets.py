@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2.data.corpus import quality
 from gpt2.data.corpus.page import Step
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 from gpt2.files import parse_toml
 
 CHECKS: dict[str, type[quality.Check]] = {
@@ -38,29 +38,29 @@ def read_set(name: str) -> dict[str, Any]:
     """A set of rules as it stands in its file.
 
     Raises:
-        ConfigError: there is no such set, or the file is not TOML.
+        SettingError: there is no such set, or the file is not TOML.
     """
     if name in shipped_sets():
         data = resources.files("gpt2.data.corpus.rules").joinpath(f"{name}.toml").read_bytes()
     elif Path(name).is_file():
         data = Path(name).read_bytes()
     else:
-        raise ConfigError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
-    return parse_toml(data, f"The rule set {name}", ConfigError)
+        raise SettingError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
+    return parse_toml(data, f"The rule set {name}", SettingError)
 
 
 def make_steps(name: str) -> list[tuple[str, Step]]:
     """The checks of a set as steps, each with its name, such as `gopher.words`.
 
     Raises:
-        ConfigError: an unknown section or rule (the nearest is named), or a limit of the wrong type.
+        SettingError: an unknown section or rule (the nearest is named), or a limit of the wrong type.
     """
     label = Path(name).name.removesuffix(".toml")
     steps: list[tuple[str, Step]] = []
     for section, limits in read_set(name).items():
         check = CHECKS.get(section)
         if check is None or not isinstance(limits, dict):
-            raise ConfigError(f"The rule set {name} has an unknown section {section!r}.{_nearest(section, [*CHECKS])}")
+            raise SettingError(f"The rule set {name} has an unknown section {section!r}.{_nearest(section, [*CHECKS])}")
         steps.append((f"{label}.{section}", _check(check, label, name, limits)))
     return steps
 
@@ -70,7 +70,7 @@ def _check(check: type[quality.Check], label: str, name: str, limits: dict[str, 
     values: dict[str, Any] = {}
     for key, value in limits.items():
         if key not in known:
-            raise ConfigError(f"The rule set {name} has an unknown rule {key!r}.{_nearest(key, [*known])}")
+            raise SettingError(f"The rule set {name} has an unknown rule {key!r}.{_nearest(key, [*known])}")
         listed = "tuple" in str(known[key].type)
         fits = (
             isinstance(value, list) and all(isinstance(each, str) for each in value)
@@ -79,7 +79,7 @@ def _check(check: type[quality.Check], label: str, name: str, limits: dict[str, 
         )
         if not fits:
             wanted = "a list of texts" if listed else "true or false" if known[key].type is bool else "a number"
-            raise ConfigError(f"The rule {key} of the set {name} must be {wanted}: got {value!r}.")
+            raise SettingError(f"The rule {key} of the set {name} must be {wanted}: got {value!r}.")
         values[key] = tuple(value) if isinstance(value, list) else value
     return check(set_name=label, **values)
 

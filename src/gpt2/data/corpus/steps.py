@@ -29,7 +29,7 @@ def plan_steps(
         is_web: whether the rules for the web apply.
 
     Raises:
-        ConfigError: a rule set that cannot be used.
+        SettingError: a rule set that cannot be used.
         DataError: a language that cannot be told.
     """
     if rules is None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpt2.errors import ConfigError
+from gpt2.errors import SettingError
 from gpt2.files import is_utf8
 
 AGENT = "gpt2kit-corpus"
@@ -25,7 +25,7 @@ class FetchSettings:
         cache: the folder that remembers answers; empty means the user's cache folder.
 
     Raises:
-        ConfigError: a value that cannot be.
+        SettingError: a value that cannot be.
     """
 
     delay_seconds: float = 1.0
@@ -52,8 +52,8 @@ class FetchSettings:
         ):
             value = getattr(self, name)
             if not least <= value <= most:
-                raise ConfigError(f"{name} of fetching must lie between {least:g} and {most:,}: got {value:,}.")
+                raise SettingError(f"{name} of fetching must lie between {least:g} and {most:,}: got {value:,}.")
         if not self.agent.strip() or not self.agent.isascii() or not self.agent.isprintable():
-            raise ConfigError(f"agent of fetching must be printable ASCII: got {self.agent!r}.")
+            raise SettingError(f"agent of fetching must be printable ASCII: got {self.agent!r}.")
         if not is_utf8(self.cache):
-            raise ConfigError(f"cache of fetching cannot be {self.cache!r}: that is not UTF-8. Name another folder.")
+            raise SettingError(f"cache of fetching cannot be {self.cache!r}: that is not UTF-8. Name another folder.")
