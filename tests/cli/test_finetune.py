@@ -157,6 +157,8 @@ def test_after_a_try_that_learned_nothing_any_other_may_follow(
         (["NOVEL", "--set", "model.n_head=7"], "model.n_embd must be a multiple of n_head", 2),
         (["NOVEL", "--model", "gtp2"], "There is no model 'gtp2'", 1),
         (["NOVEL", "--context", "4096"], "the model's context is 64", 2),
+        (["NOVEL", "--lora", "--lora-target", "c_atn"], "LoRA cannot change 'c_atn'", 2),
+        (["NOVEL", "--device", "tpu"], "there is no device 'tpu'", 2),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -174,6 +176,7 @@ def test_what_is_wrong_is_said(
     model = [] if "--model" in given else ["--model", str(tiny_folder)]
     assert frame.run(["finetune", *given, *model, "--out", str(tmp_path / "mine")]) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
+    assert code == 1 or not (tmp_path / "mine").exists(), "found only when the text had been read"
 
 
 @pytest.mark.parametrize(

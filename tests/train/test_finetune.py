@@ -356,7 +356,11 @@ def test_the_recipe_follows_the_text() -> None:
     passes = [round(c.schedule.tokens / n, 1) for c, n in ((tiny, 700), (novel, 200_000), (large, 80_000_000))]
     assert passes == [12.1, 6.0, 1.0]
     assert chosen(200_000, lora=8).optim.lr > novel.optim.lr
-    assert chosen(200_000, "schedule.sequence=[[0.0, 256]]").schedule.sequence == ((0.0, 256),)
+    for n in (100, 256, 1024):  # and a batch of whole sequences, though nobody spoke of the batch
+        own = chosen(200_000, f"schedule.sequence=[[0.0, {n}]]").schedule
+        assert own.sequence == ((0.0, n),) and own.batch_tokens == n * (5000 // n)
+    staged = chosen(200_000, "schedule.sequence=[[0.0, 96], [0.5, 100]]").schedule
+    assert (staged.sequence, staged.batch_tokens) == (((0.0, 96), (0.5, 100)), 4800)
     assert chosen(200_000, "optim.lr=0.5").optim.lr == 0.5
     with pytest.raises(ConfigError, match=r"Did you mean optim\.lr"):
         chosen(200_000, "optim.l=0.5")

@@ -38,10 +38,15 @@ def config_from(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Train
     Raises:
         SettingError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
     """
+    return build(TrainConfig, overridden(tree, overrides))
+
+
+def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested mappings with the overrides in it, their values not yet checked."""
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
         _apply(changed, override)
-    return _build(TrainConfig, changed, "")
+    return changed
 
 
 def as_tree(config: TrainConfig) -> dict[str, Any]:
@@ -94,7 +99,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[key] = value
 
 
-def _build(cls: type[T], values: Any, where: str) -> T:
+def build(cls: type[T], values: Any, where: str = "") -> T:
+    """A section of settings, or the whole tree, of values that have the types it is declared with."""
     if not isinstance(values, Mapping):
         raise SettingError(f"{where.rstrip('.')} must be a section of settings: got {values!r}.")
     hints = get_type_hints(cls)
@@ -121,7 +127,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise SettingError(f"{where} is out of every range: it has {value.bit_length():,} bits.")
     if dataclasses.is_dataclass(kind):
-        return _build(kind, value, f"{where}.")  # pyright: ignore[reportArgumentType]
+        return build(kind, value, f"{where}.")  # pyright: ignore[reportArgumentType]
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         if value in inner:

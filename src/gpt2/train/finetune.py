@@ -11,12 +11,13 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from gpt2 import checkpoint, files, hub
 from gpt2.config import truth_of
-from gpt2.errors import ConfigError, DataError, TrainingError
+from gpt2.errors import ConfigError, DataError, SettingError, TrainingError
 from gpt2.train.callbacks import Sampler, check_functions
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.finetune_card import card
@@ -100,7 +101,8 @@ def finetune(
 
     Raises:
         DataError: no text, too little of it, or files that cannot be read.
-        ConfigError: settings that cannot be, or a folder that is something else.
+        SettingError: settings that cannot be.
+        ConfigError: a folder that is something else.
         ModelNotFoundError: there is no such model here.
         TrainingError: the memory does not suffice, or the run diverges.
     """
@@ -118,7 +120,9 @@ def finetune(
         name = str(Path(name).resolve())  # the run goes on from any folder
     tokenizer = base.tokenizer()
     asked_device = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("run.device=")), "auto")
+    config_for = partial(choose_config, base.config, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
     with joined(asked_device.strip("\"'")) as processes:
+        config_for(None)  # what is wrong is said before a long text is read
 
         def prepare() -> Prepared:
             goal = out / RUN / "data"
@@ -131,7 +135,7 @@ def finetune(
             return prepared
 
         prepared = processes.first_does("prepare the text", begin) or prepare()  # the others find what the first made
-        config = choose_config(base.config, prepared, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
+        config = config_for(prepared)
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
             speak(
@@ -163,22 +167,22 @@ def _check_settings(
     *, lora: object, field: object, validation: object, epochs: object, errors: object, overrides: object
 ) -> None:
     if not isinstance(lora, LoraConfig):
-        raise ConfigError(f"lora is True, False or a gpt2.train.LoraConfig: got {lora!r:.60}.")
+        raise SettingError(f"lora is True, False or a gpt2.train.LoraConfig: got {lora!r:.60}.")
     if not isinstance(field, str) or not files.is_utf8(field):
-        raise ConfigError(f"field is the name of what holds the text: got {field!r:.60}.")
+        raise SettingError(f"field is the name of what holds the text: got {field!r:.60}.")
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
-        raise ConfigError(
+        raise SettingError(
             f"No text can be held out by validation={validation!r:.60}: it is a share, from 0 to below 1."
         )
     if epochs is not None and not (isinstance(epochs, int | float) and 0 < epochs < math.inf):
-        raise ConfigError(f"The text cannot be read {epochs!r:.60} times: epochs must be a number above 0.")
+        raise SettingError(f"The text cannot be read {epochs!r:.60} times: epochs must be a number above 0.")
     if not isinstance(errors, str) or errors not in get_args(Errors):
-        raise ConfigError(f"Bytes that are not UTF-8 cannot be met by {errors!r:.60}: say strict or replace.")
+        raise SettingError(f"Bytes that are not UTF-8 cannot be met by {errors!r:.60}: say strict or replace.")
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise ConfigError(f"overrides are a list of settings, as ['optim.lr=1e-4']: got {overrides!r:.60}.")
+        raise SettingError(f"overrides are a list of settings, as ['optim.lr=1e-4']: got {overrides!r:.60}.")
     for override in overrides:
         if not isinstance(override, str):
-            raise ConfigError(f"A setting is overridden by a text, as 'optim.lr=1e-4': got {override!r:.60}.")
+            raise SettingError(f"A setting is overridden by a text, as 'optim.lr=1e-4': got {override!r:.60}.")
 
 
 def _check_goal(out: Path) -> None:

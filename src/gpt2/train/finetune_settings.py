@@ -3,13 +3,14 @@
 AdamW, since what Muon gained in trials was little (docs/finetune.md).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2.config import ModelConfig
-from gpt2.train.config import LoraConfig, TrainConfig
-from gpt2.train.config_files import config_from
+from gpt2.train.config import LoraConfig, ScheduleConfig, TrainConfig
+from gpt2.train.config_files import build, config_from, overridden
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.precision import choose_precision
 
@@ -28,7 +29,7 @@ _PATIENCE = 3
 
 def choose_config(
     model: ModelConfig,
-    prepared: Prepared,
+    prepared: Prepared | None,
     *,
     name: str,
     out: Path,
@@ -37,6 +38,8 @@ def choose_config(
     overrides: Sequence[str] = (),
 ) -> TrainConfig:
     """The settings for a text of this size and a model of this shape; pure but for looking at the device.
+
+    Of a text that is not read yet (None) they are only checked: its length is made up.
 
     Raises:
         SettingError: overrides that cannot be.
@@ -50,9 +53,14 @@ def choose_config(
         "optim": {"matrices": "adamw", "lr": float(f"{base_lr:.2g}"), "betas": [0.9, 0.98], "weight_decay": 0.01},
         "run": {"folder": str(out / RUN), "keep": 1},
     }
-    asked = config_from(_with_length(tree, model, prepared, "cpu", epochs), overrides)
+    said = overridden({"schedule": {}}, overrides)["schedule"]
+    lengths = [n for _, n in build(ScheduleConfig, said, "schedule.").sequence] if "sequence" in said else []
+    any_length = {"tokens": 1, "batch_tokens": max(1, math.lcm(*lengths)), "sequence": [[0.0, 1]]}
+    asked = config_from(tree | {"schedule": any_length}, overrides)
     device = choose_precision(asked.run).device.type
-    return config_from(_with_length(tree, model, prepared, device, epochs, asked), overrides)
+    if prepared is None:
+        return asked
+    return config_from(_with_length(tree, model, prepared, device, epochs, lengths), overrides)
 
 
 def _values(lora: LoraConfig) -> list[Any]:
@@ -65,16 +73,16 @@ def _with_length(
     prepared: Prepared,
     device: str,
     epochs: float | None,
-    asked: TrainConfig | None = None,
+    lengths: Sequence[int],
 ) -> dict[str, Any]:
-    """The settings that follow from the text's length and, where the user chose it, from the sequence's."""
-    context = model.n_positions if asked is None else asked.schedule.sequence[-1][1]
+    """The settings that follow from the text's length and from those of the sequences, where the user chose these."""
+    context = lengths[-1] if lengths else model.n_positions
     while context > 16 and 4 * context > prepared.tokens:  # a few different sequences at least
         context //= 2
-    sequences = prepared.tokens // (_STEPS_AN_EPOCH * context)
-    batch_tokens = context * max(1, min(sequences, _MOST_BATCH_TOKENS[device] // context))
-    if asked is not None and any(context != length for _, length in asked.schedule.sequence):
-        batch_tokens = asked.schedule.batch_tokens
+    whole = math.lcm(*lengths) if lengths else context  # a batch is a multiple of every sequence
+    batch_tokens = whole * max(
+        1, min(prepared.tokens // (_STEPS_AN_EPOCH * whole), _MOST_BATCH_TOKENS[device] // whole)
+    )
     times = epochs or next((n for limit, n in _EPOCHS if prepared.tokens <= limit), 1)
     steps = max(1, round(times * prepared.tokens / batch_tokens))
     a_few_an_epoch = max(1, min(prepared.tokens // batch_tokens // 3, 200))
