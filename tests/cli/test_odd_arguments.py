@@ -21,8 +21,8 @@ def test_a_licence_that_is_not_utf8(gpt2: Run, tmp_path: Path) -> None:
 def test_a_field_or_separator_that_is_not_utf8(gpt2: Run, tmp_path: Path, option: str) -> None:
     (tmp_path / "text.txt").write_text("Once upon a time.", encoding="utf-8")
     ran = gpt2("prepare", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out"), option, HALF)
-    assert (ran.code, ran.out) == (1, "")
-    assert "No text can be read by" in ran.err and "is not UTF-8" in ran.err
+    assert (ran.code, ran.out) == (2, "")
+    assert "no text can be read by" in ran.err and "is not UTF-8" in ran.err
 
 
 @pytest.mark.parametrize("verb", [("prepare",), ("overlap", "b.txt"), ("corpus", "build")])
@@ -67,7 +67,7 @@ def test_keys_that_are_no_text(gpt2: Run, tmp_path: Path) -> None:
     ("option", "said"),
     [
         (f"--fetch-cache={HALF}", "cache of fetching cannot be '\\udcff': that is not UTF-8"),
-        ("--decontaminate=", "The test set '' cannot be read: it has no name"),
+        ("--decontaminate=", "an empty text says nothing"),
         (f"--decontaminate={HALF}.txt", "it would hold '\\udcff.txt', which is not UTF-8"),
         ("--rules=binary", "the rule set binary is not readable TOML"),
     ],
@@ -80,7 +80,7 @@ def test_names_and_rules_of_a_corpus(
     for name in ("text.txt", f"{HALF}.txt"):
         Path(name).write_text("Once upon a time.", encoding="utf-8")
     ran = gpt2("corpus", "build", "text.txt", "--out", "out", "--workers", "1", option)
-    assert (ran.code, ran.out) == (1 if option.startswith("--decontaminate") else 2, "")
+    assert (ran.code, ran.out) == (1 if option.endswith("txt") else 2, "")
     assert said in ran.err
     assert not [left for left in tmp_path.glob("out/*") if left.name != ".lock"]
 
@@ -324,4 +324,33 @@ def test_a_wrong_setting_is_wrong_usage_in_every_verb(
     ran = gpt2(*verb.split())
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err and f"Usage: gpt2 {verb.split()[0]}" in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("train", "tiny-cpu", "--dry-run", "--wandb="),
+        ("train", "tiny-cpu", "--dry-run", "--device="),
+        ("finetune", "text.txt", "--out=x", "--wandb="),
+        ("finetune", "text.txt", "--out=x", "--field="),
+        ("prepare", "", "--out=x"),
+        ("prepare", "text.txt", "--out=x", "--field="),
+        ("prepare", "text.txt", "--out=x", "--split-on="),
+        ("overlap", "", "text.txt"),
+        ("overlap", "text.txt", "text.txt", "--field="),
+        ("corpus", "build", "", "--out=x"),
+        ("corpus", "build", "text.txt", "--out=x", "--licence="),
+        ("corpus", "build", "text.txt", "--out=x", "--fetch-cache="),
+        ("card", "gpt2-mini", "--samples=0", "--licence="),
+        ("card", "gpt2-mini", "--samples=0", "--language="),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name(gpt2: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("Once upon a time. " * 100, encoding="utf-8")
+    ran = gpt2(*verb)
+    assert (ran.code, ran.out) == (2, "")
+    assert "an empty text says nothing" in ran.err
     assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]

@@ -62,7 +62,7 @@ def test_answer(ask, model: LanguageModel, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (("translate", ""), 1, "the text is empty"),
-        (("translate", "a", "--to", "latin"), 1, "no 'latin'"),
+        (("translate", "a", "--to", "latin"), 2, "no 'latin'"),
         (("summarize", "a", "--file", __file__), 2, "exclude each other"),
         (("answer", "a", "--context", "b", "--context-file", __file__), 2, "exclude each other"),
         (("answer", "why " * 60), 1, "cannot be given to the model"),

@@ -8,7 +8,7 @@ import click
 
 from gpt2 import files
 from gpt2.cli import output
-from gpt2.cli.options import Place, Sectioned, option, output_options
+from gpt2.cli.options import Name, Place, Sectioned, option, output_options
 from gpt2.errors import CheckpointError, DataError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -32,8 +32,8 @@ log = logging.getLogger("gpt2")
         help="Processes that read --training.")  # fmt: skip
 @option("--notes", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.md",
         help="A section in the maker's own words, first in the card.")  # fmt: skip
-@option("--licence", metavar="ID", help="Of the weights, as the hub calls it: mit.")
-@option("--language", metavar="CODE", help="Of its text: en.")
+@option("--licence", type=Name(), metavar="ID", help="Of the weights, as the hub calls it: mit.")
+@option("--language", type=Name(), metavar="CODE", help="Of its text: en.")
 @option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
         help="Continue the first N of the card's fixed prompts.")  # fmt: skip
 @option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads of the samples.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Place, Sectioned, option, output_options
+from gpt2.cli.options import Name, Place, Sectioned, option, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError, Gpt2Error
@@ -24,7 +24,7 @@ def corpus() -> None:
 
 
 @corpus.command(cls=Sectioned)
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, type=Name(), metavar="[SOURCE]...")
 @option("--out", type=Place(), required=True, metavar="DIR", help="The folder of the corpus.")
 @option(
     "--config",
@@ -33,7 +33,13 @@ def corpus() -> None:
     help="TOML with the settings below and with [[source]] tables.",
 )
 @option("--kind", default="auto", metavar="KIND", help="What the SOURCEs are.  [default: by each file's name]")
-@option("--licence", default="unknown", metavar="NAME", help="Of the SOURCEs, where they do not say themselves.")
+@option(
+    "--licence",
+    type=Name(),
+    default="unknown",
+    metavar="NAME",
+    help="Of the SOURCEs, where they do not say themselves.",
+)
 @option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: the usable cores]")
 @option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
 @option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
@@ -50,7 +56,14 @@ def corpus() -> None:
 @option("--mask", type=click.Choice(["web", "all", "none"]), section="Steps", help="Mask personal data.")
 @option("--drop-wikipedia/--keep-wikipedia", default=None, section="Steps", help="Drop pages of Wikipedia.")
 @option("--near/--no-near", "near", default=None, section="Steps", help="Drop near duplicates.  [default: drop]")
-@option("--decontaminate", multiple=True, metavar="PATH", section="Steps", help="Drop what shares 13 words with it.")
+@option(
+    "--decontaminate",
+    type=Name(),
+    multiple=True,
+    metavar="PATH",
+    section="Steps",
+    help="Drop what shares 13 words with it.",
+)
 @option(
     "--fetch-delay",
     "delay_seconds",
@@ -64,7 +77,7 @@ def corpus() -> None:
 )
 @option("--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Of a page, at most.")
 @option("--fetch-agent", "agent", metavar="NAME", section="Fetching", help="The name to give to servers.")
-@option("--fetch-cache", "cache", metavar="DIR", section="Fetching", help="Where answers are remembered.")
+@option("--fetch-cache", "cache", type=Name(), metavar="DIR", section="Fetching", help="Where answers are remembered.")
 @option("--seed", type=int, metavar="N", section="Steps", help="Of the shuffle.")
 @output_options
 def build(

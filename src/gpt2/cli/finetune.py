@@ -11,7 +11,7 @@ import click
 
 from gpt2.cli import output, reading, training
 from gpt2.cli.adapters import adapter_options
-from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options, seed_option
+from gpt2.cli.options import FiniteRange, Name, Place, Sectioned, output_options, seed_option
 from gpt2.cli.stopping import SAVED
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ _log = logging.getLogger("gpt2")
 @click.argument("text", type=Place())
 @click.option("--out", type=Place(), required=True, metavar="DIR", help="The new model's folder.")
 @click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
-@click.option("--field", default="", metavar="NAME", help="The field of JSON lines or column of a table with the text.")
+@click.option(
+    "--field", type=Name(), metavar="NAME", help="The field of JSON lines or column of a table with the text."
+)
 @reading.errors_option
 @click.option("--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
 @click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text X times at most.")
 @click.option("--lr", type=FiniteRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of training. Repeatable.")
-@click.option("--device", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+@click.option("--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how it goes on from TEXT. Repeatable.")
 @adapter_options
@@ -44,7 +46,7 @@ def finetune(
     text: Path,
     out: Path,
     model: str,
-    field: str,
+    field: str | None,
     errors: Literal["strict", "replace"],
     validation: float,
     epochs: float | None,
@@ -84,7 +86,7 @@ def finetune(
         out,
         model=model,
         lora=LoraConfig(**adapters) if adapters else False,
-        field=field,
+        field=field or "",
         errors=errors,
         validation=validation,
         epochs=epochs,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import Place, Sectioned, output_options
+from gpt2.cli.options import Name, Place, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 
 if TYPE_CHECKING:
@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Sectioned)
-@click.argument("train", metavar="TRAIN")
+@click.argument("train", type=Name(), metavar="TRAIN")
 @click.argument("tests", nargs=-1, required=True, type=Place(), metavar="TEST...")
 @click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words in an n-gram.")
 @click.option("--confirm", is_flag=True, help="Compare the words themselves, not only their 64-bit hashes.")
 @click.option(
     "--show", type=click.IntRange(min=0), default=0, metavar="N", help="Of each test set, the N examples found most."
 )
-@click.option("--field", default="text", show_default=True, metavar="NAME", help="The field or column of TRAIN's text.")
+@click.option(
+    "--field",
+    type=Name(),
+    default="text",
+    show_default=True,
+    metavar="NAME",
+    help="The field or column of TRAIN's text.",
+)
 @reading.errors_option
 @click.option(
     "--workers",

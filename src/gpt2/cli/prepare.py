@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import FiniteRange, Place, Sectioned, output_options
+from gpt2.cli.options import FiniteRange, Name, Place, Sectioned, output_options
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, required=True, type=Name(), metavar="SOURCE...")
 @click.option("--out", type=Place(), required=True, metavar="DIR", help="The folder of shards.")
 @click.option(
     "--validation",
@@ -29,6 +29,7 @@ _log = logging.getLogger("gpt2")
 )
 @click.option(
     "--split-on",
+    type=Name(),
     metavar="TEXT",
     help=r"What parts the documents of a plain text, e.g. '<|endoftext|>' or '\n\n\n'.  [default: a file is one]",
 )
@@ -41,7 +42,12 @@ _log = logging.getLogger("gpt2")
     help="What the sources are; auto goes by the name, and takes - for text.",
 )
 @click.option(
-    "--field", default="text", show_default=True, metavar="NAME", help="The field or column that holds the text."
+    "--field",
+    type=Name(),
+    default="text",
+    show_default=True,
+    metavar="NAME",
+    help="The field or column that holds the text.",
 )
 @reading.errors_option
 @click.option(

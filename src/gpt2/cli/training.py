@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.cli.options import Verb, option
+from gpt2.cli.options import Name, Verb, option
 from gpt2.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def missing(what: str, error: ModuleNotFoundError) -> MissingExtraError:
 def watching_options(verb: Verb) -> Verb:
     """Add --report --tensorboard --wandb."""
     for decorate in (
-        option("--wandb", section="Watching", metavar="PROJECT", help="Tell Weights & Biases every number."),
+        option(
+            "--wandb", type=Name(), section="Watching", metavar="PROJECT", help="Tell Weights & Biases every number."
+        ),
         option("--tensorboard", section="Watching", is_flag=True, help="Write event files for TensorBoard."),
         option("--report", section="Watching", is_flag=True, help="Write report.html, with curves and samples."),
     ):
@@ -45,7 +47,7 @@ def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tra
     if is_first():
         if tensorboard:
             found.append(TensorBoard(folder / "tensorboard"))
-        if wandb:
+        if wandb is not None:
             found.append(WeightsAndBiases(wandb, folder / "wandb"))
     return found
 

@@ -279,6 +279,8 @@ def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds nothing that can be read\. Known are \.warc"):
         build([tmp_path / "empty"], tmp_path / "a")
+    with pytest.raises(SettingError, match="it has no name"):
+        SourceSpec(path="")
     with pytest.raises(SettingError, match=r"unknown kind 'wrac'\. Did you mean 'warc'"):
         SourceSpec(path="x", kind="wrac")
     with pytest.raises(DataError, match="named twice among the sources"):

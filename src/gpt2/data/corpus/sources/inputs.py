@@ -54,6 +54,8 @@ class SourceSpec:
     rules: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not self.path:  # it would be the folder that one is in
+            raise SettingError("A source cannot be read: it has no name. Name a file or a folder.")
         if self.kind != "auto" and self.kind not in KINDS:
             near = difflib.get_close_matches(self.kind, KINDS, n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(KINDS)}."
