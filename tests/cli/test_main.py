@@ -84,6 +84,7 @@ def test_help_imports_no_verb_and_no_numpy() -> None:
     [
         (["genrate"], "there is no verb 'genrate'. Did you mean generate?"),
         (["chat"], "there is no verb 'chat'. Did you mean gpt2 generate --interactive?"),
+        (["help"], "there is no verb 'help'. Did you mean gpt2 --help?"),
         (["version"], "Did you mean gpt2 --version?"),
         (["zzz"], "there is no verb 'zzz'. `gpt2 --help` lists the verbs."),
         (["--vresion"], "--version"),

@@ -71,6 +71,7 @@ VERBS = {
 ELSEWHERE = {
     "chat": "generate --interactive",
     "complete": "generate",
+    "help": "--help",
     "list": "models",
     "pull": "download",
     "run": "generate",

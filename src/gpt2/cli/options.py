@@ -67,16 +67,14 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Name(click.ParamType):
+class Name(click.types.StringParamType):
     """A text that names something. Empty, as by a variable that is not set, it would say nothing: that is refused."""
-
-    name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click does, but an empty text is refused."""
         if value == "":
             self.fail("an empty text says nothing. Give another, or leave it out.", param, ctx)
-        return value
+        return super().convert(value, param, ctx)
 
 
 class Sectioned(click.Command):
