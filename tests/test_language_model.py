@@ -17,15 +17,7 @@ from gpt2 import checkpoint
 from gpt2.backends.reference import ReferenceBackend
 from gpt2.checkpoint import Weights
 from gpt2.config import ModelConfig
-from gpt2.errors import (
-    BackendError,
-    CheckpointError,
-    ContextError,
-    GenerationError,
-    ModelNotFoundError,
-    SettingError,
-    TokenizerError,
-)
+from gpt2.errors import BackendError, CheckpointError, ContextError, GenerationError, ModelNotFoundError, TokenizerError
 from gpt2.generation import ContextNoise
 from gpt2.language_model import LanguageModel
 from gpt2.native.library import Library
@@ -260,7 +252,7 @@ def test_logits_have_a_row_for_each_token(model: LanguageModel) -> None:
         (lambda model: model.score(["a", "b"]), GenerationError),
         (lambda model: model.score(None), GenerationError),
         (lambda model: model.logits("text"), GenerationError),
-        (lambda model: model.save("x", format="onnx"), SettingError),
+        (lambda model: model.save("x", format="onnx"), CheckpointError),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(model: LanguageModel, call, error: type[Exception]) -> None:

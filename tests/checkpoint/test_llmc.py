@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from gpt2 import checkpoint
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
-from gpt2.errors import FormatError, MismatchError, SettingError
+from gpt2.errors import CheckpointError, FormatError, MismatchError
 
 from .conftest import MUTATIONS, TINY, published_layout, random_arrays, read_mutated, small_tokenizer
 
@@ -104,7 +104,7 @@ def test_what_the_header_has_no_place_for_is_refused(tmp_path: Path) -> None:
     weights = Weights.from_arrays(config, random_arrays(config))
     with pytest.raises(MismatchError, match=r"cannot be written for llm\.c"):
         checkpoint.write(tmp_path / "m", weights, None, format="llmc", form="fp32")
-    with pytest.raises(SettingError, match="cannot be written as 'llmc' in 'fp16'"):
+    with pytest.raises(CheckpointError, match="cannot be written as 'llmc' in 'fp16'"):
         checkpoint.write(tmp_path / "m", weights, None, format="llmc", form="fp16")
 
 

@@ -17,7 +17,7 @@ from gpt2.checkpoint.crc32c import crc32c, masked
 from gpt2.checkpoint.tensor_bundle import BundleArray, read_bundle, write_bundle
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
-from gpt2.errors import CheckpointError, FormatError, MismatchError, SettingError
+from gpt2.errors import CheckpointError, FormatError, MismatchError
 from gpt2.tokenizer import Tokenizer
 
 from .conftest import MUTATIONS, TINY, random_arrays, read_mutated, small_tokenizer
@@ -121,7 +121,7 @@ def test_what_their_code_has_no_setting_for_is_refused(tmp_path: Path) -> None:
         weights = Weights.from_arrays(config, random_arrays(config))
         with pytest.raises(MismatchError, match="cannot be written for OpenAI's code"):
             checkpoint.write(tmp_path / "m", weights, None, format="openai", form="fp32")
-    with pytest.raises(SettingError, match="cannot be written as 'openai' in 'bf16'"):
+    with pytest.raises(CheckpointError, match="cannot be written as 'openai' in 'bf16'"):
         checkpoint.write(
             tmp_path / "m", Weights.from_arrays(TINY, random_arrays(TINY)), None, format="openai", form="bf16"
         )

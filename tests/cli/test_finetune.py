@@ -159,6 +159,8 @@ def test_after_a_try_that_learned_nothing_any_other_may_follow(
         (["NOVEL", "--context", "4096"], "the model's context is 64", 2),
         (["NOVEL", "--lora", "--lora-target", "c_atn"], "LoRA cannot change 'c_atn'", 2),
         (["NOVEL", "--device", "tpu"], "there is no device 'tpu'", 2),
+        (["NOVEL", "--set", "run.device=tpu"], "there is no device 'tpu'", 2),
+        (["NOVEL", "--set", "lora.rank=4", "--set", "lora.targets=['c_atn']"], "LoRA cannot change 'c_atn'", 2),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -306,10 +306,18 @@ def test_a_path_without_a_name(
         ("corpus build text.txt --out x --fetch-delay=-1", "delay_seconds of fetching must lie between"),
         ("train tiny-cpu", "Say --out DIR"),
         ("train tiny-cpu --dry-run --set optim.lr=-1", "optim.lr must lie between"),
+        ("train tiny-cpu --out x --data y --device tpu", "there is no device 'tpu'"),
+        (
+            "train tiny-cpu --dry-run --set start.model=gpt2-mini --set optim.matrices=adamw --set lora.rank=4 "
+            "--set lora.targets=['c_atn']",
+            "LoRA cannot change 'c_atn'",
+        ),
         ("finetune text.txt --out x --device tpu", "there is no device 'tpu'"),
         ("verify gpt2-mini --device tpu", "there is no device 'tpu'"),
         ("evaluate lambada --examples --stride 99999", "stride must lie between 1 and the context of 1,024"),
         ("download-data lambda --data x", "Did you mean lambada?"),
+        ("evaluate lambda --examples", "Did you mean lambada?"),
+        ("evaluate lambada --examples --set lambada.text=odd", "lambada.text cannot be 'odd'"),
         ("translate Bonjour --from klingon", "the examples have no 'klingon'"),
         ("convert gpt2-mini x --to openai --weights int8", "cannot be written as 'openai' in 'int8'"),
     ],

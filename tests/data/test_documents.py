@@ -214,6 +214,12 @@ def test_a_file_of_unknown_name_is_read_when_its_kind_is_told(tmp_path: Path) ->
     assert texts(tmp_path / "novel", kind="text") == ["Call me"]
 
 
+@pytest.mark.parametrize("option", ["field", "split_on"])
+def test_a_name_of_no_text_is_refused(option: str) -> None:
+    with pytest.raises(DataError, match="No text can be read by"):
+        ReadOptions(**{option: "\udcff"})
+
+
 def test_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="the extra `data` is not installed")
     import pyarrow.parquet as parquet

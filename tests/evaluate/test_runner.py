@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpt2.errors import ContextError, DataError, SettingError
+from gpt2.errors import ContextError, DataError
 from gpt2.evaluate import Benchmark, Plan, answering, evaluate, find, runner
 from gpt2.language_model import LanguageModel
 
@@ -103,15 +103,15 @@ def test_a_limit_of_one_benchmark_is_in_its_title(model: LanguageModel, lambada:
     ],
 )
 def test_what_cannot_be_chosen(model: LanguageModel, lambada: Benchmark, tmp_path: Path, settings, message) -> None:
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(DataError) as caught:
         evaluate(model, [lambada], tmp_path, version="1", **settings)
     assert message in str(caught.value)
 
 
 def test_an_unknown_benchmark_has_a_nearest_name() -> None:
-    with pytest.raises(SettingError, match="Did you mean wikitext2"):
+    with pytest.raises(DataError, match="Did you mean wikitext2"):
         find("wikitext-2x")
-    with pytest.raises(SettingError, match="There are: lambada, cbt-cn, cbt-ne, wikitext2"):
+    with pytest.raises(DataError, match="There are: lambada, cbt-cn, cbt-ne, wikitext2"):
         find("qqq")
 
 

@@ -17,7 +17,15 @@ import torch
 import gpt2
 from gpt2 import checkpoint
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, DataError, MissingExtraError, TrainingError
+from gpt2.errors import (
+    BackendError,
+    ConfigError,
+    DataError,
+    MismatchError,
+    MissingExtraError,
+    SettingError,
+    TrainingError,
+)
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.report.card_sections import optimizer
@@ -364,6 +372,25 @@ def test_the_recipe_follows_the_text() -> None:
     assert chosen(200_000, "optim.lr=0.5").optim.lr == 0.5
     with pytest.raises(ConfigError, match=r"Did you mean optim\.lr"):
         chosen(200_000, "optim.l=0.5")
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("optim.l=0.5", SettingError),
+        ("run.device=tpu", BackendError),
+        pytest.param(
+            "run.device=cuda", BackendError, marks=pytest.mark.skipif(torch.cuda.is_available(), reason="it is here")
+        ),
+        ("lora.targets=['c_atn']", MismatchError),
+    ],
+)
+def test_a_wrong_setting_is_said_before_the_text_is_read(
+    base: Path, data: Path, tmp_path: Path, override: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        run(base, data, tmp_path / "mine", [override], lora=True)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_what_cannot_be_finetuned_is_said(base: Path, data: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gpt2.errors import BackendError, SettingError
+from gpt2.errors import BackendError
 from gpt2.train.config import RunConfig
 from gpt2.train.precision import choose_precision
 
@@ -36,7 +36,7 @@ def test_autocast_follows_the_dtype() -> None:
 
 
 def test_a_device_that_is_not_here_is_named() -> None:
-    with pytest.raises(SettingError, match="There is no device 'gpu'"):
+    with pytest.raises(BackendError, match="There is no device 'gpu'"):
         choose_precision(RunConfig(device="gpu"))
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="PyTorch sees none here"):

@@ -266,11 +266,20 @@ def map_names(config: ModelConfig, targets: tuple[str, ...]) -> list[str]:
     Raises:
         MismatchError: a target that no map ends in.
     """
+    check_targets(targets)
+    chosen = [name for name in MAPS if any(name == t or name.endswith(f".{t}") for t in targets)]
+    return [f"h.{layer}.{name}" for layer in range(config.n_layer) for name in chosen]
+
+
+def check_targets(targets: tuple[str, ...]) -> None:
+    """Refuse what adapters cannot change.
+
+    Raises:
+        MismatchError: a target that no map ends in.
+    """
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in MAPS):
             raise MismatchError(f"LoRA cannot change {target!r}: a GPT-2 has the maps {', '.join(MAPS)}. Name some.")
-    chosen = [name for name in MAPS if any(name == t or name.endswith(f".{t}") for t in targets)]
-    return [f"h.{layer}.{name}" for layer in range(config.n_layer) for name in chosen]
 
 
 def _refuse_other_kinds(settings: Mapping[str, Any], folder: Path) -> None:

@@ -19,7 +19,7 @@ from gpt2.checkpoint.forms import FORMS
 from gpt2.checkpoint.unfinished import Journal, array_file, journal_of, unfinished
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import truth_of
-from gpt2.errors import CheckpointError, SettingError
+from gpt2.errors import CheckpointError
 from gpt2.files import atomic_folder, make_folder, path_of, true_place, write_text
 
 if TYPE_CHECKING:
@@ -64,16 +64,14 @@ def write(
         resumed: called with the bytes that an interrupted call had written already, if there are any.
 
     Raises:
-        SettingError: there is no such format or form.
-        CheckpointError: the goal is there already, or it cannot be written; what was there before stays.
+        CheckpointError: there is no such format or form, the goal is there already, or it cannot be written; what was
+            there before stays.
         MismatchError: the model does not fit the format or form.
         FolderInUseError: another process is writing the same goal.
     """
     goal = path_of(goal, "What a model is written to", CheckpointError)
     overwrite = truth_of("overwrite", overwrite, CheckpointError)
-    if not (isinstance(format, str) and isinstance(form, str) and form in FORMS_OF.get(format, ())):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
-        known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
-        raise SettingError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")
+    check_form(format, form)
     check = partial(_check_file if format == "gguf" else check_goal, goal, overwrite=overwrite)
     try:
         check()
@@ -106,6 +104,17 @@ def write(
         raise CheckpointError(
             f"{goal} cannot be written: {error.strerror or error}. What was there before is as it was.{kept}"
         ) from error
+
+
+def check_form(format: str, form: str) -> None:
+    """Refuse what no model is written in.
+
+    Raises:
+        CheckpointError: there is no such format, or it has no such form.
+    """
+    if not (isinstance(format, str) and isinstance(form, str) and form in FORMS_OF.get(format, ())):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls
+        known = "; ".join(f"{name} in {', '.join(forms)}" for name, forms in FORMS_OF.items())
+        raise CheckpointError(f"A model cannot be written as {format!r} in {form!r}. Known: {known}.")
 
 
 def _fill(

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Option, Place, Sectioned, output_options
+from gpt2.cli.options import Option, Place, Sectioned, output_options, wrong_usage
 from gpt2.cli.stopping import resumable
 from gpt2.errors import CheckpointError
 
@@ -61,7 +61,11 @@ def convert(
     from gpt2 import checkpoint, hub
     from gpt2.checkpoint.changes import describe_changes
     from gpt2.checkpoint.unfinished import journal_of
+    from gpt2.checkpoint.writing import check_form
 
+    if weights is not None:
+        with wrong_usage(CheckpointError):
+            check_form(format, weights)
     path = hub.locate(source)
     folder = path if path.is_dir() else path.parent
     if destination.exists() and destination.resolve() in (folder.resolve(), path.resolve()):

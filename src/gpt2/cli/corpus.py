@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Name, Place, Sectioned, option, output_options
+from gpt2.cli.options import Name, Place, Sectioned, option, output_options, wrong_usage
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
 from gpt2.errors import DataError, Gpt2Error
@@ -102,10 +102,14 @@ def build(
     """
     from gpt2.cli.corpus_options import settled, share
     from gpt2.data.corpus.build import build as build_corpus
+    from gpt2.data.corpus.build import check_asked
     from gpt2.data.corpus.finished import write_page
     from gpt2.machine import usable_cores
 
     config, specs = settled(sources, **chosen)
+    asked = share(part)
+    with wrong_usage(DataError):
+        check_asked(specs, asked)
     with resumable(f"{out} keeps what is done", sign=out / "settings.json"), StatusLine() as line:
         stats = build_corpus(
             specs,
@@ -113,10 +117,10 @@ def build(
             config=config,
             workers=workers or usable_cores(),
             keep_work=keep_work,
-            part=share(part),
+            part=asked,
             progress=lambda progress: line.show(lambda: _status(progress)),
         )
-    if part:
+    if asked:
         return
     place = write_page(out, stats)
     if as_json:

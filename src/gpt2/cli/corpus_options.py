@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from gpt2.cli.options import wrong_usage
+from gpt2.errors import DataError
+
 if TYPE_CHECKING:
     from gpt2.data.corpus import CorpusConfig, SourceSpec
 
@@ -30,9 +33,11 @@ def settled(
     """The configuration and the sources; a flag that was not given leaves what the file says.
 
     Raises:
-        SettingError: a file or value that cannot be used, or a source of unknown kind.
+        SettingError: a file or value that cannot be used.
+        click.UsageError: a source of unknown kind, or a language that cannot be told.
     """
     from gpt2.data.corpus import CorpusConfig, MinHash, SourceSpec, read_config
+    from gpt2.data.corpus.language import language_gate
 
     chosen, specs = read_config(config) if config else (CorpusConfig(), [])
     given = {
@@ -50,7 +55,9 @@ def settled(
         chosen = dataclasses.replace(chosen, near_duplicates=(chosen.near_duplicates or MinHash()) if near else None)
     fetch = {name: value for name, value in fetching.items() if value is not None}
     chosen = dataclasses.replace(chosen, fetch=dataclasses.replace(chosen.fetch, **fetch))
-    specs += [SourceSpec(path=path, kind=kind, licence=licence) for path in sources]
+    with wrong_usage(DataError):
+        specs += [SourceSpec(path=path, kind=kind, licence=licence) for path in sources]
+        language_gate(chosen.languages, chosen.language_confidence)
     return chosen, specs
 
 

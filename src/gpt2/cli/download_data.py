@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import Place, Sectioned, option, output_options
+from gpt2.cli.options import Place, Sectioned, option, output_options, wrong_usage
+from gpt2.errors import DataError
 
 if TYPE_CHECKING:
     from gpt2.evaluate import DataFile
@@ -41,7 +42,8 @@ def download_data(*, tasks: tuple[str, ...], data: Path | None, every_choice: bo
 
     if data is None:
         raise click.UsageError("where the data should go is not known. Give --data DIR, or set GPT2_DATA.")
-    benchmarks = [find(name) for name in dict.fromkeys(tasks)] or list(SUITE)
+    with wrong_usage(DataError):
+        benchmarks = [find(name) for name in dict.fromkeys(tasks)] or list(SUITE)
     files = files_of(benchmarks, every_choice=every_choice)
     with StatusLine() as line:
 

@@ -9,8 +9,9 @@ import click
 
 from gpt2 import __version__
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Place, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Place, Sectioned, model_options, option, output_options, wrong_usage
 from gpt2.cli.stopping import resumable
+from gpt2.errors import DataError
 
 log = logging.getLogger("gpt2")
 _FILE = Place(dir_okay=False)
@@ -66,6 +67,7 @@ def evaluate(
     from gpt2 import evaluate as room
     from gpt2.cli import evaluate_asked as asked
     from gpt2.cli import evaluate_shown as shown
+    from gpt2.evaluate.runner import stride_of
     from gpt2.files import check_goal
     from gpt2.hub import cache_folder
 
@@ -74,7 +76,9 @@ def evaluate(
         return
     if tasks and suite:
         raise click.UsageError("TASK and --suite exclude each other: give one.")
-    benchmarks = [room.find(name) for name in dict.fromkeys(tasks)] or list(room.SUITES[suite or "paper"])
+    with wrong_usage(DataError):
+        named = [room.find(name) for name in dict.fromkeys(tasks)]
+    benchmarks = named or list(room.SUITES[suite or "paper"])
     if listed:
         output.write("\n\n".join(map(shown.described, benchmarks if tasks or suite else room.SUITE)) + "\n")
         return
@@ -92,6 +96,8 @@ def evaluate(
             check_goal(goal)
     kept = "The answers so far are kept" if cache else ""
     with choice.load(auto_weights="fp32") as model, resumable(kept), shown.Progress() as progress:
+        with wrong_usage(DataError):
+            stride_of(stride, model.config.n_positions)
         found = room.evaluate(
             model,
             benchmarks,

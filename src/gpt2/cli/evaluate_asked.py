@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpt2.cli.options import wrong_usage
+from gpt2.errors import DataError
+
 if TYPE_CHECKING:
     from gpt2.evaluate import Benchmark
 
@@ -20,7 +23,8 @@ def choices(given: tuple[str, ...], benchmarks: "Sequence[Benchmark]") -> dict[s
             raise click.UsageError(f"--set must look like lambada.text=normalised: got {each!r}.")
         if task not in named:
             raise click.UsageError(f"--set {each}: {task!r} is not among what is run: {', '.join(named)}.")
-        named[task].chosen({name: value})
+        with wrong_usage(DataError):
+            named[task].chosen({name: value})
         chosen.setdefault(task, {})[name] = value
     return chosen
 

@@ -75,12 +75,17 @@ def finetune(
     try:
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
+        from gpt2.train.config import RunConfig
+        from gpt2.train.config_files import build, overridden
     except ModuleNotFoundError as error:
         raise training.missing("Fine-tuning", error) from error
 
     given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     said += [] if context is None else [f"schedule.sequence=[[0.0, {context}]]"]
+    said += overrides
+    asked = overridden({"run": {}, "lora": adapters or {}}, said)
+    training.check_names(build(RunConfig, asked["run"], "run."), build(LoraConfig, asked["lora"], "lora."))
     ended = run(
         text,
         out,
@@ -90,7 +95,7 @@ def finetune(
         errors=errors,
         validation=validation,
         epochs=epochs,
-        overrides=[*said, *overrides],
+        overrides=said,
         report=report,
         on_plan=_say_plan,
         on_sample=lambda prepared, vocabulary: training.sampler(

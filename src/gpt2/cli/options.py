@@ -3,18 +3,19 @@
 Each `…_options` is a decorator. Their help is shown in sections by a command of class `Sectioned`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from gpt2.cli.output import Messages
-from gpt2.errors import GenerationError, SettingError
+from gpt2.errors import GenerationError, Gpt2Error, SettingError
 
 if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel
@@ -77,6 +78,15 @@ class Name(click.types.StringParamType):
         return super().convert(value, param, ctx)
 
 
+@contextlib.contextmanager
+def wrong_usage(kind: type[Gpt2Error]) -> Generator[None]:
+    """Around the one call that checks what was asked for: its error has the exit code of an option that is wrong."""
+    try:
+        yield
+    except kind as error:
+        raise click.UsageError(str(error), click.get_current_context(silent=True)) from error
+
+
 class Sectioned(click.Command):
     """A command whose help shows its own options first, then the shared ones by section.
 
@@ -85,10 +95,8 @@ class Sectioned(click.Command):
 
     def invoke(self, ctx: click.Context) -> object:
         """As click does, but a `SettingError` has the exit code of an option that is wrong."""
-        try:
+        with wrong_usage(SettingError):
             return super().invoke(ctx)
-        except SettingError as error:
-            raise click.UsageError(str(error), ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options by section, in the order in which sections first appear."""
@@ -245,10 +253,8 @@ def sampling_options(**defaults: Any) -> Callable[[Verb], Verb]:
         @functools.wraps(verb)
         def with_sampling(**values: Any) -> object:
             chosen = {setting.name: values.pop(setting.name) for setting in settings}
-            try:
+            with wrong_usage(GenerationError):
                 sampling = Sampling(**chosen)
-            except GenerationError as error:
-                raise click.UsageError(str(error)) from error
             return verb(sampling=sampling, **values)
 
         decorated: Verb = with_sampling

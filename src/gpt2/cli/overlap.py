@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import Name, Place, Sectioned, output_options
+from gpt2.cli.options import Name, Place, Sectioned, output_options, wrong_usage
 from gpt2.cli.status_line import StatusLine, duration
+from gpt2.errors import DataError
 
 if TYPE_CHECKING:
     from gpt2.data.overlap import Searched
@@ -59,12 +60,14 @@ def overlap(
     from gpt2.data.overlap import measure_overlap
     from gpt2.machine import usable_cores
 
+    with wrong_usage(DataError):
+        read = ReadOptions(field=field, errors=errors)
     with StatusLine() as line:
         found = measure_overlap(
             train,
             tests,
             n=n,
-            read=ReadOptions(field=field, errors=errors),
+            read=read,
             confirm=confirm,
             worst=show,
             workers=workers or usable_cores(),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import FiniteRange, Name, Place, Sectioned, output_options
+from gpt2.cli.options import FiniteRange, Name, Place, Sectioned, output_options, wrong_usage
 from gpt2.cli.status_line import StatusLine, duration
 from gpt2.cli.stopping import resumable
+from gpt2.errors import DataError
 
 if TYPE_CHECKING:
     from gpt2.data import Progress
@@ -103,17 +104,15 @@ def prepare(
     from gpt2.machine import usable_cores
     from gpt2.tokenizer import Tokenizer
 
-    config = PrepareConfig(
-        validation=validation,
-        shard_tokens=shard_tokens,
-        read=ReadOptions(
+    with wrong_usage(DataError):
+        read = ReadOptions(
             kind=kind,
             errors=errors,
             field=field,
             split_on=None if split_on is None else split_on.replace(r"\n", "\n").replace(r"\t", "\t"),
             max_document_bytes=max_document_mb << 20,
-        ),
-    )
+        )
+    config = PrepareConfig(validation=validation, shard_tokens=shard_tokens, read=read)
     workers = workers or usable_cores()
     with resumable(f"{out} keeps what is done", sign=out / "progress.json"), StatusLine() as line:
         manifest = write_shards(

@@ -57,6 +57,7 @@ def train(
     if steps is not None:
         length = dataclasses.replace(config.schedule, tokens=steps * config.schedule.batch_tokens)
         config = dataclasses.replace(config, schedule=length)
+    training.check_names(config.run, config.lora)
     if dry_run:
         output.write(to_toml(config))
         return

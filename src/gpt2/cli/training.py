@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.cli.options import Name, Verb, option
-from gpt2.errors import MissingExtraError
+from gpt2.cli.options import Name, Verb, option, wrong_usage
+from gpt2.errors import BackendError, MismatchError, MissingExtraError
 
 if TYPE_CHECKING:
     from gpt2.model.gpt import GPT
+    from gpt2.train import LoraConfig
+    from gpt2.train.config import RunConfig
     from gpt2.train.metrics import Tracker
 
 _log = logging.getLogger("gpt2")
@@ -19,6 +21,18 @@ _log = logging.getLogger("gpt2")
 def missing(what: str, error: ModuleNotFoundError) -> MissingExtraError:
     """The error for a machine without PyTorch."""
     return MissingExtraError.of(f"{what} cannot start", package=str(error.name), extra="train")
+
+
+def check_names(run: "RunConfig", lora: "LoraConfig") -> None:
+    """Refuse as wrong usage a device, or a map for adapters, that there is nowhere."""
+    from gpt2.checkpoint.lora import check_targets
+    from gpt2.train.precision import check_device
+
+    with wrong_usage(BackendError):
+        check_device(run.device)
+    if lora.rank:
+        with wrong_usage(MismatchError):
+            check_targets(lora.targets)
 
 
 def watching_options(verb: Verb) -> Verb:

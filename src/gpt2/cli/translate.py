@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from gpt2.cli import asking, reading
-from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options, option, output_options, wrong_usage
+from gpt2.errors import GenerationError
 
 
 @click.command(cls=Sectioned)
@@ -39,6 +40,8 @@ def translate(
     reading.tell_of_file(text, "gpt2 translate - < {} translates it")
     given = reading.read_text(text, errors=errors) or ""
     chosen = asking.chosen_prompts(prompts).translate
+    with wrong_usage(GenerationError):
+        translate.check_languages(source, target, chosen)
     asking.put(
         choice,
         lambda model: translate.ask(given, source=source, target=target, prompts=chosen, room=model.room),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2.data.compressed import STDIN, SUFFIXES, open_source
-from gpt2.errors import DataError, MissingExtraError, SettingError
+from gpt2.errors import DataError, MissingExtraError
 from gpt2.files import is_utf8
 from gpt2.tokenizer.cuts import last_cut
 
@@ -62,7 +62,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for name, text in (("field", self.field), ("split_on", self.split_on or "")):
             if not is_utf8(text):
-                raise SettingError(f"No text can be read by {name} {text!r}: that is not UTF-8. Name it in UTF-8.")
+                raise DataError(f"No text can be read by {name} {text!r}: that is not UTF-8. Name it in UTF-8.")
 
 
 def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gpt2.errors import SettingError
+from gpt2.errors import DataError
 from gpt2.generation.targets import Target, TargetScore
 from gpt2.tasks import Asked, Room
 
@@ -197,13 +197,13 @@ class Benchmark:
         """Every choice: as it was asked for, else its first value.
 
         Raises:
-            SettingError: there is no such choice, or it cannot be so.
+            DataError: there is no such choice, or it cannot be so.
         """
         for name, value in asked.items():
             if name not in self.choices:
                 known = ", ".join(self.choices) or "none"
-                raise SettingError(f"{self.name} has no choice {name!r}. Its choices: {known}.")
+                raise DataError(f"{self.name} has no choice {name!r}. Its choices: {known}.")
             if value not in self.choices[name].values:
                 allowed = ", ".join(self.choices[name].values)
-                raise SettingError(f"{self.name}.{name} cannot be {value!r}. It can be: {allowed}.")
+                raise DataError(f"{self.name}.{name} cannot be {value!r}. It can be: {allowed}.")
         return {**self.defaults(), **asked}

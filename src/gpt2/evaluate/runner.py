@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.errors import ContextError, DataError, SettingError
+from gpt2.errors import ContextError, DataError
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.answering import answer_all
 from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
@@ -76,8 +76,8 @@ def evaluate(
 
     Raises:
         ContextError: the model's context is too short for an example.
-        DataError: a file is missing or not the one meant, or all are; or the vocabulary has no end-of-text token.
-        SettingError: a choice is not known, or a stride longer than the context.
+        DataError: a file is missing or not the one meant, or all are; a choice is not known; or the vocabulary has
+            no end-of-text token.
     """
     setting = _setting(model, stride)
     limits, choices = limits or {}, choices or {}
@@ -136,21 +136,30 @@ def hash_of_model(path: Path) -> str:
     return whole.hexdigest()
 
 
+def stride_of(asked: int | None, n_positions: int) -> int:
+    """The stride of windows over a text: what was asked for, or half the context.
+
+    Raises:
+        DataError: it is no part of the context.
+    """
+    stride = max(1, n_positions // 2) if asked is None else asked
+    if not 1 <= stride <= n_positions:
+        raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
+    return stride
+
+
 def _setting(model: LanguageModel, stride: int | None) -> Setting:
     """What is the same for every benchmark."""
     eot = model.tokenizer.eot
     if eot is None:
         raise DataError("The model cannot be evaluated: its vocabulary has no end-of-text token to begin a text with.")
     n_positions = model.config.n_positions
-    stride = max(1, n_positions // 2) if stride is None else stride
-    if not 1 <= stride <= n_positions:
-        raise SettingError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
     return Setting(
         encode=model.tokenizer.encode,
         decode=model.tokenizer.decode,
         eot=eot,
         n_positions=n_positions,
-        stride=stride,
+        stride=stride_of(stride, n_positions),
         limit=None,
         choices={},
     )

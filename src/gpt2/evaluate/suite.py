@@ -2,7 +2,7 @@
 
 import difflib
 
-from gpt2.errors import SettingError
+from gpt2.errors import DataError
 from gpt2.evaluate import (
     cbt,
     cnn_dailymail,
@@ -45,11 +45,11 @@ def find(name: str) -> Benchmark:
     """The benchmark of this name.
 
     Raises:
-        SettingError: there is none; the message has the nearest name.
+        DataError: there is none; the message has the nearest name.
     """
     for benchmark in SUITE:
         if benchmark.name == name:
             return benchmark
     near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=1, cutoff=0.5)
     advice = f"Did you mean {near[0]}? " if near else ""
-    raise SettingError(f"There is no benchmark {name!r}. {advice}There are: {', '.join(NAMES)}.")
+    raise DataError(f"There is no benchmark {name!r}. {advice}There are: {', '.join(NAMES)}.")

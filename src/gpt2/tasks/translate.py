@@ -7,7 +7,7 @@ and use the first generated sentence as the translation."
 
 from collections.abc import Mapping, Sequence
 
-from gpt2.errors import GenerationError, SettingError
+from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
 from gpt2.generation.prompts import check_text
 from gpt2.tasks.asked import Asked, Room, Write, fit_examples, the_first
@@ -33,21 +33,13 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     """What to ask for the translation of `text`; a line break in it becomes a space, for a pair is one line.
 
     Raises:
-        GenerationError: no text.
-        SettingError: a language that the examples do not have, or one twice.
+        GenerationError: no text, or a language that the examples do not have.
         ContextError: the text alone does not fit the context.
     """
     text = " ".join(text.split())
     if not text:
         raise GenerationError("There is nothing to translate: the text is empty. Give a sentence.")
-    for language in (source, target):
-        if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingError(
-                f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
-                f"Choose two of them, or give your own examples."
-            )
-    if source == target:
-        raise SettingError(f"A text cannot be translated from {source} to {target}. Choose two languages.")
+    check_languages(source, target, prompts)
     asked, dropped = fit_examples(
         lambda examples: prompt(text, source=source, target=target, form=prompts.form, examples=examples),
         prompts.examples,
@@ -58,6 +50,22 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
     return Asked(
         prompt=asked, sampling=Sampling(temperature=0, max_tokens=prompts.max_tokens, stop=("\n",)), left_out=left_out
     )
+
+
+def check_languages(source: str, target: str, prompts: TranslatePrompts) -> None:
+    """Refuse what the examples are not of.
+
+    Raises:
+        GenerationError: a language that they do not have, or one twice.
+    """
+    for language in (source, target):
+        if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise GenerationError(
+                f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
+                f"Choose two of them, or give your own examples."
+            )
+    if source == target:
+        raise GenerationError(f"A text cannot be translated from {source} to {target}. Choose two languages.")
 
 
 def read(continuation: str) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpt2.checkpoint.lora import map_names
 from gpt2.config import ModelConfig
-from gpt2.errors import MismatchError, SettingError
+from gpt2.errors import SettingError
 from gpt2.files import is_utf8
 
 
@@ -261,11 +260,6 @@ class TrainConfig:
             )
         if self.lora.rank and optim.matrices == "muon":
             raise SettingError("Adapters are trained with AdamW: set optim.matrices=adamw, or lora.rank=0.")
-        if self.lora.rank:
-            try:
-                map_names(self.model, self.lora.targets)
-            except MismatchError as error:
-                raise SettingError(str(error)) from error
         for name, weight in self.data.mixture.items():
             if not 0.0 < weight < math.inf:
                 raise SettingError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2.checkpoint.lora import check_targets
 from gpt2.config import ModelConfig
 from gpt2.train.config import LoraConfig, ScheduleConfig, TrainConfig
 from gpt2.train.config_files import build, config_from, overridden
@@ -43,6 +44,8 @@ def choose_config(
 
     Raises:
         SettingError: overrides that cannot be.
+        MismatchError: adapters of maps that a GPT-2 does not have.
+        BackendError: a device that is not here.
     """
     base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
     tree: dict[str, Any] = {
@@ -57,6 +60,8 @@ def choose_config(
     lengths = [n for _, n in build(ScheduleConfig, said, "schedule.").sequence] if "sequence" in said else []
     any_length = {"tokens": 1, "batch_tokens": max(1, math.lcm(*lengths)), "sequence": [[0.0, 1]]}
     asked = config_from(tree | {"schedule": any_length}, overrides)
+    if asked.lora.rank:
+        check_targets(asked.lora.targets)
     device = choose_precision(asked.run).device.type
     if prepared is None:
         return asked

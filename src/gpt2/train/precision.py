@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt2 import machine
-from gpt2.errors import BackendError, SettingError
+from gpt2.errors import BackendError
 from gpt2.train.config import RunConfig, TrainConfig
 
 _log = logging.getLogger("gpt2")
@@ -55,7 +55,6 @@ def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = 
 
     Raises:
         BackendError: a device that is not here.
-        SettingError: one that there is not.
     """
     device = _device(run.device)
     if run.dtype != "auto":
@@ -98,15 +97,25 @@ def chunk_tokens(config: TrainConfig, precision: Precision) -> int:
     return config.loss.chunk_tokens or _CHUNK_TOKENS[precision.device.type]
 
 
+def check_device(asked: str) -> None:
+    """Refuse a name that no device has; whether one is here is another question.
+
+    Raises:
+        BackendError: there is none.
+    """
+    try:
+        torch.device("cpu" if asked == "auto" else asked)
+    except RuntimeError as error:
+        raise BackendError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
+
+
 def _device(asked: str) -> torch.device:
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise SettingError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
+    check_device(asked)
+    device = torch.device(asked)
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(device.type, False):
         raise BackendError(f"The device {asked!r} cannot be used: PyTorch sees none here. Say cpu or auto.")

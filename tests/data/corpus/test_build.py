@@ -32,7 +32,7 @@ from gpt2.data.corpus import (
     read_stats,
     write_page,
 )
-from gpt2.errors import ConfigError, DataError, SettingError
+from gpt2.errors import ConfigError, DataError
 
 WORDS = re.findall(
     r"\w+",
@@ -168,7 +168,7 @@ def test_parts_on_several_machines_build_the_same(source: Path, built: Path, tmp
     build([source], tmp_path / "out", config=FAST, keep_work=True)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert shards(tmp_path / "out") == shards(built)
-    with pytest.raises(SettingError, match="There is no part 4 of 3"):
+    with pytest.raises(DataError, match="There is no part 4 of 3"):
         build([source], tmp_path / "b", config=FAST, part=(4, 3))
     assert not (tmp_path / "b").exists()
     with pytest.raises(DataError, match="min_characters was 50 and is now 60"):
@@ -268,7 +268,7 @@ def test_pages_of_an_archive_and_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(SettingError, match="no source was named"):
+    with pytest.raises(DataError, match="no source was named"):
         build([], tmp_path / "a")
     if sys.platform != "win32":
         (tmp_path / "circle").symlink_to("circle")
@@ -279,10 +279,14 @@ def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds nothing that can be read\. Known are \.warc"):
         build([tmp_path / "empty"], tmp_path / "a")
-    with pytest.raises(SettingError, match="it has no name"):
+    with pytest.raises(DataError, match="it has no name"):
         SourceSpec(path="")
-    with pytest.raises(SettingError, match=r"unknown kind 'wrac'\. Did you mean 'warc'"):
+    with pytest.raises(DataError, match=r"unknown kind 'wrac'\. Did you mean 'warc'"):
         SourceSpec(path="x", kind="wrac")
+    with pytest.raises(DataError, match="it must lie between 0 and 1,000"):
+        SourceSpec(path="x", weight=-1.0)
+    with pytest.raises(DataError, match="that is not UTF-8"):
+        SourceSpec(path="x", licence="\udcff")
     with pytest.raises(DataError, match="named twice among the sources"):
         build([source, source / "0.jsonl"], tmp_path / "a")
     (tmp_path / "full").mkdir()

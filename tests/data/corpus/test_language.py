@@ -13,7 +13,7 @@ pytest.importorskip("pycld2", reason="needs the extra corpus")
 
 from gpt2.data.corpus.language import identify, known_languages, language_gate, sample_of
 from gpt2.data.corpus.page import Dropped, Page
-from gpt2.errors import SettingError
+from gpt2.errors import DataError
 
 
 def test_the_gate() -> None:
@@ -30,7 +30,7 @@ def test_the_gate() -> None:
     assert isinstance(language_gate((), 0.5)(german), Page)
     maori = Page(where="", text="Ko tenei he pukapuka mo nga tangata katoa o te motu, kia mohio ai ratou ki nga ture.")
     assert isinstance(language_gate(("mi",), 0.5)(maori), Page)
-    with pytest.raises(SettingError, match=r"'xx' cannot be told apart. Known are"):
+    with pytest.raises(DataError, match=r"'xx' cannot be told apart. Known are"):
         language_gate(("xx",), 0.5)
 
 

@@ -36,7 +36,7 @@ from gpt2.data.folder_writer import refuse_other
 from gpt2.data.overlap import NgramIndex, hash_examples
 from gpt2.data.test_sets import find_test_sets
 from gpt2.data.workers import Tally, run_tasks
-from gpt2.errors import DataError, MissingExtraError, SettingError
+from gpt2.errors import DataError, MissingExtraError
 from gpt2.files import MANIFEST_NAME, lock, make_folder, read_json, sha256_file, write_json
 
 SETTINGS_NAME = "settings.json"
@@ -67,8 +67,9 @@ def build(
         part: nothing.
 
     Raises:
-        SettingError: a configuration or rule set that cannot be used, no source, or a part that there is not.
-        DataError: a source that cannot be used, nothing left, or a folder that holds another corpus.
+        SettingError: a configuration or rule set that cannot be used.
+        DataError: a source that cannot be used, a part that there is not, nothing left, or a folder that holds another
+            corpus.
         MissingExtraError: something that a source or step needs is not installed.
         FolderInUseError: another process is building there.
         OSError: the disk is full; what was finished is kept, and the same call goes on.
@@ -76,10 +77,7 @@ def build(
     config = config or CorpusConfig()
     out = Path(out)
     specs = [one if isinstance(one, SourceSpec) else SourceSpec(path=str(one)) for one in sources]
-    if not specs:
-        raise SettingError("There is nothing to build a corpus from: no source was named.")
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise SettingError(f"There is no part {part[0]} of {part[1]}: parts are counted from 1.")
+    check_asked(specs, part)
     inputs = find_inputs(specs)
     _require(inputs)
     if out.exists() and not out.is_dir():
@@ -102,6 +100,18 @@ def build(
             return read_stats(out)
         _claim(out, settings)
         return _Build(config, inputs, out, workers, progress).run(keep_work=keep_work)
+
+
+def check_asked(sources: Sequence[SourceSpec], part: tuple[int, int] | None) -> None:
+    """Refuse what nothing can be built of.
+
+    Raises:
+        DataError: no source, or a part that there is not.
+    """
+    if not sources:
+        raise DataError("There is nothing to build a corpus from: no source was named.")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise DataError(f"There is no part {part[0]} of {part[1]}: parts are counted from 1.")
 
 
 def _require(inputs: Sequence[Input]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gpt2.data.corpus.minhash import MinHash
 from gpt2.data.corpus.sources import FetchSettings, SourceSpec
-from gpt2.errors import SettingError
+from gpt2.errors import DataError, SettingError
 from gpt2.files import parse_toml
 
 
@@ -105,7 +105,7 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except TypeError as error:
         raise SettingError(f"{where} cannot be used: {error}.") from error
-    except SettingError as error:
+    except DataError as error:
         raise SettingError(f"{where}: {error}") from error
 
 

@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from gpt2.data.corpus.page import Dropped, Page, Step
-from gpt2.errors import MissingExtraError, SettingError
+from gpt2.errors import DataError, MissingExtraError
 
 _SAMPLE_CHARACTERS = 600
 _UNSURE = 0.7  # py3langid's confidence, below which CLD2 is heard
@@ -78,10 +78,10 @@ def language_gate(languages: tuple[str, ...], confidence: float) -> Step:
     """Drop what is not in one of these languages, or not surely so; none means all.
 
     Raises:
-        SettingError: a language that cannot be told.
+        DataError: a language that cannot be told.
     """
     if unknown := set(languages) - set(known_languages() if languages else ()):
-        raise SettingError(
+        raise DataError(
             f"The language {min(unknown)!r} cannot be told apart. Known are {', '.join(known_languages())}."
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
-from gpt2.errors import DataError, SettingError
+from gpt2.errors import DataError
 from gpt2.files import is_utf8
 
 Reader = Callable[[Path, OnDamage, OnRead], Iterator[Page]]
@@ -55,18 +55,16 @@ class SourceSpec:
 
     def __post_init__(self) -> None:
         if not self.path:  # it would be the folder that one is in
-            raise SettingError("A source cannot be read: it has no name. Name a file or a folder.")
+            raise DataError("A source cannot be read: it has no name. Name a file or a folder.")
         if self.kind != "auto" and self.kind not in KINDS:
             near = difflib.get_close_matches(self.kind, KINDS, n=1)
             advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(KINDS)}."
-            raise SettingError(f"The source {self.path} has an unknown kind {self.kind!r}. {advice}")
+            raise DataError(f"The source {self.path} has an unknown kind {self.kind!r}. {advice}")
         for text in (self.name, self.licence):
             if not is_utf8(text):
-                raise SettingError(f"The source {self.path} cannot be said to be {text!r}: that is not UTF-8.")
+                raise DataError(f"The source {self.path} cannot be said to be {text!r}: that is not UTF-8.")
         if not 0.0 <= self.weight <= 1000.0:
-            raise SettingError(
-                f"The source {self.path} has a weight of {self.weight}: it must lie between 0 and 1,000."
-            )
+            raise DataError(f"The source {self.path} has a weight of {self.weight}: it must lie between 0 and 1,000.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
