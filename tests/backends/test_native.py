@@ -266,6 +266,19 @@ def test_damaged_weights_are_an_error_and_change_nothing(
         assert backend.length(slot) == 0
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_failed_step_leaves_nothing_behind_in_its_pages(form: str, level: str) -> None:
+    config = CONFIGS[1]
+    made = arrays(config)
+    made["wpe"][30] = np.inf
+    used, fresh = (NativeBackend(Weights.from_arrays(config, made), form=form, threads=1) for _ in range(2))
+    with pytest.raises(BackendError, match="damaged"):
+        used.step([Work(slot=used.new(), tokens=tokens(config, 40))])
+    ids = tokens(config, 20, seed=2)
+    for chunk in (1, 20):
+        np.testing.assert_array_equal(all_logits(used, ids, chunk), all_logits(fresh, ids, 20))
+
+
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "want",

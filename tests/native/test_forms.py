@@ -35,6 +35,10 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
+def to_fp16(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float16).astype(np.float32)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_int8_equals_its_definition(library: Library, level: str, inputs: int, outputs: int) -> None:
     w_IO, x_NI = random_matrix(inputs, outputs), random_rows(inputs)
@@ -172,6 +176,78 @@ def test_attention_in_int8_equals_its_definition(
             v_SD=v_SD[: positions - rows + row + 1],
         )[0]
         np.testing.assert_array_equal(alone_D, got_RD[row])
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("width", "positions", "rows"),
+    [(64, 300, 300), (64, 64, 1), (80, 130, 17), (96, 129, 33), (33, 70, 20), (7, 67, 5), (1, 1, 1)],
+)
+def test_attention_in_float_forms_is_close_to_float64(
+    library: Library, level: str, form: str, width: int, positions: int, rows: int
+) -> None:
+    random = np.random.default_rng(width)
+    q_RD, k_SD, v_SD = (random.standard_normal((n, width)).astype(np.float32) for n in (rows, positions, positions))
+    q_RD *= 3
+    v_SD[::5] *= 10
+    by_tiles = form == "bf16" and level == "amx"  # keys and values in bfloat16, and what they are multiplied by
+    read = to_bf16 if by_tiles else to_fp16 if form == "bf16" else np.asarray
+    asked_RD = q_RD * (np.float32(1) / np.sqrt(np.float32(width)))
+    score_RS = (to_bf16(asked_RD) if by_tiles else asked_RD).astype(np.float64) @ read(k_SD).astype(np.float64).T
+    score_RS[np.arange(positions) > np.arange(positions - rows, positions)[:, None]] = -np.inf
+    weight_RS = np.exp(score_RS - score_RS.max(axis=1, keepdims=True))
+    weight_RS /= weight_RS.sum(axis=1, keepdims=True)
+    got_RD = attend(library, level=level, form=form, q_RD=q_RD, k_SD=k_SD, v_SD=v_SD)
+    size_RD = weight_RS @ np.abs(read(v_SD)).astype(np.float64)
+    assert np.all(np.abs(got_RD - weight_RS @ read(v_SD)) <= (1e-5 + 2**-8 * by_tiles) * size_RD)
+    for row in range(rows):  # alone
+        seen = positions - rows + row + 1
+        alone = {"q_RD": q_RD[row : row + 1], "k_SD": k_SD[:seen], "v_SD": v_SD[:seen]}
+        np.testing.assert_array_equal(attend(library, level=level, form=form, **alone)[0], got_RD[row])
+
+
+@pytest.mark.parametrize(
+    ("positions", "values"),
+    [
+        (2, {0: 1.5 * 2**-126, 1: -(2.0**-126)}),  # their sum is subnormal, which tiles count as zero
+        (65, {0: 2.0**-126, 32: -1.5 * 2**-126}),  # -0 of 64 positions; what is seen of a page after them adds 0
+    ],
+)
+def test_the_smallest_sums_too_have_the_same_bits_alone(
+    library: Library, level: str, positions: int, values: dict[int, float]
+) -> None:
+    k_SD, v_SD = np.zeros((positions, 16), np.float32), np.zeros((positions, 16), np.float32)
+    for position, value in values.items():
+        v_SD[position] = value
+    q_RD = np.zeros((2, 16), np.float32)
+    together_RD = attend(library, level=level, form="bf16", q_RD=q_RD, k_SD=k_SD, v_SD=v_SD)
+    for row in range(2):
+        seen = positions - 1 + row
+        alone = {"q_RD": q_RD[row : row + 1], "k_SD": k_SD[:seen], "v_SD": v_SD[:seen]}
+        alone_D = attend(library, level=level, form="bf16", **alone)[0]
+        np.testing.assert_array_equal(alone_D.view(np.uint32), together_RD[row].view(np.uint32))
+
+
+def test_weights_that_are_all_alike_lose_nothing_by_rounding(library: Library, level: str) -> None:
+    for gap in (0.01, 0.3, 1, 3):
+        k_SD, q_RD = np.zeros((1024, 16), np.float32), np.eye(1, 16, dtype=np.float32)
+        k_SD[0, 0] = 4 * gap
+        for form in ("fp32", "bf16"):
+            out_RD = attend(library, level=level, form=form, q_RD=q_RD, k_SD=k_SD, v_SD=np.ones_like(k_SD))
+            np.testing.assert_allclose(out_RD, 1, rtol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_as_key_and_as_value(
+    library: Library, level: str, form: str, damage: float
+) -> None:
+    for at in (0, 66):
+        whole_SD, damaged_SD = np.ones((70, 5), np.float32), np.ones((70, 5), np.float32)
+        damaged_SD[at, 4] = damage
+        for k_SD, v_SD in ((damaged_SD, whole_SD), (whole_SD, damaged_SD)):
+            with pytest.raises(BackendError, match="finite"):
+                attend(library, level=level, form=form, q_RD=whole_SD[:1], k_SD=k_SD, v_SD=v_SD)
 
 
 @pytest.mark.parametrize("width", [64, 80, 128])

@@ -1,7 +1,7 @@
 // Attention of one head over its pages of keys and values, and writing into those pages.
 //
 //   a page holds 64 positions; for one layer and head, D = head width, D' = D rounded up to 16:
-//     keys    [D][64]     one load = the same component of 16 keys: scores of 16 keys grow side by side
+//     keys    [D][64]     one load = the same component of 16 keys: scores of 16 keys grow side by side (fp16: room for an even D)
 //     values  [64][D']    one load = 16 components of one value; the padding holds zeros
 //
 // A score is a sum over components in order; an output is a sum over keys in order, divided by the sum of the

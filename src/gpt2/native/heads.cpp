@@ -6,12 +6,13 @@
 namespace gpt2 {
 
 Heads::Heads(const Kernels& kernels, Form form, int n_head, int head_width)
-    : whole_(form == Form::int8 || form == Form::int4), n_head_(n_head), head_width_(head_width) {
-  attend_ = form == Form::fp32 ? kernels.attend_fp32 : whole_ ? kernels.attend_int8 : kernels.attend_fp16;
-  store_ = form == Form::fp32 ? kernels.store_fp32 : whole_ ? kernels.store_int8 : kernels.store_fp16;
-  const size_t element = form == Form::fp32 ? sizeof(float) : whole_ ? sizeof(int8_t) : sizeof(Half);
-  const size_t scale = whole_ ? sizeof(float) : 0;   // of each position
-  const int64_t key_width = whole_ ? round_up(head_width, 4) : head_width;
+    : narrow_(form != Form::fp32), n_head_(n_head), head_width_(head_width) {
+  const bool whole = form == Form::int8 || form == Form::int4;
+  attend_ = !narrow_ ? kernels.attend_fp32 : whole ? kernels.attend_int8 : kernels.attend_16;
+  store_ = !narrow_ ? kernels.store_fp32 : whole ? kernels.store_int8 : kernels.store_16;
+  const size_t element = !narrow_ ? sizeof(float) : whole ? sizeof(int8_t) : sizeof(Half);
+  const size_t scale = whole ? sizeof(float) : 0;   // of each position
+  const int64_t key_width = round_up(head_width, static_cast<int64_t>(sizeof(float) / element));   // in whole words of 4 bytes
   keys_bytes_ = kPage * (element * static_cast<size_t>(key_width) + scale);
   values_bytes_ = kPage * (element * static_cast<size_t>(padded_width(head_width)) + scale);
 }
@@ -21,7 +22,7 @@ Heads::Scratch Heads::scratch(int n_positions) const {
   const int64_t keys = round_up(n_positions, kPage);
   made.scores_stride = row_bytes(keys * int64_t{sizeof(float)}) / int64_t{sizeof(float)};
   made.scores = Buffer<float>(static_cast<size_t>(kMaxAttendRows * made.scores_stride));
-  if (whole_) made.code_stride = std::max(2 * row_bytes(keys), row_bytes(head_width_));
+  if (narrow_) made.code_stride = std::max(2 * row_bytes(keys), row_bytes(2 * padded_width(head_width_)));
   made.codes = Buffer<int8_t>(static_cast<size_t>(kMaxAttendRows * made.code_stride));
   return made;
 }

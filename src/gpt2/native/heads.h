@@ -11,13 +11,13 @@ namespace gpt2 {
 
 // A page holds all layers and heads of 64 positions:
 //   layer 0: head 0: keys, values | head 1: keys, values | ... | layer 1: ...      (attention*.h draw them)
-// Keys and values are fp32 for fp32 weights, fp16 for bf16, int8 for int8 and int4.
+// Keys and values are fp32 for fp32 weights, fp16 for bf16 (bf16 where they go by tiles), int8 for int8 and int4.
 class Heads {
  public:
   // What one thread needs to attend in.
   struct Scratch {
     Buffer<float> scores;    // [kMaxAttendRows][scores_stride]
-    Buffer<int8_t> codes;    // [kMaxAttendRows][code_stride], for int8
+    Buffer<int8_t> codes;    // [kMaxAttendRows][code_stride]; none for fp32
     int64_t scores_stride = 0, code_stride = 0;
   };
   // Rows at neighbouring positions of one sequence.
@@ -49,7 +49,7 @@ class Heads {
 
   void (*attend_)(const Attend&) = nullptr;
   decltype(Kernels::store_fp32) store_ = nullptr;
-  bool whole_ = false;       // int8
+  bool narrow_ = false;      // not fp32
   int n_head_ = 0, head_width_ = 0;
   size_t keys_bytes_ = 0, values_bytes_ = 0;   // of one layer and head
 };

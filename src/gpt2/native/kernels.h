@@ -77,7 +77,7 @@ struct MatrixView {
 struct Activations {
   const float* values;            // [N][stride]
   int64_t stride;
-  const Bf16* rounded;            // [N][rounded_stride]
+  const Bf16* rounded;            // [N][rounded_stride]; rows have room for whole lines
   int64_t rounded_stride;
   const int8_t* codes;            // [N][code_stride], within -127..127; rows have room for whole lines
   int64_t code_stride;
@@ -108,8 +108,8 @@ struct Attend {
   float* sums;                    // [rows]: what the scores must be divided by
   float* out;                     // [rows][out_stride]
   int64_t out_stride;
-  int8_t* codes;                  // [rows][code_stride], for int8 to work in
-  int64_t code_stride;            // of two weights for each score, and no less than head_width rounded up to 16
+  int8_t* codes;                  // [rows][code_stride], to work in: for int8, and bf16 by tiles
+  int64_t code_stride;            // two bytes for each score, and for each component of a head rounded up to 16
 };
 
 struct RowStatistics {
@@ -151,16 +151,16 @@ struct Kernels {
   // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN.
   void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets);
 
-  // To bfloat16, zero up to padded, an even number; null where bf16 matrices are applied to floats.
+  // To bfloat16, zero up to padded, an even number, and further up to whole vectors; null where bf16 matrices are applied to floats.
   void (*round_row)(const float* x, int width, int padded, Bf16* rounded);
 
   void (*attend_fp32)(const Attend&);
-  void (*attend_fp16)(const Attend&);
+  void (*attend_16)(const Attend&);   // of 16 bits: fp16; bfloat16 where it goes by tiles
   void (*attend_int8)(const Attend&);
 
   // Writes keys and values of one head, [rows][stride], into a page from position `key` on; false if a number is not finite.
   bool (*store_fp32)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
-  bool (*store_fp16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
+  bool (*store_16)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
   bool (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
   bool (*is_finite)(const float* x, int count);

@@ -75,6 +75,10 @@ inline Lanes second_of(const Pairs& x) {
   return {_mm512_castsi512_ps(_mm512_and_si512(x.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 #if defined(GPT2_LANES_BF16)
+// To nearest, halves to even; a NaN stays one, subnormal numbers become the zeros that products take them for.
+inline __m256i to_bf16(const Lanes& x) { return (__m256i)_mm512_cvtneps_pbh(x.v); }
+inline void store(Bf16* p, const Lanes& x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(x)); }
+
 // Adds both products of each pair; the processor rounds after each, and takes subnormal numbers for zeros.
 inline Lanes dot2(const Lanes& sums, const Pairs& w, const Bf16* x) {
   int32_t two;

@@ -11,6 +11,7 @@
 #include "dense_amx.h"
 #include "dense_amx_int4.h"
 #include "attention_amx.h"
+#include "attention_amx_bf16.h"
 
 namespace gpt2 {
 namespace {
@@ -63,6 +64,8 @@ constexpr Kernels amx_table() {
   table.apart_at_once = 4;
   table.products = products_of_tiles;
   table.attend_int8 = attend_int8_by_tiles;
+  table.attend_16 = attend_bf16;
+  table.store_16 = store_bf16;
   return table;
 }
 

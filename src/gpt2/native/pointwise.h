@@ -147,8 +147,7 @@ inline Bf16 round_to_bf16(float x) {
 
 #if defined(GPT2_LANES_BF16)
 void round_row(const float* x, int width, int padded, Bf16* rounded) {
-  for (int k = 0; k < width; ++k) rounded[k] = round_to_bf16(x[k]);
-  for (int k = width; k < padded; ++k) rounded[k] = Bf16{0};
+  for (int k = 0; k < padded; k += kPanel) store(rounded + k, load_first(x + k, width - k, 0.0f));
 }
 constexpr auto kRoundRow = round_row;
 #else
