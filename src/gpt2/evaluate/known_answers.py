@@ -9,9 +9,9 @@ For the largest two sizes little is published: of 774M that each token of a cont
 likeliest, of 1558M the mean log-likelihood of texts it had written.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _FILE = Path(__file__).with_name("known_answers.json")
 _ROUNDED_NLL = 0.1  # what rounding the weights to a smaller form may change a loss by
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """One thing that was looked at.
 
@@ -89,8 +89,9 @@ def check_shape(model: LanguageModel, name: str) -> None:
     Raises:
         MismatchError: the model's shape is not that of the published one.
     """
-    if model.config != PUBLISHED[name]:
-        raise MismatchError(f"This is not {name}, which is {PUBLISHED[name]}: it is {model.config}.")
+    published, found = (dataclasses.asdict(config) for config in (PUBLISHED[name], model.config))
+    if other := [f"{key} {found[key]} for {value}" for key, value in published.items() if found[key] != value]:
+        raise MismatchError(f"This is not {name}: it has {', '.join(other)}.")
 
 
 def _check(answer: dict[str, Any], passed: bool | None, expected: str, found: str) -> Check:
