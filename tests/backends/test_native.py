@@ -170,6 +170,16 @@ def test_everything_wanted_equals_the_reference(level: str) -> None:
         np.testing.assert_allclose(got.attention[head], expected.attention[head], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_row_attends_with_sums_to_one(form: str, level: str) -> None:
+    config = CONFIGS[1]
+    want = Want(rows=70, trace=Trace(attention=((0, 0), (1, 2))))
+    backend = NativeBackend(weights(config), form=form, threads=2)
+    [result] = backend.step([Work(slot=backend.new(), tokens=tokens(config, 70), want=want)])
+    for weight_RS in result.attention.values():
+        np.testing.assert_allclose(weight_RS.sum(axis=1), 1, rtol=1e-5)
+
+
 def fp32(source: Weights) -> NativeBackend:
     return NativeBackend(source, form="fp32", threads=2)
 

@@ -74,7 +74,8 @@ class Name(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click does, but an empty text is refused."""
         if value == "":
-            self.fail("an empty text says nothing. Give another, or leave it out.", param, ctx)
+            advice = "Give another." if param is not None and param.required else "Give another, or leave it out."
+            self.fail(f"an empty text says nothing. {advice}", param, ctx)
         return super().convert(value, param, ctx)
 
 
