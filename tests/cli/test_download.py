@@ -1,6 +1,7 @@
 """`gpt2 download`, and --download: what is said, and that nothing is fetched unasked. The transfers are tests/hub's."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +84,16 @@ def test_the_absent_published_model_names_its_command(gpt2: Run, plan: hub.Plan)
     ran = gpt2("generate", "Hello", "--model", "gpt2")
     assert ran.code == 1
     assert "The model 'gpt2' is not on this machine. `gpt2 download gpt2` fetches it" in ran.err
+
+
+def test_bench_fetches_what_it_is_told_to(
+    gpt2: Run, plan: hub.Plan, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ("--prompt-tokens", "8", "--decode-tokens", "4", "--prefill-tokens", "16", "--batch", "2", "--rounds", "1")
+
+    def download(plan: hub.Plan, *, progress: Callable[[int], None]) -> Path:
+        return Path(shutil.copytree(tiny_folder, tmp_path / "cache" / "gpt2" / "models" / "org--tiny"))
+
+    monkeypatch.setattr(fetching, "download", download)
+    ran = gpt2("bench", "--model", "org/tiny", "--download", *quick, "--starts", "0", "--backend", "reference")
+    assert (ran.code, ran.out.splitlines()[1][:19]) == (0, "gpt2 reference fp32")

@@ -75,6 +75,7 @@ def bench(
     workload = Workload(
         prompt_tokens=prompt_tokens, decode_tokens=decode_tokens, prefill_tokens=prefill_tokens, batch=batch
     )
+    choice.fetch()
     model = hub.locate(choice.model)
     with tempfile.TemporaryDirectory() as scratch:
         found = compare(
