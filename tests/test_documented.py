@@ -3,6 +3,8 @@
 import ast
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +73,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 )
 def test_what_would_be_refused_is_found(words: str) -> None:
     assert refusal(words.split())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_bench_runs_only_what_needs_nothing_given() -> None:
+    shown = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scripts = re.findall(r"benchmarks/\w+\.py", shown)
+    assert len(scripts) > 10
+    for script in scripts:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        given = re.findall(r'add_argument\(\s*"\w((?:(?!nargs="\*").)*?)\)$', text, re.MULTILINE)
+        assert "def main()" in text and not given and "required=True" not in text, script
 
 
 def test_what_is_nowhere_is_found() -> None:
