@@ -18,7 +18,12 @@ def adapter_options(verb: Verb) -> Verb:
 
     @option("--lora", section="Adapters", is_flag=True, help="Train adapters (LoRA) and leave the model as it is.")
     @option(
-        "--lora-rank", section="Adapters", type=click.IntRange(min=1), default=8, show_default=True, help="Of a change."
+        "--lora-rank",
+        section="Adapters",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        help="Rank of each adapter.",
     )
     @option(
         "--lora-alpha",
@@ -27,7 +32,7 @@ def adapter_options(verb: Verb) -> Verb:
         default=16.0,
         show_default=True,
         metavar="X",
-        help="Times it, over the rank.",
+        help="Each change is multiplied by this over the rank.",
     )
     @option(
         "--lora-dropout",
@@ -36,10 +41,14 @@ def adapter_options(verb: Verb) -> Verb:
         metavar="X",
         default=0.0,
         show_default=True,
-        help="Of the adapters' inputs while they learn.",
+        help="Dropout of the adapters' inputs while they learn.",
     )
     @option(
-        "--lora-target", section="Adapters", multiple=True, metavar="MAP", help="c_attn, c_proj, ...  [default: all]"
+        "--lora-target",
+        section="Adapters",
+        multiple=True,
+        metavar="MAP",
+        help="Adapt this map: c_attn, c_proj, ... Repeatable.  [default: all]",
     )
     @functools.wraps(verb)
     def with_adapters(

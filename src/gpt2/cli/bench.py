@@ -19,32 +19,55 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@option("--compare", "peers", multiple=True, metavar="ENGINE|all", help="Measure this beside it, if it is installed.")
+@option(
+    "--compare",
+    "peers",
+    multiple=True,
+    metavar="ENGINE|all",
+    help="Measure this engine too, if it is installed. Repeatable.",
+)
 @option(
     "--prompt-tokens",
     type=click.IntRange(min=1),
     metavar="N",
     default=128,
     show_default=True,
-    help="Read, then decoded.",
+    help="Length of the prompt that is decoded from.",
 )
 @option(
-    "--decode-tokens", type=click.IntRange(min=1), metavar="N", default=64, show_default=True, help="Decoded and timed."
+    "--decode-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Tokens that are decoded and timed.",
 )
 @option(
-    "--prefill-tokens", type=click.IntRange(min=1), metavar="N", default=1000, show_default=True, help="Read and timed."
+    "--prefill-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Length of the prompt whose reading is timed.",
 )
 @option(
     "--batch", type=click.IntRange(min=1), metavar="N", default=16, show_default=True, help="Texts decoded together."
 )
-@option("--rounds", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="The median counts.")
+@option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Rounds; the median is reported.",
+)
 @option(
     "--starts",
     type=click.IntRange(min=0),
     metavar="N",
     default=3,
     show_default=True,
-    help="Cold starts timed; 0: none.",
+    help="Cold starts that are timed; 0 is none.",
 )
 @model_options
 @output_options

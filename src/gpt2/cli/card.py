@@ -32,11 +32,11 @@ log = logging.getLogger("gpt2")
         help="Processes that read --training.")  # fmt: skip
 @option("--notes", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.md",
         help="A section in the maker's own words, first in the card.")  # fmt: skip
-@option("--licence", type=Name(), metavar="ID", help="Of the weights, as the hub calls it: mit.")
-@option("--language", type=Name(), metavar="CODE", help="Of its text: en.")
+@option("--licence", type=Name(), metavar="ID", help="Licence of the weights, such as mit.")
+@option("--language", type=Name(), metavar="CODE", help="Language of its text, such as en.")
 @option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
         help="Continue the first N of the card's fixed prompts.")  # fmt: skip
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads of the samples.")
+@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads that write the samples.")
 @option("--out", type=Place(dir_okay=False), metavar="FILE", help="Write it to this file.")
 @option("--write", is_flag=True, help="Write it into the model's folder, as README.md.")
 @option("--overwrite", is_flag=True, help="Replace the card or file that is there.")

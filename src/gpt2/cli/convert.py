@@ -27,7 +27,7 @@ log = logging.getLogger("gpt2")
     "--weights",
     cls=Option,
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "q8_0", "q4_0"]),
-    help="Their precision. int8 and int4 are this package's own compact forms, q8_0 and q4_0 are GGUF's.  "
+    help="Precision of the weights. int8 and int4 are this package's own compact forms, q8_0 and q4_0 are GGUF's.  "
     "[default: as in SRC where the format has it, else fp32]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")

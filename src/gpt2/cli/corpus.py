@@ -38,18 +38,30 @@ def corpus() -> None:
     type=Name(),
     default="unknown",
     metavar="NAME",
-    help="Of the SOURCEs, where they do not say themselves.",
+    help="Licence of SOURCEs that state none.",
 )
-@option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes.  [default: the usable cores]")
+@option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Number of processes; the result is the same.  [default: the usable cores]",
+)
 @option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
-@option("--keep-work", is_flag=True, help="Keep what lies between the rounds.")
-@option("--language", "languages", multiple=True, metavar="CODE", section="Steps", help="Keep only this, e.g. en.")
+@option("--keep-work", is_flag=True, help="Keep the intermediate files when the corpus is done.")
+@option(
+    "--language",
+    "languages",
+    multiple=True,
+    metavar="CODE",
+    section="Steps",
+    help="Keep only this language, such as en. Repeatable.",
+)
 @option(
     "--rules",
     multiple=True,
     metavar="SET",
     section="Steps",
-    help="Rule set, by name or path.  [default: four for web pages, none for others]",
+    help="Rule set, by name or path. Repeatable.  [default: four for web pages, none for others]",
 )
 @option("--no-rules", is_flag=True, section="Steps", help="No rule sets at all.")
 @option("--min-characters", type=click.IntRange(min=0), metavar="N", section="Steps", help="Drop shorter documents.")
@@ -62,7 +74,7 @@ def corpus() -> None:
     multiple=True,
     metavar="PATH",
     section="Steps",
-    help="Drop what shares 13 words with it.",
+    help="Drop documents that share 13 words in a row with this file or folder.",
 )
 @option(
     "--fetch-delay",
@@ -70,15 +82,20 @@ def corpus() -> None:
     type=float,
     metavar="SECONDS",
     section="Fetching",
-    help="Between two requests to a host.",
+    help="Pause between two requests to one host.",
 )
 @option(
-    "--fetch-seconds", "total_seconds", type=float, metavar="SECONDS", section="Fetching", help="For a page, in all."
+    "--fetch-seconds",
+    "total_seconds",
+    type=float,
+    metavar="SECONDS",
+    section="Fetching",
+    help="Longest time for one page.",
 )
-@option("--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Of a page, at most.")
+@option("--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Largest page, in bytes.")
 @option("--fetch-agent", "agent", metavar="NAME", section="Fetching", help="The name to give to servers.")
 @option("--fetch-cache", "cache", type=Name(), metavar="DIR", section="Fetching", help="Where answers are remembered.")
-@option("--seed", type=int, metavar="N", section="Steps", help="Of the shuffle.")
+@option("--seed", type=int, metavar="N", section="Steps", help="Seed of the shuffle.")
 @output_options
 def build(
     *,

@@ -24,15 +24,20 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option("--rate", type=FiniteRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
         metavar="X", help="How often human text may be called generated.")  # fmt: skip
 @option("--window", type=click.IntRange(25), default=200, show_default=True, metavar="N",
-        help="Tokens of a part of a long text.")  # fmt: skip
+        help="Length of the parts of a long text, in tokens.")  # fmt: skip
 @option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")
 @option("--calibrate", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
         help="Make a calibration from human texts, instead of judging.")  # fmt: skip
 @option("--train", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
-        help="Train a detector on such texts and the model's own: words beside the statistics.")  # fmt: skip
-@option("--out", type=Place(dir_okay=False), help="Where --calibrate and --train write.")
+        help="Train a detector on human texts and the model's own: by words beside the statistics.")  # fmt: skip
+@option("--out", type=Place(dir_okay=False), help="File that --calibrate and --train write.")
 @option(
-    "--limit", type=click.IntRange(99), default=1000, show_default=True, metavar="N", help="Of its texts, the first N."
+    "--limit",
+    type=click.IntRange(99),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Read at most N texts of FOLDER.",
 )
 @option("--samples", type=click.IntRange(16), default=300, show_default=True, metavar="N",
         help="Texts that the model writes for --calibrate.")  # fmt: skip

@@ -23,9 +23,11 @@ log = logging.getLogger("gpt2")
     "--data",
     envvar="GPT2_DATA",
     type=Place(file_okay=False),
-    help="The folder to put them in.  [default: $GPT2_DATA]",
+    help="The folder to put the files in.  [default: $GPT2_DATA]",
 )
-@option("--every-choice", is_flag=True, help="The files of every choice of a benchmark, not of its defaults alone.")
+@option(
+    "--every-choice", is_flag=True, help="Fetch the files of every choice of a benchmark, not of its defaults alone."
+)
 @output_options
 def download_data(*, tasks: tuple[str, ...], data: Path | None, every_choice: bool, as_json: bool) -> None:
     """Fetch the data of each TASK of `gpt2 evaluate`, or of all.

@@ -20,7 +20,11 @@ _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(cls=Sectioned)
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
-@option("--suite", type=click.Choice(["paper", "all"]), help="Every benchmark of the paper, or of ours, that is here.")
+@option(
+    "--suite",
+    type=click.Choice(["paper", "all"]),
+    help="Run every benchmark of the paper, or of ours, whose data are here.",
+)
 @option(
     "--data",
     envvar="GPT2_DATA",
@@ -28,14 +32,27 @@ _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="The folder of the benchmarks' files.  [default: $GPT2_DATA]",
 )
 @option("--examples", is_flag=True, help="Run on a few made-up examples that need no data.")
-@option("--limit", "limits", multiple=True, metavar="[TASK=]N", help="At most N examples of each, or of one.")
-@option("--stride", type=click.IntRange(min=1), metavar="N", help="Windows move on by N tokens.  [default: half]")
-@option("--set", "choices", multiple=True, metavar="TASK.CHOICE=VALUE", help="Where the protocol leaves a choice.")
+@option("--limit", "limits", multiple=True, metavar="[TASK=]N", help="Take at most N examples of each TASK, or of one.")
+@option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Windows move on by N tokens.  [default: half the context]",
+)
+@option(
+    "--set",
+    "choices",
+    multiple=True,
+    metavar="TASK.CHOICE=VALUE",
+    help="Decide what the protocol leaves open; see --list.",
+)
 @option("--list", "listed", is_flag=True, help="Say what benchmarks and choices there are, and stop.")
 @option("--cache/--no-cache", default=True, help="Keep answers, so that an interrupted run goes on.  [default: keep]")
 @option("--out", type=_FILE, help="Write the figures to this JSON file too.")
 @option("--report", type=_FILE, metavar="FILE.html", help="Write a page with tables and charts too.")
-@option("--compare", type=_GIVEN, nargs=2, metavar="A.json B.json", help="Two results beside each other; run nothing.")
+@option(
+    "--compare", type=_GIVEN, nargs=2, metavar="A.json B.json", help="Show two results beside each other; run nothing."
+)
 @model_options
 @output_options
 def evaluate(

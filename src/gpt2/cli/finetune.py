@@ -30,12 +30,16 @@ _log = logging.getLogger("gpt2")
     "--field", type=Name(), metavar="NAME", help="The field of JSON lines or column of a table with the text."
 )
 @reading.errors_option
-@click.option("--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share held out.")
+@click.option(
+    "--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share of the text that is held out."
+)
 @click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text X times at most.")
 @click.option("--lr", type=FiniteRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
-@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
+@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Length of a sequence, in tokens.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of training. Repeatable.")
-@click.option("--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes.")
+@click.option(
+    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is one."
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how it goes on from TEXT. Repeatable.")
 @adapter_options

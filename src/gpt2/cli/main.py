@@ -2,8 +2,8 @@
 
 A verb's module is imported only when the verb is called, so that `gpt2 --help` reads this file and click alone.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by a signal with its state saved, 130 interrupted, 141 the
-reader of the output has gone.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM with its state saved (training: by Ctrl-C too),
+130 interrupted by Ctrl-C, 141 the reader of the output has gone.
 """
 
 import gc

@@ -170,7 +170,13 @@ def model_options(verb: Verb) -> Verb:
         "--model", section="Model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model."
     )
     @option("--download", section="Model", is_flag=True, help="Fetch it first, if it is not here.")
-    @option("--device", section="Model", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
+    @option(
+        "--device",
+        section="Model",
+        default="auto",
+        metavar="auto|cpu|cuda|mps",
+        help="Where it computes; auto is the CPU.",
+    )
     @option(
         "--backend",
         section="Model",
@@ -191,7 +197,7 @@ def model_options(verb: Verb) -> Verb:
         type=click.Choice(
             ["amx", "avx512-bf16", "avx512-vnni", "avx2-vnni", "avx2", "neon-dotprod", "neon", "portable"]
         ),
-        help="The native engine's instruction level, as GPT2_ISA; without it, the fastest that is here.",
+        help="The native engine's instruction level, as by GPT2_ISA; without it, the fastest that is here.",
     )
     @option(
         "--threads",
@@ -342,7 +348,9 @@ def draft_option(verb: Verb) -> Verb:
 
 def seed_option(verb: Verb) -> Verb:
     """Add --seed for verbs without sampling; None when it was not given."""
-    return option("--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="Makes it repeatable.")(verb)
+    return option(
+        "--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="The same seed gives the same result."
+    )(verb)
 
 
 def message_options(verb: Verb) -> Verb:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 @click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words in an n-gram.")
 @click.option("--confirm", is_flag=True, help="Compare the words themselves, not only their 64-bit hashes.")
 @click.option(
-    "--show", type=click.IntRange(min=0), default=0, metavar="N", help="Of each test set, the N examples found most."
+    "--show",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Show the N examples of each test set with the most n-grams in TRAIN.",
 )
 @click.option(
     "--field",
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     default="text",
     show_default=True,
     metavar="NAME",
-    help="The field or column of TRAIN's text.",
+    help="The field or column that holds TRAIN's text.",
 )
 @reading.errors_option
 @click.option(

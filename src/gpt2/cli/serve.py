@@ -57,20 +57,26 @@ def _limit_options(verb: Verb) -> Verb:
 
 @click.command(cls=Sectioned)
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
-@option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @option("--also", multiple=True, metavar="[NAME=]MODEL", help="Another model in the same server; may be repeated.")
 @option(
     "--sequences",
     type=click.IntRange(1, 4096),
     default=16,
     show_default=True,
-    help="Texts of a model computed at once.",
+    help="Texts of a model that are computed at once.",
 )
 @option(
     "--kv-mb",
     type=click.IntRange(1),
     metavar="N",
-    help="Memory for keys and values, of each model. [default: what so many whole texts and --prefix-mb take, at most "
+    help="Memory for keys and values of each model.  [default: what so many whole texts and --prefix-mb take, at most "
     "nine tenths of what is free]",
 )
 @option(
@@ -79,7 +85,7 @@ def _limit_options(verb: Verb) -> Verb:
     default=256,
     show_default=True,
     metavar="N",
-    help="Of it, for the beginnings of earlier texts, which are not computed again.",
+    help="The part of it that keeps beginnings of earlier texts, so that they are not computed again.",
 )
 @draft_option
 @option(
@@ -88,12 +94,17 @@ def _limit_options(verb: Verb) -> Verb:
     help="File of keys, one a line; also read from GPT2_API_KEYS. Each request but for health then needs one.",
 )
 @option("--allow-host", multiple=True, metavar="NAME", help="A further name that a server on loopback answers to.")
-@option("--cors-origin", multiple=True, metavar="ORIGIN", help="Pages that may use this server: https://example.org.")
+@option(
+    "--cors-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Origin whose pages may use this server: https://example.org.",
+)
 @option("--certificate", type=click.Path(exists=True, path_type=Path), help="PEM file; the server then speaks TLS.")
 @option("--private-key", type=click.Path(exists=True, path_type=Path), help="PEM file of the certificate's key.")
 @option("--log-text", is_flag=True, help="Write prompts and continuations to the log.")
 @watermark_option
-@option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, a line each.")
+@option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, one object a line.")
 @message_options
 @_limit_options
 @model_options

@@ -22,7 +22,9 @@ _log = logging.getLogger("gpt2")
 @click.option("--out", type=Place(), metavar="DIR", help="The run's folder; one with this run in it goes on.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of the recipe. Repeatable.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run, in optimizer steps.")
-@click.option("--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes.")
+@click.option(
+    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is one."
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
 @click.option("--dry-run", is_flag=True, help="Show the settings and stop.")
 @seed_option

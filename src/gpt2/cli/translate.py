@@ -11,8 +11,8 @@ from gpt2.errors import GenerationError
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
-@option("--from", "source", default="french", show_default=True, metavar="LANGUAGE", help="What TEXT is in.")
-@option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="What to translate it to.")
+@option("--from", "source", default="french", show_default=True, metavar="LANGUAGE", help="Language of TEXT.")
+@option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="Language to translate it to.")
 @asking.prompt_options
 @reading.errors_option
 @draft_option

@@ -29,8 +29,10 @@ log = logging.getLogger("gpt2")
     help="Compare it with this published model, whatever it is called here.",
 )
 @option("--download", is_flag=True, help="Fetch it first, if it is not here.")
-@option("--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes.")
-@option("--backend", type=click.Choice(["auto", "native", "torch", "reference"]), default="auto", help="What computes.")
+@option("--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes; auto is the CPU.")
+@option(
+    "--backend", type=click.Choice(["auto", "native", "torch", "reference"]), default="auto", help="What computes it."
+)
 @option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; without it, the backend's choice.")
 @output_options
 def verify(

@@ -56,16 +56,16 @@ class Sampling:
         metadata=_setting("scale down tokens that the prompt or the continuation has; 1 is off", least=0.01, most=100),
     )
     presence_penalty: float = field(
-        default=0.0, metadata=_setting("subtract from the logits of tokens generated before", least=-2, most=2)
+        default=0.0, metadata=_setting("subtract this from the logits of tokens generated before", least=-2, most=2)
     )
     frequency_penalty: float = field(
-        default=0.0, metadata=_setting("subtract for each time a token was generated before", least=-2, most=2)
+        default=0.0, metadata=_setting("subtract this for each time a token was generated before", least=-2, most=2)
     )
     no_repeat_ngram: int = field(
         default=0, metadata=_setting("never repeat a sequence of this many tokens; 0 is off", least=0)
     )
     logit_bias: Mapping[int, float] = field(
-        default_factory=dict[int, float], metadata=_setting("add to the logit of a token id, -100 to 100 each")
+        default_factory=dict[int, float], metadata=_setting("add this to the logit of a token id, -100 to 100")
     )
     stop: tuple[str, ...] = field(default=(), metadata=_setting("stop before this text; it is not returned"))
     stop_ids: tuple[int, ...] = field(default=(), metadata=_setting("stop at this token id; its text is not returned"))
@@ -84,7 +84,8 @@ class Sampling:
         metadata=_setting("log-probability of each generated token, and of this many most likely ones", least=0),
     )
     prompt_logprobs: int | None = field(
-        default=None, metadata=_setting("the same for the tokens of the prompt", least=0)
+        default=None,
+        metadata=_setting("log-probability of each token of the prompt, and of this many most likely ones", least=0),
     )
     seed: int | None = field(
         default=None, metadata=_setting("the same seed gives the same text; none chooses one", least=0, most=MAX_SEED)

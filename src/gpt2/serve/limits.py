@@ -22,7 +22,7 @@ class Limits:
     """
 
     body_bytes: int = _limit(1_000_000, "bytes of a request's body")
-    header_bytes: int = _limit(65_536, "bytes of its request line and headers", least=1024)
+    header_bytes: int = _limit(65_536, "bytes of a request's first line and headers", least=1024)
     receive_seconds: float = _limit(30.0, "seconds in which a request must have arrived", least=0.01)
     send_seconds: float = _limit(30.0, "seconds a client may leave what it was sent unread", least=0.01)
     connections: int = _limit(4096, "connections at once")
