@@ -1,6 +1,6 @@
 """A corpus on a Ray cluster: shares of the inputs are read wherever there is room, and one process does the rest.
 
-    pip install ray            # and gpt2kit[corpus] on every node
+    pip install ray            # and on every node, in a checkout: pip install -c constraints.txt '.[corpus]'
     python corpus_ray.py crawl.toml /shared/corpus 100
 
 The output folder must be common to all nodes. A worker that is lost costs the inputs it was reading: Ray begins its

@@ -1,6 +1,6 @@
 """A training on a Ray cluster: Ray starts a worker for each GPU and joins them, and each takes its part of every step.
 
-    pip install "ray[train]"   # and gpt2kit[train] on every node
+    pip install "ray[train]"   # and on every node, in a checkout: pip install -c constraints.txt '.[train]'
     python train_ray.py gpt2-124m-fast /shared/shards /shared/run 8
 
 Shards and run folder must be common to all nodes. The same command goes on where the run was.
