@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 
 from gpt2.generation import score
-from gpt2.generation.coloured import MOST_TOKENS
+from gpt2.generation.coloured import MOST_TOKENS, shown
 
 
 def test_each_token_has_its_note_and_the_text_comes_back(toy: SimpleNamespace):
@@ -17,6 +17,10 @@ def test_each_token_has_its_note_and_the_text_comes_back(toy: SimpleNamespace):
     assert page.count("&lt;") == 3
     assert page.count("⏎<br>") == page.count("⇥</span>") == 3
     assert "\ufffd" not in page
+
+
+def test_what_turns_the_direction_of_writing_is_not_in_the_page():
+    assert shown("a\u202eb\u061cc\x1b") == "a\ufffdb\ufffdc\ufffd"
 
 
 def test_of_a_long_text_the_beginning_is_shown(toy: SimpleNamespace):

@@ -23,6 +23,7 @@ from gpt2.report import (
     page,
 )
 from gpt2.report.charts import _extremes
+from gpt2.report.markup import escape
 from gpt2.report.numbers import readable
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -110,6 +111,10 @@ def test_texts_cannot_become_markup() -> None:
     assert "<script>" not in html
     assert "\x1b" not in html
     assert "&lt;script&gt;alert(1)" in html
+
+
+def test_a_text_cannot_turn_the_direction_of_what_follows() -> None:
+    assert escape("a\u202eb\u061c\u2066c") == "a\ufffdb\ufffd\ufffdc"
 
 
 def test_every_chart_has_a_name_and_its_numbers() -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 2_000  # that are shown of a longer text: its first
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # GLTR's classes (Gehrmann et al. 2019): the likeliest 10, 100, 1,000, and the rest; how dark each is
 _CLASSES = ((10, 0.0), (100, 0.2), (1_000, 0.45), (math.inf, 0.75))
 

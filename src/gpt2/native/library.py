@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.errors import BackendError
-from gpt2.native.interface import ABI, FORMS, INT4_WHOLE, Floats, Places, Shape, Source, Wanted, Work, declare, work_of
+from gpt2.native.interface import ABI, FORMS, INT4_WHOLE, NOT_FINITE, Floats, Places, Shape, Source, Wanted, Work, declare, work_of
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
@@ -196,7 +196,7 @@ class Engine:
     def _check(self, code: int) -> int:
         if code >= 0:
             return code
-        if code == -3:
+        if code == NOT_FINITE:
             raise BackendError(
                 "logits, keys or values are not finite numbers: the weights are damaged. Fetch or convert them anew."
             )

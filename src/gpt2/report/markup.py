@@ -3,13 +3,15 @@
 import html as escaping
 import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _CODE = re.compile("`([^`]+)`")
 
 
 def escape(text: str) -> str:
-    """Text for HTML, attributes included; characters that cannot be shown become U+FFFD."""
-    return escaping.escape(_CONTROL.sub("\ufffd", text))
+    """Text for HTML, attributes included; characters that cannot be shown, or turn the direction of writing, become U+FFFD."""
+    return escaping.escape(_UNSEEN.sub("\ufffd", text))
 
 
 def paragraph(text: str) -> str:
