@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -169,6 +170,27 @@ def test_an_interrupt_is_130_and_a_clean_line(
     verb(stop)
     assert frame.run(["score"]) == frame.INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("module", ["click", "gpt2.cli.options"])
+@pytest.mark.parametrize("started", ["script", "module"])
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(started: str, module: str) -> None:
+    entry = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["gpt2"]
+    start = {
+        "script": "from {0} import {1}; {1}()".format(*entry.split(":")),
+        "module": "import runpy; runpy.run_module('gpt2', run_name='__main__', alter_sys=True)",
+    }[started]
+    interrupted = (
+        "import signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{interrupted}{start}", "--help"], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (frame.INTERRUPTED, b"", b"interrupted\n")
 
 
 @pytest.mark.parametrize("code", [0, 75])
