@@ -1,7 +1,10 @@
 """`gpt2 train`: what it takes, says and leaves, and how it ends."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,25 @@ def test_dry_run_writes_a_recipe(recipe: str, tmp_path: Path, capsys: pytest.Cap
     config = load_config(tmp_path / "again.toml")
     assert config.data.folder == "C:\\it's here"
     assert config.run.device == "cpu"
+
+
+@pytest.mark.parametrize("verb", [["train", "tiny-cpu"], ["finetune", "text.txt", "--out", "new"]])
+def test_an_interrupt_while_pytorch_starts_does_not_abort(verb: list[str], tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: os.abort()  # as where an error reaches a C++ function that lets none through\n",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(frame.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2", *verb],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
 
 
 @pytest.mark.parametrize(

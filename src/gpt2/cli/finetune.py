@@ -76,13 +76,11 @@ def finetune(
         raise click.UsageError(
             "TEXT must be a file or a folder: a run that goes on reads it again. Write it to a file."
         )
-    try:
+    with training.importing("Fine-tuning"):
         from gpt2.train import LoraConfig
         from gpt2.train import finetune as run
         from gpt2.train.config import RunConfig
         from gpt2.train.config_files import build, overridden
-    except ModuleNotFoundError as error:
-        raise training.missing("Fine-tuning", error) from error
 
     given = {"optim.lr": lr, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]

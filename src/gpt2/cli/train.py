@@ -49,10 +49,8 @@ def train(
 
     Ctrl-C or SIGTERM saves and ends with exit code 75. The same command goes on where the run was, exactly.
     """
-    try:
+    with training.importing("Training"):
         from gpt2.train import load_config, pretrain, to_toml, write_report
-    except ModuleNotFoundError as error:
-        raise training.missing("Training", error) from error
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
     config = load_config(recipe, [*overrides, *said])

@@ -1,11 +1,14 @@
 """What `train` and `finetune` share: texts by the engine of `generate`, trackers, the report, how a run ends."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2.cli import output
 from gpt2.cli.options import Name, Verb, option, wrong_usage
 from gpt2.errors import BackendError, MismatchError, MissingExtraError
 
@@ -18,9 +21,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gpt2")
 
 
-def missing(what: str, error: ModuleNotFoundError) -> MissingExtraError:
-    """The error for a machine without PyTorch."""
-    return MissingExtraError.of(f"{what} cannot start", package=str(error.name), extra="train")
+@contextlib.contextmanager
+def importing(what: str) -> Generator[None]:
+    """Around the import of what trains: without PyTorch, the error that says so.
+
+    Ctrl-C ends the process there and then: raised within PyTorch's own start it would be an abort of C++.
+    """
+
+    def end(number: int, frame: object) -> None:
+        output.complain("interrupted")
+        os._exit(128 + number)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of(f"{what} cannot start", package=str(error.name), extra="train") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_names(run: "RunConfig", lora: "LoraConfig") -> None:
