@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,8 @@ def test_whether_a_goal_can_be_written_is_known_before(tmp_path: Path) -> None:
     files.write_text(tmp_path / "file", "old")
     files.check_goal(tmp_path / "file")
     files.check_goal(tmp_path / "new" / "goal")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "new"]
+    files.check_goal(tmp_path / "new" / "newer" / "goal")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
     with pytest.raises(OSError, match="file"):
         files.check_goal(tmp_path / "file" / "goal")
@@ -212,6 +214,47 @@ def test_a_lock_keeps_others_out_and_dies_with_its_process(tmp_path: Path) -> No
         process.kill()
     with files.lock(tmp_path), pytest.raises(FolderInUseError), files.lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_lock_for_what_fails_leaves_the_folder_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail(folder: Path, *made: Path) -> None:
+        with files.lock(folder):
+            for file in made:
+                file.touch()
+            raise error
+
+    inner = tmp_path / "a" / "b"
+    for folder in (inner, tmp_path):  # not there, and there
+        with pytest.raises(error):
+            fail(folder)
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(error):
+        fail(inner, inner.parent / "work")
+    assert names(tmp_path) == ["a"] and names(inner.parent) == ["work"]
+    with pytest.raises(error):
+        fail(inner, inner / "work")
+    assert names(inner) == [".lock", "work"]
+    (inner / "work").unlink()
+    with pytest.raises(error):
+        fail(inner)
+    assert names(inner) == [".lock"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed there")
+def test_a_lock_that_its_holder_removes_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder, original = contextlib.ExitStack(), Path.open
+    holder.enter_context(files.lock(tmp_path / "d"))
+
+    def opened(self: Path, *args: Any) -> Any:
+        file = original(self, *args)
+        holder.__exit__(ValueError, ValueError(), None)
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(FolderInUseError), files.lock(tmp_path / "d"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="flock is not there")

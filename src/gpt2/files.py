@@ -11,6 +11,7 @@ hour; a `.previous-…` stays as long as nothing stands in its place.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -119,17 +120,33 @@ def true_place(path: Path) -> Path:
 
 
 def check_goal(path: Path) -> None:
-    """Raise before a long computation what writing its result to `path` would raise after it.
+    """Raise before a long computation what writing its result to `path` would raise after it; nothing is left.
 
     Raises:
         OSError: its folder cannot be made or written.
     """
-    probe = _beside(_ready(path), _PARTIAL)
+    made = _not_there(true_place(path).parent)
     try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise _of_goal(error, probe, path) from None
+        probe = _beside(_ready(path), _PARTIAL)
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _of_goal(error, probe, path) from None
+    finally:
+        _remove_empty(made)
+
+
+def _not_there(folder: Path) -> list[Path]:
+    """The folder and those it lies in, as far as they are not there; the innermost first."""
+    return list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove what was made for nothing; a folder that holds something stays, and those it lies in."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _ready(path: Path) -> Path:
@@ -316,29 +333,51 @@ def broken_files(folder: Path) -> list[str]:
 def lock(folder: Path) -> Generator[None]:
     """Hold `folder` for this process; the operating system lets go when the process ends, however it ends.
 
+    A block that fails before anything lies in the folder leaves it as it was: not there, if it was made for this.
+
     Raises:
         FolderInUseError: another process holds it.
         OSError: the folder cannot be written, or its file system knows no locks.
     """
+    made, path = _not_there(folder), folder / ".lock"
+    is_new = not path.exists()
     make_folder(folder)
-    with (folder / ".lock").open("a+b") as file:
+    with path.open("a+b") as file:
+        _hold(file, path)
         try:
-            if sys.platform == "win32":
-                import msvcrt
+            yield
+        except BaseException:
+            if sys.platform == "win32":  # what is open cannot be removed there
+                file.close()
+            with contextlib.suppress(OSError):
+                if is_new and list(folder.iterdir()) == [path]:
+                    path.unlink()
+                    _remove_empty(made)
+            raise
 
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
 
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the last two are Windows'
-                raise
-            raise FolderInUseError(
-                f"{folder} is in use by another process. Wait for it to end, or choose another folder."
-            ) from error
-        yield
+def _hold(file: IO[bytes], path: Path) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_held = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:  # a process that failed has just removed it
+        is_held = False
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the last two are Windows'
+            raise
+        is_held = False
+    if not is_held:
+        raise FolderInUseError(
+            f"{path.parent} is in use by another process. Wait for it to end, or choose another folder."
+        )
 
 
 def _sync_folder(folder: Path) -> None:

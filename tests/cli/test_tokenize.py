@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.errors import TokenizerError
 from gpt2.tokenizer import Tokenizer
 
 TEXT = "Hello world, 你好 😀\n  end\n"
@@ -148,6 +149,20 @@ def test_a_text_too_small_for_the_vocabulary_says_so(gpt2, tmp_path: Path) -> No
     assert ran.out == ""
     assert "no more than 258 ids" in ran.err
     assert gpt2("tokenizer", "train", str(text), "--out", str(tmp_path / "x"), "--vocab-size", "256").code == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (TokenizerError, 1)])
+def test_learning_that_fails_or_is_stopped_leaves_nothing(
+    gpt2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], code: int
+) -> None:
+    def stop(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gpt2.tokenizer.learn", stop)
+    (tmp_path / "text").touch()
+    out = tmp_path / "new" / "learned"
+    assert gpt2("tokenizer", "train", str(tmp_path / "text"), "--out", str(out), "--vocab-size", "300").code == code
+    assert [file.name for file in tmp_path.iterdir()] == ["text"]
 
 
 def test_a_folder_without_a_vocabulary_is_named(gpt2, tmp_path: Path) -> None:

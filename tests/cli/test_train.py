@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,31 @@ def test_what_is_wrong_is_said(
 ) -> None:
     assert frame.run(["train", *(str(tmp_path / "run") if a == "OUT" else a for a in arguments)]) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("watching", [(), ("--tensorboard",), ("--wandb", "mine")])
+@pytest.mark.parametrize("data", ["nowhere", "text.txt"])
+@pytest.mark.parametrize("verb", ["train", "finetune"])
+def test_without_its_data_a_run_leaves_nothing(
+    verb: str,
+    data: str,
+    watching: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Watcher:
+        def __init__(self, folder: str) -> None:
+            raise AssertionError(f"{folder} was begun")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", types.SimpleNamespace(SummaryWriter=Watcher))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda project, dir: Watcher(dir)))
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("\n", encoding="utf-8")
+    given = ["tiny-cpu", "--data", data] if verb == "train" else [data]
+    assert frame.run([verb, *given, "--out", "new/run", *watching]) == 1
+    assert "was begun" not in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_a_recipe_that_changed_is_refused_and_the_error_says_what_goes_on(

@@ -1,6 +1,6 @@
 """Other people's pages for a run's numbers, where somebody wants them: TensorBoard, Weights & Biases."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ class TensorBoard:
     """Writes event files that `tensorboard --logdir` shows.
 
     Args:
-        folder: for the files.
+        folder: for the files; made when there is something to write.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -25,17 +25,22 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise _missing("TensorBoard", "tensorboard", error) from error
-        self._writer: Any = SummaryWriter(str(folder))
+        self._open: Callable[[str], Any] = SummaryWriter
+        self._folder = folder
+        self._writer: Any = None
 
     def tell(self, values: Mapping[str, Any]) -> None:
         """Add a point to every curve."""
+        if self._writer is None:
+            self._writer = self._open(str(self._folder))
         for name, value in values.items():
             if name not in _AXES and value is not None:
                 self._writer.add_scalar(name, value, values["step"])
 
     def close(self) -> None:
         """Write what is not written yet."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WeightsAndBiases:
@@ -43,7 +48,7 @@ class WeightsAndBiases:
 
     Args:
         project: its name there.
-        folder: for its local files.
+        folder: for its local files; made, and the run begun there, when there is something to tell.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -54,21 +59,22 @@ class WeightsAndBiases:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise _missing("Weights & Biases", "wandb", error) from error
-        make_folder(folder)
-        library: Any = wandb
-        self._run: Any = library.init(project=project, dir=str(folder))
+        self._library: Any = wandb
+        self._project, self._folder = project, folder
+        self._run: Any = None
 
     def tell(self, values: Mapping[str, Any]) -> None:
         """Add a point to every curve."""
+        if self._run is None:
+            make_folder(self._folder)
+            self._run = self._library.init(project=self._project, dir=str(self._folder))
         self._run.log({name: value for name, value in values.items() if value is not None}, step=values["step"])
 
     def close(self) -> None:
         """Finish the run there."""
-        self._run.finish()
+        if self._run is not None:
+            self._run.finish()
 
 
 def _missing(what: str, extra: str, error: ImportError) -> MissingExtraError:
-    return MissingExtraError(
-        f"{what} cannot be told of the run: {error.name or extra} is not installed. Install the extra that brings it: "
-        f"pip install 'gpt2kit[{extra}]', or '.[{extra}]' in a checkout."
-    )
+    return MissingExtraError.of(f"{what} cannot be told of the run", package=error.name or extra, extra=extra)
