@@ -1,5 +1,6 @@
 import inspect
 import re
+from pathlib import Path
 
 from gpt2 import errors
 
@@ -21,3 +22,9 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
         parent_at = {at: parent for at, parent in parent_at.items() if at < depth} | {depth: name}
         names.append(name)
     assert sorted(names) == sorted(name for name, _ in inspect.getmembers(errors, inspect.isclass))
+
+
+def test_how_to_install_an_extra_is_said_in_one_place() -> None:
+    sources = Path(errors.__file__).parent.rglob("*.py")
+    hints = [file.name for file in sources if "pip install 'gpt2kit[" in file.read_text(encoding="utf-8")]
+    assert hints == ["errors.py"]

@@ -41,7 +41,4 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        raise MissingExtraError(
-            f"The server cannot run: {error.name} is not installed. Install the extra: pip install 'gpt2kit[serve]', "
-            f"from a checkout pip install -c constraints.txt '.[serve]'."
-        ) from error
+        raise MissingExtraError.of("The server cannot run", package=error.name, extra="serve") from error
