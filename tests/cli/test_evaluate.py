@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_where_the_result_cannot_be_written_nothing_is_computed(evaluate, tmp_pa
     assert ran.code == 1
     assert str(tmp_path / "file") in ran.err
     assert ran.out == ""
+
+
+def test_a_report_that_could_not_be_drawn_is_refused_before_the_work(
+    evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ran = evaluate("lambada", "--examples", "--report", str(tmp_path / "page.html"))
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
+    assert "matplotlib is not installed" in ran.err and "gpt2kit[report]" in ran.err
 
 
 @pytest.mark.skipif("GPT2_DATA" not in os.environ, reason="GPT2_DATA is not set")

@@ -170,6 +170,24 @@ def test_without_its_data_a_run_leaves_nothing(
     assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
 
 
+@pytest.mark.parametrize("verb", ["train", "finetune"])
+def test_a_report_that_could_not_be_drawn_is_refused_before_the_work(
+    verb: str,
+    recipe: str,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    given = [recipe, "--data", str(shards)] if verb == "train" else [str(shards.parent / "stories.txt")]
+    assert frame.run([verb, *given, "--out", str(tmp_path / "new" / "run"), "--report"]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: The report cannot be drawn: matplotlib is not installed.")
+    assert "gpt2kit[report]" in said
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_recipe_that_changed_is_refused_and_the_error_says_what_goes_on(
     recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def evaluate(
     from gpt2.evaluate.runner import stride_of
     from gpt2.files import check_goal
     from gpt2.hub import cache_folder
+    from gpt2.report import check_charts
 
     if compare is not None:
         shown.put_comparison(*compare, as_json=as_json)
@@ -107,7 +108,7 @@ def evaluate(
             "fetches them), or try --examples."
         )
     if report is not None:
-        room.check_charts()
+        check_charts()
     for goal in (out, report):
         if goal is not None:
             check_goal(goal)

@@ -50,6 +50,7 @@ def train(
     Ctrl-C or SIGTERM saves and ends with exit code 75. The same command goes on where the run was, exactly.
     """
     with training.importing("Training"):
+        from gpt2.report import check_charts
         from gpt2.train import load_config, pretrain, to_toml, write_report
     given = {"data.folder": data, "run.folder": out, "run.device": device, "run.threads": threads, "run.seed": seed}
     said = [f"{name}={_toml(value)}" for name, value in given.items() if value is not None]
@@ -61,6 +62,8 @@ def train(
     if dry_run:
         output.write(to_toml(config))
         return
+    if report and training.is_first():
+        check_charts()
     outcome = pretrain(
         config,
         on_plan=lambda plan: _log.info("%s\n%s", to_toml(config), "\n".join(plan.lines())),

@@ -2,7 +2,7 @@
 
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Judged, Known, Plan, Setting
 from gpt2.evaluate.comparison import compare
-from gpt2.evaluate.page import check_charts, page
+from gpt2.evaluate.page import page
 from gpt2.evaluate.runner import evaluate
 from gpt2.evaluate.suite import NAMES, SUITE, SUITES, find
 
@@ -18,7 +18,6 @@ __all__ = [
     "Known",
     "Plan",
     "Setting",
-    "check_charts",
     "compare",
     "evaluate",
     "find",

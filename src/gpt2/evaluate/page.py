@@ -1,13 +1,11 @@
 """A result as one page: our figures beside the paper's and others', over model size; calibration; examples."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from gpt2.config import PUBLISHED
-from gpt2.errors import MissingExtraError
 from gpt2.evaluate import uncertainty
 from gpt2.evaluate.benchmark import COUNTS
 from gpt2.report import Block, Facts, Points, Sample, ScatterChart, Section, Table
@@ -16,16 +14,6 @@ from gpt2.report import page as report_page
 SIZES = ("124M", "355M", "774M", "1.5B")
 _PARAMETERS = dict(zip(SIZES, (config.parameters for config in PUBLISHED.values()), strict=True))
 _BINS = 10
-
-
-def check_charts() -> None:
-    """Refuse before hours of work what could not be drawn after them.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError.of("The report cannot be drawn", package="matplotlib", extra="evaluate")
 
 
 def page(result: Mapping[str, Any]) -> str:

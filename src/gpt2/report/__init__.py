@@ -6,6 +6,7 @@ chart with its numbers in a table below it. Charts need matplotlib (the extra `r
 
 from gpt2.report.blocks import Block, Facts, Marked, Piece, Sample, Section, Table
 from gpt2.report.charts import BarChart, Line, LineChart, Points, ScatterChart
+from gpt2.report.drawing import check_charts
 from gpt2.report.html import page
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "ScatterChart",
     "Section",
     "Table",
+    "check_charts",
     "page",
 ]

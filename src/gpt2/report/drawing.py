@@ -3,6 +3,7 @@
 The figure is drawn in key colours that nothing else uses, and each is then written as the style's variable.
 """
 
+import importlib.util
 import io
 import re
 import warnings
@@ -112,16 +113,25 @@ def _short(value: float, place: int) -> str:
     return readable(value / size) + _SHORT.get(size, "")
 
 
+def check_charts() -> None:
+    """Refuse before hours of work what could not be drawn after them.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError.of("The report cannot be drawn", package="matplotlib", extra="report")
+
+
 def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> str:
     """A chart as HTML: its title, the drawing, and its numbers to unfold.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("The report cannot be drawn", package="matplotlib", extra="report") from error
+    check_charts()
+    import matplotlib
+
     written = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context(cast("Any", _SETTINGS)):
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts show it, not matplotlib's

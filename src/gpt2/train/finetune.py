@@ -18,6 +18,7 @@ from typing import get_args
 from gpt2 import checkpoint, files, hub
 from gpt2.config import truth_of
 from gpt2.errors import ConfigError, DataError, SettingError, TrainingError
+from gpt2.report import check_charts
 from gpt2.train.callbacks import Sampler, check_functions
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.finetune_card import card
@@ -103,6 +104,7 @@ def finetune(
         DataError: no text, too little of it, or files that cannot be read.
         SettingError: settings that cannot be.
         ConfigError: a folder that is something else.
+        MissingExtraError: a report is wanted, and matplotlib is not installed.
         ModelNotFoundError: there is no such model here.
         TrainingError: the memory does not suffice, or the run diverges.
     """
@@ -122,6 +124,8 @@ def finetune(
     asked_device = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("run.device=")), "auto")
     config_for = partial(choose_config, base.config, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
     with joined(asked_device.strip("\"'")) as processes:
+        if report:
+            processes.first_does("draw the report", check_charts)
         config_for(None)  # what is wrong is said before a long text is read
 
         def prepare() -> Prepared:
