@@ -149,6 +149,22 @@ def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lambada", "--data", "."), "lambada_test.jsonl is missing"),
+        (("--suite", "paper", "--data", "."), "of the files of 15 benchmarks none is in ."),
+        (("lambada", "--examples", "--set", "lambada.text=original"), "has no made-up examples"),
+    ],
+)
+def test_data_that_is_not_there_is_said_before_a_model_is_opened(
+    gpt2, arguments: tuple[str, ...], message: str
+) -> None:
+    ran = gpt2("evaluate", *arguments, "--model", "no such model")
+    assert (ran.code, ran.out) == (1, "")
+    assert message in ran.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("lambda",), 2, "Did you mean lambada?"),

@@ -84,7 +84,7 @@ def evaluate(
     from gpt2 import evaluate as room
     from gpt2.cli import evaluate_asked as asked
     from gpt2.cli import evaluate_shown as shown
-    from gpt2.evaluate.runner import stride_of
+    from gpt2.evaluate.runner import check_data, stride_of
     from gpt2.files import check_goal
     from gpt2.hub import cache_folder
     from gpt2.report import check_charts
@@ -112,6 +112,8 @@ def evaluate(
     for goal in (out, report):
         if goal is not None:
             check_goal(goal)
+    where = None if examples else data
+    check_data(benchmarks, where, choices=chosen, skip_missing=not tasks)
     kept = "The answers so far are kept" if cache else ""
     with choice.load(auto_weights="fp32") as model, resumable(kept), shown.Progress() as progress:
         with wrong_usage(DataError):
@@ -119,7 +121,7 @@ def evaluate(
         found = room.evaluate(
             model,
             benchmarks,
-            None if examples else data,
+            where,
             version=__version__,
             stride=stride,
             limit=limit,

@@ -41,6 +41,16 @@ def missing_files(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
     return [file for file in files if not (folder / file.path).is_file()]
 
 
+def check_files(folder: Path, files: Sequence[DataFile]) -> None:
+    """Refuse before the work what would be missing in it.
+
+    Raises:
+        DataError: a file is not in the folder; the message says how to get it.
+    """
+    for file in missing_files(folder, files):
+        raise DataError(f"{folder / file.path} is missing. {how_to_get(file)}")
+
+
 def how_to_get(file: DataFile, *, with_hash: bool = True) -> str:
     """What a file is and where it comes from, in a sentence or two."""
     hash_known = f" Its SHA-256 is {file.sha256}." if file.sha256 and with_hash else ""
@@ -55,12 +65,11 @@ def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict
         DataError: one is missing, or is not the file that is meant; the message says which, and both hashes.
         OSError: one cannot be read.
     """
+    check_files(folder, files)
     hashes: dict[str, str] = {}
     texts: list[str] = []
     for file in files:
         path = folder / file.path
-        if not path.is_file():
-            raise DataError(f"{path} is missing. {how_to_get(file)}")
         if file.path not in hashes:
             hashes[file.path] = _checked_hash(path, file)
         data = _member(path, file.member) if file.member else read_bounded(path, _LIMIT_BYTES)

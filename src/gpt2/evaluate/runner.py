@@ -17,7 +17,7 @@ from gpt2.evaluate import uncertainty
 from gpt2.evaluate.answering import answer_all
 from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
 from gpt2.evaluate.cache import Answers
-from gpt2.evaluate.files_of_data import how_to_get, missing_files, read_files, read_made_up
+from gpt2.evaluate.files_of_data import check_files, how_to_get, missing_files, read_files, read_made_up
 from gpt2.files import sha256_file
 from gpt2.language_model import LanguageModel
 
@@ -80,12 +80,8 @@ def evaluate(
             no end-of-text token.
     """
     setting = _setting(model, stride)
-    limits, choices = limits or {}, choices or {}
-    chosen = {each.name: each.chosen(choices.get(each.name, {})) for each in benchmarks}
-    absent: dict[str, str] = {}
-    if skip_missing and data is not None:
-        chosen = {each.name: _with_files(each, chosen[each.name], data) for each in benchmarks}
-        absent = _absent(benchmarks, chosen, data)
+    limits = limits or {}
+    chosen, absent = _asked(benchmarks, data, choices or {}, skip_missing=skip_missing)
     ready: dict[str, _Ready] = {}
     for benchmark in benchmarks:
         if benchmark.name in absent:
@@ -119,6 +115,41 @@ def evaluate(
         "versions": {"gpt2": version, "python": platform.python_version(), "numpy": np.__version__, **_used()},
         "benchmarks": results,
     }
+
+
+def check_data(
+    benchmarks: Sequence[Benchmark],
+    data: Path | None,
+    *,
+    choices: Mapping[str, Mapping[str, str]] | None = None,
+    skip_missing: bool = False,
+) -> None:
+    """Refuse what `evaluate` would for its files that are not here, before a model is opened for it.
+
+    Raises:
+        DataError: a file is missing, or all are; a choice is not known, or has no made-up examples.
+    """
+    chosen, absent = _asked(benchmarks, data, choices or {}, skip_missing=skip_missing)
+    for benchmark in benchmarks:
+        if data is None:
+            read_made_up(benchmark, chosen[benchmark.name])
+        elif benchmark.name not in absent:
+            check_files(data, benchmark.files_for(chosen[benchmark.name]))
+
+
+def _asked(
+    benchmarks: Sequence[Benchmark],
+    data: Path | None,
+    choices: Mapping[str, Mapping[str, str]],
+    *,
+    skip_missing: bool,
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """By benchmark, the choices with which it runs; and of those that are not run, why."""
+    chosen = {each.name: each.chosen(choices.get(each.name, {})) for each in benchmarks}
+    if data is None or not skip_missing:
+        return chosen, {}
+    chosen = {each.name: _with_files(each, chosen[each.name], data) for each in benchmarks}
+    return chosen, _absent(benchmarks, chosen, data)
 
 
 def hash_of_model(path: Path) -> str:
