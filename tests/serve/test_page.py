@@ -478,6 +478,26 @@ def test_tasks_show_the_exact_prompt(browser: Any, mini: Any) -> None:
     visit.close()
 
 
+def test_a_prompt_that_comes_late_does_not_replace_a_newer_one(browser: Any, mini: Any) -> None:
+    visit = Visit(browser, mini.url)
+    visit["#tab-tasks"].click()
+    visit.page.get_by_role("button", name="Translate").first.click()
+    held: list[Any] = []
+    visit.page.route("**/v1/tasks/translate", lambda route: held.append(route))
+    for number, text in enumerate(("Le chat dort.", "Le chien mange."), 1):
+        visit["#task-text"].fill(text)
+        while len(held) < number:
+            visit.page.evaluate("0")  # lets what the page asks for come
+    older, newer = held
+    newer.continue_()
+    expect(visit["#task-prompt"]).to_contain_text("Le chien mange.")
+    with visit.page.expect_response("**/v1/tasks/translate"):
+        older.continue_()
+    visit.page.evaluate("fetch('v1/models').then((response) => response.json())")  # what came before it is shown
+    expect(visit["#task-prompt"]).to_contain_text("Le chien mange.")
+    visit.close()
+
+
 @pytest.fixture(scope="module")
 def mini(running: Any) -> Iterator[Any]:
     """A server of the model that ships: tasks need a longer context than the small one has."""

@@ -14,6 +14,8 @@ export function buildTasks({ model, open, fail }) {
   let task = "summarize";
   let running = null;
   let asked = null;
+  let question = null; // the newest that was put to the server: an answer to an older one comes too late
+  let shown = null; // the run whose answer is shown
   const kept = {};
 
   const choose = h("div", { class: "switch", role: "group", "aria-label": "Task" },
@@ -59,19 +61,22 @@ export function buildTasks({ model, open, fail }) {
     ...(task === "answer" && contextField.lastChild.value.trim() && { context: contextField.lastChild.value }),
   });
 
+  /** Show the exact prompt; false where another was asked for before it came. */
   async function ask() {
     askLater.cancel();
     asked = null;
+    const mine = question = {};
     if (text.value.trim()) {
-      const wanted = task;
       try {
         const answered = await postJson(`v1/tasks/${task}`, body());
-        if (task === wanted) asked = answered;
+        if (question !== mine) return false;
+        asked = answered;
       } catch (error) {
+        if (question !== mine) return false;
         prompt.textContent = "";
         how.textContent = error.message;
         update();
-        return;
+        return true;
       }
     }
     prompt.textContent = asked?.prompt ?? "";
@@ -80,6 +85,7 @@ export function buildTasks({ model, open, fail }) {
       ? [sampling.temperature === 0 ? "The likeliest token each time" : `Sampled from the ${sampling.top_k} likeliest`, `at most ${sampling.max_tokens} tokens`, sampling.stop.length ? "to the end of the line" : null, asked.left_out].filter(Boolean).join("; ")
       : "Write something on the left, and here stands the exact prompt.";
     update();
+    return true;
   }
   const askLater = later(300, ask);
 
@@ -91,6 +97,7 @@ export function buildTasks({ model, open, fail }) {
 
   function show(name) {
     running?.abort();
+    shown = null;
     kept[task] = text.value;
     task = name;
     text.value = kept[name] ?? "";
@@ -105,11 +112,10 @@ export function buildTasks({ model, open, fail }) {
   }
 
   async function go() {
-    await ask();
-    if (!asked) return;
-    running = new AbortController();
-    const { signal } = running;
-    const [wanted, request] = [task, body()];
+    if (!(await ask()) || !asked) return;
+    const mine = shown = running = new AbortController();
+    const { signal } = mine;
+    const request = body();
     update();
     result.hidden = false;
     answer.textContent = "…";
@@ -118,20 +124,20 @@ export function buildTasks({ model, open, fail }) {
     try {
       for await (const choice of complete({ model: request.model, prompt: asked.prompt, ...asked.sampling }, signal)) {
         written += choice.text ?? "";
-        whole.textContent = written;
+        if (shown === mine) whole.textContent = written;
       }
     } catch (error) {
       if (!signal.aborted) fail(error);
     } finally {
-      running = null;
+      if (running === mine) running = null;
       update();
     }
-    if (task !== wanted) return;
+    if (shown !== mine) return;
     try {
       const read = await postJson(`v1/tasks/${task}`, { ...request, continuation: written });
-      answer.textContent = read.answer || "(nothing)";
+      if (shown === mine) answer.textContent = read.answer || "(nothing)";
     } catch (error) {
-      fail(error);
+      if (shown === mine) fail(error);
     }
   }
   show(task);
