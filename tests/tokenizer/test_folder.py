@@ -118,8 +118,8 @@ def test_windows_line_ends_and_no_header_are_understood(folder: Path) -> None:
 
 
 def test_a_folder_without_a_vocabulary_says_what_one_has(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(TokenizerError, match=r"holds no vocabulary.*vocab\.json with merges\.txt"):
+    for folder, said in ((tmp_path, "holds no vocabulary"), (tmp_path / "absent", "no file or folder of that name")):
+        with pytest.raises(TokenizerError, match=rf"{said}.*vocab\.json with merges\.txt"):
             Tokenizer.from_folder(folder)
     (tmp_path / "vocab.json").write_text("{}", encoding="utf-8")
     with pytest.raises(TokenizerError, match="holds no vocabulary"):

@@ -47,8 +47,10 @@ def read_folder(folder: Path) -> Vocabulary:
             return _read_whole(folder / WHOLE)
     except (TokenizerError, FormatError) as error:
         raise TokenizerError(f"The vocabulary in {folder} cannot be read: {str(error).rstrip('.')}.") from error
-    expected = ", ".join(f"{a} with {b}" for a, b in PAIRS)
-    raise TokenizerError(f"{folder} holds no vocabulary. A folder with one has {expected}, or {WHOLE}.")
+    one = f"A folder with one has {', '.join(f'{a} with {b}' for a, b in PAIRS)}, or {WHOLE}."
+    if not folder.exists():
+        raise TokenizerError(f"There is no vocabulary {folder}: no file or folder of that name is there. {one}")
+    raise TokenizerError(f"{folder} holds no vocabulary. {one}")
 
 
 def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
