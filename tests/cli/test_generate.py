@@ -189,6 +189,8 @@ def test_an_argument_keeps_its_name_in_an_error(generate) -> None:
         ("--file", "nowhere"),
         ("--min-tokens", "9", "Once"),
         ("Once", "--prompt-logprobs", "0"),
+        ("Once", "--logprobs", "50258"),
+        ("Once", "--json", "--prompt-logprobs", "99999999"),
     ],
 )
 def test_wrong_usage(generate, arguments: tuple[str, ...]) -> None:

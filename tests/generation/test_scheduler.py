@@ -350,6 +350,14 @@ def test_ids_outside_the_vocabulary(toy: SimpleNamespace, request_: Request):
         Scheduler(toy.Backend(), toy.Tokenizer()).submit(request_)
 
 
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+def test_more_likely_tokens_than_there_are(toy: SimpleNamespace, name: str):
+    scheduler = Scheduler(toy.Backend(), toy.Tokenizer())
+    scheduler.submit(Request(prompt="a", sampling=Sampling(**{name: 257})))
+    with pytest.raises(GenerationError, match=f"^{name} must be at most 257, .* got 258"):
+        scheduler.submit(Request(prompt="a", sampling=Sampling(**{name: 258})))
+
+
 def test_ids_that_pad_the_model_are_never_drawn(toy: SimpleNamespace):
     for settings in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 300}):
         backend = toy.Backend(vocab_size=4096)

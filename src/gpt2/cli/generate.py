@@ -18,7 +18,9 @@ from gpt2.cli.options import (
     output_options,
     sampling_options,
     watermark_option,
+    wrong_usage,
 )
+from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.generation import Noise
@@ -63,6 +65,8 @@ def generate(
         gpt2 generate --interactive --temperature 0.7
         gpt2 generate --file prompts.jsonl --json > continuations.jsonl
     """
+    from gpt2.generation.prompts import check_logprobs
+
     if (prompt is not None) + interactive + (file is not None) > 1:
         raise click.UsageError("PROMPT, --file and --interactive exclude each other: give one.")
     if sampling.prompt_logprobs is not None and not as_json:
@@ -77,6 +81,8 @@ def generate(
         if not prompt:
             log.info("no prompt: starting from the end-of-text token")
     with choice.load() as model:
+        with wrong_usage(GenerationError):
+            check_logprobs(sampling, model.config)
         if watermark is not None:
             model.noise = watermark
         writer = Writer(model, as_json=as_json, draft=draft)

@@ -15,13 +15,15 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
 
     Raises:
         ContextError: it is longer than the context, and `truncate_prompt` was not asked for.
-        GenerationError: an id outside the vocabulary, or an empty prompt where there is no end-of-text token.
+        GenerationError: an id outside the vocabulary, more of the most likely tokens than it has, or an empty prompt
+            where there is no end-of-text token.
     """
     check_text(request.prompt, "continued", or_ids=True)
     ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
     check_ids(ids, config.vocab_size, "the prompt")
     check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
     check_ids(request.sampling.logit_bias, config.vocab_size, "logit_bias")
+    check_logprobs(request.sampling, config)
     if not ids:
         if tokenizer.eot is None:
             raise GenerationError(
@@ -51,6 +53,19 @@ def token_limit(sampling: Sampling, n_prompt: int, config: ModelConfig) -> int:
     if sampling.overflow == "refuse":
         return min(sampling.max_tokens, config.n_positions - n_prompt)
     return sampling.max_tokens
+
+
+def check_logprobs(sampling: Sampling, config: ModelConfig) -> None:
+    """Refuse more of the most likely tokens than there are.
+
+    Raises:
+        GenerationError: so many were asked for.
+    """
+    for name, asked in (("logprobs", sampling.logprobs), ("prompt_logprobs", sampling.prompt_logprobs)):
+        if (asked or 0) > config.vocab_size:
+            raise GenerationError(
+                f"{name} must be at most {config.vocab_size:,}, the tokens that the model knows: got {asked}."
+            )
 
 
 def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
