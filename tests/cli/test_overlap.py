@@ -34,3 +34,11 @@ def test_what_is_not_there(gpt2: Run, files: tuple[str, str]) -> None:
     ran = gpt2("overlap", files[0], "nowhere")
     assert (ran.code, ran.out) == (1, "")
     assert "nowhere cannot be read" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["overlap", "prepare"])
+def test_a_field_of_plain_text_is_said_to_mean_nothing(gpt2: Run, files: tuple[str, str], verb: str) -> None:
+    given = (verb, files[0], *(("--out", f"{files[0]}-shards") if verb == "prepare" else files[1:]), "--workers", "1")
+    assert "--field" not in gpt2(*given).err
+    ran = gpt2(*given, "--field", "txet")
+    assert f"warning: --field says nothing here: {files[0]} is read as plain text" in ran.err

@@ -66,6 +66,7 @@ def overlap(
 
     with wrong_usage(DataError):
         read = ReadOptions(field=field, errors=errors)
+    reading.tell_of_field([train])
     with StatusLine() as line:
         found = measure_overlap(
             train,

@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +120,14 @@ def _prompt_of(line: str, place: str) -> str:
 
 def _without_newline(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def tell_of_field(sources: Sequence[str], kind: str = "auto") -> None:
+    """Warn where --field was given and no source has fields: it would be passed over, misspelt or not."""
+    from gpt2.data.documents import find_sources, has_fields
+
+    if click.get_current_context().get_parameter_source("field") is click.core.ParameterSource.DEFAULT:
+        return
+    found = find_sources(sources, kind)
+    if not any(has_fields(name, kind) for name in found):
+        log.warning("--field says nothing here: %s is read as plain text, which has no fields", found[0])

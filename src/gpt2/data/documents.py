@@ -116,11 +116,19 @@ def read_documents(
     """
     options = options or ReadOptions()
     name = str(source)
+    if not has_fields(name, options.kind):
+        return _text(name, options, on_read)
     if name.endswith(".parquet") and options.kind == "auto":
         return _parquet(name, options)
+    return _jsonl(name, options, on_read)
+
+
+def has_fields(name: str, kind: str = "auto") -> bool:
+    """Whether this file's text stands in a field or column: JSON Lines and Parquet, but no plain text."""
+    if kind != "auto":
+        return kind == "jsonl"
     packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    is_jsonl = name.removesuffix(packed).endswith(_JSONL) if options.kind == "auto" else options.kind == "jsonl"
-    return (_jsonl if is_jsonl else _text)(name, options, on_read)
+    return name.endswith(".parquet") or name.removesuffix(packed).endswith(_JSONL)
 
 
 def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[int, int, bytes]]:
