@@ -51,3 +51,17 @@ def test_a_peer_that_is_not_known(gpt2, tiny_folder: Path) -> None:
     ran = gpt2("bench", "--model", str(tiny_folder), "--compare", "abacus", *QUICK)
     assert ran.code == 2
     assert "abacus" in ran.err
+
+
+@pytest.mark.parametrize("option", ["--prompt-tokens", "--decode-tokens", "--prefill-tokens"])
+def test_what_does_not_fit_the_context_is_refused(gpt2, tiny_folder: Path, option: str) -> None:
+    ran = gpt2("bench", "--model", str(tiny_folder), *QUICK, option, "99999")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{option} 99999 cannot be: the model's context is 64 tokens" in ran.err
+
+
+def test_a_default_that_does_not_fit_the_context_is_cut_and_said(gpt2, tiny_folder: Path) -> None:
+    quick = ("--rounds", "1", "--starts", "0", "--batch", "1", "--backend", "reference")
+    ran = gpt2("bench", "--model", str(tiny_folder), *quick, "--json")
+    assert json.loads(ran.out)["workload"]["prefill_tokens"] == 64
+    assert "--prefill-tokens is 64, not 1000: the model's context is 64 tokens" in ran.err

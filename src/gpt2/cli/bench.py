@@ -13,7 +13,7 @@ from gpt2.cli import output
 from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
 
 if TYPE_CHECKING:
-    from gpt2.bench import Figures
+    from gpt2.bench import Figures, Workload
 
 log = logging.getLogger("gpt2")
 
@@ -87,7 +87,7 @@ def bench(
 
     Each engine runs in its own process, in turns with the others, on the same weights.
     """
-    from gpt2 import hub
+    from gpt2 import checkpoint, hub
     from gpt2.bench import PEERS, Workload, compare, facts
 
     if unknown := [name for name in peers if name not in (*PEERS, "all")]:
@@ -100,6 +100,7 @@ def bench(
     )
     choice.fetch()
     model = hub.locate(choice.model)
+    workload = _fitting(workload, checkpoint.read(model).config.n_positions)
     with tempfile.TemporaryDirectory() as scratch:
         found = compare(
             model,
@@ -118,6 +119,24 @@ def bench(
         output.write_json(result | {"engines": [dataclasses.asdict(each) for each in found]}, indent=2)
     else:
         output.write(_as_table(found) + "\n")
+
+
+def _fitting(workload: "Workload", n_positions: int) -> "Workload":
+    """The workload within the context: what was asked for is refused where it does not fit, and a default is cut."""
+    fitting, context = workload.fitting(n_positions), click.get_current_context()
+    for name in ("prompt_tokens", "decode_tokens", "prefill_tokens"):
+        asked, cut = getattr(workload, name), getattr(fitting, name)
+        if asked == cut:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            beside = f" beside {fitting.decode_tokens:,} decoded" if name == "prompt_tokens" else ""
+            raise click.UsageError(
+                f"{option} {asked} cannot be: the model's context is {n_positions:,} tokens, which leaves "
+                f"{cut:,}{beside}. Ask for less."
+            )
+        log.info("%s is %d, not %d: the model's context is %s tokens", option, cut, asked, f"{n_positions:,}")
+    return fitting
 
 
 def _copy(model: Path, folder: Path) -> Path:
