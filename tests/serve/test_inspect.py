@@ -147,6 +147,11 @@ def test_tasks_are_asked_and_read_as_by_their_room(running: Any) -> None:
         assert (answer["answer"], answer["sampling"]["stop"]) == ("Bonjour.", ["\n"])
         assert "no 'dutch'" in refused(server, "/v1/tasks/translate", text="x", source="dutch")["message"]
         assert "empty" in refused(server, "/v1/tasks/summarize", text=" ")["message"]
+        dots = {"text": "x", "continuation": "." * 131_071 + "x"}
+        assert server.request("POST", "/v1/tasks/summarize", dots)[2]["answer"] == dots["continuation"]
+        dots["continuation"] += "x"
+        error = refused(server, "/v1/tasks/summarize", **dots)
+        assert error["param"] == "continuation" and "at most 131072 characters" in error["message"]
         assert server.request("POST", "/v1/tasks/chat", {"text": "x"})[0] == 404
     finally:
         server.stop()

@@ -1,12 +1,15 @@
 """What the model is asked, to the character; what is taken from its continuation; what is left out."""
 
+import random
+import re
 from dataclasses import replace
 
 import pytest
 
 from gpt2.errors import ContextError, GenerationError
 from gpt2.tasks import Prompts, Room, answer, summarize, translate
-from gpt2.tasks.sentences import first_sentences
+from gpt2.tasks import sentences as sentences_module
+from gpt2.tasks.sentences import first_sentences, sentences
 
 PROMPTS = Prompts.ours()
 
@@ -34,6 +37,39 @@ def words(n_positions: int) -> Room:
 def test_sentences(text: str, n: int, expected: str | None) -> None:
     expected = "Dr. Smith met J. R. Hartley in the U.S. today." if expected is None else expected
     assert first_sentences(text, n) == expected
+
+
+def plain_ends(text: str) -> list[int]:
+    """Where sentences end, by the definition: each stop is judged by the last word of all that stands before it."""
+    ends = []
+    for end in re.finditer(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n", text):
+        words = text[: end.start()].split()[-1:]
+        word = words[0].lstrip("\"'“‘«([") if words else ""
+        if end[0] != "." or not sentences_module._ABBREVIATIONS.fullmatch(word):
+            ends.append(end.end())
+    return ends
+
+
+def test_ends_are_those_of_the_definition() -> None:
+    draw = random.Random(0)
+    parts = [*'..!?…"”)( \n\n\t\rxI', "\u2028", "Dr", "J", "U.S", "e.g", "etc", "word", "Mr.\n\n. ", "A. ", "B.", " . "]
+    for _ in range(20_000):
+        text = "".join(draw.choices(parts, k=draw.randrange(12)))
+        assert list(sentences_module._ends(text)) == plain_ends(text), repr(text)
+
+
+def test_sentences_take_work_in_proportion_to_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    dots = "." * 900_000 + "x"  # hours, where each of them is tried as the first of a row
+    assert sentences(dots) == [dots] == sentences(dots + "\n \t" * 9)
+    looked_at: list[int] = []
+    abbreviates = sentences_module._abbreviates
+    monkeypatch.setattr(
+        sentences_module, "_abbreviates", lambda before: (looked_at.append(len(before)), abbreviates(before))[1]
+    )
+    for text in ("A. " * 3000, "A . " * 3000, "Mr\n\n. " * 3000, " \n" * 3000 + "."):
+        looked_at.clear()
+        sentences(text)
+        assert 0 < sum(looked_at) <= len(text)
 
 
 def test_translation_is_asked_in_the_papers_form() -> None:

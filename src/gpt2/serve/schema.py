@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 MAX_INT = 2**31 - 1
+MAX_CONTINUATION = 131_072  # characters: 1,024 tokens of 128, the longest there are
 
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
@@ -276,4 +277,6 @@ class TaskRequest(Strict):
     source: str | None = Field(None, description="of a translation; french")
     target: str | None = Field(None, description="of a translation; english")
     context: str | None = Field(None, description="the passage that a question is about")
-    continuation: str | None = Field(None, description="what the model wrote: the answer says what of it counts")
+    continuation: Annotated[str, Field(max_length=MAX_CONTINUATION)] | None = Field(
+        None, description="what the model wrote: the answer says what of it counts"
+    )

@@ -9,7 +9,7 @@ _ABBREVIATIONS = re.compile(
     r"Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|Gen|Col|Capt|Lt|Sgt|Rev|Sen|Rep|Gov|vs|etc|cf|Inc|Ltd|Co|Corp|"
     r"Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|e\.g|i\.e|a\.m|p\.m|Mme|Mlle|(?!I$)(?:[A-Z]\.)*[A-Z]"
 )
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")  # a row of stops is tried once, from its first
 
 
 def sentences(text: str) -> list[str]:
@@ -34,9 +34,12 @@ def first_sentences(text: str, n: int) -> str:
 
 
 def _ends(text: str) -> Iterator[int]:
+    after = 0  # the stop before: white space follows it, so no word reaches across, and none that ends in it counts
     for end in _END.finditer(text):
-        if end[0] != "." or not _abbreviates(text[: end.start()]):
+        if end[0] != "." or not _abbreviates(text[after : end.start()]):
             yield end.end()
+        if not end[0].isspace():
+            after = end.end()
 
 
 def _abbreviates(before: str) -> bool:
