@@ -11,6 +11,7 @@ from gpt2.errors import ConfigError
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
 from gpt2.serve import Limits, ServedModel, completions
+from gpt2.serve.faults import ApiError
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
 
@@ -107,10 +108,14 @@ def test_a_dead_engine_ends_the_server_with_a_failure(serve: Any, scripted: Any,
     def die() -> None:
         raise SystemError("the scheduler itself is broken")
 
-    running.served.engine._commands.put(die)
+    engine = running.served.engine
+    engine._commands.put(die)
+    n_commands = engine._commands.qsize()
+    waiting += [running.send("POST", "/v1/score", {"text": [1, 2, 3]}), running.send("GET", "/metrics")]
+    until(lambda: engine._commands.qsize() == n_commands + 2)  # what they ask of its thread comes after that
     backend.gate.set()
     answers = [running.read(connection) for connection in waiting]
-    assert [status for status, _, _ in answers] == [500, 500]
+    assert [status for status, _, _ in answers] == [500, 500, 503, 503]
     assert all("has failed" in json.dumps(answer) for _, _, answer in answers)
     running.thread.join(120)
     assert running.code == 1
@@ -178,6 +183,54 @@ def test_what_does_not_finish_in_time_is_broken_off(serve: Any, scripted: Any, u
     backend.gate.set()
     running.thread.join(120)
     assert running.code == 0
+
+
+@pytest.mark.parametrize("seconds", [10.0**6, 0])
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/detect", "/v1/inspect"])
+def test_what_is_read_exactly_finishes_too_or_is_broken_off(
+    serve: Any, scripted: Any, until: Any, path: str, seconds: float
+) -> None:
+    backend = scripted()
+    running = serve(backend, limits=Limits(drain_seconds=seconds))
+    backend.hold_after(1)
+    work = running.send("POST", path, {"text": "one two " * 200, "prompt": "one two " * 200})  # more than two steps
+    until(lambda: backend.waits)
+    loop = running.server._loop
+    draining = asyncio.run_coroutine_threadsafe(running.server._drain(), loop)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    if seconds:
+        assert not draining.done()
+    else:
+        draining.result()
+    backend.gate.set()
+    status, _, answer = running.read(work)
+    assert status == (200 if seconds else 503)
+    assert seconds or "did not end in time" in answer["error"]["message"]
+    draining.result()
+    until(lambda: not backend.slots)
+
+
+def test_an_engine_that_has_been_stopped_leaves_no_call_unanswered(serve: Any, scripted: Any, until: Any) -> None:
+    backend = scripted([464] * 5)
+    running = serve(backend)
+    engine = running.served.engine
+    backend.hold_after(1)
+    work = send(running, max_tokens=5)
+    until(lambda: backend.waits)
+    waiting = engine.call(lambda: "too late")
+    stopping = threading.Thread(target=engine.stop)
+    stopping.start()
+    until(lambda: engine._stopping)
+    backend.gate.set()
+    stopping.join()
+    for asked in (waiting.result, lambda seconds: engine.call(lambda: "later still")):
+        with pytest.raises(ApiError, match="has been stopped") as refused:
+            asked(120)
+        assert refused.value.status == 503
+    status, _, answer = running.request("POST", "/v1/completions", BASE)
+    assert status == 503 and "has been stopped" in answer["error"]["message"] and not engine.waiting
+    work.close()
+    until(lambda: engine.idle)
 
 
 def test_a_second_signal_waits_for_nobody(serve: Any, scripted: Any, until: Any) -> None:

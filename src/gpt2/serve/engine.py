@@ -6,13 +6,14 @@ watches it (`on_death`) ends the process: a supervisor starts a sound one.
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpt2.generation import Event, Request, Scheduler, Statistics
 from gpt2.serve.faults import ApiError
@@ -42,6 +43,9 @@ class Engine:
         self._scheduler = scheduler
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._unanswered: set[Future[Any]] = set()  # of calls; the thread answers each, at the latest when it ends
+        self._has_ended = False
+        self._putting = threading.Lock()  # guards these three: after its end nothing is put where nobody looks
         self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
         self._unbegun: set[Ticket] = set()  # both threads change it, one atomic call each
         self._open: set[Ticket] = set()  # of the event loop
@@ -113,15 +117,20 @@ class Engine:
         """
         self.check_room(n_tokens)
         ticket = Ticket(requests, n_tokens, cancel=self.cancel)
-        self._open.add(ticket)
         self._unbegun.add(ticket)
-        self._commands.put(lambda: self._submit(ticket))
+        try:
+            self._put(lambda: self._submit(ticket))
+        except ApiError:
+            self._unbegun.discard(ticket)
+            raise
+        self._open.add(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a ticket's place back within a step."""
         if ticket in self._open:
-            self._commands.put(lambda: self._cancel(ticket))  # first: what counts as idle has been told to its thread
+            with contextlib.suppress(ApiError):  # its thread has ended, and the ticket's place with it
+                self._put(lambda: self._cancel(ticket))  # first: what counts as idle has been told to its thread
             self._open.discard(ticket)
             self._unbegun.discard(ticket)
             ticket.end()
@@ -138,27 +147,51 @@ class Engine:
             self.cancel(ticket)
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
-        """Run a function on the engine's thread, between two steps."""
+        """Run a function on the engine's thread, between two steps; if it ends before, the answer is the `ApiError`.
+
+        Raises:
+            ApiError: the engine has died, or was stopped (503).
+        """
         future: Future[T] = Future()
 
         def answer() -> None:
+            self._unanswered.discard(future)
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function())
-                except Exception as error:
+                except BaseException as error:
                     future.set_exception(error)
+                    if not isinstance(error, Exception):
+                        raise
 
-        if self.death is not None:
-            raise self._dead()
-        self._commands.put(answer)
+        self._put(answer, answers=future)
         return future
 
     def stop(self) -> None:
         """End the thread after its present step; what is running gets no more events."""
         self._stopping = True
-        self._commands.put(lambda: None)
+        with contextlib.suppress(ApiError):  # it has ended already
+            self._put(lambda: None)
         if self._thread.ident is not None:
             self._thread.join()
+
+    def _put(self, command: Callable[[], object], *, answers: "Future[Any] | None" = None) -> None:
+        """Have the engine's thread run a command.
+
+        Raises:
+            ApiError: it runs none any more.
+        """
+        with self._putting:
+            if self._has_ended:
+                raise self._ended()
+            if answers is not None:
+                self._unanswered.add(answers)
+            self._commands.put(command)
+
+    def _ended(self) -> ApiError:
+        if self.death is not None:
+            return self._dead()
+        return ApiError(503, f"The engine of {self.name} has been stopped. Send the request again.", retry_after=2)
 
     def _dead(self) -> ApiError:
         return ApiError(503, f"The engine of {self.name} has failed and is being restarted.", retry_after=2)
@@ -178,6 +211,16 @@ class Engine:
             log.critical("the engine of %s has died: %s: %s", self.name, type(error).__name__, error, exc_info=True)
             self.death = error
             self._on_loop(self._bury, error)
+        finally:
+            self._refuse_calls()
+
+    def _refuse_calls(self) -> None:
+        """Answer those that wait, and take no more."""
+        with self._putting:
+            self._has_ended = True
+        for future in self._unanswered:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._ended())
 
     def _obey(self) -> None:
         """Run every command there is; wait for one when there is nothing else to do."""

@@ -130,6 +130,16 @@ class ServedModel:
 
         return Vocabulary(self.model)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was asked of it that has not been answered."""
+        return self.engine.idle and self.exact.idle
+
+    def break_off(self, reason: str) -> None:
+        """End everything that is open with a 503 that says why."""
+        self.engine.break_off(reason)
+        self.exact.break_off(reason)
+
     def pieces(self, ids: Iterable[int]) -> dict[int, str]:
         """The name of each of these ids."""
         return {token: self.token_names[token] for token in sorted(set(ids))}

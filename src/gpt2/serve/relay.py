@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 class Relay:
-    """`backend`, called by the thread of `engine`; `step` raises once nobody waits for it any more."""
+    """`backend`, called by the thread of `engine`; `step` raises once what was asked is to end."""
 
-    def __init__(self, backend: Backend, engine: Engine) -> None:
+    def __init__(self, backend: Backend, engine: Engine, asked: "Asked") -> None:
         self.name = backend.name
         self.device = backend.device
         self.weights = backend.weights
         self.config = backend.config
         self.intervenes = backend.intervenes
         self.reason = backend.reason
-        self.abandoned = False
         self._backend = backend
         self._engine = engine
+        self._asked = asked
 
     def new(self) -> int:
         """See `Backend`."""
@@ -60,12 +60,27 @@ class Relay:
 
     def step(self, work: Sequence[Work]) -> list[Result]:
         """See `Backend`."""
-        if self.abandoned:
-            raise ApiError(400, "The client has left.")
+        self._asked.check()
         return self._engine.call(lambda: self._backend.step(work)).result()
 
     def close(self) -> None:
         """Nothing: the backend belongs to the model."""
+
+
+class Asked:
+    """One thing that was asked of an exact backend.
+
+    Attributes:
+        fault: why it is to end before its next step, if it is.
+    """
+
+    def __init__(self) -> None:
+        self.fault: ApiError | None = None
+
+    def check(self) -> None:
+        """Raise the fault, if there is one."""
+        if self.fault is not None:
+            raise self.fault
 
 
 class ExactWork:
@@ -81,34 +96,47 @@ class ExactWork:
         self._model = model
         self._engine = engine
         self._most_waiting = most_waiting
-        self._n_waiting = 0
+        self._open: set[Asked] = set()  # of the event loop
         self._turn = asyncio.Lock()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was asked that has not been answered."""
+        return not self._open
+
+    def break_off(self, reason: str) -> None:
+        """End everything that is open with a 503 that says why, at its next step."""
+        fault = ApiError(503, reason, retry_after=2)
+        for asked in self._open:
+            asked.fault = fault
 
     async def run(self, function: Callable[[Backend], T]) -> T:
         """Run a function of the backend in a thread; where the caller is cancelled it ends at its next step.
 
         Raises:
-            ApiError: too many wait already (429), or the engine has died (503).
+            ApiError: too many wait already (429), it was broken off, or the engine has ended (503).
         """
-        if self._n_waiting >= self._most_waiting:
+        if len(self._open) >= self._most_waiting:
             raise ApiError(
                 429,
-                f"The request cannot be queued: {self._n_waiting} of its kind wait, and the limit queue_requests is "
+                f"The request cannot be queued: {len(self._open)} of its kind wait, and the limit queue_requests is "
                 f"{self._most_waiting}. Send it again later.",
                 code="queue_requests",
                 retry_after=1,
             )
-        self._n_waiting += 1
+        asked = Asked()
+        self._open.add(asked)
         try:
             async with self._turn:
-                relay = Relay(await asyncio.to_thread(self._model.exact_backend), self._engine)
+                asked.check()
+                relay = Relay(await asyncio.to_thread(self._model.exact_backend), self._engine, asked)
                 work = asyncio.ensure_future(asyncio.to_thread(function, relay))
                 try:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    relay.abandoned = True
+                    asked.fault = ApiError(400, "The client has left.")
                     await asyncio.wait([work])  # its slots are given back before the next one begins
                     work.exception()  # that it was abandoned is no news to anybody
                     raise
         finally:
-            self._n_waiting -= 1
+            self._open.discard(asked)

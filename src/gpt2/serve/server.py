@@ -173,15 +173,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _drain(self) -> None:
-        engines = [model.engine for model in self._service.models]
+        models = list(self._service.models)
         seconds = self._service.limits.drain_seconds
         log.info("shutting down: no new requests, up to %g s for those that run", seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(engine.idle for engine in engines):
+                while not all(model.idle for model in models):
                     await asyncio.sleep(0.02)
-        for engine in engines:
-            engine.break_off("The server is shutting down, and the request did not end in time. Send it again.")
+        for model in models:
+            model.break_off("The server is shutting down, and the request did not end in time. Send it again.")
 
 
 def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
