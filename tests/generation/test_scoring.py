@@ -10,6 +10,7 @@ import torch
 
 from gpt2.errors import GenerationError
 from gpt2.generation import score
+from gpt2.generation.scoring import computed_tokens
 
 TEXT = "The cat sat on the mat. Ünïcode €5, and " + "so on and so forth, " * 6
 
@@ -80,6 +81,8 @@ def test_each_token_once_with_the_stated_context_and_no_row_of_logits(
             assert logprob == pytest.approx(torch.log_softmax(torch.from_numpy(logits), 0)[ids[i]].item(), abs=1e-4)
         targets = [token for (work,) in backend.steps for token in work.want.targets or ()]
         assert targets == ids
+        n_computed = sum(len(work.tokens) for (work,) in backend.steps)
+        assert computed_tokens(len(ids), stride=stride, n_positions=n_positions) == n_computed
         assert not any(work.want.logits for (work,) in backend.steps)
     assert backend.slots == {}
 

@@ -9,6 +9,7 @@ import pytest
 
 from gpt2.errors import TokenizerError
 from gpt2.language_model import LanguageModel
+from gpt2.serve import Limits
 from gpt2.serve.faults import ApiError
 from gpt2.serve.models import ServedModel
 
@@ -88,6 +89,34 @@ def test_ids_can_be_scored_and_the_first_left_out(tiny: Any, tiny_model: Languag
     found = tiny.request("POST", "/v1/score", {"text": [464, 3797], "score_first": False})[2]["data"][0]
     assert found["token_logprobs"][0] is None and found["ranks"][0] is None
     assert found["tokens"] == ["The", " cat"]
+
+
+def test_a_small_stride_is_refused_where_it_would_cost_more_than_the_longest_text(serve: Any, scripted: Any) -> None:
+    backend = scripted(n_positions=32)
+    running = serve(backend, limits=Limits(score_tokens=100))
+
+    def asked(text: Any, **fields: Any) -> tuple[int, Any]:
+        status, _, answer = running.request("POST", "/v1/score", {"text": text, **fields})
+        return status, answer
+
+    longest = [1] * 100
+    status, answer = asked(longest, stride=1)  # 69 windows, nearly all of 32 tokens
+    error = answer["error"]
+    assert (status, error["param"], error["code"]) == (400, "stride", "score_tokens")
+    assert "at 1 the windows come to 2,208 tokens, and the limit score_tokens of 100 allows 180" in error["message"]
+    assert "a stride of at least 16" in error["message"] and backend.n_steps == 0
+    assert "at least 14" in asked([1] * 90, stride=13)[1]["error"]["message"] and backend.n_steps == 0
+    assert asked([[1] * 60, [1] * 40], stride=1)[0] == 400 and backend.n_steps == 0
+    for text, fields in (
+        ([1] * 90, {"stride": 14}),
+        (longest, {"stride": 16}),
+        (longest, {}),
+        (longest, {"stride": 32}),
+        ([[1] * 32] * 3, {"stride": 1}),  # all of them within one window
+        ([1] * 35, {"stride": 1}),
+    ):
+        assert asked(text, **fields)[0] == 200
+    assert asked([*longest, 1])[1]["error"]["param"] == "text"
 
 
 def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:

@@ -113,7 +113,7 @@ def score(
     """
     check_text(text, "scored", or_ids=True)
     n_positions = backend.config.n_positions
-    moved: int = max(1, n_positions // 2) if stride is None else checked_number("stride", stride, whole=True)
+    moved: int = default_stride(n_positions) if stride is None else checked_number("stride", stride, whole=True)
     best = checked_number("best", best, whole=True, limits={"least": 0})
     if not 1 <= moved <= n_positions:
         raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {moved}.")
@@ -168,6 +168,17 @@ def logits(backend: Backend, ids: Iterable[int]) -> Floats:
         backend.free(slot)
     assert result.logits_RV is not None
     return result.logits_RV
+
+
+def default_stride(n_positions: int) -> int:
+    """By how many tokens the window moves on where nothing else is said: half the context."""
+    return max(1, n_positions // 2)
+
+
+def computed_tokens(n_tokens: int, *, stride: int, n_positions: int) -> int:
+    """Tokens that `slide` computes to score so many: each window after the first computes part of the last again."""
+    n_more_windows = max(0, math.ceil((n_tokens - n_positions) / stride))
+    return n_tokens + n_more_windows * (n_positions - stride)
 
 
 def slide(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gpt2.backends import Backend
 from gpt2.generation import score
+from gpt2.generation.scoring import computed_tokens, default_stride
 from gpt2.generation.text import TextStream
 from gpt2.serve.faults import bad_request, finite, json_response, limit_exceeded
 from gpt2.serve.models import ServedModel
@@ -35,6 +36,7 @@ async def score_texts(service: Service, request: Request) -> Response:
                 f"{service.limits.score_tokens:,}",
                 param="text",
             )
+        _check_stride(asked.stride, list(map(len, texts)), served.n_positions, service.limits.score_tokens)
         return [_scored(backend, ids, index, asked, served, first=first) for index, ids in enumerate(texts)]
 
     data = await while_present(request, served.exact.run(all_of_them))
@@ -59,6 +61,27 @@ def _check(asked: ScoreRequest, served: ServedModel, service: Service) -> None:
     if asked.stride is not None and asked.stride > served.n_positions:
         raise bad_request(
             f"stride may be at most the context of {served.n_positions:,} tokens: got {asked.stride}.", "stride"
+        )
+
+
+def _check_stride(stride: int | None, lengths: Sequence[int], n_positions: int, most: int) -> None:
+    """Refuse a stride by which more would be computed than by the default one for as long a text as may be sent."""
+    by_default = default_stride(n_positions)
+    if stride is None or stride >= by_default:
+        return
+
+    def computed(stride: int) -> int:
+        return sum(computed_tokens(n, stride=stride, n_positions=n_positions) for n in lengths)
+
+    allowed = computed_tokens(most, stride=by_default, n_positions=n_positions)
+    if computed(stride) > allowed:
+        least = next(wider for wider in range(stride, by_default + 1) if computed(wider) <= allowed)
+        raise bad_request(
+            f"stride is too small: at {stride} the windows come to {computed(stride):,} tokens, and the limit "
+            f"score_tokens of {most:,} allows {allowed:,}, as many as so long a text has by the default stride of "
+            f"{by_default}. Send a stride of at least {least}, or less text.",
+            "stride",
+            "score_tokens",
         )
 
 
