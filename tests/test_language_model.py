@@ -30,6 +30,57 @@ def model(tiny_folder: Path) -> LanguageModel:
     return gpt2.load(tiny_folder, backend="reference")
 
 
+class Noted:
+    """A lock that tells when another thread than the first comes to it."""
+
+    def __init__(self, lock) -> None:
+        self._lock, self.came, self._first = lock, threading.Event(), None
+
+    def __enter__(self) -> None:
+        self._first = self._first or threading.current_thread()
+        if threading.current_thread() is not self._first:
+            self.came.set()
+        self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(*error)
+
+
+@pytest.mark.parametrize(
+    ("lock", "get"),
+    [
+        ("_opened._opening", lambda model: model.exact_backend()),
+        ("_opened._opening", lambda model: model._opened.intervening),
+        ("_opened._opening", lambda model: model.head),
+        ("_opening_drafts", lambda model: model._smaller("small")),
+    ],
+    ids=["exact", "intervening", "head", "draft"],
+)
+def test_two_threads_that_want_the_same_open_it_once(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, lock: str, get
+) -> None:
+    files = checkpoint.read(tiny_folder)
+    opened: list[object] = []
+
+    def open_(*arguments: object, **options: object) -> ReferenceBackend:
+        opened.append(arguments)
+        if len(opened) > 1:
+            noted.came.set()
+        assert noted.came.wait(120)  # the other one wants it too
+        return ReferenceBackend(files.weights)
+
+    monkeypatch.setattr("gpt2.backends.head.Head", open_)
+    model = LanguageModel(files, ReferenceBackend(files.weights), name="m", exact=open_, smaller=open_)
+    holder, _, name = lock.rpartition(".")
+    holder = getattr(model, holder) if holder else model
+    noted = Noted(getattr(holder, name, threading.Lock()))
+    setattr(holder, name, noted)
+    with ThreadPoolExecutor(2) as pool, model:
+        one, other = pool.map(get, [model] * 2)
+        assert one is other
+        assert len(opened) == 1
+
+
 def test_what_was_loaded(model: LanguageModel, tiny_folder: Path) -> None:
     assert model.config == ModelConfig(n_layer=2, n_head=2, n_embd=16, n_positions=64)
     assert model.device == "cpu"

@@ -4,6 +4,7 @@ Each method is a few lines over the room that does the work; here they meet, and
 """
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
@@ -69,6 +70,7 @@ class LanguageModel:
         self._opened = Opened(backend, checkpoint.weights, name=name, open_exact=exact)
         self._open_smaller = smaller or (lambda name: load(name, device=backend.device))
         self._opened_drafts: dict[str, LanguageModel] = {}
+        self._opening_drafts = threading.Lock()
         self._fingerprint = ""
 
     @property
@@ -436,9 +438,10 @@ class LanguageModel:
 
     def close(self) -> None:
         """Give back memory and threads of what was opened for it; `with gpt2.load(…) as model:` does."""
-        for draft in self._opened_drafts.values():
-            draft.close()
-        self._opened.close()
+        with self._opening_drafts:
+            for draft in self._opened_drafts.values():
+                draft.close()
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -458,9 +461,11 @@ class LanguageModel:
 
     def _smaller(self, name: str) -> "LanguageModel":
         """The draft model of a name, opened once."""
-        if name not in self._opened_drafts:
-            self._opened_drafts[name] = self._open_smaller(name)
-        return self._opened_drafts[name]
+        with self._opening_drafts:
+            self._opened.refuse_if_closed()
+            if name not in self._opened_drafts:
+                self._opened_drafts[name] = self._open_smaller(name)
+            return self._opened_drafts[name]
 
     def _writer(self, **settings: Any) -> "Write":
         """What continues the prompt of a task."""

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt2 import checkpoint
 from gpt2.errors import ConfigError
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
@@ -208,6 +210,37 @@ def test_what_is_read_exactly_finishes_too_or_is_broken_off(
     assert seconds or "did not end in time" in answer["error"]["message"]
     draining.result()
     until(lambda: not backend.slots)
+
+
+def test_who_leaves_while_the_exact_weights_are_read_leaves_them_to_the_next(
+    running: Any, scripted: Any, until: Any, tiny_folder: Path
+) -> None:
+    opened: list[Any] = []
+    gate = threading.Event()
+
+    def open_exact() -> Any:
+        opened.append(scripted())
+        assert gate.wait(120)
+        return opened[-1]
+
+    model = LanguageModel(checkpoint.read(tiny_folder), scripted(), name="scripted", exact=open_exact)
+    server = running(model, name="scripted")
+    try:
+        first = server.send("POST", "/v1/score", {"text": [1, 2]})
+        until(lambda: opened)
+        first.close()
+        left = server.service.metrics.http.labels("/v1/score", "0")
+        until(lambda: left._value.get() == 1)  # the server has seen it
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), server.server._loop).result()
+        assert server.served.exact._turn.locked() and not server.served.exact.idle
+        second = server.send("POST", "/v1/score", {"text": [1, 2]})
+        until(lambda: len(server.served.exact._open) == 2)
+        gate.set()
+        assert server.read(second)[0] == 200
+        assert len(opened) == 1 and [len(tokens) for tokens in opened[0].seen] == [2]  # the first computed nothing
+    finally:
+        gate.set()
+        server.stop()
 
 
 def test_an_engine_that_has_been_stopped_leaves_no_call_unanswered(serve: Any, scripted: Any, until: Any) -> None:

@@ -1,5 +1,6 @@
 """What is opened for one model: the backend that computes it and, when they are first wanted, others beside it."""
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class Opened:
         self._intervening: Backend | None = None
         self._head: Head | None = None
         self._is_closed = False
+        self._opening = threading.RLock()  # threads that want the same at once get the same, and close waits for it
 
     @property
     def exact(self) -> Backend:
@@ -42,26 +44,29 @@ class Opened:
         Raises:
             BackendError: the model is closed, or its fp32 backend cannot be opened.
         """
-        self.refuse_if_closed()
-        if self._exact is None:
-            self._exact = self._open_exact()
-        return self._exact
+        with self._opening:
+            self.refuse_if_closed()
+            if self._exact is None:
+                self._exact = self._open_exact()
+            return self._exact
 
     @property
     def intervening(self) -> Backend:
         """The exact one where it intervenes, or the reference. Raises as `exact` does."""
-        if self._intervening is None:
-            self._intervening = self.exact if self.exact.intervenes else open(self._weights, backend="reference")
-        return self._intervening
+        with self._opening:
+            if self._intervening is None:
+                self._intervening = self.exact if self.exact.intervenes else open(self._weights, backend="reference")
+            return self._intervening
 
     @property
     def head(self) -> "Head":
         """The last layer norm and the tied embedding by themselves, in fp32."""
-        if self._head is None:
-            from gpt2.backends.head import Head
+        with self._opening:
+            if self._head is None:
+                from gpt2.backends.head import Head
 
-            self._head = Head(self._weights)
-        return self._head
+                self._head = Head(self._weights)
+            return self._head
 
     def refuse_if_closed(self) -> None:
         """Raise `BackendError` once `close` was called."""
@@ -70,6 +75,7 @@ class Opened:
 
     def close(self) -> None:
         """Give back the memory and the threads of all of them."""
-        self._is_closed = True
-        for backend in {id(each): each for each in (self.chosen, self._exact, self._intervening) if each}.values():
-            backend.close()
+        with self._opening:
+            self._is_closed = True
+            for backend in {id(each): each for each in (self.chosen, self._exact, self._intervening) if each}.values():
+                backend.close()

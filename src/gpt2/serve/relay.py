@@ -125,12 +125,17 @@ class ExactWork:
                 retry_after=1,
             )
         asked = Asked()
+
+        def computed() -> T:
+            backend = self._model.exact_backend()  # the first to come opens it: whoever leaves then leaves it open
+            asked.check()
+            return function(Relay(backend, self._engine, asked))
+
         self._open.add(asked)
         try:
             async with self._turn:
                 asked.check()
-                relay = Relay(await asyncio.to_thread(self._model.exact_backend), self._engine, asked)
-                work = asyncio.ensure_future(asyncio.to_thread(function, relay))
+                work = asyncio.ensure_future(asyncio.to_thread(computed))
                 try:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
