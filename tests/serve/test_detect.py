@@ -9,8 +9,9 @@ import pytest
 
 from gpt2.detect import Calibration, read
 from gpt2.detect.calibration import LENGTHS
+from gpt2.errors import FormatError
 from gpt2.language_model import LanguageModel, load
-from gpt2.serve import Limits
+from gpt2.serve import Limits, ServedModel
 
 TEXT = "The cat sat on the mat, étoile 😀, and the dog was \u0430sleep. " * 12
 
@@ -39,7 +40,7 @@ def test_it_says_what_the_model_itself_says(tiny: Any, tiny_model: LanguageModel
 
 
 def test_with_a_calibration_there_is_a_verdict_and_another_models_is_refused(
-    running: Any, tiny_folder: Path, tmp_path: Path
+    running: Any, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("sound", "other"):
         shutil.copytree(tiny_folder, tmp_path / name)
@@ -63,10 +64,13 @@ def test_with_a_calibration_there_is_a_verdict_and_another_models_is_refused(
     server = running(load(tmp_path / "other", backend="reference"), name="tiny")
     try:
         status, found = post(server, text=TEXT)
-        assert status == 400
-        assert "--calibrate" in found["error"]["message"]
+        assert status == 500 and "fault of the server" in found["error"]["message"]
+        assert "--calibrate" in caplog.text
     finally:
         server.stop()
+    (tmp_path / "other" / "calibration.json").write_text("{}", encoding="utf-8")
+    with load(tmp_path / "other", backend="reference") as model, pytest.raises(FormatError, match="not a calibration"):
+        ServedModel(model, name="tiny")  # known at the start
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,27 @@ import asyncio
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpt2 import checkpoint
-from gpt2.errors import ConfigError
+from gpt2.errors import (
+    BackendError,
+    ConfigError,
+    ContextError,
+    DataError,
+    FormatError,
+    GenerationError,
+    MissingExtraError,
+    TokenizerError,
+)
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
+from gpt2.native.library import Engine as NativeEngine
 from gpt2.serve import Limits, ServedModel, completions
-from gpt2.serve.faults import ApiError
+from gpt2.serve.faults import ApiError, to_api_error
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
 
@@ -83,6 +94,46 @@ def test_a_fault_in_one_request_ends_that_one(serve: Any, scripted: Any, until: 
         status, _, answer = running.read(connection)
         assert status == 200
         assert answer.endswith(b"[DONE]\n\n\r\n0\r\n\r\n") if number % 2 else answer["choices"][0]["text"] == "The" * 5
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BackendError("the weights are damaged"), 500),
+        (FormatError("cut off"), 500),
+        (MissingExtraError.of("It", package="torch", extra="gpu"), 500),
+        (DataError("no prompts"), 500),
+        (MemoryError(), 503),
+        (GenerationError("too many"), 400),
+        (ContextError("too long"), 400),
+        (TokenizerError("no such byte"), 400),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_400_is_what_a_client_can_cause(
+    serve: Any, scripted: Any, caplog: pytest.LogCaptureFixture, error: Exception, status: int
+) -> None:
+    backend = scripted()
+
+    def fail(work: Any) -> None:
+        raise error
+
+    backend.before_step = fail
+    running = serve(backend)
+    for path, body in (("/v1/completions", BASE), ("/v1/score", {"text": "a b"})):
+        caplog.clear()
+        found, headers, answer = running.request("POST", path, body)
+        assert found == status and ("retry-after" in headers) == (status == 503)
+        assert (str(error) in answer["error"]["message"]) == (status == 400 or not str(error))
+        assert (type(error).__name__ in caplog.text) == (status == 500)
+
+
+def test_a_native_step_without_memory_may_be_sent_again() -> None:
+    library = SimpleNamespace(error=lambda: "not enough memory")
+    for code, status in ((-1, 500), (-2, 503), (-3, 500)):
+        with pytest.raises(BackendError) as failed:
+            NativeEngine._check(SimpleNamespace(_library=library), code)
+        assert to_api_error(failed.value).status == status
 
 
 def test_a_fault_after_a_stream_has_begun_is_told_in_it(serve: Any, scripted: Any) -> None:

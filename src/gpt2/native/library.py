@@ -200,7 +200,8 @@ class Engine:
             raise BackendError(
                 "logits, keys or values are not finite numbers: the weights are damaged. Fetch or convert them anew."
             )
-        raise BackendError(f"the native engine failed: {self._library.error()}.")
+        short = MemoryError() if code == -2 else None  # which passes, as nothing else here does
+        raise BackendError(f"the native engine failed: {self._library.error()}.") from short
 
 
 class Matrix:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from gpt2.errors import BackendError, ContextError, DeadlineError, Gpt2Error
+from gpt2.errors import ContextError, DeadlineError, GenerationError, TokenizerError
 
 _TYPES = {
     401: "authentication_error",
@@ -74,7 +74,7 @@ def limit_exceeded(what: str, given: object, limit: str, most: object, *, param:
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """What any exception looks like to a client: ours are the client's fault, anything else is the server's."""
+    """What any exception looks like to a client: what it asked for is its own fault, anything else the server's."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextError):
@@ -86,11 +86,9 @@ def to_api_error(error: Exception) -> ApiError:
             code="queue_seconds",
             retry_after=2,
         )
-    if isinstance(error, BackendError):
-        return ApiError(503, str(error), retry_after=1)
-    if isinstance(error, Gpt2Error):
+    if isinstance(error, GenerationError | TokenizerError):
         return ApiError(400, str(error))
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
         return ApiError(503, "There is not enough memory for this request now. Send it again later.", retry_after=5)
     return ApiError(500, "The request failed through a fault of the server. Its log has the details by request id.")
 

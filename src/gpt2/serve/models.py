@@ -48,6 +48,7 @@ class ServedModel:
     Raises:
         ConfigError: `most_bytes` do not hold one whole context.
         SettingError: a name that cannot be printed.
+        FormatError: the calibration in the model's folder cannot be read.
         GenerationError: a draft model of another vocabulary.
     """
 
@@ -68,6 +69,7 @@ class ServedModel:
         self.name = name
         self.model = model
         self.max_sequences = max_sequences
+        self._calibration = model.calibration()
         drafter = model.drafter(draft)
         whole = model.backend.slot_bytes(model.config.n_positions)
         if drafter is not None:
@@ -112,16 +114,14 @@ class ServedModel:
 
     @cached_property
     def calibration(self) -> "Calibration | None":
-        """What `/v1/detect` compares with: the one in the model's folder.
+        """What `/v1/detect` compares with: the one in the model's folder, as it was at the start.
 
         Raises:
-            FormatError: it cannot be read.
             MismatchError: it was made with another model.
         """
-        found = self.model.calibration()
-        if found is not None:
-            found.check(self.model.fingerprint(), self.name)
-        return found
+        if self._calibration is not None:
+            self._calibration.check(self.model.fingerprint(), self.name)  # which reads all weights, so not at the start
+        return self._calibration
 
     @cached_property
     def vocabulary(self) -> "Vocabulary":
