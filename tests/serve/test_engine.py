@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from gpt2 import checkpoint
+from gpt2.cli import serve as cli_serve
+from gpt2.cli.options import ModelChoice
 from gpt2.errors import (
     BackendError,
     ConfigError,
@@ -23,8 +25,9 @@ from gpt2.errors import (
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
 from gpt2.native.library import Engine as NativeEngine
-from gpt2.serve import Limits, ServedModel, completions
+from gpt2.serve import Limits, ServedModel, Server, completions
 from gpt2.serve.faults import ApiError, to_api_error
+from gpt2.serve.models import bound_together
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1, "temperature": 0}
 
@@ -372,6 +375,54 @@ def test_memory_is_bounded_by_what_is_allowed(tiny_model: LanguageModel) -> None
     assert ServedModel(tiny_model, name="tiny", most_bytes=2 * whole).kv_bytes == 2 * whole
     with pytest.raises(ConfigError, match="cannot be served within 10 bytes"):
         ServedModel(tiny_model, name="tiny", most_bytes=10)
+
+
+def test_models_divide_the_memory_that_is_free_when_all_are_loaded(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_bytes = 10**9
+    served: list[ServedModel] = []
+    log: list[str] = []
+    load = ModelChoice.load
+
+    def run(server: Server, ready: Any) -> int:
+        served[:] = server._service.models
+        server._listener.close()
+        return 0
+
+    def available() -> int:
+        log.append("measured")
+        return free_bytes
+
+    monkeypatch.setattr(ModelChoice, "load", lambda choice: (load(choice), log.append("loaded"))[0])
+    monkeypatch.setattr(cli_serve, "available_memory_bytes", available)
+    monkeypatch.setattr(Server, "run_until_ended", run)
+
+    def serve_two(*options: str) -> list[int]:
+        log.clear()
+        models = ["--model", f"one={tiny_folder}", "--also", f"two={tiny_folder}"]
+        cli_serve.serve.main(
+            ["--port", "0", "--backend", "reference", "--prefix-mb", "1", *models, *options], standalone_mode=False
+        )
+        return [model.kv_bytes for model in served]
+
+    plenty = serve_two()
+    whole = served[0].model.backend.slot_bytes(64)
+    assert plenty == [16 * whole + 1_000_000] * 2 and log == ["loaded", "loaded", "measured"]
+    free_bytes = 1_000_000
+    assert serve_two() == [450_000] * 2
+    assert [model.engine._scheduler._admission.kv_bytes for model in served] == [450_000] * 2
+    assert serve_two("--kv-mb", "1") == [1_000_000] * 2 and log == ["loaded", "loaded"]
+
+
+def test_a_share_is_that_of_what_a_model_could_use(tiny_model: LanguageModel) -> None:
+    whole = tiny_model.backend.slot_bytes(tiny_model.config.n_positions)
+    small, large = (ServedModel(tiny_model, name="m", max_sequences=n, prefix_bytes=0) for n in (2, 6))
+    for most, expected in ((9, (2, 6)), (8, (2, 6)), (4, (1, 3))):
+        bound_together([small, large], most * whole)
+        assert (small.kv_bytes, large.kv_bytes) == (expected[0] * whole, expected[1] * whole)
+    with pytest.raises(ConfigError, match="cannot be served within"):
+        bound_together([small, large], 3 * whole)
 
 
 @pytest.mark.long

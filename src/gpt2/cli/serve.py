@@ -77,7 +77,7 @@ def _limit_options(verb: Verb) -> Verb:
     type=click.IntRange(1),
     metavar="N",
     help="Memory for keys and values of each model.  [default: what so many whole texts and --prefix-mb take, at most "
-    "nine tenths of what is free]",
+    "its share of nine tenths of what is free once all are loaded]",
 )
 @option(
     "--prefix-mb",
@@ -139,6 +139,7 @@ def serve(
         GPT2_API_KEYS=$(openssl rand -hex 32) gpt2 serve --host 0.0.0.0
     """
     from gpt2.serve import Options, ServedModel, Server, build_service, read_keys
+    from gpt2.serve.models import bound_together
 
     messages = click.get_current_context().find_root().obj
     if isinstance(messages, output.Messages):
@@ -171,18 +172,21 @@ def serve(
                     limits=limits,
                     max_sequences=sequences,
                     prefix_bytes=prefix_mb * 1_000_000,
-                    most_bytes=_most_bytes(kv_mb, model.device),
+                    most_bytes=None if kv_mb is None else kv_mb * 1_000_000,
                     draft=draft,
                 )
             )
+        if kv_mb is None and (free_bytes := available_memory_bytes()):  # 0 is unknown
+            bound_together([each for each in served if each.model.device == "cpu"], free_bytes * 9 // 10)
+        for each in served:
             log.info(
                 "%s: %s by %s on %s, %d texts at once, keys and values up to %s MB",
-                name,
-                model.backend.weights,
-                model.backend.name,
-                model.device,
+                each.name,
+                each.model.backend.weights,
+                each.model.backend.name,
+                each.model.device,
                 sequences,
-                f"{served[-1].kv_bytes / 1e6:,.0f}",
+                f"{each.kv_bytes / 1e6:,.0f}",
             )
         service = build_service(served, limits=limits, log_text=log_text)
         server = Server(service, options)
@@ -191,14 +195,6 @@ def serve(
         code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
     if code:
         raise click.exceptions.Exit(code)
-
-
-def _most_bytes(chosen_mb: int | None, device: str) -> int | None:
-    """What was asked for; else, in the machine's own memory, nine tenths of what is free of it."""
-    if chosen_mb is not None:
-        return chosen_mb * 1_000_000
-    free_bytes = available_memory_bytes() if device == "cpu" else 0
-    return free_bytes * 9 // 10 or None
 
 
 def _named(model: str) -> tuple[str, str]:

@@ -63,37 +63,45 @@ class ServedModel:
         most_bytes: int | None = None,
         draft: Draft = "auto",
     ) -> None:
-        limits = limits or Limits()
         if not name.isprintable():
             raise SettingError(f"No request can ask for a model called {name!r}. Name it, as in NAME=MODEL.")
         self.name = name
         self.model = model
         self.max_sequences = max_sequences
         self._calibration = model.calibration()
-        drafter = model.drafter(draft)
-        whole = model.backend.slot_bytes(model.config.n_positions)
-        if drafter is not None:
-            whole += drafter.slot_bytes(model.config.n_positions)
-        self.kv_bytes = max_sequences * whole + prefix_bytes
-        if most_bytes is not None:
-            if most_bytes < whole:
-                raise ConfigError(
-                    f"{name} cannot be served within {most_bytes:,} bytes of keys and values: one text of its context "
-                    f"of {model.config.n_positions:,} tokens takes {whole:,}. Allow at least that."
-                )
-            self.kv_bytes = min(self.kv_bytes, most_bytes)
-        scheduler = Scheduler(
-            model.backend,
-            model.tokenizer,
-            max_slots=max_sequences,
-            kv_bytes=self.kv_bytes,
-            prefix_bytes=min(prefix_bytes, self.kv_bytes),
-            noise=model.noise,
-            drafter=drafter,
-        )
-        self.engine = Engine(scheduler, name=name, limits=limits)
-        self.exact = ExactWork(model, self.engine, most_waiting=limits.queue_requests)
+        self._limits = limits or Limits()
+        self._prefix_bytes = prefix_bytes
+        self._drafter = model.drafter(draft)
+        self._whole_bytes = model.backend.slot_bytes(self.n_positions)
+        if self._drafter is not None:
+            self._whole_bytes += self._drafter.slot_bytes(self.n_positions)
+        self.kv_bytes = max_sequences * self._whole_bytes + prefix_bytes
+        self.bound(self.kv_bytes if most_bytes is None else most_bytes)
         self.created = int(time.time())
+
+    def bound(self, most_bytes: int) -> None:
+        """Let keys and values take no more than this; before the engine starts, which is made anew.
+
+        Raises:
+            ConfigError: they do not hold one whole context.
+        """
+        if most_bytes < self._whole_bytes:
+            raise ConfigError(
+                f"{self.name} cannot be served within {most_bytes:,} bytes of keys and values: one text of its context "
+                f"of {self.n_positions:,} tokens takes {self._whole_bytes:,}. Allow at least that."
+            )
+        self.kv_bytes = min(self.kv_bytes, most_bytes)
+        scheduler = Scheduler(
+            self.model.backend,
+            self.model.tokenizer,
+            max_slots=self.max_sequences,
+            kv_bytes=self.kv_bytes,
+            prefix_bytes=min(self._prefix_bytes, self.kv_bytes),
+            noise=self.model.noise,
+            drafter=self._drafter,
+        )
+        self.engine = Engine(scheduler, name=self.name, limits=self._limits)
+        self.exact = ExactWork(self.model, self.engine, most_waiting=self._limits.queue_requests)
 
     @property
     def n_positions(self) -> int:
@@ -190,6 +198,19 @@ class ServedModel:
                 "device": backend.device,
             },
         }
+
+
+def bound_together(models: Sequence[ServedModel], most_bytes: int) -> None:
+    """Let the keys and values of all of them take no more than this: each the share of it that it has of what all would
+    take.
+
+    Raises:
+        ConfigError: a share does not hold one whole context.
+    """
+    wanted_bytes = sum(model.kv_bytes for model in models)
+    if wanted_bytes > most_bytes:
+        for model in models:
+            model.bound(most_bytes * model.kv_bytes // wanted_bytes)
 
 
 class ModelSet:
