@@ -121,7 +121,7 @@ def test_a_beginning_is_computed_once(toy: SimpleNamespace):
         assert own(events, number) == alone(toy, request)
     assert events[-1].usage.cached_tokens == len(SHARED) + 2
     counts = scheduler.statistics().counts
-    assert (counts.prefix_queries, counts.prefix_hits) == (5, 4)
+    assert (counts.submitted, counts.prefix_hits) == (5, 4)
     prompts = sum(len(request.prompt) for request in requests)
     assert counts.prefix_tokens + counts.prompt_tokens == prompts
     assert counts.prompt_tokens < prompts / 2
@@ -154,10 +154,10 @@ def test_one_that_waits_for_another_goes_on_when_that_one_fails(toy: SimpleNames
 def test_namespaces_share_nothing(toy: SimpleNamespace):
     backend = toy.Backend(n_positions=64)
     scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000)
-    for namespace in ("a", "b", "a"):
+    for namespace, is_known in (("a", False), ("b", False), ("a", True)):
         scheduler.submit(greedy(SHARED, namespace=namespace))
         events = toy.run(scheduler)
-        assert (events[-1].usage.cached_tokens > 0) == (scheduler.statistics().counts.prefix_queries == 3)
+        assert (events[-1].usage.cached_tokens > 0) == is_known
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds(toy: SimpleNamespace):

@@ -18,11 +18,9 @@ from gpt2.generation import filters
 from gpt2.generation.prompts import end_ids, prompt_ids, token_limit
 from gpt2.generation.requests import FinishReason, Request
 from gpt2.generation.sampler import Sampler
-from gpt2.generation.sequence import SlotSequence
+from gpt2.generation.sequence import CHUNK_TOKENS, SlotSequence
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
-
-_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +116,7 @@ def _read(backend: Backend, sequences: Sequence[SlotSequence]) -> list[Result]:
     """Compute what is pending, the same number of ids in each; return the last row's logits of each."""
     while True:
         pending = sequences[0].pending
-        n = min(pending, _CHUNK_TOKENS)
+        n = min(pending, CHUNK_TOKENS)
         want = Want(rows=1, logits=True) if n == pending else NOTHING
         assert all(sequence.pending == pending for sequence in sequences)
         work = [Work(slot=sequence.slot, tokens=sequence.next_ids(n), want=want) for sequence in sequences]

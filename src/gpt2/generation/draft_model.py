@@ -12,10 +12,9 @@ from gpt2.backends.seam import Backend, Result, Work
 from gpt2.config import ModelConfig
 from gpt2.errors import GenerationError
 from gpt2.generation.drafting import Ask
-from gpt2.generation.sequence import SlotSequence
+from gpt2.generation.sequence import CHUNK_TOKENS, SlotSequence
 from gpt2.tokenizer import Tokenizer
 
-_CHUNK_TOKENS = 128
 _BEHIND = 32  # tokens: a text that is further behind is read first, a chunk a step, and guessed later
 _DEAR = 0.7  # of a step, for one guess
 
@@ -122,7 +121,7 @@ class ModelDrafter:
         """Read a chunk of each text that is far behind: at its beginning, and when its window has slid."""
         behind = [sequence for sequence in sequences if sequence.pending > _BEHIND]
         if behind:
-            chunks = [sequence.next_ids(min(sequence.pending - 1, _CHUNK_TOKENS)) for sequence in behind]
+            chunks = [sequence.next_ids(min(sequence.pending - 1, CHUNK_TOKENS)) for sequence in behind]
             work = [Work(slot=s.slot, tokens=chunk) for s, chunk in zip(behind, chunks, strict=True)]
             self._backend.step(work)
             for sequence, chunk in zip(behind, chunks, strict=True):

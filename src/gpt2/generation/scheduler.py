@@ -159,7 +159,6 @@ class Scheduler:
             sequences=sum(len(job.sequences()) for job in running),
             kv_bytes=self._backend.bytes(),
             reserved_bytes=sum(job.need_bytes for job in running),
-            limit_bytes=self._admission.kv_bytes,
             prefix_entries=len(self._prefixes),
             prefix_bytes=self._prefixes.size_bytes,
             counts=replace(self._counts),
@@ -244,7 +243,6 @@ class Scheduler:
         job.reading = self._prefixes.begin(job, self._running.values())
         self._turns.begin(job)
         if self._prefixes.is_on and not job.scores_prompt:
-            self._counts.prefix_queries += 1
             self._counts.prefix_hits += job.n_cached > 0
             self._counts.prefix_tokens += job.n_cached
 

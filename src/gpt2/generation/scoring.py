@@ -12,10 +12,9 @@ from gpt2.backends.seam import Backend, Floats, Result, Want, Work
 from gpt2.errors import GenerationError
 from gpt2.generation.prompts import check_ids, check_text
 from gpt2.generation.sampler import best_of_rows
+from gpt2.generation.sequence import CHUNK_TOKENS
 from gpt2.generation.settings import check_function, checked_number
 from gpt2.tokenizer import Tokenizer
-
-_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,8 +191,8 @@ def slide(
         for start in range(0, n_rows, stride):
             end = min(start + n_positions, n_rows)
             backend.truncate(slot, 0)
-            for first in range(start, end, _CHUNK_TOKENS):
-                after = min(first + _CHUNK_TOKENS, end)
+            for first in range(start, end, CHUNK_TOKENS):
+                after = min(first + CHUNK_TOKENS, end)
                 rows = max(0, after - max(first, done))
                 targets = ids[after - rows + 1 : after + 1]
                 want = Want(rows=rows, targets=targets, best=best, logits=logits) if rows else Want(rows=0)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from gpt2.backends.seam import Backend
 
+CHUNK_TOKENS = 128  # of one text are read in a step
+
 
 class SlotSequence:
     """Ids, of which a window of at most `n_positions` is what the model sees.

@@ -17,8 +17,7 @@ class Counts:
         generated_tokens: drawn.
         drafted_tokens: proposed by drafts.
         accepted_tokens: those of them that were right.
-        prefix_queries: prompts looked for in the prefix cache.
-        prefix_hits: those whose beginning was there.
+        prefix_hits: prompts whose beginning was in the prefix cache.
         prefix_tokens: tokens that were not computed again.
     """
 
@@ -31,7 +30,6 @@ class Counts:
     generated_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
-    prefix_queries: int = 0
     prefix_hits: int = 0
     prefix_tokens: int = 0
 
@@ -46,7 +44,6 @@ class Statistics:
         sequences: that the next step may extend: prompts being read and open samples.
         kv_bytes: that all slots of the backend hold, whoever made them.
         reserved_bytes: what the running requests may come to need, at most.
-        limit_bytes: for those and the prefix cache together; None: no limit.
         prefix_entries: texts in the prefix cache.
         prefix_bytes: of them, counted as if no two shared memory.
         counts: totals; a copy.
@@ -57,7 +54,6 @@ class Statistics:
     sequences: int
     kv_bytes: int
     reserved_bytes: int
-    limit_bytes: int | None
     prefix_entries: int
     prefix_bytes: int
     counts: Counts

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from gpt2.backends.seam import Backend, Result, Want, Work
 from gpt2.errors import ContextError
 from gpt2.generation.sampler import best_of_rows
+from gpt2.generation.sequence import CHUNK_TOKENS
 
-_CHUNK_TOKENS = 128
 _WORTH_SHARING_TOKENS = 8  # a shorter common beginning costs less than the step that computes it
 
 
@@ -178,12 +178,12 @@ def _divided(
 
 def _compute(backend: Backend, wave: Sequence[_Segment], requests: Sequence[Target], found: Sequence[_Found]) -> None:
     """Read the segments of a wave, each into its slot, a chunk of each at a time."""
-    for first in range(0, max(segment.end - segment.begin for segment in wave), _CHUNK_TOKENS):
+    for first in range(0, max(segment.end - segment.begin for segment in wave), CHUNK_TOKENS):
         works: list[Work] = []
         takers: list[_Segment] = []
         for segment in wave:
             begin = segment.begin + first
-            end = min(begin + _CHUNK_TOKENS, segment.end)
+            end = min(begin + CHUNK_TOKENS, segment.end)
             if begin >= end:
                 continue
             row = max(begin, segment.first_row)
