@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpt2.errors import ContextError, DataError
-from gpt2.evaluate import Benchmark, Plan, answering, evaluate, find, runner
+from gpt2.evaluate import Benchmark, Plan, answering, evaluate, find
 from gpt2.language_model import LanguageModel
 
 LINES = "".join(json.dumps({"text": f"a {word} and then the {word}"}) + "\n" for word in ("cat", "dog", "boat", "key"))
@@ -33,7 +33,7 @@ def test_a_report_says_what_was_measured_with_what(model: LanguageModel, lambada
     assert found["choices"] == {"text": "openai", "start": "nothing"}
     assert found["paper"]["perplexity"][0] == 35.13
     assert report["settings"] == {"stride": 32, "limit": None, "limits": {}, "data": "files"}
-    assert report["model"]["sha256"] == runner.hash_of_model(model.checkpoint.path)
+    assert report["model"]["sha256"] == model.checkpoint.files_sha256()
     assert report["model"]["weights"] == "fp32"
     assert seen[-1] == ("lambada", 4, 4)
     json.dumps(report)
@@ -113,16 +113,6 @@ def test_an_unknown_benchmark_has_a_nearest_name() -> None:
         find("wikitext-2x")
     with pytest.raises(DataError, match="There are: lambada, cbt-cn, cbt-ne, wikitext2"):
         find("qqq")
-
-
-def test_the_model_of_other_weights_is_another(model: LanguageModel, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    one = runner.hash_of_model(tmp_path)
-    (tmp_path / "README.md").write_text("card", encoding="utf-8")
-    (tmp_path / "calibration.json").write_text("{}", encoding="utf-8")
-    assert runner.hash_of_model(tmp_path) == one
-    (tmp_path / "model.safetensors").write_bytes(b"2")
-    assert runner.hash_of_model(tmp_path) != one
 
 
 def test_a_vocabulary_without_an_end_of_text_token(lambada: Benchmark, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What reading a model gives, whichever format it was in."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2.checkpoint.card import read_card
+from gpt2.checkpoint.identity import fingerprint
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import MismatchError
+from gpt2.files import sha256_file
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -56,6 +59,19 @@ class Checkpoint:
         """The form that the weights were rounded to when they were stored, or None for fp32."""
         return ", ".join(self.expanded_from) or (self.weights.form if self.weights.form != "fp32" else None)
 
+    def files_sha256(self) -> str:
+        """One hash of what the model answers by: the names and contents of its files, an adapter's base included.
+
+        Where not all of it lies in one folder, the configuration or the vocabulary may lie beside what was read, and
+        it is taken over values and vocabulary too.
+        """
+        whole = hashlib.sha256()
+        for file in filter(_changes_answers, self.sources):
+            whole.update(f"{file.name} {sha256_file(file)}\n".encode())
+        if not self.sources or any(file.parent != self.path for file in self.sources):
+            whole.update(f"{fingerprint(self.weights)} {self.tokenizer().hash}\n".encode())
+        return whole.hexdigest()
+
     def card(self) -> str | None:
         """The text of the model card beside the weights, if there is one."""
         return read_card(self.folder)
@@ -94,3 +110,9 @@ class Checkpoint:
 def has_vocabulary(folder: Path) -> bool:
     """Whether a folder holds vocabulary files of any form we read."""
     return any((folder / name).is_file() for name in VOCABULARY_FILES)
+
+
+def _changes_answers(file: Path) -> bool:
+    """Whether a file of a model can: no card does, nor its pictures, nor what `gpt2 detect` compares with."""
+    is_beside = file.name.startswith(".") or file.name in ("LICENSE", "calibration.json")
+    return not is_beside and file.suffix not in (".md", ".svg")

@@ -61,12 +61,8 @@ def with_records(
     if corpus is not None:
         known = replace(known, data=_data(corpus, None if known.tokenizer is None else found.tokenizer().hash))
     if evaluation is not None:
-        from gpt2.evaluate.runner import hash_of_model
-
         result = files.read_json(evaluation, _LIMIT_BYTES)
-        known = replace(
-            known, evaluation=sections.evaluation(result, model=shape, files_sha256=hash_of_model(found.path))
-        )
+        known = replace(known, evaluation=sections.evaluation(result, model=shape, files_sha256=found.files_sha256()))
     calibration = _calibration(found)
     if calibration is not None:
         from gpt2.cli.calibrating import table_of

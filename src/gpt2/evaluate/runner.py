@@ -1,6 +1,5 @@
 """Running benchmarks on a model, and everything that must be known to compare the figures."""
 
-import hashlib
 import math
 import platform
 import sys
@@ -18,7 +17,6 @@ from gpt2.evaluate.answering import answer_all
 from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
 from gpt2.evaluate.cache import Answers
 from gpt2.evaluate.files_of_data import check_files, how_to_get, missing_files, read_files, read_made_up
-from gpt2.files import sha256_file
 from gpt2.language_model import LanguageModel
 
 Progress = Callable[[str, int, int], None]  # benchmark, requests answered, of how many
@@ -93,7 +91,7 @@ def evaluate(
             if not skip_missing:
                 raise
             absent[benchmark.name] = str(error)
-    model_hash = hash_of_model(model.checkpoint.path)
+    model_hash = model.checkpoint.files_sha256()
     name = f"{model_hash[:16]}-{model.backend.weights}-{model.backend.name}-{version}.jsonl"
     results: dict[str, Any] = {}
     with closing(Answers(None if cache is None else cache / name)) as kept:
@@ -150,21 +148,6 @@ def _asked(
         return chosen, {}
     chosen = {each.name: _with_files(each, chosen[each.name], data) for each in benchmarks}
     return chosen, _absent(benchmarks, chosen, data)
-
-
-def hash_of_model(path: Path) -> str:
-    """One SHA-256 for a model: of its file, or of the names and hashes of its folder's files but the card.
-
-    Nor does what `gpt2 detect` compares with change what the model answers.
-    """
-    if path.is_file():
-        return sha256_file(path)
-    whole = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        of_model = file.suffix in (".safetensors", ".json", ".txt", ".bpe", ".bin") and file.name != "calibration.json"
-        if file.is_file() and of_model:
-            whole.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return whole.hexdigest()
 
 
 def stride_of(asked: int | None, n_positions: int) -> int:
