@@ -2,6 +2,8 @@
 
 import gzip
 import socket
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,8 +60,8 @@ class Site(BaseHTTPRequestHandler):
             for _ in range(3):
                 self.wfile.write(b"x")
             self.wfile.flush()
-            server.ring()  # the time is over, and more was to come
-            self.rfile.read()  # the other side hangs up
+            server.ring()  # the time is over, and more comes
+            self.wfile.write(b"x" * 20_000)
         elif self.path == "/large":
             self.give(200, b"x" * 20_000, "text/html")
         elif self.path == "/bomb":
@@ -92,6 +94,21 @@ class Server(ThreadingHTTPServer):
     robots = b""
     busy = 0
     ring: Callable[[], None]
+    tls: ssl.SSLContext | None = None
+    rings_at_hello = False
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        request, address = super().get_request()
+        if self.tls is None:
+            return request, address
+        if self.rings_at_hello:
+            request.recv(1, socket.MSG_PEEK)
+            self.ring()
+        return self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # such is the other side hanging up
+            super().handle_error(request, client_address)
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Site)
@@ -168,6 +185,27 @@ def test_what_is_not_taken_says_why(server: Server, fetcher: Fetcher, path: str,
     got = fetcher.fetch(at(server, path))
     assert problem in got.problem
     assert got.body == b""
+
+
+@pytest.mark.parametrize("when", ["handshake", "body"])
+def test_the_time_is_limited_over_tls_too(
+    server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    server.tls, client = without_certificate(ssl.PROTOCOL_TLS_SERVER), without_certificate(ssl.PROTOCOL_TLS_CLIENT)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: client)
+    assert fetcher.fetch(at(server, "/page").replace("http", "https")).body == PAGE
+    server.rings_at_hello = when == "handshake"
+    got = fetcher.fetch(at(server, "/slow").replace("http", "https"))
+    assert "it took more than 0.3 s" in got.problem
+
+
+def without_certificate(protocol: int) -> ssl.SSLContext:
+    """TLS between two who do not ask who the other is."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    return context
 
 
 @pytest.mark.parametrize(

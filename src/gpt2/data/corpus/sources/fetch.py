@@ -205,19 +205,23 @@ class Fetcher:
     def _exchange(self, parts: SplitResult, name: str, port: int, max_bytes: int) -> tuple[int, dict[str, str], bytes]:
         """Status, fields and body as sent; everything after the connection within `total_seconds`."""
         late = threading.Event()
-        plain = socket.create_connection((self._check(name, port), port), timeout=self.settings.connect_seconds)
+        sock = socket.create_connection((self._check(name, port), port), timeout=self.settings.connect_seconds)
 
         def hang_up() -> None:
             late.set()
             with contextlib.suppress(OSError):
-                plain.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own takes the session from under a reader
 
         take_back = self.alarm(self.settings.total_seconds, hang_up)
         connection = http.client.HTTPConnection(name, port, timeout=self.settings.connect_seconds)
-        connection.sock = plain  # the address that was checked, whatever the name means by now
         try:
             if parts.scheme == "https":
-                connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=name)
+                context = ssl.create_default_context()
+                sock = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+                if late.is_set():  # perhaps while neither could be shut down
+                    raise TimeoutError
+                sock.do_handshake()  # only now, when it can be cut short
+            connection.sock = sock  # the address that was checked, whatever the name means by now
             path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
             query = f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._')}" if parts.query else ""
             fields = {"User-Agent": self.settings.agent, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
@@ -231,7 +235,7 @@ class Fetcher:
         finally:
             take_back()
             connection.close()
-            plain.close()
+            sock.close()
         if late.is_set():
             raise _RefusedError(f"it took more than {self.settings.total_seconds:g} s", lasting=False)
         return answer.status, {field.lower(): value for field, value in answer.getheaders()}, body
