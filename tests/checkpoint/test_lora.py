@@ -1,6 +1,7 @@
 """Adapters from strangers: what a hostile folder can hold, and merging that keeps nothing in memory."""
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gpt2 import checkpoint
+from gpt2.checkpoint import lora
 from gpt2.checkpoint.forms import encode
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
@@ -106,6 +109,38 @@ def test_patterns_that_might_not_end_are_refused(adapter: Path, pattern: str) ->
 def test_plain_patterns_are_peft_s(adapter: Path, pattern: str) -> None:
     change(adapter, alpha_pattern={"c_proj": 5, pattern: 6})
     assert checkpoint.read_adapter(adapter).scales["h.0.attn.c_attn"] == 3
+
+
+@pytest.mark.parametrize("pattern", [".*" * 100 + "z", r"\d+" * 100 + "z", r".*\d+" * 60, ".*|" * 100 + "z"])
+def test_patterns_of_many_stars_come_to_an_end(adapter: Path, pattern: str) -> None:
+    change(adapter, alpha_pattern={pattern: 6})
+    assert checkpoint.read_adapter(adapter).scales["h.0.attn.c_attn"] == (3 if "|" in pattern else 2)
+
+
+@given(
+    st.sampled_from(["", "^"]),
+    st.lists(st.sampled_from([".*", ".", r"\.", r"\d", r"\d+", "|", "h", "0", "1", "attn", "c_attn"]), max_size=7),
+    st.sampled_from(["h.0.attn.c_attn", "h.101.attn.c_attn"]),
+)
+@settings(max_examples=2000, deadline=None, derandomize=True)
+def test_a_plain_pattern_fits_what_re_says(begin: str, parts: list[str], name: str) -> None:
+    pattern = begin + "".join(parts)
+    expected = re.match(rf"(.*\.)?({pattern})$", f"transformer.{name}") is not None
+    assert lora._pattern({pattern: True}, name, otherwise=False) is expected
+
+
+@pytest.mark.parametrize("alpha", [10**400, -(10**400), 1e39], ids=["int", "negative", "float"])
+def test_a_scale_that_is_no_number_of_ours_is_refused(adapter: Path, alpha: float) -> None:
+    change(adapter, lora_alpha=alpha)
+    with pytest.raises(FormatError, match="has no number lora_alpha"):
+        checkpoint.read(adapter)
+
+
+def test_an_adapter_of_rank_zero_is_refused(adapter: Path) -> None:
+    base = str(adapter.parent / "base")
+    checkpoint.write_adapter(adapter, arrays(rank=0), base=base, alpha=1, dropout=0, targets=("attn.c_attn",))
+    with pytest.raises(FormatError, match="lora_A and lora_B of one rank, 1 or more"):
+        checkpoint.read(adapter)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

@@ -35,6 +35,7 @@ MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 _PREFIX = "base_model.model.transformer."
 _KEY = re.compile(r"h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight")
 _PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
+_PART = re.compile(r"\\\.|\\d\+?|\.\*|.")  # of such a pattern, between two bars
 # What would make it another function than the one above, and the value that leaves it out.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "use_dora": (False, None),
@@ -53,6 +54,8 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "arrow_config": (None, {}),
     "kasa_config": (None, {}),
 }
+
+_MOST = float(np.finfo(np.float32).max)
 
 Floats = NDArray[np.float32]
 
@@ -198,8 +201,8 @@ def read_adapter(folder: Path) -> Adapter:
     scales: dict[str, float] = {}
     for name in sorted({name.rpartition(".")[0] for name in arrays}):
         a, b = arrays.get(f"{name}.lora_A"), arrays.get(f"{name}.lora_B")
-        if a is None or b is None or a.shape[0] != b.shape[1]:
-            raise FormatError(f"{folder / ARRAYS} is broken: {name} needs lora_A and lora_B of one rank.")
+        if a is None or b is None or a.shape[0] != b.shape[1] or a.shape[0] == 0:
+            raise FormatError(f"{folder / ARRAYS} is broken: {name} needs lora_A and lora_B of one rank, 1 or more.")
         scales[name] = _scale(settings, name, a.shape[0], folder)
     if not scales:
         raise FormatError(f"{folder / ARRAYS} holds no arrays: there is nothing to merge.")
@@ -297,8 +300,8 @@ def _refuse_other_kinds(settings: Mapping[str, Any], folder: Path) -> None:
 
 def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path) -> float:
     alpha = _pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha"))
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise FormatError(f"{folder / SETTINGS} has no number lora_alpha: got {alpha!r}.")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) <= _MOST:
+        raise FormatError(f"{folder / SETTINGS} has no number lora_alpha: got {alpha!r:.60}.")
     return alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
 
 
@@ -306,16 +309,41 @@ def _pattern(patterns: object, name: str, otherwise: Any) -> Any:
     """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes.
 
     Raises:
-        MismatchError: a pattern is more than names and numbers: it is run on names, and might not end.
+        MismatchError: a pattern is more than names and numbers.
     """
     for pattern, value in cast("dict[str, Any]", patterns).items() if isinstance(patterns, dict) else ():
         if len(pattern) > 400 or not _PLAIN_PATTERN.fullmatch(pattern):
             raise MismatchError(
                 f"The adapter cannot be merged: its alpha_pattern {pattern[:80]!r} is not a plain name."
             )
-        if re.match(rf"(.*\.)?({pattern})$", f"transformer.{name}"):
+        begins, *others = (_PART.findall(one) for one in pattern.removeprefix("^").split("|"))
+        whole = f"transformer.{name}"
+        if _fits(begins, whole, is_end=pattern[:1] != "^") or any(_fits(one, whole, is_end=True) for one in others):
             return value
     return otherwise
+
+
+def _fits(parts: list[str], name: str, *, is_end: bool) -> bool:
+    """Whether parts of a pattern are all of the name, or, with `is_end`, of what follows some dot in it.
+
+    `re` tries one way after another, and `.*` twenty times has no end; here all ways are followed at once.
+    """
+    reached = {0}
+    for character in name:
+        after: set[int] = {0} if is_end and character == "." else set()
+        for at, part in enumerate(parts):
+            if at not in reached:
+                continue
+            if part == ".*":
+                reached.add(at + 1)
+                after.add(at)
+            elif part.startswith(r"\d"):
+                if character.isdecimal():
+                    after.update((at, at + 1) if part.endswith("+") else (at + 1,))
+            elif part in (".", character, f"\\{character}"):
+                after.add(at + 1)
+        reached = after
+    return any(set(parts[at:]) <= {".*"} for at in reached)
 
 
 def _base(name: str, folder: Path) -> Checkpoint:
