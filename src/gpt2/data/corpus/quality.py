@@ -19,7 +19,7 @@ from gpt2.tokenizer import Tokenizer
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPHS = re.compile(r"\n{2,}")
-_SENTENCE = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)")
+_SENTENCE = re.compile(r"(?<![.!?…。！？])[.!?…。！？]+[\"'”’)\]]*(?=\s|$)")  # tried once in a run of dots
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _CLOSING = tuple(".!?…。！？؟।॥:;\"'”’")
 _word_hashes = WordHashes()

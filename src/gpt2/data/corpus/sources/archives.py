@@ -23,7 +23,7 @@ _ARC_LINE = re.compile(
     rb"(?:\S+ \S+ \S+ \S+ \S+ )?(?P<length>\S+)\r?\n?"
 )
 
-_ARC_HEADER = re.compile(rb"(?P<uri>filedesc:\S+) .*?(?P<type>)(?P<length>\S+)\r?\n?")
+_ARC_HEADER = re.compile(rb"(?P<uri>filedesc:\S+) (?:.*[^\S\n])?(?P<type>)(?P<length>\S+)\r?\n?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

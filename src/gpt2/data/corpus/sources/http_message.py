@@ -44,18 +44,18 @@ def parse_message(block: bytes) -> Message:
 
 def parse_fields(lines: list[bytes]) -> dict[str, str]:
     """`Name: value` lines, a folded one joined to the one before; what is not UTF-8 is read as Latin-1."""
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     last = ""
     for line in lines:
         text = _text(line)
         if line[:1] in (b" ", b"\t") and last:
-            fields[last] = f"{fields[last]} {text}".strip()
+            fields[last].append(text)
             continue
         name, colon, value = text.partition(":")
         if colon:
             last = name.strip().lower()
-            fields[last] = value.strip()
-    return fields
+            fields[last] = [value]
+    return {name: " ".join(parts).strip() for name, parts in fields.items()}
 
 
 def _text(line: bytes) -> str:

@@ -18,8 +18,8 @@ from gpt2.errors import MissingExtraError
 _MAX_ARTICLE_CHARACTERS = 4 << 20
 _TABLE = re.compile(r"\{\|(?:(?!\{\|).)*?\|\}", re.DOTALL)
 _TABLES_IN_TABLES = 5
-_MEDIA = re.compile(r"^(?:thumb|thumbnail|left|right|center|\d+px|upright[^|]*)\|.*$", re.MULTILINE)
-_CATEGORY = re.compile(r"^\s*(?:Category|File|Image):.*$", re.MULTILINE)
+_MEDIA = re.compile(r"^(?:thumb|thumbnail|left|right|center|\d+px|upright[^|\n]*)\|.*$", re.MULTILINE)
+_CATEGORY = re.compile(r"^[^\S\n]*(?:Category|File|Image):.*$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n\s*\n\s*")
 
 

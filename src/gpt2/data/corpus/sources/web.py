@@ -9,7 +9,7 @@ from gpt2.data.corpus.sources.archives import Record, read_archive
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xml", "text/xml")
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_CHARSET = re.compile(r"charset\s*=\s*(?:[\"']\s*)?([\w.:-]+)", re.IGNORECASE)
 _MAX_FILE_BYTES = 64 << 20
 
 
