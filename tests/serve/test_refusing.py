@@ -89,6 +89,12 @@ def test_one_without_a_host_is_no_request(serve: Any, full: Any) -> None:
         assert answers(connection, 1)[0][0] == b"400"
 
 
+def test_a_header_of_blanks_is_read_once(full: Any) -> None:
+    """Where each of them is tried as the value's first, they would take days, and the server would stand still."""
+    refusal = EarlyRefusal(full.service, Admission())
+    assert refusal.answer(request(f"X:{' ' * 4_000_000}\x07"), []) is None
+
+
 def test_who_reads_no_answers_is_read_no_further(full: Any) -> None:
     """Answers to somebody who sends on and on and reads none of them would lie in memory."""
     (other,) = full.server.server_state.connections

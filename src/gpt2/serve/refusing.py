@@ -17,7 +17,7 @@ from gpt2.serve.service import Service
 
 _PATH = "/v1/completions"
 _LINE = f"POST {_PATH} HTTP/1.1\r\n".encode()
-_FIELD = re.compile(rb"([A-Za-z0-9_-]+):[ \t]*([ -~]*)")
+_FIELD = re.compile(rb"([A-Za-z0-9_-]+):[ \t]*((?:[!-~][ -~]*)?)")
 _LONG_WAY = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 
 
