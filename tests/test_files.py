@@ -257,6 +257,18 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_none(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there no folder is taken away while the lock in it is open")
+def test_who_fails_leaves_the_lock_of_who_came_after(tmp_path: Path) -> None:
+    failing, after = contextlib.ExitStack(), contextlib.ExitStack()
+    failing.enter_context(files.lock(tmp_path / "d"))
+    (tmp_path / "d").rename(tmp_path / "gone")
+    with after:
+        after.enter_context(files.lock(tmp_path / "d"))
+        failing.__exit__(ValueError, ValueError(), None)
+        with pytest.raises(FolderInUseError), files.lock(tmp_path / "d"):
+            pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="flock is not there")
 def test_a_file_system_without_locks_is_not_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl

@@ -38,7 +38,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
     path = _ready(path)
-    partial = _beside(path, _PARTIAL)
+    partial = beside(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -59,7 +59,7 @@ def atomic_folder(path: Path) -> Generator[Path]:
     A folder already at `path` is replaced as a whole, and stays if anything fails. A link to one stays a link.
     """
     path = _ready(path)
-    partial, previous = _beside(path, _PARTIAL), _beside(path, _PREVIOUS)
+    partial, previous = beside(path), beside(path, _PREVIOUS)
     try:
         partial.mkdir()
         yield partial
@@ -127,7 +127,7 @@ def check_goal(path: Path) -> None:
     """
     made = _not_there(true_place(path).parent)
     try:
-        probe = _beside(_ready(path), _PARTIAL)
+        probe = beside(_ready(path))
         try:
             probe.touch()
             probe.unlink()
@@ -165,8 +165,8 @@ def _ready(path: Path) -> Path:
     return path
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """A name that is free, in the same folder and so on the same disk."""
+def beside(path: Path, kind: str = _PARTIAL) -> Path:
+    """A free name in the same folder, so on the same disk; what a killed process leaves there is removed one day."""
     return path.with_name(f".{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
@@ -347,6 +347,7 @@ def lock(folder: Path) -> Generator[None]:
         try:
             yield
         except BaseException:
+            is_new = is_new and _is_at(file, path)  # it may have been taken away, and be another's by now
             if sys.platform == "win32":  # what is open cannot be removed there
                 file.close()
             with contextlib.suppress(OSError):
@@ -367,9 +368,7 @@ def _hold(file: IO[bytes], path: Path) -> None:
             import fcntl
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_held = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:  # a process that failed has just removed it
-        is_held = False
+        is_held = _is_at(file, path)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the last two are Windows'
             raise
@@ -378,6 +377,14 @@ def _hold(file: IO[bytes], path: Path) -> None:
         raise FolderInUseError(
             f"{path.parent} is in use by another process. Wait for it to end, or choose another folder."
         )
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still what `path` names: who held it may have removed it, or its folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

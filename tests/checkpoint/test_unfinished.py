@@ -1,7 +1,9 @@
 """Interrupted writing goes on where it stopped: the same bytes, nothing done twice, and never half a goal."""
 
+import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -240,6 +242,32 @@ def test_two_at_once(source: Path, tmp_path: Path) -> None:
     with lock(tmp_path / ".unfinished-goal"), pytest.raises(FolderInUseError):
         write(checkpoint.read(source), tmp_path / "goal")
     assert not (tmp_path / "goal").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there nobody begins before the other has let go")
+def test_who_begins_as_another_ends_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever one that is done removes something, another tries to begin the same goal."""
+    goal, remove, begun = tmp_path / "goal", shutil.rmtree, contextlib.ExitStack()
+    refused: list[FolderInUseError] = []
+
+    def removing(folder: Path, **settings: Any) -> None:
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        try:
+            begun.enter_context(room.unfinished(goal, {"a": 1}, is_file=False))
+        except FolderInUseError as error:
+            refused.append(error)
+            monkeypatch.setattr(shutil, "rmtree", removing)
+        remove(folder, **settings)
+
+    with room.unfinished(goal, {"a": 1}, is_file=False) as journal:
+        (journal.folder / "file").touch()
+        monkeypatch.setattr(shutil, "rmtree", removing)
+    assert refused and shutil.rmtree is remove  # while it was held; and then it began
+    with begun:
+        assert room.journal_of(goal).is_file()
+        with pytest.raises(FolderInUseError), room.unfinished(goal, {"a": 1}, is_file=False):
+            pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["goal"]
 
 
 def test_an_adapter_has_its_base_among_its_sources(source: Path, tmp_path: Path) -> None:

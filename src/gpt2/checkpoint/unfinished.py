@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.errors import Gpt2Error
-from gpt2.files import atomic_file, atomic_folder, lock, read_journal, true_place, write_text
+from gpt2.files import atomic_file, atomic_folder, beside, lock, read_journal, true_place, write_text
 
 SYNC_BYTES = 64 << 20  # so often the disk is asked to have written everything; only then the journal says so
 
@@ -193,9 +194,13 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
                         file.rename(partial / file.name)
         except BaseException as error:
             if isinstance(error, Gpt2Error) or not _is_of_use(place):
-                _remove(place)
+                _remove(place, goal)
             raise
-    _remove(place)
+        _remove(place, goal)
+    if sys.platform == "win32":
+        with contextlib.suppress(OSError):  # somebody holds it again
+            (place / ".lock").unlink()
+            place.rmdir()
 
 
 def journal_of(goal: Path) -> Path:
@@ -210,5 +215,11 @@ def _is_of_use(place: Path) -> bool:
     return any((place / _CONTENT / row["file"]).is_file() for row in rows)
 
 
-def _remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
+def _remove(place: Path, goal: Path) -> None:
+    """Take a folder that is held away, at once, so that nothing of whoever holds its name next is removed with it."""
+    gone = beside(goal)
+    try:
+        place.rename(gone)
+    except OSError:  # so it is on Windows, where the lock is a file that is open, and stays
+        gone = place
+    shutil.rmtree(gone, ignore_errors=True)
