@@ -1,12 +1,16 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt2.errors import ConfigError, DataError
+from gpt2.data import prepare
+from gpt2.errors import ConfigError, DataError, ShardError
+from gpt2.tokenizer import Tokenizer
 from gpt2.train import TrainConfig
-from gpt2.train.feed import Ahead, Feed
+from gpt2.train.feed import MARKS, Ahead, Feed
+from gpt2.train.finetune_data import prepare_text
 
 Make = Callable[..., TrainConfig]
 
@@ -35,9 +39,6 @@ def test_frequencies_are_those_of_the_data(make_config: Make) -> None:
 
 
 def test_a_mixture_weighs_frequencies(make_config: Make, data: Path, tmp_path: Path) -> None:
-    from gpt2.data import prepare
-    from gpt2.tokenizer import Tokenizer
-
     tokenizer = Tokenizer.from_folder(data / "vocabulary")
     for name, text in (("a", "cat " * 2000), ("b", "dog " * 2000)):
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -48,6 +49,38 @@ def test_a_mixture_weighs_frequencies(make_config: Make, data: Path, tmp_path: P
     frequency = feed.frequencies()
     assert frequency[cat] / frequency[dog] == pytest.approx(3.0, rel=0.05)
     assert feed.validation is None
+
+
+@pytest.mark.parametrize("names", [("web", "chats"), ("chats", "web")])
+def test_prompts_are_not_mixed_with_other_data(
+    make_config: Make, data: Path, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    tokenizer = Tokenizer.from_folder(data / "vocabulary")
+    (tmp_path / "web.txt").write_text("cat " * 2000, encoding="utf-8")
+    prepare([tmp_path / "web.txt"], tmp_path / "mix" / "web", tokenizer=tokenizer)
+    with_prompts(tmp_path / "mix" / "chats", tokenizer)
+    with pytest.raises(DataError, match="Data with prompts cannot be mixed with others"):
+        Feed(make_config(data={"folder": str(tmp_path / "mix"), "mixture": dict.fromkeys(names, 1.0)}))
+
+
+def test_prompts_are_not_learned_because_what_marks_them_is_broken(
+    make_config: Make, data: Path, tmp_path: Path
+) -> None:
+    chats = with_prompts(tmp_path / "chats", Tokenizer.from_folder(data / "vocabulary"))
+    Feed(make_config(data={"folder": str(chats), "tokenizer": str(data / "vocabulary")}))
+    for file in chats.glob(f"train{MARKS}*"):
+        file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(ShardError):
+        Feed(make_config(data={"folder": str(chats), "tokenizer": str(data / "vocabulary")}))
+
+
+def with_prompts(folder: Path, tokenizer: Tokenizer) -> Path:
+    """Shards of examples whose prompts are only read."""
+    file = folder.with_suffix(".jsonl")
+    pair = {"prompt": "Question?", "completion": " Answer it is."}
+    file.write_text(f"{json.dumps(pair)}\n" * 200, encoding="utf-8")
+    prepare_text(file, folder, tokenizer, field="", validation=0.1)
+    return folder
 
 
 def test_validation_is_cut_at_a_batch(make_config: Make) -> None:
