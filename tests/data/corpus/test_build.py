@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,6 +342,35 @@ def test_a_full_disk_loses_nothing(source: Path, built: Path, tmp_path: Path, mo
     assert len(list((tmp_path / "out" / "work").glob("read-*"))) == 1
     build([source], tmp_path / "out", config=FAST)
     assert shards(tmp_path / "out") == shards(built)
+
+
+def test_a_task_that_fails_has_closed_its_part_before_the_folder_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no folder with an open file in it."""
+    from gpt2.data.corpus import reading
+
+    parts: list[Any] = []
+    seen: list[bool] = []
+    opened, removed = reading.PartWriter._open, shutil.rmtree
+
+    def opening(writer: Any) -> Any:
+        parts.append(opened(writer))
+        return parts[-1]
+
+    def removing(folder: Path, **settings: Any) -> None:
+        seen.extend(part.closed for part in parts)
+        removed(folder, **settings)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reading.PartWriter, "_open", opening)
+    monkeypatch.setattr(reading.RunWriter, "add", full)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    with pytest.raises(OSError, match="No space left"):
+        build([write_source(tmp_path / "in", files=1)], tmp_path / "out", config=FAST)
+    assert seen and all(seen)
 
 
 def test_nothing_left_is_an_empty_corpus(tmp_path: Path) -> None:

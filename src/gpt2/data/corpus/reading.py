@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ class _Reading:
     def run(self) -> None:
         tally = self.job.tally
         settings: dict[str, Any] = {"settings": self.job.config.fetch} if self.task.input.kind in FETCHED else {}
-        for page in read_input(self.task.input, self.account.tell_damage, tally.count_bytes, **settings):
-            self._take(page)
-            tally.count_documents()
+        with closing(self.writer):
+            for page in read_input(self.task.input, self.account.tell_damage, tally.count_bytes, **settings):
+                self._take(page)
+                tally.count_documents()
         tally.flush()
-        self.writer.close()
         self.runs.save(self.folder)
         write_json(self.folder / "account.json", asdict(self.account))
 
