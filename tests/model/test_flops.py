@@ -11,14 +11,14 @@ SMALL = PUBLISHED["gpt2"]
     [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)],
 )
 def test_the_published_sizes_have_their_parameters(name: str, count: int) -> None:
-    assert flops.parameters(PUBLISHED[name]) == count
+    assert PUBLISHED[name].parameters == count
 
 
 def test_parameters_of_an_odd_shape_are_those_of_the_module() -> None:
     from gpt2.model.gpt import GPT
 
     config = ModelConfig(n_layer=3, n_head=3, n_embd=21, n_positions=17, vocab_size=97, n_inner=50)
-    assert flops.parameters(config) == sum(p.numel() for p in GPT(config).parameters())
+    assert config.parameters == sum(p.numel() for p in GPT(config).parameters())
 
 
 def test_operations_are_those_pytorch_counts() -> None:
@@ -46,8 +46,3 @@ def test_six_times_the_parameters_and_attention() -> None:
     )
     causal = flops.training_flops_per_token(SMALL, 1024, causal=True)
     assert full - causal == 12 * 12 * 768 * (1024 - 512.5)
-
-
-def test_keys_and_values_of_a_token() -> None:
-    assert flops.kv_bytes_per_token(SMALL) == 2 * 12 * 768 * 4
-    assert flops.kv_bytes_per_token(SMALL, "bf16") == 2 * 12 * 768 * 2

@@ -45,6 +45,13 @@ _TIMEOUT_SECONDS = 120
 _TURNED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _WEIGHTS = ("model.", "state_dict.")
 _COMPILED = "_orig_mod."
+_SIZES = {  # nanoGPT's and minGPT's names, and ours
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "block_size": "n_positions",
+    "vocab_size": "vocab_size",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,12 +157,10 @@ def _is_turned(name: str, array: StoredArray) -> bool:
 
 
 def _nanogpt_config(settings: Mapping[str, Any], path: Path) -> ModelConfig:
-    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions"}
-    if missing := [key for key in (*keys, "vocab_size") if key not in settings]:
+    if missing := [key for key in _SIZES if key not in settings]:
         raise FormatError(f"{path} does not say {missing[0]} in its model_args.")
-    sizes = {ours: settings[theirs] for theirs, ours in keys.items()}
     try:
-        return ModelConfig(**sizes, vocab_size=settings["vocab_size"])
+        return ModelConfig(**{ours: settings[theirs] for theirs, ours in _SIZES.items()})
     except ConfigError as error:
         raise FormatError(f"{path}: {str(error)[:300]}") from error
 
@@ -173,8 +178,7 @@ def _config_beside(file: Path) -> tuple[ModelConfig, str]:
     model: Any = raw.get("model") if isinstance(raw, dict) else None
     if not isinstance(model, dict):
         return config_from_json(raw, str(source)), "hf"
-    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions"}
-    sizes = {ours: model.get(theirs) for theirs, ours in (keys | {"vocab_size": "vocab_size"}).items()}
+    sizes = {ours: model.get(theirs) for theirs, ours in _SIZES.items()}
     try:
         return ModelConfig(**cast("dict[str, int]", sizes)), "mingpt"
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Parameters, operations and bytes of a GPT-2, counted from its configuration alone.
+"""Operations of a GPT-2, counted from its configuration alone.
 
 A multiply and an add are two operations (FLOPs). Only matrix products are counted: layer norms, GELU and softmax
 are below 1 % at the published sizes, and looking an embedding up is no product. Two conventions live in the field
@@ -10,13 +10,6 @@ for attention, and they differ by up to a factor of two in its share:
 """
 
 from gpt2.config import ModelConfig
-
-BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}  # of one weight; scales come on top
-
-
-def parameters(config: ModelConfig) -> int:
-    """All trainable numbers; the head is the token embedding and counted once."""
-    return config.parameters
 
 
 def multiplied_parameters(config: ModelConfig) -> int:
@@ -34,11 +27,6 @@ def forward_flops_per_token(config: ModelConfig, context_tokens: int, *, causal:
 def training_flops_per_token(config: ModelConfig, context_tokens: int, *, causal: bool) -> float:
     """Forward and backward: the backward pass makes two products where the forward makes one."""
     return 3.0 * forward_flops_per_token(config, context_tokens, causal=causal)
-
-
-def kv_bytes_per_token(config: ModelConfig, form: str = "fp32") -> int:
-    """Bytes of keys and values that one token leaves in the cache."""
-    return 2 * config.n_layer * config.n_embd * BITS[form] // 8
 
 
 def _block_matrices(config: ModelConfig) -> int:

@@ -21,7 +21,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from gpt2 import machine
 from gpt2.errors import ConfigError, TrainingError
-from gpt2.model import flops
 from gpt2.train.config import TrainConfig
 
 T = TypeVar("T")
@@ -206,7 +205,7 @@ def choose(config: TrainConfig, processes: Processes, device: torch.device) -> s
         memory_bytes = torch.cuda.get_device_properties(device).total_memory
     else:
         memory_bytes = machine.memory_bytes() // processes.local_world
-    needed_bytes = _BYTES_PER_PARAMETER * flops.parameters(config.model)
+    needed_bytes = _BYTES_PER_PARAMETER * config.model.parameters
     return "ddp" if not memory_bytes or needed_bytes <= _SHARE_OF_MEMORY * memory_bytes else "fsdp"
 
 

@@ -81,7 +81,7 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
     """
     model = config.model
     micro_tokens = min(micro_tokens, max(tokens for _, tokens in config.schedule.batches))
-    n_parameters = flops.parameters(model)
+    n_parameters = model.parameters
     n_learned = lora_parameters(config) if config.lora.rank else n_parameters
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
     if config.run.recompute:  # what enters each block, and one block's all
@@ -144,7 +144,7 @@ def check_room(config: TrainConfig, folder: Path) -> None:
     Raises:
         TrainingError: the disk has not the room for the weights and one array of the optimizer.
     """
-    n_learned = lora_parameters(config) if config.lora.rank else flops.parameters(config.model)
+    n_learned = lora_parameters(config) if config.lora.rank else config.model.parameters
     least_bytes, disk = 2 * 4 * n_learned, shutil.disk_usage(folder)
     if disk.total and disk.free < least_bytes:  # some file systems do not say how large they are
         raise TrainingError(
