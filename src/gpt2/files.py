@@ -187,6 +187,20 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     return Path(name)
 
 
+def cache_folder() -> Path:
+    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place.
+
+    A relative one counts as not set, as its specification says: it would be another folder for each working folder.
+    """
+    if Path(chosen := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
+        return Path(chosen) / "gpt2"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gpt2"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
+    return Path.home() / ".cache" / "gpt2"
+
+
 def is_utf8(text: str) -> bool:
     """Whether `text` can be written: half a surrogate pair, as Python reads a name of other bytes, cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,6 +1,7 @@
 """Names and paths to models, in caches made for the test. Nothing here touches the user's own."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_the_variables_of_hugging_face_are_obeyed(
 def test_without_variables_the_platform_says_where(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setattr(places.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     below = {"linux": ".cache", "darwin": "Library/Caches", "win32": "AppData/Local"}[platform]
     assert hub.cache_folder() == Path.home() / below / "gpt2"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/cache")  # its specification: to be ignored

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config import ModelConfig
-from gpt2.files import atomic_file
-from gpt2.hub import cache_folder
+from gpt2.files import atomic_file, cache_folder
 from gpt2.native.interface import ABI
 from gpt2.native.library import Engine
 

@@ -7,27 +7,14 @@
 
 import os
 import re
-import sys
 from pathlib import Path
+
+from gpt2.files import cache_folder
 
 # importlib.resources would cost 30 ms at each start
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models"
 
 _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
-
-
-def cache_folder() -> Path:
-    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place.
-
-    A relative one counts as not set, as its specification says: it would be another folder for each working folder.
-    """
-    if Path(chosen := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
-        return Path(chosen) / "gpt2"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gpt2"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
-    return Path.home() / ".cache" / "gpt2"
 
 
 def huggingface_cache() -> Path:

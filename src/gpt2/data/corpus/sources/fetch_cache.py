@@ -5,8 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpt2.files import atomic_file
-from gpt2.hub import cache_folder
+from gpt2.files import atomic_file, cache_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
