@@ -30,7 +30,7 @@ Quantised::Quantised(const Kernels& kernels, Form form, int rows, int width, Are
 void Quantised::put(const Kernels& kernels, Form form, const float* x, int width, int row) {
   if (!is_whole(form)) return kernels.round_row(x, width, static_cast<int>(round_up(width, 2)), rounded.data() + row * rounded_stride);
   kernels.quantise_row(x, width, static_cast<int>(round_up(width, kGroup)), codes.data() + row * code_stride, scales.data() + row,
-                       code_sums.data() + row, group_offsets.data() + row * group_stride);
+                       code_sums.data() + row, form == Form::int4 ? group_offsets.data() + row * group_stride : nullptr);
 }
 
 Activations Quantised::of(const float* values, int64_t stride) const {

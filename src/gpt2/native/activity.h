@@ -34,6 +34,8 @@ struct Quantised {
   // Whether rows must come through `put` before a matrix of the form reads them.
   static bool is_needed(const Kernels& kernels, Form form);
   void put(const Kernels& kernels, Form form, const float* x, int width, int row);
+  // Rows that a matrix leaves here in bfloat16, as the next one reads them.
+  Output output(Finish finish) { return {nullptr, rounded_stride, finish, rounded.data()}; }
   Activations of(const float* values, int64_t stride) const;
 };
 

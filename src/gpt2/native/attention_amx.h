@@ -94,7 +94,7 @@ void attend_int8_by_tiles(const Attend& a) {
   score_by_tiles(a, q);
   Weights w;
   w.keys = static_cast<int>(round_up(a.first_position + a.rows, kPage));
-  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r, [](const Lanes&, const Lanes&) {});
+  for (int r = 0; r < a.rows; ++r) weigh_row(a, w, r);
   int d = 0;
   for (; d + 2 * kPanel <= padded_width(a.head_width); d += 2 * kPanel) mix_by_tiles<2>(a, w, d);
   if (d < a.head_width) mix_by_tiles<1>(a, w, d);

@@ -6,7 +6,7 @@
 //
 //   score  = (query codes . key codes) * key scale * query scale / sqrt(D)
 //   e      = exp(score - max), over the keys up to the row's own position; their sum as in attention.h
-//   weight = e * value scale, as 128 * upper + lower with the largest at 127 * 128: upper in 0..127, lower in -64..64
+//   weight = e * value scale, as 128 * upper + lower with the largest at 127 * 128: both in 0..127
 //   output = (128 * (uppers . value codes) + (lowers . value codes)) * largest weight / (127 * 128) / sum of e
 //
 // Eight bits for a weight would lose a long tail of small ones, fourteen do not: hence two products with the values.
@@ -91,15 +91,26 @@ void score_whole_keys(const Attend& a, const Queries& q, int row) {
   }
 }
 
+#if !defined(GPT2_LANES_HALVES)
+// 64 shares of the largest weight, rounded, as 128 * upper + lower.
+inline void store_halves(int8_t* upper, int8_t* lower, const Lanes (&shares)[kBlocks]) {
+  GPT2_UNROLL for (int b = 0; b < kBlocks; ++b) {
+    const Lanes whole = round_even(shares[b]);
+    const Lanes high = round_even(mul(sub(whole, broadcast(63.5f)), broadcast(1.0f / 128.0f)));   // rounded down
+    store_codes(upper + b * kPanel, high);
+    store_codes(lower + b * kPanel, multiply_add(high, broadcast(-128.0f), whole));
+  }
+}
+#endif
+
 // The rows' weights: halves lie in a.codes, [rows][code_stride], the lower `code_stride / 2` behind the upper.
 struct Weights {
   float units[kMaxAttendRows];   // what 1 is worth, as a share of the sum
-  int keys;                      // of all rows; those that a row does not see have zeros
+  int keys;                      // of all rows; those that a row does not see have zeros, up to the end of the page
 };
 
-// From scores to weights of one row. Calls see(high, low) with both halves of 16.
-template <class See>
-inline void weigh_row(const Attend& a, Weights& to, int r, const See& see) {
+// From scores to weights of one row.
+inline void weigh_row(const Attend& a, Weights& to, int r) {
   float* scores = a.scores + r * a.scores_stride;
   const int keys = a.first_position + r + 1;
   Lanes top = broadcast(0.0f);
@@ -110,19 +121,16 @@ inline void weigh_row(const Attend& a, Weights& to, int r, const See& see) {
 
   const Lanes inverse = broadcast(zero ? 0.0f : kLargestWeight / largest);
   int8_t* upper = a.codes + r * a.code_stride;
-  int8_t* lower = upper + a.code_stride / 2;
-  int s = 0;
-  for (; s < keys; s += kPanel) {
-    const Lanes exact = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
-    const Lanes share = min(max(exact, broadcast(0.0f)), broadcast(kLargestWeight));   // of damaged weights it may be NaN
-    const Lanes high = round_even(mul(share, broadcast(1.0f / 128.0f))), low = round_even(multiply_add(high, broadcast(-128.0f), share));
-    store_codes(upper + s, high);
-    store_codes(lower + s, low);
-    see(high, low);
-  }
-  for (; s < to.keys; s += kPanel) {
-    store_codes(upper + s, broadcast(0.0f));
-    store_codes(lower + s, broadcast(0.0f));
+  for (int page = 0; page < to.keys; page += kPage) {
+    Lanes shares[kBlocks];
+    GPT2_UNROLL for (int b = 0; b < kBlocks; ++b) {
+      const int s = page + b * kPanel;
+      shares[b] = broadcast(0.0f);
+      if (s >= keys) continue;
+      const Lanes exact = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
+      shares[b] = min(max(exact, broadcast(0.0f)), broadcast(kLargestWeight));   // of damaged weights it may be NaN
+    }
+    store_halves(upper + page, upper + a.code_stride / 2 + page, shares);
   }
 }
 
@@ -131,13 +139,17 @@ struct SummedWeights : Weights {
   int32_t upper_sums[kMaxAttendRows], lower_sums[kMaxAttendRows];
 
   void weigh(const Attend& a, int r) {
-    Lanes uppers = broadcast(0.0f), lowers = broadcast(0.0f);
-    weigh_row(a, *this, r, [&](const Lanes& high, const Lanes& low) {
-      uppers = add(uppers, high);
-      lowers = add(lowers, low);
-    });
-    upper_sums[r] = static_cast<int32_t>(sum_across(uppers));
-    lower_sums[r] = static_cast<int32_t>(sum_across(lowers));
+    weigh_row(a, *this, r);
+    upper_sums[r] = sum_codes(a.codes + r * a.code_stride);
+    lower_sums[r] = sum_codes(a.codes + r * a.code_stride + a.code_stride / 2);
+  }
+
+ private:
+  int32_t sum_codes(const int8_t* codes) const {
+    const int8_t ones[4] = {1, 1, 1, 1};
+    Sums sums = start_sums(static_cast<int32_t>(round_up(keys, kPage) / kPanel));
+    for (int s = 0; s < keys; s += kPage) sums = dot4(sums, load_weights(codes + s), broadcast_quad(ones));
+    return static_cast<int32_t>(sum_across(to_lanes(sums)));
   }
 };
 
@@ -220,29 +232,50 @@ void attend_int8(const Attend& a) {
   for (int row = 0; row < a.rows; row += kRowsMix) mix_rows<kRowsMix>(a, w, row, a.rows - row);
 }
 
+// Values of R positions that share their lines; returns 0, or NaN if a number is not finite.
+template <int R>
+inline float store_values(const float* v, int64_t stride, int head_width, int8_t* values, float* scales, int key) {
+  float inverses[R], spoiled = 0.0f;
+  for (int r = 0; r < R; ++r) {
+    const RowScale row = row_scale(v + r * stride, head_width);
+    inverses[r] = row.inverse;
+    scales[key + r] = row.scale;
+    spoiled += 0.0f * row.scale;
+  }
+  int8_t* lines = values + key / 4 * 4 * padded_width(head_width) + key % 4;
+  for (int d = 0; d < head_width; d += kPanel) {
+    int8_t codes[R][kPanel];
+    for (int r = 0; r < R; ++r) put_codes(v + r * stride, head_width, d, inverses[r], codes[r]);
+    for (int i = 0; i < kPanel; ++i) GPT2_UNROLL for (int r = 0; r < R; ++r) lines[4 * (d + i) + r] = codes[r][i];
+  }
+  return spoiled;
+}
+
 // False if a number is not finite.
 bool store_positions_int8(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
-  const int width = padded_width(head_width);
   int8_t* keys = reinterpret_cast<int8_t*>(k_page);
   int8_t* values = reinterpret_cast<int8_t*>(v_page);
   float* key_scales = reinterpret_cast<float*>(keys + key_bytes(head_width));
   float* value_scales = reinterpret_cast<float*>(values + value_bytes(head_width));
   float spoiled = 0.0f;
-  for (int r = 0; r < rows; ++r, ++key) {
+  for (int r = 0; r < rows; ++r) {
     int8_t codes[kPanel];
-    const RowScale key_row = row_scale(k + r * stride, head_width), value_row = row_scale(v + r * stride, head_width);
-    key_scales[key] = key_row.scale;
+    const RowScale row = row_scale(k + r * stride, head_width);
+    key_scales[key + r] = row.scale;
+    spoiled += 0.0f * row.scale;
     for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(k + r * stride, head_width, d, key_row.inverse, codes);
-      for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * key, codes + i, 4);
+      put_codes(k + r * stride, head_width, d, row.inverse, codes);
+      for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * (key + r), codes + i, 4);
     }
-    value_scales[key] = value_row.scale;
-    for (int d = 0; d < head_width; d += kPanel) {
-      put_codes(v + r * stride, head_width, d, value_row.inverse, codes);
-      int8_t* to = values + key / 4 * 4 * width + 4 * d + key % 4;
-      for (int i = 0; i < kPanel; ++i) to[4 * i] = codes[i];
+  }
+  for (int r = 0; r < rows;) {   // four that share their lines are written together
+    if ((key + r) % 4 == 0 && r + 4 <= rows) {
+      spoiled += store_values<4>(v + r * stride, stride, head_width, values, value_scales, key + r);
+      r += 4;
+    } else {
+      spoiled += store_values<1>(v + r * stride, stride, head_width, values, value_scales, key + r);
+      r += 1;
     }
-    spoiled += 0.0f * (key_scales[key] + value_scales[key]);
   }
   return spoiled == 0.0f;
 }

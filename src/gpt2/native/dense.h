@@ -16,40 +16,43 @@
 namespace gpt2 {
 namespace {
 
-// The first `count` of one panel's results: store, add or gelu.
+// What becomes of one panel's results of a row, of which there may be fewer than 16.
 template <Finish F>
-GPT2_INLINE void finish_as(float* y, int count, const Lanes& result) {
-  if constexpr (F == Finish::store) store_first(y, result, count);
-  if constexpr (F == Finish::add) store_first(y, add(load_first(y, count, 0.0f), result), count);
-  if constexpr (F == Finish::gelu) store_first(y, gelu(result), count);
+GPT2_INLINE void finish_as(const Output& out, int row, int panel, int outputs, const Lanes& result) {
+  const int count = outputs - panel * kPanel;
+  const int64_t at = row * out.stride + panel * kPanel;
+  if constexpr (F == Finish::store) store_first(out.values + at, result, count);
+  if constexpr (F == Finish::add) store_first(out.values + at, add(load_first(out.values + at, count, 0.0f), result), count);
+  if constexpr (F == Finish::gelu) store_first(out.values + at, gelu(result), count);
+#if defined(GPT2_LANES_BF16)
+  if constexpr (F == Finish::rounded_gelu) store(out.rounded + at, only_first(gelu(result), count));
+#endif
 }
 
-// One panel's results of one row; the last panel may be narrower than 16.
-void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
-  float* y = out.values + row * out.stride + panel * kPanel;
-  const int count = outputs - panel * kPanel;
-  switch (out.finish) {
-    case Finish::store: return finish_as<Finish::store>(y, count, result);
-    case Finish::add: return finish_as<Finish::add>(y, count, result);
-    case Finish::gelu: return finish_as<Finish::gelu>(y, count, result);
+template <Finish F>
+struct Known { static constexpr Finish finish = F; };
+
+// Calls f with the finish as a constant.
+template <class F>
+GPT2_INLINE void with_finish(Finish finish, const F& f) {
+  switch (finish) {
+    case Finish::store: return f(Known<Finish::store>());
+    case Finish::add: return f(Known<Finish::add>());
+    case Finish::gelu: return f(Known<Finish::gelu>());
+    case Finish::rounded_gelu: return f(Known<Finish::rounded_gelu>());
   }
 }
 
-template <Finish F, class Result>
-inline void finish_rows_as(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
-  const int count = m.outputs - panel * kPanel;
-  float* y = out.values + row * out.stride + panel * kPanel;
-  for (int r = 0; r < rows; ++r, y += out.stride) finish_as<F>(y, count, result(r));
+void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
+  with_finish(out.finish, [&](auto known) { finish_as<decltype(known)::finish>(out, row, panel, outputs, result); });
 }
 
 // One panel's results of several rows; result(r) is that of row `row` + r.
 template <class Result>
 inline void finish_rows(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
-  switch (out.finish) {
-    case Finish::store: return finish_rows_as<Finish::store>(m, out, row, rows, panel, result);
-    case Finish::add: return finish_rows_as<Finish::add>(m, out, row, rows, panel, result);
-    case Finish::gelu: return finish_rows_as<Finish::gelu>(m, out, row, rows, panel, result);
-  }
+  with_finish(out.finish, [&](auto known) {
+    for (int r = 0; r < rows; ++r) finish_as<decltype(known)::finish>(out, row + r, panel, m.outputs, result(r));
+  });
 }
 
 // What a tile asks memory for while it multiplies: with line i of each of its panels' weights the line that lies

@@ -89,18 +89,66 @@ inline void finish_tile(const MatrixView& m, const Activations& x, const Output&
   finish_rows(m, out, row, rows, panel, [&](int r) { return Products::result(m, x, row + r, panel, sums + r * kTileBytes); });
 }
 
+// Results of up to four tiles whose products are made. A few rows at a time are finished between the products that come
+// next: tiles and vectors compute side by side.
+template <class Products>
+class Unfinished {
+ public:
+  Unfinished(const MatrixView& m, const Activations& x, const Output& out) : m_(m), x_(x), out_(out) {}
+
+  template <int T>
+  void take(int row, int rows, int panel) {
+    tile_store<T>(sums_[count_], kTileBytes);
+    tiles_[count_++] = {row, rows, panel};
+    left_ += rows;
+  }
+
+  GPT2_INLINE void finish(int rows) {
+    while (rows > 0 && left_ > 0) {
+      const Tile& tile = tiles_[at_];
+      const int count = rows < tile.rows - done_ ? rows : tile.rows - done_;
+      const uint8_t* sums = sums_[at_] + done_ * kTileBytes;
+      const int row = tile.row + done_;
+      finish_rows(m_, out_, row, count, tile.panel, [&](int r) { return Products::result(m_, x_, row + r, tile.panel, sums + r * kTileBytes); });
+      rows -= count;
+      left_ -= count;
+      done_ += count;
+      if (done_ == tile.rows) ++at_, done_ = 0;
+    }
+  }
+
+  void finish_all() {
+    finish(left_);
+    count_ = at_ = 0;
+  }
+
+  int left() const { return left_; }
+
+ private:
+  struct Tile { int row, rows, panel; };
+
+  alignas(64) uint8_t sums_[4][kTileSize];
+  Tile tiles_[4];
+  int count_ = 0, at_ = 0, done_ = 0, left_ = 0;   // done_: rows of tile at_
+  const MatrixView& m_;
+  const Activations& x_;
+  const Output& out_;
+};
+
 template <class Products, int Blocks, int P, class Fetch>
-void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, Fetch fetch) {
+void run_tiles(const MatrixView& m, const Activations& x, int row, int rows, int panel, Fetch fetch, Unfinished<Products>& unfinished) {
   const int64_t bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes;
   const uint8_t* a = static_cast<const uint8_t*>(Products::row(x, row));
   const int64_t a_stride = Products::row_stride(x);
   const uint8_t* b = m.weights(panel);
 
   zero_sums<Blocks, P>();
+  const int at_once = static_cast<int>((unfinished.left() * kTileBytes + bytes - 1) / bytes);
   int64_t done = 0;
   for (; done + kTileBytes <= bytes; done += kTileBytes) {
     multiply_tiles<Products, Blocks, P>(a + done, a_stride, b + done * kPanel, m.panel_bytes);
     fetch();
+    unfinished.finish(at_once);
   }
   if (const int64_t left = bytes - done) {
     alignas(64) uint8_t a_left[2 * kTileSize] = {}, b_left[2 * kTileSize] = {};
@@ -109,11 +157,12 @@ void run_tiles(const MatrixView& m, const Activations& x, const Output& out, int
     multiply_tiles<Products, Blocks, P>(a_left, kTileBytes, b_left, kTileSize);
   }
 
+  unfinished.finish_all();
   const int first = rows < kTileLines ? rows : kTileLines;
-  finish_tile<Products, 0>(m, x, out, row, first, panel);
-  if constexpr (P == 2) finish_tile<Products, 1>(m, x, out, row, first, panel + 1);
-  if constexpr (Blocks == 2) finish_tile<Products, 2>(m, x, out, row + kTileLines, rows - kTileLines, panel);
-  if constexpr (Blocks == 2 && P == 2) finish_tile<Products, 3>(m, x, out, row + kTileLines, rows - kTileLines, panel + 1);
+  unfinished.template take<0>(row, first, panel);
+  if constexpr (P == 2) unfinished.template take<1>(row, first, panel + 1);
+  if constexpr (Blocks == 2) unfinished.template take<2>(row + kTileLines, rows - kTileLines, panel);
+  if constexpr (Blocks == 2 && P == 2) unfinished.template take<3>(row + kTileLines, rows - kTileLines, panel + 1);
 }
 
 // The tiles while they are in use; afterwards they are the system's again.
@@ -156,20 +205,22 @@ inline int row_blocks(int rows) { return (rows + 2 * kTileLines - 1) / (2 * kTil
 
 // Panels outside, rows inside: the panels come from memory once and stay in the cache.
 template <class Products, int P>
-void walk_row_blocks(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, TilesInUse& tiles) {
+void walk_row_blocks(const MatrixView& m, const Activations& x, int row, int row_end, int panel, TilesInUse& tiles, Unfinished<Products>& unfinished) {
   const int64_t steps = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes / kTileBytes;
   for_row_blocks(row, row_end, tiles, [&](int first, int rows, int block) {
     const FetchLines fetch(m.panel(panel + P), P * kTileLines, steps, block, row_blocks(row_end - row));
-    if (rows > kTileLines) run_tiles<Products, 2, P>(m, x, out, first, rows, panel, fetch);
-    else run_tiles<Products, 1, P>(m, x, out, first, rows, panel, fetch);
+    if (rows > kTileLines) run_tiles<Products, 2, P>(m, x, first, rows, panel, fetch, unfinished);
+    else run_tiles<Products, 1, P>(m, x, first, rows, panel, fetch, unfinished);
   });
 }
 
 template <class Products>
 void walk_products(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   TilesInUse tiles;
-  for (; panel + 2 <= panel_end; panel += 2) walk_row_blocks<Products, 2>(m, x, out, row, row_end, panel, tiles);
-  for (; panel < panel_end; ++panel) walk_row_blocks<Products, 1>(m, x, out, row, row_end, panel, tiles);
+  Unfinished<Products> unfinished(m, x, out);
+  for (; panel + 2 <= panel_end; panel += 2) walk_row_blocks<Products, 2>(m, x, row, row_end, panel, tiles, unfinished);
+  for (; panel < panel_end; ++panel) walk_row_blocks<Products, 1>(m, x, row, row_end, panel, tiles, unfinished);
+  unfinished.finish_all();
 }
 
 // Few rows and four panels that lie `step` apart, in a stream each: sums 0 to 3, A in 4, B in 6 and 7 by turns.

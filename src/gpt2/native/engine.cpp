@@ -57,7 +57,7 @@ class Ahead {
 
 Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads)
     : shape_(shape), kernels_(kernels), pool_(Pool::shared()), threads_(threads),
-      head_width_(shape.n_embd / shape.n_head) {
+      head_width_(shape.n_embd / shape.n_head), rounds_inner_(form == Form::bf16 && Quantised::is_needed(kernels, form)) {
   const int D = shape.n_embd, F = shape.n_inner;
   const auto floats = [](int64_t count) { return Buffer<float>(static_cast<size_t>(count)); };
   wpe_ = floats(static_cast<int64_t>(shape.n_positions) * D);
@@ -79,7 +79,8 @@ Engine::Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels
   x_ = Activity(kChunkRows, D, arena);
   qkv_ = Activity(kChunkRows, 3 * D, arena);
   mixed_ = Activity(kChunkRows, D, arena);
-  inner_ = Activity(kChunkRows, F, arena);
+  if (rounds_inner_) rounded_inner_ = Quantised(kernels, form, kChunkRows, F, arena);
+  else inner_ = Activity(kChunkRows, F, arena);
   final_ = Activity(kHeadRows, D, arena);
   logits_ = Activity(kHeadRows, shape.vocab_size, arena);
   shared_ = {Activity(kChunkRows, D, arena), Quantised(kernels, form, kChunkRows, std::max(D, F), arena)};
@@ -232,9 +233,11 @@ void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
     attend_stretch(member, work, layer, stretch, head);
   });
   apply(team, member, w.attn_proj, prepare(team, member, w.attn_proj, mixed_, rows), rows, x_.output(Finish::add), &w.fc);
-  apply(team, member, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, inner_.output(Finish::gelu), &w.mlp_proj);
+  const Output inner = rounds_inner_ ? rounded_inner_.output(Finish::rounded_gelu) : inner_.output(Finish::gelu);
+  apply(team, member, w.fc, prepare_normed(team, member, w.fc, w.ln_2_g, w.ln_2_b, rows), rows, inner, &w.mlp_proj);
+  const Activations inner_as_read = rounds_inner_ ? rounded_inner_.of(nullptr, 0) : prepare(team, member, w.mlp_proj, inner_, rows);
   const Matrix* next = last ? &wte_ : &layers_[static_cast<size_t>(layer) + 1].attn;
-  apply(team, member, w.mlp_proj, prepare(team, member, w.mlp_proj, inner_, rows), rows, x_.output(Finish::add), next);
+  apply(team, member, w.mlp_proj, inner_as_read, rows, x_.output(Finish::add), next);
 }
 
 // Calls f(to, begin, end) for pieces of the rows. Few rows every member prepares for itself, with no waiting.

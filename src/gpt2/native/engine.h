@@ -94,6 +94,7 @@ class Engine {
   std::shared_ptr<Pool> pool_;
   int threads_;
   int head_width_;
+  bool rounds_inner_;           // fc leaves its results as mlp_proj reads them
 
   // weights, in the order in which a step reads them
   Arena arena_;
@@ -113,6 +114,7 @@ class Engine {
   bool whole_stretches_ = false;        // no piece of work has rows in two
   std::vector<int> head_rows_;          // rows whose logits are wanted
   Activity x_, qkv_, mixed_, inner_, final_, logits_;
+  Quantised rounded_inner_;             // in the place of inner_ where fc leaves bfloat16
   Prepared shared_;                     // of all rows
   std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
   std::vector<Heads::Scratch> attending_;   // for each thread

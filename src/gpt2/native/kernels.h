@@ -87,12 +87,14 @@ struct Activations {
   int64_t group_stride;
 };
 
-enum class Finish { store, add, gelu };   // y = r; y += r; y = gelu(r)
+// y = r; y += r; y = gelu(r); the same in bfloat16, which levels with `round_row` have
+enum class Finish { store, add, gelu, rounded_gelu };
 
 struct Output {
   float* values;                  // [N][stride]
   int64_t stride;
   Finish finish;
+  Bf16* rounded = nullptr;        // [N][stride] in place of values; rows have room for whole lines
 };
 
 // Attention of up to kMaxAttendRows rows at neighbouring positions, for one head.
@@ -148,7 +150,8 @@ struct Kernels {
 
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
-  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN.
+  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN. Of groups where
+  // group_offsets is not null.
   void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets);
 
   // To bfloat16, zero up to padded, an even number, and further up to whole vectors; null where bf16 matrices are applied to floats.

@@ -50,7 +50,7 @@ inline Lanes round_even(const Lanes& x) {
 inline __m256 power_of_two(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
-inline Lanes power_of_two(const Lanes& n) { return {power_of_two(n.a), power_of_two(n.b)}; }
+inline Lanes times_power_of_two(const Lanes& x, const Lanes& n) { return mul(x, {power_of_two(n.a), power_of_two(n.b)}); }
 
 inline float sum_across(const Lanes& x) {
   const __m256 eight = _mm256_add_ps(x.a, x.b);

@@ -46,9 +46,7 @@ inline Lanes where_less(const Lanes& p, const Lanes& q, const Lanes& x, const La
 inline Lanes round_even(const Lanes& x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-inline Lanes power_of_two(const Lanes& n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
-}
+inline Lanes times_power_of_two(const Lanes& x, const Lanes& n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 
 inline __m256 upper_half(__m512 x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
 inline float sum_across(const Lanes& x) {
@@ -99,6 +97,20 @@ inline Quad broadcast_quad(const int8_t* x) {
 inline Lanes to_lanes(const Sums& s) { return {_mm512_cvtepi32_ps(s.v)}; }
 inline void store_codes(int8_t* p, const Lanes& whole) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole.v)));
+}
+
+// Packing goes within 128 bits, so it leaves four of each vector's numbers in turn; the permutation puts them in order.
+#define GPT2_LANES_HALVES
+inline __m512i pack_bytes(const __m512i& first, const __m512i& second) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(first, second));
+}
+inline void store_halves(int8_t* upper, int8_t* lower, const Lanes (&shares)[4]) {
+  const __m512i first = _mm512_packs_epi32(_mm512_cvtps_epi32(shares[0].v), _mm512_cvtps_epi32(shares[1].v));
+  const __m512i second = _mm512_packs_epi32(_mm512_cvtps_epi32(shares[2].v), _mm512_cvtps_epi32(shares[3].v));
+  const __m512i mask = _mm512_set1_epi16(127);
+  _mm512_storeu_si512(upper, pack_bytes(_mm512_srli_epi16(first, 7), _mm512_srli_epi16(second, 7)));
+  _mm512_storeu_si512(lower, pack_bytes(_mm512_and_si512(first, mask), _mm512_and_si512(second, mask)));
 }
 
 // The compiler's own call makes gcc 12 copy each sum to another register and back. From registers alone that is half the

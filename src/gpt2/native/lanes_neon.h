@@ -42,10 +42,10 @@ inline Lanes where_less(const Lanes& a, const Lanes& b, const Lanes& x, const La
 inline Lanes min(const Lanes& x, const Lanes& y) { return where_less(x, y, x, y); }
 inline Lanes max(const Lanes& x, const Lanes& y) { return where_less(y, x, x, y); }
 
-inline Lanes power_of_two(const Lanes& n) {
-  Lanes r;
-  GPT2_EACH r.v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23));
-  return r;
+inline Lanes times_power_of_two(const Lanes& x, const Lanes& n) {
+  Lanes power;
+  GPT2_EACH power.v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23));
+  return mul(x, power);
 }
 
 inline float sum_across(const Lanes& x) {

@@ -45,11 +45,11 @@ inline Lanes round_even(const Lanes& a) {
   Lanes r; GPT2_EACH_LANE { const volatile float shifted = a.v[i] + 12582912.0f; r.v[i] = shifted - 12582912.0f; } return r;
 }
 
-// 2^n for whole n in -126..127.
-inline Lanes power_of_two(const Lanes& n) {
-  Lanes r;
-  GPT2_EACH_LANE { const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23; std::memcpy(&r.v[i], &bits, 4); }
-  return r;
+// x 2^n for whole n in -126..127.
+inline Lanes times_power_of_two(const Lanes& x, const Lanes& n) {
+  Lanes power;
+  GPT2_EACH_LANE { const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23; std::memcpy(&power.v[i], &bits, 4); }
+  return mul(x, power);
 }
 
 // A fixed tree, the same on every level: i and i+8, then i+4, i+2, i+1.

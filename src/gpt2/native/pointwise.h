@@ -57,7 +57,7 @@ inline Lanes exponential(Lanes x) {
   p = multiply_add(p, r, broadcast(1.6666665459e-1f));
   p = multiply_add(p, r, broadcast(5.0000001201e-1f));
   p = multiply_add(p, mul(r, r), add(r, broadcast(1.0f)));
-  return mul(p, power_of_two(n));
+  return times_power_of_two(p, n);
 }
 
 // x (1 + tanh u) / 2 = x / (1 + e^-2u), with u = sqrt(2 / pi) (x + 0.044715 x^3): GPT-2's gelu.
@@ -126,15 +126,15 @@ inline Lanes put_codes(const float* x, int width, int k, float inverse, int8_t* 
 void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
   const RowScale row = row_scale(x, width);
   *scale = row.scale;
-  int32_t total = 0;
+  Lanes total = broadcast(0.0f);
   for (int k = 0; k < padded; k += kGroup) {
     const Lanes first = put_codes(x, width, k, row.inverse, codes + k);
     const Lanes second = put_codes(x, width, k + kPanel, row.inverse, codes + k + kPanel);
-    const int32_t sum = static_cast<int32_t>(sum_across(add(first, second)));
-    total += sum;
-    group_offsets[k / kGroup] = group_offset(sum, codes + k);
+    const Lanes both = add(first, second);
+    total = add(total, both);
+    if (group_offsets) group_offsets[k / kGroup] = group_offset(static_cast<int32_t>(sum_across(both)), codes + k);
   }
-  *code_sum = total;
+  *code_sum = static_cast<int32_t>(sum_across(total));
 }
 
 // To nearest, halves to even; a NaN stays one.
