@@ -82,13 +82,6 @@ inline void zero_sums() {
   if constexpr (Blocks == 2 && P == 2) tile_zero<3>();
 }
 
-template <class Products, int T>
-inline void finish_tile(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel) {
-  alignas(64) uint8_t sums[kTileSize];
-  tile_store<T>(sums, kTileBytes);
-  finish_rows(m, out, row, rows, panel, [&](int r) { return Products::result(m, x, row + r, panel, sums + r * kTileBytes); });
-}
-
 // Results of up to four tiles whose products are made. A few rows at a time are finished between the products that come
 // next: tiles and vectors compute side by side.
 template <class Products>
@@ -241,7 +234,7 @@ constexpr int kStreams = 4;
 constexpr int64_t kNearTiles = kNear;   // measured here as well: 4 and 8 KB are 2 % slower
 
 template <class Products>
-void run_streams(const MatrixView& m, const Activations& x, const Output& out, int row, int rows, int panel, int step) {
+void run_streams(const MatrixView& m, const Activations& x, int row, int rows, int panel, int step, Unfinished<Products>& unfinished) {
   const int64_t bytes = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes, apart = step * m.panel_bytes;
   const uint8_t* a = static_cast<const uint8_t*>(Products::row(x, row));
   const int64_t a_stride = Products::row_stride(x);
@@ -262,17 +255,19 @@ void run_streams(const MatrixView& m, const Activations& x, const Output& out, i
     for (int p = 0; p < kStreams; ++p) std::memcpy(b_left + p * kTileSize, b + p * apart + done * kPanel, static_cast<size_t>(left * kPanel));
     multiply_streams<Products>(a_left, kTileBytes, b_left, kTileSize);
   }
-  finish_tile<Products, 0>(m, x, out, row, rows, panel);
-  finish_tile<Products, 1>(m, x, out, row, rows, panel + step);
-  finish_tile<Products, 2>(m, x, out, row, rows, panel + 2 * step);
-  finish_tile<Products, 3>(m, x, out, row, rows, panel + 3 * step);
+  unfinished.template take<0>(row, rows, panel);
+  unfinished.template take<1>(row, rows, panel + step);
+  unfinished.template take<2>(row, rows, panel + 2 * step);
+  unfinished.template take<3>(row, rows, panel + 3 * step);
+  unfinished.finish_all();
 }
 
 template <class Products>
 void walk_products_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {
   const int rows = row_end - row;
   const TilesInUse tiles(shapes_of(rows, rows, kTileBytes, kTileLines));
-  for (; panel < panel_end; ++panel) run_streams<Products>(m, x, out, row, rows, panel, step);
+  Unfinished<Products> unfinished(m, x, out);
+  for (; panel < panel_end; ++panel) run_streams<Products>(m, x, row, rows, panel, step, unfinished);
 }
 
 }  // namespace
