@@ -173,12 +173,20 @@ RowStatistics row_statistics(const float* x, int count) {
   for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, kLowest));
   const float largest = max_across(top);
 
+  // In blocks: thousands of unlikely tokens, each too small to count beside a likely one, count together.
+  constexpr int block = 32 * kPanel;
   Lanes sum = broadcast(0.0f), weighted = broadcast(0.0f);
-  for (int i = 0; i < count; i += kPanel) {
-    const Lanes below = sub(load_first(x + i, count - i, largest), broadcast(largest));
-    const Lanes e = only_first(exponential(below), count - i);
-    sum = add(sum, e);
-    weighted = multiply_add(e, below, weighted);
+  for (int begin = 0; begin < count; begin += block) {
+    const int end = count - begin < block ? count : begin + block;
+    Lanes block_sum = broadcast(0.0f), block_weighted = broadcast(0.0f);
+    for (int i = begin; i < end; i += kPanel) {
+      const Lanes below = sub(load_first(x + i, count - i, largest), broadcast(largest));
+      const Lanes e = only_first(exponential(below), count - i);
+      block_sum = add(block_sum, e);
+      block_weighted = multiply_add(e, below, block_weighted);
+    }
+    sum = add(sum, block_sum);
+    weighted = add(weighted, block_weighted);
   }
   return {largest, sum_across(sum), sum_across(weighted)};
 }
