@@ -19,7 +19,7 @@ Ints = NDArray[np.int32]
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
 INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
 ABI = 9
-NOT_FINITE = -3  # what a step returns where a number is not
+NO_MEMORY, NOT_FINITE = -2, -3  # of what a call returns that failed
 PAGE_TOKENS = 64  # of a slot's keys and values: kPage
 
 

@@ -19,7 +19,21 @@ from typing import Any
 import numpy as np
 
 from gpt2.errors import BackendError
-from gpt2.native.interface import ABI, FORMS, INT4_WHOLE, NOT_FINITE, Floats, Places, Shape, Source, Wanted, Work, declare, work_of
+from gpt2.native.interface import (
+    ABI,
+    FORMS,
+    INT4_WHOLE,
+    NO_MEMORY,
+    NOT_FINITE,
+    Floats,
+    Places,
+    Shape,
+    Source,
+    Wanted,
+    Work,
+    declare,
+    work_of,
+)
 
 _HOW_TO_GET_IT = (
     "Install a C++17 compiler (Debian: apt install g++; macOS: xcode-select --install; Windows: the Visual Studio "
@@ -200,7 +214,7 @@ class Engine:
             raise BackendError(
                 "logits, keys or values are not finite numbers: the weights are damaged. Fetch or convert them anew."
             )
-        short = MemoryError() if code == -2 else None  # which passes, as nothing else here does
+        short = MemoryError() if code == NO_MEMORY else None  # which passes, as nothing else here does
         raise BackendError(f"the native engine failed: {self._library.error()}.") from short
 
 
