@@ -312,6 +312,7 @@ def main() -> None:
     parser.add_argument("--llama", help="llama.cpp's llama-server, or a Python that has xllamacpp")
     parser.add_argument("--transformers", help="Python that has transformers[serving]")
     parser.add_argument("--note", help="what else ran meanwhile")
+    parser.add_argument("--out", type=Path, default=RESULT, help="the result, that of another machine for example")
     chosen = parser.parse_args()
     if unknown := set(chosen.measure) - set(names):
         parser.error(f"there is no measure {', '.join(sorted(unknown))}")
@@ -325,11 +326,11 @@ def main() -> None:
 
 def _keep(name: str, chosen: argparse.Namespace, found: dict[str, Any]) -> None:
     """Added at once, so that a measure that hangs costs its own figures alone."""
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    before = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.exists() else {}
     about = {"note": chosen.note, "weights": chosen.weights, **facts()}
     for program in filter(None, (chosen.llama, chosen.transformers)):  # not where it is installed
         about["command"] = about["command"].replace(program, Path(program).name)
-    write_json(RESULT, before | {name: about | {"found": found}})
+    write_json(chosen.out, before | {name: about | {"found": found}})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ _CODE = re.compile("`([^`]+)`")
 
 
 def escape(text: str) -> str:
-    """Text for HTML, attributes included; characters that cannot be shown, or turn the direction of writing, become U+FFFD."""
+    """Text for HTML, attributes included; what cannot be shown, or turns the direction of writing, becomes U+FFFD."""
     return escaping.escape(_UNSEEN.sub("\ufffd", text))
 
 
