@@ -188,6 +188,6 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing(serve: Any, scripted: Any) 
 
 
 def test_names_that_a_server_answers_to_are_compared_in_lower_case() -> None:
-    admission = Options(hosts=("My-Machine.Local", "fe80::1")).admission()
-    assert admission.hosts is not None and {"my-machine.local", "fe80::1"} <= set(admission.hosts)
-    assert admission.check("/", {b"host": b"My-Machine.local:8000"}) is None
+    rules = Options(hosts=("My-Machine.Local", "fe80::1")).entry_rules()
+    assert rules.hosts is not None and {"my-machine.local", "fe80::1"} <= set(rules.hosts)
+    assert rules.check("/", {b"host": b"My-Machine.local:8000"}) is None

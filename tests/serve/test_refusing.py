@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpt2.serve import Limits
-from gpt2.serve.door import Admission
+from gpt2.serve.door import EntryRules
 from gpt2.serve.keys import Keys
 from gpt2.serve.refusing import EarlyRefusal
 
@@ -82,7 +82,7 @@ def test_nobody_is_refused_who_would_not_be_admitted(full: Any) -> None:
 
 
 def test_one_without_a_host_is_no_request(serve: Any, full: Any) -> None:
-    refusal = EarlyRefusal(full.service, Admission())
+    refusal = EarlyRefusal(full.service, EntryRules())
     assert refusal.answer(request().replace(b"Host: localhost\r\n", b""), []) is None
     with full.connect() as connection:
         connection.sendall(request().replace(b"Host: localhost\r\n", b""))
@@ -91,7 +91,7 @@ def test_one_without_a_host_is_no_request(serve: Any, full: Any) -> None:
 
 def test_a_header_of_blanks_is_read_once(full: Any) -> None:
     """Where each of them is tried as the value's first, they would take days, and the server would stand still."""
-    refusal = EarlyRefusal(full.service, Admission())
+    refusal = EarlyRefusal(full.service, EntryRules())
     assert refusal.answer(request(f"X:{' ' * 4_000_000}\x07"), []) is None
 
 
@@ -150,13 +150,13 @@ def test_it_is_counted(full: Any) -> None:
     ],
 )
 def test_what_is_in_doubt_goes_the_long_way(full: Any, sent: bytes) -> None:
-    refusal = EarlyRefusal(full.service, Admission())
+    refusal = EarlyRefusal(full.service, EntryRules())
     assert refusal.answer(request(), []) is not None
     assert refusal.answer(sent, []) is None
 
 
 def test_with_room_or_on_the_way_out_nothing_is_refused_early(serve: Any, full: Any) -> None:
-    assert EarlyRefusal(serve().service, Admission()).answer(request(), []) is None
+    assert EarlyRefusal(serve().service, EntryRules()).answer(request(), []) is None
     full.service.draining = True
-    assert EarlyRefusal(full.service, Admission()).answer(request(), []) is None
+    assert EarlyRefusal(full.service, EntryRules()).answer(request(), []) is None
     full.service.draining = False

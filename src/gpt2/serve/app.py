@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpt2.serve import asking, completions, detecting, looking, openapi, playground, score, status, tokens
-from gpt2.serve.door import Admission, Door
+from gpt2.serve.door import Door, EntryRules
 from gpt2.serve.faults import ApiError
 from gpt2.serve.service import Service
 
@@ -40,7 +40,7 @@ ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
 )
 
 
-def build_app(service: Service, admission: Admission | None = None) -> ASGIApp:
+def build_app(service: Service, rules: EntryRules | None = None) -> ASGIApp:
     """The whole server as an ASGI application; its lifespan starts and stops the engines."""
     router = Router([_route(service, *endpoint) for endpoint in ENDPOINTS], redirect_slashes=False, default=_no_path)
 
@@ -54,7 +54,7 @@ def build_app(service: Service, admission: Admission | None = None) -> ASGIApp:
 
     return Door(
         router,
-        admission=admission or Admission(),
+        rules=rules or EntryRules(),
         limits=service.limits,
         metrics=service.metrics,
         startup=start,

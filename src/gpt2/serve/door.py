@@ -51,7 +51,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Admission:
+class EntryRules:
     """Who may come in.
 
     Attributes:
@@ -114,7 +114,7 @@ class Door:
 
     Args:
         inside: answers what was admitted; may raise `ApiError`, or anything.
-        admission: who is admitted.
+        rules: who may come in.
         limits: of the size of a request's head.
         metrics: counts the answers.
         startup: run when the server starts, shutdown when it ends.
@@ -124,14 +124,14 @@ class Door:
         self,
         inside: ASGIApp,
         *,
-        admission: Admission,
+        rules: EntryRules,
         limits: Limits,
         metrics: Metrics,
         startup: Callable[[], None],
         shutdown: Callable[[], None],
     ) -> None:
         self._inside = inside
-        self._admission = admission
+        self._rules = rules
         self._limits = limits
         self._metrics = metrics
         self._startup = startup
@@ -163,7 +163,7 @@ class Door:
                     *message.get("headers", ()),
                     (b"x-request-id", call.id.encode()),
                     (b"x-content-type-options", b"nosniff"),
-                    *self._admission.cors(headers),
+                    *self._rules.cors(headers),
                 ]
                 if body_may_not_come:  # whether what follows is the body or the next request, nobody can tell
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
@@ -175,7 +175,7 @@ class Door:
                 if not scope["raw_path"].startswith(b"/"):
                     _read_absolute(scope, headers)
                 _check_head(scope, self._limits)
-                call.holder = self._admission.check(scope["path"], headers)
+                call.holder = self._rules.check(scope["path"], headers)
                 if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                     await _preflight(send_marked)
                 else:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from gpt2.serve.completions import check_room
-from gpt2.serve.door import Admission, Call, note, request_id
+from gpt2.serve.door import Call, EntryRules, note, request_id
 from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.service import Service
 
@@ -24,9 +24,9 @@ _LONG_WAY = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 class EarlyRefusal:
     """Refuses what `/v1/completions` would refuse for a full queue."""
 
-    def __init__(self, service: Service, admission: Admission) -> None:
+    def __init__(self, service: Service, rules: EntryRules) -> None:
         self._service = service
-        self._admission = admission
+        self._rules = rules
 
     def answer(self, data: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bool] | None:
         """The whole refusal, and whether the connection is to be closed after it; None: it goes the long way.
@@ -49,7 +49,7 @@ class EarlyRefusal:
             return None
         call = Call(id=request_id(given), route=_PATH)
         try:
-            call.holder = self._admission.check(_PATH, given)
+            call.holder = self._rules.check(_PATH, given)
         except ApiError:
             return None
         try:
@@ -71,7 +71,7 @@ class EarlyRefusal:
         body = json_bytes(error.body())
         lines = [
             b"HTTP/1.1 %d Too Many Requests" % error.status,
-            *(b"%s: %s" % pair for pair in (*headers, *self._admission.cors(given))),
+            *(b"%s: %s" % pair for pair in (*headers, *self._rules.cors(given))),
             *(f"{name}: {value}".encode("latin-1") for name, value in error.headers.items()),
             b"content-type: application/json",
             b"content-length: %d" % len(body),

@@ -22,7 +22,7 @@ import uvicorn
 
 from gpt2.errors import ConfigError, SettingError
 from gpt2.serve.app import build_app
-from gpt2.serve.door import LOOPBACK, Admission
+from gpt2.serve.door import LOOPBACK, EntryRules
 from gpt2.serve.keys import Keys
 from gpt2.serve.protocol import protocol_class
 from gpt2.serve.refusing import EarlyRefusal
@@ -89,14 +89,14 @@ class Options:
         """
         _listen(self).close()
 
-    def admission(self) -> Admission:
+    def entry_rules(self) -> EntryRules:
         """Who may come in."""
         names = (
             tuple(dict.fromkeys((*LOOPBACK, self.host, *map(str.lower, self.hosts))))
             if self.is_loopback and not self.keys
             else None
         )
-        return Admission(keys=self.keys, hosts=names, origins=self.origins)
+        return EntryRules(keys=self.keys, hosts=names, origins=self.origins)
 
 
 class Server(uvicorn.Server):
@@ -185,10 +185,10 @@ class Server(uvicorn.Server):
 
 
 def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
-    admission = options.admission()
+    rules = options.entry_rules()
     return uvicorn.Config(
-        build_app(service, admission),
-        http=protocol_class(service.limits, EarlyRefusal(service, admission).answer),
+        build_app(service, rules),
+        http=protocol_class(service.limits, EarlyRefusal(service, rules).answer),
         ws="none",
         lifespan="on",
         log_config=None,
