@@ -179,6 +179,10 @@ class Messages(logging.Handler):
         if level is not None:
             logging.getLogger("gpt2").setLevel(level)
 
+    def speak_for_all(self) -> None:
+        """Show what every library warns of, in the same form: whoever reads a server's log reads one."""
+        logging.getLogger().addHandler(self)
+
     @contextlib.contextmanager
     def shown(self) -> Generator[None]:
         """Show messages while the block runs."""
@@ -191,6 +195,7 @@ class Messages(logging.Handler):
             yield
         finally:
             log.removeHandler(self)
+            logging.getLogger().removeHandler(self)
             log.setLevel(before[0])
             log.propagate = before[1]
 

@@ -144,6 +144,7 @@ def serve(
     messages = click.get_current_context().find_root().obj
     if isinstance(messages, output.Messages):
         messages.form = "json" if as_json else "stamped"
+        messages.speak_for_all()
     keys = read_keys(api_keys, os.environ.get("GPT2_API_KEYS"))
     options = Options(
         host=host,

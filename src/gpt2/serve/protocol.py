@@ -122,6 +122,9 @@ class BoundedProtocol(H11Protocol):
         else:
             self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: a client may ask for another protocol, and is answered in this one (RFC 9110, 7.8)."""
+
     def _is_busy(self) -> bool:
         """Whether a request is under way, a part of one is here, or the client leaves unread what it was answered."""
         states = self.conn.their_state, self.conn.our_state
