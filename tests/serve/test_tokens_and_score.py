@@ -1,5 +1,6 @@
 """Tokenizing from afar, scoring, and what a server says of itself."""
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +135,29 @@ def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:
         assert lines[f"gpt2_{name}_count{label}"] == "1.0"
     assert lines[f"gpt2_inter_token_latency_seconds_count{label}"] == "4.0"
     assert lines['gpt2_http_requests_total{path="other",status="404"}'] == "1.0"
+
+
+@pytest.mark.parametrize(("stream", "status"), [(True, 200), (False, 499)])
+def test_what_was_generated_for_whoever_left_is_counted(
+    serve: Any, scripted: Any, until: Any, stream: bool, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend, sequences=1)
+    backend.hold_after(3)
+    with caplog.at_level(logging.INFO, "gpt2.serve.access"):
+        body = {"prompt": "a", "max_tokens": 50, "stream": stream}
+        connection = running.send("POST", "/v1/completions", body)
+        until(lambda: backend.waits)
+        connection.close()
+        until(lambda: caplog.records)  # the server has seen it, while the fourth step still runs
+    backend.gate.set()
+    until(lambda: not backend.slots)
+    text = running.request("GET", "/metrics")[2].decode()
+    assert 'gpt2_generation_tokens_total{model_name="scripted"} 4.0' in text
+    assert 'gpt2_request_cancelled_total{model_name="scripted"} 1.0' in text
+    assert f'gpt2_http_requests_total{{path="/v1/completions",status="{status}"}} 1.0' in text
+    [line] = caplog.records
+    assert (line.fields["status"], line.fields["left"]) == (status, True)  # type: ignore[attr-defined]
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(tiny: Any) -> None:

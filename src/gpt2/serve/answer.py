@@ -160,7 +160,6 @@ class Answer:
         read, metrics, asked = sum(map(len, self.plan.prompts)), self.metrics, self.plan.asked
         metrics.latency.observe(time.monotonic() - self.ticket.arrived)
         metrics.prompt_tokens.inc(read)
-        metrics.generation_tokens.inc(self.n_generated)
         metrics.request_prompt_tokens.observe(read)
         metrics.request_generation_tokens.observe(self.n_generated)
         metrics.request_n.observe(self.plan.n)

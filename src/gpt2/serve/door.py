@@ -29,6 +29,7 @@ access = logging.getLogger("gpt2.serve.access")
 
 PUBLIC = frozenset({"/health", "/health/live", "/health/ready"})
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LEFT = 499  # what servers write down where the client has left before its answer; nobody is sent it
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -181,6 +182,7 @@ class Door:
                 else:
                     await self._inside(scope, receive_marked, send_marked)
             except ClientDisconnect:
+                status = status or LEFT
                 call.fields["left"] = True
             except Exception as error:
                 if status:  # the answer has begun: nothing can be mended

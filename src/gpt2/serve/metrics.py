@@ -37,7 +37,7 @@ class Metrics:
         self.drafted = counter("spec_decode_num_draft_tokens", "Tokens drafted by speculation.")
         self.accepted = counter("spec_decode_num_accepted_tokens", "Of these, tokens that were right.")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of answered requests.")
-        self.generation_tokens = counter("generation_tokens", "Tokens generated.")
+        self.generation_tokens = counter("generation_tokens", "Tokens generated, for whoever left too.")
         self.success = counter("request_success", "Sequences that ended.", ("model_name", "finished_reason"))
         self.cancelled = counter("request_cancelled", "Requests that the client left before their end.")
         self.failed = counter("request_failed", "Requests that ended in a fault of the server.")
@@ -83,6 +83,7 @@ class Metrics:
         self.prefix_queries.labels(model_name).inc(found + counts.prompt_tokens - before.prompt_tokens)
         self.drafted.labels(model_name).inc(counts.drafted_tokens - before.drafted_tokens)
         self.accepted.labels(model_name).inc(counts.accepted_tokens - before.accepted_tokens)
+        self.generation_tokens.labels(model_name).inc(counts.generated_tokens - before.generated_tokens)
         self.steps.labels(model_name).inc(counts.steps - before.steps)
 
     def text(self) -> bytes:
@@ -97,7 +98,6 @@ class ModelMetrics:
         self._success = metrics.success
         self._name = name
         self.prompt_tokens = metrics.prompt_tokens.labels(name)
-        self.generation_tokens = metrics.generation_tokens.labels(name)
         self.cancelled = metrics.cancelled.labels(name)
         self.failed = metrics.failed.labels(name)
         self.first_token = metrics.first_token.labels(name)
