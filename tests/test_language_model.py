@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,29 @@ def test_texts_that_come_one_by_one_equal_a_list(model: LanguageModel) -> None:
     )
     assert model.backend.bytes() == 0
     assert [each.prompt for each in model.generate_each(prompts, max_tokens=1)] == prompts  # a seed is drawn
+
+
+def test_a_list_of_ids_is_one_prompt(model: LanguageModel) -> None:
+    settings: dict[str, Any] = {"max_tokens": 5, "seed": 7}
+    ids = [464, 3797]
+    one = model.generate(ids, **settings)
+    assert one.prompt == ids and one.text == model.generate(model.tokenizer.decode(ids), **settings).text
+    assert one.text == "".join(event.text for event in model.stream(ids, **settings))
+    for same in (tuple(ids), np.array(ids), np.array(ids, np.uint16), list(np.array(ids))):
+        assert model.generate(same, **settings).samples == one.samples
+    other = model.generate([13], **settings)
+    for several in ([ids, [13]], [tuple(ids), np.array([13])], (ids, ".")):
+        assert [each.samples for each in model.generate(several, **settings)] == [one.samples, other.samples]
+    assert model.generate(np.array([ids, ids]), **settings) == [one, one]
+
+
+def test_ids_may_be_a_tensor(model: LanguageModel) -> None:
+    torch = pytest.importorskip("torch")
+    settings: dict[str, Any] = {"max_tokens": 5, "seed": 7}
+    one = model.generate([464], **settings)
+    assert model.generate(torch.tensor([464]), **settings) == one
+    for several in (torch.tensor([[464]]), [torch.tensor([464])]):
+        assert [each.samples for each in model.generate(several, **settings)] == [one.samples]
 
 
 def test_an_empty_list_is_no_work(model: LanguageModel) -> None:

@@ -121,6 +121,15 @@ def test_nonsense_is_answered_by_nothing_but_errors_of_this_package(
             GenerationError,
             "a passage, and there is none",
         ),
+        (lambda model: model.generate([464, "a"]), GenerationError, r"ids and prompts alike: got \[464, 'a'\]"),
+        (
+            lambda model: model.generate([1.5, 2]),
+            GenerationError,
+            r"Token id 1\.5 of the prompt is not in the vocabulary",
+        ),
+        (lambda model: model.generate([True]), GenerationError, "Token id True of the prompt is not in the vocabulary"),
+        (lambda model: model.stream(5), GenerationError, r"can be continued: got 5\. Give one id as \[id\]"),
+        (lambda model: list(model.generate_each([464])), GenerationError, r"got 464\. Give one id as \[id\]"),
         (lambda model: model.generate_each(5), GenerationError, "continued one by one is a list of texts.*: got 5"),
         (
             lambda model: model.score("a", progress=5),

@@ -15,7 +15,7 @@ from gpt2.backends.opened import Opened
 from gpt2.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
 from gpt2.generation import Event, Request, Sampling, Scheduler
-from gpt2.generation.completion import Completion, complete, events_of, requests_of, several_texts
+from gpt2.generation.completion import Completion, complete, events_of, prompts_of, requests_of
 from gpt2.generation.drafter_choice import choose_drafter
 from gpt2.generation.noise import POSITION, Noise
 from gpt2.generation.settings import sampling_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.tasks.asked import Write
 
 Prompt = str | Sequence[int]
+SeveralPrompts = list[str] | list[list[int]] | list[Prompt]
 Numbers = Sequence[int] | int | None  # some, one, or all
 Progress = Callable[[int, int], None]  # told how many are done, of how many
 Draft: TypeAlias = "str | os.PathLike[str] | LanguageModel"
@@ -85,19 +86,25 @@ class LanguageModel:
 
     @overload
     def generate(
-        self, prompt: str, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> Completion: ...
     @overload
     def generate(
-        self, prompt: list[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self, prompt: SeveralPrompts, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
     ) -> list[Completion]: ...
     def generate(
-        self, prompt: str | list[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self,
+        prompt: Prompt | SeveralPrompts,
+        sampling: Sampling | None = None,
+        *,
+        draft: Draft = "auto",
+        **settings: Any,
     ) -> Completion | list[Completion]:
         """Continue a text, or each of a list of texts as it would be continued alone.
 
         Args:
-            prompt: a text or several; an empty one starts from the end-of-text token.
+            prompt: a text, or a list of token ids; or a list of such prompts. An empty text starts from the
+                end-of-text token.
             sampling: how; the model's own distribution by default.
             draft: what guesses tokens for the model to verify, several a step, which changes no text: "ngram" (the
                 text so far, for texts that repeat themselves), a smaller model of the same vocabulary by name or
@@ -108,9 +115,9 @@ class LanguageModel:
             ContextError: a prompt is longer than the context.
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
-        prompts, sampling = several_texts(prompt), sampling_of(sampling, settings)
+        (prompts, is_one), sampling = prompts_of(prompt), sampling_of(sampling, settings)
         completions = complete(self._scheduler(draft, shares=len(prompts) > 1), prompts, sampling)
-        return completions[0] if isinstance(prompt, str) else completions
+        return completions[0] if is_one else completions
 
     def generate_each(
         self, prompts: Iterable[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any

@@ -2,9 +2,10 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2.errors import GenerationError
+from gpt2.generation.prompts import is_number
 from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
 from gpt2.generation.settings import Sampling
 
@@ -91,17 +92,24 @@ class Gathering:
         )
 
 
-def several_texts(prompt: object) -> Sequence[str]:
-    """One text, or several, as several.
+def prompts_of(prompt: object) -> tuple[Sequence[str | Sequence[int]], bool]:
+    """One prompt, or several, as several; and whether it was one: a text, or a list of nothing but ids.
 
     Raises:
         GenerationError: neither; what each of them is will be seen when it is its turn.
     """
     if isinstance(prompt, str | bytes):
-        return [prompt]  # pyright: ignore[reportReturnType] -- bytes are refused with what to do, as no text
-    if not isinstance(prompt, Sequence):
-        raise GenerationError(f"What is to be continued is a text or a list of texts: got {prompt!r:.60}.")
-    return prompt
+        return [prompt], True  # pyright: ignore[reportReturnType] -- bytes are refused with what to do, as no text
+    given: Any = prompt.tolist() if getattr(prompt, "ndim", 0) else prompt  # pyright: ignore[reportAttributeAccessIssue]
+    if not isinstance(given, Sequence):
+        raise GenerationError(f"What is to be continued is token ids, a text or a list of texts: got {prompt!r:.60}.")
+    are_ids = [is_number(each) for each in given]
+    if any(are_ids) and not all(are_ids):
+        raise GenerationError(
+            f"A list cannot hold ids and prompts alike: got {given!r:.60}. Write several prompts as "
+            f"[[464, 3797], 'a text'], each a text or a list of its own."
+        )
+    return ([given], True) if any(are_ids) else (given, False)
 
 
 def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
@@ -117,7 +125,7 @@ def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
     return (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
 
 
-def complete(scheduler: "Scheduler", prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+def complete(scheduler: "Scheduler", prompts: Sequence[str | Sequence[int]], sampling: Sampling) -> list[Completion]:
     """The completion of each prompt, all of them together. The scheduler, with nothing else to do, is closed."""
     numbers = [scheduler.submit(Request(prompt=prompt, sampling=sampling)) for prompt in prompts]
     gathered = {number: Gathering(sampling.n) for number in numbers}

@@ -77,7 +77,13 @@ def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
     if isinstance(given, bytes | bytearray):
         raise GenerationError(f"Bytes cannot be {done}: they are no text yet. Decode them, as by .decode('utf-8').")
     if not isinstance(given, str | Iterable if or_ids else str):
-        raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.")
+        advice = " Give one id as [id]." if or_ids and is_number(given) else ""
+        raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.{advice}")
+
+
+def is_number(given: object) -> bool:
+    """Whether it stands where an id could: a number of Python, or of an array; one that is no id will be named."""
+    return hasattr(given, "__float__") and not getattr(given, "ndim", 0)
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
