@@ -295,6 +295,19 @@ def test_slots_made_before_one_that_fails_are_given_back(
         inspect.patch(backend, tokenizer, "The cat", source="The dog", answer=" a")
 
 
+def test_heads_that_were_not_asked_for_are_named(backend: Backend, tokenizer: Tokenizer) -> None:
+    looks = inspect.attention(backend, tokenizer, "The cat", layer=1, head=[0, 1])
+    assert (looks.of(np.int64(1), 1) == looks.weights_LHRT[0, 1]).all()
+    for layer, head, said in (
+        (0, 0, "no layer 0 here: asked for was 1"),
+        (1, 2, "no head 2 here: asked for were 0, 1"),
+        (1, -1, "no head -1 here"),
+        ("1", 0, "layer must be a whole number"),
+    ):
+        with pytest.raises(GenerationError, match=said):
+            looks.of(layer, head)  # type: ignore[arg-type]
+
+
 def test_more_attention_than_memory_should_hold_is_refused(
     backend: Backend, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from gpt2.backends.seam import Backend, Floats, Trace, Want
 from gpt2.errors import GenerationError
 from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, of_last, shaded, small
-from gpt2.inspect.reading import Text, chosen, read_tokens, run
+from gpt2.inspect.reading import Text, chosen, place, read_tokens, run
 from gpt2.tokenizer import Tokenizer
 
 _MOST_BYTES = 1 << 30  # all of gpt2's 144 heads over its whole context are 604 MB
@@ -36,8 +36,12 @@ class Attention:
     weights_LHRT: Floats
 
     def of(self, layer: int, head: int) -> Floats:
-        """The weights of one head: [R, T]."""
-        return self.weights_LHRT[self.layers.index(layer), self.heads.index(head)]
+        """The weights of one head: [R, T].
+
+        Raises:
+            GenerationError: its layer or head is not among those that were asked for.
+        """
+        return self.weights_LHRT[place("layer", layer, self.layers), place("head", head, self.heads)]
 
     def html(self) -> str:
         """A picture: of one head a table, a row for each token that looks; of several a small square each."""

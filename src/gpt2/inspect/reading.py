@@ -54,3 +54,18 @@ def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[in
         if not 0 <= number < count:
             raise GenerationError(f"There is no {what} {number}: they are 0 to {count - 1}. Choose one of these.")
     return numbers
+
+
+def place(what: str, number: int, among: Sequence[int]) -> int:
+    """Where a layer or head stands among those that were asked for.
+
+    Raises:
+        GenerationError: it does not, or it is no number.
+    """
+    number = checked_number(what, number, whole=True)
+    if number not in among:
+        raise GenerationError(
+            f"There is no {what} {number} here: asked for {'was' if len(among) == 1 else 'were'} "
+            f"{', '.join(map(str, among))}. Choose one of these, or ask for more."
+        )
+    return among.index(number)
