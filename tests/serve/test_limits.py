@@ -37,6 +37,8 @@ def is_well(running: Any) -> bool:
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "bias_entries is 1024"),
         ({"structured_outputs": {"regex": "a" * 65_537}}, "structured_outputs", "grammar_bytes is 65,536"),
         ({"max_tokens": 64}, "prompt", "1 and 64 tokens, and the context of tiny is 64"),
+        ({"max_tokens": 64}, "prompt", "max_tokens alone is too large, whatever the prompt: ask for 63 at most."),
+        ({"max_tokens": 2000, "truncate_prompt_tokens": -1}, "prompt", "max_tokens alone is too large"),
         ({"prompt": "a " * 100}, "prompt", "truncate_prompt_tokens=-1"),
         ({"max_tokens": -1}, "max_tokens", "got -1"),
         ({"max_tokens": True}, "max_tokens", "got true"),

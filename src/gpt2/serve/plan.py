@@ -180,13 +180,19 @@ def _start(served: ServedModel) -> int:
 
 
 def _check_context(ids: Sequence[int], max_tokens: int, served: ServedModel, param: str) -> None:
-    if len(ids) + max_tokens > served.n_positions:
+    limit = served.n_positions
+    if len(ids) + max_tokens > limit:
+        if max_tokens >= limit:
+            advice = f"max_tokens alone is too large, whatever the prompt: ask for {limit - 1:,} at most."
+        else:
+            advice = (
+                f"Shorten the prompt, ask for fewer tokens, or keep the end of the prompt alone with "
+                f"truncate_prompt_tokens=-1. (lm-evaluation-harness: pass max_length={limit}.)"
+            )
         raise ApiError(
             400,
             f"{param} and max_tokens do not fit: {len(ids):,} and {max_tokens:,} tokens, and the context of "
-            f"{served.name} is {served.n_positions:,}. Shorten the prompt, ask for fewer tokens, or keep the end of "
-            f"the prompt alone with truncate_prompt_tokens=-1. (lm-evaluation-harness: pass "
-            f"max_length={served.n_positions}.)",
+            f"{served.name} is {limit:,}. {advice}",
             param="prompt",
             code="context_length_exceeded",
         )
