@@ -636,6 +636,20 @@ def test_a_refusal_is_shown_in_the_servers_words(visit: Visit) -> None:
     visit.wrong.clear()
 
 
+def test_what_is_said_of_a_text_that_is_too_long_is_for_readers_and_goes_with_it(visit: Visit) -> None:
+    too_long = re.compile("^The text is too long to be read at once: 32,768 tokens are the most, .* Shorten it")
+    for change in (lambda: visit["#text"].fill(""), lambda: visit["#undo"].click()):
+        visit["#text"].fill("word " * 33_000)
+        expect(visit["#alert p"]).to_have_text(too_long)
+        change()
+        expect(visit["#alert"]).to_be_hidden()
+    visit.write("Once")
+    visit.generate()
+    expect(visit["#alert"]).to_be_hidden()
+    assert visit.wrong != []  # Chromium notes the 400 in its console
+    visit.wrong.clear()
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1440, "dark")])
 def test_no_rule_of_axe_is_broken(browser: Any, tiny: Any, scheme: str, width: int) -> None:
     visit = Visit(browser, tiny.url, viewport={"width": width, "height": 900}, color_scheme=scheme)

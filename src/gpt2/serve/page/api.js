@@ -1,12 +1,17 @@
 // The server's interface: JSON in and out, and a stream of server-sent events.
 
-/** What the server refused, in its words. */
-export class ApiError extends Error {}
+/** What the server refused, in its words; `code` says for programs what it was, and of a limit its name. */
+export class ApiError extends Error {
+  constructor(message, code = null) {
+    super(message);
+    this.code = code;
+  }
+}
 
 async function explain(response) {
   try {
     const { error } = await response.json();
-    return new ApiError(error.message);
+    return new ApiError(error.message, error.code);
   } catch {
     return new ApiError(`The server answered ${response.status}.`);
   }
@@ -48,7 +53,7 @@ export async function* complete(body, signal) {
           const data = line.slice(6);
           if (data === "[DONE]") return;
           const chunk = JSON.parse(data);
-          if (chunk.error) throw new ApiError(chunk.error.message);
+          if (chunk.error) throw new ApiError(chunk.error.message, chunk.error.code);
           yield* chunk.choices;
           if (chunk.usage) yield { usage: chunk.usage };
         }

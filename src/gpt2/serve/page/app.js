@@ -15,11 +15,30 @@ import { Writer } from "./writing.js";
 let models = [];
 const model = () => models.find(({ id }) => id === $("model").value) ?? models[0] ?? {};
 
+// What a reader is told where the server's words are for programmers: by the limit, given its number.
+const BUSY = () => "The server is busy with others. Try again in a moment.";
+const WORDS = {
+  score_tokens: (most) => most && `The text is too long to be read at once: ${most} tokens are the most, and a token is a word or a part of one. Shorten it.`,
+  body_bytes: (most) => most && `The text is too long to be sent: ${most} bytes are the most, and a letter is one or a few. Shorten it.`,
+  queue_requests: BUSY,
+  queue_tokens: BUSY,
+  queue_seconds: BUSY,
+};
+let failure = null; // what the alert is about
+
 function fail(error) {
+  failure = error;
+  const most = /the limit \w+ is (\d[\d,]*)\b/.exec(error.message)?.[1];
   $("alert").hidden = false;
-  $("alert").firstElementChild.textContent = error instanceof TypeError ? "The server cannot be reached. Is it still running?" : error.message;
+  $("alert").firstElementChild.textContent = error instanceof TypeError ? "The server cannot be reached. Is it still running?" : WORDS[error.code]?.(most) ?? error.message;
   if (error instanceof TypeError) setState("down", "Unreachable");
 }
+
+/** Take back what was said of a text that is another now; or that the server cannot be reached, once it is. */
+function takeBack(reached = false) {
+  if (reached === failure instanceof TypeError) $("alert").hidden = true;
+}
+document.addEventListener("input", () => takeBack());
 $("alert-close").addEventListener("click", () => {
   $("alert").hidden = true;
   editor.focusBack();
@@ -33,6 +52,7 @@ const editor = new Editor({
   focused: (position) => editor.reading && inspector.show(editor.reading, position),
   analysed: (reading) => showMeasures(reading),
   changed: () => {
+    takeBack();
     writer?.update();
     $("starts").hidden = editor.text !== "";
   },
@@ -148,6 +168,7 @@ function setState(state, text) {
 async function checkState() {
   try {
     const response = await fetch("health/ready", { cache: "no-store" });
+    takeBack(true);
     if (response.ok) setState("ready", "Ready");
     else setState("wait", "Not ready");
     return response.ok;

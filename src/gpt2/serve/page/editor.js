@@ -155,15 +155,16 @@ export class Editor {
     this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
+    const text = area.value;
     try {
-      const reading = await read(area.value, this.calls.model(), signal);
+      const reading = await read(text, this.calls.model(), signal);
       if (signal.aborted) return;
       this.reading = reading;
       this.paint();
       this.calls.analysed(reading);
       if (reading.text === area.value) this.followCaret(true);
     } catch (error) {
-      if (error.name !== "AbortError") this.calls.fail(error);
+      if (error.name !== "AbortError" && text === area.value) this.calls.fail(error);
     }
   }
 
