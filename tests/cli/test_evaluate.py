@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.cli import evaluate_shown
+
 
 @pytest.fixture
 def evaluate(gpt2, tiny_folder: Path):
@@ -191,3 +193,12 @@ def test_what_cannot_be_run(
     ran = evaluate(*arguments)
     assert (ran.code, ran.out) == (code, "")
     assert message in ran.err
+
+
+def test_what_a_weak_model_is_measured_at_is_told_in_powers_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"perplexity": 7.6306981024e28, "per_token": 999_999.0}
+    found = {"title": "PTB", "figures": figures, "standard_errors": {"perplexity": 1e27}, "paper": {}}
+    result = {"benchmarks": {"ptb": found}, "settings": {"limit": None}}
+    evaluate_shown.put(result, out=None, report=None, as_json=False)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["PTB", "perplexity", "7.63e+28", "1.96e+27"], ["per", "token", "999,999.00"]]

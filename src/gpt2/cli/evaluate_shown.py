@@ -77,7 +77,7 @@ def _table(result: dict[str, Any]) -> str:
 def _within(standard_error: float | None) -> str:
     from gpt2.evaluate.uncertainty import Z_95
 
-    return "" if standard_error is None else f"{Z_95 * standard_error:,.2f}"
+    return "" if standard_error is None else _shown(Z_95 * standard_error)
 
 
 def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:
@@ -97,8 +97,8 @@ def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [("benchmark", "figure", "first", "second", "change", "standard error")]
     for each in differences:
         known = each.before is not None and each.after is not None
-        change = f"{(each.after or 0) - (each.before or 0):+,.2f}" if known else ""
-        error = "" if each.standard_error is None else f"{each.standard_error:,.2f}"
+        change = _shown((each.after or 0) - (each.before or 0), sign="+") if known else ""
+        error = _shown(each.standard_error, "")
         rows.append(
             (each.benchmark, each.figure.replace("_", " "), _shown(each.before), _shown(each.after), change, error)
         )
@@ -118,5 +118,8 @@ def described(benchmark: "Benchmark") -> str:
     return "\n".join(lines)
 
 
-def _shown(value: float | None, nothing: str = "-") -> str:
-    return nothing if value is None else f"{value:,.2f}"
+def _shown(value: float | None, nothing: str = "-", *, sign: str = "") -> str:
+    """With two decimals; from a million on, as perplexities of weak models are, in powers of ten."""
+    if value is None:
+        return nothing
+    return f"{value:{sign}.2e}" if abs(value) >= 1e6 else f"{value:{sign},.2f}"
