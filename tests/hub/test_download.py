@@ -246,16 +246,25 @@ def test_a_full_disk_is_said_before_anything_is_fetched(published: FakeHub, monk
     assert published.requests("config.json") == []
 
 
+@pytest.mark.parametrize(
+    ("number", "said", "when"),
+    [(errno.ENOSPC, "No space left on device", "there is room"), (errno.EFBIG, "File too large", "files may grow")],
+)
 def test_a_disk_that_becomes_full_keeps_what_has_arrived(
-    published: FakeHub, tiny_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    number: int,
+    said: str,
+    when: str,
+    published: FakeHub,
+    tiny_files: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(handle: int) -> None:
         if published.requests(WEIGHTS):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, said)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DownloadError, match=r"No space left on device\. What has arrived is kept: run it again"):
+        with pytest.raises(DownloadError, match=rf"{said}\. What has arrived is kept: run it again when {when}"):
             download()
     assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
     assert len(published.requests(WEIGHTS)) == 1

@@ -4,6 +4,7 @@ Until every file is here and its hash is right, the model has no name, and nothi
 has arrived stays, whatever stops it, and the next call goes on from there.
 """
 
+import errno
 import os
 import shutil
 import time
@@ -122,9 +123,10 @@ def download(
     try:
         return fill(plan, progress, pause)
     except OSError as error:
+        when = "files may grow larger (ulimit -f)" if error.errno == errno.EFBIG else "there is room"
         raise DownloadError(
             f"{plan.name} cannot be downloaded: the cache of {plan.place} cannot be written: "
-            f"{error.strerror or error}. What has arrived is kept: run it again when there is room."
+            f"{error.strerror or error}. What has arrived is kept: run it again when {when}."
         ) from error
 
 

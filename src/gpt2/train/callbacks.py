@@ -1,5 +1,6 @@
 """What happens between steps: validation, checkpoints, samples."""
 
+import errno
 import itertools
 import logging
 import math
@@ -127,7 +128,8 @@ class Checkpoints(Callback):
             try:
                 self._save(run)
             except OSError as error:
-                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, why(error), self._advice())
+                advice = self._advice(error)
+                _log.warning("the checkpoint of step %d was not saved: %s. %s", report.step, why(error), advice)
             except TrainingError as error:
                 _log.warning("%s", error)
 
@@ -138,13 +140,16 @@ class Checkpoints(Callback):
                 self._save(run)
             except OSError as error:
                 raise TrainingError(
-                    f"The state at step {run.progress.step} cannot be saved: {why(error)}. {self._advice()}"
+                    f"The state at step {run.progress.step} cannot be saved: {why(error)}. {self._advice(error)}"
                 ) from error
 
-    def _advice(self) -> str:
+    def _advice(self, error: OSError) -> str:
+        what = "make room"
+        if error.errno == errno.EFBIG:
+            what = "no file here may grow so large; raise the limit (ulimit -f), or choose a folder on another disk"
         if self._saved_step is None:
-            return "Nothing of this run is saved yet: make room."
-        return "The checkpoint before it is whole. Make room, and run again to go on from there."
+            return f"Nothing of this run is saved yet: {what}."
+        return f"The checkpoint before it is whole. {what[0].upper()}{what[1:]}, and run again to go on from there."
 
     def _save(self, run: Run) -> None:
         processes = run.learner.processes

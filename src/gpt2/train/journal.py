@@ -43,8 +43,8 @@ def append(path: Path, line: bytes) -> None:
     with path.open("ab", buffering=0) as file:
         length = file.tell()
         try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, "only a part of the line could be written")
+            while line:  # a system that took a part of it says at the next try why it takes no more
+                line = line[file.write(line) :]
         except OSError:
             file.truncate(length)
             raise
