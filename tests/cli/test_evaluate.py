@@ -181,6 +181,8 @@ def test_data_that_is_not_there_is_said_before_a_model_is_opened(
         (("lambada", "--examples", "--set", "lambada.text=original"), 1, "has no made-up examples"),
         (("--compare", __file__, __file__), 1, "is not readable JSON"),
         (("lambada", "--set", "text=openai"), 2, "must look like"),
+        (("my.jsonl",), 2, "A file of your own is scored by `gpt2 score --file FILE --totals`, and texts one by one"),
+        (("texts/mine",), 2, "there is no benchmark 'texts/mine'. A benchmark has a name"),
         (("lambada", "--examples", "--set", "lambada.text=odd"), 2, "lambada.text cannot be 'odd'. It can be: openai"),
         (("lambada", "--examples", "--set", "lambada.odd=1"), 2, "lambada has no choice 'odd'. Its choices: text"),
         (("lambada", "--set", "ptb.newlines=ignored"), 2, "'ptb' is not among what is run"),

@@ -79,6 +79,18 @@ ELSEWHERE = {
     "version": "--version",
 }
 
+# What is no verb, for it gives arrays or pictures -> how it is called in Python, and whether the page shows it.
+IN_PYTHON = {
+    "activations": ("activations(text)", False),
+    "attention": ("attention(text)", True),
+    "embed": ("embed(text)", False),
+    "embeddings": ("embed(text)", False),
+    "inspect": ("attention(text), .logit_lens(text) and more", True),
+    "lens": ("logit_lens(text)", True),
+    "logit-lens": ("logit_lens(text)", True),
+    "patch": ("patch(text, source=…, answer=…)", False),
+}
+
 OPTIONS_ELSEWHERE = {
     "--length": "--max-tokens",
     "--max-length": "--max-tokens",
@@ -118,6 +130,10 @@ class Verbs(click.Group):
             if args[0] in ELSEWHERE:
                 near = [f"gpt2 {ELSEWHERE[args[0]]}"]
             advice = f"Did you mean {' or '.join(near)}?" if near else "`gpt2 --help` lists the verbs."
+            if args[0] in IN_PYTHON:
+                call, is_on_the_page = IN_PYTHON[args[0]]
+                page = ", and the page of `gpt2 serve` shows it" if is_on_the_page else ""
+                advice = f"In Python it is gpt2.load().{call}{page}: docs/inspect.md."
             raise click.UsageError(f"there is no verb {args[0]!r}. {advice}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -45,11 +45,17 @@ def find(name: str) -> Benchmark:
     """The benchmark of this name.
 
     Raises:
-        DataError: there is none; the message has the nearest name.
+        DataError: there is none; the message has the nearest name, or of a file what there is for texts of one's own.
     """
     for benchmark in SUITE:
         if benchmark.name == name:
             return benchmark
+    if any(mark in name for mark in "./\\"):
+        raise DataError(
+            f"There is no benchmark {name!r}. A benchmark has a name, and data of its own (--data). A file of your own "
+            f"is scored by `gpt2 score --file FILE --totals`, and texts one by one in Python, by "
+            f"gpt2.load().score(text). There are: {', '.join(NAMES)}."
+        )
     near = difflib.get_close_matches(name.lower().replace("-", ""), NAMES, n=1, cutoff=0.5)
     advice = f"Did you mean {near[0]}? " if near else ""
     raise DataError(f"There is no benchmark {name!r}. {advice}There are: {', '.join(NAMES)}.")
