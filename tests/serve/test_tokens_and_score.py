@@ -1,11 +1,13 @@
 """Tokenizing from afar, scoring, and what a server says of itself."""
 
+import base64
 import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpt2.errors import TokenizerError
@@ -120,6 +122,54 @@ def test_a_small_stride_is_refused_where_it_would_cost_more_than_the_longest_tex
     assert asked([*longest, 1])[1]["error"]["param"] == "text"
 
 
+def test_embeddings_are_the_model_s_own_by_openai_s_client(tiny: Any, tiny_model: LanguageModel) -> None:
+    client, texts = tiny.client(), ["Hello there", " caf\u00e9 \U0001f600", "word " * 30]
+    ours = tiny_model.embed(texts)
+    for options in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}, {"dimensions": ours.shape[1]}):
+        found = client.embeddings.create(model="tiny", input=texts, **options)  # in base64, where it does not say
+        packed = [each.embedding for each in found.data]
+        if options.get("encoding_format") == "base64":
+            packed = [np.frombuffer(base64.b64decode(each), "<f4") for each in packed]
+        assert np.array(packed, np.float32) == pytest.approx(ours, abs=1e-6)
+        assert (found.object, found.model, [each.index for each in found.data]) == ("list", "tiny", [0, 1, 2])
+        n_tokens = sum(len(tiny_model.tokenizer.encode(text)) for text in texts)
+        assert (found.usage.prompt_tokens, found.usage.total_tokens) == (n_tokens, n_tokens)
+    last = client.embeddings.create(model="tiny", input="Hello there", extra_body={"pooling": "last"})
+    assert last.data[0].embedding == pytest.approx(tiny_model.embed("Hello there", pooling="last"), abs=1e-6)
+    ids = tiny_model.tokenizer.encode("Hello there")
+    for given in (ids, [ids, ids]):
+        for each in client.embeddings.create(model="tiny", input=given).data:
+            assert each.embedding == pytest.approx(ours[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({}, "input", "input is missing"),
+        ({"input": ""}, "input", "input has no vector: it is empty"),
+        ({"input": ["a", ""]}, "input[1]", "it is empty"),
+        ({"input": [99999]}, "input", "no token 99999"),
+        ({"input": ["a", [1]]}, "input", "must be a string"),
+        ({"input": [1] * 65}, "input", "it has 65 tokens, and the context of tiny is 64"),
+        ({"input": ["a"] * 65}, "input", "prompts is 64, and the request has 65"),
+        ({"input": "a", "dimensions": 8}, "dimensions", "the vectors of tiny have 16"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format", '"hex"'),
+        ({"input": "a", "pooling": "max"}, "pooling", '"max"'),
+        ({"input": "a", "model": "other"}, "model", "'tiny'"),
+    ],
+)
+def test_what_has_no_embedding_is_refused_by_name(tiny: Any, fields: dict[str, Any], param: str, said: str) -> None:
+    status, _, answer = tiny.request("POST", "/v1/embeddings", fields)
+    assert status == (404 if param == "model" else 400)
+    assert answer["error"]["param"] == param and said in answer["error"]["message"]
+
+
+def test_embeddings_are_bounded_as_scores_are(serve: Any) -> None:
+    running = serve(limits=Limits(score_tokens=5))
+    status, _, answer = running.request("POST", "/v1/embeddings", {"input": [[1] * 3, [2] * 3]})
+    assert (status, answer["error"]["code"]) == (400, "score_tokens") and "6 tokens" in answer["error"]["message"]
+
+
 def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:
     running = serve(scripted([464] * 4))
     running.client().completions.create(model="scripted", prompt=[1, 2], max_tokens=3, n=2)
@@ -181,6 +231,6 @@ def test_the_page_has_a_strict_policy(tiny: Any) -> None:
 def test_the_description_has_every_path(tiny: Any) -> None:
     described = tiny.request("GET", "/openapi.json")[2]
     assert described["openapi"] == "3.1.0"
-    assert {"/v1/completions", "/v1/score", "/tokenize", "/detokenize"} <= described["paths"].keys()
+    assert {"/v1/completions", "/v1/score", "/v1/embeddings", "/tokenize", "/detokenize"} <= described["paths"].keys()
     fields = described["components"]["schemas"]["CompletionRequest"]["properties"]
     assert {"prompt", "logit_bias", "structured_outputs", "cache_salt"} <= fields.keys()

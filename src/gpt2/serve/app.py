@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gpt2.serve import asking, completions, detecting, looking, openapi, playground, score, status, tokens
+from gpt2.serve import asking, completions, detecting, embedding, looking, openapi, playground, score, status, tokens
 from gpt2.serve.door import Door, EntryRules
 from gpt2.serve.faults import ApiError
 from gpt2.serve.service import Service
@@ -21,6 +21,7 @@ Endpoint = Callable[[Service, Request], Awaitable[Response]]
 ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/completions", completions.complete),
     ("POST", "/v1/score", score.score_texts),
+    ("POST", "/v1/embeddings", embedding.embed_texts),
     ("POST", "/v1/inspect", looking.inspect),
     ("POST", "/v1/detect", detecting.detect),
     ("POST", "/v1/tasks/{task}", asking.ask),

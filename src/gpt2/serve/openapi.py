@@ -93,6 +93,19 @@ _SCORES = _object(
     },
     usage=_USAGE,
 )
+_VECTORS = _object(
+    object={"const": "list"},
+    model={"type": "string"},
+    data={
+        "type": "array",
+        "items": _object(
+            object={"const": "embedding"},
+            index={"type": "integer"},
+            embedding={"type": ["array", "string"], "items": {"type": "number"}},
+        ),
+    },
+    usage=_USAGE,
+)
 _PAIRS = {"type": "array", "items": {"type": "array"}}
 _SEEN = _object(
     object={"const": "inspection"},
@@ -180,6 +193,7 @@ _BODY = (400, 404, 408, 413, 415)  # what may be wrong with a request that has a
 _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], tuple[int, ...]], ...] = (
     ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (*_BODY, 429)),
     ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (*_BODY, 429)),
+    ("/v1/embeddings", "post", "Texts as vectors.", schema.EmbeddingRequest, _VECTORS, (*_BODY, 429)),
     ("/v1/inspect", "post", "What the model makes of a text.", schema.InspectRequest, _SEEN, (*_BODY, 429)),
     ("/v1/detect", "post", "Was a text generated?", schema.DetectRequest, _DETECTION, (*_BODY, 429)),
     *(

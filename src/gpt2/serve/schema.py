@@ -214,6 +214,18 @@ class ScoreRequest(Strict):
     parse_special: bool | None = Field(None, description="read <|endoftext|> in the text as that token; true")
 
 
+class EmbeddingRequest(Strict):
+    """`POST /v1/embeddings`: texts as vectors."""
+
+    model: str | None = None
+    input: Prompts = Field(description="one text or several, as text or ids, each within the context")
+    encoding_format: Literal["float", "base64"] | None = Field(None, description="float; base64 is of float32")
+    dimensions: Positive | None = Field(None, description="the model's own width; any other is refused")
+    pooling: Literal["mean", "last"] | None = Field(None, description="mean over the tokens, or the last one's")
+    user: str | None = None
+    parse_special: bool | None = Field(None, description="read <|endoftext|> in the text as that token; true")
+
+
 class TokenizeRequest(Strict):
     """`POST /tokenize`; `content` is llama.cpp's name for `prompt`."""
 
