@@ -210,6 +210,25 @@ def test_what_was_generated_for_whoever_left_is_counted(
     assert (line.fields["status"], line.fields["left"]) == (status, True)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_leaves_the_queue_is_499(
+    serve: Any, scripted: Any, until: Any, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend)
+    backend.hold_after(0)
+    with caplog.at_level(logging.INFO, "gpt2.serve.access"):
+        connection = running.send("POST", "/v1/completions", {"prompt": "a", "max_tokens": 50, "stream": stream})
+        until(lambda: backend.waits)
+        connection.close()
+        until(lambda: caplog.records)
+    backend.gate.set()
+    until(lambda: not backend.slots)
+    text = running.request("GET", "/metrics")[2].decode()
+    assert 'gpt2_request_cancelled_total{model_name="scripted"} 1.0' in text
+    assert 'gpt2_http_requests_total{path="/v1/completions",status="499"} 1.0' in text
+
+
 def test_the_dashboard_asks_for_metrics_that_there_are(tiny: Any) -> None:
     dashboard = (Path(__file__).parents[2] / "docs" / "examples" / "grafana.json").read_text(encoding="utf-8")
     asked = set(re.findall(r"\bgpt2_[a-z0-9_]+", " ".join(re.findall(r'"expr": "(.*)"', dashboard))))

@@ -45,6 +45,8 @@ async def complete(service: Service, request: Request) -> Response:
         if asked.stream:
             first = await ticket.next()
             raise_failure(first)
+            if not first:  # cancelled
+                raise ClientDisconnect
             return EventStream(answer, first, leaving=leaving, headers=_headers(asked), fields=call.fields)
         shown = await answer.whole()
         call.fields |= answer.facts()
