@@ -60,6 +60,15 @@ def test_merging_is_the_plain_sum_and_is_made_when_asked_for(adapter: Path, tmp_
         np.testing.assert_array_equal(merged.float32(name), base.float32(name))
 
 
+@pytest.mark.parametrize("form", ["fp16", "int8", "int4"])
+def test_the_form_is_not_the_base_s_where_a_matrix_has_changed(adapter: Path, tmp_path: Path, form: str) -> None:
+    base = checkpoint.read(tmp_path / "base").weights
+    checkpoint.write_folder(tmp_path / "base", base, CONFIG, None, form=form, overwrite=True)
+    found = checkpoint.read(adapter)
+    assert (found.weights.form, found.weights.forms, found.rounded_to) == ("fp32", (form, "fp32"), form)
+    assert checkpoint.read(tmp_path / "base").weights.forms == (form,)
+
+
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_factors_in_halves_are_read(adapter: Path, dtype: str) -> None:
     file = adapter / "adapter_model.safetensors"

@@ -56,8 +56,8 @@ class Checkpoint:
 
     @property
     def rounded_to(self) -> str | None:
-        """The form that the weights were rounded to when they were stored, or None for fp32."""
-        return ", ".join(self.expanded_from) or (self.weights.form if self.weights.form != "fp32" else None)
+        """The form, or forms, that weights were rounded to when they were stored, or None for fp32."""
+        return ", ".join(self.expanded_from or (form for form in self.weights.forms if form != "fp32")) or None
 
     def files_sha256(self) -> str:
         """One hash of what the model answers by: the names and contents of its files, an adapter's base included.

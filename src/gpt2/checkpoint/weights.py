@@ -139,8 +139,15 @@ class Weights:
 
     @property
     def form(self) -> str:
-        """The form the embedding is stored in: fp32, fp16, bf16, int8 or int4."""
-        return FORM_OF_DTYPE[self._arrays["wte"].dtype]
+        """The form the matrices are stored in: fp32, fp16, bf16, int8 or int4; fp32 where they differ in it."""
+        forms = self.forms
+        return forms[0] if len(forms) == 1 else "fp32"
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Each form that a matrix is stored in: of what an adapter was merged into, the base's and fp32."""
+        names = (name for name in self._arrays if name == "wte" or name.endswith(".w"))
+        return tuple(dict.fromkeys(FORM_OF_DTYPE[self._arrays[name].dtype] for name in names))
 
     @property
     def nbytes(self) -> int:
