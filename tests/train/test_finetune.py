@@ -98,6 +98,13 @@ def test_a_text_is_learned_and_the_folder_is_a_model(base: Path, data: Path, tmp
     assert "Loss over tokens" in page and "text 30" in page and "://" not in page
 
 
+def test_where_nothing_is_held_out_the_advice_is_an_option_of_this_verb(
+    base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(base, data, tmp_path / "mine", ["schedule.tokens=256"], validation=0.0).loss is None
+    assert "nothing is held out, so no validation loss will be measured: give a share of the text" in caplog.text
+
+
 def test_stopped_and_gone_on_with_equals_uninterrupted(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,13 +139,37 @@ def test_whole_documents_are_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("texts", [["word " * 1000], ["word " * 1000, "other " * 3000]])
-def test_where_no_document_can_be_spared_the_end_of_the_last_is_held_out(tmp_path: Path, texts: list[str]) -> None:
+def test_where_no_document_can_be_spared_the_end_of_the_longest_is_held_out(tmp_path: Path, texts: list[str]) -> None:
     path = write(tmp_path, "a.txt", "<|endoftext|>".join(texts))
     prepared = prepare_text(path, tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
     assert prepared.validation_documents in (0, 1)
     total = prepared.tokens + prepared.validation_tokens
     assert 0.05 < prepared.validation_tokens / total < 0.3
     assert prepared.documents >= 1
+
+
+@pytest.mark.parametrize("n_short", [0, 1, 40])
+def test_a_tenth_is_held_out_whichever_document_is_the_last(tmp_path: Path, n_short: int) -> None:
+    tokenizer, mark = Tokenizer.published(), "<|endoftext|>"
+    texts = ["one " * 900, "two " * 1000, "three " * 900, *["short text"] * n_short]
+    path = write(tmp_path, "a.txt", mark.join(texts))
+    prepared = prepare_text(path, tmp_path / "out", tokenizer, field="", validation=0.1)
+    total = prepared.tokens + prepared.validation_tokens
+    assert prepared.validation_tokens == round(total / 10)
+    assert prepared.lines()[0].endswith(
+        f"held out: the longest one's last {round(total / 10)} tokens, since no whole document can be spared"
+    )
+    learned, held_out = (TokenStream.open(tmp_path / "out", split) for split in ("train", "validation"))
+    text = tokenizer.decode(held_out.read(0, held_out.n_tokens).tolist())
+    assert text.split() == ["two"] * len(text.split())
+    begins = tokenizer.decode(learned.read(0, learned.n_tokens).tolist())
+    assert begins + text == mark + mark.join([*texts[:1], *texts[2:], texts[1]])  # no end follows where it was cut
+
+
+def test_what_no_single_document_can_give_is_taken_from_several(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "<|endoftext|>".join(["one " * 200, "two " * 100]))
+    prepared = prepare_text(path, tmp_path / "out", Tokenizer.published(), field="", validation=0.9)
+    assert (prepared.validation_tokens, prepared.documents) == (round(0.9 * 304), 2)
 
 
 def test_only_completions_and_their_ends_are_learned(tmp_path: Path) -> None:

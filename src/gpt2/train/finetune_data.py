@@ -32,7 +32,7 @@ class Prepared:
         documents: that are learned from.
         tokens: of these.
         wanted_tokens: of these, those that are learned and not only read.
-        validation_documents: held out whole; 0 where the end of the only document was cut off instead.
+        validation_documents: held out whole; 0 where the end of the longest was cut off instead.
         validation_tokens: held out.
         opening: how a text that is held out begins, or its prompt: what to let the model continue.
         empty: examples passed over, since their text or completion is nothing, or nothing but blanks.
@@ -54,7 +54,8 @@ class Prepared:
         elif self.validation_documents:
             held_out = f"held out: {self.validation_tokens:,} tokens in {counted(self.validation_documents)}"
         else:
-            held_out = f"held out: its last {self.validation_tokens:,} tokens, since no whole document can be spared"
+            whose = "its last" if self.documents == 1 else "the longest one's last"
+            held_out = f"held out: {whose} {self.validation_tokens:,} tokens, since no whole document can be spared"
         said = [f"the text: {self.tokens:,} tokens in {counted(self.documents)}{learned}; {held_out}"]
         if self.empty:
             said.append(f"passed over: {self.empty:,} with an empty text or completion")
@@ -211,7 +212,7 @@ def _opening(document: _Encoded, tokenizer: Tokenizer) -> str:
 
 
 def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Encoded], list[_Encoded], bool]:
-    """Documents to learn from, documents held out, and whether these are only the end of the one document.
+    """Documents to learn from, documents held out, and whether these are only the end of the longest one.
 
     Which are held out depends on their hashes, so it is the same each time; they keep their order.
     """
@@ -225,17 +226,25 @@ def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Enco
         if n_tokens < goal and n_tokens + size <= max(2 * goal, goal + LEAST_TOKENS):  # no document far too large
             chosen.add(i)
             n_tokens += size
-    if chosen and len(chosen) < len(documents) and n_tokens >= goal / 4:
+    if chosen and len(chosen) < len(documents) and n_tokens >= goal / 2:
         return (
             [d for i, d in enumerate(documents) if i not in chosen],
             [d for i, d in enumerate(documents) if i in chosen],
             False,
         )
-    *others, last = documents
-    at = max(1, last.ids.size - max(2, round(goal)))
+    left = max(2, round(goal))
+    cuts: dict[int, int] = {}  # of the longest: where the end that is held out begins
+    for i in sorted(range(len(documents)), key=lambda i: -documents[i].ids.size):
+        if left > 0:
+            cuts[i] = max(1, documents[i].ids.size - left)
+            left -= documents[i].ids.size - cuts[i]
+    parts = [(documents[i], at) for i, at in cuts.items()]
     return (
-        [*others, dataclasses.replace(last, ids=last.ids[:at], wanted=last.wanted[:at])],
-        [dataclasses.replace(last, ids=last.ids[at:], wanted=last.wanted[at:], read=0)],
+        [
+            *(d for i, d in enumerate(documents) if i not in cuts),  # then what has no end, for nothing to follow
+            *(dataclasses.replace(d, ids=d.ids[:at], wanted=d.wanted[:at]) for d, at in parts),
+        ],
+        [dataclasses.replace(d, ids=d.ids[at:], wanted=d.wanted[at:], read=0) for d, at in parts],
         True,
     )
 

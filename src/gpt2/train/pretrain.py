@@ -201,7 +201,9 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
     if problems := list(feed.broken()):
         raise ShardError(f"The run cannot start, its data are not what they were: {problems[0]}. Prepare them again.")
     if feed.validation is None:
-        _log.warning("nothing is held out, so no validation loss will be measured: prepare with --validation 0.01")
+        own = Path(config.data.folder) == folder / "data"  # of a user's text, which `finetune` prepares itself
+        advice = "give a share of the text (--validation 0.1)" if own else "prepare with --validation 0.01"
+        _log.warning("nothing is held out, so no validation loss will be measured: %s", advice)
     if state is not None:
         _check_same_run(state.config, as_tree(config), folder)
         if state.tokenizer_hash != feed.tokenizer.hash:
