@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def write(folder: Path, name: str, text: str) -> Path:
 )
 def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str, expected: list[tuple[str, str]]) -> None:
     assert [(e.prompt, e.text) for e in read_examples(write(tmp_path, name, text))] == expected
+
+
+@pytest.mark.parametrize("name", ["my.tsv/a.csv", "my.tsv.csv", "A.TSV", "a.tsv.gz", "a.csv.gz", "my.csv/a.TSV.gz"])
+def test_a_table_is_parted_as_its_own_name_says(tmp_path: Path, name: str) -> None:
+    separator = "\t" if ".tsv" in Path(name).name.lower().removeprefix("my.tsv") else ","
+    table = f"text{separator}other\none{separator}x\n"
+    path = write(tmp_path, name, table)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(table.encode()))
+    assert [e.text for e in read_examples(path)] == ["one"]
 
 
 def test_a_folder_gives_all_its_files_in_order(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _json_lines(name: str, field: str, errors: Errors) -> Iterator[Example]:
 
 def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
     text = "".join(document.text for document in read_documents(name, ReadOptions(kind="text", errors=errors)))
-    delimiter = "\t" if ".tsv" in name.lower() else ","
+    delimiter = "\t" if _is(name, (".tsv",)) else ","
     csv.field_size_limit(_FIELD_LIMIT)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
