@@ -230,6 +230,22 @@ def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageMo
     assert ran.err.count(":quit") == 5  # at the beginning, when asked, and where a seed is no number or too large
 
 
+def test_the_loop_goes_on_from_what_was_written_when_it_was_stopped(generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def stopped(self, prompt, sampling=None, **settings):
+        asked.append((prompt, sampling.seed))
+        yield package.generation.Event(request=0, text=" upon")
+        if len(asked) < 3:
+            raise KeyboardInterrupt  # as Ctrl-C does
+        yield package.generation.Event(request=0, text=" a time")
+
+    monkeypatch.setattr(LanguageModel, "stream", stopped)
+    ran = generate("--interactive", "--seed", "5", stdin=b"Once\n\n\nTwice\n")
+    assert asked == [("Once", 5), ("Once upon", 6), ("Once upon upon", 7), ("Twice", 8)]
+    assert ran.out == " upon\n upon\n upon a time\n upon a time\n"
+
+
 def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = generate("--interactive", "--json", stdin="é\n".encode(), encoding="cp1252")
     assert json.loads(ran.out)["prompt"] == "é"

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
@@ -32,16 +32,17 @@ class Writer:
         self._written = 0
         self._seconds = 0.0  # of generating, not of waiting for someone to type
 
-    def one(self, prompt: str, sampling: "Sampling") -> str:
-        """Write what continues one prompt, and return the (first) text; as it comes where that can be."""
+    def one(self, prompt: str, sampling: "Sampling", *, tell: Callable[[str], object] = lambda text: None) -> None:
+        """Write what continues one prompt, and tell the (first) text; as it comes where that can be."""
         if not self._as_json and sampling.candidates == 1 and sampling.logprobs is None:
-            return self._stream(prompt, sampling)
+            self._stream(prompt, sampling, tell)
+            return
         begin = time.perf_counter()
         completion = self._model.generate(prompt, sampling, draft=self._draft)
         self._seconds += time.perf_counter() - begin
         self._count(completion)
         self._write(completion)
-        return completion.text
+        tell(completion.text)
 
     def many(self, prompts: Iterable[str], sampling: "Sampling") -> None:
         """Write the continuations of all prompts, in order; those ahead of one that fails are not lost."""
@@ -61,19 +62,19 @@ class Writer:
         if not done:
             log.warning("nothing was written: the file holds no prompt")
 
-    def _stream(self, prompt: str, sampling: "Sampling") -> str:
-        pieces: list[str] = []
+    def _stream(self, prompt: str, sampling: "Sampling", tell: Callable[[str], object]) -> None:
+        any_came = False
         begin = time.perf_counter()
         try:
             for event in self._model.stream(prompt, sampling, draft=self._draft):
                 self._tokens += event.token is not None
                 self._count_drafts(event.usage)
-                pieces.append(event.text)
+                any_came = True
+                tell(event.text)
                 output.write(event.text)
         finally:
             self._seconds += time.perf_counter() - begin
-            output.write("\n" if pieces else "")  # what is on the screen when it is interrupted stays there
-        return "".join(pieces)
+            output.write("\n" if any_came else "")  # what is on the screen when it is interrupted stays there
 
     def _count(self, completion: "Completion") -> None:
         self._tokens += sum(len(sample.tokens) for sample in completion.samples)

@@ -92,7 +92,7 @@ def generate(
                     sys.stdin.reconfigure(errors="replace")
                 from gpt2.cli.interactive import converse
 
-                converse(writer.one, sampling)
+                converse(writer, sampling)
             elif file is not None:
                 writer.many(reading.read_prompts(file, errors=errors), sampling)
             else:

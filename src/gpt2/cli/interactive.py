@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gpt2.cli import output
 
 if TYPE_CHECKING:
+    from gpt2.cli.continuations import Writer
     from gpt2.generation import Sampling
 
 HELP = """Type a text and press return: it is continued. An empty line goes on with the last text.
@@ -20,11 +20,11 @@ HELP = """Type a text and press return: it is continued. An empty line goes on w
 log = logging.getLogger("gpt2")
 
 
-def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> None:
+def converse(writer: "Writer", sampling: "Sampling") -> None:
     """Continue each line typed until the input ends.
 
     Args:
-        write: writes the continuation of a text as it comes, and returns it.
+        writer: writes the continuations as they come.
         sampling: how, with a seed; each turn takes the next seed, so that a repeated line brings another text.
     """
     with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
@@ -51,9 +51,10 @@ def converse(write: "Callable[[str, Sampling], str]", sampling: "Sampling") -> N
         elif command.startswith(":"):
             log.info("%s", HELP)
         else:
-            text = line or text
-            try:
-                text += write(text, dataclasses.replace(sampling, seed=seed, truncate_prompt=True))
-            except KeyboardInterrupt:
-                continue
+            pieces = [line or text]
+            with contextlib.suppress(KeyboardInterrupt):  # what was written until then counts
+                writer.one(
+                    pieces[0], dataclasses.replace(sampling, seed=seed, truncate_prompt=True), tell=pieces.append
+                )
+            text = "".join(pieces)
             seed = (seed + 1) % (MAX_SEED + 1)
