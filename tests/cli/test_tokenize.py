@@ -1,5 +1,6 @@
 """`gpt2 tokenize`, `detokenize` and `tokenizer train`: the same ids from every source, and answers to bad input."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -138,6 +139,35 @@ def test_a_vocabulary_is_learned_and_used(gpt2, tmp_path: Path) -> None:
     assert again.code == 2
     assert "already has vocab.json" in again.err
     assert (out / "vocab.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.ndjson.zst", "a.txt.gz", "a.txt"])
+def test_a_vocabulary_is_learned_from_files_as_prepare_reads_them(gpt2, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("tokenizers")
+    texts = ["low lower lowest new newer newest " * 20, "néw 😀 text " * 20]
+    plain, out, expected = tmp_path / "plain", tmp_path / "learned", tmp_path / "expected"
+    plain.write_text("<|endoftext|>".join(texts), encoding="utf-8")
+    lines = "".join(json.dumps({"id": "lollol" * 9, "body": text}) + "\n" for text in texts)
+    data = "\ufeff".encode() + (lines.encode() if "json" in name else plain.read_bytes())
+    if name.endswith(".gz"):
+        data = gzip.compress(data)
+    elif name.endswith(".zst"):
+        data = pytest.importorskip("zstandard").compress(data)
+    (tmp_path / name).write_bytes(data)
+    assert gpt2("tokenizer", "train", str(plain), "--out", str(expected), "--vocab-size", "280").code == 0
+    ran = gpt2("tokenizer", "train", str(tmp_path / name), "--out", str(out), "--vocab-size", "280", "--field", "body")
+    assert ran.code == 0
+    assert ("--field says nothing here" in ran.err) == ("txt" in name)
+    for file in ("vocab.json", "merges.txt"):
+        assert (out / file).read_bytes() == (expected / file).read_bytes()
+
+
+def test_lines_without_the_field_are_named(gpt2, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "a.jsonl").write_text('{"body": "low lower"}\n', encoding="utf-8")
+    ran = gpt2("tokenizer", "train", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "x"), "--vocab-size", "280")
+    assert ran.code == 1
+    assert "a.jsonl, line 1, has no text in a field 'text': it holds the fields body." in ran.err
 
 
 def test_a_text_too_small_for_the_vocabulary_says_so(gpt2, tmp_path: Path) -> None:

@@ -60,13 +60,13 @@ def overlap(
     text, JSON and JSON Lines (all strings in them), Parquet, plain or compressed. Words are lower-cased and
     alphanumeric; no n-gram runs from one example into the next.
     """
-    from gpt2.data.documents import ReadOptions
+    from gpt2.data.documents import ReadOptions, find_sources
     from gpt2.data.overlap import measure_overlap
     from gpt2.machine import usable_cores
 
     with wrong_usage(DataError):
         read = ReadOptions(field=field, errors=errors)
-    reading.tell_of_field([train])
+    reading.tell_of_field(find_sources([train]))
     with StatusLine() as line:
         found = measure_overlap(
             train,

@@ -101,6 +101,7 @@ def prepare(
     """
     from gpt2.data import PrepareConfig, ReadOptions
     from gpt2.data import prepare as write_shards
+    from gpt2.data.documents import find_sources
     from gpt2.machine import usable_cores
     from gpt2.tokenizer import Tokenizer
 
@@ -112,7 +113,7 @@ def prepare(
             split_on=None if split_on is None else split_on.replace(r"\n", "\n").replace(r"\t", "\t"),
             max_document_bytes=max_document_mb << 20,
         )
-    reading.tell_of_field(sources, kind)
+    reading.tell_of_field(find_sources(sources, kind), kind)
     config = PrepareConfig(validation=validation, shard_tokens=shard_tokens, read=read)
     workers = workers or usable_cores()
     with resumable(f"{out} keeps what is done", sign=out / "progress.json"), StatusLine() as line:

@@ -122,12 +122,11 @@ def _without_newline(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def tell_of_field(sources: Sequence[str], kind: str = "auto") -> None:
-    """Warn where --field was given and no source has fields: it would be passed over, misspelt or not."""
-    from gpt2.data.documents import find_sources, has_fields
+def tell_of_field(files: Sequence[str], kind: str = "auto") -> None:
+    """Warn where --field was given and no file has fields: it would be passed over, misspelt or not."""
+    from gpt2.data.documents import has_fields
 
     if click.get_current_context().get_parameter_source("field") is click.core.ParameterSource.DEFAULT:
         return
-    found = find_sources(sources, kind)
-    if not any(has_fields(name, kind) for name in found):
-        log.warning("--field says nothing here: %s is read as plain text, which has no fields", found[0])
+    if not any(has_fields(name, kind) for name in files):
+        log.warning("--field says nothing here: %s is read as plain text, which has no fields", files[0])

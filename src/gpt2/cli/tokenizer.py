@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from gpt2.cli import output
-from gpt2.cli.options import Place, Sectioned, output_options
-from gpt2.cli.reading import BYTE_ORDER_MARK, errors_option
+from gpt2.cli import output, reading
+from gpt2.cli.options import Name, Place, Sectioned, output_options, wrong_usage
+from gpt2.errors import DataError
 
 if TYPE_CHECKING:
-    from gpt2.tokenizer.stream import Errors
+    from gpt2.data import ReadOptions
 
 _log = logging.getLogger("gpt2")
 
@@ -28,22 +28,44 @@ def tokenizer() -> None:
 @click.option(
     "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
 )
-@errors_option
+@click.option(
+    "--field",
+    type=Name(),
+    default="text",
+    show_default=True,
+    metavar="NAME",
+    help="The field or column that holds the text.",
+)
+@reading.errors_option
 @output_options
-def train(*, files: tuple[Path, ...], out: Path, vocab_size: int, errors: "Errors", as_json: bool) -> None:
+def train(
+    *,
+    files: tuple[Path, ...],
+    out: Path,
+    vocab_size: int,
+    field: str,
+    errors: Literal["strict", "replace"],
+    as_json: bool,
+) -> None:
     """Learn a vocabulary from text FILES and write it to a folder.
 
-    The folder gets the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
-    tokenizer_config.json. `<|endoftext|>` in a file parts documents. Needs the extra `train`.
+    A file is plain text, .jsonl or .ndjson, each also with .gz or .zst, or .parquet. The folder gets the files of the
+    published vocabulary: vocab.json, merges.txt, tokenizer.json and tokenizer_config.json. `<|endoftext|>` in a file
+    parts documents. Needs the extra `train`.
     """
+    from gpt2.data import ReadOptions
     from gpt2.files import check_goal
     from gpt2.tokenizer import learn
 
     present = [name for name in ("vocab.json", "merges.txt", "tokenizer.json") if (out / name).exists()]
     if present:
         raise click.UsageError(f"{out} already has {', '.join(present)}. Choose another folder, or remove them first.")
+    with wrong_usage(DataError):
+        options = ReadOptions(field=field, errors=errors)
+    names = [str(file) for file in files]
+    reading.tell_of_field(names)
     check_goal(out / "vocab.json")
-    learned = learn(_texts(files, errors), vocab_size)
+    learned = learn(_texts(names, options), vocab_size)
     learned.save(out)
     if learned.vocab_size < vocab_size:
         _log.info("The text gives no more than %d ids: nothing else in it occurs twice.", learned.vocab_size)
@@ -52,13 +74,12 @@ def train(*, files: tuple[Path, ...], out: Path, vocab_size: int, errors: "Error
         output.write_json({"folder": str(out), "vocab_size": learned.vocab_size, "hash": learned.hash})
 
 
-def _texts(files: tuple[Path, ...], errors: "Errors") -> Iterator[str]:
-    from gpt2.tokenizer import read_text
+def _texts(names: list[str], options: "ReadOptions") -> Iterator[str]:
+    from gpt2.data.documents import read_documents
     from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
-    for file in files:
-        with file.open("rb") as stream:
-            parts = read_text(stream, source=str(file), errors=errors)
-            yield next(parts, "").removeprefix(BYTE_ORDER_MARK)
-            yield from parts
-        yield END_OF_TEXT
+    for name in names:
+        for document in read_documents(name, options):
+            yield document.text
+            if document.ends:
+                yield END_OF_TEXT
