@@ -566,6 +566,28 @@ def test_without_held_out_text_it_trains_and_says_so(
         assert "nothing is held out, so no validation loss will be measured: prepare with" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "loss_rows", "advice"),
+    [
+        (1000, 500, "the vocabulary has 300 ids, and the model rows for 1,000: the others cost time and memory for "
+            "nothing. Leave them out: --set model.vocab_size=300 --set loss.rows=0"),
+        (1000, 100, "Leave them out: --set model.vocab_size=300"),
+        (420, 100, ""),  # as many as may fill up a round number
+    ],
+)  # fmt: skip
+def test_rows_that_no_id_uses_are_said(
+    make_config: Make, caplog: pytest.LogCaptureFixture, n_rows: int, loss_rows: int, advice: str
+) -> None:
+    sizes = {"model": {"vocab_size": n_rows}, "loss": {"rows": loss_rows}}
+    pretrain(make_config(**sizes, schedule={"tokens": 2 * 128}))
+    said = [line for line in caplog.messages if "rows for" in line]
+    assert len(said) == bool(advice)
+    assert not said or said[0].endswith(advice)
+    caplog.clear()
+    pretrain(make_config(**sizes, schedule={"tokens": 4 * 128}))  # goes on, and its shape stays
+    assert not any("rows for" in line for line in caplog.messages)
+
+
 @pytest.mark.long
 def test_killed_at_twenty_random_moments_equals_uninterrupted(make_config: Make, tmp_path: Path) -> None:
     """SIGKILL, wherever it falls: in a step, in a save, between a rename and `latest`. It saves after every step."""

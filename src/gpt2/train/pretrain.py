@@ -35,6 +35,7 @@ from gpt2.train.step import Learner
 
 _log = logging.getLogger("gpt2")
 _TRIAL_TOKENS = 2048
+_ROUND_ROWS = 128  # what a vocabulary is filled up to a multiple of, for speed
 _OF_A_RUN = {"latest", "metrics.jsonl"}  # one of them is there as soon as it began
 _BESIDE = {"data", "vocabulary", "tensorboard", "wandb"}  # what may be there before
 
@@ -204,6 +205,8 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         own = Path(config.data.folder) == folder / "data"  # of a user's text, which `finetune` prepares itself
         advice = "give a share of the text (--validation 0.1)" if own else "prepare with --validation 0.01"
         _log.warning("nothing is held out, so no validation loss will be measured: %s", advice)
+    if state is None and not config.start.model:
+        _tell_of_unused_rows(config, feed.tokenizer.vocab_size)
     if state is not None:
         _check_same_run(state.config, as_tree(config), folder)
         if state.tokenizer_hash != feed.tokenizer.hash:
@@ -234,6 +237,21 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         seconds=_trial_seconds(run) if config.start.model and processes.world == 1 and not run.is_finished else None,
     )
     return run, plan
+
+
+def _tell_of_unused_rows(config: TrainConfig, n_ids: int) -> None:
+    """Warn where the model has rows that no id of its vocabulary uses, more than fill up a round number."""
+    n_rows = config.model.vocab_size
+    if n_rows - n_ids >= _ROUND_ROWS:
+        rows = " --set loss.rows=0" if config.loss.rows > n_ids else ""
+        _log.warning(
+            "the vocabulary has %s ids, and the model rows for %s: the others cost time and memory for nothing. "
+            "Leave them out: --set model.vocab_size=%d%s",
+            f"{n_ids:,}",
+            f"{n_rows:,}",
+            n_ids,
+            rows,
+        )
 
 
 def _trial_seconds(run: Run) -> float:
