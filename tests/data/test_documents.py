@@ -97,6 +97,18 @@ def test_a_text_without_a_place_to_cut_is_cut_all_the_same(tmp_path: Path, monke
         ("a.txt", b"good \xff bad", "the byte 0xff at offset 5 "),
         ("a.txt", b"\xef\xbb\xbfgood \xc3", "the byte 0xc3 at offset 8 "),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "the byte 0xe9 at offset 24 "),
+        (
+            "a.txt",
+            b"\xe9t\xe9, \x93so\x94",
+            "(`iconv -f cp1252 -t utf-8`, if it is an old one)",
+        ),  # latin1 has no quotes
+        (
+            "a.txt",
+            b"PK\x03\x04\x14\0\xff",
+            "is a Word document, or another zip archive. Save the document as plain text",
+        ),
+        ("a.jsonl", b"PK\x03\x04\x14\0\xff", "is a Word document"),
+        ("a.txt.gz", gzip.compress(b"PK\x03\x04\x14", mtime=0), "is a Word document"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2, is not JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
         ("a.jsonl", b'{"body": "a", "id": 1}', "no text in a field 'text': it holds the fields body, id"),
@@ -118,6 +130,12 @@ def test_what_is_broken_is_named(tmp_path: Path, name: str, data: bytes, said: s
         list(read_documents(path, ReadOptions(max_document_bytes=100 if b"aaa" in data else 1 << 20)))
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_an_archive_is_not_read_as_replacement_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"PK\x03\x04\x14\0\xff")
+    with pytest.raises(DataError, match="is a Word document"):
+        texts(tmp_path / "a.txt", errors="replace")
 
 
 def test_a_bad_byte_far_into_a_file_is_named_by_its_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +216,11 @@ def test_a_folder_gives_its_files_in_order_without_the_hidden_and_the_unknown(tm
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing.txt", "no such file or folder"), ("photo.jpg", "its kind is not known"), ("empty", "holds no file")],
+    [
+        ("missing.txt", "no such file or folder"),
+        ("photo.jpg", "kind is not known.*save any other document as plain text"),
+        ("empty", "holds no file"),
+    ],
 )
 def test_a_name_that_cannot_be_read_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "photo.jpg").touch()

@@ -73,6 +73,7 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
         ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
         ("a.csv", "prompt,answer\na,b\n", r"has no text 'completion': it has prompt, answer\. Call the two fields"),
         ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),
+        ("a.docx", "x", r"its kind is not known.*; save any other document as plain text\."),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:

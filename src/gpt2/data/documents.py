@@ -95,7 +95,8 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
         elif kind == "auto" and not path.name.endswith(KNOWN):
             raise DataError(
                 f"{name} cannot be read: its kind is not known. "
-                f"Known are {', '.join(KNOWN)}; or name the format (--format)."
+                f"Known are {', '.join(KNOWN)}. Of a text by another name say the format (--format); save any other "
+                f"document as plain text."
             )
         else:
             found.append(name)
@@ -144,8 +145,10 @@ def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[i
                     f"{name}, line {number}, is longer than {limit:,} bytes. "
                     f"Cut it, or raise the limit for a document (--max-document-mb of `gpt2 prepare`)."
                 )
-            if number == 1 and line.startswith(codecs.BOM_UTF8):
-                line, offset = line[3:], 3
+            if number == 1:
+                _refuse_zip(name, line)
+                if line.startswith(codecs.BOM_UTF8):
+                    line, offset = line[3:], 3
             yield number, offset, line
             offset += len(line)
 
@@ -218,9 +221,17 @@ def _not_utf8(name: str, offset: int, byte: int) -> DataError:
         )
     return DataError(
         f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
-        f"Convert the file (`iconv -f latin1 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "
+        f"Convert the file (`iconv -f cp1252 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "
         f"(--errors replace)."
     )
+
+
+def _refuse_zip(name: str, start: bytes) -> None:
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(
+            f"{name} is not text: it is a Word document, or another zip archive. "
+            f"Save the document as plain text (.txt, UTF-8), or unpack the archive."
+        )
 
 
 def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:
@@ -252,8 +263,10 @@ def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
         while True:
             block = file.read(_PIECE)
             data = pending + block
-            if offset == 0 and data.startswith(codecs.BOM_UTF8):
-                data, offset = data[3:], 3
+            if offset == 0:
+                _refuse_zip(name, data)
+                if data.startswith(codecs.BOM_UTF8):
+                    data, offset = data[3:], 3
             try:
                 text, n_bytes = codecs.utf_8_decode(data, options.errors, not block)
             except UnicodeDecodeError as error:

@@ -71,7 +71,8 @@ def sources(path: Path) -> list[str]:
         return find_sources([path])
     except DataError:
         raise DataError(
-            f"{path} cannot be read: its kind is not known. Known are {_KNOWN}. If it is plain text, call it .txt."
+            f"{path} cannot be read: its kind is not known. Known are {_KNOWN}. If it is plain text, call it .txt; "
+            f"save any other document as plain text."
         ) from None
 
 
