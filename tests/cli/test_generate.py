@@ -251,7 +251,26 @@ def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.
     assert json.loads(ran.out)["prompt"] == "é"
     ran = generate("--interactive", stdin=b"Once\n\xff\n")
     assert ran.code == 1
-    assert "cannot be encoded: the character at position 0" in ran.err
+    assert "standard input cannot be read as UTF-8: byte 0xff at offset 5" in ran.err
+
+
+def test_the_loop_reads_a_pipe_as_other_input_is_read(generate) -> None:
+    ran = generate("--interactive", "--json", stdin="\ufeffOnce\r\n\r\nTwice\r\n\n:quit\r\nnever\r\n".encode())
+    first, again, second, last = map(json.loads, ran.out.splitlines())
+    assert (first["prompt"], second["prompt"]) == ("Once", "Twice")
+    assert again["prompt"] == "Once" + first["samples"][0]["text"]
+    assert last["prompt"] == "Twice" + second["samples"][0]["text"]
+    ran = generate("--interactive", "--json", "--errors", "replace", stdin=b"caf\xe9 \n")
+    assert json.loads(ran.out)["prompt"] == "caf\ufffd "
+
+
+def test_the_loop_is_interrupted_while_it_waits_for_a_pipe(generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting(file, source, *, errors):
+        yield "Once"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpt2.cli.reading.lines_of", waiting)
+    assert generate("--interactive", stdin=b"").code == 130
 
 
 def test_escape_sequences_of_a_model_are_shown_on_a_terminal(generate, monkeypatch: pytest.MonkeyPatch) -> None:

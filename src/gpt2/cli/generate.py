@@ -1,6 +1,5 @@
 """`gpt2 generate`: continue a text, a file of texts, or whatever is typed."""
 
-import io
 import logging
 import sys
 from pathlib import Path
@@ -88,11 +87,9 @@ def generate(
         writer = Writer(model, as_json=as_json, draft=draft)
         try:
             if interactive:
-                if errors == "replace" and isinstance(sys.stdin, io.TextIOWrapper):
-                    sys.stdin.reconfigure(errors="replace")
                 from gpt2.cli.interactive import converse
 
-                converse(writer, sampling)
+                converse(writer, sampling, errors=errors)
             elif file is not None:
                 writer.many(reading.read_prompts(file, errors=errors), sampling)
             else:

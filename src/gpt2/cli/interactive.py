@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import io
 import logging
 import sys
 from typing import TYPE_CHECKING
 
-from gpt2.cli import output
+from gpt2.cli import output, reading
 
 if TYPE_CHECKING:
     from gpt2.cli.continuations import Writer
@@ -20,27 +21,37 @@ HELP = """Type a text and press return: it is continued. An empty line goes on w
 log = logging.getLogger("gpt2")
 
 
-def converse(writer: "Writer", sampling: "Sampling") -> None:
+def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
     """Continue each line typed until the input ends.
 
     Args:
         writer: writes the continuations as they come.
         sampling: how, with a seed; each turn takes the next seed, so that a repeated line brings another text.
+        errors: what to do with input that is not UTF-8.
+
+    Raises:
+        DataError: what comes through a pipe is not UTF-8.
     """
     with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
         import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] -- importing it gives input() line editing
     from gpt2.generation.settings import MAX_SEED
 
+    typed = output.is_terminal(sys.stdin)
+    if typed and errors == "replace" and isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    piped = reading.lines_of(sys.stdin.buffer, "standard input", errors=errors)
     assert sampling.seed is not None
     seed, text = sampling.seed, ""
     log.info("%s", HELP)
     while True:
         try:
-            line = input("> " if output.is_terminal(sys.stdin) else "")
-        except EOFError:
-            output.write("\n" if output.is_terminal(sys.stdin) else "")
+            line = input("> ") if typed else next(piped)
+        except (EOFError, StopIteration):
+            output.write("\n" if typed else "")
             return
         except KeyboardInterrupt:
+            if not typed:
+                raise
             output.write("\n")
             continue
         command, _, argument = line.strip().partition(" ")

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -80,15 +80,24 @@ def read_prompts(path: Path, *, errors: str) -> Iterator[str]:
         DataError: a line is not UTF-8, or not an object with a prompt; the message names the line.
         OSError: it cannot be read.
     """
-    offset = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = _without_newline(decode(line, str(path), errors=errors, offset=offset))
-            offset += len(line)
+        for number, text in enumerate(lines_of(file, str(path), errors=errors), start=1):
             if path.suffix != ".jsonl":
                 yield text
             elif text.strip():
                 yield _prompt_of(text, f"{path}, line {number}")
+
+
+def lines_of(file: BinaryIO, source: str, *, errors: str) -> Iterator[str]:
+    """The lines of a file or of standard input as they come, without their ends.
+
+    Raises:
+        DataError: one is not UTF-8; the message names the offset.
+    """
+    offset = 0
+    for line in file:
+        yield _without_newline(decode(line, source, errors=errors, offset=offset))
+        offset += len(line)
 
 
 def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
