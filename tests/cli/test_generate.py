@@ -141,6 +141,7 @@ def test_a_file_of_prompts_gives_results_in_order(generate, model: LanguageModel
     ("content", "expected"),
     [
         (b'{"prompt": "a"}\n{"text": "b"}\n', "line 2 has no prompt"),
+        (b'{"prompt": "a"}\n\n{"prompt": "b\\ud83d"}\n', "line 3, holds half a surrogate pair at character 1"),
         (b"not json\n", "line 1 is not JSON"),
         (b'{"prompt": "a"}\n"\xff"\n', "byte 0xff at offset 17"),
         (b"[" * 100_000, "line 1 is not JSON"),
@@ -152,6 +153,13 @@ def test_a_file_that_is_wrong_is_named_by_line(generate, tmp_path: Path, content
     ran = generate("--file", str(file))
     assert ran.code == 1
     assert expected in ran.err
+
+
+def test_json_lines_are_known_by_a_name_in_capitals_and_halves_of_a_pair_are_replaced(generate, tmp_path: Path) -> None:
+    file = tmp_path / "P.JSONL"
+    file.write_text('{"prompt": "Once"}\n{"prompt": "b\\ud83d"}\n', encoding="utf-8")
+    lines = generate("--file", str(file), "--json", "--errors", "replace").out.splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["Once", "b\ufffd"]
 
 
 def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_are_kept(

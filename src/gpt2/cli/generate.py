@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -48,7 +48,7 @@ def generate(
     interactive: bool,
     file: Path | None,
     watermark: "Noise | None",
-    errors: str,
+    errors: Literal["strict", "replace"],
     sampling: "Sampling",
     draft: str,
     choice: ModelChoice,

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import click
 
@@ -73,19 +73,19 @@ def read_file(path: Path, *, errors: str) -> str:
     return decode(path.read_bytes(), str(path), errors=errors)
 
 
-def read_prompts(path: Path, *, errors: str) -> Iterator[str]:
+def read_prompts(path: Path, *, errors: Literal["strict", "replace"]) -> Iterator[str]:
     """The prompts of a file, one by one: its lines, or `prompt` of each object where the name ends in .jsonl.
 
     Raises:
-        DataError: a line is not UTF-8, or not an object with a prompt; the message names the line.
+        DataError: a line is not UTF-8, or not an object with a prompt of whole characters; the message names the line.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         for number, text in enumerate(lines_of(file, str(path), errors=errors), start=1):
-            if path.suffix != ".jsonl":
+            if path.suffix.lower() != ".jsonl":
                 yield text
             elif text.strip():
-                yield _prompt_of(text, f"{path}, line {number}")
+                yield _prompt_of(text, f"{path}, line {number}", errors=errors)
 
 
 def lines_of(file: BinaryIO, source: str, *, errors: str) -> Iterator[str]:
@@ -117,14 +117,16 @@ def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
         ) from None
 
 
-def _prompt_of(line: str, place: str) -> str:
+def _prompt_of(line: str, place: str, *, errors: Literal["strict", "replace"]) -> str:
+    from gpt2.data.documents import ReadOptions, whole_characters
+
     try:
         found: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON: {error}.") from None
     if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
         raise DataError(f'{place} has no prompt: each line must look like {{"prompt": "Once upon a time"}}.')
-    return found["prompt"]
+    return whole_characters(found["prompt"], place, ReadOptions(errors=errors))
 
 
 def _without_newline(text: str) -> str:
