@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gpt2 import checkpoint
+from gpt2.checkpoint.huggingface import PREFIX, WHOLE
+from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, huggingface_names
 from gpt2.config import ModelConfig
 from gpt2.errors import MismatchError
 from gpt2.model.gpt import GPT, openai_name
@@ -71,8 +73,10 @@ def read(folder: Path) -> dict[str, Tensor]:
     """What `write` wrote, in float32 by the names it had."""
     if (folder / "adapter_config.json").is_file():
         return {name: torch.tensor(array) for name, array in checkpoint.read_adapter(folder).arrays.items()}
-    weights = checkpoint.read(folder).weights
-    return {name: torch.tensor(weights.float32(name)) for name in weights.names}
+    stored = checkpoint.read_safetensors(folder / WHOLE)  # all of it: opened as a model, rows without an id may be cut
+    n_layer = len(stored) // ARRAYS_PER_BLOCK
+    theirs = huggingface_names(n_layer)
+    return {name: torch.tensor(stored[PREFIX + theirs[name]].float32()) for name in theirs}
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
