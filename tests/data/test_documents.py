@@ -132,6 +132,16 @@ def test_what_is_broken_is_named(tmp_path: Path, name: str, data: bytes, said: s
     assert str(path) in str(caught.value)
 
 
+def test_names_in_capitals_are_known_too(tmp_path: Path) -> None:
+    (tmp_path / "A.TXT").write_bytes(b"one")
+    (tmp_path / "B.JSONL").write_bytes(b'{"text": "two"}\n')
+    (tmp_path / "C.Jsonl.GZ").write_bytes(gzip.compress(b'{"text": "three"}\n') + b"\0" * 512)
+    (tmp_path / "D.TXT.ZST").write_bytes(PACKED[".zst"](b"four"))
+    found = find_sources([tmp_path])
+    assert found == find_sources(found)
+    assert [text for name in found for text in texts(Path(name))] == ["one", "two", "three", "four"]
+
+
 def test_an_archive_is_not_read_as_replacement_characters(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"PK\x03\x04\x14\0\xff")
     with pytest.raises(DataError, match="is a Word document"):

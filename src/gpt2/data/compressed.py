@@ -43,9 +43,9 @@ def open_source(name: str, on_read: Callable[[int], None] | None = None) -> io.B
 
 
 def _inflater(name: str) -> Callable[[], _Inflater] | None:
-    if name.endswith(".gz"):
+    if name.lower().endswith(".gz"):
         return lambda: zlib.decompressobj(wbits=31)
-    if name.endswith(".zst"):
+    if name.lower().endswith(".zst"):
         try:
             import zstandard
         except ImportError as error:
@@ -91,7 +91,7 @@ class _Source(io.RawIOBase):
     def _inflate(self, bite: bytes) -> bytes:
         if self._new is None:
             return bite
-        if self._ended and self._inflater is None and self._name.endswith(".gz"):
+        if self._ended and self._inflater is None and self._name.lower().endswith(".gz"):
             bite = bite.lstrip(b"\0")  # after an archive zeros are padding, as of a tape's block
             if not bite:
                 self._left = b""

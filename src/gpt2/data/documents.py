@@ -84,7 +84,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
                 str(file)
                 for file in sorted(path.rglob("*"))
                 if file.is_file()
-                and file.name.endswith(KNOWN)
+                and file.name.lower().endswith(KNOWN)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
             if not inside:
@@ -92,7 +92,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
             found += inside
         elif not path.exists():
             raise DataError(f"{name} cannot be read: there is no such file or folder.")
-        elif kind == "auto" and not path.name.endswith(KNOWN):
+        elif kind == "auto" and not path.name.lower().endswith(KNOWN):
             raise DataError(
                 f"{name} cannot be read: its kind is not known. "
                 f"Known are {', '.join(KNOWN)}. Of a text by another name say the format (--format); save any other "
@@ -119,7 +119,7 @@ def read_documents(
     name = str(source)
     if not has_fields(name, options.kind):
         return _text(name, options, on_read)
-    if name.endswith(".parquet") and options.kind == "auto":
+    if name.lower().endswith(".parquet") and options.kind == "auto":
         return _parquet(name, options)
     return _jsonl(name, options, on_read)
 
@@ -128,6 +128,7 @@ def has_fields(name: str, kind: str = "auto") -> bool:
     """Whether this file's text stands in a field or column: JSON Lines and Parquet, but no plain text."""
     if kind != "auto":
         return kind == "jsonl"
+    name = name.lower()
     packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
     return name.endswith(".parquet") or name.removesuffix(packed).endswith(_JSONL)
 
