@@ -235,7 +235,7 @@ def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Enco
     left = max(2, round(goal))
     cuts: dict[int, int] = {}  # of the longest: where the end that is held out begins
     for i in sorted(range(len(documents)), key=lambda i: -documents[i].ids.size):
-        if left > 0:
+        if left > 0 and (documents[i].ids.size > 1 or not cuts):
             cuts[i] = max(1, documents[i].ids.size - left)
             left -= documents[i].ids.size - cuts[i]
     parts = [(documents[i], at) for i, at in cuts.items()]
