@@ -35,11 +35,11 @@ class Noted:
     """A lock that tells when another thread than the first comes to it."""
 
     def __init__(self, lock) -> None:
-        self._lock, self.came, self._first = lock, threading.Event(), None
+        self._lock, self.came, self._order = lock, threading.Event(), dict[str, threading.Thread]()
 
     def __enter__(self) -> None:
-        self._first = self._first or threading.current_thread()
-        if threading.current_thread() is not self._first:
+        me = threading.current_thread()
+        if self._order.setdefault("first", me) is not me:
             self.came.set()
         self._lock.__enter__()
 

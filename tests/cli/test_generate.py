@@ -249,9 +249,16 @@ def test_the_loop_goes_on_from_what_was_written_when_it_was_stopped(generate, mo
         yield package.generation.Event(request=0, text=" a time")
 
     monkeypatch.setattr(LanguageModel, "stream", stopped)
-    ran = generate("--interactive", "--seed", "5", stdin=b"Once\n\n\nTwice\n")
+    typed = iter(["Once", "", "", "Twice"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))  # its StopIteration ends the loop, as Ctrl-D does
+    monkeypatch.setattr(output, "is_terminal", lambda stream: stream is sys.stdin)
+    ran = generate("--interactive", "--seed", "5")
     assert asked == [("Once", 5), ("Once upon", 6), ("Once upon upon", 7), ("Twice", 8)]
-    assert ran.out == " upon\n upon\n upon a time\n upon a time\n"
+    assert ran.out == " upon\n upon\n upon a time\n upon a time\n\n"
+    monkeypatch.setattr(output, "is_terminal", lambda stream: False)
+    asked.clear()
+    ran = generate("--interactive", stdin=b"Once\nTwice\n")  # nobody is there to go on
+    assert (ran.code, len(asked)) == (130, 1)
 
 
 def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,7 +283,7 @@ def test_who_leaves_while_the_exact_weights_are_read_leaves_them_to_the_next(
         first = server.send("POST", "/v1/score", {"text": [1, 2]})
         until(lambda: opened)
         first.close()
-        left = server.service.metrics.http.labels("/v1/score", "0")
+        left = server.service.metrics.http.labels("/v1/score", "499")
         until(lambda: left._value.get() == 1)  # the server has seen it
         asyncio.run_coroutine_threadsafe(asyncio.sleep(0), server.server._loop).result()
         assert server.served.exact._turn.locked() and not server.served.exact.idle

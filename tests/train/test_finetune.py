@@ -470,6 +470,10 @@ def test_trackers_are_told_every_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     bias.tell(line)
     bias.close()
     assert told == ["mine", ({"step": 3, "tokens": 9, "seconds": 1.0, "loss": 2.5}, 3), "closed"]
+    told.clear()
+    WeightsAndBiases("mine", tmp_path / "w").begin()
+    TensorBoard(tmp_path).begin()
+    assert told == ["mine", str(tmp_path)]
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtraError, match=r"gpt2kit\[wandb\]"):
         WeightsAndBiases("mine", tmp_path)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from gpt2.data import PrepareConfig, ReadOptions, prepare
 from gpt2.errors import CheckpointError, ConfigError, FolderInUseError, ShardError, TrainingError
 from gpt2.model.gpt import GPT
 from gpt2.tokenizer import Tokenizer
-from gpt2.train import Outcome, TrainConfig, journal, pretrain, to_toml, weights
+from gpt2.train import Outcome, TrainConfig, WeightsAndBiases, journal, pretrain, to_toml, weights
 from gpt2.train import state as states
 from gpt2.train.callbacks import Validation
 from gpt2.train.loop import Run
@@ -73,6 +74,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[], Non
         return original(self, *args, **named)
 
     monkeypatch.setattr(Learner, "step", interrupted)
+
+
+def test_a_tracker_that_cannot_begin_ends_the_run_before_its_first_step(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(project: str, dir: str) -> None:
+        raise PermissionError("not logged in")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=begin))
+    config = make_config()
+    with pytest.raises(PermissionError, match="not logged in"):
+        pretrain(config, trackers=[WeightsAndBiases("mine", tmp_path / "w")])
+    assert not (Path(config.run.folder) / "metrics.jsonl").exists()
 
 
 class KilledError(Exception):

@@ -63,7 +63,7 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
             log.info("%s", HELP)
         else:
             pieces = [line or text]
-            with contextlib.suppress(KeyboardInterrupt):  # what was written until then counts
+            with contextlib.suppress(*[KeyboardInterrupt] if typed else []):  # what was written until then counts
                 writer.one(
                     pieces[0], dataclasses.replace(sampling, seed=seed, truncate_prompt=True), tell=pieces.append
                 )

@@ -66,7 +66,7 @@ def overlap(
 
     with wrong_usage(DataError):
         read = ReadOptions(field=field, errors=errors)
-    reading.tell_of_field(find_sources([train]))
+    reading.tell_of_field(lambda: find_sources([train]))
     with StatusLine() as line:
         found = measure_overlap(
             train,

@@ -113,7 +113,7 @@ def prepare(
             split_on=None if split_on is None else split_on.replace(r"\n", "\n").replace(r"\t", "\t"),
             max_document_bytes=max_document_mb << 20,
         )
-    reading.tell_of_field(find_sources(sources, kind), kind)
+    reading.tell_of_field(lambda: find_sources(sources, kind), kind)
     config = PrepareConfig(validation=validation, shard_tokens=shard_tokens, read=read)
     workers = workers or usable_cores()
     with resumable(f"{out} keeps what is done", sign=out / "progress.json"), StatusLine() as line:

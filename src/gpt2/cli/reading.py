@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -133,11 +133,12 @@ def _without_newline(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def tell_of_field(files: Sequence[str], kind: str = "auto") -> None:
-    """Warn where --field was given and no file has fields: it would be passed over, misspelt or not."""
+def tell_of_field(find: Callable[[], Sequence[str]], kind: str = "auto") -> None:
+    """Warn where --field was given and no file that there is has fields: it would be passed over, misspelt or not."""
     from gpt2.data.documents import has_fields
 
     if click.get_current_context().get_parameter_source("field") is click.core.ParameterSource.DEFAULT:
         return
+    files = find()
     if not any(has_fields(name, kind) for name in files):
         log.warning("--field says nothing here: %s is read as plain text, which has no fields", files[0])

@@ -63,7 +63,7 @@ def train(
     with wrong_usage(DataError):
         options = ReadOptions(field=field, errors=errors)
     names = [str(file) for file in files]
-    reading.tell_of_field(names)
+    reading.tell_of_field(lambda: names)
     check_goal(out / "vocab.json")
     learned = learn(_texts(names, options), vocab_size)
     learned.save(out)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,15 +33,19 @@ def importing(what: str) -> Generator[None]:
         output.complain("interrupted")
         os._exit(128 + number)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
+    is_answered = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if is_answered:
         signal.signal(signal.SIGINT, end)
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError.of(f"{what} cannot start", package=str(error.name), extra="train") from error
     finally:
-        signal.signal(signal.SIGINT, before)
+        if is_answered:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def check_names(run: "RunConfig", lora: "LoraConfig") -> None:

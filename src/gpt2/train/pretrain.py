@@ -32,6 +32,7 @@ from gpt2.train.parallel import Processes, joined
 from gpt2.train.plan import Plan
 from gpt2.train.precision import choose_precision, chunk_tokens, micro_batch_tokens
 from gpt2.train.step import Learner
+from gpt2.train.trackers import TensorBoard, WeightsAndBiases
 
 _log = logging.getLogger("gpt2")
 _TRIAL_TOKENS = 2048
@@ -133,6 +134,9 @@ def pretrain(
         def begin() -> Metrics:
             if not run.is_finished:
                 plans.check_room(config, folder)
+                for tracker in trackers:
+                    if isinstance(tracker, TensorBoard | WeightsAndBiases):
+                        tracker.begin()
             metrics = Metrics(
                 folder / "metrics.jsonl",
                 from_step=run.progress.step,

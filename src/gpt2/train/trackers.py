@@ -14,7 +14,7 @@ class TensorBoard:
     """Writes event files that `tensorboard --logdir` shows.
 
     Args:
-        folder: for the files; made when there is something to write.
+        folder: for the files; made when the run begins.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -29,10 +29,14 @@ class TensorBoard:
         self._folder = folder
         self._writer: Any = None
 
-    def tell(self, values: Mapping[str, Any]) -> None:
-        """Add a point to every curve."""
+    def begin(self) -> None:
+        """Open the files; a run does so just before its first step."""
         if self._writer is None:
             self._writer = self._open(str(self._folder))
+
+    def tell(self, values: Mapping[str, Any]) -> None:
+        """Add a point to every curve."""
+        self.begin()
         for name, value in values.items():
             if name not in _AXES and value is not None:
                 self._writer.add_scalar(name, value, values["step"])
@@ -48,7 +52,7 @@ class WeightsAndBiases:
 
     Args:
         project: its name there.
-        folder: for its local files; made, and the run begun there, when there is something to tell.
+        folder: for its local files; made when the run begins.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -63,11 +67,15 @@ class WeightsAndBiases:
         self._project, self._folder = project, folder
         self._run: Any = None
 
-    def tell(self, values: Mapping[str, Any]) -> None:
-        """Add a point to every curve."""
+    def begin(self) -> None:
+        """Begin the run there; one here does so just before its first step: without a login it ends there and then."""
         if self._run is None:
             make_folder(self._folder)
             self._run = self._library.init(project=self._project, dir=str(self._folder))
+
+    def tell(self, values: Mapping[str, Any]) -> None:
+        """Add a point to every curve."""
+        self.begin()
         self._run.log({name: value for name, value in values.items() if value is not None}, step=values["step"])
 
     def close(self) -> None:
