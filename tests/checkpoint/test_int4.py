@@ -61,6 +61,16 @@ def test_a_folder_comes_back_and_is_written_again_without_a_change(folder: Path,
     assert (tmp_path / "again" / FILE).read_bytes() == (folder / FILE).read_bytes()
 
 
+def test_a_folder_is_written_in_int8_too(folder: Path, tmp_path: Path) -> None:
+    weights = checkpoint.read(folder).weights
+    checkpoint.write_folder(tmp_path / "int8", weights, CONFIG, None, form="int8")
+    again = checkpoint.read(tmp_path / "int8").weights
+    assert again.form == "int8"
+    for name in ("wte", "wpe", "h.0.attn.c_attn.w", "h.1.mlp.c_proj.w"):
+        ours, theirs = weights.float32(name), again.float32(name)
+        assert np.abs(ours - theirs).max() <= np.abs(ours).max() / 254 * 1.001
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "error"),
     [

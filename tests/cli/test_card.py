@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.cli.conftest import Run
 
-from gpt2.checkpoint import write_adapter
+from gpt2.checkpoint import read, write_adapter
 from gpt2.data.prepare import prepare
 from gpt2.report.markdown import verbatim
 
@@ -164,6 +164,17 @@ def test_an_adapter_does_not_tell_where_its_base_lies(gpt2: Run, folder: Path, t
     assert 'library_name: "peft"' in ran.out
     assert "merged into mine\n" in ran.out
     assert str(tmp_path) not in ran.out
+
+
+def test_an_adapter_of_an_int4_model_is_as_large_as_in_fp32(gpt2: Run, folder: Path, tmp_path: Path) -> None:
+    assert gpt2("convert", str(folder), str(tmp_path / "int4"), "--to", "hf", "--weights", "int4").code == 0
+    arrays = {"h.0.attn.c_attn.lora_A": np.ones((2, 16), np.float32),
+              "h.0.attn.c_attn.lora_B": np.ones((48, 2), np.float32)}  # fmt: skip
+    (tmp_path / "lora").mkdir()
+    base = str(tmp_path / "int4")
+    write_adapter(tmp_path / "lora", arrays, base=base, alpha=4, dropout=0.0, targets=("c_attn",))
+    ran = gpt2("card", str(tmp_path / "lora"), "--samples", "0")
+    assert f"fp32, {4 * read(folder).config.parameters:,} bytes" in ran.out, ran.err
 
 
 def _write_run(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2 import files
 from gpt2.errors import TokenizerError
 from gpt2.tokenizer import Tokenizer
 
@@ -168,6 +169,15 @@ def test_lines_without_the_field_are_named(gpt2, tmp_path: Path) -> None:
     ran = gpt2("tokenizer", "train", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "x"), "--vocab-size", "280")
     assert ran.code == 1
     assert "a.jsonl, line 1, has no text in a field 'text': it holds the fields body." in ran.err
+
+
+def test_two_cannot_learn_into_one_folder(gpt2, tmp_path: Path) -> None:
+    text, out = tmp_path / "a.txt", tmp_path / "learned"
+    text.write_text("banana band " * 50, encoding="utf-8")
+    with files.lock(out):
+        ran = gpt2("tokenizer", "train", str(text), "--out", str(out), "--vocab-size", "260")
+        assert (ran.code, "in use by another process" in ran.err) == (1, True)
+        assert [entry.name for entry in out.iterdir()] == [".lock"]
 
 
 def test_a_text_too_small_for_the_vocabulary_says_so(gpt2, tmp_path: Path) -> None:

@@ -219,11 +219,13 @@ def _int8_pair(
     """The integers of a matrix and their scales; an array that is int8 already is copied."""
 
     def scale_of(array: StoredArray) -> Floats:
-        return int8_scale((block.float32() for block in array.blocks()), name) if array.scale is None else array.scale
+        if array.dtype == "I8" and array.scale is not None:
+            return array.scale
+        return int8_scale((block.float32() for block in array.blocks()), name)
 
     def integers() -> Iterable[NDArray[Any]]:
         array = fetch()
-        if array.scale is not None:
+        if array.dtype == "I8":
             yield from (block.data for block in array.blocks())
             return
         scale = scale_of(array)

@@ -32,7 +32,7 @@ def described(name: str, found: "Checkpoint") -> Described:
         config=found.config,
         format=found.format,
         form=form,
-        bytes=found.weights.nbytes,
+        bytes=found.weights.nbytes if len(found.weights.forms) == 1 else 4 * found.config.parameters,
         sha256=fingerprint(found.weights),
         library="transformers" if transformers else {"lora": "peft", "gguf": "gguf"}.get(found.format, "gpt2kit"),
         tokenizer=_tokenizer(found),

@@ -54,24 +54,29 @@ def train(
     parts documents. Needs the extra `train`.
     """
     from gpt2.data import ReadOptions
-    from gpt2.files import check_goal
+    from gpt2.files import lock
     from gpt2.tokenizer import learn
 
-    present = [name for name in ("vocab.json", "merges.txt", "tokenizer.json") if (out / name).exists()]
-    if present:
-        raise click.UsageError(f"{out} already has {', '.join(present)}. Choose another folder, or remove them first.")
+    _refuse_present(out)
     with wrong_usage(DataError):
         options = ReadOptions(field=field, errors=errors)
     names = [str(file) for file in files]
     reading.tell_of_field(lambda: names)
-    check_goal(out / "vocab.json")
-    learned = learn(_texts(names, options), vocab_size)
-    learned.save(out)
+    with lock(out):
+        _refuse_present(out)  # which another process may have written by now
+        learned = learn(_texts(names, options), vocab_size)
+        learned.save(out)
     if learned.vocab_size < vocab_size:
         _log.info("The text gives no more than %d ids: nothing else in it occurs twice.", learned.vocab_size)
     _log.info("%s: a vocabulary of %d ids", out, learned.vocab_size)
     if as_json:
         output.write_json({"folder": str(out), "vocab_size": learned.vocab_size, "hash": learned.hash})
+
+
+def _refuse_present(out: Path) -> None:
+    present = [name for name in ("vocab.json", "merges.txt", "tokenizer.json") if (out / name).exists()]
+    if present:
+        raise click.UsageError(f"{out} already has {', '.join(present)}. Choose another folder, or remove them first.")
 
 
 def _texts(names: list[str], options: "ReadOptions") -> Iterator[str]:
