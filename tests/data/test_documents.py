@@ -113,6 +113,8 @@ def test_a_text_without_a_place_to_cut_is_cut_all_the_same(tmp_path: Path, monke
         ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),
         ("a.jsonl", b'{"body": "a", "id": 1}', "no text in a field 'text': it holds the fields body, id"),
         ("a.jsonl", b'{"text": 3}', "no text in a field 'text'"),
+        ("a.jsonl", b'{"text": 5}', "no text in a field 'text': that field holds a number. Put a text there"),
+        ("a.jsonl", b'{"id": 1, "text": null}', "no text in a field 'text': that field holds null. Put a text there"),
         ("a.jsonl", b'"text"', "it holds str"),
         ("a.jsonl", b'{"text": "ab\\ud83d"}', "half a surrogate pair at character 2"),
         ("a.jsonl", b'{"text": "' + b"a" * 200 + b'"}', "line 1, is longer than 100 bytes"),

@@ -20,6 +20,14 @@ _PIECE = 4 << 20  # characters of a document, bytes of a file
 _CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
+_KINDS = {
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
 OnRead = Callable[[int], None] | None
 KNOWN = (*(kind + packed for kind in (*_TEXT, *_JSONL) for packed in ("", *SUFFIXES)), ".parquet")
 
@@ -158,6 +166,11 @@ def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Documen
     for where, value in read_json_lines(name, options, on_read=on_read):
         text = value.get(options.field) if isinstance(value, dict) else None
         if not isinstance(text, str):
+            if isinstance(value, dict) and options.field in value:
+                raise DataError(
+                    f"{where}, has no text in a field {options.field!r}: that field holds {_KINDS[type(text)]}. "
+                    f"Put a text there, or name another field (--field)."
+                )
             seen = f"the fields {', '.join(map(str, value))}" if isinstance(value, dict) else type(value).__name__
             raise DataError(
                 f"{where}, has no text in a field {options.field!r}: it holds {seen}. "
