@@ -72,6 +72,12 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": 1}', "line 1, has no text in 'text': it holds 1"),
         ("a.csv", "x,y\na,b\n", "has no text 'text': it has x, y"),
         ("a.csv", "prompt,answer\na,b\n", r"has no text 'completion': it has prompt, answer\. Call the two fields"),
+        ("a.csv", "Prompt,Completion\na,b\n", r"has Prompt, Completion\. Write the names .* in lower case\.$"),
+        (
+            "a.jsonl",
+            '{"PROMPT": "a", "completion": "b"}',
+            r"has PROMPT, completion\. Write the names .* in lower case\.$",
+        ),
         ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),
         ("a.docx", "x", r"its kind is not known.*; save any other document as plain text\."),
     ],

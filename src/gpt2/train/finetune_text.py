@@ -170,6 +170,8 @@ def _example(value: dict[str, Any], where: str, field: str) -> Example:
                 advice = "Call the two fields prompt and completion, or name the only one to learn from (--field)."
             if near:
                 advice = f"Did you misspell it, as {near[0]!r}?"
+            if not field and {"prompt", "completion"} <= {str(name).lower() for name in value}:
+                advice = "Write the names prompt and completion in lower case."
             if "messages" in value:
                 advice = "GPT-2 knows no chat: write each exchange as a prompt and a completion."
             raise DataError(f"{where}, has no text {key!r}: it has {', '.join(map(str, value)) or 'nothing'}. {advice}")
