@@ -222,3 +222,11 @@ def test_empty_examples_are_passed_over_and_counted(tmp_path: Path) -> None:
     shards = [sorted((tmp_path / name / "out").glob("*.bin")) for name in ("some", "more")]
     assert len(shards[0]) == 4  # to learn from and held out, each with its marks
     assert [shard.read_bytes() for shard in shards[0]] == [shard.read_bytes() for shard in shards[1]]
+
+
+def test_a_file_of_no_bytes_is_passed_over_and_counted(tmp_path: Path) -> None:
+    write(tmp_path, "in/a.txt", "word " * 1000)
+    for name in ("b.txt", "c.md"):
+        write(tmp_path, f"in/{name}", "")
+    prepared = prepare_text(tmp_path / "in", tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
+    assert (prepared.documents, prepared.empty) == (1, 2)

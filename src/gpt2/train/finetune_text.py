@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2.data.documents import ReadOptions, find_sources, read_documents, read_json_lines, whole_characters
+from gpt2.data.documents import ReadOptions, find_sources, has_fields, read_documents, read_json_lines, whole_characters
 from gpt2.errors import DataError
 from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
@@ -96,8 +96,12 @@ def read_examples(path: Path, *, field: str = "", errors: Errors = "strict") -> 
             yield from _json_lines(name, field, errors)
         else:
             options = ReadOptions(split_on=END_OF_TEXT, field=field or "text", errors=errors)
+            is_empty = not has_fields(name)  # a plain text is a document, even of 0 bytes
             for document in read_documents(name, options):
+                is_empty = False
                 yield Example(text=document.text, where=document.where, begins=document.begins)
+            if is_empty:
+                yield Example(text="", where=name)
 
 
 def _is(name: str, kinds: tuple[str, ...]) -> bool:
