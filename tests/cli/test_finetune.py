@@ -7,7 +7,7 @@ import pytest
 
 from gpt2.cli import main as frame
 from gpt2.cli import training
-from gpt2.train import callbacks
+from gpt2.train import callbacks, finetune_data, plan
 from gpt2.train.step import Learner
 
 SPEED = ["--threads", "1", "--set", "run.dtype=fp32", "--epochs", "1", "--context", "32"]
@@ -109,6 +109,30 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
     assert "it began with another text" in capsys.readouterr().err
     assert frame.run(arguments) == 0
     assert "going on from step 2" in capsys.readouterr().err
+
+
+def test_stopped_before_its_first_step_it_says_that_the_same_command_goes_on(
+    novel: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quiet = ["--set", "run.sample_every_steps=0"]
+    out = tmp_path / "mine"
+    arguments = ["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, *quiet]
+    kept = f"{out} keeps what is done; the same command goes on from there."
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "check_room", lambda *_, number=number: signal.raise_signal(number))
+            assert frame.run(arguments) == code
+        assert kept in capsys.readouterr().err
+    assert frame.run(arguments) == 0
+    with monkeypatch.context() as patch:  # where the text was not read to its end there is nothing
+        patch.setattr(finetune_data, "read_examples", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert frame.run([*arguments, "--out", str(tmp_path / "other")]) == 130
+    assert "keeps" not in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_text_that_was_not_learned_is_told_loudly_and_is_no_failure(

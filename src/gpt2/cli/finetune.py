@@ -1,5 +1,6 @@
 """`gpt2 finetune`: adapt a model to your own text."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from gpt2 import files
 from gpt2.cli import output, reading, training
 from gpt2.cli.adapters import adapter_options
 from gpt2.cli.options import FiniteRange, Name, Place, Sectioned, output_options, seed_option
-from gpt2.cli.stopping import SAVED
+from gpt2.cli.stopping import SAVED, resumable
 
 if TYPE_CHECKING:
     from gpt2.train import Finetuned, TrainConfig
@@ -88,23 +90,25 @@ def finetune(
     said += overrides
     asked = overridden({"run": {}, "lora": adapters or {}}, said)
     training.check_names(build(RunConfig, asked["run"], "run."), build(LoraConfig, asked["lora"], "lora."))
-    ended = run(
-        text,
-        out,
-        model=model,
-        lora=LoraConfig(**adapters) if adapters else False,
-        field=field or "",
-        errors=errors,
-        validation=validation,
-        epochs=epochs,
-        overrides=said,
-        report=report,
-        on_plan=_say_plan,
-        on_sample=lambda prepared, vocabulary: training.sampler(
-            prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
-        ),
-        trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
-    )
+    sign = out / "run" / "data" / files.MANIFEST_NAME
+    with resumable(f"{out} keeps what is done", sign=sign) if training.is_first() else contextlib.nullcontext():
+        ended = run(
+            text,
+            out,
+            model=model,
+            lora=LoraConfig(**adapters) if adapters else False,
+            field=field or "",
+            errors=errors,
+            validation=validation,
+            epochs=epochs,
+            overrides=said,
+            report=report,
+            on_plan=_say_plan,
+            on_sample=lambda prepared, vocabulary: training.sampler(
+                prompts or (prepared.opening,), vocabulary, threads=threads, max_tokens=60, temperature=0.8, top_k=40
+            ),
+            trackers=training.trackers(out / "run", tensorboard=tensorboard, wandb=wandb),
+        )
     if training.is_first():
         if as_json:
             facts = {**dataclasses.asdict(ended), "gained": ended.gained}
