@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from tests.cli.conftest import Run
 
+from gpt2 import files
 from gpt2.checkpoint import read, write_adapter
 from gpt2.data.prepare import prepare
+from gpt2.report import card as report
 from gpt2.report.markdown import verbatim
 
 
@@ -44,6 +46,36 @@ def test_a_card_that_is_there_stays(gpt2: Run, folder: Path) -> None:
     (folder / "README.md").unlink()
     assert gpt2("card", str(folder), "--write", "--samples", "0").code == 0
     assert gpt2("card", str(folder), "--write", "--out", "x").code == 2
+
+
+def test_a_card_that_another_process_wrote_meanwhile_stays(
+    gpt2: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal = tmp_path / "card.md"
+    original = report.card
+
+    def slow(described: report.Described) -> str:
+        goal.write_text("another's", encoding="utf-8")
+        return original(described)
+
+    monkeypatch.setattr(report, "card", slow)
+    ran = gpt2("card", str(folder), "--samples", "0", "--out", str(goal))
+    assert (ran.code, ran.out) == (1, "")
+    assert "is there already. Give --overwrite" in ran.err
+    assert goal.read_text(encoding="utf-8") == "another's"
+    assert gpt2("card", str(folder), "--samples", "0", "--out", str(goal), "--overwrite").code == 0
+    assert goal.read_text(encoding="utf-8").startswith("---\n")
+
+
+def test_a_card_that_cannot_be_written_leaves_nothing(
+    gpt2: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_text", full)
+    assert gpt2("card", str(folder), "--samples", "0", "--out", str(tmp_path / "card.md")).code == 1
+    assert not (tmp_path / "card.md").exists()
 
 
 def test_with_a_run_shards_and_an_evaluation(gpt2: Run, folder: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def card(
     found = checkpoint.read(hub.locate(model))
     goal = found.folder / "README.md" if write else out
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
-        raise CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
+        raise _is_there(goal)
     if goal is not None:
         files.check_goal(goal)
     notes_of_maker = "" if notes is None else _read_notes(notes)
@@ -104,12 +104,32 @@ def card(
     )
     text = card_of(described)
     if goal is not None:
-        files.write_text(goal, text)
+        _write(goal, text, overwrite=overwrite)
         log.info("wrote %s", goal)
     if as_json:
         output.write_json({"card": text, "path": None if goal is None else str(goal)})
     elif goal is None:
         output.write(text)
+
+
+def _write(goal: Path, text: str, *, overwrite: bool) -> None:
+    if overwrite:
+        files.write_text(goal, text)
+        return
+    files.make_folder(goal.parent)
+    try:
+        goal.touch(exist_ok=False)  # of two at once, one has the name
+    except FileExistsError:
+        raise _is_there(goal) from None
+    try:
+        files.write_text(goal, text)
+    except BaseException:
+        goal.unlink(missing_ok=True)
+        raise
+
+
+def _is_there(goal: Path) -> CheckpointError:
+    return CheckpointError(f"The card cannot be written: {goal} is there already. Give --overwrite to replace it.")
 
 
 def _read_notes(path: Path) -> str:
