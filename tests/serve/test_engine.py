@@ -335,6 +335,37 @@ def test_a_second_signal_waits_for_nobody(serve: Any, scripted: Any, until: Any)
     work.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "a", "max_tokens": 200}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 200, "stream": True}),
+        ("/v1/score", {"text": "one two " * 200}),
+    ],
+)
+def test_a_second_signal_breaks_off_what_runs(
+    serve: Any, scripted: Any, until: Any, caplog: pytest.LogCaptureFixture, path: str, fields: dict[str, Any]
+) -> None:
+    backend = scripted([464] * 200)
+    running = serve(backend, limits=Limits(drain_seconds=10**6))
+    backend.hold_after(2 if path == "/v1/completions" else 1)
+    work = running.send("POST", path, fields)
+    until(lambda: backend.waits)
+    running.server.stop()
+    until(lambda: running.service.draining)
+    running.server.stop()
+    until(lambda: running.server.should_exit)
+    backend.gate.set()
+    status, _, answer = running.read(work)
+    if "stream" in fields:
+        assert b'"type":"service_unavailable_error"' in answer and answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    else:
+        assert status == 503 and "shutting down" in answer["error"]["message"]
+    running.thread.join(120)
+    assert running.code == 0
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
 def test_many_at_once_each_get_their_own(tiny: Any) -> None:
     fields = {"model": "tiny", "max_tokens": 5, "temperature": 0, "echo": True}
     prompts = [f"number {number}" for number in range(6)]

@@ -131,7 +131,7 @@ def serve(
     """Serve models by OpenAI's completions interface, with a page to try them at /.
 
     A model is known by its name, or the name of its folder, or NAME in NAME=MODEL; requests that name none get
-    --model. A first SIGTERM or Ctrl-C lets running requests finish, a second does not.
+    --model. A first SIGTERM or Ctrl-C lets running requests finish, a second ends them.
 
     \b
         gpt2 serve

@@ -1,8 +1,8 @@
 """Running the server: listening, and ending in order.
 
 At the first SIGTERM or Ctrl-C the server is no longer ready and takes nothing new, but stays reachable; what runs
-has `drain_seconds` to finish, is then ended with an error, and the process exits with 0. A second signal ends it at
-once. When an engine has died the process exits with 1, for its supervisor to start it again.
+has `drain_seconds` to finish, is then ended with an error, and the process exits with 0. A second signal ends that
+wait, a third the process. When an engine has died the process exits with 1, for its supervisor to start it again.
 """
 
 import asyncio
@@ -115,6 +115,7 @@ class Server(uvicorn.Server):
         self._listener = _listen(options)
         super().__init__(_uvicorn_config(service, options))
         self._ended = asyncio.Event()
+        self._is_hurried = False  # nothing has time to finish any more
         self._loop: asyncio.AbstractEventLoop | None = None
         host, port = self._listener.getsockname()[:2]
         scheme = "https" if options.certificate else "http"
@@ -159,8 +160,9 @@ class Server(uvicorn.Server):
         ready()
 
     def _asked_to_end(self) -> None:
-        if self._service.draining:  # for the second time
+        if self._is_hurried:  # for the third time
             self.force_exit = self.should_exit = True
+        self._is_hurried = self._service.draining
         self._service.draining = True
         self._ended.set()
 
@@ -178,7 +180,7 @@ class Server(uvicorn.Server):
         log.info("shutting down: no new requests, up to %g s for those that run", seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(model.idle for model in models):
+                while not self._is_hurried and not all(model.idle for model in models):
                     await asyncio.sleep(0.02)
         for model in models:
             model.break_off("The server is shutting down, and the request did not end in time. Send it again.")
