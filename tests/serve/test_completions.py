@@ -247,6 +247,24 @@ def test_unknown_fields_are_named(tiny: Any) -> None:
     assert raw.headers["x-ignored-fields"] == "?, temprature, until"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a", "max_tokens": 1, "stream": True}),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/v1/score", {"text": "a"}),
+        ("/v1/inspect", {"prompt": "a b"}),
+        ("/v1/tasks/summarize", {"text": "a"}),
+        ("/tokenize", {"prompt": "a"}),
+        ("/detokenize", {"tokens": [1]}),
+    ],
+)
+def test_every_path_names_unknown_fields(tiny: Any, path: str, body: dict[str, Any]) -> None:
+    status, headers, _ = tiny.request("POST", path, {**body, "poolling": "last"})
+    assert (status, headers["x-ignored-fields"]) == (200, "poolling")
+    assert "x-ignored-fields" not in tiny.request("POST", path, body)[1]
+
+
 def test_a_missing_model_is_the_first(tiny: Any) -> None:
     status, _, answer = tiny.request("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1})
     assert (status, answer["model"]) == (200, "tiny")

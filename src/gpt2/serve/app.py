@@ -65,8 +65,12 @@ def build_app(service: Service, rules: EntryRules | None = None) -> ASGIApp:
 
 def _route(service: Service, method: str, path: str, endpoint: Endpoint) -> BaseRoute:
     async def answer(request: Request) -> Response:
-        request.scope["call"].route = path
-        return await endpoint(service, request)
+        call = request.scope["call"]
+        call.route = path
+        response = await endpoint(service, request)
+        if call.ignored:
+            response.headers["x-ignored-fields"] = ", ".join(call.ignored)[:500]
+        return response
 
     return Route(path, answer, methods=[method])
 

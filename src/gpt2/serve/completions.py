@@ -47,11 +47,11 @@ async def complete(service: Service, request: Request) -> Response:
             raise_failure(first)
             if not first:  # cancelled
                 raise ClientDisconnect
-            return EventStream(answer, first, leaving=leaving, headers=_headers(asked), fields=call.fields)
+            return EventStream(answer, first, leaving=leaving, fields=call.fields)
         shown = await answer.whole()
         call.fields |= answer.facts()
         leaving.cancel()
-        return json_response(shown, headers=_headers(asked))
+        return json_response(shown)
     except BaseException as error:
         leaving.cancel()
         ticket.cancel()
@@ -99,8 +99,3 @@ async def _cancel_when_left(receive: Receive, ticket: Ticket) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     ticket.cancel()
-
-
-def _headers(asked: CompletionRequest) -> dict[str, str]:
-    names = [name if name.isascii() and name.isidentifier() else "?" for name in asked.ignored]
-    return {"x-ignored-fields": ", ".join(names)[:500]} if names else {}

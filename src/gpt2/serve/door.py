@@ -43,12 +43,14 @@ class Call:
         holder: short name of the key it came with.
         route: the path's pattern, for the metrics.
         fields: what endpoints add to its line of the log.
+        ignored: names in its body that nobody knows.
     """
 
     id: str
     holder: str | None = None
     route: str = "other"
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
+    ignored: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

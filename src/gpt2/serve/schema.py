@@ -107,8 +107,8 @@ class Strict(BaseModel):
 
     @property
     def ignored(self) -> list[str]:
-        """Fields that nobody here knows."""
-        return sorted(self.model_extra or {})
+        """Fields that nobody here knows; what no header can carry is a question mark."""
+        return [name if name.isascii() and name.isidentifier() else "?" for name in sorted(self.model_extra or {})]
 
 
 class StreamOptions(Strict):

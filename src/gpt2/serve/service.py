@@ -6,15 +6,16 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
 from gpt2.serve.limits import Limits
 from gpt2.serve.metrics import Metrics
 from gpt2.serve.models import ModelSet, ServedModel
+from gpt2.serve.schema import Strict
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Strict)
 T = TypeVar("T")
 
 _SHOWN_CHARACTERS = 80
@@ -109,7 +110,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def read(request: Request, kind: type[M], limits: Limits) -> M:
-    """The body as a request of this kind.
+    """The body as a request of this kind; what it does not know is noted, for the answer to name.
 
     Raises:
         ApiError: it is not JSON, or a field is not what it must be; the message names the field and the value.
@@ -117,10 +118,13 @@ async def read(request: Request, kind: type[M], limits: Limits) -> M:
     body = await read_body(request, limits)
     try:
         if len(body) > _LONG_BYTES:
-            return await asyncio.to_thread(kind.model_validate_json, body)
-        return kind.model_validate_json(body)
+            asked = await asyncio.to_thread(kind.model_validate_json, body)
+        else:
+            asked = kind.model_validate_json(body)
     except ValidationError as error:
         raise _explain(error) from None
+    request.scope["call"].ignored = asked.ignored
+    return asked
 
 
 async def while_present(request: Request, work: Coroutine[object, object, T]) -> T:

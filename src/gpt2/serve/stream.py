@@ -20,7 +20,6 @@ class EventStream(Response):
         answer: its ticket is cancelled when the stream ends, however it ends.
         first: events that have come already.
         leaving: watches for the client's leaving; ended with the stream.
-        headers: of the answer.
         fields: for the log.
     """
 
@@ -30,10 +29,9 @@ class EventStream(Response):
         first: Batch,
         *,
         leaving: asyncio.Task[None],
-        headers: dict[str, str],
         fields: dict[str, Any],
     ) -> None:
-        super().__init__(headers=headers | {"cache-control": "no-cache"})
+        super().__init__(headers={"cache-control": "no-cache"})
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold a stream back until it has some kilobytes of it
         del self.headers["content-length"]
