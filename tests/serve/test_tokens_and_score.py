@@ -146,6 +146,7 @@ def test_embeddings_are_the_model_s_own_by_openai_s_client(tiny: Any, tiny_model
     ("fields", "param", "said"),
     [
         ({}, "input", "input is missing"),
+        ({"input": []}, "input", "an empty list holds no text; give at least one: got []"),
         ({"input": ""}, "input", "input has no vector: it is empty"),
         ({"input": ["a", ""]}, "input[1]", "it is empty"),
         ({"input": [99999]}, "input", "no token 99999"),

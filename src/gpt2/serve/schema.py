@@ -37,6 +37,13 @@ def _prompts(value: object) -> list[Prompt]:
     raise ValueError("it must be a string, a list of strings, a list of token ids, or a list of lists of token ids")
 
 
+def _texts(value: object) -> list[Prompt]:
+    """As prompts, but where an empty one is refused."""
+    if value == []:
+        raise ValueError("an empty list holds no text; give at least one")
+    return _prompts(value)
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT
 
@@ -96,6 +103,7 @@ _BIAS_SCHEMA = {
 }
 
 Prompts = Annotated[list[Prompt], PlainValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
+Texts = Annotated[list[Prompt], PlainValidator(_texts), WithJsonSchema(_PROMPT_SCHEMA)]
 Stops = Annotated[tuple[str, ...], PlainValidator(_stops), WithJsonSchema(_STOP_SCHEMA)]
 Bias = Annotated[dict[int, float], PlainValidator(_bias), WithJsonSchema(_BIAS_SCHEMA)]
 
@@ -207,7 +215,7 @@ class ScoreRequest(Strict):
     """`POST /v1/score`: how likely texts are, token by token, past the context by a sliding window."""
 
     model: str | None = None
-    text: Prompts = Field(description="one text or several, as text or ids")
+    text: Texts = Field(description="one text or several, as text or ids")
     stride: Positive | None = Field(None, description="tokens by which the window moves on; half the context")
     top_logprobs: Count | None = Field(None, description="this many likeliest tokens at each place")
     score_first: bool | None = Field(None, description="put the end-of-text token before the text; true")
@@ -218,7 +226,7 @@ class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`: texts as vectors."""
 
     model: str | None = None
-    input: Prompts = Field(description="one text or several, as text or ids, each within the context")
+    input: Texts = Field(description="one text or several, as text or ids, each within the context")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="float; base64 is of float32")
     dimensions: Positive | None = Field(None, description="the model's own width; any other is refused")
     pooling: Literal["mean", "last"] | None = Field(None, description="mean over the tokens, or the last one's")
