@@ -27,14 +27,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Show the N examples of each test set with the most n-grams in TRAIN.",
 )
-@click.option(
-    "--field",
-    type=Name(),
-    default="text",
-    show_default=True,
-    metavar="NAME",
-    help="The field or column that holds TRAIN's text.",
-)
+@reading.field_option("TRAIN's")
 @reading.errors_option
 @click.option(
     "--workers",

@@ -42,14 +42,7 @@ _log = logging.getLogger("gpt2")
     show_default=True,
     help="What the sources are; auto goes by the name, and takes - for text.",
 )
-@click.option(
-    "--field",
-    type=Name(),
-    default="text",
-    show_default=True,
-    metavar="NAME",
-    help="The field or column that holds the text.",
-)
+@reading.field_option("the")
 @reading.errors_option
 @click.option(
     "--max-document-mb",

@@ -15,13 +15,25 @@ from typing import Any, BinaryIO, Literal
 
 import click
 
-from gpt2.cli.options import Verb
+from gpt2.cli.options import Name, Verb
 from gpt2.cli.output import is_terminal
 from gpt2.errors import DataError
 
 BYTE_ORDER_MARK = "\ufeff"
 
 log = logging.getLogger("gpt2")
+
+
+def field_option(whose: str) -> Callable[[Verb], Verb]:
+    """Add --field, for documents that have fields; `tell_of_field` says where none has."""
+    return click.option(
+        "--field",
+        type=Name(),
+        default="text",
+        show_default=True,
+        metavar="NAME",
+        help=f"The field or column that holds {whose} text.",
+    )
 
 
 def errors_option(verb: Verb) -> Verb:

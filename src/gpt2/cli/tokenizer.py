@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
-from gpt2.cli.options import Name, Place, Sectioned, output_options, wrong_usage
+from gpt2.cli.options import Place, Sectioned, output_options, wrong_usage
 from gpt2.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,14 +28,7 @@ def tokenizer() -> None:
 @click.option(
     "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
 )
-@click.option(
-    "--field",
-    type=Name(),
-    default="text",
-    show_default=True,
-    metavar="NAME",
-    help="The field or column that holds the text.",
-)
+@reading.field_option("the")
 @reading.errors_option
 @output_options
 def train(
