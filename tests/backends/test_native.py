@@ -311,6 +311,23 @@ def test_one_damaged_logit_is_an_error_whatever_is_wanted(want: Want, token: int
         backend.step([Work(slot=backend.new(), tokens=[0, 1], want=want)])
 
 
+def test_thousands_of_unlikely_tokens_count_beside_a_likely_one(level: str) -> None:
+    """Each alone is too small for a float's last place beside 1; together they are 0.1 % of the probability."""
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=1, n_positions=4, vocab_size=50_257)
+    made = arrays(config)
+    made["ln_f.g"][:], made["ln_f.b"][:] = 0, 1  # what the head reads is 1, so a row of it is the token's logit
+    made["wte"][:], made["wte"][7] = -17.5, 0
+    want = Want(targets=[7], logits=True, best=1)
+    backend = fp32(Weights.from_arrays(config, made))
+    [got] = backend.step([Work(slot=backend.new(), tokens=[3], want=want)])
+    logits_V = got.logits_RV[0].astype(np.float64)
+    expected = logits_V[7] - np.log(np.exp(logits_V).sum())
+    assert expected < -1e-3
+    bound = 99 * 2.0**-24  # half of 1's last place for each block that is added; one by one they lost 8e-5
+    assert got.target_logprobs_R[0] == pytest.approx(expected, rel=0, abs=bound)
+    assert got.best_logprobs_RK[0, 0] == pytest.approx(expected, rel=0, abs=bound)
+
+
 def test_too_many_tokens_change_nothing() -> None:
     config = CONFIGS[1]
     backend = fp32(weights(config))
