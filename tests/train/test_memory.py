@@ -5,7 +5,7 @@ import torch
 
 from gpt2.train import memory
 
-ARRAY_BYTES = 64 << 20
+ARRAY_BYTES = 33 << 20  # more than the C library ever keeps of itself
 
 
 def faults() -> int:
@@ -24,9 +24,9 @@ def test_freed_memory_serves_again_without_new_pages() -> None:
     with memory.kept_memory() as known:
         if not known:
             pytest.skip("the C library is not glibc")
-        for _ in range(5):
-            newest = fill_an_array()  # room for its edges has to be found at first
-        assert newest < 100  # of 16,384
+        for _ in range(40):  # the first leave small pieces between arrays, up to nine were seen, which lie there apart
+            newest = fill_an_array()
+        assert newest < 100  # of 8,448
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
