@@ -52,10 +52,10 @@ class Noted:
     [
         ("_opened._opening", lambda model: model.exact_backend()),
         ("_opened._opening", lambda model: model._opened.intervening),
-        ("_opened._opening", lambda model: model.head),
+        ("_opened._opening", lambda model: model._opened.definition),
         ("_opening_drafts", lambda model: model._smaller("small")),
     ],
-    ids=["exact", "intervening", "head", "draft"],
+    ids=["exact", "intervening", "definition", "draft"],
 )
 def test_two_threads_that_want_the_same_open_it_once(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, lock: str, get
@@ -70,7 +70,7 @@ def test_two_threads_that_want_the_same_open_it_once(
         assert noted.came.wait(120)  # the other one wants it too
         return ReferenceBackend(files.weights)
 
-    monkeypatch.setattr("gpt2.backends.head.Head", open_)
+    monkeypatch.setattr("gpt2.backends.definition.Definition", open_)
     model = LanguageModel(files, ReferenceBackend(files.weights), name="m", exact=open_, smaller=open_)
     holder, _, name = lock.rpartition(".")
     holder = getattr(model, holder) if holder else model
@@ -314,10 +314,27 @@ def test_logits_have_a_row_for_each_token(model: LanguageModel) -> None:
     assert model.backend.bytes() == 0
 
 
+def test_a_function_of_ones_own_is_in_the_run(model: LanguageModel) -> None:
+    ids, sites = [464, 3797], []
+
+    def look(site: str, layer: int, value: np.ndarray) -> np.ndarray:
+        sites.append((site, layer, value.shape))
+        return value
+
+    np.testing.assert_allclose(model.logits(ids, at=look), model.logits(ids), rtol=0, atol=1e-5)
+    assert sites[:1] + sites[-1:] == [("residual", 0, (2, 16)), ("residual", 2, (2, 16))]
+    assert {site for site, _, _ in sites} == {"residual", "keys", "values", "attention", "heads", "neurons"}
+    nothing = model.logits(ids, at=lambda site, layer, value: 0 * value if site == "residual" else value)
+    np.testing.assert_array_equal(nothing[0], nothing[1])  # no token knows what it is
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
         (lambda model: model.logits([1] * 65), ContextError),
+        (lambda model: model.logits([1] * 65, at=lambda site, layer, value: value), ContextError),
+        (lambda model: model.logits("text", at=lambda site, layer, value: value), GenerationError),
+        (lambda model: model.logits([1], at="residual"), GenerationError),
         (lambda model: model.logits([50257]), GenerationError),
         (lambda model: model.generate("word " * 100), ContextError),
         (lambda model: model.stream("word " * 100), ContextError),
@@ -394,7 +411,9 @@ def test_a_misspelt_setting_is_answered_with_the_nearest(model: LanguageModel) -
         lambda model: model.stream("a"),
         lambda model: model.score("a"),
         lambda model: model.logits([1]),
+        lambda model: model.logits([1], at=lambda site, layer, value: value),
         lambda model: model.attention("a"),
+        lambda model: model.neurons("a"),
         lambda model: model.beam_search("a"),
     ],
 )

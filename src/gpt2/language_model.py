@@ -18,15 +18,17 @@ from gpt2.generation import Event, Request, Sampling, Scheduler
 from gpt2.generation.completion import Completion, complete, events_of, prompts_of, requests_of
 from gpt2.generation.drafter_choice import choose_drafter
 from gpt2.generation.noise import POSITION, Noise
-from gpt2.generation.settings import sampling_of
+from gpt2.generation.scoring import ids_of_logits
+from gpt2.generation.settings import check_function, sampling_of
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
+    from gpt2.backends.definition import At
     from gpt2.backends.head import Head
     from gpt2.backends.seam import Floats
     from gpt2.detect import Calibration, Verdict
     from gpt2.generation import Beam, Drafter, Score
-    from gpt2.inspect import Activations, Attention, Lens, Patching
+    from gpt2.inspect import Ablation, Activations, Attention, Attribution, Lens, Neurons, Patching
     from gpt2.tasks import Prompts, Room
     from gpt2.tasks.asked import Write
 
@@ -362,14 +364,22 @@ class LanguageModel:
 
         return Room(n_positions=self.config.n_positions, count=lambda text: len(self.tokenizer.encode(text)))
 
-    def logits(self, ids: Sequence[int]) -> "Floats":
+    def logits(self, ids: Sequence[int], *, at: "At | None" = None) -> "Floats":
         """The logits of the token after each of `ids`: [T, V].
+
+        Args:
+            ids: of the text.
+            at: called with each inner value as soon as it is known; what it returns is used instead. It is the door of
+                `gpt2.model.reference`, which computes then, and where the sites are listed.
 
         Raises:
             ContextError: more ids than the context.
             GenerationError: an id outside the vocabulary, or none at all.
         """
-        return generation.logits(self.exact_backend(), ids)
+        if at is None:
+            return generation.logits(self.exact_backend(), ids)
+        check_function("at", at)
+        return self._opened.definition.logits(ids_of_logits(ids, self.config), at)
 
     def activations(self, text: Prompt, *, depths: Numbers = None) -> "Activations":
         """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`."""
@@ -409,10 +419,28 @@ class LanguageModel:
         backend = self._opened.intervening
         return patch(backend, self.tokenizer, text, source=source, answer=answer, depths=depths, positions=positions)
 
+    def neurons(self, text: Prompt, layer: Numbers = None) -> "Neurons":
+        """How active each hidden unit of the MLPs is at each token; see `gpt2.inspect.neurons`."""
+        from gpt2.inspect import neurons
+
+        return neurons(self._opened.definition, self.tokenizer, text, layer=layer)
+
+    def attribute(self, text: Prompt, *, answer: str | int, against: str | int | None = None) -> "Attribution":
+        """What each head and each MLP adds to the logit of an answer; see `gpt2.inspect.attribute`."""
+        from gpt2.inspect import attribute
+
+        return attribute(self._opened.definition, self.tokenizer, text, answer=answer, against=against)
+
+    def ablate(self, text: Prompt, *, answer: str | int, source: Prompt | None = None) -> "Ablation":
+        """What an answer loses without each head and each MLP; see `gpt2.inspect.ablate`."""
+        from gpt2.inspect import ablate
+
+        return ablate(self._opened.definition, self.tokenizer, text, answer=answer, source=source)
+
     @property
     def head(self) -> "Head":
         """The last layer norm and the tied embedding by themselves, in fp32; read when first used."""
-        return self._opened.head
+        return self._opened.definition.head
 
     def exact_backend(self) -> Backend:
         """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""

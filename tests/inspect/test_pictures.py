@@ -79,7 +79,27 @@ def test_patching_is_a_table_of_effects(model: LanguageModel) -> None:
     ]
 
 
+def test_what_parts_do_is_a_table_of_layers(model: LanguageModel) -> None:
+    spoken = model.attribute("The boy was", answer=" she", against=" he")
+    for found in (spoken, model.ablate("The boy was", answer=" she")):
+        head, *rows = Cells(found.html()).rows
+        assert head == ["", "head 0", "head 1", "MLP"]
+        values_RC = np.column_stack([found.heads_LH, found.mlps_L]).tolist()
+        wanted = [[f"{x:.2f}" if abs(x) >= 0.05 else "" for x in row] for row in values_RC]
+        assert rows == [[f"layer {layer}", *texts] for layer, texts in enumerate(wanted)]
+    assert f"{spoken.total:.2f} in all" in spoken._repr_html_()
+
+
+def test_the_most_active_neurons_are_rows(model: LanguageModel) -> None:
+    found = model.neurons(TEXT)
+    head, *rows = Cells(found.html()).rows
+    assert len(head) - 1 == len(found.ids)
+    assert [row[0] for row in rows] == [f"{layer}.{neuron}" for layer, neuron in found.strongest(12)]
+    assert rows[0][1:] == [f"{x:.1f}" if x >= 0.5 else "" for x in found.of(*found.strongest(1)[0]).tolist()]
+
+
 def test_no_text_becomes_part_of_the_page(model: LanguageModel) -> None:
     page = model.logit_lens(TEXT, best=1).html() + model.attention(TEXT, layer=0, head=0).html()
+    page += model.neurons(TEXT).html()
     assert not re.search("[\x00-\x1f\u202a-\u202e]", page)
     assert "&lt;" in page

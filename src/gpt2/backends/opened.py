@@ -9,7 +9,7 @@ from gpt2.backends.seam import Backend, Source
 from gpt2.errors import BackendError
 
 if TYPE_CHECKING:
-    from gpt2.backends.head import Head
+    from gpt2.backends.definition import Definition
 
 
 class Opened:
@@ -33,7 +33,7 @@ class Opened:
         self._open_exact = open_exact or (lambda: chosen)
         self._exact: Backend | None = None
         self._intervening: Backend | None = None
-        self._head: Head | None = None
+        self._definition: Definition | None = None
         self._is_closed = False
         self._opening = threading.RLock()  # threads that want the same at once get the same, and close waits for it
 
@@ -59,14 +59,15 @@ class Opened:
             return self._intervening
 
     @property
-    def head(self) -> "Head":
-        """The last layer norm and the tied embedding by themselves, in fp32."""
+    def definition(self) -> "Definition":
+        """The definition on the same weights, in fp32, and with it the head by itself."""
         with self._opening:
-            if self._head is None:
-                from gpt2.backends.head import Head
+            self.refuse_if_closed()
+            if self._definition is None:
+                from gpt2.backends.definition import Definition
 
-                self._head = Head(self._weights)
-            return self._head
+                self._definition = Definition(self._weights)
+            return self._definition
 
     def refuse_if_closed(self) -> None:
         """Raise `BackendError` once `close` was called."""
@@ -79,3 +80,4 @@ class Opened:
             self._is_closed = True
             for backend in {id(each): each for each in (self.chosen, self._exact, self._intervening) if each}.values():
                 backend.close()
+            self._definition = None

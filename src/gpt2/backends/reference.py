@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt2.backends.definition import Arrays
 from gpt2.backends.readout import read_out
 from gpt2.backends.seam import CLOSED, Floats, Patch, Result, Source, Trace, Work, check, undrawn
 from gpt2.config import ModelConfig
@@ -47,7 +48,7 @@ class ReferenceBackend:
         self.reason = "NumPy, on as many threads as its matrix library takes"
         if threads is not None:
             self.reason += f" (not {threads}: that is set by OPENBLAS_NUM_THREADS and the like, before Python starts)"
-        self._arrays = _Loaded(weights)
+        self._arrays = Arrays(weights)
         self._head_DV = np.ascontiguousarray(weights.float32("wte").T)  # one row against it: 1.4 times as fast
         self._slots: dict[int, _KeyValues] = {}
 
@@ -128,18 +129,6 @@ class ReferenceBackend:
         result = read_out(want, np.concatenate(hidden), lambda x_ND: x_ND @ self._head_DV, self.config.vocab_size)
         result.residual, result.attention = view.residual, view.attention
         return result
-
-
-class _Loaded(dict[str, Array]):
-    """The arrays by name, each fetched when it is first asked for."""
-
-    def __init__(self, weights: Source) -> None:
-        super().__init__()
-        self._weights = weights
-
-    def __missing__(self, name: str) -> Array:
-        self[name] = array = self._weights.float32(name)
-        return array
 
 
 class _KeyValues:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gpt2.backends.seam import Backend, Floats, Result, Want, Work
-from gpt2.errors import GenerationError
+from gpt2.config import ModelConfig
+from gpt2.errors import ContextError, GenerationError
 from gpt2.generation.prompts import check_ids, check_text
 from gpt2.generation.sampler import best_of_rows
 from gpt2.generation.sequence import CHUNK_TOKENS
@@ -154,12 +155,7 @@ def logits(backend: Backend, ids: Iterable[int]) -> Floats:
         ContextError: more ids than the context.
         GenerationError: an id outside the vocabulary, or none at all.
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise GenerationError(f"Logits are of token ids, as tokenizer.encode makes them of a text: got {ids!r:.60}.")
-    ids = list(ids)
-    if not ids:
-        raise GenerationError("There are no logits of no tokens: give at least 1 id.")
-    check_ids(ids, backend.config.vocab_size, "the text")
+    ids = ids_of_logits(ids, backend.config)
     slot = backend.new()
     try:
         [result] = backend.step([Work(slot=slot, tokens=ids, want=Want(rows=len(ids), logits=True))])
@@ -167,6 +163,27 @@ def logits(backend: Backend, ids: Iterable[int]) -> Floats:
         backend.free(slot)
     assert result.logits_RV is not None
     return result.logits_RV
+
+
+def ids_of_logits(ids: Iterable[int], config: ModelConfig) -> list[int]:
+    """The ids that somebody wants logits of.
+
+    Raises:
+        ContextError: more than the context.
+        GenerationError: one outside the vocabulary, none at all, or no ids.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise GenerationError(f"Logits are of token ids, as tokenizer.encode makes them of a text: got {ids!r:.60}.")
+    ids = list(ids)
+    if not ids:
+        raise GenerationError("There are no logits of no tokens: give at least 1 id.")
+    check_ids(ids, config.vocab_size, "the text")
+    if len(ids) > config.n_positions:
+        raise ContextError(
+            f"The model has no logits of so long a text: it has {len(ids):,} tokens, and the context is "
+            f"{config.n_positions:,}. Give a part of it."
+        )
+    return ids
 
 
 def default_stride(n_positions: int) -> int:

@@ -94,7 +94,7 @@ def attention(
         ContextError: the text is longer than the context.
         GenerationError: an empty text, no such layer, head or row, or more than 1 GB of weights.
     """
-    ids, pieces = read_tokens(backend, tokenizer, text)
+    ids, pieces = read_tokens(backend.config, tokenizer, text)
     layers = chosen("layer", layer, backend.config.n_layer)
     heads = chosen("head", head, backend.config.n_head)
     T = len(ids)

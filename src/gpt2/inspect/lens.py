@@ -92,7 +92,7 @@ def logit_lens(
         GenerationError: an empty text, no such depth, or `best` below 0.
     """
     best = checked_number("best", best, whole=True, limits={"least": 0})
-    ids, pieces = read_tokens(backend, tokenizer, text)
+    ids, pieces = read_tokens(backend.config, tokenizer, text)
     wanted = chosen("depth", depths, backend.config.n_layer + 1)
     L, T, K = len(wanted), len(ids), min(best, backend.config.vocab_size)
     traced = run(backend, ids, Want(rows=T, trace=Trace(residual=wanted)))

@@ -10,15 +10,12 @@ Axes: L depths, P positions, T tokens, D embedding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
 from gpt2.backends.seam import Backend, Floats, Patch, Trace, Want, Work
-from gpt2.errors import GenerationError
-from gpt2.generation.prompts import check_ids
 from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
-from gpt2.inspect.reading import Text, chosen, read_tokens, run
+from gpt2.inspect.reading import Text, chosen, one_token, read_pair, run
 from gpt2.tokenizer import Tokenizer
 
 
@@ -95,14 +92,8 @@ def patch(
         ContextError: the text is longer than the context.
         GenerationError: texts of different lengths, an answer that is not one token, no such depth or position.
     """
-    ids, pieces = read_tokens(backend, tokenizer, text)
-    source_ids, source_pieces = read_tokens(backend, tokenizer, source)
-    if len(ids) != len(source_ids):
-        raise GenerationError(
-            f"Vectors cannot be exchanged between texts of {len(ids)} and {len(source_ids)} tokens: "
-            f"{_show(pieces)} and {_show(source_pieces)}. Choose words of as many tokens."
-        )
-    target = _one_token(tokenizer, answer, backend.config.vocab_size)
+    (ids, pieces), (source_ids, source_pieces) = read_pair(backend.config, tokenizer, text, source)
+    target = one_token(tokenizer, answer, backend.config.vocab_size)
     at_depths = chosen("depth", depths, backend.config.n_layer + 1)
     at_positions = chosen("position", positions, len(ids))
 
@@ -154,22 +145,3 @@ def patch(
         source=float(after_source.target_logprobs_R[-1]),
         after_LP=after_LP,
     )
-
-
-def _one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
-    if isinstance(answer, Integral):
-        check_ids([int(answer)], vocab_size, "the answer")
-        return int(answer)
-    if not isinstance(answer, str):
-        raise GenerationError(f"The answer is one token, given as its text or its id: got {answer!r:.60}.")
-    ids = tokenizer.encode(answer)
-    if len(ids) != 1:
-        raise GenerationError(
-            f"The answer {answer!r} is not one token but {len(ids)}: "
-            f"{_show([tokenizer.decode([token]) for token in ids])}. Give one of them, or an id."
-        )
-    return ids[0]
-
-
-def _show(pieces: Sequence[str]) -> str:
-    return "|".join(pieces)

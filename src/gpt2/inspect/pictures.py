@@ -1,9 +1,11 @@
 """Looks inside as HTML: tables of shaded cells, for a notebook or a file; no script, every text escaped.
 
-Axes: R rows, C columns.
+Axes: R rows, C columns, L layers, H heads.
 """
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from gpt2.backends.seam import Floats
 from gpt2.generation.coloured import shown
@@ -46,6 +48,19 @@ def small(values_RC: Floats, *, caption: str) -> str:
     return (
         '<table style="border-collapse:collapse;display:inline-table;margin:4px;font-size:smaller">'
         f'<caption style="{_CAPTION}">{shown(caption)}</caption>{lines}</table>'
+    )
+
+
+def by_part(heads_LH: Floats, mlps_L: Floats, *, caption: str) -> str:
+    """A table of what each head and MLP does to an answer, a row for each layer."""
+    values_RC = np.column_stack([heads_LH, mlps_L])
+    return shaded(
+        values_RC,
+        [[f"{value:.2f}" if abs(value) >= 0.05 else "" for value in row] for row in values_RC.tolist()],
+        rows=[f"layer {layer}" for layer in range(len(mlps_L))],
+        columns=[*(f"head {head}" for head in range(heads_LH.shape[1])), "MLP"],
+        caption=caption,
+        most=float(np.abs(values_RC).max()),
     )
 
 

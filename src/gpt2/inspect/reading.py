@@ -1,17 +1,20 @@
 """What every look inside begins with: a text's tokens, and one step of the backend over them."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 from gpt2.backends.seam import Backend, Result, Want, Work
+from gpt2.config import ModelConfig
 from gpt2.errors import ContextError, GenerationError
-from gpt2.generation.prompts import check_text
+from gpt2.generation.prompts import check_ids, check_text
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
 Text = str | Sequence[int]
+Tokens = tuple[tuple[int, ...], tuple[str, ...]]  # ids, and the text of each
 
 
-def read_tokens(backend: Backend, tokenizer: Tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens:
     """The ids of a text and the text of each by itself; part of a character is U+FFFD.
 
     Raises:
@@ -22,12 +25,49 @@ def read_tokens(backend: Backend, tokenizer: Tokenizer, text: Text) -> tuple[tup
     ids = tuple(tokenizer.encode(text) if isinstance(text, str) else text)
     if not ids:
         raise GenerationError("There is nothing to look at: the text is empty. Give at least one token.")
-    if len(ids) > backend.config.n_positions:
+    check_ids(ids, config.vocab_size, "the text")
+    if len(ids) > config.n_positions:
         raise ContextError(
             f"The model cannot be looked into as it reads this text: it has {len(ids):,} tokens, and the context is "
-            f"{backend.config.n_positions:,}. Give a part of it."
+            f"{config.n_positions:,}. Give a part of it."
         )
     return ids, tuple(tokenizer.decode([token]) for token in ids)
+
+
+def read_pair(config: ModelConfig, tokenizer: Tokenizer, text: Text, source: Text) -> tuple[Tokens, Tokens]:
+    """Two texts of as many tokens, so that what one has inside can stand in the other.
+
+    Raises:
+        GenerationError: they have not; or as `read_tokens`.
+        ContextError: more than the context.
+    """
+    read, of_source = read_tokens(config, tokenizer, text), read_tokens(config, tokenizer, source)
+    if len(read[0]) != len(of_source[0]):
+        raise GenerationError(
+            f"Vectors cannot be exchanged between texts of {len(read[0])} and {len(of_source[0])} tokens: "
+            f"{_joined(read[1])} and {_joined(of_source[1])}. Choose words of as many tokens."
+        )
+    return read, of_source
+
+
+def one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
+    """The id of an answer, which is one token.
+
+    Raises:
+        GenerationError: its text is several, or there is no such id.
+    """
+    if isinstance(answer, Integral):
+        check_ids([int(answer)], vocab_size, "the answer")
+        return int(answer)
+    if not isinstance(answer, str):
+        raise GenerationError(f"The answer is one token, given as its text or its id: got {answer!r:.60}.")
+    ids = tokenizer.encode(answer)
+    if len(ids) != 1:
+        raise GenerationError(
+            f"The answer {answer!r} is not one token but {len(ids)}: "
+            f"{_joined([tokenizer.decode([token]) for token in ids])}. Give one of them, or an id."
+        )
+    return ids[0]
 
 
 def run(backend: Backend, ids: Sequence[int], want: Want) -> Result:
@@ -69,3 +109,7 @@ def place(what: str, number: int, among: Sequence[int]) -> int:
             f"{', '.join(map(str, among))}. Choose one of these, or ask for more."
         )
     return among.index(number)
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    return "|".join(pieces)

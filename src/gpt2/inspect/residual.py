@@ -42,7 +42,7 @@ def activations(
         ContextError: the text is longer than the context.
         GenerationError: an empty text, or no such depth.
     """
-    ids, pieces = read_tokens(backend, tokenizer, text)
+    ids, pieces = read_tokens(backend.config, tokenizer, text)
     wanted = chosen("depth", depths, backend.config.n_layer + 1)
     result = run(backend, ids, Want(rows=len(ids), trace=Trace(residual=wanted)))
     residual_LTD = np.empty((len(wanted), len(ids), backend.config.n_embd), np.float32)

@@ -29,7 +29,7 @@ Arrays = Mapping[str, Array]
 # The one door into the computation: called with a value as soon as it is known, and what it returns is used
 # instead. Returning it unchanged is looking; returning another is patching; answering the keys and values of
 # T new tokens with those of all S tokens so far is a cache.
-Site = Literal["residual", "keys", "values", "attention"]
+Site = Literal["residual", "keys", "values", "attention", "heads", "neurons"]
 At = Callable[[Site, int, Array], Array]
 
 
@@ -52,8 +52,8 @@ def hidden(config: ModelConfig, arrays: Arrays, ids_T: ArrayLike, *, past: int =
         ids_T: token ids, at most `n_positions - past` of them.
         past: how many tokens were read before; `at` must then return their keys and values before the new.
         at: called as at("residual", depth, x_TD), depth 0 being the embedding and i the output of block i,
-            and for layers counted from 0 as at("keys", layer, k_HTK), at("values", layer, v_HTK) and
-            at("attention", layer, weights_HTS).
+            and for layers counted from 0 as at("keys", layer, k_HTK), at("values", layer, v_HTK),
+            at("attention", layer, weights_HTS), at("heads", layer, mixed_HTK) and at("neurons", layer, h_TF).
     """
     ids_T = np.asarray(ids_T)
     x_TD = arrays["wte"][ids_T] + arrays["wpe"][past : past + len(ids_T)]  # what the token is + where it stands
@@ -70,7 +70,7 @@ def block(config: ModelConfig, arrays: Arrays, layer: int, x_TD: Array, at: At =
     normed_TD = layer_norm(x_TD, arrays[f"{name}.ln_1.g"], arrays[f"{name}.ln_1.b"], epsilon)
     x_TD = x_TD + attention(config, arrays, layer, normed_TD, at)
     normed_TD = layer_norm(x_TD, arrays[f"{name}.ln_2.g"], arrays[f"{name}.ln_2.b"], epsilon)
-    return x_TD + mlp(arrays, layer, normed_TD)
+    return x_TD + mlp(arrays, layer, normed_TD, at)
 
 
 def attention(config: ModelConfig, arrays: Arrays, layer: int, x_TD: Array, at: At = unchanged) -> Array:
@@ -85,7 +85,7 @@ def attention(config: ModelConfig, arrays: Arrays, layer: int, x_TD: Array, at: 
     future_TS = np.arange(S) > np.arange(S - T, S)[:, None]  # [S] > [T, 1] -> [T, S]
     weights_HTS = at("attention", layer, softmax(np.where(future_TS, -np.inf, scores_HTS)))
 
-    mixed_HTK = weights_HTS @ v_HSK  # [H, T, S] @ [H, S, K] -> [H, T, K]
+    mixed_HTK = at("heads", layer, weights_HTS @ v_HSK)  # [H, T, S] @ [H, S, K] -> [H, T, K]
     mixed_TD = mixed_HTK.swapaxes(0, 1).reshape(x_TD.shape)  # [H, T, K] -> [T, H, K] -> [T, D]
     return linear(mixed_TD, arrays[f"{name}.c_proj.w"], arrays[f"{name}.c_proj.b"])  # [T, D] -> [T, D]
 
@@ -95,10 +95,11 @@ def heads(x_TD: Array, n_head: int) -> Array:
     return x_TD.reshape(len(x_TD), n_head, -1).swapaxes(0, 1)  # [T, D] -> [T, H, K] -> [H, T, K]
 
 
-def mlp(arrays: Arrays, layer: int, x_TD: Array) -> Array:
+def mlp(arrays: Arrays, layer: int, x_TD: Array, at: At = unchanged) -> Array:
     """Two linear maps with GELU between them, each token alone: [T, D] -> [T, D]."""
     name = f"h.{layer}.mlp"
     h_TF = gelu(linear(x_TD, arrays[f"{name}.c_fc.w"], arrays[f"{name}.c_fc.b"]))  # [T, D] -> [T, F]
+    h_TF = at("neurons", layer, h_TF)
     return linear(h_TF, arrays[f"{name}.c_proj.w"], arrays[f"{name}.c_proj.b"])  # [T, F] -> [T, D]
 
 

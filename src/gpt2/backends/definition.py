@@ -1,0 +1,82 @@
+"""GPT-2's definition on a model's own weights: for looks that no backend traces, and changes that none makes.
+
+`model/reference.py` in NumPy and fp32, without a cache: its door, `at`, is open.
+
+Axes: T tokens, D embedding, V vocabulary.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from gpt2.backends.head import Head
+from gpt2.backends.seam import Floats, Source
+from gpt2.model import reference
+from gpt2.model.reference import Array, At, Site
+
+__all__ = ["Array", "Arrays", "At", "Definition", "Site"]
+
+
+# What damaged weights make is no number, and is refused where it is read.
+_as_it_comes = np.errstate(over="ignore", invalid="ignore")
+
+
+class Arrays(dict[str, Array]):
+    """A model's arrays by OpenAI's names, each fetched when it is first asked for."""
+
+    def __init__(self, weights: Source) -> None:
+        super().__init__()
+        self._weights = weights
+
+    def __missing__(self, name: str) -> Array:
+        self[name] = array = self._weights.float32(name)
+        return array
+
+
+class Definition:
+    """A model that can be looked into everywhere, and changed everywhere.
+
+    Attributes:
+        config: its shape.
+        arrays: its weights, read when first used.
+        head: its last layer norm and tied embedding.
+    """
+
+    def __init__(self, weights: Source) -> None:
+        self.config = weights.config
+        self.arrays = Arrays(weights)
+        self.head = Head(weights)
+
+    @_as_it_comes
+    def logits(self, ids: Sequence[int], at: At) -> Floats:
+        """The logits of the token after each of `ids`, [T, V], with `at` in the run."""
+        return reference.hidden(self.config, self.arrays, ids, at=at) @ self.arrays["wte"].T
+
+    @_as_it_comes
+    def look(
+        self, ids: Sequence[int], *sites: Site, layers: Collection[int] | None = None, rows: slice = slice(None)
+    ) -> dict[tuple[Site, int], Floats]:
+        """What one run has at these sites, by site and layer, or depth.
+
+        Args:
+            ids: of the text.
+            sites: as the definition calls them.
+            layers: all by default.
+            rows: of which tokens.
+        """
+        seen: dict[tuple[Site, int], Floats] = {}
+
+        def keep(site: Site, layer: int, value: Array) -> Array:
+            if site in sites and (layers is None or layer in layers):
+                seen[site, layer] = value[..., rows, :].copy()
+            return value
+
+        reference.hidden(self.config, self.arrays, ids, at=keep)
+        return seen
+
+    @_as_it_comes
+    def go_on(self, layer: int, x_TD: Floats, at: At) -> Floats:
+        """The residual stream after the last block, [T, D], from what it is before block `layer`."""
+        for each in range(layer, self.config.n_layer):
+            x_TD = reference.block(self.config, self.arrays, each, x_TD, at)
+        return x_TD
