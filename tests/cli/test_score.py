@@ -65,6 +65,13 @@ def test_a_text_beyond_the_context_slides(score, model: LanguageModel) -> None:
     assert found["perplexity"] != model.score(text, stride=64).perplexity
 
 
+def test_a_huge_perplexity_is_not_written_in_full(score) -> None:
+    found = json.loads(score("unbroken" * 3, "--json", "--totals").out)
+    assert found["perplexity_per_word"] > 1e12
+    shown = score("unbroken" * 3, "--totals").out.splitlines()[3].split()
+    assert shown == ["perplexity", "per", "word", f"{found['perplexity_per_word']:.3g}"]
+
+
 def test_an_infinite_perplexity_is_still_json(score) -> None:
     found = json.loads(score("unbroken" * 60, "--json", "--totals").out)
     assert found["perplexity_per_word"] is None

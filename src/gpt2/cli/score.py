@@ -13,6 +13,8 @@ from gpt2.cli.status_line import StatusLine
 if TYPE_CHECKING:
     from gpt2.generation import Score
 
+_MOST_IN_FULL = 1e12  # beyond it nobody reads the digits
+
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
@@ -86,7 +88,9 @@ def _shown(value: float | int) -> str:
         return "-"
     if math.isinf(value):  # the perplexity of one long unlikely word is beyond any float
         return "beyond measure"
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if abs(value) < _MOST_IN_FULL else f"{value:.3g}"
 
 
 def _tokens(found: "Score") -> list[dict[str, object]]:
