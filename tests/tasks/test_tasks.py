@@ -107,6 +107,24 @@ def test_examples_give_way_first_ones_first() -> None:
         asked(4)
 
 
+def test_a_text_that_does_not_fit_alone_is_counted_once() -> None:
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text.split())
+
+    with pytest.raises(ContextError, match="it takes 1,001 tokens"):
+        translate.ask(
+            "mot " * 1000,
+            source="french",
+            target="english",
+            prompts=PROMPTS.translate,
+            room=Room(n_positions=200, count=count),
+        )
+    assert len(counted) == 1
+
+
 def test_a_summary_is_asked_with_the_hint_after_the_article() -> None:
     asked = summarize.ask(" An article.\nTwo lines. \n", prompts=PROMPTS.summarize, room=words(300))
     assert asked.prompt == "An article.\nTwo lines.\nTL;DR:"

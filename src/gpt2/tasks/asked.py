@@ -66,14 +66,17 @@ def fit_examples(
     Raises:
         ContextError: it does not fit without any.
     """
-    for dropped in range(len(examples) + 1):
+    alone = build(())
+    if (n_tokens := room.count(alone)) > limit_tokens:
+        raise ContextError(
+            f"The text cannot be given to the model: with nothing around it, it takes {n_tokens:,} tokens, and of the "
+            f"context of {room.n_positions:,} there are {limit_tokens:,} for it. Give a shorter one."
+        )
+    for dropped in range(len(examples)):
         prompt = build(examples[dropped:])
         if room.count(prompt) <= limit_tokens:
             return prompt, dropped
-    raise ContextError(
-        f"The text cannot be given to the model: with nothing around it, it takes {room.count(build(())):,} tokens, "
-        f"and of the context of {room.n_positions:,} there are {limit_tokens:,} for it. Give a shorter one."
-    )
+    return alone, len(examples)
 
 
 def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Room) -> tuple[str, int, int]:
