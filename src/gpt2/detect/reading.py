@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpt2.backends.seam import Backend
 from gpt2.errors import GenerationError
-from gpt2.generation.scoring import slide
+from gpt2.generation.scoring import beginning, default_stride, slide
 from gpt2.tokenizer import Tokenizer
 
 Doubles = NDArray[np.float64]
@@ -88,15 +88,10 @@ def read(
             f"{sampler.config.vocab_size:,} ids, their contexts {config.n_positions:,} and "
             f"{sampler.config.n_positions:,} tokens. Take two that agree."
         )
-    if score_first and tokenizer.eot is None:
-        raise GenerationError(
-            "The first token cannot be scored: this tokenizer has no end-of-text token to put before it. "
-            "Leave it unscored (score_first=False)."
-        )
-    context = [tokenizer.eot] if score_first and tokenizer.eot is not None else []
+    context = beginning(tokenizer, score_first=score_first)
     if len(context) + len(ids) < 2:
         raise GenerationError(f"The text cannot be read: it has {len(ids)} tokens. Give at least {2 - len(context)}.")
-    given, stride = [*context, *ids], max(1, config.n_positions // 2)
+    given, stride = [*context, *ids], default_stride(config.n_positions)
     logprobs: list[float] = []
     ranks: list[int] = []
     entropies: list[float] = []

@@ -17,6 +17,7 @@ from gpt2.evaluate.answering import answer_all
 from gpt2.evaluate.benchmark import Benchmark, Figures, Judged, Plan, Setting
 from gpt2.evaluate.cache import Answers
 from gpt2.evaluate.files_of_data import check_files, how_to_get, missing_files, read_files, read_made_up
+from gpt2.generation.scoring import default_stride
 from gpt2.language_model import LanguageModel
 
 Progress = Callable[[str, int, int], None]  # benchmark, requests answered, of how many
@@ -156,7 +157,7 @@ def stride_of(asked: int | None, n_positions: int) -> int:
     Raises:
         DataError: it is no part of the context.
     """
-    stride = max(1, n_positions // 2) if asked is None else asked
+    stride = default_stride(n_positions) if asked is None else asked
     if not 1 <= stride <= n_positions:
         raise DataError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {stride}.")
     return stride

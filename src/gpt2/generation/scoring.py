@@ -119,14 +119,7 @@ def score(
         raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {moved}.")
     check_function("progress", progress)
     ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
-    context: list[int] = []
-    if score_first:
-        if tokenizer.eot is None:
-            raise GenerationError(
-                "The first token cannot be scored: this tokenizer has no end-of-text token to put before it. "
-                "Leave it unscored (score_first=False)."
-            )
-        context = [tokenizer.eot]
+    context = beginning(tokenizer, score_first=score_first)
     if len(ids) + len(context) < 2:
         least = 2 - len(context)
         raise GenerationError(f"The text cannot be scored: it has {len(ids)} tokens. Give at least {least}.")
@@ -184,6 +177,22 @@ def ids_of_logits(ids: Iterable[int], config: ModelConfig) -> list[int]:
             f"{config.n_positions:,}. Give a part of it."
         )
     return ids
+
+
+def beginning(tokenizer: Tokenizer, *, score_first: bool) -> list[int]:
+    """What a text is read after: the end-of-text token, where its first token is to be scored.
+
+    Raises:
+        GenerationError: the tokenizer has none.
+    """
+    if not score_first:
+        return []
+    if tokenizer.eot is None:
+        raise GenerationError(
+            "The first token cannot be scored: this tokenizer has no end-of-text token to put before it. "
+            "Leave it unscored (score_first=False)."
+        )
+    return [tokenizer.eot]
 
 
 def default_stride(n_positions: int) -> int:
