@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from gpt2.data.bloom import BloomFilter
 from gpt2.data.compressed import STDIN
 from gpt2.data.documents import ReadOptions, find_sources, read_documents
+from gpt2.data.evaluation_sets import find_test_sets, read_test_set
 from gpt2.data.ngrams import Hashes, WordHashes, hash_ngrams, words_of
-from gpt2.data.test_sets import find_test_sets, read_test_set
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError
 

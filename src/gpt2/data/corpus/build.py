@@ -32,9 +32,9 @@ from gpt2.data.corpus.reading import ReadJob, ReadTask, read_account, read_task,
 from gpt2.data.corpus.rule_sets import make_steps, read_set
 from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
 from gpt2.data.corpus.steps import plan_steps
+from gpt2.data.evaluation_sets import find_test_sets
 from gpt2.data.folder_writer import refuse_other
 from gpt2.data.overlap import NgramIndex, hash_examples
-from gpt2.data.test_sets import find_test_sets
 from gpt2.data.workers import Tally, run_tasks
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.files import MANIFEST_NAME, lock, make_folder, read_json, sha256_file, write_json
