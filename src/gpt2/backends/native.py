@@ -77,7 +77,7 @@ class NativeBackend:
         with self._turn:
             self._engine = Engine(
                 library,
-                shape=_shape(weights.config),
+                shape=asdict(weights.config),
                 form=INT4_WHOLE if whole else form,
                 level=level,
                 threads=threads,
@@ -235,10 +235,6 @@ def _result(piece: Work, arrays: Wanted) -> Result:
     if piece.want.trace and arrays.attention is not None:
         result.attention = dict(zip(piece.want.trace.attention, arrays.attention, strict=True))
     return result
-
-
-def _shape(config: ModelConfig) -> dict[str, Any]:
-    return asdict(config)
 
 
 def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:

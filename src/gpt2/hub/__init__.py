@@ -6,8 +6,8 @@ Only `plan` and `download` open a connection. They are imported when first used:
 from typing import TYPE_CHECKING, Any
 
 from gpt2.files import cache_folder
-from gpt2.hub.local import PUBLISHER, LocalModel, local_models, locate, locate_or_download, removable, remove
-from gpt2.hub.places import huggingface_cache
+from gpt2.hub.local import LocalModel, local_models, locate, locate_or_download, removable, remove
+from gpt2.hub.places import PUBLISHER, huggingface_cache
 
 if TYPE_CHECKING:
     from gpt2.hub.fetching import SOURCES, Plan, download, plan

@@ -18,7 +18,7 @@ from gpt2.errors import DownloadError, FormatError
 from gpt2.files import lock, read_json, sha256_file, write_json
 from gpt2.hub import original, places, repository
 from gpt2.hub.integrity import DOWNLOADED
-from gpt2.hub.local import HUB_ID, PUBLISHER
+from gpt2.hub.places import HUB_ID, PUBLISHER
 from gpt2.hub.transfer import Progress, RemoteFile, fetch
 
 SOURCES = ("huggingface", "openai")

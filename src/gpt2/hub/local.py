@@ -12,10 +12,7 @@ from gpt2.config import PUBLISHED, ModelConfig, truth_of
 from gpt2.errors import ConfigError, DownloadError, FormatError, ModelNotFoundError
 from gpt2.files import read_json
 from gpt2.hub import places
-
-PUBLISHER = "openai-community"
-
-HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+from gpt2.hub.places import HUB_ID, PUBLISHER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

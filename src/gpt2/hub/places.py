@@ -11,6 +11,9 @@ from pathlib import Path
 
 from gpt2.files import cache_folder
 
+PUBLISHER = "openai-community"
+HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+
 # importlib.resources would cost 30 ms at each start
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "models"
 

@@ -45,12 +45,18 @@ _log = logging.getLogger("gpt2")
 
 
 class Library:
-    """The loaded library."""
+    """The loaded library.
+
+    Attributes:
+        path: its file.
+        calls: the C functions.
+        levels: the instruction levels that this build has and this machine can run, fastest first.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._calls: Any = ctypes.CDLL(str(path))
-            abi = self._calls.gpt2_abi()
+            self.calls: Any = ctypes.CDLL(str(path))
+            abi = self.calls.gpt2_abi()
         except (OSError, AttributeError) as error:
             raise BackendError(f"the native engine at {path} cannot be loaded: {error}. {_HOW_TO_GET_IT}.") from error
         if abi != ABI:
@@ -59,8 +65,8 @@ class Library:
                 f"{_BUILD_AGAIN}."
             )
         self.path = path
-        declare(self._calls)
-        self._levels = tuple(self._calls.gpt2_levels().decode().split(","))
+        declare(self.calls)
+        self.levels: tuple[str, ...] = tuple(self.calls.gpt2_levels().decode().split(","))
         if missing := self.error():
             _log.warning("%s", missing)
 
@@ -84,19 +90,9 @@ class Library:
             )
         return library
 
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """The instruction levels that this build has and this machine can run, fastest first."""
-        return self._levels
-
     def error(self) -> str:
         """What went wrong in the last call of this thread that failed."""
-        return self._calls.gpt2_last_error().decode(errors="replace")
-
-    @property
-    def calls(self) -> Any:
-        """The C functions."""
-        return self._calls
+        return self.calls.gpt2_last_error().decode(errors="replace")
 
 
 def asked_level() -> str | None:
