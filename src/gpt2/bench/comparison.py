@@ -102,14 +102,7 @@ def compare(
         BackendError: our own engine could not be opened, or died.
     """
     workload = workload or Workload()
-    everyone = [
-        name for name in PEERS if name != "transformers-compiled" or device.startswith("cuda")
-    ]  # a graph of a GPU
-    wanted = everyone if "all" in peers else peers
-    for name in wanted:
-        if name in PEERS and (missing := missing_packages(name)):
-            log.warning("%s is left out: %s is not installed", name, " and ".join(missing))
-    peers = [name for name in wanted if name not in PEERS or not missing_packages(name)]
+    peers = _installed(peers, device)
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
     theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
     models = {name: folder if name == "gpt2" else peers_folder or folder for name in ("gpt2", *peers)}
@@ -143,20 +136,21 @@ def compare(
                 if engine.name == "gpt2":
                     raise
                 log.warning("the start of %s is not measured: %s", engine.name, error)
-    return [
-        Figures(
-            engine=engine.full_name,
-            tokens_per_second={
-                figure: statistics.median(each[figure] for each in engine.rounds) for figure in engine.rounds[0]
-            },
-            rounds=engine.rounds,
-            peak_bytes=engine.peak_bytes,
-            limits=engine.limits,
-            start_seconds=engine.start_seconds,
-            settings=options,
-        )
-        for engine in engines
-    ]
+    return [engine.figures(options) for engine in engines]
+
+
+def _installed(peers: Sequence[str], device: str) -> list[str]:
+    """The peers that were asked for and whose packages are here; a name that is no peer's is for opening to refuse."""
+    if "all" in peers:
+        is_gpu = device.startswith("cuda")  # whose graph transformers-compiled is
+        peers = [name for name in PEERS if is_gpu or name != "transformers-compiled"]
+    found: list[str] = []
+    for name in peers:
+        if name in PEERS and (missing := missing_packages(name)):
+            log.warning("%s is left out: %s is not installed", name, " and ".join(missing))
+        else:
+            found.append(name)
+    return found
 
 
 def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, times: int) -> float:
@@ -217,6 +211,19 @@ class _Process:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def figures(self, settings: Mapping[str, Any]) -> Figures:
+        return Figures(
+            engine=self.full_name,
+            tokens_per_second={
+                figure: statistics.median(each[figure] for each in self.rounds) for figure in self.rounds[0]
+            },
+            rounds=self.rounds,
+            peak_bytes=self.peak_bytes,
+            limits=self.limits,
+            start_seconds=self.start_seconds,
+            settings=settings,
+        )
 
     def close(self) -> None:
         self._pipe.close()

@@ -124,12 +124,7 @@ def find_repeated(
     job = _Job(index=index, homes=dict(homes), groups=groups or {}, categories=categories or {}, tally=Tally())
     total = _Seen.empty(index.hashes.size)
     for _, seen in run_tasks(
-        _search,
-        sources,
-        workers=workers,
-        start=_start,
-        arguments=(job,),
-        look=lambda: progress(*job.tally.read()),
+        _search, sources, workers=workers, start=_start, arguments=(job,), look=lambda: progress(*job.tally.read())
     ):
         total.add(seen)
     in_samples = Counter(number for row in which for number in set(row) if total.counts[number])
@@ -145,10 +140,6 @@ def find_repeated(
             times=int(min(total.counts[number] for number in numbers)),
         )
 
-    longest: dict[int, tuple[int, int]] = {}  # sample -> n-grams, place
-    for (sample, place), n_grams in total.runs.items():
-        longest[sample] = max(longest.get(sample, (0, 0)), (n_grams, -place))
-    best = sorted(longest.items(), key=lambda item: (-item[1][0], item[0]))[:shown]
     often = sorted(in_samples, key=lambda number: (-in_samples[number], -int(total.counts[number]), number))[:shown]
     return Repeated(
         n=n,
@@ -156,13 +147,22 @@ def find_repeated(
         ngrams=sum(map(len, which)),
         found=sum(bool(total.counts[number]) for row in which for number in row),
         touched=touched,
-        longest=tuple(passage(sample, -place, n_grams) for sample, (n_grams, place) in best),
+        longest=tuple(passage(*run) for run in _longest(total.runs)[:shown]),
         frequent=tuple(passage(*homes[number][0], 1) for number in often),
         documents=total.documents,
         text_bytes=total.text_bytes,
         sources=_by_bytes(total.sources),
         near={group: Near(mentions=total.mentions[group], near=dict(total.near[group])) for group in job.groups},
     )
+
+
+def _longest(runs: Mapping[tuple[int, int], int]) -> list[tuple[int, int, int]]:
+    """Of each sample the first of its longest runs, as sample, place and n-grams; longest first."""
+    longest: dict[int, tuple[int, int]] = {}  # sample -> n-grams, -place
+    for (sample, place), n_grams in runs.items():
+        longest[sample] = max(longest.get(sample, (0, 0)), (n_grams, -place))
+    best = sorted(longest.items(), key=lambda item: (-item[1][0], item[0]))
+    return [(sample, -place, n_grams) for sample, (n_grams, place) in best]
 
 
 def count_near(words: Sequence[str], groups: Words, categories: Words) -> Iterator[tuple[str, list[str]]]:

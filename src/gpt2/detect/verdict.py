@@ -123,17 +123,7 @@ def judge(
         of_beginning = _or_one(_compare(read(ids[:longest]), calibration, false_positive_rate, tokenizer))
     told = holm(of_parts, false_positive_rate * (1 if of_beginning is None else 1 - _OF_BEGINNING))
     parts = tuple(
-        Part(
-            start=begin,
-            end=end,
-            n_tokens=len(reading),
-            n_compared=each.length,
-            verdict="generated" if is_told else each.otherwise,
-            p_human=each.p_human,
-            p_generated=each.p_generated,
-            statistics=_statistics(reading),
-            histogram=histogram(reading),
-        )
+        _part(begin, end, reading, each, verdict="generated" if is_told else each.otherwise)
         for begin, end, reading, each, is_told in zip(
             [0, *offsets[:-1]], offsets, readings, compared, told, strict=True
         )
@@ -185,6 +175,20 @@ def _compare(reading: Reading, calibration: Calibration | None, rate: float, tok
     p_human, p_generated = calibration.p_human(length, score), calibration.p_generated(length, score)
     otherwise: Said = "human" if p_generated <= rate < p_human else "inconclusive"
     return _Compared(length=length, p_human=p_human, p_generated=p_generated, otherwise=otherwise)
+
+
+def _part(start: int, end: int, reading: Reading, compared: _Compared, *, verdict: Said) -> Part:
+    return Part(
+        start=start,
+        end=end,
+        n_tokens=len(reading),
+        n_compared=compared.length,
+        verdict=verdict,
+        p_human=compared.p_human,
+        p_generated=compared.p_generated,
+        statistics=_statistics(reading),
+        histogram=histogram(reading),
+    )
 
 
 def _say(

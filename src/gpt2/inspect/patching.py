@@ -113,25 +113,8 @@ def patch(
                 after_LP[:, p] = plain.target_logprobs_R[0]
                 continue
             backend.truncate(held, position)  # what comes before is as it was: no patch reaches it
-            slots: list[int] = []
-            try:
-                slots.extend(backend.fork(held) for _ in at_depths)  # those made before one that fails are in it
-                work = [
-                    Work(
-                        slot=slot,
-                        tokens=ids[position:],
-                        want=want,
-                        patches=(Patch(depth=depth, row=0, value_D=after_source.residual[depth][position]),),
-                    )
-                    for slot, depth in zip(slots, at_depths, strict=True)
-                ]
-                results = backend.step(work)
-            finally:
-                for slot in slots:
-                    backend.free(slot)
-            for index, result in enumerate(results):
-                assert result.target_logprobs_R is not None
-                after_LP[index, p] = result.target_logprobs_R[0]
+            patches = [Patch(depth=d, row=0, value_D=after_source.residual[d][position]) for d in at_depths]
+            after_LP[:, p] = _after_each(backend, held, ids[position:], patches, want)
     finally:
         backend.free(held)
     assert after_source.target_logprobs_R is not None
@@ -145,3 +128,22 @@ def patch(
         source=float(after_source.target_logprobs_R[-1]),
         after_LP=after_LP,
     )
+
+
+def _after_each(backend: Backend, held: int, ids: Sequence[int], patches: Sequence[Patch], want: Want) -> list[float]:
+    """The target's log-probability after `ids` behind what a slot holds, with each patch by itself."""
+    slots: list[int] = []
+    try:
+        slots.extend(backend.fork(held) for _ in patches)  # those made before one that fails are in it
+        work = [
+            Work(slot=slot, tokens=ids, want=want, patches=(one,)) for slot, one in zip(slots, patches, strict=True)
+        ]
+        results = backend.step(work)
+    finally:
+        for slot in slots:
+            backend.free(slot)
+    logprobs: list[float] = []
+    for result in results:
+        assert result.target_logprobs_R is not None
+        logprobs.append(float(result.target_logprobs_R[0]))
+    return logprobs

@@ -160,18 +160,21 @@ def pretrain(
         if not run.is_finished:
             with _stopped_by_signals(run):
                 loop(run, callbacks)
-        newest = states.latest(folder)
-        assert newest is not None, "the loop saves at its end"
-        progress = run.progress
-        best = None if progress.best_step is None else states.checkpoint_folder(folder, progress.best_step)
-        return Outcome(
-            finished=run.is_finished,
-            checkpoint=newest,
-            best_checkpoint=best if best is not None and best.is_dir() else newest,
-            step=progress.step,
-            tokens=progress.tokens,
-            best_loss=progress.best_loss,
-        )
+        return _outcome(run)
+
+
+def _outcome(run: Run) -> Outcome:
+    progress, newest = run.progress, states.latest(run.folder)
+    assert newest is not None, "the loop saves at its end"
+    best = None if progress.best_step is None else states.checkpoint_folder(run.folder, progress.best_step)
+    return Outcome(
+        finished=run.is_finished,
+        checkpoint=newest,
+        best_checkpoint=best if best is not None and best.is_dir() else newest,
+        step=progress.step,
+        tokens=progress.tokens,
+        best_loss=progress.best_loss,
+    )
 
 
 def _refuse_strangers(folder: Path) -> None:
