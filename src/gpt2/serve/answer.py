@@ -157,13 +157,13 @@ class Answer:
             self.metrics.first_token.observe(now - self.ticket.arrived)
 
     def _note_end(self) -> None:
-        read, metrics, asked = sum(map(len, self.plan.prompts)), self.metrics, self.plan.asked
+        read, metrics = sum(map(len, self.plan.prompts)), self.metrics
         metrics.latency.observe(time.monotonic() - self.ticket.arrived)
         metrics.prompt_tokens.inc(read)
         metrics.request_prompt_tokens.observe(read)
         metrics.request_generation_tokens.observe(self.n_generated)
         metrics.request_n.observe(self.plan.n)
-        metrics.request_max_tokens.observe(16 if asked.max_tokens is None else asked.max_tokens)
+        metrics.request_max_tokens.observe(self.plan.requests[0].sampling.max_tokens)
 
 
 def failure_of(batch: Iterable[tuple[int, Event]]) -> ApiError | None:

@@ -9,6 +9,7 @@ from gpt2.train.metrics import Metrics
 from gpt2.train.plan import spoken
 from gpt2.train.step import StepReport
 
+_EVERY_STEPS = 10  # between lines
 _EARLY_LINE = 3  # the step of a start after which there is a line, however seldom lines are
 _RATE_STEPS = 20
 _LONGER = 1.25  # by so much than was expected is worth saying; what is shorter, every line says
@@ -23,21 +24,12 @@ class ProgressLine(Callback):
     Args:
         say: given the line.
         metrics: knows the share of the peak.
-        every_steps: between lines.
         expected_seconds: that the rest of the run was said to take; None: nothing was said.
     """
 
-    def __init__(
-        self,
-        say: Callable[[str], None],
-        metrics: Metrics,
-        *,
-        every_steps: int = 10,
-        expected_seconds: float | None = None,
-    ) -> None:
+    def __init__(self, say: Callable[[str], None], metrics: Metrics, *, expected_seconds: float | None = None) -> None:
         self._say = say
         self._metrics = metrics
-        self._every = every_steps
         self._expected_seconds = expected_seconds
         self._steps = 0
         self._newest: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)  # tokens and seconds of steps
@@ -54,7 +46,7 @@ class ProgressLine(Callback):
             self._newest.clear()  # of the first one, now that there is another
         self._newest.append((report.batch_tokens, report.seconds))
         is_early = self._steps == _EARLY_LINE
-        if report.step % self._every and not is_early and not run.is_finished:
+        if report.step % _EVERY_STEPS and not is_early and not run.is_finished:
             return
         rate = sum(tokens for tokens, _ in self._newest) / sum(seconds for _, seconds in self._newest)
         left_seconds = max(0, run.config.schedule.tokens - report.tokens) / rate * self._all_over_steps()
