@@ -96,6 +96,21 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_text(encoding="utf-8") == "new"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes have no place among the files there")
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    os.mkfifo(named)
+    reader, writer = os.pipe()
+    for path, end in ((named, os.open(named, os.O_RDONLY | os.O_NONBLOCK)), (Path(f"/dev/fd/{writer}"), reader)):
+        files.check_goal(path)
+        files.write_text(path, "one")
+        assert os.read(end, 10) == b"one"
+        os.close(end)
+    os.close(writer)
+    assert named.is_fifo()
+    assert names(tmp_path) == ["named"]
+
+
 def test_whether_a_goal_can_be_written_is_known_before(tmp_path: Path) -> None:
     files.write_text(tmp_path / "file", "old")
     files.check_goal(tmp_path / "file")

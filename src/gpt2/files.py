@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -34,9 +35,15 @@ _STALE_SECONDS = 3600.0
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open `path` for writing bytes; it takes its name only if the block ends well. A link stays one.
 
+    A device or a pipe stays one too: what is written goes to it at once.
+
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
+    if _is_stream(path):
+        with path.open("wb") as file:
+            yield file
+        return
     path = _ready(path)
     partial = beside(path)
     try:
@@ -83,6 +90,15 @@ def atomic_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there: it keeps nothing, and no file may take its place."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
     """The same error, with the name that its reader knows."""
     if error.filename is not None and str(error.filename) == str(partial):
@@ -125,6 +141,8 @@ def check_goal(path: Path) -> None:
     Raises:
         OSError: its folder cannot be made or written.
     """
+    if _is_stream(path):
+        return
     made = _not_there(true_place(path).parent)
     try:
         probe = beside(_ready(path))
