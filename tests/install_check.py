@@ -58,6 +58,7 @@ def main() -> None:
     for absent in ("torch", "transformers", "tokenizers"):
         assert importlib.util.find_spec(absent) is None, f"{absent} is installed: this proves nothing"
     assert Path(gpt2.__file__).is_relative_to(sys.prefix), "the checkout is imported, not the installed package"
+    assert Path(gpt2.__file__).with_name("py.typed").is_file(), "type checkers would not read its types"
     if sys.argv[1:] == ["--without-compiler"]:
         check_without_compiler()
     else:

@@ -1,5 +1,6 @@
 """The public names: all there, none heavy, none in the way of a room."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ from gpt2 import errors
 
 @pytest.mark.parametrize("name", gpt2.__all__)
 def test_every_public_name_exists(name: str) -> None:
-    if name == "pretrain":
+    if name in ("finetune", "pretrain"):
         pytest.importorskip("torch")
     value = getattr(gpt2, name)
     assert value is getattr(gpt2, name)
@@ -54,6 +55,47 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         encoding="utf-8",
     )
     assert done.stdout.strip() == "['gpt2']"
+
+
+WITHOUT_TORCH = """
+import pydoc, sys
+sys.modules["torch"] = None
+from gpt2 import *
+import gpt2
+assert "finetune(" in pydoc.render_doc(gpt2, renderer=pydoc.plaintext)
+for train in (lambda: finetune("novel.txt", out="mine"), lambda: gpt2.pretrain(None)):
+    try:
+        train()
+    except gpt2.Gpt2Error as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_without_pytorch_the_names_that_train_are_there_and_say_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        cwd=Path(__file__).parent,
+    )
+    assert done.stderr == ""
+    told = done.stdout.splitlines()
+    for name, line in zip(("finetune", "pretrain"), told, strict=True):
+        assert line.startswith(f"MissingExtraError gpt2.{name} cannot start: torch is not installed. "), told
+        assert "gpt2kit[train]" in line
+
+
+def test_type_checkers_read_the_types_of_this_package() -> None:
+    source = Path(gpt2.__file__).parent
+    assert (source / "py.typed").is_file()
+    imported = [
+        node for node in ast.walk(ast.parse(Path(gpt2.__file__).read_text("utf-8"))) if isinstance(node, ast.ImportFrom)
+    ]
+    named = {alias.name: str(node.module) for node in imported for alias in node.names}
+    assert named.keys() >= set(gpt2.__all__)
+    for name, module in named.items():  # of a package that has a module of that name, mypy takes the module
+        assert not (source.parent / module.replace(".", "/") / f"{name}.py").exists(), f"{module} has a module {name}"
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

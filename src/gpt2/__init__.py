@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gpt2.language_model import LanguageModel as LanguageModel
     from gpt2.language_model import load as load
     from gpt2.tokenizer import Tokenizer as Tokenizer
-    from gpt2.train import finetune as finetune
-    from gpt2.train import pretrain as pretrain
+    from gpt2.train.finetune import finetune as finetune  # of gpt2.train, mypy would take the modules of these names
+    from gpt2.train.pretrain import pretrain as pretrain
 
 __version__ = "0.1.0"
 
@@ -61,9 +61,28 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'gpt2' has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(_HOMES.get(name, "gpt2.errors")), name)
+    home = _HOMES.get(name, "gpt2.errors")
+    try:
+        value: object = getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if home != "gpt2.train":
+            raise
+        return _absent(name, str(error.name))
     globals()[name] = value  # found once
     return value
+
+
+def _absent(name: str, package: str) -> object:
+    """What stands for a function whose extra is not installed, so that `help(gpt2)` and `from gpt2 import *` work."""
+
+    def absent(*arguments: object, **settings: object) -> object:
+        from gpt2.errors import MissingExtraError
+
+        raise MissingExtraError.of(f"gpt2.{name} cannot start", package=package, extra="train")
+
+    absent.__name__ = absent.__qualname__ = name
+    absent.__doc__ = f"Not to be had here: it needs {package}, which the extra `train` brings."
+    return absent
 
 
 def __dir__() -> list[str]:
