@@ -140,6 +140,7 @@ def test_nonsense_is_answered_by_nothing_but_errors_of_this_package(
         (lambda model: model.calibrate([5], source="x"), GenerationError, "A text can be compared with: got 5"),
         (lambda model: model.patch("a", source="b", answer=1.5), GenerationError, r"as its text or its id: got 1\.5"),
         (lambda model: model.save(5), CheckpointError, "What a model is written to is given by its path: got 5"),
+        (lambda model: model.save("", overwrite=True), CheckpointError, "is given by its path: got ''"),
         (lambda model: model.save("a\0b"), CheckpointError, "no file can have this name"),
         (lambda model: model.tokenizer.encode(b"a"), TokenizerError, r"got b'a'\. Decode them"),
         (lambda model: model.tokenizer.encode(None), TokenizerError, "Only text can be encoded: got None"),
@@ -154,7 +155,10 @@ def test_nonsense_is_answered_by_nothing_but_errors_of_this_package(
         (lambda model: gpt2.Sampling(stop_ids=5), GenerationError, "stop_ids must be a list, or left out: got 5"),
     ],
 )
-def test_the_answer_says_what_was_seen(model: LanguageModel, call, error: type[Gpt2Error], said: str) -> None:
+def test_the_answer_says_what_was_seen(
+    model: LanguageModel, call, error: type[Gpt2Error], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=said):
         call(model)
 

@@ -192,9 +192,9 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     """The path that a caller gave for `what`.
 
     Raises:
-        error: it is no path, or one that no file can have.
+        error: it is no path, or one that no file can have. No text is the working folder: nobody meant that.
     """
-    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str):
+    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str) or not name:
         raise error(f"{what} is given by its path: got {given!r:.60}. Give a text, or a pathlib.Path.")
     try:
         possible = b"\0" not in os.fsencode(name)

@@ -58,6 +58,14 @@ def test_one_stop_string_may_be_given_bare():
     assert Sampling(stop=["a", "b"]).stop == ("a", "b")
 
 
+def test_settings_stay_what_they_were_checked_as():
+    given = {3: 1.0}
+    sampling = Sampling(logit_bias=given)
+    given[3] = 1e9
+    assert sampling.logit_bias == {3: 1.0}
+    assert {sampling: "a", Sampling(logit_bias={3: 2.0}): "b"}[Sampling(logit_bias={3: 1.0})] == "a"
+
+
 def test_best_of_adds_nothing_to_greedy():
     assert Sampling(n=2, best_of=5).candidates == 5
     assert Sampling(n=2, best_of=5, temperature=0).candidates == 2

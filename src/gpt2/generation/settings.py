@@ -65,7 +65,9 @@ class Sampling:
         default=0, metadata=_setting("never repeat a sequence of this many tokens; 0 is off", least=0)
     )
     logit_bias: Mapping[int, float] = field(
-        default_factory=dict[int, float], metadata=_setting("add this to the logit of a token id, -100 to 100")
+        default_factory=dict[int, float],
+        hash=False,
+        metadata=_setting("add this to the logit of a token id, -100 to 100"),
     )
     stop: tuple[str, ...] = field(default=(), metadata=_setting("stop before this text; it is not returned"))
     stop_ids: tuple[int, ...] = field(default=(), metadata=_setting("stop at this token id; its text is not returned"))
@@ -162,11 +164,14 @@ class Sampling:
                 f"logit_bias must say by token id what is added to its logit, as {{50256: -100}}: "
                 f"got {self.logit_bias!r:.60}."
             )
-        for token, bias in self.logit_bias.items():
-            checked_number("a token id of logit_bias", token, whole=True, limits={"least": 0})
-            checked_number(
-                f"logit_bias of token {token}", bias, whole=False, limits={"least": -MAX_BIAS, "most": MAX_BIAS}
+        limits = {"least": -MAX_BIAS, "most": MAX_BIAS}
+        biases = {
+            checked_number("a token id of logit_bias", token, whole=True, limits={"least": 0}): checked_number(
+                f"logit_bias of token {token}", bias, whole=False, limits=limits
             )
+            for token, bias in self.logit_bias.items()
+        }
+        object.__setattr__(self, "logit_bias", biases)
 
 
 def sampling_of(given: object, settings: Mapping[str, Any]) -> Sampling:
