@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, overload
 
 from gpt2 import backends, checkpoint, generation, hub
 from gpt2.backends import Backend
@@ -19,7 +19,7 @@ from gpt2.generation.completion import Completion, complete, events_of, prompts_
 from gpt2.generation.drafter_choice import choose_drafter
 from gpt2.generation.noise import POSITION, Noise
 from gpt2.generation.scoring import ids_of_logits
-from gpt2.generation.settings import check_function, sampling_of
+from gpt2.generation.settings import Settings, check_function, sampling_of
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the first token waits for none of these
@@ -88,11 +88,16 @@ class LanguageModel:
 
     @overload
     def generate(
-        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Unpack[Settings]
     ) -> Completion: ...
     @overload
     def generate(
-        self, prompt: SeveralPrompts, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self,
+        prompt: SeveralPrompts,
+        sampling: Sampling | None = None,
+        *,
+        draft: Draft = "auto",
+        **settings: Unpack[Settings],
     ) -> list[Completion]: ...
     def generate(
         self,
@@ -100,7 +105,7 @@ class LanguageModel:
         sampling: Sampling | None = None,
         *,
         draft: Draft = "auto",
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Completion | list[Completion]:
         """Continue a text, or each of a list of texts as it would be continued alone.
 
@@ -122,7 +127,12 @@ class LanguageModel:
         return completions[0] if is_one else completions
 
     def generate_each(
-        self, prompts: Iterable[str], sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self,
+        prompts: Iterable[str],
+        sampling: Sampling | None = None,
+        *,
+        draft: Draft = "auto",
+        **settings: Unpack[Settings],
     ) -> Generator[Completion]:
         """Continue any number of texts, read as there is room for them and answered in their order, as soon as may be.
 
@@ -142,7 +152,7 @@ class LanguageModel:
         return generation.complete_each(self._scheduler(draft, shares=True), requests)
 
     def stream(
-        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Any
+        self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Unpack[Settings]
     ) -> Iterator[Event]:
         """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
 
@@ -176,7 +186,7 @@ class LanguageModel:
         *,
         beams: int = 4,
         length_penalty: float = 1.0,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> "list[Beam]":
         """The likeliest continuations that a search of bounded width finds, `n` of them, best first.
 

@@ -1,9 +1,12 @@
 import dataclasses
+from collections.abc import Sequence
+from typing import get_type_hints
 
 import pytest
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Sampling
+from gpt2.generation.settings import Settings
 
 
 def test_defaults_sample_from_the_model_itself():
@@ -56,6 +59,14 @@ def test_what_cannot_be_is_named_with_its_limit(settings: dict, message: str):
 def test_one_stop_string_may_be_given_bare():
     assert Sampling(stop="END").stop == ("END",)
     assert Sampling(stop=["a", "b"]).stop == ("a", "b")
+
+
+def test_a_call_takes_every_setting_by_name():
+    given, kept = get_type_hints(Settings), get_type_hints(Sampling)
+    assert given.keys() == kept.keys()
+    wider = {"stop": str | Sequence[str], "stop_ids": Sequence[int]}
+    assert given == kept | wider
+    assert list(given) == list(kept)
 
 
 def test_settings_stay_what_they_were_checked_as():

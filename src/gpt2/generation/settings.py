@@ -6,10 +6,10 @@ and the documentation are built from them.
 
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from gpt2.config import truth_of
 from gpt2.errors import GenerationError
@@ -172,6 +172,33 @@ class Sampling:
             for token, bias in self.logit_bias.items()
         }
         object.__setattr__(self, "logit_bias", biases)
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Sampling` as they are given to a call by name, for type checkers and editors."""
+
+    max_tokens: int
+    min_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram: int
+    logit_bias: Mapping[int, float]
+    stop: str | Sequence[str]
+    stop_ids: Sequence[int]
+    ignore_eot: bool
+    n: int
+    best_of: int | None
+    logprobs: int | None
+    prompt_logprobs: int | None
+    seed: int | None
+    overflow: Overflow
+    truncate_prompt: bool
 
 
 def sampling_of(given: object, settings: Mapping[str, Any]) -> Sampling:
