@@ -35,7 +35,7 @@ _STALE_SECONDS = 3600.0
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open `path` for writing bytes; it takes its name only if the block ends well. A link stays one.
 
-    A device or a pipe stays one too: what is written goes to it at once.
+    A device or a pipe (`/dev/null`, `/dev/stdout`, a shell's `>(…)`) is written to as it is: nothing takes its place.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
@@ -90,15 +90,6 @@ def atomic_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether a device, a pipe or a socket is there: it keeps nothing, and no file may take its place."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
 def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
     """The same error, with the name that its reader knows."""
     if error.filename is not None and str(error.filename) == str(partial):
@@ -142,6 +133,8 @@ def check_goal(path: Path) -> None:
         OSError: its folder cannot be made or written.
     """
     if _is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return
     made = _not_there(true_place(path).parent)
     try:
@@ -153,6 +146,15 @@ def check_goal(path: Path) -> None:
             raise _of_goal(error, probe, path) from None
     finally:
         _remove_empty(made)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there; asked of the path as given, for a pipe of /proc has no other."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _not_there(folder: Path) -> list[Path]:
