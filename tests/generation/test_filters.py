@@ -152,10 +152,16 @@ def test_a_whole_vocabulary(p: float):
 
 
 @pytest.mark.parametrize("keep", [filters.top_p, filters.typical_p], ids=["top_p", "typical_p"])
-def test_a_single_token_and_a_certain_one(keep: Callable):
-    assert keep(row(random_logits(0, 1)), 0.5)[0].tolist() == [0]
+@pytest.mark.parametrize("p", [5e-324, 1e-9, 0.9])
+def test_a_single_token_and_a_certain_one(keep: Callable, p: float):
+    assert keep(row(random_logits(0, 1)), p)[0].tolist() == [0]
     certain = np.array([0, -200, -np.inf, 90], np.float32)
-    assert keep(row(certain), 0.9)[0].tolist() == [3]
+    assert keep(row(certain), p)[0].tolist() == [3]
+
+
+@pytest.mark.parametrize("keep", [filters.top_p, filters.typical_p], ids=["top_p", "typical_p"])
+def test_the_least_probability_keeps_one_of_many_alike(keep: Callable):
+    assert keep(row(np.zeros(10, np.float32)), 1e-9)[0].tolist() == [0]
 
 
 def test_filters_do_not_touch_what_they_are_given():

@@ -106,8 +106,9 @@ def top_p(row: Row, p: float) -> Row:
     _, logits = row
     weights = np.exp(logits - logits.max())
     total = float(weights.sum(dtype=np.float64))
-    # Tokens below this weight have less than 1 - p of it together: the others reach p without them.
-    likely = np.flatnonzero(weights > (1 - p) * total / len(weights))
+    # Tokens below this weight have less than 1 - p of it together: the others reach p without them. In float32, where
+    # 1 - p may be 1, it is the weight of each of several that are alike.
+    likely = np.flatnonzero(weights >= np.float32((1 - p) * total / len(weights)))
     return _keep(row, likely[_first_to_reach(logits[likely], weights[likely], p * total)])
 
 
