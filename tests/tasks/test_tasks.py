@@ -143,11 +143,12 @@ def test_an_article_keeps_as_many_first_words_as_fit(n_words: int) -> None:
     assert bool(asked.left_out) == (n_words > 199)
 
 
-def test_one_word_longer_than_the_context() -> None:
-    room = Room(n_positions=40, count=len)
-    asked = summarize.ask("x" * 10_000, prompts=PROMPTS.summarize, room=room)
-    assert asked.prompt == "\nTL;DR:"
-    assert "first 0 of the article's 1 words" in asked.left_out
+def test_a_text_of_which_no_word_fits_is_refused_and_not_left_out() -> None:
+    room = Room(n_positions=60, count=len)
+    with pytest.raises(ContextError, match=r"not even its first word fits.* takes 7 tokens, .* 60 there are 30"):
+        summarize.ask("漢字" * 5_000, prompts=PROMPTS.summarize, room=room)
+    with pytest.raises(ContextError, match="not even its first word fits"):
+        answer.ask("Why?", prompts=PROMPTS.answer, room=room, context="漢字" * 5_000)
 
 
 def test_a_question_from_what_the_model_knows() -> None:

@@ -64,7 +64,7 @@ def ask(
 
     Raises:
         GenerationError: no question, a passage without a word, or earlier questions without a passage.
-        ContextError: the question alone does not fit the context.
+        ContextError: the question does not fit the context, alone or with one word of the passage.
     """
     question = " ".join(question.split())
     if not question:

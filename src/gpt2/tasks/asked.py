@@ -83,7 +83,7 @@ def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Ro
     """The prompt with as many of the first words of `text` as fit, the number kept, and that of all.
 
     Raises:
-        ContextError: it does not fit without any.
+        ContextError: it does not fit with one of them.
     """
     prompt = build(text)
     # a text of a thousand contexts is not counted whole: no token of this vocabulary is longer than 128 characters
@@ -91,11 +91,6 @@ def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Ro
         n_words = len(text.split())
         return prompt, n_words, n_words
     ends = [word.end() for word in re.finditer(r"\S+", text)]
-    if room.count(build("")) > limit_tokens:
-        raise ContextError(
-            f"The prompt cannot be given to the model: without any of the text it takes {room.count(build('')):,} "
-            f"tokens, and of the context of {room.n_positions:,} there are {limit_tokens:,} for it. Shorten it."
-        )
     fits, fails = 0, min(len(ends), limit_tokens + 1)  # a word is at least one token
     if fails == len(ends):
         fails += 1
@@ -105,7 +100,13 @@ def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Ro
             fits = middle
         else:
             fails = middle
-    return build(text[: ends[fits - 1]] if fits else ""), fits, len(ends)
+    if not fits:
+        raise ContextError(
+            f"The text cannot be given to the model: not even its first word fits. Without it the prompt takes "
+            f"{room.count(build('')):,} tokens, and of the context of {room.n_positions:,} there are {limit_tokens:,} "
+            f"for it. Words are what white space separates: cut a text without any, or what stands around it."
+        )
+    return build(text[: ends[fits - 1]]), fits, len(ends)
 
 
 def the_first(n: int, noun: str) -> str:

@@ -31,7 +31,7 @@ def ask(text: str, *, prompts: SummarizePrompts, room: Room) -> Asked:
 
     Raises:
         GenerationError: no text.
-        ContextError: not even the hint fits the context.
+        ContextError: not even the hint and one word fit the context.
     """
     text = text.strip()
     if not text:
