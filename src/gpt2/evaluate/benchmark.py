@@ -124,6 +124,7 @@ class Plan:
         measure: figures from the answers, in the order of the requests.
         n_examples: that were taken from the files.
         judge: what was made of each example, from the answers, where examples are right or wrong.
+        scored: the figure that is the mean of the examples' scores, where one is.
         errors: standard errors of figures that are no shares of right examples and no means of their scores.
         notes: what is to be said beside the figures.
     """
@@ -132,6 +133,7 @@ class Plan:
     measure: Callable[[Sequence[Any]], Figures]
     n_examples: int
     judge: Callable[[Sequence[Any]], Sequence[Judged]] | None = None
+    scored: str = ""
     errors: Callable[[Sequence[Any]], Figures] | None = None
     notes: tuple[str, ...] = ()
 

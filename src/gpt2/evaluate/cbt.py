@@ -36,7 +36,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     notes = (
         (f"{as_they_were:,} of {n_lines:,} lines have no inverse and were left as they are",) if as_they_were else ()
     )
-    return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge, notes=notes)
+    return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge, scored="accuracy", notes=notes)
 
 
 def _questions(text: str) -> Iterator[tuple[list[str], str, list[str]]]:

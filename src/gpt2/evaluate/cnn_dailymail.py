@@ -64,7 +64,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         ]
 
     notes = (f"of {n_cut:,} of {len(articles):,} articles only the beginning fits the context",) if n_cut else ()
-    return Plan(requests=requests, measure=measure, n_examples=len(articles), judge=judge, notes=notes)
+    return Plan(
+        requests=requests, measure=measure, n_examples=len(articles), judge=judge, scored="rouge_average", notes=notes
+    )
 
 
 def _stemmer() -> Callable[[str], str]:

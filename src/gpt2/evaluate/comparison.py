@@ -1,6 +1,5 @@
 """Two results of `evaluate` beside each other: what changed, what was set otherwise, and whether chance explains it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,14 +57,13 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
                 raise TypeError(f"{figure} of {name}")
             if figure in COUNTS and (one_value == other_value or None in (one_value, other_value)):
                 continue  # of the text, which is the same
-            headline = figure in ((first or second)["headline"], "accuracy", "accuracy_last_word")
             found.append(
                 Difference(
                     benchmark=title,
                     figure=figure,
                     before=one_value,
                     after=other_value,
-                    standard_error=_error(figure, first, second) if headline else None,
+                    standard_error=_error(figure, first, second),
                 )
             )
     return found
@@ -73,10 +71,10 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
 
 def _error(figure: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> float | None:
     """The standard error of the mean difference, example by example, where the figure is the mean of the scores."""
+    if not figure == first.get("scored") == second.get("scored"):
+        return None
     a, b = first.get("scores"), second.get("scores")
     if not a or not b or len(a) != len(b) or len(a) < 2 or first["files"] != second["files"]:
-        return None
-    if not math.isclose(100 * first["mean_score"], first["figures"][figure], abs_tol=0.01):
         return None
     return uncertainty.of_mean([100 * (y - x) for x, y in zip(a, b, strict=True)])
 

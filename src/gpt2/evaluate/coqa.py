@@ -53,7 +53,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         ]
 
     notes = (f"{n_cut:,} of {len(turns):,} prompts did not fit the context and were shortened",) if n_cut else ()
-    return Plan(requests=requests, measure=measure, n_examples=len(turns), judge=judge, notes=notes)
+    return Plan(requests=requests, measure=measure, n_examples=len(turns), judge=judge, scored="f1", notes=notes)
 
 
 def _turns(text: str) -> list[Turn]:

@@ -39,7 +39,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
     def judge(results: Sequence[TargetScore]) -> list[Judged]:
         return multiple_choice.judge(items, results)
 
-    return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge)
+    return Plan(requests=requests, measure=measure, n_examples=len(items), judge=judge, scored="accuracy")
 
 
 def _item(found: Mapping[str, Any], *, cleaned: bool) -> Item:

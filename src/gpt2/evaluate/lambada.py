@@ -79,7 +79,14 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         of_loss = uncertainty.of_mean([-math.fsum(result.logprobs) for result in results])
         return {"perplexity": measure(results)["perplexity"] * of_loss}
 
-    return Plan(requests=requests, measure=measure, n_examples=len(passages), judge=judge, errors=errors)
+    return Plan(
+        requests=requests,
+        measure=measure,
+        n_examples=len(passages),
+        judge=judge,
+        scored="accuracy_last_word",
+        errors=errors,
+    )
 
 
 def _passages(text: str, form: str, limit: int | None) -> list[str]:

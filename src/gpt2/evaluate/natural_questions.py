@@ -61,7 +61,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         surest = "exact_match_of_the_surest_1_percent"
         return {surest: uncertainty.of_percent(measure(results)[surest], max(1, len(questions) // 100))}
 
-    return Plan(requests=requests, measure=measure, n_examples=len(questions), judge=judge, errors=errors)
+    return Plan(
+        requests=requests, measure=measure, n_examples=len(questions), judge=judge, scored="exact_match", errors=errors
+    )
 
 
 def _written(question: str) -> str:

@@ -256,6 +256,7 @@ def _run(model: LanguageModel, ready: _Ready, kept: Answers, progress: Progress)
     return {
         "figures": figures,
         "standard_errors": _standard_errors(plan, answered.answers, figures, [each.score for each in judged]),
+        "scored": plan.scored,
         "examples": plan.n_examples,
         "requests": len(plan.requests),
         "from_cache": answered.from_cache,
@@ -274,7 +275,7 @@ def _standard_errors(plan: Plan, answers: Sequence[Any], figures: Figures, score
     for figure, value in figures.items():
         if figure.startswith(("accuracy", "exact_match")):
             errors[figure] = uncertainty.of_percent(value, plan.n_examples)
-        elif scores and math.isclose(100 * math.fsum(scores) / len(scores), value, abs_tol=1e-6):
+        elif figure == plan.scored:
             errors[figure] = 100 * uncertainty.of_mean(scores)
     return errors | (plan.errors(answers) if plan.errors else {})
 

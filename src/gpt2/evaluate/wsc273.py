@@ -53,7 +53,7 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
             found.append(multiple_choice.judged(item, values))
         return found
 
-    return Plan(requests=requests, measure=measure, n_examples=len(schemas), judge=judge)
+    return Plan(requests=requests, measure=measure, n_examples=len(schemas), judge=judge, scored="accuracy_partial")
 
 
 def _schema(found: Mapping[str, Any]) -> Schema:
