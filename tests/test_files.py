@@ -54,6 +54,13 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path, ending: BaseExc
     assert names(tmp_path) == ["d", "f"]
 
 
+@pytest.mark.parametrize(("number", "name"), [(errno.ENOSPC, "f"), (errno.EFBIG, "f"), (errno.EIO, None)])
+def test_a_full_disk_is_named_by_what_was_written_to_it(tmp_path: Path, number: int, name: str | None) -> None:
+    with pytest.raises(OSError, match="said") as caught, files.atomic_file(tmp_path / "f"):
+        raise OSError(number, "said")
+    assert caught.value.filename == (name and str(tmp_path / name))
+
+
 @pytest.mark.parametrize("ending", [OSError(errno.EACCES, "in use"), KeyboardInterrupt()])
 def test_a_folder_is_put_back_when_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: BaseException

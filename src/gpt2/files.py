@@ -91,8 +91,9 @@ def atomic_folder(path: Path) -> Generator[Path]:
 
 
 def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
-    """The same error, with the name that its reader knows."""
-    if error.filename is not None and str(error.filename) == str(partial):
+    """The same error, with the name that its reader knows; the system names no file where a disk is full."""
+    is_full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if is_full or (error.filename is not None and str(error.filename) == str(partial)):
         error.filename = str(path)
     return error
 

@@ -11,6 +11,8 @@ import pytest
 
 from gpt2.errors import ContextError, DataError
 from gpt2.evaluate import Benchmark, Plan, answering, evaluate, find
+from gpt2.evaluate.cache import Answers
+from gpt2.generation.targets import Target, TargetScore
 from gpt2.language_model import LanguageModel
 
 LINES = "".join(json.dumps({"text": f"a {word} and then the {word}"}) + "\n" for word in ("cat", "dog", "boat", "key"))
@@ -63,6 +65,18 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert alone["figures"] == again["figures"] == third["figures"]
     other = evaluate(model, [lambada], tmp_path, version="1", cache=cache, choices={"lambada": {"start": "endoftext"}})
     assert other["benchmarks"]["lambada"]["from_cache"] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_cache_on_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "answers.jsonl"
+    answers = Answers(path)
+    answers.close()
+    monkeypatch.setattr(answers, "_file", Path("/dev/full").open("w", encoding="utf-8"))  # noqa: SIM115 -- put closes it
+    with pytest.raises(OSError, match="No space left") as caught:
+        answers.put(Target(context=(1,), targets=(2,)), TargetScore(logprobs=(-1.0,), ranks=(0,)))
+    assert caught.value.filename == str(path)
+    answers.close()
 
 
 def test_a_missing_file_and_a_wrong_one(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:

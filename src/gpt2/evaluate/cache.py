@@ -5,6 +5,7 @@ answered and found again by a hash of the request. Nothing else decides, so a ch
 reuses what is the same and computes what is not. A line that an interruption cut short is ignored.
 """
 
+import contextlib
 import hashlib
 import json
 from dataclasses import asdict
@@ -22,6 +23,7 @@ class Answers:
     def __init__(self, path: Path | None) -> None:
         self._found: dict[str, Answer] = {}
         self._file: IO[str] | None = None
+        self._path = path
         if path is None:
             return
         make_folder(path.parent)
@@ -40,12 +42,24 @@ class Answers:
         return self._found.get(_key(request))
 
     def put(self, request: Request, answer: Answer) -> None:
-        """Keep an answer; it is on its way to the disk when this returns."""
+        """Keep an answer; it is on its way to the disk when this returns.
+
+        Raises:
+            OSError: it cannot be written; the error names the file.
+        """
         key = _key(request)
         self._found[key] = answer
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.write(json.dumps({"key": key, **asdict(answer)}) + "\n")
             self._file.flush()
+        except OSError as error:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):  # closing it would try to write again
+                file.close()
+            error.filename = str(self._path)
+            raise
 
     def close(self) -> None:
         """Close the file."""
