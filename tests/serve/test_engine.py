@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from gpt2.errors import (
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
 from gpt2.native.library import Engine as NativeEngine
-from gpt2.serve import Limits, ServedModel, Server, completions
+from gpt2.serve import Limits, ServedModel, Server, completions, server
 from gpt2.serve.faults import ApiError, to_api_error
 from gpt2.serve.models import bound_together
 
@@ -362,6 +363,34 @@ def test_a_second_signal_breaks_off_what_runs(
     else:
         assert status == 503 and "shutting down" in answer["error"]["message"]
     running.thread.join(120)
+    assert running.code == 0
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_who_does_not_read_is_dropped_at_the_end(
+    serve: Any,
+    scripted: Any,
+    until: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    signals: int,
+) -> None:
+    monkeypatch.setattr(server, "_LEAVING_SECONDS", 0.1 if signals == 1 else 10**6)
+    backend = scripted([464] * 400, n_positions=512)
+    running = serve(backend)
+    with running.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = b'{"prompt":"a","n":2,"max_tokens":400,"logprobs":20,"stream":true}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        until(lambda: any(each.flow.write_paused for each in running.server.server_state.connections))
+        running.server.stop()
+        until(lambda: running.service.draining)
+        until(lambda: running.server.should_exit)
+        for _ in range(signals - 1):
+            running.server.stop()
+        running.thread.join(120)
     assert running.code == 0
     assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
 

@@ -5,6 +5,7 @@ behind the door becomes an error in OpenAI's form; one line of the log and one c
 The log has no text: names, numbers and durations only.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -199,7 +200,10 @@ class Door:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
-            message = await receive()
+            try:
+                message = await receive()
+            except asyncio.CancelledError:
+                return  # the server was ended at once, and the engines' threads end with the process
             if message["type"] == "lifespan.startup":
                 self._startup()
                 await send({"type": "lifespan.startup.complete"})

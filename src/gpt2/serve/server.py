@@ -32,6 +32,8 @@ log = logging.getLogger("gpt2.serve")
 
 FAILED = 1
 
+_LEAVING_SECONDS = 5  # for clients to take what was written, once nothing is computed any more
+
 _HOST = re.compile(r"[0-9A-Fa-f:.]+|[!-.0-9;-~]+")  # an address, or a name without a port
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+|null")
 
@@ -162,6 +164,7 @@ class Server(uvicorn.Server):
     def _asked_to_end(self) -> None:
         if self._is_hurried:  # for the third time
             self.force_exit = self.should_exit = True
+            self._drop_connections()
         self._is_hurried = self._service.draining
         self._service.draining = True
         self._ended.set()
@@ -171,8 +174,14 @@ class Server(uvicorn.Server):
         if self._service.failure is None:
             await self._drain()
         # Connections between two requests are closed by uvicorn; what is left are answers on their way out.
-        self.config.timeout_graceful_shutdown = 5
+        asyncio.get_running_loop().call_later(_LEAVING_SECONDS, self._drop_connections)
+        self.config.timeout_graceful_shutdown = 2 * _LEAVING_SECONDS  # for what waits for an engine that hangs
         self.should_exit = True
+
+    def _drop_connections(self) -> None:
+        """End every connection as if its client had left, and so what is done for it: some clients never read."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     async def _drain(self) -> None:
         models = list(self._service.models)
