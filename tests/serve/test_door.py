@@ -132,8 +132,31 @@ def test_pages_that_are_named_may(serve: Any) -> None:
     asking = ["Origin: https://app.example", "Access-Control-Request-Method: POST"]
     status, headers, _ = running.request("OPTIONS", "/v1/completions", headers=asking)
     assert status == 204 and "authorization" in headers["access-control-allow-headers"]
+    body = {"prompt": "a", "max_tokens": 1, "temprature": 1}
+    _, headers, _ = running.request("POST", "/v1/completions", body, headers=asking[:1])
+    told = headers["access-control-expose-headers"].split(", ")
+    assert headers["x-ignored-fields"] == "temprature" and {"x-ignored-fields", "x-request-id", "retry-after"} <= {
+        *told
+    }
     asking[0] = "Origin: https://other.example"
     assert running.request("OPTIONS", "/v1/completions", headers=asking)[0] == 403
+
+
+def test_a_page_that_is_named_may_ask_before_it_sends_its_key_and_headers(serve: Any) -> None:
+    running = serve(origins=("https://app.example",), keys=Keys([KEY]))
+    names = "authorization,content-type,x-stainless-lang,x-stainless-retry-count"
+    origin = "Origin: https://app.example"
+    asking = [origin, "Access-Control-Request-Method: POST", f"Access-Control-Request-Headers: {names}"]
+    status, headers, _ = running.request("OPTIONS", "/v1/completions", headers=asking)  # browsers send no key with it
+    assert status == 204 and headers["access-control-allow-headers"] == names
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    assert running.request("OPTIONS", "/v1/completions", headers=[origin])[0] == 401  # which is no such question
+    body = {"prompt": "a", "max_tokens": 1}
+    assert running.request("POST", "/v1/completions", body, headers=asking)[0] == 401
+    status, headers, _ = running.request(
+        "POST", "/v1/completions", body, headers=[origin, f"Authorization: Bearer {KEY}"]
+    )
+    assert status == 200 and headers["access-control-allow-origin"] == "https://app.example"
 
 
 def test_paths_and_methods_that_are_not(tiny: Any) -> None:

@@ -69,7 +69,7 @@ class EntryRules:
     hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] = ()
 
-    def check(self, path: str, headers: dict[bytes, bytes]) -> str | None:
+    def check(self, path: str, headers: dict[bytes, bytes], *, needs_key: bool = True) -> str | None:
         """The name of the key that came, None where none is needed.
 
         Raises:
@@ -88,7 +88,7 @@ class EntryRules:
                 403,
                 f"Pages of {origin[:100]!r} may not use this server. Start it with --cors-origin to allow them.",
             )
-        if not self.keys or path in PUBLIC:
+        if not self.keys or path in PUBLIC or not needs_key:
             return None
         holder = self.keys.holder(headers.get(b"authorization", b"").decode("latin-1"))
         if holder is None:
@@ -108,7 +108,7 @@ class EntryRules:
             return []
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            (b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"),
             (b"vary", b"origin"),
         ]
 
@@ -179,9 +179,10 @@ class Door:
                 if not scope["raw_path"].startswith(b"/"):
                     _read_absolute(scope, headers)
                 _check_head(scope, self._limits)
-                call.holder = self._rules.check(scope["path"], headers)
-                if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                    await _preflight(send_marked)
+                is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+                call.holder = self._rules.check(scope["path"], headers, needs_key=not is_preflight)
+                if is_preflight:
+                    await _preflight(headers, send_marked)
                 else:
                     await self._inside(scope, receive_marked, send_marked)
             except ClientDisconnect:
@@ -314,11 +315,14 @@ def _name(host: str) -> str:
     return name.lower()
 
 
-async def _preflight(send: Send) -> None:
-    headers = [
+async def _preflight(headers: dict[bytes, bytes], send: Send) -> None:
+    """Tell a browser what a page may send, before it sends it: any headers, for each client has some of its own. The
+    question comes without a key, and asks nothing of a model.
+    """
+    allowed = [
         (b"access-control-allow-methods", b"GET, POST"),
-        (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
+        (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"authorization")),
         (b"access-control-max-age", b"600"),
     ]
-    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.start", "status": 204, "headers": allowed})
     await send({"type": "http.response.body", "body": b""})
