@@ -119,6 +119,12 @@ def test_large_bodies_and_heads(serve: Any) -> None:
     running = serve(limits=Limits(body_bytes=1000, header_bytes=2048))
     status, _, answer = running.request("POST", "/v1/completions", {"prompt": "a" * 1000, "max_tokens": 1})
     assert status == 413 and "body_bytes is 1,000, and the request has 1,0" in answer["error"]["message"]
+    with running.connect() as connection:  # read to its end, so that a client that still sends can read the answer
+        connection.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n" + b"a" * 1500)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"a" * 500 + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answers:
+            assert answers.read().endswith(b'{"status":"ok"}')
     status, _, answer = running.request("GET", "/v1/models", headers=[f"x: {'a' * 3000}"])
     assert status == 431 and "header_bytes is 2,048" in answer["error"]["message"]
     with running.connect() as connection:  # a head without an end

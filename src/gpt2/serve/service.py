@@ -173,5 +173,4 @@ def _shown(value: object) -> str:
 def _too_large(given: str, limits: Limits) -> ApiError:
     error = limit_exceeded("The body is too large", f"{given} bytes", "body_bytes", f"{limits.body_bytes:,}")
     error.status = 413
-    error.headers["connection"] = "close"  # what is left of it is not read
     return error
