@@ -10,7 +10,8 @@ import pytest
 
 from gpt2.cli.main import program
 from gpt2.errors import ConfigError
-from gpt2.serve import Limits
+from gpt2.serve import Limits, schema
+from gpt2.serve.plan import make_plan
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
 
@@ -298,6 +299,12 @@ def test_who_waits_too_long_is_told(serve: Any, scripted: Any, until: Any) -> No
     assert first[1][0].choices
     assert (second[1][0].status_code, second[1][0].code) == (429, "queue_seconds")
     assert second[1][0].response.headers["retry-after"] == "2"
+
+
+def test_a_request_has_begun_with_its_first_prompt_and_the_others_wait_as_long_as_it_takes(tiny: Any) -> None:
+    asked = schema.CompletionRequest(prompt=["a", "b", "c"])
+    plan = make_plan(asked, tiny.served, Limits(), deadline=5.0)
+    assert [request.start_by for request in plan.requests] == [5.0, None, None]
 
 
 def test_a_slow_reader_is_dropped_and_holds_nothing(serve: Any, scripted: Any, until: Any) -> None:
