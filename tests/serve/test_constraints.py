@@ -1,12 +1,14 @@
 """Constrained output: what was demanded, or an error; never free text in its place."""
 
 import json
+import random
 import re
 from typing import Any
 
 import pytest
 
 from gpt2.serve import Limits
+from gpt2.serve.constraints import _Without
 
 SCHEMA = {
     "type": "object",
@@ -116,6 +118,21 @@ def test_allowed_tokens_and_bad_words(tiny: Any) -> None:
     free = ask(tiny, temperature=0, max_tokens=4, logprobs=0)[1]["logprobs"]["tokens"]
     other = ask(tiny, temperature=0, max_tokens=4, logprobs=0, bad_words=[free[0]])[1]["logprobs"]["tokens"]
     assert other[0] != free[0] and not {free[0].strip(), free[0]} & set(other)
+
+
+def test_bad_words_are_their_plain_definition_however_many() -> None:
+    draws = random.Random(0)
+    sequences = [tuple(draws.choices(range(4), k=draws.randint(1, 5))) for _ in range(60)]
+    rule = _Without(sequences, 4)
+    assert rule.lengths == [0, 1, 2, 3, 4]  # what is looked up at each place
+    for _ in range(200):
+        kept = [each for each in sequences if draws.random() < 0.2]
+        follower, said = _Without(kept or sequences, 4).begin(), []
+        for _ in range(12):
+            banned = {last for *before, last in kept or sequences if said[len(said) - len(before) :] == before}
+            assert follower.allowed().tolist() == [token not in banned for token in range(4)]
+            said.append(draws.randrange(4))
+            follower.advance(said[-1])
 
 
 def test_no_constraint_asked_is_none_applied(tiny: Any) -> None:

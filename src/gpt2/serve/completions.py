@@ -16,7 +16,7 @@ from gpt2.serve.service import Service, read
 from gpt2.serve.stream import EventStream
 from gpt2.serve.ticket import Ticket
 
-_LONG_CHARACTERS = 10_000  # longer prompts are tokenized beside the event loop
+_LONG_CHARACTERS = 10_000  # longer texts are tokenized beside the event loop
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -88,7 +88,7 @@ async def _planned(asked: CompletionRequest, served: ServedModel, service: Servi
         deadline = time.monotonic() + service.limits.queue_seconds
         return make_plan(asked, served, service.limits, namespace=holder, deadline=deadline)
 
-    size = sum(len(prompt) for prompt in asked.prompt)
+    size = sum(map(len, (*asked.prompt, *(asked.bad_words or ()))))
     if size > _LONG_CHARACTERS or asked.response_format is not None or asked.structured_outputs is not None:
         return await asyncio.to_thread(planned)
     return planned()

@@ -7,7 +7,7 @@ error. Each field is vLLM's or OpenAI's, by its name.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,12 +242,15 @@ def _allowed(ids: Sequence[int], served: ServedModel) -> Constraint:
     return _Fixed(mask)
 
 
-@dataclass(frozen=True, slots=True)
 class _Without:
     """Never the last token of a sequence after the tokens before it."""
 
-    sequences: tuple[tuple[int, ...], ...]
-    size: int
+    def __init__(self, sequences: Iterable[Sequence[int]], size: int) -> None:
+        self.size = size
+        self.last: dict[tuple[int, ...], list[int]] = {}  # by the tokens before
+        for *before, last in sequences:
+            self.last.setdefault(tuple(before), []).append(last)
+        self.lengths = sorted(set(map(len, self.last)))  # of these: a place costs as many look-ups, however many words
 
     def begin(self) -> Follower:
         return _WithoutFollower(self)
@@ -256,18 +259,19 @@ class _Without:
 class _WithoutFollower:
     def __init__(self, rule: _Without) -> None:
         self._rule = rule
-        self._longest = max(map(len, rule.sequences)) - 1
         self._recent: tuple[int, ...] = ()
 
     def allowed(self) -> Mask:
-        mask = np.ones(self._rule.size, np.bool_)
-        for *before, last in self._rule.sequences:
-            if self._recent[len(self._recent) - len(before) :] == tuple(before):
+        rule, n_recent = self._rule, len(self._recent)
+        mask = np.ones(rule.size, np.bool_)
+        for length in rule.lengths:
+            if length <= n_recent and (last := rule.last.get(self._recent[n_recent - length :])):
                 mask[last] = False
         return mask
 
     def advance(self, token: int) -> None:
-        self._recent = (*self._recent, token)[-self._longest :] if self._longest else ()
+        longest = self._rule.lengths[-1]
+        self._recent = (*self._recent, token)[-longest:] if longest else ()
 
 
 def _without(words: Sequence[str], served: ServedModel) -> Constraint:
@@ -276,7 +280,7 @@ def _without(words: Sequence[str], served: ServedModel) -> Constraint:
     tokenizer = served.model.tokenizer
     spellings = {spelling for word in words for spelling in (word, " " + word.lstrip())}
     sequences = {tuple(tokenizer.encode(spelling)) for spelling in spellings}
-    return _Without(tuple(sorted(sequences)), tokenizer.vocab_size)
+    return _Without(sequences, tokenizer.vocab_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Limits:
     sequences: int = _limit(128, "sequences of one request: prompts times the larger of n and best_of")
     logprobs: int = _limit(20, "most likely tokens reported at each place", least=0)
     stops: int = _limit(16, "stop strings, and stop token ids", least=0)
-    stop_characters: int = _limit(256, "characters of a stop string")
+    stop_characters: int = _limit(256, "characters of a stop string, or of one of bad_words")
     bias_entries: int = _limit(1024, "entries of logit_bias, allowed_token_ids and bad_words", least=0)
     grammar_bytes: int = _limit(65_536, "bytes of a JSON schema or regular expression", least=0)
     grammar_seconds: float = _limit(1.0, "seconds that one step of a grammar may take", least=0.001)

@@ -122,7 +122,7 @@ def _refuse_unsupported(asked: CompletionRequest) -> None:
 
 def _check_limits(asked: CompletionRequest, limits: Limits) -> None:
     n_prompts, n = len(asked.prompt), max(asked.n or 1, asked.best_of or 1)
-    longest_stop = max(map(len, asked.stop), default=0)
+    longest_stop, longest_word = (max(map(len, texts or ()), default=0) for texts in (asked.stop, asked.bad_words))
     entries = max(len(asked.logit_bias), len(asked.allowed_token_ids or ()), len(asked.bad_words or ()))
     for what, given, limit, most, param in (
         ("There are too many prompts", n_prompts, "prompts", limits.prompts, "prompt"),
@@ -150,6 +150,13 @@ def _check_limits(asked: CompletionRequest, limits: Limits) -> None:
             "stop_characters",
             limits.stop_characters,
             "stop",
+        ),
+        (
+            "A bad word is too long",
+            f"one of {longest_word} characters" if longest_word > limits.stop_characters else 0,
+            "stop_characters",
+            limits.stop_characters,
+            "bad_words",
         ),
         ("There are too many tokens to favour or forbid", entries, "bias_entries", limits.bias_entries, "logit_bias"),
     ):
