@@ -1,5 +1,6 @@
 """Every limit: refused with a 4xx that names it and what was given, and the server goes on as if nothing had been."""
 
+import json
 import socket
 import threading
 import time
@@ -7,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import ValidationError
 
 from gpt2.cli.main import program
 from gpt2.errors import ConfigError
@@ -110,6 +112,23 @@ def test_what_cannot_be_is_refused_by_name(tiny: Any, fields: dict[str, Any], pa
 def test_a_body_that_is_no_request(tiny: Any, body: bytes) -> None:
     status, _, answer = tiny.request("POST", "/v1/completions", body)
     assert status == 400 and answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (schema.CompletionRequest, {"stop_token_ids": [-1] * 1000}),
+        (schema.CompletionRequest, {"allowed_token_ids": [1.5] * 1000}),
+        (schema.CompletionRequest, {"bad_words": [1] * 1000}),
+        (schema.CompletionRequest, {"structured_outputs": {"choice": [1] * 1000}}),
+        (schema.DetokenizeRequest, {"tokens": [None] * 1000}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_of_many_errors_one_is_made(kind: type[schema.Strict], fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:  # a body holds half a million, and each takes microseconds
+        kind.model_validate_json(json.dumps(fields))
+    assert caught.value.error_count() == 1
 
 
 def test_null_asks_for_nothing(tiny: Any) -> None:

@@ -147,6 +147,7 @@ def test_embeddings_are_the_model_s_own_by_openai_s_client(tiny: Any, tiny_model
     [
         ({}, "input", "input is missing"),
         ({"input": []}, "input", "an empty list holds no text; give at least one: got []"),
+        ({"input": None}, "input", "must be a string"),
         ({"input": ""}, "input", "input has no vector: it is empty"),
         ({"input": ["a", ""]}, "input[1]", "it is empty"),
         ({"input": [99999]}, "input", "no token 99999"),
@@ -254,3 +255,5 @@ def test_the_description_has_every_path(tiny: Any) -> None:
     assert {"/v1/completions", "/v1/score", "/v1/embeddings", "/tokenize", "/detokenize"} <= described["paths"].keys()
     fields = described["components"]["schemas"]["CompletionRequest"]["properties"]
     assert {"prompt", "logit_bias", "structured_outputs", "cache_salt"} <= fields.keys()
+    for kind, name in (("EmbeddingRequest", "input"), ("ScoreRequest", "text")):
+        assert {"type": "null"} not in described["components"]["schemas"][kind]["properties"][name]["anyOf"]

@@ -14,7 +14,9 @@ MAX_CONTINUATION = 131_072  # characters: 1,024 tokens of 128, the longest there
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-TokenId = Annotated[int, Field(ge=0, le=MAX_INT)]
+_ONE_ERROR = Field(fail_fast=True)  # says enough, where a list may hold half a million
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], _ONE_ERROR]
+Strings = Annotated[list[str], _ONE_ERROR]
 Prompt = str | list[int]
 
 
@@ -22,11 +24,22 @@ def _prompts(value: object) -> list[Prompt]:
     """One prompt or several, as text or ids; None is one that is empty."""
     if value is None:
         return [""]
+    if value == []:
+        raise ValueError('an empty list holds no prompt; null or "" starts from the end-of-text token')
+    return _one_or_several(value)
+
+
+def _texts(value: object) -> list[Prompt]:
+    """One text or several, as text or ids."""
+    if value == []:
+        raise ValueError("an empty list holds no text; give at least one")
+    return _one_or_several(value)
+
+
+def _one_or_several(value: object) -> list[Prompt]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
-        if not value:
-            raise ValueError('an empty list holds no prompt; null or "" starts from the end-of-text token')
         items: list[object] = value
         if all(isinstance(item, str) for item in items):
             return [str(item) for item in items]
@@ -35,13 +48,6 @@ def _prompts(value: object) -> list[Prompt]:
         if all(isinstance(item, list) and all(map(_is_id, item)) for item in items):
             return items  # type: ignore[return-value]
     raise ValueError("it must be a string, a list of strings, a list of token ids, or a list of lists of token ids")
-
-
-def _texts(value: object) -> list[Prompt]:
-    """As prompts, but where an empty one is refused."""
-    if value == []:
-        raise ValueError("an empty list holds no text; give at least one")
-    return _prompts(value)
 
 
 def _is_id(value: object) -> bool:
@@ -75,15 +81,14 @@ def _bias(value: object) -> dict[int, float]:
 
 
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_INT}}
-_PROMPT_SCHEMA = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        {**_IDS, "minItems": 1},
-        {"type": "array", "items": _IDS, "minItems": 1},
-        {"type": "null"},
-    ]
-}
+_FORMS = (
+    {"type": "string"},
+    {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    {**_IDS, "minItems": 1},
+    {"type": "array", "items": _IDS, "minItems": 1},
+)
+_PROMPT_SCHEMA = {"anyOf": [*_FORMS, {"type": "null"}]}
+_TEXT_SCHEMA = {"anyOf": list(_FORMS)}
 _STOP_SCHEMA = {
     "anyOf": [
         {"type": "string", "minLength": 1},
@@ -103,7 +108,7 @@ _BIAS_SCHEMA = {
 }
 
 Prompts = Annotated[list[Prompt], PlainValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)]
-Texts = Annotated[list[Prompt], PlainValidator(_texts), WithJsonSchema(_PROMPT_SCHEMA)]
+Texts = Annotated[list[Prompt], PlainValidator(_texts), WithJsonSchema(_TEXT_SCHEMA)]
 Stops = Annotated[tuple[str, ...], PlainValidator(_stops), WithJsonSchema(_STOP_SCHEMA)]
 Bias = Annotated[dict[int, float], PlainValidator(_bias), WithJsonSchema(_BIAS_SCHEMA)]
 
@@ -147,7 +152,7 @@ class StructuredOutputs(Strict):
 
     json_schema: dict[str, Any] | str | None = Field(None, alias="json", description="a JSON schema")
     regex: str | None = Field(None, description="a regular expression that the whole continuation matches")
-    choice: list[str] | None = Field(None, description="texts, one of which the continuation is")
+    choice: Strings | None = Field(None, description="texts, one of which the continuation is")
     json_object: bool | None = Field(None, description="any JSON object")
     grammar: str | None = Field(None, description="a grammar in Lark's syntax")
 
@@ -187,7 +192,7 @@ class CompletionRequest(Strict):
     no_repeat_ngram: Count | None = Field(None, description="never repeat a sequence of this many tokens")
     length_penalty: float | None = Field(None, description="of beam search, which the server does not offer: refused")
     use_beam_search: bool | None = Field(None, description="not offered: refused")
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
@@ -195,8 +200,8 @@ class CompletionRequest(Strict):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(
         None, description="keep this many last tokens of a prompt; -1: as many as leave room for max_tokens"
     )
-    allowed_token_ids: list[TokenId] | None = Field(None, description="nothing else is generated")
-    bad_words: list[str] | None = Field(None, description="texts that are not generated")
+    allowed_token_ids: TokenIds | None = Field(None, description="nothing else is generated")
+    bad_words: Strings | None = Field(None, description="texts that are not generated")
     prompt_logprobs: Count | None = None
     add_special_tokens: bool | None = Field(None, description="GPT-2 adds none; accepted")
     parse_special: bool | None = Field(None, description="read <|endoftext|> in a prompt as that token; true")
@@ -250,7 +255,7 @@ class DetokenizeRequest(Strict):
     """`POST /detokenize`."""
 
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: TokenIds
 
 
 class InspectRequest(Strict):
