@@ -21,16 +21,18 @@ async def tokenize(service: Service, request: Request) -> Response:
         raise bad_request("One text is needed, as prompt or as content.", "prompt")
     text = asked.prompt if asked.prompt is not None else asked.content or ""
 
-    def encode() -> list[int]:
-        return served.ids_of(text, "content" if asked.prompt is None else "prompt", parse_special=asked.parse_special)
+    def answered() -> Response:
+        param = "content" if asked.prompt is None else "prompt"
+        ids = served.ids_of(text, param, parse_special=asked.parse_special)
+        answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.n_positions, "tokens": ids}
+        if asked.with_pieces:
+            pieces = {token: _piece(served.model.tokenizer.token_bytes(token)) for token in set(ids)}
+            answer["tokens"] = [{"id": token, "piece": pieces[token]} for token in ids]
+        if asked.return_token_strs:
+            answer["token_strs"] = [served.token_names[token] for token in ids]
+        return json_response(answer)
 
-    ids = await asyncio.to_thread(encode) if len(text) > _LONG_CHARACTERS else encode()
-    answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.n_positions, "tokens": ids}
-    if asked.with_pieces:
-        answer["tokens"] = [{"id": token, "piece": _piece(served.model.tokenizer.token_bytes(token))} for token in ids]
-    if asked.return_token_strs:
-        answer["token_strs"] = [served.token_names[token] for token in ids]
-    return json_response(answer)
+    return await asyncio.to_thread(answered) if len(text) > _LONG_CHARACTERS else answered()
 
 
 async def detokenize(service: Service, request: Request) -> Response:
