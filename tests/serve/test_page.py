@@ -252,7 +252,7 @@ def test_settings_are_a_slider_and_a_number_that_agree(visit: Visit) -> None:
 
 
 def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> None:
-    visit.write('It\'s "so"\nOnce')
+    visit.write('- It\'s "so"\nOnce')
     visit.set(min_p=0.01, stop="THE END\n# stop")
     visit["#text"].focus()
     visit.press("Control+End")
@@ -268,7 +268,7 @@ def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> No
     expect(visit["#snippets"]).to_be_hidden()
     visit["#text"].focus()
     visit.press("Control+End")
-    written = visit.generate().removeprefix('It\'s "so"\nOnce')
+    written = visit.generate().removeprefix('- It\'s "so"\nOnce')
 
     words = shlex.split(code["curl"].replace("\\\n", " "))
     assert words[:2] == ["curl", f"{tiny.url}/v1/completions"]
@@ -293,7 +293,7 @@ def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> No
     given = generate.make_context("generate", words[2:]).params
     assert words[:2] == ["gpt2", "generate"]
     assert (given["seed"], given["min_p"], given["max_tokens"]) == (7, 0.01, 12)
-    assert list(given["stop"]) == ["THE END", "# stop"]
+    assert list(given["stop"]) == ["THE END", "# stop"] and given["prompt"] == '- It\'s "so"\nOnce'
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

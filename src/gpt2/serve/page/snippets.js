@@ -24,7 +24,7 @@ const FORMS = {
   },
   Command: (model, prompt, settings) => {
     const flags = Object.entries(settings).flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map((each) => `${FLAGS[name] ?? `--${name}`} ${typeof each === "string" ? shell(each) : each}`));
-    return `gpt2 generate ${[shell(prompt), `--model ${shell(model)}`, ...flags].join(" \\\n  ")}`;
+    return `gpt2 generate ${[`--model ${shell(model)}`, ...flags, `-- ${shell(prompt)}`].join(" \\\n  ")}`;
   },
 };
 
