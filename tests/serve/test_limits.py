@@ -136,6 +136,12 @@ def test_null_asks_for_nothing(tiny: Any) -> None:
     assert status == 200 and headers["x-ignored-fields"] == "guided_json, messages"
 
 
+def test_what_nobody_knows_in_an_object_is_named_too(tiny: Any) -> None:
+    inside = {"stream": True, "stream_options": {"include_usag": True}, "response_format": {"type": "text", "stict": 1}}
+    _, headers, _ = tiny.request("POST", "/v1/completions", BASE | inside | {"sed": 1})
+    assert headers["x-ignored-fields"] == "sed, stream_options.include_usag, response_format.stict"
+
+
 def test_large_bodies_and_heads(serve: Any) -> None:
     running = serve(limits=Limits(body_bytes=1000, header_bytes=2048))
     status, _, answer = running.request("POST", "/v1/completions", {"prompt": "a" * 1000, "max_tokens": 1})

@@ -120,8 +120,13 @@ class Strict(BaseModel):
 
     @property
     def ignored(self) -> list[str]:
-        """Fields that nobody here knows; what no header can carry is a question mark."""
-        return [name if name.isascii() and name.isidentifier() else "?" for name in sorted(self.model_extra or {})]
+        """Fields that nobody here knows, in objects too; what no header can carry is a question mark."""
+        unknown = [name if name.isascii() and name.isidentifier() else "?" for name in sorted(self.model_extra or {})]
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Strict):
+                unknown += [f"{name}.{each}" for each in value.ignored]
+        return unknown
 
 
 class StreamOptions(Strict):
