@@ -178,6 +178,16 @@ def test_every_answer_has_an_id(tiny: Any) -> None:
         assert headers["x-request-id"].startswith("req-")
 
 
+def test_what_is_no_request_has_an_id_and_a_line_of_the_log_too(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="gpt2.serve")
+    with tiny.connect() as connection:
+        connection.sendall(b"secret\r\n\r\n")
+        status, headers, _ = tiny.read(connection)
+    line = caplog.records[-1].getMessage()
+    assert status == 400 and headers["x-request-id"].startswith("req-")
+    assert f"request={headers['x-request-id']}" in line and "status=400" in line and "secret" not in caplog.text
+
+
 def test_the_log_has_numbers_and_no_text(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="gpt2.serve")
     body = {"prompt": "a secret plan", "max_tokens": 2, "stop": ["confidential"], "user": "somebody"}

@@ -49,7 +49,6 @@ def _answer(name: str, request: Request) -> Response:
         "content-security-policy": POLICY,
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",
-        "x-content-type-options": "nosniff",
     }
     if request.headers.get("if-none-match") == found.tag:
         return Response(status_code=304, headers=headers)

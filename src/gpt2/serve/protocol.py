@@ -12,6 +12,7 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gpt2.serve.door import Call, note, request_id
 from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.limits import Limits
 
@@ -159,11 +160,14 @@ class BoundedProtocol(H11Protocol):
         self._refuse(ApiError(408, message, code="receive_seconds"))
 
     def _refuse(self, error: ApiError) -> None:
+        call = Call(id=request_id({}), fields={"error": error.code or error.body()["error"]["type"]})
         body = json_bytes(error.body())
         head = [f"HTTP/1.1 {error.status} ", "content-type: application/json", f"content-length: {len(body)}"]
+        head += [f"x-request-id: {call.id}"]
         head += [f"{name}: {value}" for name, value in error.headers.items()]
         self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode("latin-1") + body)
         self.transport.close()
+        note(call, method="?", path="?", status=error.status, seconds=0.0)
 
 
 class Gathered:
