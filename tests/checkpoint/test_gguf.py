@@ -4,6 +4,7 @@ import itertools
 import json
 import struct
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_the_published_vocabulary_comes_back(tmp_path: Path) -> None:
     weights = Weights.from_arrays(config, random_arrays(config))
     checkpoint.write(tmp_path / "m.gguf", weights, Tokenizer.published(), format="gguf", form="fp16")
     assert checkpoint.read(tmp_path).tokenizer().hash == Tokenizer.published().hash
+
+
+def test_words_added_to_a_vocabulary_are_marked_as_such_and_come_back(tmp_path: Path) -> None:
+    """llama.cpp reads tokens of type 4 (user-defined) wherever they stand, those of type 3 (control) when asked."""
+    small_tokenizer().save(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"new word": 260, "<pad>": 261}', encoding="utf-8")
+    added = Tokenizer.from_folder(tmp_path)
+    config = replace(CONFIG, vocab_size=262)
+    weights = Weights.from_arrays(config, random_arrays(config))
+    checkpoint.write(tmp_path / "m.gguf", weights, added, format="gguf", form="fp32")
+    metadata, _ = read_gguf(tmp_path / "m.gguf")
+    assert metadata["tokenizer.ggml.token_type"][-3:] == [3, 4, 3]
+    assert checkpoint.read(tmp_path / "m.gguf").tokenizer().hash == added.hash
 
 
 def test_what_does_not_fit_q8_0_is_refused(tmp_path: Path, weights: Weights) -> None:

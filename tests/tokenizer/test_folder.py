@@ -75,6 +75,50 @@ def test_the_published_vocabulary_with_one_more_token_is_checked_whole(saved: Pa
     assert found.encode("Hello world") == [15496, 995]
 
 
+WORDS = ("newword", " two words", "Ünï🙂")
+
+
+@pytest.fixture
+def with_words(saved: Path, tmp_path: Path) -> Path:
+    """The published vocabulary and what `add_tokens` of Hugging Face's libraries adds to one."""
+    theirs = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
+    theirs.add_tokens(list(WORDS))
+    theirs.add_special_tokens(["<|pad|>"])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def test_words_added_to_a_vocabulary_are_read_where_they_stand(with_words: Path) -> None:
+    found = Tokenizer.from_folder(with_words)
+    theirs = tokenizers.Tokenizer.from_file(str(with_words / "tokenizer.json"))
+    for text in ("a newword", "xnewwordx two words Ünï🙂!", " two newword", "new word Ünï", "newwordnewword<|pad|>"):
+        assert found.encode(text, allow_special=True) == theirs.encode(text).ids
+        assert found.decode(found.encode(text)) == text
+    assert found.encode("newword<|pad|>")[0] == 50257
+    assert 50260 not in found.encode("newword<|pad|>")  # it looks special: nobody's input means it
+    assert list(found.encode_array("newword")) == [50257]
+
+
+@pytest.mark.parametrize("names", [("vocab.json", "merges.txt", "added_tokens.json"), ("tokenizer.json",)])
+def test_words_added_to_a_vocabulary_are_saved_as_such(
+    with_words: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    found = Tokenizer.from_folder(with_words)
+    found.save(tmp_path / "again")
+    again = Tokenizer.from_folder(only(tmp_path / "again", *names))
+    assert again.hash == found.hash
+    assert again.encode("a newword") == found.encode("a newword")
+    if names == ("tokenizer.json",):
+        theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+        assert theirs.decode(found.encode("a newword<|pad|>", allow_special=True)) == "a newword"
+
+
+def test_the_words_of_another_vocabulary_do_not_stay(with_words: Path) -> None:
+    Tokenizer.from_folder(with_words).save(with_words)
+    Tokenizer(small()).save(with_words)
+    assert Tokenizer.from_folder(with_words).hash == small().hash
+
+
 @pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
 def test_what_is_saved_is_read_again(folder: Path, names: tuple[str, ...]) -> None:
     found = Tokenizer.from_folder(only(folder, *names))

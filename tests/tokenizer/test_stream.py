@@ -73,6 +73,20 @@ def test_a_process_that_dies_is_an_error_in_words(tokenizer: Tokenizer, tmp_path
         list(parts)
 
 
+def test_an_added_word_is_never_cut(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"covid 19": 50257}', encoding="utf-8")
+    added = Tokenizer.from_folder(tmp_path)
+    text = "a covid 19 case, covid 19 cases " * 50
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    whole = added.encode(text)
+    assert whole.count(50257) == 100
+    for block_bytes in (8, 17, 64):
+        parts = encode_file(added, tmp_path / "text", block_bytes=block_bytes)
+        assert [i for part in parts for i in part.tolist()] == whole
+    assert [i for part in encode_stream(added, list(text)) for i in part] == whole
+
+
 @pytest.mark.parametrize("processes", [0, -1])
 def test_fewer_than_one_process_is_refused(tokenizer: Tokenizer, tmp_path: Path, processes: int) -> None:
     with pytest.raises(TokenizerError, match="processes must be at least 1"):

@@ -58,7 +58,7 @@ _PARTS = {
     "ln_f": "output_norm",
 }
 _HEAD = "output.weight"
-_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # llama.h, enum llama_token_type
+_NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # llama.h, enum llama_token_type
 
 
 def matches(path: Path) -> bool:
@@ -210,7 +210,9 @@ def _tokenizer(metadata: Mapping[str, Any], path: Path) -> "Tokenizer":
     if any(merge.count(" ") != 1 for merge in merges):
         raise TokenizerError(f"The vocabulary in {path} cannot be read: a merge is not of two tokens.")
     pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
-    special = {token: i for i, (token, kind) in enumerate(zip(tokens, kinds, strict=False)) if kind == _CONTROL}
+    special = {
+        token: i for i, (token, kind) in enumerate(zip(tokens, kinds, strict=False)) if kind in (_CONTROL, _ADDED)
+    }
     try:
         return Tokenizer(assemble({token: i for i, token in enumerate(tokens)}, pairs, special))
     except TokenizerError as error:
@@ -266,7 +268,7 @@ def _vocabulary(tokenizer: "Tokenizer | None", config: ModelConfig) -> dict[str,
     tokens = [letters(token) for token in vocabulary.tokens]
     kinds = [_NORMAL] * len(tokens)
     for token, i in vocabulary.special.items():
-        tokens[i], kinds[i] = token, _CONTROL
+        tokens[i], kinds[i] = token, _ADDED if token in vocabulary.words else _CONTROL
     unused = range(len(tokens), config.vocab_size)
     ends = (
         {} if tokenizer.eot is None else {f"tokenizer.ggml.{name}_token_id": tokenizer.eot for name in ("bos", "eos")}

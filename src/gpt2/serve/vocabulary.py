@@ -26,7 +26,8 @@ class _Described:
         self.eos_token_id = model.tokenizer.eot
         self.bos_token_id = None
         self.tokens = list(model.tokenizer.vocabulary.tokens)
-        self.special_token_ids = sorted(model.tokenizer.vocabulary.special.values())
+        vocabulary = model.tokenizer.vocabulary
+        self.special_token_ids = sorted(set(vocabulary.special.values()) - set(vocabulary.words.values()))
 
     def __call__(self, text: str | bytes) -> list[int]:
         return self._tokenizer.encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from gpt2.errors import TokenizerError
 from gpt2.tokenizer.alphabet import BYTE_ORDER, bytes_of, letters
-from gpt2.tokenizer.vocabulary import Vocabulary, published_vocabulary
+from gpt2.tokenizer.vocabulary import Vocabulary, looks_special, published_vocabulary
 
 MOST_TOKENS = 1 << 18  # five times the published vocabulary; more would take long to refuse
 _BYTE, _UNKNOWN = -1, -2  # the rank of a token that no merge makes; the id of a name that has none
@@ -75,7 +75,7 @@ def _special_ids(ids: Mapping[str, int], products: Sequence[str], special: Mappi
     unmade = ids.keys() - set(products) - _BYTE_NAMES
     for name in special.keys() - unmade:
         raise TokenizerError(f"{name!r:.100} is a special token and an ordinary one")
-    found = {name for name in unmade if len(name) > 2 and name[0] + name[-1] in ("<>", "[]")} | special.keys()
+    found = {name for name in unmade if looks_special(name)} | special.keys()
     for name in sorted(unmade - found, key=ids.__getitem__):
         bytes_of([name])  # it may not even be written in letters
         raise TokenizerError(f"no merge makes the token {name!r:.100}: merges are missing, or another vocabulary's")

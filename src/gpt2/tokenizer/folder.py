@@ -19,6 +19,7 @@ from gpt2.tokenizer.alphabet import letters
 from gpt2.tokenizer.assembly import MOST_TOKENS, assemble
 from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
 
+ADDED = "added_tokens.json"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 WHOLE = "tokenizer.json"
 _HEADER = "#version: 0.2"
@@ -56,6 +57,8 @@ def read_folder(folder: Path) -> Vocabulary:
 def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
     """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`; each is whole or absent.
 
+    A vocabulary with added words has `added_tokens.json` too: in `vocab.json` nothing tells them from merged tokens.
+
     The published vocabulary's first two are, byte for byte, the published files.
 
     Raises:
@@ -66,13 +69,17 @@ def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
     merges = [f"{letters(left)} {letters(right)}" for left, right in vocabulary.merges()]
     files.write_text(folder / PAIRS[0][0], json.dumps(ids))
     files.write_text(folder / PAIRS[0][1], "\n".join([_HEADER, *merges, ""]))
-    files.write_text(folder / WHOLE, json.dumps(_whole(ids, merges, vocabulary.special), ensure_ascii=False))
+    files.write_text(folder / WHOLE, json.dumps(_whole(ids, merges, vocabulary), ensure_ascii=False))
     files.write_json(folder / "tokenizer_config.json", _config(vocabulary.special))
+    if vocabulary.words:
+        files.write_json(folder / ADDED, dict(vocabulary.words))
+    else:
+        (folder / ADDED).unlink(missing_ok=True)
 
 
 def _read_pair(ids_path: Path, merges_path: Path) -> Vocabulary:
     contents = [files.read_bounded(path, _LIMIT_BYTES) for path in (ids_path, merges_path)]
-    added_path = ids_path.with_name("added_tokens.json")
+    added_path = ids_path.with_name(ADDED)
     added = _ids_in(files.read_json(added_path), added_path) if added_path.is_file() else {}
     if tuple(hashlib.sha256(content).hexdigest() for content in contents) == _PUBLISHED_SHA256 and not added:
         return published_vocabulary()
@@ -159,7 +166,7 @@ def _names(vocabulary: Vocabulary) -> list[str]:
     return names
 
 
-def _whole(ids: Mapping[str, int], merges: list[str], special: Mapping[str, int]) -> dict[str, Any]:
+def _whole(ids: Mapping[str, int], merges: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
     """The content of `tokenizer.json`, in the form that the `tokenizers` library reads."""
     bytes_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
@@ -174,9 +181,9 @@ def _whole(ids: Mapping[str, int], merges: list[str], special: Mapping[str, int]
                 "lstrip": False,
                 "rstrip": False,
                 "normalized": False,
-                "special": True,
+                "special": name not in vocabulary.words,
             }
-            for name, special_id in sorted(special.items(), key=lambda item: item[1])
+            for name, special_id in sorted(vocabulary.special.items(), key=lambda item: item[1])
         ],
         "normalizer": None,
         "pre_tokenizer": bytes_level,

@@ -61,7 +61,8 @@ def encode_stream(tokenizer: Tokenizer, texts: Iterable[str], *, allow_special: 
     Raises:
         TokenizerError: as `Tokenizer.encode`.
     """
-    keep = tuple(tokenizer.vocabulary.special) if truth_of("allow_special", allow_special, TokenizerError) else ()
+    allow_special = truth_of("allow_special", allow_special, TokenizerError)
+    keep = tuple(tokenizer.vocabulary.named(allow_special=allow_special))
     for part in regroup(texts, _BLOCK_CHARACTERS, keep):
         yield tokenizer.encode(part, allow_special=allow_special)
 
@@ -98,7 +99,7 @@ def encode_file(
         raise TokenizerError(f"processes must be at least 1: got {processes}.")
     path = Path(path)
     allow_special = truth_of("allow_special", allow_special, TokenizerError)
-    keep = tuple(tokenizer.vocabulary.special) if allow_special else ()
+    keep = tuple(tokenizer.vocabulary.named(allow_special=allow_special))
     jobs = (
         _Span(path=path, start=start, end=end, errors=errors, allow_special=allow_special)
         for start, end in spans(path, block_bytes, keep)

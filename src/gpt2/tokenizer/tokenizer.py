@@ -200,19 +200,19 @@ class Tokenizer:
         return build_core(self._ranks)
 
     def _parts(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
-        """Ordinary text and the special token that ends it, until the text ends."""
+        """Ordinary text and the token that is named after it, until the text ends."""
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
             advice = "Decode them, as by .decode('utf-8')." if isinstance(text, bytes) else "Give a string."
             raise TokenizerError(f"Only text can be encoded: got {text!r:.60}. {advice}")
-        special = self.vocabulary.special
-        if not truth_of("allow_special", allow_special, TokenizerError) or not special:
+        named = self.vocabulary.named(allow_special=truth_of("allow_special", allow_special, TokenizerError))
+        if not named:
             yield text, None
             return
-        names = "|".join(re.escape(name) for name in sorted(special, key=len, reverse=True))
+        names = "|".join(re.escape(name) for name in sorted(named, key=len, reverse=True))
         parts = [*re.split(f"({names})", text), None]
         for part, name in zip(parts[::2], parts[1::2], strict=True):
             assert part is not None
-            yield part, None if name is None else special[name]
+            yield part, None if name is None else named[name]
 
 
 def _is_id(value: Any, vocab_size: int) -> bool:

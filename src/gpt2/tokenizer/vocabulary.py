@@ -28,12 +28,21 @@ class Vocabulary:
     Attributes:
         tokens: the bytes of each id; of a special token, its name in UTF-8.
         lefts: of each token of two bytes or more that is not special, by id, the bytes of the left part of its merge.
-        special: name to id of the tokens that no merge makes and that text means only when asked.
+        special: name to id of the tokens that no merge makes. Text means them only when asked, but for `words`.
     """
 
     tokens: Sequence[bytes]
     lefts: Sequence[int]
     special: Mapping[str, int]
+
+    @cached_property
+    def words(self) -> Mapping[str, int]:
+        """Of the special tokens those that do not look so: words added to a vocabulary, which text always means."""
+        return {name: i for name, i in self.special.items() if not looks_special(name)}
+
+    def named(self, *, allow_special: bool) -> Mapping[str, int]:
+        """The tokens that a text means by their names."""
+        return self.special if allow_special else self.words
 
     @cached_property
     def hash(self) -> str:
@@ -60,6 +69,11 @@ class Vocabulary:
         merged = (token for i, token in enumerate(self.tokens) if len(token) > 1 and i not in special_ids)
         for token, left in zip(merged, self.lefts, strict=True):
             yield token[:left], token[left:]
+
+
+def looks_special(name: str) -> bool:
+    """Whether a token's name is one that nobody writes by chance: `<…>` or `[…]`."""
+    return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
 
 
 def published_vocabulary() -> Vocabulary:
