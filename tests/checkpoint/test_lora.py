@@ -145,6 +145,25 @@ def test_a_scale_that_is_no_number_of_ours_is_refused(adapter: Path, alpha: floa
         checkpoint.read(adapter)
 
 
+@pytest.mark.parametrize("way", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_an_adapter_whose_beginning_changed_the_base_is_refused(adapter: Path, way: str) -> None:
+    change(adapter, init_lora_weights=way)
+    with pytest.raises(MismatchError, match=f"init_lora_weights = '{way}', which is not plain LoRA"):
+        checkpoint.read(adapter)
+
+
+@pytest.mark.parametrize("way", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
+def test_an_adapter_whose_beginning_left_the_base_is_read(adapter: Path, way: str | bool | None) -> None:
+    change(adapter, init_lora_weights=way)
+    assert checkpoint.read(adapter).format == "lora"
+
+
+def test_an_adapter_in_a_pickle_says_how_to_rewrite_it(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(FormatError, match=r"adapter_model\.bin is a pickle.*save it again"):
+        checkpoint.read(adapter)
+
+
 def test_an_adapter_of_rank_zero_is_refused(adapter: Path) -> None:
     base = str(adapter.parent / "base")
     checkpoint.write_adapter(adapter, arrays(rank=0), base=base, alpha=1, dropout=0, targets=("attn.c_attn",))

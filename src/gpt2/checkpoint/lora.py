@@ -30,6 +30,7 @@ from gpt2.files import read_json, write_json
 NAME = "lora"
 SETTINGS = "adapter_config.json"
 ARRAYS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
 MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 _PREFIX = "base_model.model.transformer."
@@ -38,6 +39,8 @@ _PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
 _PART = re.compile(r"\\\.|\\d\+?|\.\*|.")  # of such a pattern, between two bars
 # What would make it another function than the one above, and the value that leaves it out.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    # The ways of beginning that leave the base as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, …) change it too.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal", "mica"),
     "use_dora": (False, None),
     "use_qalora": (False, None),
     "use_bdlora": (False, None, {}),
@@ -186,6 +189,11 @@ def read_adapter(folder: Path) -> Adapter:
         raise FormatError(f"{folder / SETTINGS} is not an adapter's configuration: it holds no object.")
     _refuse_other_kinds(settings, folder)
     if not (folder / ARRAYS).is_file():
+        if (folder / PICKLE).is_file():
+            raise FormatError(
+                f"{folder} cannot be read: {PICKLE} is a pickle, a kind of file that others run programs from. Load it "
+                f"with PEFT and save it again: PEFT now writes {ARRAYS}."
+            )
         raise FormatError(f"{folder} is not complete: it has {SETTINGS} and no {ARRAYS}. Copy it again.")
     arrays: dict[str, Floats] = {}
     for stored_name, array in read_safetensors(inside(folder, ARRAYS)).items():
