@@ -5,6 +5,7 @@ import json
 import struct
 import urllib.request
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpt2 import checkpoint
-from gpt2.checkpoint.gguf_file import TYPES, read_gguf
+from gpt2.checkpoint.forms import encode
+from gpt2.checkpoint.gguf_blocks import ENCODERS
+from gpt2.checkpoint.gguf_file import TYPES, Unwritten, read_gguf, write_gguf
+from gpt2.checkpoint.unfinished import array_file
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import CheckpointError, FormatError, MismatchError, TokenizerError
@@ -165,6 +169,52 @@ def test_there_and_back_is_exact(tmp_path: Path, form: str) -> None:
     checkpoint.write(tmp_path / "again", found.weights, found.tokenizer(), format="hf", form=form)
     for name in ("model.safetensors", "vocab.json", "merges.txt"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
+
+
+def with_head(file: Path, kind: str, head: Any, *, embedding: str = "Q4_0") -> Path:
+    """The same with an `output.weight`, as llama.cpp's converter wrote until 2024."""
+    metadata, tensors = read_gguf(file)
+    unwritten = {name: Unwritten(t.type, t.shape, partial(iter, [t.data])) for name, t in tensors.items()}
+    values = checkpoint.read(file).weights.float32("wte")
+    for name, stored_as, array in (("token_embd.weight", embedding, values), ("output.weight", kind, head(values))):
+        data = ENCODERS[stored_as](array, name) if stored_as in ENCODERS else encode(array, stored_as, name)
+        unwritten[name] = Unwritten(stored_as, array.shape, partial(iter, [data]))
+    with array_file(file.with_name("headed.gguf"), None) as out:
+        write_gguf(out, metadata, unwritten)
+    return file.with_name("headed.gguf")
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "F16", "F32", "BF16"])
+def test_of_a_head_that_is_rounded_less_than_the_embedding_the_head_is_taken(file: Path, kind: str) -> None:
+    """llama-quantize gives `output.weight` a finer type than `token_embd.weight`."""
+    found = checkpoint.read(with_head(file, kind, lambda values: values))
+    assert f"output.weight repeats it in {kind}, finer than Q4_0" in " ".join(found.notes)
+    exact = checkpoint.read(file).weights.float32("wte")
+    np.testing.assert_allclose(found.weights.float32("wte"), exact, atol=0.01 * float(np.abs(exact).max()))
+
+
+def test_a_head_that_is_rounded_as_much_or_more_is_left_out(file: Path) -> None:
+    found = checkpoint.read(with_head(file, "Q4_0", lambda values: values, embedding="F32"))
+    assert "output.weight left out: it repeats token_embd" in " ".join(found.notes)
+    np.testing.assert_array_equal(found.weights.float32("wte"), checkpoint.read(file).weights.float32("wte"))
+
+
+OTHER_HEADS = {
+    "another matrix": ("Q8_0", "Q4_0", lambda values: values[::-1].copy()),
+    "one row of another": ("Q8_0", "Q4_0", lambda values: np.concatenate([values[:-1], values[:1]])),
+    "fewer rows": ("Q8_0", "Q4_0", lambda values: values[:-1]),
+    "no numbers": ("F32", "Q4_0", lambda values: values * np.float32(np.nan)),
+    "infinities": ("F32", "F32", lambda values: values * np.float32(np.inf)),
+    "a little learned": ("F32", "F32", lambda values: values * np.float32(1.001)),
+    "a little learned, in halves": ("F16", "F32", lambda values: values * np.float32(1.01)),
+}
+
+
+@pytest.mark.parametrize("fault", OTHER_HEADS)
+def test_a_head_of_its_own_is_refused(file: Path, fault: str) -> None:
+    kind, embedding, head = OTHER_HEADS[fault]
+    with pytest.raises(MismatchError, match="differs from token_embd: its head is not tied"):
+        checkpoint.read(with_head(file, kind, head, embedding=embedding))
 
 
 def test_unused_tokens_are_cut(file: Path, weights: Weights) -> None:

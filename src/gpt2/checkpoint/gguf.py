@@ -58,6 +58,9 @@ _PARTS = {
     "ln_f": "output_norm",
 }
 _HEAD = "output.weight"
+# How much of a row rounding changes at most; of two matrices that were learned apart, about 1.4.
+_ROUNDING = {"F32": 0.0, "F16": 2**-10, "BF16": 2**-7}
+_ROUNDING_OF_BLOCKS = 0.3
 _NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # llama.h, enum llama_token_type
 
 
@@ -96,8 +99,8 @@ def read(path: Path) -> Checkpoint:
         raise MismatchError(f"{file} holds {len(tensors)} tensors, too few for its {config.n_layer:,} layers.")
     head = tensors.pop(_HEAD, None)
     if head is not None:
-        _check_tied(head, tensors["token_embd.weight"], file)
-        notes.append("output.weight left out: it repeats token_embd, as GPT-2's tied head must")
+        tensors["token_embd.weight"], note = _one_of(head, tensors["token_embd.weight"], file)
+        notes.append(note)
     ours = {_their_name(name): name for name in shapes(config)}
     if missing := [name for name in ours if name not in tensors]:
         raise MismatchError(f"{file} is not a whole GPT-2: it has no {missing[0]}.")
@@ -148,13 +151,33 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Pa
     return config
 
 
-def _check_tied(head: Tensor, embedding: Tensor, path: Path) -> None:
-    same = (head.type, head.shape) == (embedding.type, embedding.shape)
-    if not same or not np.array_equal(head.data, embedding.data):
+def _one_of(head: Tensor, embedding: Tensor, path: Path) -> tuple[Tensor, str]:
+    """Which of two copies of the embedding is taken, and what to say: llama-quantize rounds that of the head less.
+
+    Raises:
+        MismatchError: they are two matrices.
+    """
+    if head.shape != embedding.shape or not _is_same_but_rounded(head, embedding):
         raise MismatchError(
-            f"{path} has an output.weight that differs from token_embd: its head is not tied to the embedding, or is "
-            f"stored in another precision. Take a file without it."
+            f"{path} has an output.weight that differs from token_embd: its head is not tied to the embedding, so it "
+            f"is not GPT-2's. Such a model cannot be run here."
         )
+    if len(head.data) <= len(embedding.data):
+        return embedding, "output.weight left out: it repeats token_embd, as GPT-2's tied head must"
+    return head, f"token_embd.weight left out: output.weight repeats it in {head.type}, finer than {embedding.type}"
+
+
+def _is_same_but_rounded(head: Tensor, embedding: Tensor) -> bool:
+    if head.type == embedding.type and np.array_equal(head.data, embedding.data):
+        return True
+    most = max(_ROUNDING.get(tensor.type, _ROUNDING_OF_BLOCKS) for tensor in (head, embedding))
+    parts = zip(_stored(head, "wte").blocks(), _stored(embedding, "wte").blocks(), strict=True)
+    for one, other in ((a.float32(), b.float32()) for a, b in parts):
+        with np.errstate(over="ignore", invalid="ignore"):  # of infinities, which are then not the same
+            changed, whole = (np.linalg.norm(rows, axis=1) for rows in (one - other, other))
+            if not (changed <= most * whole).all():
+                return False
+    return True
 
 
 def _their_name(name: str) -> str:
