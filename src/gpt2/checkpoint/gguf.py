@@ -59,7 +59,7 @@ _PARTS = {
 }
 _HEAD = "output.weight"
 # How much of a row rounding changes at most; of two matrices that were learned apart, about 1.4.
-_ROUNDING = {"F32": 0.0, "F16": 2**-10, "BF16": 2**-7}
+_ROUNDING = {"F32": 0.0, "F16": 2**-10, "BF16": 2**-7, "Q2_K": 0.6}
 _ROUNDING_OF_BLOCKS = 0.3
 _NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # llama.h, enum llama_token_type
 

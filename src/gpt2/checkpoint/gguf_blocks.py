@@ -18,6 +18,9 @@ BLOCK_VALUES = 32
 _Q8_0 = np.dtype([("scale", "<f2"), ("codes", "i1", (32,))])
 _Q4_0 = np.dtype([("scale", "<f2"), ("codes", "u1", (16,))])
 
+# ggml-common.h, kvalues_iq4nl: what the 16 codes of IQ4_NL stand for.
+_IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+
 Octets = NDArray[np.uint8]
 
 
@@ -65,6 +68,32 @@ def _from_q5_1(blocks: Octets) -> Floats:
     return scaled + _halves(blocks, 2)
 
 
+def _from_iq4_nl(blocks: Octets) -> Floats:
+    return _IQ4_NL[_nibbles(blocks[:, 2:])] * _halves(blocks, 0)
+
+
+def _twos(octets: Octets) -> NDArray[Any]:
+    """The 256 codes of 2 bits in 64 bytes, in their order: [n, 16, 16]."""
+    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return (octets.reshape(-1, 2, 1, 32) >> shifts & 3).reshape(-1, 16, 16)
+
+
+def _from_q2_k(blocks: Octets) -> Floats:
+    scales = _halves(blocks, 80) * (blocks[:, :16] & 15)
+    offsets = _halves(blocks, 82) * (blocks[:, :16] >> 4)
+    values: Floats = scales[..., None] * _twos(blocks[:, 16:80]) - offsets[..., None]
+    return values.reshape(-1, 256)
+
+
+def _from_q3_k(blocks: Octets) -> Floats:
+    low = _nibbles(blocks[:, 96:104])
+    high = (blocks[:, 104:108].reshape(-1, 1, 4) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(-1, 16)
+    scales = _halves(blocks, 108) * ((low | high << 4).astype(np.int8) - np.int8(32))
+    bits = (blocks[:, :32].reshape(-1, 1, 32) >> np.arange(8, dtype=np.uint8)[:, None] & 1).reshape(-1, 16, 16)
+    codes = (_twos(blocks[:, 32:96]) | bits << 2).astype(np.int8) - np.int8(4)
+    return (scales[..., None] * codes).reshape(-1, 256)
+
+
 def _six_bit_scales(octets: Octets) -> tuple[Floats, Floats]:
     """Eight scales and eight offsets of 6 bits each, out of 12 bytes: [n, 8, 1] both."""
     first, second, rest = octets[:, 0:4], octets[:, 4:8], octets[:, 8:12]
@@ -110,6 +139,9 @@ DECODERS = {
     "Q4_1": _from_q4_1,
     "Q5_0": _from_q5_0,
     "Q5_1": _from_q5_1,
+    "IQ4_NL": _from_iq4_nl,
+    "Q2_K": _from_q2_k,
+    "Q3_K": _from_q3_k,
     "Q4_K": _from_q4_k,
     "Q5_K": _from_q5_k,
     "Q6_K": _from_q6_k,
