@@ -40,6 +40,13 @@ def test_names_without_prefix(folder: Path, tiny: Any, rewrite: Any) -> None:
     assert_holds(folder, tiny[1])
 
 
+def test_a_tied_head_may_be_the_only_name_of_the_embedding(folder: Path, tiny: Any, rewrite: Any) -> None:
+    """So safetensors.torch.save_model stores a model whose arrays share memory."""
+    rewrite(folder, lambda arrays: arrays | {"lm_head.weight": arrays.pop("transformer.wte.weight")})
+    assert "lm_head.weight taken for wte" in checkpoint.read(folder).notes[0]
+    assert_holds(folder, tiny[1])
+
+
 def test_a_redundant_head_is_left_out(folder: Path, tiny: Any, rewrite: Any) -> None:
     rewrite(folder, lambda arrays: arrays | {"lm_head.weight": arrays["transformer.wte.weight"]})
     assert "lm_head.weight left out" in checkpoint.read(folder).notes[0]

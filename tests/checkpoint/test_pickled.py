@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 from gpt2 import checkpoint
 from gpt2.checkpoint import torch_pickle
+from gpt2.checkpoint.names import huggingface_names
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import FormatError, MismatchError
@@ -101,6 +102,36 @@ def test_padding_is_cut_and_missing_biases_are_zero(tmp_path: Path, model: Any) 
     assert "vocabulary cut from 320 rows to the 260 that are tokens" in found.notes
     assert not found.weights.float32("h.1.mlp.c_fc.b").any()
     assert found.tokenizer().hash == small_tokenizer().hash
+
+
+@pytest.fixture
+def shards(tmp_path: Path, model: Any) -> Path:
+    """As transformers saved a large model until 2023."""
+    state = model.state_dict()
+    model.config.save_pretrained(tmp_path)
+    shard_of = {name: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, name in enumerate(state)}
+    for shard in set(shard_of.values()):
+        torch.save({name: state[name].clone() for name in state if shard_of[name] == shard}, tmp_path / shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": shard_of}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return tmp_path
+
+
+def test_shards_of_pytorch_model_bin_are_read_together(shards: Path, model: Any) -> None:
+    found = checkpoint.read(shards, allow_pickle=True)
+    assert (found.format, found.config) == ("hf", CONFIG)
+    state = model.transformer.state_dict()
+    for ours, theirs in huggingface_names(2).items():
+        np.testing.assert_array_equal(found.weights.float32(ours), state[theirs].numpy())
+
+
+@pytest.mark.parametrize("shard", ["../pytorch_model.bin", "config.json", "pytorch_model-00003-of-00002.bin"])
+def test_an_index_that_lies_about_shards_is_refused(shards: Path, shard: str) -> None:
+    index = json.loads((shards / "pytorch_model.bin.index.json").read_text(encoding="utf-8"))
+    index["weight_map"]["transformer.wte.weight"] = shard
+    (shards / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"only names of files|not a bin file|is not complete"):
+        checkpoint.read(shards, allow_pickle=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

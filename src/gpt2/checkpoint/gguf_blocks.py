@@ -79,10 +79,10 @@ def _twos(octets: Octets) -> NDArray[Any]:
 
 
 def _from_q2_k(blocks: Octets) -> Floats:
-    scales = _halves(blocks, 80) * (blocks[:, :16] & 15)
-    offsets = _halves(blocks, 82) * (blocks[:, :16] >> 4)
-    values: Floats = scales[..., None] * _twos(blocks[:, 16:80]) - offsets[..., None]
-    return values.reshape(-1, 256)
+    scales: Floats = _halves(blocks, 80) * (blocks[:, :16] & 15)
+    offsets: Floats = _halves(blocks, 82) * (blocks[:, :16] >> 4)
+    scaled: Floats = scales[..., None] * _twos(blocks[:, 16:80])
+    return (scaled - offsets[..., None]).reshape(-1, 256)
 
 
 def _from_q3_k(blocks: Octets) -> Floats:

@@ -6,7 +6,7 @@ old releases, vocabularies padded for speed. Nothing is ever unpickled.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -85,8 +85,11 @@ def assemble(
     notes = list(notes)
     _drop_masks(arrays, notes)
     head = arrays.pop("lm_head.weight", None)
-    if head is not None:
-        _check_tied(head, arrays.get("wte.weight"), path)
+    if head is not None and "wte.weight" not in arrays:  # safetensors' save_model keeps one name of a shared array
+        arrays["wte.weight"] = head
+        notes.append("lm_head.weight taken for wte, which is not there: GPT-2's tied head is the same matrix")
+    elif head is not None:
+        _check_tied(head, arrays["wte.weight"], path)
         notes.append("lm_head.weight left out: it repeats wte, as GPT-2's tied head must")
     config = _cut_padding(arrays, config, path.parent if path.is_file() else path, notes)
     for note in notes:
@@ -105,26 +108,38 @@ def _read_arrays(path: Path) -> dict[str, StoredArray]:
     for name in (WHOLE, *COMPACT_FILES.values()):
         if (path / name).is_file():
             return read_safetensors(inside(path, name))
-    return _read_shards(path)
+    return read_shards(path, INDEX, ".safetensors", read_safetensors)
 
 
-def _read_shards(folder: Path) -> dict[str, StoredArray]:
-    """Every array of a sharded model; the index and the shards must say the same."""
-    raw: Any = read_json(inside(folder, INDEX), limit_bytes=4 << 20)
+def read_shards(
+    folder: Path, index: str, suffix: str, read: Callable[[Path], Mapping[str, StoredArray]]
+) -> dict[str, StoredArray]:
+    """Every array of a sharded model; the index and the shards must say the same.
+
+    Args:
+        folder: that holds them.
+        index: the name of the index in it.
+        suffix: that a shard's name ends in.
+        read: gives the arrays of one.
+
+    Raises:
+        FormatError: a file is damaged or missing, or names another than those in the folder.
+    """
+    raw: Any = read_json(inside(folder, index), limit_bytes=4 << 20)
     shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise FormatError(f"{folder / INDEX} has no weight_map from names to files.")
+        raise FormatError(f"{folder / index} has no weight_map from names to files.")
     shards = sorted(set(cast("dict[str, str]", shard_of).values()))
-    if others := [shard for shard in shards if not shard.endswith(".safetensors")]:
-        raise FormatError(f"{folder / INDEX} names {others[0][:80]!r}, which is not a safetensors file.")
+    if others := [shard for shard in shards if not shard.endswith(suffix)]:
+        raise FormatError(f"{folder / index} names {others[0][:80]!r}, which is not a {suffix[1:]} file.")
     arrays: dict[str, StoredArray] = {}
     for shard, path in [(shard, inside(folder, shard)) for shard in shards]:
-        for name, array in read_safetensors(path).items():
+        for name, array in read(path).items():
             if shard_of.get(name) != shard:
-                raise FormatError(f"{shard} holds {name[:80]!r}, and {INDEX} does not say so.")
+                raise FormatError(f"{shard} holds {name[:80]!r}, and {index} does not say so.")
             arrays[name] = array
     if missing := [name for name in shard_of if name not in arrays]:
-        raise FormatError(f"{folder / INDEX} names {missing[0][:80]!r}, which is not in its shard.")
+        raise FormatError(f"{folder / index} names {missing[0][:80]!r}, which is not in its shard.")
     return arrays
 
 
@@ -187,11 +202,10 @@ def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:
         notes.append(f"attention masks left out ({len(masks)} of attn.bias, attn.masked_bias): they are constants")
 
 
-def _check_tied(head: StoredArray, wte: StoredArray | None, path: Path) -> None:
+def _check_tied(head: StoredArray, wte: StoredArray, path: Path) -> None:
     """A head of its own would be silently replaced by `wte`: that is another model."""
     same = (
-        wte is not None
-        and head.shape == wte.shape
+        head.shape == wte.shape
         and head.dtype == wte.dtype != "I8"
         and all(a.data.tobytes() == b.data.tobytes() for a, b in zip(head.blocks(), wte.blocks(), strict=True))
     )

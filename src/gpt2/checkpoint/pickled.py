@@ -28,7 +28,7 @@ import numpy as np
 from gpt2.checkpoint import megatron
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.hf_config import config_from_json
-from gpt2.checkpoint.huggingface import CONFIG, PREFIX, assemble, inside
+from gpt2.checkpoint.huggingface import CONFIG, PREFIX, assemble, inside, read_shards
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.nanogpt import GELU, TANH
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
@@ -37,6 +37,7 @@ from gpt2.config import ModelConfig
 from gpt2.errors import ConfigError, FormatError, MismatchError
 from gpt2.files import parse_json, read_json
 
+INDEX = "pytorch_model.bin.index.json"
 FILES = ("ckpt.pt", "model.pt", "pytorch_model.bin", megatron.FILE)
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -70,7 +71,7 @@ def matches(path: Path) -> bool:
 def _file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix in SUFFIXES else None
-    return next((path / name for name in FILES if (path / name).is_file()), None) or megatron.file_in(path)
+    return next((path / name for name in (*FILES, INDEX) if (path / name).is_file()), None) or megatron.file_in(path)
 
 
 def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
@@ -89,7 +90,11 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
     assert file is not None
     inside(file.parent, file.name)
     megatron.check_whole(file)
-    found = _look(file)
+    if file.name == INDEX:
+        shards = read_shards(file.parent, INDEX, ".bin", lambda shard: _look(shard).arrays)
+        found = _Found(arrays=shards, settings={})
+    else:
+        found = _look(file)
     arrays = dict(found.arrays)
     for prefix in _WEIGHTS:
         if any(name.startswith(prefix) for name in arrays):
