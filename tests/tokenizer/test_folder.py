@@ -270,6 +270,24 @@ OTHER_KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no splitting": (whole(lambda v: v.update(pre_tokenizer=None)), "not by GPT-2's pattern"),
     "another splitting": (whole(lambda v: v["pre_tokenizer"].update(use_regex=False)), "not by GPT-2's pattern"),
     "a space before": (whole(lambda v: v["pre_tokenizer"].update(add_prefix_space=True)), "not by GPT-2's pattern"),
+    "a token before each text": (
+        whole(
+            lambda v: v.update(
+                post_processor={
+                    "type": "TemplateProcessing",
+                    "single": [
+                        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+                        {"Sequence": {"id": "A", "type_id": 0}},
+                    ],
+                }
+            )
+        ),
+        "adds to the ids of a text",
+    ),
+    "another kind of ending": (
+        whole(lambda v: v.update(post_processor={"type": "BertProcessing"})),
+        "adds to the ids of a text",
+    ),
     "no vocabulary": (whole(lambda v: v["model"].pop("vocab")), "no table from token to id"),
     "merges in a table": (whole(lambda v: v["model"].update(merges={"a": 1})), "where the list of merges"),
     "merges of numbers": (whole(lambda v: v["model"].update(merges=[[1, 2]])), "where a merge of two"),
@@ -288,6 +306,26 @@ def test_other_kinds_of_tokenizer_are_refused_by_name(folder: Path, case: str) -
     with pytest.raises(TokenizerError) as refused:
         Tokenizer.from_folder(folder)
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["add_prefix_space", "add_bos_token", "add_eos_token"])
+@pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
+def test_settings_that_give_other_ids_are_refused_by_name(folder: Path, setting: str, names: tuple[str, ...]) -> None:
+    only(folder, *names, "tokenizer_config.json")
+    changed("tokenizer_config.json", lambda v: v.update({setting: False}))(folder)
+    assert Tokenizer.from_folder(folder).hash == small().hash
+    changed("tokenizer_config.json", lambda v: v.update({setting: True}))(folder)
+    with pytest.raises(TokenizerError, match=rf"tokenizer_config\.json sets {setting}, which GPT-2's does not"):
+        Tokenizer.from_folder(folder)
+
+
+def test_what_newer_libraries_put_after_a_text_adds_nothing(folder: Path) -> None:
+    """transformers 5 writes a template of the text alone."""
+    only(folder, "tokenizer.json")
+    alone = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {}}
+    for way in (alone, None):
+        whole(lambda v, way=way: v.update(post_processor=way))(folder)
+        assert Tokenizer.from_folder(folder).hash == small().hash
 
 
 def test_merges_may_be_pairs_or_text(folder: Path) -> None:

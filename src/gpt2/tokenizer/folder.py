@@ -22,6 +22,7 @@ from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabul
 ADDED = "added_tokens.json"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 WHOLE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
 _HEADER = "#version: 0.2"
 # The published vocabulary takes 1 MB; 1.4 to 3.6 MB as tokenizer.json.
 _LIMIT_BYTES = 4 << 20
@@ -42,6 +43,7 @@ def read_folder(folder: Path) -> Vocabulary:
     """
     pair = next(((folder / a, folder / b) for a, b in PAIRS if (folder / a).is_file() and (folder / b).is_file()), None)
     try:
+        _check_settings(folder / SETTINGS)
         if pair is not None:
             return _read_pair(*pair)
         if (folder / WHOLE).is_file():
@@ -70,7 +72,7 @@ def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
     files.write_text(folder / PAIRS[0][0], json.dumps(ids))
     files.write_text(folder / PAIRS[0][1], "\n".join([_HEADER, *merges, ""]))
     files.write_text(folder / WHOLE, json.dumps(_whole(ids, merges, vocabulary), ensure_ascii=False))
-    files.write_json(folder / "tokenizer_config.json", _config(vocabulary.special))
+    files.write_json(folder / SETTINGS, _config(vocabulary.special))
     if vocabulary.words:
         files.write_json(folder / ADDED, dict(vocabulary.words))
     else:
@@ -130,6 +132,16 @@ def _list_in(table: dict[str, Any], name: str, path: Path) -> list[Any]:
     return value
 
 
+def _check_settings(path: Path) -> None:
+    """Refuse settings of Hugging Face's libraries that give a text other ids than GPT-2's."""
+    settings: Any = files.read_json(path, _LIMIT_BYTES) if path.is_file() else {}
+    for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
+        if isinstance(settings, dict) and settings.get(name):
+            raise TokenizerError(
+                f"its {path.name} sets {name}, which GPT-2's does not. To read it without, set that to false there"
+            )
+
+
 def _check_kind(whole: Any) -> None:
     """Refuse what is not GPT-2's way of splitting and merging, by name, rather than give wrong ids."""
     match whole:
@@ -146,6 +158,11 @@ def _check_kind(whole: Any) -> None:
             raise TokenizerError(f"its model sets {name} to {model[name]!r:.100}, which GPT-2's has not")
     if whole.get("normalizer"):
         raise TokenizerError(f"it changes text before encoding ({whole['normalizer']!r:.100}), which GPT-2's does not")
+    match whole.get("post_processor"):
+        case {"type": "TemplateProcessing", "single": [{"Sequence": _}]} | {"type": "ByteLevel"} | None:
+            pass
+        case other:
+            raise TokenizerError(f"it adds to the ids of a text by {other!r:.200}, which GPT-2's does not")
     match whole.get("pre_tokenizer"):
         case {"type": "ByteLevel", "add_prefix_space": False, **options} if options.get("use_regex", True):
             pass
