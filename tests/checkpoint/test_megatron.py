@@ -300,8 +300,27 @@ def test_megatrons_own_classes_are_passed_over_and_never_made(tmp_path: Path, mo
     assert not made
 
 
+def test_what_transformers_converter_makes_is_read(tmp_path: Path) -> None:
+    """Its checkpoint_reshaping_and_interoperability.py: settings of another class, a copy of wte for the head."""
+    state = megatron(3.0, args=types.SimpleNamespace(**ARGS))
+    wte = state["model"]["language_model"]["embedding"]["word_embeddings"]["weight"]
+    state["model"]["word_embeddings_for_head"] = {"weight": wte}
+    found = checkpoint.read(save(tmp_path / "tied", state), allow_pickle=True)
+    assert "lm_head.weight left out: it repeats wte, as GPT-2's tied head must" in found.notes
+    expected = their_logits(state | {"checkpoint_version": 2.0}, [1, 2, 250])
+    np.testing.assert_allclose(our_logits(found, [1, 2, 250]), expected, atol=1e-4)
+    state["model"]["word_embeddings_for_head"] = {"weight": wte + 1}
+    with pytest.raises(MismatchError, match="its head is not tied"):
+        checkpoint.read(save(tmp_path / "untied", state), allow_pickle=True)
+
+
 def test_a_namespace_is_no_way_in(tmp_path: Path) -> None:
-    for hostile in (b"cargparse\nNamespace\n(I1\ntR.", b"cargparse\nArgumentParser\n)\x81.", b"cos\nsystem\n)\x81."):
+    for hostile in (
+        b"cargparse\nNamespace\n(I1\ntR.",
+        b"ctypes\nSimpleNamespace\n(I1\ntR.",
+        b"cargparse\nArgumentParser\n)\x81.",
+        b"cos\nsystem\n)\x81.",
+    ):
         path = tmp_path / "model.pt"
         path.write_bytes(b"\x80\x02" + hostile)
         assert "it wants" in torch_pickle.describe(path)["error"]

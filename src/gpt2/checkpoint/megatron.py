@@ -40,6 +40,7 @@ _OUTSIDE = {
     "embedding.position_embeddings.weight": "wpe.weight",
     "final_layernorm.weight": "ln_f.weight",
     "final_layernorm.bias": "ln_f.bias",
+    "word_embeddings_for_head.weight": "lm_head.weight",  # the last stage's copy of the tied embedding
 }
 _SIZES = {
     "num_layers": "n_layer",

@@ -40,7 +40,7 @@ class _Name(NamedTuple):
 
 
 class _Namespace(dict[Any, Any]):
-    """An `argparse.Namespace`, in which Megatron keeps its settings, as the dictionary that it is."""
+    """An `argparse.Namespace`, in which Megatron keeps its settings, or newer code's `types.SimpleNamespace`."""
 
 
 class _Opaque:
@@ -112,7 +112,7 @@ def _rebuild(function: Any, arguments: Any) -> Any:
             return tensor
         case ("collections", "OrderedDict"), ():
             return {}
-        case ("argparse", "Namespace"), ():
+        case ("argparse", "Namespace") | ("types", "SimpleNamespace"), ():
             return _Namespace()
         case _Name() as name, _ if name in _PASSED_OVER or name.module.startswith("megatron."):
             return _Opaque()
