@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt2.errors import ConfigError, TrainingError
+from gpt2.errors import BackendError, ConfigError, TrainingError
 from gpt2.train import TrainConfig, parallel, pretrain, to_toml
 from gpt2.train.parallel import Processes, choose, joined
 
@@ -132,6 +132,21 @@ def test_two_processes_take_the_steps_of_one(
     assert len(alone) == 15
     norms = [[line["grad_norm"] for line in journal(config(name)) if "loss" in line] for name in ("alone", "together")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_batch_that_processes_cannot_share_evenly(make_config: Make, tmp_path: Path, how: str) -> None:
+    def config(name: str) -> TrainConfig:
+        return make_config(
+            schedule={"tokens": 6 * 96, "batch_tokens": 96, "sequence": [[0.0, 32]]},
+            optim={"dropout": 0.1},
+            run={"folder": str(tmp_path / name), "parallel": how, "micro_batch_tokens": 32},
+        )
+
+    pretrain(config("alone"))
+    start(config("together"), tmp_path, 2)
+    assert losses(config("alone")) == pytest.approx(losses(config("together")), abs=1e-5)
 
 
 @pytest.mark.long
@@ -309,6 +324,34 @@ def test_a_launcher_that_says_nonsense(
         pass
 
 
+def test_a_gpu_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match="'cuda' cannot be used: PyTorch sees none"), joined("cuda"):
+        pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with (
+        pytest.raises(BackendError, match="'cuda:1' cannot be used: each process has a GPU of its own"),
+        joined("cuda:1"),
+    ):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(BackendError, match="GPU 2 cannot be used: PyTorch sees 2 here"), joined("auto"):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with joined("auto"):
+        assert taken == [1]
+    monkeypatch.delenv("WORLD_SIZE")
+    with joined("cuda:0"):
+        assert taken == [1, 0]
+    with joined("cuda"), joined("cpu"):
+        assert taken == [1, 0]
+
+
 def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
     cpu = torch.device("cpu")
     assert choose(make_config(), Processes(), cpu) == "none"
@@ -321,7 +364,7 @@ def test_a_model_that_fits_is_held_whole(make_config: Make) -> None:
 MISHAPS = """
 import errno, json, logging, os, pathlib, signal, sys
 import torch.distributed as dist
-from gpt2.errors import ConfigError, TrainingError
+from gpt2.errors import BackendError, ConfigError, TrainingError
 from gpt2.train import journal, load_config, pretrain, weights
 from gpt2.train.callbacks import Validation
 

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from gpt2 import machine
 from gpt2.errors import ConfigError, TrainingError
 from gpt2.train.config import TrainConfig
+from gpt2.train.precision import take_gpu
 
 T = TypeVar("T")
 _BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
@@ -111,9 +112,11 @@ def joined(device: str) -> Generator[Processes]:
 
     Raises:
         ConfigError: the launcher's variables are not what a launcher sets.
+        BackendError: the device is not here, or there are fewer GPUs than processes.
         TrainingError: another process does not come, is gone, or cannot be reached.
     """
     if "WORLD_SIZE" not in os.environ and not dist.is_initialized():
+        take_gpu(device)
         yield Processes()
         return
     try:
@@ -129,9 +132,7 @@ def joined(device: str) -> Generator[Processes]:
             f"This process cannot join others: RANK and WORLD_SIZE must both be set to numbers, the first from 0 to "
             f"below the second ({error}). Start it with torchrun, or unset WORLD_SIZE to train alone."
         ) from error
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpu:
-        torch.cuda.set_device(processes.local_rank)
+    on_gpu = take_gpu(device, processes.local_rank)
     ours = processes.world > 1 and not dist.is_initialized()
     if ours:
         with _of_others(

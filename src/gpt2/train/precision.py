@@ -109,6 +109,35 @@ def check_device(asked: str) -> None:
         raise BackendError(f"There is no device {asked!r}. Say auto, cpu, cuda or mps.") from error
 
 
+def take_gpu(asked: str, place: int | None = None) -> bool:
+    """Make the GPU that this process computes on its current one; returns whether it computes on one.
+
+    Args:
+        asked: as the run asks for a device.
+        place: of this process among those on its machine, which is the number of its GPU; None: it is alone.
+
+    Raises:
+        BackendError: a device that is not here.
+    """
+    device = _device(asked)
+    if device.type != "cuda":
+        return False
+    index = device.index if place is None else place
+    if index is None:
+        return True
+    if device.index not in (None, index):
+        raise BackendError(
+            f"The device {asked!r} cannot be used: each process has a GPU of its own, and this one has {index}. Say cuda."
+        )
+    if index >= (n_here := torch.cuda.device_count()):
+        raise BackendError(
+            f"The GPU {index} cannot be used: PyTorch sees {n_here} here, counted from 0. Name one of them, or start "
+            f"as many processes on a machine as it has."
+        )
+    torch.cuda.set_device(index)
+    return True
+
+
 def _device(asked: str) -> torch.device:
     if asked == "auto":
         if torch.cuda.is_available():

@@ -277,15 +277,17 @@ class Learner:
         sequences = max(1, self.micro_tokens // inputs_BT.shape[1])
         n_micro = -(-processes.most_rows(inputs_BT.shape[0]) // sequences)  # alike in all processes
         loss = torch.zeros((), device=device, dtype=torch.promote_types(self.model.ln_f.weight.dtype, torch.float32))
-        pieces = [mine[at : at + sequences] for at in range(0, mine.size, sequences)]
-        if len(pieces) < n_micro:
-            pieces = np.array_split(mine, n_micro)
+        pieces = np.array_split(mine, range(sequences, n_micro * sequences, sequences))
         for i, piece in enumerate(pieces):
+            is_spare = piece.size == 0  # the others have one more: a sequence that does not count keeps step with them
+            piece = mine[:1] if is_spare else piece
             if self.config.optim.dropout or self.config.lora.dropout:
                 # what is dropped depends on the place in the run alone, so there is no state to save
                 torch.manual_seed(hash((self.config.run.seed, step, int(piece[0]))))
             inputs, targets = _on(device, inputs_BT[piece]), _on(device, targets_BT[piece])
             wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT[piece]).to(device)
+            if is_spare:
+                wanted = torch.zeros_like(targets, dtype=torch.bool)
             is_last = i == len(pieces) - 1
             with parallel.accumulating(self._objective, self.sharing, last=is_last):
                 with self.precision.autocast(), self._attention.preferred():
