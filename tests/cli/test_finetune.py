@@ -23,7 +23,7 @@ def novel(tmp_path: Path) -> Path:
 def test_one_command_adapts_a_model_and_says_all_it_does(
     novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "mine"
+    out = tmp_path / "my model"
     arguments = ["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, "--json"]
     assert frame.run([*arguments, "--lr", "0.01", "--report", "--prompt", "The cat"]) == 0
     shown = capsys.readouterr()
@@ -36,7 +36,7 @@ def test_one_command_adapts_a_model_and_says_all_it_does(
         "step 0: held-out loss",
         "step 0 wrote: The cat",
         "MB of the training; it can be removed",
-        "try it: gpt2",
+        f"try it: gpt2 generate --model '{out}'\n",
     ]
     places = [shown.err.index(text) for text in order]
     assert places == sorted(places)

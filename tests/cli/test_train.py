@@ -61,16 +61,19 @@ def recipe(tmp_path: Path) -> str:
 def test_trains_says_the_plan_first_and_shows_what_it_writes(
     recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", recipe, "--data", str(shards), "--out", str(tmp_path / "run"), "--threads", "1", "--json"]
+    out = tmp_path / "a run"
+    arguments = ["train", recipe, "--data", str(shards), "--out", str(out), "--threads", "1", "--json"]
     assert frame.run([*arguments, "--seed", "3", "--set", "optim.lr=0.01"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["step"] == 5
+    checkpoint = json.loads(shown.out)["checkpoint"]
+    assert f"try it: gpt2 generate --model '{checkpoint}' 'Once upon a time'\n" in shown.err
     assert "lr = 0.01" in shown.err
     assert "seed = 3" in shown.err
     plan, first = shown.err.index("in 5 steps"), shown.err.index("step 5/5")
     assert plan < first
     assert "step 5 wrote: Once upon a time" in shown.err
-    assert load_config(tmp_path / "run" / "config.toml").run.seed == 3
+    assert load_config(out / "config.toml").run.seed == 3
 
 
 def test_stopped_by_a_signal_ends_with_75_and_goes_on(

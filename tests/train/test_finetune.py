@@ -98,6 +98,21 @@ def test_a_text_is_learned_and_the_folder_is_a_model(base: Path, data: Path, tmp
     assert "Loss over tokens" in page and "text 30" in page and "://" not in page
 
 
+def test_the_card_tells_what_was_learned_and_measured(base: Path, tmp_path: Path) -> None:
+    text = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"the cat sat on mat {i} and", "completion": " the dog saw it."} for i in range(60)]
+    text.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    ended = finetune(text, tmp_path / "mine", model=base, overrides=[*CPU, "schedule.tokens=256"])
+    rows = [json.loads(line) for line in (tmp_path / "mine" / "run" / "metrics.jsonl").read_text().splitlines()]
+    measured = {row["validation_tokens"] for row in rows if "validation_loss" in row}
+    manifest = json.loads((tmp_path / "mine" / "run" / "data" / "manifest.json").read_text(encoding="utf-8"))
+    prepared = Prepared(**manifest["prepared"])
+    assert measured == {ended.loss_tokens} and 0 < ended.loss_tokens < prepared.validation_tokens
+    text_of_card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert f"On {ended.loss_tokens:,} held-out tokens" in text_of_card
+    assert f"{prepared.wanted_tokens:,} of them completions" in text_of_card
+
+
 def test_where_nothing_is_held_out_the_advice_is_an_option_of_this_verb(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,4 +145,4 @@ def _say_end(ended: "Finetuned", out: Path) -> None:
     megabytes = f"{bytes_below(out / 'run') / 1e6:,.0f}"
     _log.info("%s holds %s MB of the training; it can be removed", out / "run", megabytes)
     if ended.gained:
-        _log.info("try it: gpt2 generate --model %s", out)
+        _log.info("try it: %s", shlex.join(["gpt2", "generate", "--model", str(out)]))

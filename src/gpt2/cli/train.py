@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def train(
     if not is_first:
         return
     _log.info("done: %s is a model folder", outcome.checkpoint)
-    _log.info('try it: gpt2 generate --model %s "%s"', outcome.checkpoint, _PROMPTS[0])
+    _log.info("try it: %s", shlex.join(["gpt2", "generate", "--model", str(outcome.checkpoint), _PROMPTS[0]]))
 
 
 def _toml(value: object) -> str:

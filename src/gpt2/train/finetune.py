@@ -47,6 +47,7 @@ class Finetuned:
         best_step: that the folder is of.
         loss_before: of the model on the held-out text, in nats a token; None: nothing is held out.
         loss: of what the folder holds, on the same.
+        loss_tokens: that the two are means of: the held-out ones that count, up to about `run.validation_tokens`.
         turned: whether it ended because the held-out loss rose again.
     """
 
@@ -57,6 +58,7 @@ class Finetuned:
     loss_before: float | None
     loss: float | None
     turned: bool
+    loss_tokens: int = 0
 
     @property
     def gained(self) -> bool:
@@ -215,14 +217,16 @@ def _writing(out: Path) -> Generator[None]:
 
 def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
     best = outcome.best_checkpoint
+    loss_before, loss_tokens = first_validation(out / RUN)
     return Finetuned(
         finished=outcome.finished,
         folder=out,
         steps=outcome.step,
         best_step=int(best.name.removeprefix("step-")),
-        loss_before=first_validation(out / RUN),
+        loss_before=loss_before,
         loss=outcome.best_loss,
         turned=outcome.finished and outcome.tokens < config.schedule.tokens,
+        loss_tokens=loss_tokens,
     )
 
 

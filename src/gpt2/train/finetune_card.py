@@ -6,7 +6,7 @@ from gpt2.report import markdown
 from gpt2.report.card_sections import optimizer
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree
-from gpt2.train.finetune_data import Prepared, counted
+from gpt2.train.finetune_data import Prepared
 
 if TYPE_CHECKING:
     from gpt2.train.finetune import Finetuned
@@ -31,7 +31,7 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
         held_out = "How well it learned is not known: no finite loss on the held-out text was measured after it."
     if ended.loss is not None and ended.loss_before is not None:
         held_out = (
-            f"On {prepared.validation_tokens:,} held-out tokens of the same text its loss is {ended.loss:.3f} nats a "
+            f"On {ended.loss_tokens:,} held-out tokens of the same text its loss is {ended.loss:.3f} nats a "
             f"token (the mean of a token's negative log-likelihood); before, it was {ended.loss_before:.3f}."
         )
         if not ended.gained:
@@ -46,7 +46,7 @@ base_model: {markdown.quoted(base)}
 # {named}, fine-tuned on {markdown.line(text)}
 
 A GPT-2 ({config.model.parameters:,} parameters, context {config.model.n_positions:,} tokens) that goes on from
-{named}: {kind} the model learned from {prepared.tokens:,} tokens in {counted(prepared.documents)}.
+{named}: {kind} the model learned from {prepared.size}.
 {held_out}
 
 It continues text in the manner of what it was trained on. What it writes may be false or unpleasant, and after a small

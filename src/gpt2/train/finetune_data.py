@@ -46,9 +46,14 @@ class Prepared:
     opening: str
     empty: int = 0
 
+    @property
+    def size(self) -> str:
+        """What is learned from, in words."""
+        learned = "" if self.wanted_tokens == self.tokens else f", {self.wanted_tokens:,} of them completions"
+        return f"{self.tokens:,} tokens in {counted(self.documents)}{learned}"
+
     def lines(self) -> list[str]:
         """For people."""
-        learned = "" if self.wanted_tokens == self.tokens else f", {self.wanted_tokens:,} of them completions"
         if not self.validation_tokens:
             held_out = "nothing is held out"
         elif self.validation_documents:
@@ -56,7 +61,7 @@ class Prepared:
         else:
             whose = "its last" if self.documents == 1 else "the longest one's last"
             held_out = f"held out: {whose} {self.validation_tokens:,} tokens, since no whole document can be spared"
-        said = [f"the text: {self.tokens:,} tokens in {counted(self.documents)}{learned}; {held_out}"]
+        said = [f"the text: {self.size}; {held_out}"]
         if self.empty:
             said.append(f"passed over: {self.empty:,} with an empty text or completion")
         return said

@@ -127,7 +127,7 @@ def take_gpu(asked: str, place: int | None = None) -> bool:
         return True
     if device.index not in (None, index):
         raise BackendError(
-            f"The device {asked!r} cannot be used: each process has a GPU of its own, and this one has {index}. Say cuda."
+            f"The device {asked!r} cannot be used: each process has a GPU of its own, this one has {index}. Say cuda."
         )
     if index >= (n_here := torch.cuda.device_count()):
         raise BackendError(

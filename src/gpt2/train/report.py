@@ -26,10 +26,11 @@ _ESTIMATED = (
 Rows = list[dict[str, Any]]
 
 
-def first_validation(folder: Path) -> float | None:
-    """The held-out loss before the first step, if it was measured."""
+def first_validation(folder: Path) -> tuple[float | None, int]:
+    """The held-out loss before the first step, if it was measured, and over how many tokens."""
     rows = files.read_journal(folder / "metrics.jsonl")
-    return next((row["validation_loss"] for row in rows if row["step"] == 0 and "validation_loss" in row), None)
+    first: dict[str, Any] = next((row for row in rows if row["step"] == 0 and "validation_loss" in row), {})
+    return first.get("validation_loss"), first.get("validation_tokens", 0)
 
 
 def write_report(folder: Path) -> Path:
