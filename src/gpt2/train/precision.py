@@ -122,10 +122,11 @@ def take_gpu(asked: str, place: int | None = None) -> bool:
     device = _device(asked)
     if device.type != "cuda":
         return False
-    index = device.index if place is None else place
+    named = device.index if ":" in asked else place
+    index = named if place is None else place
     if index is None:
         return True
-    if device.index not in (None, index):
+    if index != named:
         raise BackendError(
             f"The device {asked!r} cannot be used: each process has a GPU of its own, this one has {index}. Say cuda."
         )
