@@ -49,6 +49,28 @@ def test_a_book_that_swells_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "the book is larger than" in damage[-1]
 
 
+def test_what_is_encrypted_is_told_and_left_out(tmp_path: Path) -> None:
+    path = write_book(tmp_path / "a.epub")
+    with zipfile.ZipFile(path, "a") as book:
+        book.writestr(
+            "META-INF/encryption.xml",
+            """<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container" xmlns:e="http://www.w3.org/2001/04/xmlenc#">
+            <e:EncryptedData><e:CipherData><e:CipherReference URI="OPS/one%20.xhtml"/></e:CipherData></e:EncryptedData>
+            <e:EncryptedData><e:CipherData><e:CipherReference URI="OPS/font.otf"/></e:CipherData></e:EncryptedData>
+            </encryption>""",
+        )
+    pages, damage = read(read_epub, path)
+    assert [page.text for page in pages] == ["Two\nThe end."]
+    assert "1 of 3 chapters are encrypted" in damage[0]
+
+
+def test_what_is_no_text_is_told_and_left_out(tmp_path: Path) -> None:
+    path = write_book(tmp_path / "a.epub").rename(tmp_path / "a.txt")
+    pages, damage = read(read_text, path)
+    assert pages == []
+    assert "no text" in damage[0]
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 900), st.binary(max_size=8))
 def test_any_spoilt_book_is_told(tmp_path_factory: pytest.TempPathFactory, at: int, spoil: bytes) -> None:

@@ -161,9 +161,13 @@ def test_killed_anywhere_and_begun_again(source: Path, built: Path, tmp_path: Pa
     assert shards(out) == shards(built)
 
 
-def test_parts_on_several_machines_build_the_same(source: Path, built: Path, tmp_path: Path) -> None:
+def test_parts_on_several_machines_build_the_same(
+    source: Path, built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gpt2")
     for part in (2, 3, 1):
         assert build([source], tmp_path / "out", config=FAST, part=(part, 3)) == {}
+        assert f"part {part} of 3 is read; when all are, the same without a part makes the corpus" in caplog.text
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("work/read-*/account.json")}
     assert len(times) == 4
     build([source], tmp_path / "out", config=FAST, keep_work=True)
@@ -202,6 +206,9 @@ def test_a_finished_corpus_is_left_alone(source: Path, built: Path) -> None:
     before = shards(built)
     slower = dataclasses.replace(FAST, fetch=FetchSettings(delay_seconds=9.0))  # is no other corpus
     assert build([source], built, config=slower)["contents"] == read_stats(built)["contents"]
+    names = sorted(built.iterdir())
+    assert build([source], built, config=slower, part=(1, 2)) == {}  # a machine that comes late
+    assert sorted(built.iterdir()) == names
     assert shards(built) == before
 
 

@@ -91,15 +91,21 @@ def build(
     if part is not None:
         make_folder(out)
         _claim(out, settings)
-        _Build(config, inputs, out, workers, progress).run_part(*part)
+        if not _is_built(out):
+            _Build(config, inputs, out, workers, progress).run_part(*part)
+            _log.info("%s: part %d of %d is read; when all are, the same without a part makes the corpus", out, *part)
         return {}
     with lock(out):
-        if (out / MANIFEST_NAME).is_file():
-            refuse_other(out, read_json(out / SETTINGS_NAME, limit_bytes=64 << 20), settings)
-            _log.info("%s: already built", out)
-            return read_stats(out)
         _claim(out, settings)
+        if _is_built(out):
+            return read_stats(out)
         return _Build(config, inputs, out, workers, progress).run(keep_work=keep_work)
+
+
+def _is_built(out: Path) -> bool:
+    if is_built := (out / MANIFEST_NAME).is_file():
+        _log.info("%s: already built", out)
+    return is_built
 
 
 def check_asked(sources: Sequence[SourceSpec], part: tuple[int, int] | None) -> None:

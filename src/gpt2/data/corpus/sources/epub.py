@@ -36,8 +36,14 @@ def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
         with zipfile.ZipFile(path) as book:
             room = _MAX_BOOK_BYTES
             licence, names = _reading_order(book)
+            locked = _encrypted(book).intersection(names)
+            if locked:
+                why = f"{len(locked):,} of {len(names):,} chapters are encrypted"
+                on_damage(Damage(file=str(path), offset=0, why=why))
             chapters: list[str] = []
             for name in names:
+                if name in locked:
+                    continue
                 try:
                     with book.open(name) as file:
                         data = file.read(room + 1)
@@ -71,6 +77,16 @@ def _reading_order(book: zipfile.ZipFile) -> tuple[str, list[str]]:
     ]
     rights = next((one.text or "" for one in package.iter() if one.tag.endswith("}rights")), "")
     return rights.strip(), names
+
+
+def _encrypted(book: zipfile.ZipFile) -> set[str]:
+    """Names of what cannot be read without a key, as in books that are sold with a lock."""
+    try:
+        listed = ElementTree.fromstring(_head(book, "META-INF/encryption.xml"))
+    except KeyError:
+        return set()
+    references = (one.attrib.get("URI", "") for one in listed.iter() if one.tag.endswith("}CipherReference"))
+    return {posixpath.normpath(unquote(reference)) for reference in references}
 
 
 def _head(book: zipfile.ZipFile, name: str) -> bytes:

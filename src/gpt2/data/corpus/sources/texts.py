@@ -30,6 +30,9 @@ def read_text(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
                     return
                 parts.append(data)
     text, _ = decode_page(b"".join(parts))
+    if "\0" in text:  # no text has it, and every picture, archive and encrypted file does
+        on_damage(Damage(file=str(path), offset=0, why="this is no text, whatever its name: it holds zero bytes"))
+        return
     yield Page(where="", text=without_gutenberg(text.replace("\r\n", "\n")))
 
 
