@@ -53,7 +53,8 @@ def test_every_line_of_the_log_is_json_whoever_wrote_it(served: Run, caplog: pyt
     lines = [json.loads(line) for line in ran.err.splitlines()]
     assert ran.code == 0 and all(line["time"] and line["level"] for line in lines)
     assert [line["message"] for line in lines if line["level"] == "warning"] == ["Invalid HTTP request received."]
-    assert [line["status"] for line in lines if "status" in line] == [200]  # in the protocol that it was asked in
+    # what is no request, and one in the protocol that it was asked in
+    assert [line["status"] for line in lines if "status" in line] == [400, 200]
     assert "pip install" not in ran.err + caplog.text
 
 
@@ -61,4 +62,5 @@ def test_without_json_every_line_has_its_time(served: Run) -> None:
     ran = served(sent=(NOT_HTTP,))
     lines = ran.err.splitlines()
     assert all(line[:2] == "20" and line[19] == "Z" for line in lines)
-    assert lines[-2].endswith("Z warning: Invalid HTTP request received.")
+    assert lines[-3].endswith("Z warning: Invalid HTTP request received.")
+    assert " status=400 " in lines[-2]
