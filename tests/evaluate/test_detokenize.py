@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpt2.evaluate.detokenize import detokenize, ptb_back, ptb_there, wikitext_back, wikitext_there
 
-PTB_WORDS = ["the", "mr.", "<unk>", "N", "$", "#", "n't", "'s", "'", "a\\/b", "c$", "did", "&", "'re"]
+PTB_WORDS = ["the", "years", "s'", "mr.", "<unk>", "N", "$", "#", "n't", "'s", "'", "a\\/b", "c$", "did", "&", "'re"]
 WIKITEXT_WORDS = [
     "the",
     "<unk>",
@@ -28,6 +28,13 @@ WIKITEXT_WORDS = [
     "=",
     "...",
     ";",
+    "'",
+    "years",
+    "as",
+    "–",
+    ":",
+    "/",
+    "km",
 ]
 
 
@@ -36,7 +43,8 @@ WIKITEXT_WORDS = [
     [
         ("it was n't $ N but # N", "it wasn't $N but #N"),
         ("mgm\\/ua 's", "mgm/ua's"),
-        ("the girls ' club", "the girls ' club"),
+        ("the girls ' club 's years '", "the girls' club's years'"),
+        ("<unk> ' man", "<unk> ' man"),
     ],
 )
 def test_ptb(line: str, natural: str) -> None:
@@ -56,6 +64,10 @@ def test_ptb(line: str, natural: str) -> None:
         ("100 % : yes ! no ?", "100%: yes! no?"),
         ("in the U.S .", "in the U.S ."),
         ("so on ...", "so on..."),
+        ("the artists ' work , the Jews '", "the artists' work, the Jews'"),
+        ("as ' new ' , his ' 70s , he 's ' in '", "as ' new ', his ' 70s, he's ' in '"),
+        ("2000 – 2005 – 3 , Wade – Giles : 3 : 04", "2000–2005–3, Wade – Giles: 3:04"),
+        ("km / h , Burn / Out , 1 / 2", "km/h, Burn / Out, 1 / 2"),
     ],
 )
 def test_wikitext(line: str, natural: str) -> None:

@@ -54,6 +54,8 @@ def _joined(words: Iterable[_Word]) -> str:
 _CLITICS = r"'(?:s|t|re|ve|m|d|ll)"
 _WIKITEXT_LEFT = frozenset(", ; : ! ? ) ] %".split())  # noqa: SIM905 -- as they stand in the text
 _WIKITEXT_RIGHT = frozenset("( [ $ £ ¥ #".split())  # noqa: SIM905
+# Words that end in s and have no plural's apostrophe: a mark after them opens a quotation.
+_NO_PLURALS = frozenset("as does has his is its s this thus us was yes".split())  # noqa: SIM905
 # Words that keep their full stop; initials too.
 _ABBREVIATION = re.compile(
     r"(?:(?:[A-Z]\.)*[A-Z]|No|Nos|Col|St|vs|Gen|Dr|Mr|Mrs|Ms|Sr|Jr|Lt|Inc|Co|Bros|v|e\.g|i\.e|al|pp|Capt|Sgt|Rev|"
@@ -70,11 +72,18 @@ def wikitext_there(line: str) -> str:
 
 
 def _wikitext_words(line: str) -> Iterator[_Word]:
-    quoted, before = False, ""
-    for token in line.split(" "):
+    quoted, before, tokens = False, "", line.split(" ")
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
         left, right = token in _WIKITEXT_LEFT, token in _WIKITEXT_RIGHT
+        around = before[-1:] + after[:1]
         if token in ("@-@", "@,@", "@.@"):
             token, left, right = token[1], True, True
+        elif (token in ("–", ":") and re.fullmatch(r"\d\d", around)) or (
+            token == "/" and re.fullmatch("[a-z]{2}", around)
+        ):
+            left = right = True
+        elif token == "'":
+            left = before.endswith("s") and before.strip("'").lower() not in _NO_PLURALS
         elif token == ".":
             left = not _ABBREVIATION.fullmatch(f"{before}.")
         elif token == "...":
@@ -96,6 +105,7 @@ def wikitext_back(line: str) -> str:
     line = re.sub(r"(?<=\S)-(?=\S)", " @-@ ", line)
     line = re.sub(r"(?<=[\d>]),(?=[\d<])", " @\0@ ", line)  # a comma that the next but one line must not see
     line = re.sub(r"(?<=[\d>])\.(?=[\d<])", " @.@ ", line)
+    line = re.sub(r"(?<=\d)–(?=\d)|(?<=[a-z])/(?=[a-z])|(?<=s)'(?=[\s.,;:!?)\"]|$)", r" \g<0> ", line)
     line = re.sub(r'([,;:!?)\]%(\[$£¥#"])', r" \1 ", line).replace("\0", ",")
     line = re.sub(rf"(?<=\S)({_CLITICS})(?=[\s.]|$)", r" \1 ", line)
     tokens: list[str] = []
@@ -113,15 +123,15 @@ _PTB_CLITICS = r"n't|'s|'re|'ve|'ll|'m|'d"
 
 
 def ptb_there(line: str) -> str:
-    r"""A line of the Penn Treebank with `do n't`, `$ 5`, `# 5` and `1\/2` as they are written."""
-    line = re.sub(rf" ({_PTB_CLITICS})(?= |$)", r"\1", line)
+    r"""A line of the Penn Treebank with `do n't`, `years '`, `$ 5`, `# 5` and `1\/2` as they are written."""
+    line = re.sub(rf" ({_PTB_CLITICS}|(?<=s )')(?= |$)", r"\1", line)
     line = re.sub(r"(^| )([$#]) (?=\S)", r"\1\2", line)
     return line.replace("\\/", "/")
 
 
 def ptb_back(line: str) -> str:
     """The inverse of `ptb_there`."""
-    line = re.sub(rf"(?<=\S)({_PTB_CLITICS})(?= |$)", r" \1", line)
+    line = re.sub(rf"(?<=\S)({_PTB_CLITICS}|(?<=s)')(?= |$)", r" \1", line)
     line = re.sub(r"(^| )([$#])(?=\S)", r"\1\2 ", line)
     return line.replace("/", "\\/")
 
