@@ -26,7 +26,7 @@ from gpt2.errors import (
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
 from gpt2.native.library import Engine as NativeEngine
-from gpt2.serve import Limits, ServedModel, Server, completions, server
+from gpt2.serve import Limits, ServedModel, Server, completions, engine, server
 from gpt2.serve.faults import ApiError, to_api_error
 from gpt2.serve.models import bound_together
 
@@ -306,11 +306,10 @@ def test_an_engine_that_has_been_stopped_leaves_no_call_unanswered(serve: Any, s
     work = send(running, max_tokens=5)
     until(lambda: backend.waits)
     waiting = engine.call(lambda: "too late")
-    stopping = threading.Thread(target=engine.stop)
-    stopping.start()
+    stopping = asyncio.run_coroutine_threadsafe(engine.stop(), engine._loop)
     until(lambda: engine._stopping)
     backend.gate.set()
-    stopping.join()
+    stopping.result()
     for asked in (waiting.result, lambda seconds: engine.call(lambda: "later still")):
         with pytest.raises(ApiError, match="has been stopped") as refused:
             asked(120)
@@ -393,6 +392,30 @@ def test_who_does_not_read_is_dropped_at_the_end(
         running.thread.join(120)
     assert running.code == 0
     assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/score"])
+@pytest.mark.parametrize("signals", [1, 3])
+def test_an_engine_that_hangs_holds_up_no_end(
+    serve: Any, scripted: Any, until: Any, monkeypatch: pytest.MonkeyPatch, signals: int, path: str
+) -> None:
+    for module, name in ((server, "_LEAVING_SECONDS"), (engine, "_LAST_STEP_SECONDS")):
+        monkeypatch.setattr(module, name, 0.1 if signals == 1 else 10**6)
+    backend = scripted([464] * 5)
+    running = serve(backend, limits=Limits(drain_seconds=0))
+    backend.gate.clear()
+    fields = {"prompt": "a"} if path == "/v1/completions" else {"text": [1, 2]}
+    with running.send("POST", path, fields), running.send("GET", "/metrics"):
+        until(lambda: backend.waits)
+        for number in range(signals):
+            running.server.stop()
+            until(lambda number=number: (running.service.draining, running.server._is_hurried)[min(number, 1)])
+        running.thread.join(120)
+        assert not running.thread.is_alive() and running.code == 0
+        assert running.served.engine.is_running
+    backend.gate.set()
+    until(lambda: not running.served.engine.is_running)
+    assert running.served.engine.death is None
 
 
 def test_many_at_once_each_get_their_own(tiny: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,9 +27,10 @@ SECONDS = 120
 class Process:
     """A server of its own process; its log is a file."""
 
-    def __init__(self, log: Path, *arguments: str, port: int = 0, **environment: str) -> None:
+    def __init__(self, log: Path, *arguments: str, port: int = 0, script: str = "", **environment: str) -> None:
         self._log = log.open("a+", encoding="utf-8")  # the server writes at its end, wherever it is read
-        command = [sys.executable, "-m", "gpt2", "serve", "--threads", "1", "--port", str(port), *arguments]
+        start = ["-c", script] if script else ["-m", "gpt2"]
+        command = [sys.executable, *start, "serve", "--threads", "1", "--port", str(port), *arguments]
         self.process = subprocess.Popen(
             command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
         )
@@ -103,6 +105,29 @@ def test_sigterm_finishes_what_runs_and_exits_0(process: Any) -> None:
     )
     assert first + rest == whole.choices[0].text  # and the same seed gives the same bytes after a restart
     assert again.end(signal.SIGINT) == 0
+
+
+HANGS = """
+import threading
+from gpt2.__main__ import main
+from gpt2.generation import Scheduler
+Scheduler.step = lambda self, now: threading.Event().wait()
+main()
+"""
+
+
+def test_the_third_signal_ends_a_process_whose_engine_hangs(process: Any) -> None:
+    server = process("--max-stall-seconds", "0.1", script=HANGS)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        body = b'{"prompt": "Once"}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        while server.get("/health/live")[0] == 200:
+            time.sleep(0.05)
+        for _ in range(3):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)  # signals that come together are one
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_kill_9_and_restart_on_the_same_port(process: Any) -> None:

@@ -194,6 +194,9 @@ def serve(
         gc.collect()
         gc.freeze()  # what is loaded stays: no collection has to go through it again while requests wait
         code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
+        if any(each.engine.is_running for each in served):  # in a step: nothing that it uses can be put away
+            logging.shutdown()
+            os._exit(code)
     if code:
         raise click.exceptions.Exit(code)
 

@@ -4,6 +4,7 @@ An endpoint is a function of the `Service` and the request, in the file of what 
 for what cannot be done. A new one takes a line here.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -49,9 +50,8 @@ def build_app(service: Service, rules: EntryRules | None = None) -> ASGIApp:
         for model in service.models:
             model.engine.start()
 
-    def stop() -> None:
-        for model in service.models:
-            model.engine.stop()
+    async def stop() -> None:
+        await asyncio.gather(*(model.engine.stop() for model in service.models))
 
     return Door(
         router,

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -132,7 +132,7 @@ class Door:
         limits: Limits,
         metrics: Metrics,
         startup: Callable[[], None],
-        shutdown: Callable[[], None],
+        shutdown: Callable[[], Awaitable[None]],
     ) -> None:
         self._inside = inside
         self._rules = rules
@@ -209,7 +209,7 @@ class Door:
                 self._startup()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self._shutdown()
+                await self._shutdown()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from gpt2.generation import Event, Request, Scheduler, Statistics
@@ -23,6 +23,8 @@ from gpt2.serve.ticket import Batch, Ticket
 log = logging.getLogger("gpt2.serve")
 
 T = TypeVar("T")
+
+_LAST_STEP_SECONDS = 5  # of which nobody waits for the result any more
 
 
 class Engine:
@@ -50,6 +52,7 @@ class Engine:
         self._unbegun: set[Ticket] = set()  # both threads change it, one atomic call each
         self._open: set[Ticket] = set()  # of the event loop
         self._stopping = False
+        self._is_left = False  # its thread is not waited for
         self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -155,25 +158,48 @@ class Engine:
         future: Future[T] = Future()
 
         def answer() -> None:
+            if not future.done():
+                with contextlib.suppress(InvalidStateError):  # it was cancelled or refused meanwhile
+                    try:
+                        future.set_result(function())
+                    except BaseException as error:
+                        future.set_exception(error)
+                        if not isinstance(error, Exception):
+                            raise
             self._unanswered.discard(future)
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function())
-                except BaseException as error:
-                    future.set_exception(error)
-                    if not isinstance(error, Exception):
-                        raise
 
         self._put(answer, answers=future)
         return future
 
-    def stop(self) -> None:
-        """End the thread after its present step; what is running gets no more events."""
+    async def stop(self) -> None:
+        """End the thread after its present step; what is running gets no more events.
+
+        A step that does not end is left behind: see `is_running`.
+        """
+        self._end()
+        try:
+            async with asyncio.timeout(_LAST_STEP_SECONDS):
+                while self.is_running and not self._is_left:
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            log.warning("the engine of %s does not come back from its step, and is left in it", self.name)
+            self.leave()
+
+    def leave(self) -> None:
+        """Do as `stop`, and wait for nothing: what its thread was asked is answered as if it had ended."""
+        self._end()
+        self._is_left = True
+        self._refuse_calls()
+
+    def _end(self) -> None:
         self._stopping = True
         with contextlib.suppress(ApiError):  # it has ended already
             self._put(lambda: None)
-        if self._thread.ident is not None:
-            self._thread.join()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread is there: after `stop` in a step that it was left in; the backend must stay open then."""
+        return self._thread.is_alive()
 
     def _put(self, command: Callable[[], object], *, answers: "Future[Any] | None" = None) -> None:
         """Have the engine's thread run a command.
@@ -218,8 +244,8 @@ class Engine:
         """Answer those that wait, and take no more."""
         with self._putting:
             self._has_ended = True
-        for future in self._unanswered:
-            if future.set_running_or_notify_cancel():
+        for future in list(self._unanswered):
+            with contextlib.suppress(InvalidStateError):  # it was cancelled, or is answered at this moment
                 future.set_exception(self._ended())
 
     def _obey(self) -> None:

@@ -2,7 +2,8 @@
 
 At the first SIGTERM or Ctrl-C the server is no longer ready and takes nothing new, but stays reachable; what runs
 has `drain_seconds` to finish, is then ended with an error, and the process exits with 0. A second signal ends that
-wait, a third the process. When an engine has died the process exits with 1, for its supervisor to start it again.
+wait, a third the process; an engine that does not come back from its step holds up neither for long. When an engine
+has died the process exits with 1, for its supervisor to start it again.
 """
 
 import asyncio
@@ -126,6 +127,8 @@ class Server(uvicorn.Server):
     def run_until_ended(self, ready: Callable[[], object] = lambda: None) -> int:
         """Serve until a signal, `stop` or a failure ends it.
 
+        An engine that is still in a step then (`Engine.is_running`) was left in it, and its model must not be closed.
+
         Args:
             ready: called once requests are answered.
 
@@ -165,6 +168,8 @@ class Server(uvicorn.Server):
         if self._is_hurried:  # for the third time
             self.force_exit = self.should_exit = True
             self._drop_connections()
+            for model in self._service.models:
+                model.engine.leave()
         self._is_hurried = self._service.draining
         self._service.draining = True
         self._ended.set()
