@@ -1,8 +1,10 @@
 """Tokenizing from afar, scoring, and what a server says of itself."""
 
 import base64
+import json
 import logging
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +14,8 @@ import pytest
 
 from gpt2.errors import TokenizerError
 from gpt2.language_model import LanguageModel
-from gpt2.serve import Limits
-from gpt2.serve.faults import ApiError
+from gpt2.serve import Limits, large
+from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.models import ServedModel
 
 
@@ -170,6 +172,44 @@ def test_embeddings_are_bounded_as_scores_are(serve: Any) -> None:
     running = serve(limits=Limits(score_tokens=5))
     status, _, answer = running.request("POST", "/v1/embeddings", {"input": [[1] * 3, [2] * 3]})
     assert (status, answer["error"]["code"]) == (400, "score_tokens") and "6 tokens" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/score", {"text": [[number] * 60 for number in range(40)], "top_logprobs": 20}),
+        ("/v1/inspect", {"prompt": "one two " * 1000, "top_logprobs": 20}),
+        ("/v1/completions", {"prompt": ["a b" * 20] * 40, "max_tokens": 0, "echo": True, "logprobs": 20}),
+        ("/v1/completions", {"prompt": ["a b" * 20] * 40, "max_tokens": 1, "prompt_logprobs": 20}),
+        ("/v1/detect", {"text": "one two " * 1000}),
+    ],
+)
+def test_a_large_answer_stops_nobody(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any]
+) -> None:
+    """While an encoder works no other thread runs, so all of it at once would stop the event loop beside it too."""
+    encode, made = json.JSONEncoder.encode, []
+
+    def noted(encoder: json.JSONEncoder, value: object) -> str:
+        text = encode(encoder, value)
+        made.append((threading.current_thread(), len(text)))
+        return text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json.JSONEncoder, "encode", noted)
+        status, headers, _ = tiny.request("POST", path, fields)
+    assert status == 200 and int(headers["content-length"]) > 50_000
+    assert max(size for _, size in made) < 50_000
+    assert sum(size for thread, size in made if thread is tiny.thread) < 1000
+
+
+@pytest.mark.parametrize("most", [1, 5, 100])
+def test_an_answer_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    value = {"a": [[1, "é", (None, 0.5)], [], {}, {"b": {3: [True], "c": ""}}], 7: list(range(40)), "": ()}
+    monkeypatch.setattr(large, "_MOST_VALUES", most)
+    parts = list(large.json_parts(value))
+    assert b"".join(parts) == json_bytes(value)
+    assert most == 100 or len(parts) > 20
 
 
 def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:

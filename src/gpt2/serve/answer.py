@@ -6,16 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from gpt2.generation import Event
 from gpt2.serve.choices import Choice, Piece, as_json, joined
 from gpt2.serve.faults import ApiError, json_bytes, to_api_error
+from gpt2.serve.large import json_answer, large_answer
 from gpt2.serve.models import ServedModel
 from gpt2.serve.plan import Plan
 from gpt2.serve.service import Service
 from gpt2.serve.ticket import Batch, Ticket
 
 log = logging.getLogger("gpt2.serve")
+
+_MANY_ENTRIES = 500  # tokens of prompts and continuations: what is told of more is put together beside the event loop
 
 
 class Answer:
@@ -44,7 +48,7 @@ class Answer:
         }
         self._opening = b"data: " + json_bytes(self._head)[:-1] + b',"choices":['  # of each line of a stream
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> Response:
         """Everything, when it is complete.
 
         Raises:
@@ -60,11 +64,16 @@ class Answer:
             for choice, piece in self.absorb(batch):
                 pieces[choice.index].append(piece)
         self._note_end()
-        shown = [
-            as_json(choice, joined(parts), self.plan, self._served, is_first=True)
-            for choice, parts in zip(self._choices, pieces, strict=True)
-        ]
-        return self._head | {"choices": shown, "usage": self.usage()}
+
+        def made() -> dict[str, Any]:
+            shown = [
+                as_json(choice, joined(parts), self.plan, self._served, is_first=True)
+                for choice, parts in zip(self._choices, pieces, strict=True)
+            ]
+            return self._head | {"choices": shown, "usage": self.usage()}
+
+        n_entries = sum(map(len, pieces)) + sum(len(choice.prompt_entries) for choice in self._choices)
+        return await (large_answer(made) if n_entries > _MANY_ENTRIES else json_answer(made()))
 
     @property
     def is_complete(self) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from gpt2.serve.answer import Answer, raise_failure
-from gpt2.serve.faults import ApiError, json_response
+from gpt2.serve.faults import ApiError
 from gpt2.serve.models import ServedModel
 from gpt2.serve.plan import Plan, make_plan
 from gpt2.serve.schema import CompletionRequest
@@ -48,10 +48,10 @@ async def complete(service: Service, request: Request) -> Response:
             if not first:  # cancelled
                 raise ClientDisconnect
             return EventStream(answer, first, leaving=leaving, fields=call.fields)
-        shown = await answer.whole()
+        response = await answer.whole()
         call.fields |= answer.facts()
         leaving.cancel()
-        return json_response(shown)
+        return response
     except BaseException as error:
         leaving.cancel()
         ticket.cancel()

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from gpt2.backends import Backend
 from gpt2.detect import Calibration, judge, normalise
 from gpt2.detect import read as read_tokens
-from gpt2.serve.faults import bad_request, json_response, limit_exceeded
+from gpt2.serve.faults import bad_request, limit_exceeded
+from gpt2.serve.large import json_answer
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import DetectRequest
 from gpt2.serve.service import Service, read, while_present
@@ -31,7 +32,7 @@ async def detect(service: Service, request: Request) -> Response:
 
     found = await while_present(request, served.exact.run(judged))
     request.scope["call"].fields |= {"model": served.name, "prompt_tokens": found["n_tokens"]}
-    return json_response(found)
+    return await json_answer(found)
 
 
 def _judged(backend: Backend, served: ServedModel, asked: DetectRequest, most: int) -> dict[str, Any]:

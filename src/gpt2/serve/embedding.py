@@ -8,7 +8,8 @@ from starlette.responses import Response
 from gpt2.backends import Backend
 from gpt2.backends.seam import Floats
 from gpt2.inspect import embed
-from gpt2.serve.faults import ApiError, bad_request, json_response, limit_exceeded
+from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
+from gpt2.serve.large import json_answer
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import EmbeddingRequest
 from gpt2.serve.service import Service, read, while_present
@@ -43,7 +44,7 @@ async def embed_texts(service: Service, request: Request) -> Response:
         for index, vector_D in enumerate(vectors_ND)
     ]
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    return json_response({"object": "list", "model": served.name, "data": data, "usage": usage})
+    return await json_answer({"object": "list", "model": served.name, "data": data, "usage": usage})
 
 
 def _ids(asked: EmbeddingRequest, served: ServedModel, most: int) -> list[list[int]]:

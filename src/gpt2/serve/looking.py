@@ -13,7 +13,8 @@ from starlette.responses import Response
 from gpt2.backends import Backend
 from gpt2.generation import Sampling, score
 from gpt2.inspect import TokenView, view_token
-from gpt2.serve.faults import bad_request, finite, json_response, limit_exceeded
+from gpt2.serve.faults import bad_request, finite, limit_exceeded
+from gpt2.serve.large import json_answer
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import InspectRequest
 from gpt2.serve.service import Service, read, while_present
@@ -48,7 +49,7 @@ async def inspect(service: Service, request: Request) -> Response:
 
     seen = await while_present(request, served.exact.run(look))
     request.scope["call"].fields |= {"model": served.name, "prompt_tokens": seen["n_tokens"]}
-    return json_response(seen)
+    return await json_answer(seen)
 
 
 def _ids(asked: InspectRequest, served: ServedModel, most: int) -> list[int]:

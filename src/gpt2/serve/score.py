@@ -11,7 +11,8 @@ from gpt2.backends import Backend
 from gpt2.generation import score
 from gpt2.generation.scoring import computed_tokens, default_stride
 from gpt2.generation.text import TextStream
-from gpt2.serve.faults import bad_request, finite, json_response, limit_exceeded
+from gpt2.serve.faults import bad_request, finite, limit_exceeded
+from gpt2.serve.large import json_answer
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import ScoreRequest
 from gpt2.serve.service import Service, read, while_present
@@ -43,7 +44,7 @@ async def score_texts(service: Service, request: Request) -> Response:
     n_tokens = sum(len(entry["token_ids"]) for entry in data)
     request.scope["call"].fields |= {"model": served.name, "prompt_tokens": n_tokens}
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    return json_response({"object": "list", "model": served.name, "data": data, "usage": usage})
+    return await json_answer({"object": "list", "model": served.name, "data": data, "usage": usage})
 
 
 def _check(asked: ScoreRequest, served: ServedModel, service: Service) -> None:

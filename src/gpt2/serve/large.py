@@ -1,0 +1,62 @@
+"""Answers that may be large: made beside the event loop, and in parts.
+
+While the encoder of JSON works no other thread of the process runs, so beside is not enough: 18 MB at a time would
+stop every stream for a second.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from starlette.responses import Response
+
+from gpt2.serve.faults import json_bytes
+
+_MOST_VALUES = 1000  # that are encoded at a time: a millisecond's work
+
+
+async def json_answer(value: object) -> Response:
+    """An answer in JSON, made beside the event loop where it is large."""
+    if _count(value, _MOST_VALUES) <= _MOST_VALUES:
+        return _response(json_bytes(value))
+    return await large_answer(lambda: value)
+
+
+async def large_answer(make: Callable[[], object]) -> Response:
+    """The same of what `make` returns, all of it beside the event loop."""
+    return _response(await asyncio.to_thread(lambda: b"".join(json_parts(make()))))
+
+
+def json_parts(value: object) -> Iterator[bytes]:
+    """`json_bytes` in parts, none of which takes long to make."""
+    if _count(value, _MOST_VALUES) <= _MOST_VALUES:
+        yield json_bytes(value)
+        return
+    is_object = isinstance(value, dict)
+    opening, end = (b"{", b"}") if is_object else (b"[", b"]")
+    for key, item in _items(value):
+        yield opening + json_bytes(str(key)) + b":" if is_object else opening
+        yield from json_parts(item)
+        opening = b","
+    yield end
+
+
+def _items(value: object) -> Iterator[tuple[object, object]]:
+    if isinstance(value, dict):
+        yield from cast("dict[Any, Any]", value).items()
+    elif isinstance(value, list | tuple):
+        yield from enumerate(cast("list[Any]", value))
+
+
+def _count(value: object, most: int) -> int:
+    """How many values there are in it, itself included; counted no further than just beyond `most`."""
+    n = 1
+    for _, item in _items(value):
+        if n > most:
+            break
+        n += _count(item, most - n)
+    return n
+
+
+def _response(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
