@@ -178,13 +178,17 @@ def test_every_answer_has_an_id(tiny: Any) -> None:
         assert headers["x-request-id"].startswith("req-")
 
 
-def test_what_is_no_request_has_an_id_and_a_line_of_the_log_too(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_request_has_an_id_and_a_line_of_the_log_and_is_counted(
+    tiny: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="gpt2.serve")
+    before = tiny.service.metrics.http.labels("other", "400")._value.get()
     with tiny.connect() as connection:
         connection.sendall(b"secret\r\n\r\n")
         status, headers, _ = tiny.read(connection)
     line = caplog.records[-1].getMessage()
     assert status == 400 and headers["x-request-id"].startswith("req-")
+    assert tiny.service.metrics.http.labels("other", "400")._value.get() == before + 1
     assert f"request={headers['x-request-id']}" in line and "status=400" in line and "secret" not in caplog.text
 
 

@@ -15,21 +15,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gpt2.serve.door import Call, note, request_id
 from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.limits import Limits
+from gpt2.serve.metrics import Metrics
 
 Refuse = Callable[[bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bool] | None]
 
 
-def protocol_class(limits: Limits, refuse: Refuse) -> type[asyncio.Protocol]:
+def protocol_class(limits: Limits, metrics: Metrics, refuse: Refuse) -> type[asyncio.Protocol]:
     """The protocol of a server with these limits.
 
     Args:
         limits: its bounds.
+        metrics: count what is refused here.
         refuse: given the first bytes of a request and the headers of every answer: the whole answer and whether the
             connection ends with it, where there is no need to read on; see `refusing.EarlyRefusal`.
     """
 
     class Bounded(BoundedProtocol):
         bounds = limits
+
+        def count(self, call: Call, status: int) -> None:
+            metrics.http.labels(call.route, str(status)).inc()
 
         def refuse(self, data: bytes) -> tuple[bytes, bool] | None:
             return refuse(data, self.server_state.default_headers)
@@ -45,6 +50,9 @@ class BoundedProtocol(H11Protocol):
     def refuse(self, data: bytes) -> tuple[bytes, bool] | None:
         """The answer to a request that need not be read, and whether the connection ends with it."""
         return None
+
+    def count(self, call: Call, status: int) -> None:
+        """Count an answer."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -167,6 +175,7 @@ class BoundedProtocol(H11Protocol):
         head += [f"{name}: {value}" for name, value in error.headers.items()]
         self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode("latin-1") + body)
         self.transport.close()
+        self.count(call, error.status)
         note(call, method="?", path="?", status=error.status, seconds=0.0)
 
 

@@ -204,7 +204,7 @@ def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
     rules = options.entry_rules()
     return uvicorn.Config(
         build_app(service, rules),
-        http=protocol_class(service.limits, EarlyRefusal(service, rules).answer),
+        http=protocol_class(service.limits, service.metrics, EarlyRefusal(service, rules).answer),
         ws="none",
         lifespan="on",
         log_config=None,
