@@ -1,13 +1,17 @@
 """Constrained output: what was demanded, or an error; never free text in its place."""
 
+import contextlib
 import json
 import random
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from gpt2.serve import Limits
+from gpt2.language_model import LanguageModel
+from gpt2.serve import Limits, ServedModel, vocabulary
 from gpt2.serve.constraints import _Without
 
 SCHEMA = {
@@ -133,6 +137,21 @@ def test_bad_words_are_their_plain_definition_however_many() -> None:
             assert follower.allowed().tolist() == [token not in banned for token in range(4)]
             said.append(draws.randrange(4))
             follower.advance(said[-1])
+
+
+def test_two_first_grammars_make_one_vocabulary(tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, made, both = ServedModel(tiny_model, name="tiny"), [], threading.Barrier(2)
+
+    def make(model: LanguageModel) -> object:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # in vain, where the other waits for this one
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(vocabulary, "Vocabulary", make)
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(lambda: served.vocabulary) for _ in range(2)]
+    assert [each.result() for each in asked] == made * 2
 
 
 def test_no_constraint_asked_is_none_applied(tiny: Any) -> None:

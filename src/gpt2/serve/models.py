@@ -1,5 +1,6 @@
 """The models of a server, each with its engine."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -69,6 +70,8 @@ class ServedModel:
         self.model = model
         self.max_sequences = max_sequences
         self._calibration = model.calibration()
+        self._vocabulary: Vocabulary | None = None
+        self._describing = threading.Lock()  # the first grammars come in threads of their own
         self._limits = limits or Limits()
         self._prefix_bytes = prefix_bytes
         self._drafter = model.drafter(draft)
@@ -131,12 +134,15 @@ class ServedModel:
             self._calibration.check(self.model.fingerprint(), self.name)  # which reads all weights, so not at the start
         return self._calibration
 
-    @cached_property
+    @property
     def vocabulary(self) -> "Vocabulary":
         """What grammars are compiled against; llguidance comes with the first of them."""
         from gpt2.serve.vocabulary import Vocabulary
 
-        return Vocabulary(self.model)
+        with self._describing:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(self.model)
+            return self._vocabulary
 
     @property
     def idle(self) -> bool:
