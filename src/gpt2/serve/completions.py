@@ -12,7 +12,7 @@ from gpt2.serve.faults import ApiError
 from gpt2.serve.models import ServedModel
 from gpt2.serve.plan import Plan, make_plan
 from gpt2.serve.schema import CompletionRequest
-from gpt2.serve.service import Service, read
+from gpt2.serve.service import Service, read, until_left
 from gpt2.serve.stream import EventStream
 from gpt2.serve.ticket import Ticket
 
@@ -96,6 +96,5 @@ async def _planned(asked: CompletionRequest, served: ServedModel, service: Servi
 
 async def _cancel_when_left(receive: Receive, ticket: Ticket) -> None:
     """Cancel a request as soon as its client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await until_left(receive)
     ticket.cancel()

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
 from gpt2.serve.limits import Limits
@@ -127,18 +128,19 @@ async def read(request: Request, kind: type[M], limits: Limits) -> M:
     return asked
 
 
+async def until_left(receive: Receive) -> None:
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def while_present(request: Request, work: Coroutine[object, object, T]) -> T:
     """Wait for work whose only use is the answer: it is cancelled when the client leaves.
 
     Raises:
         ClientDisconnect: the client has left.
     """
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(until_left(request.receive))
     try:
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
