@@ -296,6 +296,29 @@ def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> No
     assert list(given["stop"]) == ["THE END", "# stop"] and given["prompt"] == '- It\'s "so"\nOnce'
 
 
+def test_the_code_to_copy_goes_on_from_the_end_of_a_long_document(visit: Visit, tiny: Any) -> None:
+    visit.write("one two three " * 40)  # the context is 64 tokens
+    visit["#text"].focus()
+    visit.press("Control+End")
+    visit["#copy-as"].click()
+    code = {}
+    for form in ("curl", "Python", "openai client", "Command"):
+        visit["#snippets-forms"].get_by_role("button", name=form, exact=True).click()
+        code[form] = visit["#snippets-code"].text_content()
+    visit.press("Escape")
+    visit["#text"].focus()
+    visit.press("Control+End")
+    written = visit.generate().removeprefix("one two three " * 40)
+    words = shlex.split(code["curl"].replace("\\\n", " "))
+    status, _, answer = tiny.request("POST", "/v1/completions", json.loads(words[words.index("-d") + 1]))
+    assert status == 200 and answer["choices"][0]["text"] == written
+    local: dict[str, Any] = {}
+    exec(code["openai client"].replace("print(", "str("), local, local)
+    assert local["completion"].choices[0].text == written
+    local["client"].close()
+    assert "truncate_prompt=True" in code["Python"] and "--truncate-prompt" in code["Command"]
+
+
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -574,6 +597,17 @@ def test_the_server_is_described_and_counted(visit: Visit) -> None:
     assert facts["Computed by"] == "reference on cpu"
     assert int(facts["Tokens generated"].replace(",", "")) >= 12
     visit.axe("server")
+
+
+def test_a_model_is_counted_whatever_its_name(browser: Any, running: Any, tiny_model: Any) -> None:
+    server = running(tiny_model, name='a "b\\" {c} d')
+    visit = Visit(browser, server.url)
+    try:
+        visit["#tab-server"].click()
+        expect(visit["#view-server"]).to_contain_text("Tokens generated")
+        visit.close()
+    finally:
+        server.stop()
 
 
 def test_a_server_that_is_gone_is_said_to_be(browser: Any, running: Any, tiny_model: Any) -> None:

@@ -68,10 +68,10 @@ export async function* complete(body, signal) {
 export function readMetrics(text, model) {
   const values = {};
   for (const line of text.split("\n")) {
-    const found = /^(\w+)(\{[^}]*\})? ([^ ]+)$/.exec(line);
+    const found = /^(\w+)(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})? ([^ ]+)$/.exec(line);
     if (!found) continue;
     const [, name, labels = "", value] = found;
-    if (labels.includes("model_name=") && !labels.includes(`model_name="${model}"`)) continue;
+    if (labels.includes("model_name=") && !labels.includes(`model_name=${JSON.stringify(model)}`)) continue; // it escapes as JSON does
     values[name] = (values[name] ?? 0) + Number(value);
   }
   return values;

@@ -29,6 +29,9 @@ const KEY = "gpt2-settings";
 const values = { ...Object.fromEntries(SETTINGS.map((each) => [each.name, each.start])), seed: "", stop: "" };
 const fields = {};
 
+/** A document that is longer than the context is continued from its end. */
+export const FROM_ITS_END = { truncate_prompt_tokens: -1 };
+
 /** What a request says: only what differs from the server's own defaults. */
 export function requestSettings() {
   const request = { max_tokens: values.max_tokens };

@@ -1,7 +1,7 @@
 // The request as code: for a shell, for Python, for the command line.
 
 import { $, h } from "./dom.js";
-import { requestSettings } from "./settings.js";
+import { FROM_ITS_END, requestSettings } from "./settings.js";
 
 const FLAGS = { max_tokens: "--max-tokens", top_k: "--top-k", top_p: "--top-p", min_p: "--min-p", typical_p: "--typical-p", repetition_penalty: "--repetition-penalty", presence_penalty: "--presence-penalty", frequency_penalty: "--frequency-penalty", no_repeat_ngram: "--no-repeat-ngram" };
 const OPENAI = new Set(["max_tokens", "temperature", "top_p", "n", "seed", "stop", "presence_penalty", "frequency_penalty"]);
@@ -12,19 +12,18 @@ const given = (settings) => Object.entries(settings).map(([name, value]) => `${n
 
 const FORMS = {
   curl: (model, prompt, settings) =>
-    `curl ${location.origin}/v1/completions \\\n  -H 'content-type: application/json' \\\n  -d ${shell(JSON.stringify({ model, prompt, ...settings }, null, 1))}`,
+    `curl ${location.origin}/v1/completions \\\n  -H 'content-type: application/json' \\\n  -d ${shell(JSON.stringify({ model, prompt, ...FROM_ITS_END, ...settings }, null, 1))}`,
   Python: (model, prompt, settings) =>
-    `import gpt2\n\nmodel = gpt2.load(${python(model)})\ncompletion = model.generate(\n    ${[python(prompt), ...given(settings)].join(",\n    ")},\n)\nprint(completion.text)`,
+    `import gpt2\n\nmodel = gpt2.load(${python(model)})\ncompletion = model.generate(\n    ${[python(prompt), "truncate_prompt=True", ...given(settings)].join(",\n    ")},\n)\nprint(completion.text)`,
   "openai client": (model, prompt, settings) => {
     const known = Object.fromEntries(Object.entries(settings).filter(([name]) => OPENAI.has(name)));
-    const extra = Object.fromEntries(Object.entries(settings).filter(([name]) => !OPENAI.has(name)));
-    const lines = [`model=${python(model)}`, `prompt=${python(prompt)}`, ...given(known)];
-    if (Object.keys(extra).length) lines.push(`extra_body=${JSON.stringify(extra)}`);
+    const extra = Object.fromEntries(Object.entries({ ...FROM_ITS_END, ...settings }).filter(([name]) => !OPENAI.has(name)));
+    const lines = [`model=${python(model)}`, `prompt=${python(prompt)}`, ...given(known), `extra_body=${JSON.stringify(extra)}`];
     return `from openai import OpenAI\n\nclient = OpenAI(base_url="${location.origin}/v1", api_key="none")\ncompletion = client.completions.create(\n    ${lines.join(",\n    ")},\n)\nprint(completion.choices[0].text)`;
   },
   Command: (model, prompt, settings) => {
     const flags = Object.entries(settings).flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map((each) => `${FLAGS[name] ?? `--${name}`} ${typeof each === "string" ? shell(each) : each}`));
-    return `gpt2 generate ${[`--model ${shell(model)}`, ...flags, `-- ${shell(prompt)}`].join(" \\\n  ")}`;
+    return `gpt2 generate ${[`--model ${shell(model)}`, "--truncate-prompt", ...flags, `-- ${shell(prompt)}`].join(" \\\n  ")}`;
   },
 };
 

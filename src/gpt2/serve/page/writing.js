@@ -2,7 +2,7 @@
 
 import { complete } from "./api.js";
 import { $, h, number } from "./dom.js";
-import { requestSettings, setting } from "./settings.js";
+import { FROM_ITS_END, requestSettings, setting } from "./settings.js";
 
 const ENDS = { stop: "came to an end", length: "reached the length", abort: "was stopped" };
 
@@ -90,8 +90,7 @@ export class Writer {
   async *choices(prompt, other) {
     const { signal } = this.running;
     try {
-      // a document that is longer than the context is continued from its end
-      const request = { model: this.model(), prompt, truncate_prompt_tokens: -1, ...requestSettings(), ...other };
+      const request = { model: this.model(), prompt, ...FROM_ITS_END, ...requestSettings(), ...other };
       for await (const choice of complete(request, signal)) {
         if (choice.usage) this.tokens = choice.usage.completion_tokens;
         else yield choice;
