@@ -109,6 +109,14 @@ def test_a_costly_grammar_is_refused_before_it_holds_anybody_up(serve: Any) -> N
     assert status == 400 and "grammar_seconds is 0.001" in answer["error"]["message"]
 
 
+def test_a_grammar_that_grows_with_its_text_ends_before_it_holds_anybody_up(tiny: Any) -> None:
+    status, error = ask(tiny, structured_outputs={"grammar": "start: e\ne: e e | /[a-z ]/"}, max_tokens=60)
+    assert status == 400 and "Too many items" in error["message"] and "Simplify it" in error["message"]
+    for same in ("start: c*\nc: /[a-z ]/", "start: /[a-z ]*/", "start: x\nx: x /[a-z ]/ | "):
+        status, choice = ask(tiny, structured_outputs={"grammar": same}, max_tokens=60)
+        assert status == 200 and re.fullmatch("[a-z ]*", choice["text"])
+
+
 def test_nowhere_to_go_is_an_error_and_not_free_text(tiny: Any) -> None:
     status, error = ask(tiny, structured_outputs={"choice": ["ab"]}, allowed_token_ids=[5])
     assert status == 400 and "no token is left" in error["message"]

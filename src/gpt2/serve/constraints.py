@@ -25,11 +25,13 @@ from gpt2.serve.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 
-# llguidance's bounds; its own allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond.
+# llguidance's bounds; its own allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond. What a mask
+# costs grows as the square of its items: 10,000 take some 20 ms where a grammar is ambiguous, five times as many half a
+# second and more, for every text of a step. Schemas and regular expressions have less than 500.
 _BOUNDS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=50_000,
-    step_max_items=50_000,
+    step_max_items=10_000,
     max_lexer_states=20_000,
     max_grammar_size=100_000,
     verbose_errors=True,
