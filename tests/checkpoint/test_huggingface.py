@@ -40,6 +40,29 @@ def test_names_without_prefix(folder: Path, tiny: Any, rewrite: Any) -> None:
     assert_holds(folder, tiny[1])
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "_orig_mod.", "module._orig_mod."])
+def test_names_with_a_wrapper_s_prefix(folder: Path, tiny: Any, rewrite: Any, wrapper: str) -> None:
+    rewrite(folder, lambda arrays: {wrapper + name: a for name, a in arrays.items()})
+    assert checkpoint.read(folder).notes[0].startswith(f"names freed of {wrapper.split('.')[0]}., which ")
+    assert_holds(folder, tiny[1])
+
+
+def test_one_array_under_two_names_is_refused(folder: Path, rewrite: Any) -> None:
+    rewrite(folder, lambda arrays: arrays | {"module.ln_f.bias": arrays["transformer.ln_f.bias"]})
+    with pytest.raises(FormatError, match=r"'(module|transformer)\.ln_f\.bias' is there under another name too"):
+        checkpoint.read(folder)
+
+
+def test_float64_is_rounded_and_said(folder: Path, tiny: Any, rewrite: Any) -> None:
+    rewrite(
+        folder,
+        lambda arrays: {n: StoredArray(data=a.data.astype(np.float64), dtype="F64") for n, a in arrays.items()},
+    )
+    found = checkpoint.read(folder)
+    assert (found.weights.form, found.notes) == ("fp32", ("float64 rounded to float32",))
+    assert_holds(folder, tiny[1])
+
+
 def test_a_tied_head_may_be_the_only_name_of_the_embedding(folder: Path, tiny: Any, rewrite: Any) -> None:
     """So safetensors.torch.save_model stores a model whose arrays share memory."""
     rewrite(folder, lambda arrays: arrays | {"lm_head.weight": arrays.pop("transformer.wte.weight")})

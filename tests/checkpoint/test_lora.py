@@ -69,6 +69,22 @@ def test_the_form_is_not_the_base_s_where_a_matrix_has_changed(adapter: Path, tm
     assert checkpoint.read(tmp_path / "base").weights.forms == (form,)
 
 
+@pytest.mark.parametrize(("pattern", "alpha"), [("^h.0.attn.c_attn", 12), ("^transformer.h.0.attn.c_attn", 4)])
+def test_names_of_gpt2model_without_its_head_are_read(
+    adapter: Path, tmp_path: Path, pattern: str, alpha: float
+) -> None:
+    """PEFT's patterns are of the names in the model that it changed: the second fits nothing there."""
+    expected = checkpoint.read(adapter).weights.float32("h.0.attn.c_attn.w")
+    file = adapter / "adapter_model.safetensors"
+    found = checkpoint.read_safetensors(file)
+    checkpoint.write_safetensors(file, {name.replace(".transformer.", "."): array for name, array in found.items()})
+    np.testing.assert_array_equal(checkpoint.read(adapter).weights.float32("h.0.attn.c_attn.w"), expected)
+    change(adapter, alpha_pattern={pattern: 12})
+    base = checkpoint.read(tmp_path / "base").weights.float32("h.0.attn.c_attn.w")
+    ours = checkpoint.read(adapter).weights.float32("h.0.attn.c_attn.w")
+    np.testing.assert_allclose(ours - base, (expected - base) * (alpha / 4), atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_factors_in_halves_are_read(adapter: Path, dtype: str) -> None:
     file = adapter / "adapter_model.safetensors"

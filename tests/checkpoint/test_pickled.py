@@ -1,15 +1,20 @@
 """Files of torch.save: torch and transformers as referees, and pickles that want to do more than hold tensors."""
 
+import argparse
 import collections
+import dataclasses
+import datetime
 import json
 import os
 import pickle
+import random
 import socket
 import struct
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -198,6 +203,109 @@ def test_what_nanogpt_has_no_setting_for_is_refused(tmp_path: Path) -> None:
         checkpoint.write(
             tmp_path / "m", Weights.from_arrays(config, random_arrays(config)), None, format="nanogpt", form="fp32"
         )
+
+
+@dataclasses.dataclass
+class Settings:
+    """What a training script keeps beside the weights, of a class that nobody else has."""
+
+    n_layer: int = 2
+    n_head: int = 2
+    n_embd: int = 16
+    block_size: int = 32
+    vocab_size: int = 260
+
+
+class Attributes(dict[str, Any]):
+    """A dictionary of a class of its own, as Lightning's hyperparameters are."""
+
+
+BESIDE: dict[str, Callable[[], Any]] = {
+    "a NumPy scalar": lambda: [np.float64(3.2), np.float32(1), np.int64(7), np.bool_(True)],
+    "paths": lambda: [Path("out"), PurePosixPath("/data"), PureWindowsPath("c:/data")],
+    "settings": lambda: argparse.Namespace(lr=6e-4, out=Path("out"), device=torch.device("cpu"), dtype=torch.float16),
+    "an object": Settings,
+    "a dictionary of another class": lambda: Attributes(lr=6e-4, betas=(0.9, 0.95)),
+    "collections": lambda: [collections.Counter("aab"), collections.defaultdict(list, a=[1]), collections.deque([1])],
+    "sets and times": lambda: [{1, 2}, frozenset([1]), torch.Size([2]), datetime.datetime(2020, 1, 1), 1j],
+    "an optimizer": lambda: torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], lr=1e-3),
+    "random numbers": lambda: [np.random.get_state(), random.getstate(), torch.get_rng_state(), np.arange(4.0)],
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_training_scripts_keep_beside_the_weights_is_passed_over(tmp_path: Path, model: Any, beside: str) -> None:
+    model.config.save_pretrained(tmp_path)
+    torch.save({"model_state_dict": model.state_dict(), "beside": BESIDE[beside]()}, tmp_path / "model.pt")
+    assert_has_the_logits_of(model, read(tmp_path))
+
+
+def assert_has_the_logits_of(model: Any, found: Any) -> None:
+    with torch.inference_mode():
+        expected = model.float()(torch.tensor([[1, 2, 250]])).logits[0].numpy()
+    np.testing.assert_allclose(logits(found.weights, [1, 2, 250]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrappers"),
+    [
+        ("module.", ["module"]),
+        ("_orig_mod.module.", ["_orig_mod", "module"]),
+        ("module._orig_mod.", ["module", "_orig_mod"]),
+    ],
+)
+def test_names_are_freed_of_what_wrappers_put_before_them(
+    tmp_path: Path, model: Any, prefix: str, wrappers: list[str]
+) -> None:
+    torch.save(as_nanogpt(model, prefix), tmp_path / "ckpt.pt")
+    found = checkpoint.read(tmp_path, allow_pickle=True, tanh_gelu=True)
+    assert [note.split()[3] for note in found.notes if note.startswith("names freed")] == [f"{w}.," for w in wrappers]
+    assert_has_the_logits_of(model, found)
+
+
+def test_a_dictionary_of_parameters_with_attributes_is_read(tmp_path: Path, model: Any) -> None:
+    parameters = collections.OrderedDict(model.named_parameters())
+    for parameter in parameters.values():
+        parameter._is_hf_initialized = True
+    model.config.save_pretrained(tmp_path)
+    torch.save({"module." + name: p for name, p in parameters.items()}, tmp_path / "model.pt")
+    assert_has_the_logits_of(model, read(tmp_path))
+
+
+def test_a_module_that_was_saved_whole_is_read(tmp_path: Path, model: Any) -> None:
+    model.config.save_pretrained(tmp_path)
+    torch.save(model, tmp_path / "model.pt")
+    assert_has_the_logits_of(model, read(tmp_path))
+
+
+def test_float64_is_rounded_and_said(tmp_path: Path, model: Any) -> None:
+    model.double().config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    found = read(tmp_path)
+    assert (found.weights.form, found.notes[0]) == ("fp32", "float64 rounded to float32")
+    wte = model.transformer.wte.weight.detach().numpy()
+    np.testing.assert_array_equal(found.weights.float32("wte"), wte.astype(np.float32))
+    for format, form in (("hf", "fp32"), ("hf", "int8"), ("gguf", "fp16"), ("nanogpt", "bf16"), ("llmc", "fp32")):
+        checkpoint.write(tmp_path / f"{format}-{form}", found.weights, None, format=format, form=form)
+    back = checkpoint.read(tmp_path / "hf-fp32")
+    np.testing.assert_array_equal(back.weights.float32("wte"), wte.astype(np.float32))
+
+
+def test_settings_in_an_object_say_the_models_size(tmp_path: Path, model: Any) -> None:
+    state = as_nanogpt(model)
+    torch.save({"model": state["model"], "config": Settings(), "step": 19072, "val_loss": 3.07}, tmp_path / "model.pt")
+    with pytest.raises(MismatchError, match=r"may compute GELU exactly \(it does not say\).*--tanh-gelu"):
+        read(tmp_path)
+    found = checkpoint.read(tmp_path, allow_pickle=True, tanh_gelu=True)
+    assert (found.format, found.config) == ("nanogpt", CONFIG)
+    assert_has_the_logits_of(model, found)
+
+
+def test_weights_under_another_name_are_named(tmp_path: Path, model: Any) -> None:
+    model.config.save_pretrained(tmp_path)
+    torch.save({"net": model.state_dict()}, tmp_path / "model.pt")
+    with pytest.raises(MismatchError, match=r"There are others, without a place in it: net\.transformer\.wte\.weight"):
+        read(tmp_path)
 
 
 class Command:

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 FORMS = ("fp32", "fp16", "bf16", "int8", "int4")
 COMPACT = ("int8", "int4")  # our own, which only this package reads
 DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8", "int4": "I4"}
-FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()}
+FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()} | {"F64": "fp32"}  # rounded when it is used
 
 EMBEDDINGS = ("wte", "wpe")
 _INT8_LARGEST = 127
@@ -41,6 +41,9 @@ def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Float
             return data
         case "F16":
             return data.astype(np.float32)
+        case "F64":
+            with np.errstate(over="ignore"):
+                return data.astype(np.float32)
         case "BF16":
             return (data.astype(np.uint32) << 16).view(np.float32)
         case "I8":

@@ -32,6 +32,13 @@ SCALE_SUFFIX = ".scale"
 GROUP_SCALE_SUFFIX = ".group_scale"
 PREFIX = "transformer."
 
+# What stands before the names of a model inside another module, and whose it is.
+_WRAPPERS = {
+    "_orig_mod": "torch.compile",
+    "module": "DistributedDataParallel",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "model": "a module around the model",
+}
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 _PADDING_MULTIPLE = 64
 
@@ -77,13 +84,15 @@ def assemble(
     Raises:
         MismatchError: they are not those of the configuration, which `said_by` gave.
     """
-    arrays = {name.removeprefix(PREFIX): array for name, array in arrays.items()}
+    notes = list(notes)
+    arrays = unwrapped(arrays, path, notes)
     if config.n_layer * ARRAYS_PER_BLOCK > len(arrays):  # before any list of that length is made
         raise MismatchError(
             f"{path} holds {len(arrays)} arrays, too few for the {config.n_layer:,} layers of {said_by}."
         )
-    notes = list(notes)
     _drop_masks(arrays, notes)
+    if any(array.dtype == "F64" for array in arrays.values()):
+        notes.append("float64 rounded to float32")
     head = arrays.pop("lm_head.weight", None)
     if head is not None and "wte.weight" not in arrays:  # safetensors' save_model keeps one name of a shared array
         arrays["wte.weight"] = head
@@ -191,6 +200,23 @@ def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, Stored
         else:
             joined[name] = array
     return joined
+
+
+def unwrapped(arrays: dict[str, StoredArray], path: Path, notes: list[str]) -> dict[str, StoredArray]:
+    """The arrays by `GPT2Model`'s names, freed of what wrappers and `GPT2LMHeadModel` put before them."""
+    found: dict[str, StoredArray] = {}
+    freed: dict[str, str] = {}
+    for name, array in arrays.items():
+        inner = name
+        while (first := inner.partition(".")[0]) in _WRAPPERS:
+            inner = inner.removeprefix(f"{first}.")
+            freed[first] = _WRAPPERS[first]
+        inner = inner.removeprefix(PREFIX)
+        if inner in found:
+            raise FormatError(f"{path} is broken: {name[:80]!r} is there under another name too.")
+        found[inner] = array
+    notes.extend(f"names freed of {wrapper}., which {whose} puts before them" for wrapper, whose in freed.items())
+    return found
 
 
 def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:

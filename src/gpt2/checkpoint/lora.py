@@ -33,8 +33,11 @@ ARRAYS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
-_PREFIX = "base_model.model.transformer."
-_KEY = re.compile(r"h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight")
+_PREFIXED = "transformer."
+_PREFIX = f"base_model.model.{_PREFIXED}"
+_KEY = re.compile(
+    r"(?:base_model\.model\.)?(transformer\.)?h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight"
+)
 _PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
 _PART = re.compile(r"\\\.|\\d\+?|\.\*|.")  # of such a pattern, between two bars
 # What would make it another function than the one above, and the value that leaves it out.
@@ -196,13 +199,15 @@ def read_adapter(folder: Path) -> Adapter:
             )
         raise FormatError(f"{folder} is not complete: it has {SETTINGS} and no {ARRAYS}. Copy it again.")
     arrays: dict[str, Floats] = {}
+    prefixes: dict[str, str] = {}  # before the map's name in the model that PEFT changed: GPT2Model has none
     for stored_name, array in read_safetensors(inside(folder, ARRAYS)).items():
-        found = _KEY.fullmatch(stored_name.removeprefix(_PREFIX))
-        if found is None or len(array.shape) != 2 or array.dtype not in ("F32", "F16", "BF16"):
+        found = _KEY.fullmatch(stored_name)
+        if found is None or len(array.shape) != 2 or array.dtype not in ("F64", "F32", "F16", "BF16"):
             raise MismatchError(
                 f"{folder} cannot be merged: it holds {stored_name[:120]!r}, which changes no linear map of a GPT-2."
             )
-        name = f"h.{found[1]}.{found[2]}.lora_{found[3]}"
+        name = f"h.{found[2]}.{found[3]}.lora_{found[4]}"
+        prefixes[f"h.{found[2]}.{found[3]}"] = found[1] or ""
         if name in arrays:
             raise FormatError(f"{folder / ARRAYS} is broken: {stored_name[:120]!r} is there under another name too.")
         arrays[name] = array.float32()
@@ -211,7 +216,7 @@ def read_adapter(folder: Path) -> Adapter:
         a, b = arrays.get(f"{name}.lora_A"), arrays.get(f"{name}.lora_B")
         if a is None or b is None or a.shape[0] != b.shape[1] or a.shape[0] == 0:
             raise FormatError(f"{folder / ARRAYS} is broken: {name} needs lora_A and lora_B of one rank, 1 or more.")
-        scales[name] = _scale(settings, name, a.shape[0], folder)
+        scales[name] = _scale(settings, name, a.shape[0], folder, prefixes[name])
     if not scales:
         raise FormatError(f"{folder / ARRAYS} holds no arrays: there is nothing to merge.")
     base = settings.get("base_model_name_or_path")
@@ -306,14 +311,14 @@ def _refuse_other_kinds(settings: Mapping[str, Any], folder: Path) -> None:
             )
 
 
-def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path) -> float:
-    alpha = _pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha"))
+def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path, prefix: str) -> float:
+    alpha = _pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha"), prefix)
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) <= _MOST:
         raise FormatError(f"{folder / SETTINGS} has no number lora_alpha: got {alpha!r:.60}.")
     return alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
 
 
-def _pattern(patterns: object, name: str, otherwise: Any) -> Any:
+def _pattern(patterns: object, name: str, otherwise: Any, prefix: str = _PREFIXED) -> Any:
     """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes.
 
     Raises:
@@ -325,7 +330,7 @@ def _pattern(patterns: object, name: str, otherwise: Any) -> Any:
                 f"The adapter cannot be merged: its alpha_pattern {pattern[:80]!r} is not a plain name."
             )
         begins, *others = (_PART.findall(one) for one in pattern.removeprefix("^").split("|"))
-        whole = f"transformer.{name}"
+        whole = f"{prefix}{name}"
         if _fits(begins, whole, is_end=pattern[:1] != "^") or any(_fits(one, whole, is_end=True) for one in others):
             return value
     return otherwise

@@ -2,12 +2,13 @@
 
 A pickle is a program for a small stack machine, and the danger lies in its instruction to call any function there is.
 The machine here has no such instruction: it builds dictionaries, lists, tuples, numbers and texts, and for the few
-names that a state dict needs, descriptions of tensors; of a few more, nothing at all. Any other name, and any other
-instruction, is refused.
+names that a state dict needs, descriptions of tensors; of an empty object of a class outside the standard library,
+its attributes; of a few more names, nothing at all. Any other name, and any other instruction, is refused.
 """
 
 import pickletools
 import struct
+import sys
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple, cast
 
@@ -40,7 +41,7 @@ class _Name(NamedTuple):
 
 
 class _Namespace(dict[Any, Any]):
-    """An `argparse.Namespace`, in which Megatron keeps its settings, or newer code's `types.SimpleNamespace`."""
+    """The attributes, or the items, of an object: settings, as a rule. Its class is never looked up."""
 
 
 class _Opaque:
@@ -83,18 +84,28 @@ class _Bounded:
 
 
 _MARK = object()
-# What a state of training holds beside the weights, of which the values are left out: NumPy's random numbers. Of
-# Megatron's own classes (`megatron.…`) too.
+_STANDARD = sys.stdlib_module_names | {"__builtin__"}  # nobody keeps settings in an object of these
+# What a state of training holds beside the weights, of which the values are left out: NumPy's random numbers and
+# results, paths, times, collections. Of Megatron's own classes (`megatron.…`) too.
 _PASSED_OVER = {
-    _Name("numpy", "dtype"),
-    _Name("numpy.core.multiarray", "_reconstruct"),
-    _Name("numpy._core.multiarray", "_reconstruct"),
-    _Name("_codecs", "encode"),
+    _Name(module, name)
+    for modules, names in (
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray numpy._core.multiarray", "_reconstruct scalar"),
+        ("_codecs", "encode"),
+        ("torch", "Size device"),
+        ("pathlib pathlib._local", "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath"),
+        ("datetime", "date datetime time timedelta timezone"),
+        ("collections", "Counter defaultdict deque"),
+        ("builtins __builtin__", "set frozenset complex slice range xrange"),
+    )
+    for module in modules.split()
+    for name in names.split()
 }
 
 
-def _rebuild(function: Any, arguments: Any) -> Any:
-    """What calling one of the known functions gives."""
+def _rebuild(function: Any, arguments: Any, *, is_new: bool) -> Any:
+    """What calling one of the known functions gives, or, if `is_new`, an empty object of a class."""
     match function, arguments:
         case ("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, *_):
             sound = (
@@ -108,14 +119,18 @@ def _rebuild(function: Any, arguments: Any) -> Any:
             if not sound:
                 raise RefusedError("it describes a tensor that cannot be")
             return Tensor(storage, offset, shape, strides)
-        case ("torch._utils", "_rebuild_parameter"), (Tensor() as tensor, *_):
+        case ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), (Tensor() as tensor, *_):
             return tensor
+        case ("torch._tensor", "_rebuild_from_type_v2"), (_Name() as inner, _, tuple() as given, _):
+            return _rebuild(inner, given, is_new=False)  # a tensor with attributes
         case ("collections", "OrderedDict"), ():
             return {}
         case ("argparse", "Namespace") | ("types", "SimpleNamespace"), ():
             return _Namespace()
         case _Name() as name, _ if name in _PASSED_OVER or name.module.startswith("megatron."):
             return _Opaque()
+        case _Name() as name, () if is_new and name.module.partition(".")[0] not in _STANDARD:
+            return _Namespace()
         case _:
             what = ".".join(function)[:200] if isinstance(function, _Name) else "something without a name"
             raise RefusedError(f"it wants {what} called")
@@ -203,7 +218,7 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
         stack.append(_storage(stack.pop()))
     elif name in ("REDUCE", "NEWOBJ"):
         arguments = stack.pop()
-        stack.append(_rebuild(stack.pop(), arguments))
+        stack.append(_rebuild(stack.pop(), arguments, is_new=name == "NEWOBJ"))
     elif name == "BUILD":  # of an OrderedDict: its `_metadata`, which says nothing of the numbers
         state = stack.pop()
         if isinstance(stack[-1], _Namespace) and isinstance(state, dict):
@@ -233,7 +248,10 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
 def _add(items: list[Any], goal: Any) -> None:
     if type(goal) is list:
         goal.extend(items)
-    elif type(goal) is dict:
+    elif isinstance(goal, _Opaque):
+        return
+    elif isinstance(goal, dict):
+        goal = cast("dict[Any, Any]", goal)
         if not all(isinstance(key, str | int | float | None) for key in items[::2]):
             raise RefusedError("it has a dictionary whose keys are neither texts nor numbers")
         before = len(goal)

@@ -28,7 +28,7 @@ import numpy as np
 from gpt2.checkpoint import megatron
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.checkpoint.hf_config import config_from_json
-from gpt2.checkpoint.huggingface import CONFIG, PREFIX, assemble, inside, read_shards
+from gpt2.checkpoint.huggingface import CONFIG, assemble, inside, read_shards, unwrapped
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.nanogpt import GELU, TANH
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
@@ -44,8 +44,13 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _OUTPUT_LIMIT_BYTES = 64 << 20
 _TIMEOUT_SECONDS = 120
 _TURNED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-_WEIGHTS = ("model.", "state_dict.")
-_COMPILED = "_orig_mod."
+_WEIGHTS = ("model.", "state_dict.", "model_state_dict.")
+_OF_OBJECT = re.compile(r"\b(_modules|_parameters|_buffers)\.")  # how a module that was saved whole holds its parts
+# Where a file says the model's sizes, and what the code that writes it so does or may do.
+_DOES = {
+    "model_args": "nanoGPT computes GELU exactly",
+    "config": "the code that wrote it may compute GELU exactly (it does not say)",
+}
 _SIZES = {  # nanoGPT's and minGPT's names, and ours
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -95,25 +100,20 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
         found = _Found(arrays=shards, settings={})
     else:
         found = _look(file)
-    arrays = dict(found.arrays)
+    arrays = {_OF_OBJECT.sub("", name): array for name, array in found.arrays.items()}
     for prefix in _WEIGHTS:
         if any(name.startswith(prefix) for name in arrays):
             arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    compiled = any(name.startswith(_COMPILED) for name in arrays)
-    arrays = {name.removeprefix(_COMPILED).removeprefix(PREFIX): array for name, array in arrays.items()}
-    notes = ["names freed of _orig_mod., which torch.compile puts before them"] if compiled else []
+    notes: list[str] = []
+    arrays = unwrapped(arrays, file, notes)
     if any(name.startswith(megatron.PREFIX) for name in arrays):
         return _read_megatron(path, file, arrays, found.settings, tanh_gelu=tanh_gelu)
-    settings = {
-        name.removeprefix("model_args."): value
-        for name, value in found.settings.items()
-        if name.startswith("model_args.")
-    }
+    said_by, settings = _settings_of(found)
     if settings:
-        config = _nanogpt_config(settings, file)
+        config = _nanogpt_config(settings, file, said_by)
         format = "nanogpt"
         if found.settings.get(f"config.{GELU}") != TANH:
-            notes.append(_other_gelu(file, "nanoGPT", tanh_gelu=tanh_gelu))
+            notes.append(_other_gelu(file, _DOES[said_by], tanh_gelu=tanh_gelu))
     else:
         config, format = _config_beside(file)
     if format != "hf":
@@ -121,7 +121,7 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
         notes.append("matrices transposed from [out, in] to [in, out]")
     if settings.get("bias") is False:
         arrays = _with_biases(arrays, config, notes)
-    return assemble(arrays, config, path, format, "its model_args" if settings else f"its {CONFIG}", notes)
+    return assemble(arrays, config, path, format, f"its {said_by if settings else CONFIG}", notes)
 
 
 def _read_megatron(
@@ -132,7 +132,8 @@ def _read_megatron(
     if args:
         config, said_by = megatron.config_of(args, file), "its args"
         if not megatron.has_tanh_gelu(args):
-            notes.append(_other_gelu(file, "Megatron without openai_gelu or bias_gelu_fusion", tanh_gelu=tanh_gelu))
+            does = "Megatron without openai_gelu or bias_gelu_fusion computes GELU exactly"
+            notes.append(_other_gelu(file, does, tanh_gelu=tanh_gelu))
     else:
         config, said_by = _config_beside(file)[0], f"its {CONFIG}"
     order = megatron.ordering(settings.get("checkpoint_version"), file)
@@ -142,7 +143,20 @@ def _read_megatron(
     return assemble(named, config, path, megatron.NAME, said_by, notes)
 
 
-def _other_gelu(file: Path, whose: str, *, tanh_gelu: bool) -> str:
+def _settings_of(found: _Found) -> tuple[str, dict[str, Any]]:
+    """The model's own settings in a file, and where there: nanoGPT's `model_args`, or a `config` that says them all."""
+    for place in _DOES:
+        settings = {
+            name.removeprefix(f"{place}."): value
+            for name, value in found.settings.items()
+            if name.startswith(f"{place}.")
+        }
+        if settings and (place == "model_args" or settings.keys() >= _SIZES.keys()):
+            return place, settings
+    return "", {}
+
+
+def _other_gelu(file: Path, does: str, *, tanh_gelu: bool) -> str:
     """What is to be said of a model that is run with another GELU than its own.
 
     Raises:
@@ -150,20 +164,20 @@ def _other_gelu(file: Path, whose: str, *, tanh_gelu: bool) -> str:
     """
     if not tanh_gelu:
         raise MismatchError(
-            f"{file} is not taken for a GPT-2: {whose} computes GELU exactly, GPT-2 by its tanh form, so its logits "
+            f"{file} is not taken for a GPT-2: {does}, GPT-2 by its tanh form, so its logits "
             f"would differ a little here. Where that does not matter, or the weights came from GPT-2, allow it: "
             f"--tanh-gelu (tanh_gelu=True)."
         )
-    return f"{whose} computes GELU exactly, GPT-2 by its tanh form: logits differ a little from its own"
+    return f"{does}, GPT-2 by its tanh form: logits differ a little from its own"
 
 
 def _is_turned(name: str, array: StoredArray) -> bool:
     return _TURNED.fullmatch(name) is not None and len(array.shape) == 2
 
 
-def _nanogpt_config(settings: Mapping[str, Any], path: Path) -> ModelConfig:
+def _nanogpt_config(settings: Mapping[str, Any], path: Path, said_by: str) -> ModelConfig:
     if missing := [key for key in _SIZES if key not in settings]:
-        raise FormatError(f"{path} does not say {missing[0]} in its model_args.")
+        raise FormatError(f"{path} does not say {missing[0]} in its {said_by}.")
     try:
         return ModelConfig(**{ours: settings[theirs] for theirs, ours in _SIZES.items()})
     except ConfigError as error:

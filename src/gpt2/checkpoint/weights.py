@@ -179,9 +179,13 @@ def check_names(names: Iterable[str], config: ModelConfig) -> None:
         MismatchError: one is missing, or one too many.
     """
     given, wanted = dict.fromkeys(names), shapes(config)
+    unknown = [name for name in given if name not in wanted]
     if missing := [name for name in wanted if name not in given]:
-        raise MismatchError(f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.")
-    if unknown := [name for name in given if name not in wanted]:
+        others = f" There are others, without a place in it: {_listed(unknown)}." if unknown else ""
+        raise MismatchError(
+            f"The weights are not complete: {_listed(missing)} missing of {len(wanted)} arrays.{others}"
+        )
+    if unknown:
         raise MismatchError(f"The weights hold what this GPT-2 has no place for: {_listed(unknown)}.")
 
 
@@ -204,7 +208,9 @@ def _check_array(name: str, array: StoredArray, shape: tuple[int, ...]) -> None:
             f"{name} must have shape {list(shape)}, by the configuration: the weights hold {list(array.shape)}."
         )
     if array.dtype not in FORM_OF_DTYPE:
-        raise MismatchError(f"{name} is stored as {array.dtype}; weights are F32, F16, BF16, or I8 and I4 with scales.")
+        raise MismatchError(
+            f"{name} is stored as {array.dtype}; weights are F64, F32, F16, BF16, or I8 and I4 with scales."
+        )
     array.check_scales(name)
 
 
