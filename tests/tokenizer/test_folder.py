@@ -113,6 +113,33 @@ def test_words_added_to_a_vocabulary_are_saved_as_such(
         assert theirs.decode(found.encode("a newword<|pad|>", allow_special=True)) == "a newword"
 
 
+@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip"])
+@pytest.mark.parametrize("where", ["tokenizer.json", "tokenizer.json beside a pair", "tokenizer_config.json"])
+def test_a_word_that_takes_the_spaces_around_it_is_refused_by_name(with_words: Path, flag: str, where: str) -> None:
+    def set_flags(name: str, value: bool) -> None:
+        tokens = json.loads((with_words / "tokenizer.json").read_text(encoding="utf-8"))
+        for token in tokens["added_tokens"]:
+            if token["content"] == name:
+                token[flag] = value
+        (with_words / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
+        if where == "tokenizer_config.json":
+            decoder = {str(token["id"]): token for token in tokens["added_tokens"]}
+            config = json.dumps({"added_tokens_decoder": decoder})
+            (with_words / "tokenizer_config.json").write_text(config, encoding="utf-8")
+
+    if where != "tokenizer.json":
+        Tokenizer.from_folder(with_words).save(with_words)
+    if where == "tokenizer_config.json":
+        set_flags("newword", False)
+    set_flags("<|pad|>", True)  # a text means it only when that is asked for
+    expected = Tokenizer.from_folder(with_words).hash
+    set_flags("newword", True)
+    with pytest.raises(TokenizerError, match=rf"its tokenizer\S*\.json sets {flag} of the added word 'newword'"):
+        Tokenizer.from_folder(with_words)
+    set_flags("newword", False)
+    assert Tokenizer.from_folder(with_words).hash == expected
+
+
 def test_the_words_of_another_vocabulary_do_not_stay(with_words: Path) -> None:
     Tokenizer.from_folder(with_words).save(with_words)
     Tokenizer(small()).save(with_words)

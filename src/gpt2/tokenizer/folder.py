@@ -17,7 +17,7 @@ from gpt2 import files
 from gpt2.errors import FormatError, TokenizerError
 from gpt2.tokenizer.alphabet import letters
 from gpt2.tokenizer.assembly import MOST_TOKENS, assemble
-from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, published_vocabulary
+from gpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, looks_special, published_vocabulary
 
 ADDED = "added_tokens.json"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -45,7 +45,10 @@ def read_folder(folder: Path) -> Vocabulary:
     try:
         _check_settings(folder / SETTINGS)
         if pair is not None:
-            return _read_pair(*pair)
+            found = _read_pair(*pair)
+            if found.words and (folder / WHOLE).is_file():
+                _added_in(files.read_json(folder / WHOLE, _WHOLE_LIMIT_BYTES), folder / WHOLE)
+            return found
         if (folder / WHOLE).is_file():
             return _read_whole(folder / WHOLE)
     except (TokenizerError, FormatError) as error:
@@ -113,16 +116,36 @@ def _pairs(merges: list[Any], path: Path) -> list[tuple[str, str]]:
 def _read_whole(path: Path) -> Vocabulary:
     whole = files.read_json(path, _WHOLE_LIMIT_BYTES)
     _check_kind(whole)
-    added: dict[str, int] = {}
-    for token in _list_in(whole, "added_tokens", path):
-        match token:
-            case {"content": str(name), "id": int(token_id)}:
-                added[name] = token_id
-            case _:
-                raise TokenizerError(f"{path.name} has {token!r:.100} where an added token was to come")
+    added = _added_in(whole, path)
     model = whole["model"]
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in _list_in(model, "merges", path)]
     return assemble(_ids_in(model.get("vocab"), path), _pairs(pairs, path), added)
+
+
+def _added_in(whole: Any, path: Path) -> dict[str, int]:
+    added: dict[str, int] = {}
+    for token in _list_in(whole, "added_tokens", path) if isinstance(whole, dict) else ():
+        match token:
+            case {"content": str(name), "id": int(token_id)}:
+                _check_word(token, path)
+                added[name] = token_id
+            case _:
+                raise TokenizerError(f"{path.name} has {token!r:.100} where an added token was to come")
+    return added
+
+
+def _check_word(token: Any, path: Path) -> None:
+    """Refuse an added word that takes the spaces around it, or stands only between them: its texts have other ids."""
+    match token:
+        case {"content": str(name), **options} if not options.get("special") and not looks_special(name):
+            for option in ("single_word", "lstrip", "rstrip"):
+                if options.get(option):
+                    raise TokenizerError(
+                        f"its {path.name} sets {option} of the added word {name!r:.100}, which is not done here. To "
+                        f"read it without, set that to false there"
+                    )
+        case _:
+            pass
 
 
 def _list_in(table: dict[str, Any], name: str, path: Path) -> list[Any]:
@@ -140,6 +163,9 @@ def _check_settings(path: Path) -> None:
             raise TokenizerError(
                 f"its {path.name} sets {name}, which GPT-2's does not. To read it without, set that to false there"
             )
+    added = settings.get("added_tokens_decoder") if isinstance(settings, dict) else None
+    for token in added.values() if isinstance(added, dict) else ():
+        _check_word(token, path)
 
 
 def _check_kind(whole: Any) -> None:
