@@ -30,6 +30,7 @@ class FakeHub:
         announced: by name, a Content-Length that is not the true one.
         served: by name, other bytes than those announced by the index.
         statuses: by name, an answer each request is given until they are used up.
+        retry_after: what such an answer asks for, where it does.
         redirects: by name, another address for it.
         ranges: whether parts can be asked for.
         shift: bytes by which a part begins later than was asked for.
@@ -42,6 +43,7 @@ class FakeHub:
     announced: dict[str, int] = field(default_factory=dict[str, int])
     served: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
     statuses: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    retry_after: str = ""
     redirects: dict[str, str] = field(default_factory=dict[str, str])
     ranges: bool = True
     shift: int = 0
@@ -83,7 +85,8 @@ def handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             hub.asked.append((self.command, path, dict(self.headers.items())))
             data = hub.files.get(path)
             if hub.statuses.get(name):
-                self.answer(hub.statuses[name].pop(0), {}, b"")
+                wait = {"Retry-After": hub.retry_after} if hub.retry_after else {}
+                self.answer(hub.statuses[name].pop(0), wait, b"")
             elif name in hub.redirects:
                 self.answer(307, {"Location": hub.redirects[name]}, b"")
             elif data is None:

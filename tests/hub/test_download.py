@@ -151,6 +151,26 @@ def test_a_server_in_trouble_is_asked_again(published: FakeHub, tiny_files: dict
     assert waited == [1.0, 2.0, 4.0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        ("20", [20.0, 20.0]),
+        ("86400", [300.0, 300.0]),
+        ("-5", [1.0, 2.0]),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", [1.0, 2.0]),
+    ],
+)
+def test_a_server_is_left_alone_for_as_long_as_it_asks(published: FakeHub, asked: str, waited: list[float]) -> None:
+    published.statuses[WEIGHTS], published.retry_after = [429, 503], asked
+    pauses: list[float] = []
+    hub.download(hub.plan(HUB_ID), pause=pauses.append)
+    assert pauses == waited
+    published.statuses["main"] = [429]
+    when = f"in {int(asked):,} seconds" if asked.isdigit() else "later"
+    with pytest.raises(DownloadError, match=f"answered 429. Try again {when}"):
+        hub.plan(HUB_ID)
+
+
 def test_wrong_bytes_are_fetched_once_more_and_then_refused(
     published: FakeHub, clean_caches: Path, tiny_files: dict[str, bytes]
 ) -> None:
@@ -210,8 +230,17 @@ def test_no_other_kind_of_address_is_followed(published: FakeHub, target: str) -
 
 def test_a_circle_of_redirections_ends(published: FakeHub) -> None:
     published.redirects = {WEIGHTS: f"/{HUB_ID}/resolve/{REVISION}/{WEIGHTS}"}
-    with pytest.raises(DownloadError, match="answered 307"):
+    with pytest.raises(DownloadError, match="answered 307, a redirection that goes in a circle"):
         download()
+
+
+def test_what_is_no_address_is_refused(published: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.redirects = {WEIGHTS: "http://[::1"}
+    with pytest.raises(DownloadError, match=r"leads to what is none \(Invalid IPv6 URL\)"):
+        download()
+    monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
+    with pytest.raises(DownloadError, match=r"it is no address.*Check HF_ENDPOINT"):
+        hub.plan(HUB_ID)
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "set HF_TOKEN"), (404, "Check the name"), (451, "answered 451")])
@@ -304,6 +333,11 @@ def test_a_pickle_is_fetched_only_when_asked_for(published: FakeHub, tiny_files:
         ({"config.json": {"blobId": "../x"}}, "does not say the length and hash"),
         ({"config.json": {"size": -1}}, "does not say the length and hash"),
         ({"config.json": {"blobId": None}}, "does not say the length and hash"),
+        ({"config.json": {"size": True}}, "does not say the length and hash"),
+        (
+            {"index": {"siblings": [{"rfilename": "config.json", "size": 5, "lfs": "x"}, {"rfilename": WEIGHTS}]}},
+            "does not say the length and hash",
+        ),
     ],
 )
 def test_an_index_that_makes_no_sense(

@@ -92,11 +92,12 @@ def _weights(names: Sequence[str], hub_id: str, *, allow_pickle: bool) -> list[s
 
 
 def _described(hub_id: str, revision: str, name: str, entry: Any, address: str) -> RemoteFile:
-    lfs = entry.get("lfs") or {}
+    said = entry.get("lfs")
+    lfs: Any = said if isinstance(said, dict) else {}
     sha256, git_sha1 = lfs.get("sha256"), None if lfs else entry.get("blobId")
     size = lfs.get("size", entry.get("size"))
     sound = (
-        isinstance(size, int)
+        type(size) is int
         and size >= 0
         and (sha256 is None or _SHA256.fullmatch(str(sha256)))
         and (git_sha1 is None or _SHA1.fullmatch(str(git_sha1)))

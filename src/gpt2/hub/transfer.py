@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import logging
 import os
+import re
 import ssl
 import time
 import urllib.error
@@ -27,6 +28,7 @@ ATTEMPTS = 5  # in a row that bring next to nothing
 _TIMEOUT_SECONDS = 30.0
 _PIECE_BYTES = 1 << 20
 _NEXT_TO_NOTHING_BYTES = 256 << 10
+_LONGEST_PAUSE_SECONDS = 300.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 log = logging.getLogger("gpt2")
@@ -79,13 +81,15 @@ def fetch(
     reached = part.stat().st_size if part.is_file() else 0
     progress(reached)
     while True:
+        asked_seconds = 0.0
         try:
             total = _fetch_rest(file, part, headers or {}, progress)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in (408, 425, 429, 500, 502, 503, 504):
-                raise refused(file.url, error.code) from error
+                raise refused(file.url, error) from error
             fault = f"the server answered {error.code} {error.reason}"
+            asked_seconds = _retry_after(error)
         except urllib.error.URLError as error:
             fault = _why(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
@@ -114,8 +118,9 @@ def fetch(
                 f"{file.name} cannot be downloaded from {_server(file.url)}: {fault}, after {ATTEMPTS} attempts. "
                 f"What has arrived is kept: run it again to go on from there."
             )
-        log.info("%s: %s; attempt %d of %d", file.name, fault, failures + 1, ATTEMPTS)
-        pause(min(30.0, 2.0 ** (failures - 1)))
+        seconds = min(_LONGEST_PAUSE_SECONDS, max(2.0 ** (failures - 1), asked_seconds))
+        log.info("%s: %s; attempt %d of %d in %.0f s", file.name, fault, failures + 1, ATTEMPTS, seconds)
+        pause(seconds)
     part.replace(goal)
 
 
@@ -131,7 +136,7 @@ def read_url(url: str, *, limit_bytes: int, headers: Mapping[str, str] | None = 
             announced = response.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         error.close()
-        raise refused(url, error.code) from error
+        raise refused(url, error) from error
     except urllib.error.URLError as error:
         raise _unreachable(url, error.reason) from error
     except (http.client.HTTPException, OSError) as error:
@@ -220,6 +225,16 @@ def wrong_hash(path: Path, *, sha256: str | None = None, git_sha1: str | None = 
 
 def _open(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> Any:
     """Open an address, over TLS or on this machine; `private` headers go to that server only."""
+    try:
+        return _open_address(url, private, headers)
+    except ValueError as error:  # of an address, this one or one that it leads to, that is none
+        raise DownloadError(
+            f"{url} cannot be downloaded: it is no address, or leads to what is none ({error}). Check HF_ENDPOINT, or "
+            f"try another mirror."
+        ) from error
+
+
+def _open_address(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> Any:
     split = urlsplit(url)
     if split.scheme != "https" and not (split.scheme == "http" and split.hostname):
         raise DownloadError(f"{url} cannot be downloaded: only https and http addresses are.")
@@ -251,9 +266,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def refused(url: str, code: int) -> DownloadError:
-    """The error for an answer that another attempt would not change."""
-    server = _server(url)
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """How many seconds a server asks to be left alone; 0 where it says nothing, or a date."""
+    said = (error.headers.get("Retry-After") or "").strip() if error.headers else ""
+    return float(said) if re.fullmatch("[0-9]{1,9}", said) else 0.0
+
+
+def refused(url: str, error: urllib.error.HTTPError) -> DownloadError:
+    """The error for an answer that another attempt at once would not change."""
+    server, code = _server(url), error.code
     if code in (401, 403):
         return DownloadError(
             f"{url} cannot be downloaded: {server} answered {code}, which means that it is private, gated, or not "
@@ -261,7 +282,14 @@ def refused(url: str, code: int) -> DownloadError:
         )
     if code == 404:
         return DownloadError(f"{url} cannot be downloaded: {server} has nothing there (404). Check the name.")
-    return DownloadError(f"{url} cannot be downloaded: {server} answered {code}. Try again later.")
+    if code in (301, 302, 303, 307, 308):
+        return DownloadError(
+            f"{url} cannot be downloaded: {server} answered {code}, a redirection that goes in a circle or to an "
+            f"address that is not followed. Check HF_ENDPOINT, or try another mirror."
+        )
+    seconds = _retry_after(error)
+    when = f"in {seconds:,.0f} seconds" if seconds else "later"
+    return DownloadError(f"{url} cannot be downloaded: {server} answered {code}. Try again {when}.")
 
 
 def _unreachable(url: str, reason: object) -> DownloadError:
@@ -272,6 +300,7 @@ def _unreachable(url: str, reason: object) -> DownloadError:
 
 def _why(reason: object) -> str:
     text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
+    text = " ".join(text.split())  # what a server sent may hold ends of lines
     advice = " (the certificates of this Python may be missing: SSL_CERT_FILE names them)"
     return text + advice if "CERTIFICATE_VERIFY_FAILED" in text else text
 
