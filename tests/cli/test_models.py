@@ -72,6 +72,19 @@ def test_removing_asks_first(medium: Path, capsys: pytest.CaptureFixture[str], m
     assert frame.run(["models", "--remove", "../..", "--yes"]) == 1
 
 
+def test_removing_for_programs(medium: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = sum(file.stat().st_size for file in medium.iterdir())
+    assert frame.run(["models", "--remove", "gpt2-medium", "--yes", "--json"]) == 0
+    removed = json.loads(capsys.readouterr().out)
+    assert removed == {"name": "gpt2-medium", "removed": [str(medium)], "freed_bytes": size}
+
+
+def test_a_folder_of_the_user_s_own_is_not_removed(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run(["models", "--remove", str(tiny_folder), "--yes"]) == 1
+    assert "is not in a cache, and nothing else is removed" in capsys.readouterr().err
+    assert tiny_folder.is_dir()
+
+
 def test_nothing_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert frame.run(["models"]) == 0
     shown = capsys.readouterr()

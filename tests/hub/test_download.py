@@ -190,6 +190,31 @@ def test_wrong_bytes_are_fetched_once_more_and_then_refused(
     assert not [file for file in (repository(clean_caches) / "blobs").iterdir() if file.read_bytes() == wrong]
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_file_that_was_damaged_here_is_fetched_again(
+    published: FakeHub,
+    tiny_files: dict[str, bytes],
+    linked: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the right length, so that only its hash tells; `gpt2 verify` says to download it again."""
+
+    def no_link(self: Path, target: Path) -> None:
+        raise OSError
+
+    if not linked:
+        monkeypatch.setattr(Path, "symlink_to", no_link)
+    file = download() / WEIGHTS
+    asked = len(published.requests(WEIGHTS))
+    download()
+    assert len(published.requests(WEIGHTS)) == asked
+    file.write_bytes(bytes(len(tiny_files[WEIGHTS])))
+    assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
+    assert len(published.requests(WEIGHTS)) == asked + 1
+    assert f"{WEIGHTS} is here, and damaged (its SHA-256 is" in caplog.text
+
+
 def test_more_bytes_than_announced_are_refused_at_once(
     published: FakeHub, clean_caches: Path, tiny_files: dict[str, bytes]
 ) -> None:
@@ -423,6 +448,9 @@ def test_openais_own_files(store: FakeHub, clean_caches: Path, monkeypatch: pyte
     before = len(store.asked)
     assert download("gpt2", source="openai") == folder
     assert len(store.asked) == before
+    (folder / weights).write_bytes(bytes((folder / weights).stat().st_size))
+    with pytest.raises(DownloadError, match=rf"of {weights}, its SHA-256 is .* `gpt2 models --remove gpt2` removes it"):
+        download("gpt2", source="openai")
     with pytest.raises(DownloadError, match="OpenAI published no 'org/tiny'"):
         download(HUB_ID, source="openai")
 

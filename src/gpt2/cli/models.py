@@ -30,7 +30,7 @@ def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
     from gpt2 import hub
 
     if remove is not None:
-        _remove(remove, yes=yes)
+        _remove(remove, yes=yes, as_json=as_json)
         return
     found = hub.local_models()
     if as_json:
@@ -75,7 +75,7 @@ def _form(path: Path) -> str:
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _remove(name: str, *, yes: bool) -> None:
+def _remove(name: str, *, yes: bool, as_json: bool) -> None:
     from gpt2 import hub
     from gpt2.backends import packed
 
@@ -85,4 +85,6 @@ def _remove(name: str, *, yes: bool) -> None:
             raise click.UsageError(f"nobody is there to be asked: give --yes to delete {', '.join(map(str, folders))}.")
         click.confirm(f"Delete {', '.join(map(str, folders))}?", abort=True, err=True)
     freed = hub.remove(name) + packed.drop_orphans()
+    if as_json:
+        output.write_json({"name": name, "removed": [str(folder) for folder in folders], "freed_bytes": freed})
     log.info("removed %s: %s MB are free again", name, f"{freed / 1e6:,.1f}")

@@ -5,6 +5,7 @@ has arrived stays, whatever stops it, and the next call goes on from there.
 """
 
 import errno
+import logging
 import os
 import shutil
 import time
@@ -17,14 +18,16 @@ from gpt2.config import PUBLISHED
 from gpt2.errors import DownloadError, FormatError
 from gpt2.files import lock, read_json, sha256_file, write_json
 from gpt2.hub import original, places, repository
-from gpt2.hub.integrity import DOWNLOADED
+from gpt2.hub.integrity import DOWNLOADED, check_hashes
 from gpt2.hub.places import HUB_ID, PUBLISHER
-from gpt2.hub.transfer import Progress, RemoteFile, fetch
+from gpt2.hub.transfer import Progress, RemoteFile, fetch, wrong_hash
 
 SOURCES = ("huggingface", "openai")
 
 _RESERVE_BYTES = 64 << 20  # a disk that is full to the last byte serves nobody
 _PART = ".gpt2-part"
+
+log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,15 +137,15 @@ def _from_huggingface(plan: Plan, progress: Progress, pause: Callable[[float], N
     revision, folder = plan.place.name, plan.place.parent.parent
     with lock(folder.parent / ".locks" / folder.name):
         for file in plan.files:
-            if repository.is_here(folder, revision, file):
+            blob = repository.blob(folder, file)
+            here = next((p for p in (plan.place / file.name, blob) if p.is_file() and _size(p) == file.bytes), None)
+            if here is not None and not _is_damaged(here, file):
                 progress(file.bytes or 0)
             else:
-                blob = repository.blob(folder, file)
-                if _size(blob) == file.bytes and blob.is_file():
-                    progress(_size(blob))
-                else:
-                    part = _part(folder, file)
-                    fetch(file, blob, part=part, headers=repository.headers(), progress=progress, pause=pause)
+                part = _part(folder, file)
+                fetch(file, blob, part=part, headers=repository.headers(), progress=progress, pause=pause)
+                here = blob
+            if here is blob:
                 repository.name_blob(folder, revision, file)
             if file.name == "config.json":
                 _check_kind(plan.place / file.name, plan.name)
@@ -153,6 +156,11 @@ def _from_huggingface(plan: Plan, progress: Progress, pause: Callable[[float], N
 def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None]) -> Path:
     """The files gather in a folder beside the goal, which takes the goal's name at the end."""
     if places.holds_model(plan.place):
+        if damaged := next((file for file in check_hashes(plan.place) if file.fault), None):
+            raise DownloadError(
+                f"{plan.name} is here, and damaged: of {damaged.name}, {damaged.fault}. `gpt2 models --remove "
+                f"{plan.name}` removes it; then download it again."
+            )
         progress(plan.total_bytes)
         return plan.place
     gathered = _unfinished(plan.place)
@@ -170,6 +178,13 @@ def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None])
         write_json(gathered / DOWNLOADED, {"from": plan.server, "sha256": hashes})
         gathered.rename(plan.place)
     return plan.place
+
+
+def _is_damaged(path: Path, file: RemoteFile) -> bool:
+    fault = wrong_hash(path, sha256=file.sha256, git_sha1=file.git_sha1)
+    if fault:
+        log.warning("%s is here, and damaged (%s): it is fetched again", file.name, fault)
+    return fault is not None
 
 
 def _plan(name: str, source: str, server: str, place: Path, files: list[RemoteFile], present: int, total: int) -> Plan:

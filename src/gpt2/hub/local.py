@@ -186,6 +186,10 @@ def remove(name: str) -> int:
     if not folders:
         if any(model.name == name for model in local_models()):
             raise ModelNotFoundError(f"{name} is part of the package and cannot be removed alone.")
+        if name and os.path.exists(name):  # noqa: PTH110 - unlike Path.exists, false for names no file can have
+            raise ModelNotFoundError(
+                f"{name[:200]} is not in a cache, and nothing else is removed. Delete it yourself, if it is to go."
+            )
         raise _not_found(name)
     freed = 0
     for folder in folders:

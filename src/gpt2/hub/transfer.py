@@ -237,7 +237,7 @@ def _open(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> A
 def _open_address(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> Any:
     split = urlsplit(url)
     if split.scheme != "https" and not (split.scheme == "http" and split.hostname):
-        raise DownloadError(f"{url} cannot be downloaded: only https and http addresses are.")
+        raise DownloadError(f"{url} cannot be downloaded: only https and http addresses are. Check HF_ENDPOINT.")
     request = urllib.request.Request(url, headers={"User-Agent": "gpt2kit", "Accept-Encoding": "identity", **headers})
     if split.scheme == "https" or split.hostname in _LOOPBACK:  # never in the clear over a network
         for name, value in private.items():
