@@ -40,7 +40,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with path.open("wb") as file:
             yield file
         return
@@ -133,7 +133,7 @@ def check_goal(path: Path) -> None:
     Raises:
         OSError: its folder cannot be made or written.
     """
-    if _is_stream(path):
+    if is_stream(path):
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return
@@ -149,7 +149,7 @@ def check_goal(path: Path) -> None:
         _remove_empty(made)
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether a device, a pipe or a socket is there; asked of the path as given, for a pipe of /proc has no other."""
     try:
         mode = path.stat().st_mode

@@ -1,6 +1,7 @@
 """`gpt2 card` as typed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def test_a_card_that_is_there_stays(gpt2: Run, folder: Path) -> None:
     (folder / "README.md").unlink()
     assert gpt2("card", str(folder), "--write", "--samples", "0").code == 0
     assert gpt2("card", str(folder), "--write", "--out", "x").code == 2
+
+
+def test_a_device_is_written_to_without_asking(gpt2: Run, folder: Path) -> None:
+    assert gpt2("card", str(folder), "--samples", "0", "--out", os.devnull).code == 0
+    assert not Path(os.devnull).is_file()
 
 
 def test_a_card_that_another_process_wrote_meanwhile_stays(
@@ -177,6 +183,10 @@ def test_what_cannot_be_read_is_said_before_anything_is_computed(
     assert "--errors" not in ran.err  # which this verb has not
     ran = gpt2("card", str(folder), "--training", str(tmp_path / "text.xyz"))
     assert "text.xyz cannot be read: its kind is not known" in ran.err
+    (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
+    ran = gpt2("card", str(folder), "--training", str(tmp_path / "empty.txt"))
+    assert (ran.code, ran.out) == (1, "")
+    assert f"there is none in {tmp_path / 'empty.txt'}" in ran.err
 
 
 def test_a_model_without_a_vocabulary(gpt2: Run, folder: Path) -> None:

@@ -146,6 +146,22 @@ def test_the_words_of_another_vocabulary_do_not_stay(with_words: Path) -> None:
     assert Tokenizer.from_folder(with_words).hash == small().hash
 
 
+def test_what_would_be_too_large_to_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary of Chinese has six times the bytes in escapes: those are left out before anything is refused."""
+    Tokenizer(small()).save(tmp_path / "small")
+    size = (tmp_path / "small" / "vocab.json").stat().st_size
+    monkeypatch.setattr("gpt2.tokenizer.folder._LIMIT_BYTES", size - 1)
+    Tokenizer(small()).save(tmp_path / "unescaped")
+    assert (tmp_path / "unescaped" / "vocab.json").stat().st_size < size / 1.2
+    assert Tokenizer.from_folder(tmp_path / "unescaped").hash == small().hash
+    monkeypatch.setattr("gpt2.tokenizer.folder._LIMIT_BYTES", 1000)
+    with pytest.raises(TokenizerError, match=r"263 ids cannot be written: its vocab\.json would have [\d,]+ bytes"):
+        Tokenizer(small()).save(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
 def test_what_is_saved_is_read_again(folder: Path, names: tuple[str, ...]) -> None:
     found = Tokenizer.from_folder(only(folder, *names))

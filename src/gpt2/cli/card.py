@@ -73,15 +73,20 @@ def card(
         raise click.UsageError("--out and --write exclude each other: give one.")
     found = checkpoint.read(hub.locate(model))
     goal = found.folder / "README.md" if write else out
+    overwrite = overwrite or (goal is not None and files.is_stream(goal))  # nothing takes a device's place
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise _is_there(goal)
     if goal is not None:
         files.check_goal(goal)
     notes_of_maker = "" if notes is None else _read_notes(notes)
     if training:  # before the samples are drawn, which takes minutes
-        from gpt2.data.documents import find_sources
+        from gpt2.data.documents import find_sources, read_documents
 
-        find_sources(training)
+        sources = find_sources(training)
+        if not any(document.text.strip() for source in sources for document in read_documents(source)):
+            raise DataError(
+                f"The card cannot tell of the training text: there is none in {', '.join(map(str, training))}."
+            )
     described = known.described(model, found)
     beside = found.folder / "run"  # as `gpt2 finetune` leaves it
     if not run and (beside / "config.toml").is_file():

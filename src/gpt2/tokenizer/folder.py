@@ -67,14 +67,28 @@ def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
     The published vocabulary's first two are, byte for byte, the published files.
 
     Raises:
+        TokenizerError: they would be larger than what is read again; nothing is written.
         OSError: the folder cannot be written.
     """
     names = _names(vocabulary)
     ids = {name: i for i, name in enumerate(names)}
     merges = [f"{letters(left)} {letters(right)}" for left, right in vocabulary.merges()]
-    files.write_text(folder / PAIRS[0][0], json.dumps(ids))
-    files.write_text(folder / PAIRS[0][1], "\n".join([_HEADER, *merges, ""]))
-    files.write_text(folder / WHOLE, json.dumps(_whole(ids, merges, vocabulary), ensure_ascii=False))
+    table = json.dumps(ids)
+    if len(table) > _LIMIT_BYTES:  # letters for bytes above 0x7F take 6 bytes each as escapes, and 2 as UTF-8
+        table = json.dumps(ids, ensure_ascii=False)
+    contents = {
+        PAIRS[0][0]: (table, _LIMIT_BYTES),
+        PAIRS[0][1]: ("\n".join([_HEADER, *merges, ""]), _LIMIT_BYTES),
+        WHOLE: (json.dumps(_whole(ids, merges, vocabulary), ensure_ascii=False), _WHOLE_LIMIT_BYTES),
+    }
+    for name, (text, limit) in contents.items():
+        if (size := len(text.encode("utf-8"))) > limit:
+            raise TokenizerError(
+                f"A vocabulary of {len(ids):,} ids cannot be written: its {name} would have {size:,} bytes, and at "
+                f"most {limit:,} are read. Learn a smaller one."
+            )
+    for name, (text, _) in contents.items():
+        files.write_text(folder / name, text)
     files.write_json(folder / SETTINGS, _config(vocabulary.special))
     if vocabulary.words:
         files.write_json(folder / ADDED, dict(vocabulary.words))
