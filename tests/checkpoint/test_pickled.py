@@ -229,14 +229,19 @@ BESIDE: dict[str, Callable[[], Any]] = {
     "collections": lambda: [collections.Counter("aab"), collections.defaultdict(list, a=[1]), collections.deque([1])],
     "sets and times": lambda: [{1, 2}, frozenset([1]), torch.Size([2]), datetime.datetime(2020, 1, 1), 1j],
     "an optimizer": lambda: torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], lr=1e-3),
+    "tensors of no use": lambda: {"losses": torch.tensor([]), "half": torch.zeros(4, 4)[:, ::2]},
     "random numbers": lambda: [np.random.get_state(), random.getstate(), torch.get_rng_state(), np.arange(4.0)],
 }
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("beside", BESIDE)
-def test_what_training_scripts_keep_beside_the_weights_is_passed_over(tmp_path: Path, model: Any, beside: str) -> None:
+def test_what_training_scripts_keep_beside_the_weights_is_passed_over(
+    tmp_path: Path, model: Any, beside: str, protocol: int
+) -> None:
     model.config.save_pretrained(tmp_path)
-    torch.save({"model_state_dict": model.state_dict(), "beside": BESIDE[beside]()}, tmp_path / "model.pt")
+    state = {"model_state_dict": model.state_dict(), "beside": BESIDE[beside]()}
+    torch.save(state, tmp_path / "model.pt", pickle_protocol=protocol)
     assert_has_the_logits_of(model, read(tmp_path))
 
 

@@ -153,6 +153,7 @@ def _storage(reference: Any) -> _Storage:
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"),
 }
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
@@ -228,7 +229,7 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
     elif name in ("SETITEM", "APPEND"):
         value = stack.pop()
         _add([stack.pop(), value] if name == "SETITEM" else [value], stack[-1])
-    elif name in ("SETITEMS", "APPENDS", "ADDITEMS", "TUPLE", "LIST", "DICT"):
+    elif name in ("SETITEMS", "APPENDS", "ADDITEMS", "TUPLE", "LIST", "DICT", "FROZENSET"):
         place = next((i for i in reversed(range(len(stack))) if stack[i] is _MARK), None)
         if place is None:
             raise RefusedError("its pickle is damaged: an instruction wants a mark that is not there")
@@ -236,8 +237,8 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
         del stack[place:]
         if name == "TUPLE":
             stack.append(tuple(items))
-        elif name in ("LIST", "DICT"):
-            stack.append([] if name == "LIST" else {})
+        elif name in ("LIST", "DICT", "FROZENSET"):
+            stack.append({} if name == "DICT" else [])
             _add(items, stack[-1])
         else:
             _add(items, stack[-1])

@@ -108,7 +108,7 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
     arrays = unwrapped(arrays, file, notes)
     if any(name.startswith(megatron.PREFIX) for name in arrays):
         return _read_megatron(path, file, arrays, found.settings, tanh_gelu=tanh_gelu)
-    said_by, settings = _settings_of(found)
+    said_by, settings = _settings_of(found, file)
     if settings:
         config = _nanogpt_config(settings, file, said_by)
         format = "nanogpt"
@@ -143,15 +143,19 @@ def _read_megatron(
     return assemble(named, config, path, megatron.NAME, said_by, notes)
 
 
-def _settings_of(found: _Found) -> tuple[str, dict[str, Any]]:
-    """The model's own settings in a file, and where there: nanoGPT's `model_args`, or a `config` that says them all."""
+def _settings_of(found: _Found, file: Path) -> tuple[str, dict[str, Any]]:
+    """The model's own settings in a file, and where there: nanoGPT's `model_args`, or a `config` that says them all.
+
+    A `config.json` beside the file goes before the second, since it also says how the matrices lie.
+    """
     for place in _DOES:
         settings = {
             name.removeprefix(f"{place}."): value
             for name, value in found.settings.items()
             if name.startswith(f"{place}.")
         }
-        if settings and (place == "model_args" or settings.keys() >= _SIZES.keys()):
+        is_whole = settings.keys() >= _SIZES.keys() and not (file.parent / CONFIG).is_file()
+        if settings and (place == "model_args" or is_whole):
             return place, settings
     return "", {}
 
@@ -237,22 +241,18 @@ def _look(file: Path) -> _Found:
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    arrays = {
-        name: array
-        for name, tensor in facts["tensors"].items()
-        if (array := _mapped(mapping, name, tensor, size, file)) is not None
-    }
-    if not arrays:
+    tensors = {name: tensor for name, tensor in facts["tensors"].items() if not name.startswith("optimizer.")}
+    for prefix in _WEIGHTS:  # what lies beside the weights may be of any shape
+        if any(name.startswith(prefix) for name in tensors):
+            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not tensors:
         raise MismatchError(f"{file} holds no tensors.")
+    arrays = {name: _mapped(mapping, name, tensor, size, file) for name, tensor in tensors.items()}
     return _Found(arrays=arrays, settings=facts["settings"])
 
 
-def _mapped(
-    mapping: mmap.mmap | bytes, name: str, tensor: Mapping[str, Any], size: int, file: Path
-) -> StoredArray | None:
-    """A tensor of the file, as it lies there or with its axes exchanged; None for an optimizer's."""
-    if name.startswith("optimizer."):
-        return None
+def _mapped(mapping: mmap.mmap | bytes, name: str, tensor: Mapping[str, Any], size: int, file: Path) -> StoredArray:
+    """A tensor of the file, as it lies there or with its axes exchanged."""
     kind, shape, strides = NUMPY_TYPE[tensor["dtype"]], tuple(tensor["shape"]), tuple(tensor["strides"])
     count, begin = prod(shape), tensor["begin"]
     end = begin + count * np.dtype(kind).itemsize
