@@ -63,6 +63,16 @@ def test_float64_is_rounded_and_said(folder: Path, tiny: Any, rewrite: Any) -> N
     assert_holds(folder, tiny[1])
 
 
+def test_float64_beyond_float32_is_not_turned_into_infinity(folder: Path, rewrite: Any) -> None:
+    huge = StoredArray(data=np.array([1e300, np.inf, np.nan, 0, 0, 0, 0, 0]), dtype="F64")
+    rewrite(folder, lambda arrays: arrays | {"transformer.ln_f.bias": huge})
+    with pytest.raises(MismatchError, match=r"they hold 1e\+300 in float64, and float32 ends at 3\.403e\+38"):
+        checkpoint.read(folder).weights.float32("ln_f.b")
+    fine = StoredArray(data=np.array([np.inf, -np.inf, np.nan, 0, 0, 0, 0, 1]), dtype="F64")
+    rewrite(folder, lambda arrays: arrays | {"transformer.ln_f.bias": fine})
+    np.testing.assert_array_equal(checkpoint.read(folder).weights.float32("ln_f.b"), fine.data.astype(np.float32))
+
+
 def test_a_tied_head_may_be_the_only_name_of_the_embedding(folder: Path, tiny: Any, rewrite: Any) -> None:
     """So safetensors.torch.save_model stores a model whose arrays share memory."""
     rewrite(folder, lambda arrays: arrays | {"lm_head.weight": arrays.pop("transformer.wte.weight")})

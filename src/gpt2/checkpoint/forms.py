@@ -35,7 +35,11 @@ def dtype_in_form(form: str, name: str, shape: tuple[int, ...]) -> str:
 
 
 def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Floats:
-    """The float32 values of stored data; `data` itself where it holds them already."""
+    """The float32 values of stored data; `data` itself where it holds them already.
+
+    Raises:
+        MismatchError: a finite float64 lies beyond the largest float32.
+    """
     match dtype:
         case "F32":
             return data
@@ -43,7 +47,14 @@ def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Float
             return data.astype(np.float32)
         case "F64":
             with np.errstate(over="ignore"):
-                return data.astype(np.float32)
+                rounded = data.astype(np.float32)
+            if np.any(np.isinf(rounded) & np.isfinite(data)):
+                largest = np.abs(data[np.isfinite(data)]).max()
+                raise MismatchError(
+                    f"The weights cannot be rounded to float32: they hold {largest:.4g} in float64, and float32 ends "
+                    f"at {np.finfo(np.float32).max:.4g}."
+                )
+            return rounded
         case "BF16":
             return (data.astype(np.uint32) << 16).view(np.float32)
         case "I8":

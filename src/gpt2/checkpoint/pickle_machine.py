@@ -92,6 +92,7 @@ _PASSED_OVER = {
     for modules, names in (
         ("numpy", "dtype"),
         ("numpy.core.multiarray numpy._core.multiarray", "_reconstruct scalar"),
+        ("numpy.core.numeric numpy._core.numeric", "_frombuffer"),
         ("_codecs", "encode"),
         ("torch", "Size device"),
         ("pathlib pathlib._local", "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath"),
