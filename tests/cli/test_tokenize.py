@@ -108,6 +108,10 @@ def test_ids_that_are_none(gpt2) -> None:
     ran = gpt2("detokenize", "1", "Hello")
     assert ran.code == 2
     assert "'Hello'" in ran.err
+    for word in ("1_5", "\u0663", "1.0", "0x10", "1e3", "9" * 5000):
+        ran = gpt2("detokenize", word)
+        assert (ran.code, ran.out) == (2, "")
+        assert "an id is a whole number" in ran.err
 
 
 def test_bytes_among_ids_are_named(gpt2) -> None:

@@ -164,6 +164,16 @@ def test_verify_a_model_of_no_known_name(tiny_folder: Path, capsys: pytest.Captu
     assert "This is not gpt2: it has n_layer 2 for 12, n_head 2 for 12, " in capsys.readouterr().err
 
 
+def test_verify_names_a_damaged_file_in_one_line(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "mine")
+    (folder / "downloaded.json").write_text(json.dumps({"sha256": {"config.json": "0" * 64}}), encoding="utf-8")
+    assert frame.run(["verify", str(folder)]) == 1
+    row = r"^FAILED  hash of config\.json +0{16}… +its SHA-256 is [0-9a-f]{16}…, not 0{16}…$"
+    assert re.search(row, capsys.readouterr().out, re.MULTILINE)
+
+
 def test_verify_compares_a_published_name(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

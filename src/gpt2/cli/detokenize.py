@@ -41,6 +41,8 @@ def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> Non
 def _numbers(line: str) -> Iterator[int]:
     for word in line.replace(",", " ").replace("[", " ").replace("]", " ").split():
         try:
+            if "_" in word or not word.isascii():  # which int() takes for parts of numbers
+                raise ValueError
             yield int(word)
         except ValueError:
             raise click.UsageError(f"the ids cannot be read: got {word!r:.60}, and an id is a whole number.") from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,8 @@ def _checks(model: "LanguageModel", published: str | None, line: "StatusLine") -
 
     for file in hub.check_hashes(model.checkpoint.path, progress=show):
         name, expected = f"hash of {file.name}", f"{file.hash[:16]}…"
-        yield known_answers.Check(name=name, passed=not file.fault, expected=expected, found=file.fault or "the same")
+        found = re.sub(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b", r"\1…", file.fault or "the same")
+        yield known_answers.Check(name=name, passed=not file.fault, expected=expected, found=found)
     sound = True
     for check in known_answers.check_integrity(model, progress=show):
         sound = sound and check.passed is not False
