@@ -276,6 +276,27 @@ def test_what_cannot_be_seen_is_refused_by_name(backend: Backend, head: Head, to
         inspect.patch(backend, tokenizer, "The", source="A", answer=" a b")
 
 
+def test_none_at_all_and_the_same_twice_are_refused_by_name(backend: Backend, head: Head, tokenizer: Tokenizer) -> None:
+    def lens(**asked: Any) -> object:
+        return inspect.logit_lens(backend, head, tokenizer, TEXT, **asked)
+
+    def attention(**asked: Any) -> object:
+        return inspect.attention(backend, tokenizer, TEXT, **asked)
+
+    def activations(**asked: Any) -> object:
+        return inspect.activations(backend, tokenizer, TEXT, **asked)
+
+    def patch(**asked: Any) -> object:
+        return inspect.patch(backend, tokenizer, "The", source="A", answer=" a", **asked)
+
+    asked_of = [(lens, "depths"), (attention, "layer"), (attention, "head"), (activations, "depths")]
+    for look, name in (*asked_of, (patch, "depths"), (patch, "positions")):
+        with pytest.raises(GenerationError, match=rf"no {name.removesuffix('s')} is named\. Leave it out for all"):
+            look(**{name: []})
+        with pytest.raises(GenerationError, match=rf"{name.removesuffix('s')} 0 cannot be had twice: got \(0, 0\)\."):
+            look(**{name: [0, 0]})
+
+
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_slots_made_before_one_that_fails_are_given_back(
     backend: Backend, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, failing: int

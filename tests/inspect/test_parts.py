@@ -164,6 +164,8 @@ def test_what_cannot_be_taken_apart_is_refused_by_name(definition: Definition, t
         got.of(0, 1)
     with pytest.raises(GenerationError, match="no neuron 64"):
         got.of(1, 64)
+    with pytest.raises(GenerationError, match="neuron must be a whole number"):
+        got.of(1, [0, 1])  # type: ignore[arg-type]
 
 
 def test_more_neurons_than_memory_should_hold_are_refused(

@@ -14,6 +14,7 @@ import numpy as np
 from gpt2.backends.definition import Definition
 from gpt2.backends.seam import Floats
 from gpt2.errors import GenerationError
+from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, place, read_tokens
 from gpt2.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ class Neurons:
         Raises:
             GenerationError: its layer is not among those that were asked for, or there is no such neuron.
         """
-        [neuron] = chosen("neuron", neuron, self.neurons_LTF.shape[2])
+        [neuron] = chosen("neuron", checked_number("neuron", neuron, whole=True), self.neurons_LTF.shape[2])
         return self.neurons_LTF[place("layer", layer, self.layers), :, neuron]
 
     def strongest(self, count: int = 10) -> list[tuple[int, int]]:

@@ -81,18 +81,22 @@ def run(backend: Backend, ids: Sequence[int], want: Want) -> Result:
 
 
 def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[int, ...]:
-    """Those asked for, or all `count` of them.
+    """Those asked for, in their order, or all `count` of them.
 
     Raises:
-        GenerationError: there is none of that number, or it is no number.
+        GenerationError: there is none of that number, it is no number, one is named twice, or none is named.
     """
     if given is None:
         return tuple(range(count))
     some = given if isinstance(given, Iterable) else (given,)
     numbers = tuple(checked_number(what, number, whole=True) for number in some)
-    for number in numbers:
+    if not numbers:
+        raise GenerationError(f"There is nothing to look at: no {what} is named. Leave it out for all, or name one.")
+    for place, number in enumerate(numbers):
         if not 0 <= number < count:
             raise GenerationError(f"There is no {what} {number}: they are 0 to {count - 1}. Choose one of these.")
+        if number in numbers[:place]:
+            raise GenerationError(f"The {what} {number} cannot be had twice: got {numbers!s:.60}. Name each once.")
     return numbers
 
 
