@@ -1,9 +1,11 @@
 """What a tokenizer promises of itself; that its ids are GPT-2's is in test_originals.py."""
 
+import dataclasses
 import pickle
 import random
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,18 @@ def test_the_example_of_the_interface(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([15496, 995]) == "Hello world"
     assert tokenizer.vocab_size == 50257
     assert tokenizer.eot == 50256
+
+
+def test_tokenizers_of_one_vocabulary_are_equal_and_one_key(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    again, read = pickle.loads(pickle.dumps(tokenizer)), Tokenizer.from_folder(tmp_path)
+    assert tokenizer == Tokenizer.published() == again == read
+    assert len({tokenizer, again, read}) == 1
+    special = {"<|endoftext|>": 50256, "!": 0}  # other ids of "!" where it is asked for
+    other = Tokenizer(dataclasses.replace(tokenizer.vocabulary, special=special))
+    assert tokenizer != other
+    assert tokenizer != tokenizer.hash
+    assert repr(tokenizer) == f"Tokenizer(vocab_size=50257, eot=50256, hash='{tokenizer.hash[:8]}…')"
 
 
 def test_empty_text_has_no_ids(tokenizer: Tokenizer) -> None:

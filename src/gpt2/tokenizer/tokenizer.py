@@ -29,6 +29,7 @@ _BLOCK_CHARACTERS = 1 << 16
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Immutable, safe to share between threads, and picklable.
 
+    Two of the same vocabulary are equal, and one key.
     Every text has ids and they decode to the same text; every byte string can be decoded to.
     """
 
@@ -180,6 +181,15 @@ class Tokenizer:
         """Where each id begins and ends in `decode_bytes(ids)`, in bytes. Raises as `pieces` does."""
         ends = list(accumulate(map(len, self.pieces(ids)), initial=0))
         return list(pairwise(ends))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, eot={self.eot}, hash='{self.hash[:8]}…')"
 
     def __getstate__(self) -> dict[str, Vocabulary]:
         return {"vocabulary": self.vocabulary}  # the compiled core is built again where it is needed
