@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the first token waits for none of these
     from gpt2.tasks.asked import Write
 
 Prompt = str | Sequence[int]
-SeveralPrompts = list[str] | list[list[int]] | list[Prompt]
+SeveralPrompts = list[str] | list[list[int]] | list[Prompt] | tuple[Prompt, ...]
 Numbers = Sequence[int] | int | None  # some, one, or all
 Progress = Callable[[int, int], None]  # told how many are done, of how many
 Draft: TypeAlias = "str | os.PathLike[str] | LanguageModel"

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from gpt2.config import truth_of
 from gpt2.errors import GenerationError
@@ -99,6 +99,10 @@ class Sampling:
     truncate_prompt: bool = field(
         default=False, metadata=_setting("keep the last tokens of a prompt that is longer than the context")
     )
+
+    if TYPE_CHECKING:  # type checkers accept what is accepted: one stop by itself, and lists
+
+        def __init__(self, **settings: Unpack["Settings"]) -> None: ...
 
     def __post_init__(self) -> None:
         # One stop given bare is the likeliest slip, and a string would pass as a sequence of characters.
