@@ -322,6 +322,12 @@ def test_a_function_of_ones_own_is_in_the_run(model: LanguageModel) -> None:
         return value
 
     np.testing.assert_allclose(model.logits(ids, at=look), model.logits(ids), rtol=0, atol=1e-5)
+    with pytest.raises(
+        GenerationError, match=r"as residual 0: got None\. It must return an array of \(2, 16\): `value`"
+    ):
+        model.logits(ids, at=lambda site, layer, value: None)  # type: ignore[return-value, arg-type]
+    with pytest.raises(GenerationError, match=r"as neurons 0: got an array of \(1, 64\)"):
+        model.logits(ids, at=lambda site, layer, value: value[:1] if site == "neurons" else value)
     assert sites[:1] + sites[-1:] == [("residual", 0, (2, 16)), ("residual", 2, (2, 16))]
     assert {site for site, _, _ in sites} == {"residual", "keys", "values", "attention", "heads", "neurons"}
     nothing = model.logits(ids, at=lambda site, layer, value: 0 * value if site == "residual" else value)

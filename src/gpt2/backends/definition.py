@@ -6,11 +6,13 @@ Axes: T tokens, D embedding, V vocabulary.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
 from gpt2.backends.head import Head
 from gpt2.backends.seam import Floats, Source
+from gpt2.errors import GenerationError
 from gpt2.model import reference
 from gpt2.model.reference import Array, At, Site
 
@@ -49,8 +51,24 @@ class Definition:
 
     @_as_it_comes
     def logits(self, ids: Sequence[int], at: At) -> Floats:
-        """The logits of the token after each of `ids`, [T, V], with `at` in the run."""
-        return reference.hidden(self.config, self.arrays, ids, at=at) @ self.arrays["wte"].T
+        """The logits of the token after each of `ids`, [T, V], with `at` in the run.
+
+        Raises:
+            GenerationError: `at` returned no array of the value's shape.
+        """
+
+        def checked(site: Site, layer: int, value: Array) -> Array:
+            shape = value.shape
+            used: Any = at(site, layer, value)  # anybody wrote it, and `return value` is soon forgotten
+            if not isinstance(used, np.ndarray) or used.shape != shape:
+                got = f"an array of {used.shape}" if isinstance(used, np.ndarray) else f"{used!r:.60}"
+                raise GenerationError(
+                    f"What `at` returned cannot be used as {site} {layer}: got {got}. "
+                    f"It must return an array of {shape}: `value`, where nothing is to change."
+                )
+            return used
+
+        return reference.hidden(self.config, self.arrays, ids, at=checked) @ self.arrays["wte"].T
 
     @_as_it_comes
     def look(
