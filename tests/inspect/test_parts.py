@@ -66,7 +66,7 @@ def test_neurons_are_those_of_transformers(definition: Definition, tokenizer: To
     close(got.neurons_LTF, [seen["neurons", layer][0] for layer in (0, 1)])
     one = inspect.neurons(definition, tokenizer, TEXT, layer=1)
     close(one.of(1, 5), got.neurons_LTF[1, :, 5], 0)
-    most = got.neurons_LTF.max(axis=1)
+    most = got.neurons_LTF[:, 1:].max(axis=1)
     assert got.strongest(3)[0] == np.unravel_index(most.argmax(), most.shape)
     assert [most[pair] for pair in got.strongest(9)] == sorted(most.ravel(), reverse=True)[:9]
     assert one.strongest(1)[0] == (1, most[1].argmax())
@@ -166,6 +166,11 @@ def test_what_cannot_be_taken_apart_is_refused_by_name(definition: Definition, t
         got.of(1, 64)
     with pytest.raises(GenerationError, match="neuron must be a whole number"):
         got.of(1, [0, 1])  # type: ignore[arg-type]
+    for found in (got, inspect.attribute(definition, tokenizer, TEXT, answer=ANSWER)):
+        with pytest.raises(GenerationError, match="count must be at least 0: got -1"):
+            found.strongest(-1)
+    with pytest.raises(GenerationError, match=r"answer is empty: give one token"):
+        inspect.attribute(definition, tokenizer, TEXT, answer="")
 
 
 def test_more_neurons_than_memory_should_hold_are_refused(

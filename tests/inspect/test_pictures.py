@@ -8,6 +8,7 @@ import pytest
 
 import gpt2
 from gpt2.errors import GenerationError
+from gpt2.inspect import Neurons
 from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS
 from gpt2.language_model import LanguageModel
 
@@ -96,6 +97,18 @@ def test_the_most_active_neurons_are_rows(model: LanguageModel) -> None:
     assert len(head) - 1 == len(found.ids)
     assert [row[0] for row in rows] == [f"{layer}.{neuron}" for layer, neuron in found.strongest(12)]
     assert rows[0][1:] == [f"{x:.1f}" if x >= 0.5 else "" for x in found.of(*found.strongest(1)[0]).tolist()]
+
+
+def test_neurons_of_the_first_token_and_of_tokens_not_shown_are_no_rows() -> None:
+    n_tokens = MOST_COLUMNS + 3
+    neurons_LTF = np.zeros((1, n_tokens, 20), np.float32)
+    neurons_LTF[0, 0, 3], neurons_LTF[0, 1, 4], neurons_LTF[0, -1, 5] = 20, 10, 5
+    found = Neurons(ids=(1,) * n_tokens, pieces=("a",) * n_tokens, layers=(2,), neurons_LTF=neurons_LTF)
+    assert found.strongest(2) == [(2, 4), (2, 5)]
+    assert Cells(found.html()).rows[1][0] == "2.5"
+    alone = Neurons(ids=(1,), pieces=("a",), layers=(2,), neurons_LTF=neurons_LTF[:, :1])
+    assert alone.strongest(1) == [(2, 3)]
+    assert Cells(alone.html()).rows[1][0] == "2.3"
 
 
 def test_no_text_becomes_part_of_the_page(model: LanguageModel) -> None:

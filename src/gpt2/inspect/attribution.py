@@ -15,6 +15,7 @@ import numpy as np
 from gpt2.backends.definition import Definition
 from gpt2.backends.seam import Floats
 from gpt2.errors import BackendError
+from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import by_part
 from gpt2.inspect.reading import Text, one_token, read_tokens
 from gpt2.tokenizer import Tokenizer
@@ -55,6 +56,7 @@ class Attribution:
 
     def strongest(self, count: int = 10) -> list[tuple[str, float]]:
         """The parts that add or take most, by name ("head 3.7" is the eighth of the fourth layer), strongest first."""
+        count = checked_number("count", count, whole=True, limits={"least": 0})
         parts = {"token": self.token, "position": self.position}
         parts |= {f"head {layer}.{head}": float(value) for (layer, head), value in np.ndenumerate(self.heads_LH)}
         parts |= {f"mlp {layer}": float(value) for layer, value in enumerate(self.mlps_L)}

@@ -49,15 +49,23 @@ class Neurons:
         return self.neurons_LTF[place("layer", layer, self.layers), :, neuron]
 
     def strongest(self, count: int = 10) -> list[tuple[int, int]]:
-        """The (layer, neuron) pairs that are most active at any token, most active first."""
-        most_LF = self.neurons_LTF.max(axis=1)
+        """The (layer, neuron) pairs that are most active at any token but the first, most active first.
+
+        At the first token the same few are, and more than any elsewhere, whatever the text.
+        """
+        count = checked_number("count", count, whole=True, limits={"least": 0})
+        return self._strongest(count, 1)
+
+    def _strongest(self, count: int, first: int) -> list[tuple[int, int]]:
+        first = min(first, len(self.ids) - 1)  # of one token that one
+        most_LF = self.neurons_LTF[:, first:].max(axis=1)
         order = np.argsort(-most_LF, axis=None, kind="stable")[:count].tolist()
         return [(self.layers[place // most_LF.shape[1]], place % most_LF.shape[1]) for place in order]
 
     def html(self) -> str:
-        """A picture: the neurons that are most active (a row each) at each token."""
+        """A picture: the neurons that are most active (a row each) at the tokens shown, the text's first apart."""
         first = max(0, len(self.ids) - MOST_COLUMNS)
-        pairs = self.strongest(_SHOWN)
+        pairs = self._strongest(_SHOWN, max(1, first))
         values_RT = np.array([self.of(*pair)[first:] for pair in pairs])
         return shaded(
             values_RT,

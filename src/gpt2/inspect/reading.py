@@ -62,6 +62,8 @@ def one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
     if not isinstance(answer, str):
         raise GenerationError(f"The answer is one token, given as its text or its id: got {answer!r:.60}.")
     ids = tokenizer.encode(answer)
+    if not ids:
+        raise GenerationError("The answer is empty: give one token, mostly a space and a word.")
     if len(ids) != 1:
         raise GenerationError(
             f"The answer {answer!r} is not one token but {len(ids)}: "
