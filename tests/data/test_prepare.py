@@ -420,3 +420,12 @@ def test_the_corpus_is_prepared_alike_by_one_and_two_workers(tmp_path: Path, mon
     assert one == prepare([source], tmp_path / "two", workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert (one["documents"], one["tokens"]) == (497, 930_358)
+
+
+def test_files_of_other_kinds_in_a_folder_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.txt", "b.docx"):
+        (tmp_path / "in" / name).write_text("A text.", encoding="utf-8")
+    caplog.set_level("INFO", logger="gpt2")
+    prepare([tmp_path / "in", tmp_path / "in" / "a.txt"], tmp_path / "out")
+    assert caplog.messages == [f"passed over in {tmp_path / 'in'}: 1 file of another kind (.docx)"]

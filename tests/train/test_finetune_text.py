@@ -224,6 +224,20 @@ def test_empty_examples_are_passed_over_and_counted(tmp_path: Path) -> None:
     assert [shard.read_bytes() for shard in shards[0]] == [shard.read_bytes() for shard in shards[1]]
 
 
+def test_files_of_other_kinds_in_a_folder_are_named(tmp_path: Path) -> None:
+    for name in ("a.txt", "sub/t.csv"):
+        write(tmp_path, f"in/{name}", "text\n" + "word " * 1000)
+    prepared = prepare_text(tmp_path / "in", tmp_path / "out", Tokenizer.published(), field="", validation=0.1)
+    assert len(prepared.lines()) == 1
+    for name in ("novel.docx", "sub/other.DOCX", "a.pdf", "LICENSE", ".hidden.odt"):
+        write(tmp_path, f"in/{name}", "x")
+    prepared = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
+    said = f"passed over in {tmp_path / 'in'}: 4 files of other kinds (.docx, LICENSE, .pdf)"
+    assert prepared.lines()[1:] == [said]
+    again = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
+    assert again == prepared
+
+
 def test_a_file_of_no_bytes_is_passed_over_and_counted(tmp_path: Path) -> None:
     write(tmp_path, "in/a.txt", "word " * 1000)
     for name in ("b.txt", "c.md"):

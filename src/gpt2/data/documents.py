@@ -6,6 +6,7 @@ at the beginning of a file is dropped.
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +89,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
         if name == STDIN:
             found.append(name)
         elif path.is_dir():
-            inside = [
-                str(file)
-                for file in sorted(path.rglob("*"))
-                if file.is_file()
-                and file.name.lower().endswith(KNOWN)
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
+            inside = [str(file) for file in _files_in(path) if file.name.lower().endswith(KNOWN)]
             if not inside:
                 raise DataError(f"{name} holds no file that can be read. Known are {', '.join(KNOWN)}.")
             found += inside
@@ -109,6 +104,26 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
         else:
             found.append(name)
     return found
+
+
+def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
+    """What a folder holds beside files of known kinds, for people; empty where there is nothing else, and of a file."""
+    others = [file.suffix.lower() or file.name for file in _files_in(folder) if not file.name.lower().endswith(known)]
+    if not others:
+        return ""
+    kinds = [kind for kind, _ in Counter(others).most_common()]
+    named = ", ".join(kinds[:5] + ["..."] * (len(kinds) > 5))
+    files = "1 file of another kind" if len(others) == 1 else f"{len(others):,} files of other kinds"
+    return f"passed over in {folder}: {files} ({named})"
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden, recursively and sorted."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
 
 
 def read_documents(

@@ -16,7 +16,7 @@ from typing import Any
 from gpt2.data import shards
 from gpt2.data.blocks import SPLITS, Block, cut_blocks, encode_blocks
 from gpt2.data.compressed import STDIN
-from gpt2.data.documents import ReadOptions, find_sources
+from gpt2.data.documents import ReadOptions, find_sources, passed_over
 from gpt2.data.folder_writer import PROGRESS_NAME, FolderWriter, refuse_other
 from gpt2.errors import DataError
 from gpt2.files import MANIFEST_NAME, lock
@@ -114,6 +114,9 @@ def prepare(
     if isinstance(sources, str | Path):  # a text is a sequence too: of names of one letter
         sources = [sources]
     found = find_sources(sources, config.read.kind)
+    for folder in {Path(name): None for name in sources if Path(name).is_dir()}:
+        if said := passed_over(folder):
+            _log.info("%s", said)
     named = [{"name": name, "bytes": None if name == STDIN else Path(name).stat().st_size} for name in found]
     settings = {"sources": named, "tokenizer_hash": tokenizer.hash, **asdict(config)}
     if out.exists() and not out.is_dir():

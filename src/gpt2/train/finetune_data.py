@@ -16,7 +16,7 @@ from gpt2.errors import DataError
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import state as states
 from gpt2.train.feed import MARKS
-from gpt2.train.finetune_text import Errors, read_examples, sources
+from gpt2.train.finetune_text import Errors, passed_over, read_examples, sources
 
 _OPENING_TOKENS, _LONGEST_OPENING_TOKENS = 12, 256
 LEAST_TOKENS = 256  # fewer teach a model nothing but themselves
@@ -36,6 +36,7 @@ class Prepared:
         validation_tokens: held out.
         opening: how a text that is held out begins, or its prompt: what to let the model continue.
         empty: examples passed over, since their text or completion is nothing, or nothing but blanks.
+        passed_over: what its folder holds that is not read, for people.
     """
 
     documents: int
@@ -45,6 +46,7 @@ class Prepared:
     validation_tokens: int
     opening: str
     empty: int = 0
+    passed_over: str = ""
 
     @property
     def size(self) -> str:
@@ -64,6 +66,8 @@ class Prepared:
         said = [f"the text: {self.size}; {held_out}"]
         if self.empty:
             said.append(f"passed over: {self.empty:,} with an empty text or completion")
+        if self.passed_over:
+            said.append(self.passed_over)
         return said
 
 
@@ -117,6 +121,7 @@ def prepare_text(
         validation_tokens=sum(d.ids.size for d in held_out),
         opening=_opening((held_out or train)[0], tokenizer),
         empty=n_empty,
+        passed_over=passed_over(text),
     )
     has_prompts = any(not d.wanted.all() for d in documents)
     with files.lock(out.parent), files.atomic_folder(out) as partial:

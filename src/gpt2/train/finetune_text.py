@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2.data.documents import ReadOptions, find_sources, has_fields, read_documents, read_json_lines, whole_characters
+from gpt2.data import documents
+from gpt2.data.documents import (
+    KNOWN,
+    ReadOptions,
+    find_sources,
+    has_fields,
+    read_documents,
+    read_json_lines,
+    whole_characters,
+)
 from gpt2.errors import DataError
 from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
@@ -20,6 +29,7 @@ _CSV = (".csv", ".tsv")
 _JSONL = (".jsonl", ".ndjson")
 _PACKED = ("", ".gz", ".zst")
 _FIELD_LIMIT = 1 << 26  # characters of one CSV cell
+_KINDS = (*KNOWN, *(kind + packed for kind in _CSV for packed in _PACKED))
 _KNOWN = ".txt, .text, .md, .jsonl, .ndjson, .csv and .tsv, each also with .gz or .zst, and .parquet"
 
 Errors = Literal["strict", "replace"]
@@ -74,6 +84,11 @@ def sources(path: Path) -> list[str]:
             f"{path} cannot be read: its kind is not known. Known are {_KNOWN}. If it is plain text, call it .txt; "
             f"save any other document as plain text."
         ) from None
+
+
+def passed_over(path: Path) -> str:
+    """What a folder holds that is not read, for people; empty where there is nothing else."""
+    return documents.passed_over(path, _KINDS)
 
 
 def read_examples(path: Path, *, field: str = "", errors: Errors = "strict") -> Iterator[Example]:
