@@ -420,6 +420,12 @@ def test_what_cannot_be_finetuned_is_said(base: Path, data: Path, tmp_path: Path
     (tmp_path / "full" / "letter.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"holds 'letter\.txt'"):
         run(base, data, tmp_path / "full")
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "chapters" / "one.txt").write_text("word " * 1000, encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"it lies in .*chapters, all of which is the text"
+    ):  # and would be read again
+        facade(tmp_path / "chapters", tmp_path / "chapters" / "new", model=base)
     with pytest.raises(gpt2.ModelNotFoundError):
         facade(data / "text.txt", tmp_path / "new", model="no-such-model")
     with pytest.raises(DataError, match="no such file"):

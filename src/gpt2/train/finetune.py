@@ -117,7 +117,7 @@ def finetune(
     report = truth_of("report", report, ConfigError)
     check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
     speak = say or _log.info
-    _check_goal(out)
+    _check_goal(out, text)
     base = checkpoint.read(hub.locate(model))
     name = os.fspath(model)
     if Path(name).exists():
@@ -191,13 +191,18 @@ def _check_settings(
             raise SettingError(f"A setting is overridden by a text, as 'optim.lr=1e-4': got {override!r:.60}.")
 
 
-def _check_goal(out: Path) -> None:
+def _check_goal(out: Path, text: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} cannot be filled: it is a file. Choose the name of a folder (--out).")
     if out.is_dir() and any(out.iterdir()) and not (out / RUN).is_dir():
         raise ConfigError(
             f"{out} cannot be filled: it holds {next(iter(sorted(out.iterdir()))).name!r}, and no fine-tuning that "
             f"could go on. Choose a new folder (--out)."
+        )
+    if text.is_dir() and out.resolve().is_relative_to(text.resolve()):
+        raise ConfigError(
+            f"{out} cannot be filled: it lies in {text}, all of which is the text, and a run that goes on would read "
+            f"its own files. Choose a folder elsewhere (--out), or put the text into a folder of its own."
         )
     files.check_goal(out)
 
