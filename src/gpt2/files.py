@@ -27,8 +27,14 @@ from typing import IO, Any
 from gpt2.errors import DataError, FolderInUseError, FormatError, Gpt2Error
 
 MANIFEST_NAME = "manifest.json"
+CONVERT = "Convert the file (`iconv -f cp1252 -t utf-8`, if it is an old one)"  # where it is not UTF-8
 _PARTIAL, _PREVIOUS = "partial", "previous"
 _STALE_SECONDS = 3600.0
+_OTHER_DOCUMENTS = {
+    b"PK\x03\x04": "a Word document, or another zip archive",
+    b"\xd0\xcf\x11\xe0": "an old Word document, or another of Office's",
+    b"%PDF-": "a PDF",
+}
 
 
 @contextlib.contextmanager
@@ -430,3 +436,17 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def refuse_other_documents(name: str, start: bytes) -> None:
+    """Refuse what begins as a file of a word processor does, whatever its name.
+
+    Raises:
+        DataError: it does.
+    """
+    for begins, kind in _OTHER_DOCUMENTS.items():
+        if start.startswith(begins):
+            raise DataError(
+                f"{name} is not text: it is {kind}. Save the document as plain text (.txt, UTF-8)"
+                f"{', or unpack the archive' if 'archive' in kind else ''}."
+            )

@@ -108,6 +108,12 @@ def test_a_text_without_a_place_to_cut_is_cut_all_the_same(tmp_path: Path, monke
             "is a Word document, or another zip archive. Save the document as plain text",
         ),
         ("a.jsonl", b"PK\x03\x04\x14\0\xff", "is a Word document"),
+        (
+            "a.txt",
+            b"\xd0\xcf\x11\xe0\xa1\xb1",
+            "is an old Word document, or another of Office's. Save the document as plain",
+        ),
+        ("a.txt", b"%PDF-1.4\n%\xe2\xe3", "is a PDF. Save the document as plain text"),
         ("a.txt.gz", gzip.compress(b"PK\x03\x04\x14", mtime=0), "is a Word document"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2, is not JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1, is not JSON"),

@@ -18,6 +18,7 @@ import click
 from gpt2.cli.options import Name, Verb
 from gpt2.cli.output import is_terminal
 from gpt2.errors import DataError
+from gpt2.files import CONVERT, refuse_other_documents
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -114,6 +115,8 @@ def lines_of(file: BinaryIO, source: str, *, errors: str) -> Iterator[str]:
 
 def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
     """`data` from UTF-8, without a byte order mark; `offset` is that of its first byte in `source`."""
+    if not offset:
+        refuse_other_documents(source, data)
     try:
         text = data.decode("utf-8", errors)
         return text if offset else text.removeprefix(BYTE_ORDER_MARK)
@@ -125,7 +128,7 @@ def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
             ) from None
         raise DataError(
             f"{source} cannot be read as UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,} "
-            f"({error.reason}). Give --errors replace to read it all the same."
+            f"({error.reason}). {CONVERT}, or give --errors replace to read it all the same."
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from gpt2.data.compressed import STDIN, SUFFIXES, open_source
 from gpt2.errors import DataError, MissingExtraError
-from gpt2.files import is_utf8
+from gpt2.files import CONVERT, is_utf8, refuse_other_documents
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
@@ -170,7 +170,7 @@ def _lines(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[tuple[i
                     f"Cut it, or raise the limit for a document (--max-document-mb of `gpt2 prepare`)."
                 )
             if number == 1:
-                _refuse_zip(name, line)
+                refuse_other_documents(name, line)
                 if line.startswith(codecs.BOM_UTF8):
                     line, offset = line[3:], 3
             yield number, offset, line
@@ -250,17 +250,8 @@ def _not_utf8(name: str, offset: int, byte: int) -> DataError:
         )
     return DataError(
         f"{name} is not UTF-8: the byte 0x{byte:02x} at offset {offset:,} cannot be read. "
-        f"Convert the file (`iconv -f cp1252 -t utf-8`, if it is an old one), or read U+FFFD in place of such bytes "
-        f"(--errors replace)."
+        f"{CONVERT}, or read U+FFFD in place of such bytes (--errors replace)."
     )
-
-
-def _refuse_zip(name: str, start: bytes) -> None:
-    if start.startswith(b"PK\x03\x04"):
-        raise DataError(
-            f"{name} is not text: it is a Word document, or another zip archive. "
-            f"Save the document as plain text (.txt, UTF-8), or unpack the archive."
-        )
 
 
 def _text(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Document]:
@@ -293,7 +284,7 @@ def _decoded(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[str]:
             block = file.read(_PIECE)
             data = pending + block
             if offset == 0:
-                _refuse_zip(name, data)
+                refuse_other_documents(name, data)
                 if data.startswith(codecs.BOM_UTF8):
                     data, offset = data[3:], 3
             try:
