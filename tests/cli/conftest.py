@@ -23,9 +23,9 @@ Run = Callable[..., Ran]
 def gpt2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """`gpt2("score", "text", stdin=b"…")`: the exit code and what was written."""
 
-    def run(*arguments: str, stdin: bytes = b"", encoding: str = "utf-8") -> Ran:
+    def run(*arguments: str, stdin: bytes = b"", encoding: str = "utf-8", command: str = "gpt2") -> Ran:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding=encoding))
-        monkeypatch.setattr("sys.argv", ["gpt2", *arguments])
+        monkeypatch.setattr("sys.argv", [command, *arguments])
         capsys.readouterr()
         code = main.run(list(arguments))
         captured = capsys.readouterr()

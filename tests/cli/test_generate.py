@@ -84,11 +84,15 @@ def test_bytes_that_are_not_utf_8_are_named_and_the_way_on_offered(generate) -> 
     assert ran.code == 0
 
 
-def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path) -> None:
+def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = gpt2("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5", "--backend", "reference")
     [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
     assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
     assert "again:" not in generate("Once").err  # a seed was given
+    for found, called in (("/usr/bin/gpt2", "again: gpt2 generate"), (None, "again: .venv/bin/gpt2 generate")):
+        monkeypatch.setattr("shutil.which", lambda name, found=found: found)
+        arguments = ("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5")
+        assert called in gpt2(*arguments, command=".venv/bin/gpt2").err
     greedy = ("--temperature", "0", "--max-tokens", "2", "--backend", "reference")
     assert "again:" not in gpt2("generate", "--model", str(tiny_folder), "Once", *greedy).err
 
@@ -267,6 +271,27 @@ def test_the_loop_reads_utf_8_whatever_the_locale(generate, monkeypatch: pytest.
     ran = generate("--interactive", stdin=b"Once\n\xff\n")
     assert ran.code == 1
     assert "standard input cannot be read as UTF-8: byte 0xff at offset 5" in ran.err
+    assert "iconv -f cp1252 -t utf-8" in ran.err
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"%PDF-1.4\n", b"\xd0\xcf\x11\xe0"])
+def test_a_file_of_a_word_processor_is_no_text(generate, tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "novel.docx").write_bytes(start + b"\xff\n")
+    ran = generate("--file", str(tmp_path / "novel.docx"))
+    assert ran.code == 1
+    assert "novel.docx is not text: it is " in ran.err
+    assert "Save the document as plain text" in ran.err
+    assert "--errors" not in ran.err
+
+
+def test_a_stop_with_a_backslash_is_said_to_be_no_line_end(generate) -> None:
+    assert r"--stop '\n' waits for a backslash; the end of a line is $'\n'" in generate("Once", "--stop", r"\n").err
+    assert "backslash" not in generate("Once", "--stop", "\n").err
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--num-tokens", "--length"])
+def test_the_length_by_other_names_is_the_most_tokens(generate, option: str) -> None:
+    assert "Did you mean --max-tokens?" in generate("Once", option, "3").err
 
 
 def test_the_loop_reads_a_pipe_as_other_input_is_read(generate) -> None:

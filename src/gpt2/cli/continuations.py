@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
@@ -106,10 +107,12 @@ class Writer:
         log.info("%s in %.2f s, %.1f tokens/s%s", tokens, self._seconds, rate, drafts)
         if seed is not None:
             import shlex
+            import shutil
 
-            said = sys.argv[1:]
+            called, *said = sys.argv  # .venv/bin/gpt2, as make demo calls it, is not found as gpt2
+            command = called if Path(called).name == "gpt2" and shutil.which("gpt2") is None else "gpt2"
             end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
-            log.info("again: %s", shlex.join(["gpt2", *said[:end], "--seed", str(seed), *said[end:]]))
+            log.info("again: %s", shlex.join([command, *said[:end], "--seed", str(seed), *said[end:]]))
 
 
 def _table(logprobs: "Iterable[TokenLogprob]", tokenizer: "Tokenizer") -> str:

@@ -99,7 +99,9 @@ OPTIONS_ELSEWHERE = {
     "--nsamples": "--n",
     "--num-return-sequences": "--n",
     "--num-samples": "--n",
+    "--num-tokens": "--max-tokens",
     "--temp": "--temperature",
+    "--tokens": "--max-tokens",
 }
 
 GO_ON = ("train", "finetune", "prepare", "build", "convert", "evaluate", "download")  # without an option for it
