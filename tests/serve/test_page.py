@@ -253,7 +253,7 @@ def test_settings_are_a_slider_and_a_number_that_agree(visit: Visit) -> None:
 
 def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> None:
     visit.write('- It\'s "so"\nOnce')
-    visit.set(min_p=0.01, stop="THE END\n# stop")
+    visit.set(min_p=0.01, stop="THE END\n# stop\n.\\n\\n")
     visit["#text"].focus()
     visit.press("Control+End")
     visit["#copy-as"].click()
@@ -293,7 +293,7 @@ def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> No
     given = generate.make_context("generate", words[2:]).params
     assert words[:2] == ["gpt2", "generate"]
     assert (given["seed"], given["min_p"], given["max_tokens"]) == (7, 0.01, 12)
-    assert list(given["stop"]) == ["THE END", "# stop"] and given["prompt"] == '- It\'s "so"\nOnce'
+    assert list(given["stop"]) == ["THE END", "# stop", ".\n\n"] and given["prompt"] == '- It\'s "so"\nOnce'
 
 
 def test_the_code_to_copy_goes_on_from_the_end_of_a_long_document(visit: Visit, tiny: Any) -> None:

@@ -39,7 +39,7 @@ export function requestSettings() {
     if (off !== undefined && values[name] !== off) request[name] = values[name];
   }
   if (values.seed !== "") request.seed = Number(values.seed);
-  const stops = values.stop.split("\n").filter(Boolean);
+  const stops = values.stop.split("\n").filter(Boolean).map((stop) => stop.replaceAll("\\n", "\n"));
   if (stops.length) request.stop = stops;
   return request;
 }
@@ -95,7 +95,7 @@ export function buildSettings(changed) {
     h("div", { class: "row" },
       h("label", { for: "set-stop" }, "Stop before"),
       h("textarea", { id: "set-stop", rows: 2, spellcheck: "false", "aria-describedby": "help-stop", oninput: (event) => set("stop", event.target.value) }, values.stop),
-      h("p", { class: "help", id: "help-stop" }, "One text a line.")),
+      h("p", { class: "help", id: "help-stop" }, "One text a line; \\n in it is the end of a line.")),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
 }
