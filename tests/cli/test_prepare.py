@@ -12,6 +12,7 @@ import pytest
 import gpt2
 from gpt2.cli import main as frame
 from gpt2.data import TokenStream, blocks, verify
+from gpt2.errors import ShardError
 from gpt2.tokenizer import Tokenizer
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gpt2.__file__).parents[1])}
@@ -130,6 +131,18 @@ def test_one_document_leaves_nothing_to_validate_on_and_that_is_said(
     (tmp_path / "a.txt").write_text("A whole novel.", encoding="utf-8")
     assert run(tmp_path / "a.txt", "--out", tmp_path / "out", "--validation", "0.001") == 0
     assert "warning: no document fell to validation: there is 1 document in all" in capsys.readouterr().err
+
+
+def test_one_document_that_is_held_out_leaves_nothing_to_train_on_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("A whole novel.", encoding="utf-8")
+    assert run(tmp_path / "a.txt", "--out", tmp_path / "out", "--validation", "1") == 0
+    said = capsys.readouterr().err
+    assert "warning: no document fell to train: there is 1 document in all." in said
+    assert "lower --validation" in said
+    with pytest.raises(ShardError, match="no train split: prepare it with more documents"):
+        TokenStream.open(tmp_path / "out", "train")
 
 
 def test_another_configuration_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

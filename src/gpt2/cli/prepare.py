@@ -118,12 +118,16 @@ def prepare(
             workers=workers,
             progress=lambda progress: line.show(lambda: _status(progress)),
         )
-    if validation and "validation" not in manifest["splits"]:
+    splits = manifest["splits"]
+    lacking = "train" if "train" not in splits else "validation" if validation and "validation" not in splits else ""
+    if lacking:
         _log.warning(
-            "no document fell to validation: there %s in all. Cut a long text with --split-on, or raise --validation.",
+            "no document fell to %s: there %s in all. Cut a long text with --split-on, or %s --validation.",
+            lacking,
             f"{'is' if manifest['documents'] == 1 else 'are'} {_counted(manifest['documents'])}",
+            "lower" if lacking == "train" else "raise",
         )
-    for split, total in manifest["splits"].items():
+    for split, total in splits.items():
         _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", _counted(total["documents"]))
     if manifest["empty_documents"]:
         _log.info("passed over %s without text", _counted(manifest["empty_documents"]))

@@ -178,7 +178,8 @@ class TokenStream:
         listed = {name: facts for name, facts in manifest["files"].items() if facts["split"] == split}
         if not listed:
             raise ShardError(
-                f"{folder} has no {split} split: prepare it with a share for validation, or name the other."
+                f"{folder} has no {split} split: prepare it with {'more documents, or a smaller' if split == 'train' else 'a'} "
+                f"share for validation, or name the other."
             )
         shards: list[Ids] = []
         for name, facts in sorted(listed.items()):
