@@ -177,9 +177,9 @@ class TokenStream:
         manifest = read_manifest(folder)
         listed = {name: facts for name, facts in manifest["files"].items() if facts["split"] == split}
         if not listed:
+            share = "more documents, or a smaller share" if split == "train" else "a share"
             raise ShardError(
-                f"{folder} has no {split} split: prepare it with {'more documents, or a smaller' if split == 'train' else 'a'} "
-                f"share for validation, or name the other."
+                f"{folder} has no {split} split: prepare it with {share} for validation, or name the other."
             )
         shards: list[Ids] = []
         for name, facts in sorted(listed.items()):
