@@ -102,6 +102,10 @@ def test_help_imports_no_verb_and_no_numpy() -> None:
         (["score", "--resume"], "no such option '--resume'."),
         (["generate", "--prompt", "Once"], "The prompt stands by itself, in quotes."),
         (["generate", "Once", "upon", "a", "time"], 'Put quotes around what has blanks: "Once upon a time".'),
+        (
+            ["finetune", "one.txt", "two.txt", "--out", "x"],
+            "(two.txt). Put several files into a folder and name that; put",
+        ),
         (["train", "tiny-cpu", "--report", "out.html"], "unexpected extra argument (out.html)\n"),
         (["generate", "--seed", "1.5"], "'1.5' is not a whole number."),
         (["generate", "--top-p", "half"], "'half' is not a number."),

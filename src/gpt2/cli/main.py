@@ -256,6 +256,9 @@ def _message(error: click.ClickException) -> str:
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
         command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
+        if command and command.name == "finetune":
+            advice = "Put several files into a folder and name that; put quotes around a name that has blanks."
+            return f"{message.rstrip('.')}. {advice}"
         if command and any(parameter.name in ("prompt", "text", "question") for parameter in command.params):
             return f'{message.rstrip(".")}. Put quotes around what has blanks: "Once upon a time".'
     for kind, ours in (("integer", "whole number"), ("float", "number")):
