@@ -89,6 +89,8 @@ def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path, monkeypa
     [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
     assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
     assert "again:" not in generate("Once").err  # a seed was given
+    piped = gpt2("generate", "--model", str(tiny_folder), "--max-tokens", "5", stdin=b"Once")
+    assert "again, with the same input: gpt2 generate" in piped.err
     for found, called in (("/usr/bin/gpt2", "again: gpt2 generate"), (None, "again: .venv/bin/gpt2 generate")):
         monkeypatch.setattr("shutil.which", lambda name, found=found: found)
         arguments = ("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5")

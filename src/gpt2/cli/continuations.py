@@ -97,7 +97,7 @@ class Writer:
             if sample.logprobs is not None:
                 output.write(_table(sample.logprobs, tokenizer) + "\n")
 
-    def summarise(self, *, seed: int | None) -> None:
+    def summarise(self, *, seed: int | None, was_piped: bool) -> None:
         """Say how much was generated, how fast, and with a `seed` that was drawn how to have it again."""
         if not self._tokens:
             return
@@ -112,7 +112,11 @@ class Writer:
             called, *said = sys.argv  # .venv/bin/gpt2, as make demo calls it, is not found as gpt2
             command = called if Path(called).name == "gpt2" and shutil.which("gpt2") is None else "gpt2"
             end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
-            log.info("again: %s", shlex.join([command, *said[:end], "--seed", str(seed), *said[end:]]))
+            log.info(
+                "again%s: %s",
+                ", with the same input" if was_piped else "",
+                shlex.join([command, *said[:end], "--seed", str(seed), *said[end:]]),
+            )
 
 
 def _table(logprobs: "Iterable[TokenLogprob]", tokenizer: "Tokenizer") -> str:

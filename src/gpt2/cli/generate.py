@@ -75,6 +75,7 @@ def generate(
     if slashed := [stop for stop in sampling.stop if r"\n" in stop]:
         log.warning(r"--stop '%s' waits for a backslash; the end of a line is $'\n' in most shells", slashed[0])
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
+    was_piped = prompt in (None, "-") and file is None and not interactive
     sampling = sampling.changed()  # with a seed, which is told at the end
     if file is None and not interactive:
         reading.tell_of_file(prompt, "gpt2 generate - < {} continues it, and --file each of its lines")
@@ -99,4 +100,4 @@ def generate(
                     output.echo_prompt(prompt)
                 writer.one(prompt or "", sampling)
         finally:
-            writer.summarise(seed=None if repeatable else sampling.seed)
+            writer.summarise(seed=None if repeatable else sampling.seed, was_piped=was_piped and bool(prompt))
