@@ -233,7 +233,9 @@ def test_an_unknown_model_lists_what_is_here(gpt2) -> None:
 
 def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageModel) -> None:
     too_large = f":seed {2**64}\n:seed {'9' * 5000}"
-    turns = f"Once\n\n:seed 3\nOnce\n:help\n:seed ²\n{too_large}\n:seed {2**64 - 1}\nOnce\n\n:quit\nnever\n"
+    turns = (
+        f":seed\nOnce\n\n:seed\n:seed 3\nOnce\n:help\n:seed ²\n{too_large}\n:seed {2**64 - 1}\nOnce\n\n:quit\nnever\n"
+    )
     ran = generate("--interactive", stdin=turns.encode())
     first = model.generate("Once", **SETTINGS).text
     second = model.generate("Once" + first, **(SETTINGS | {"seed": 4})).text
@@ -241,7 +243,8 @@ def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageMo
     after = model.generate("Once" + last, **(SETTINGS | {"seed": 0})).text
     assert ran.out == f"{first}\n{second}\n{first}\n{last}\n{after}\n"
     assert ran.code == 0
-    assert ran.err.count(":quit") == 5  # at the beginning, when asked, and where a seed is no number or too large
+    assert ran.err.count(":quit") == 6  # at the beginning, when asked, before any text, and where a seed is none
+    assert ran.err.count("drawn by seed 4") == 1
 
 
 def test_the_loop_goes_on_from_what_was_written_when_it_was_stopped(generate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gpt2.generation import Sampling
 
 HELP = """Type a text and press return: it is continued. An empty line goes on with the last text.
-:seed N   draw from seed N on; each continuation takes the next
+:seed N   draw from seed N on; each continuation takes the next. :seed alone says that of the last one
 :help     this
 :quit     leave, as Ctrl-D does; Ctrl-C stops a continuation"""
 
@@ -41,7 +41,7 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
         sys.stdin.reconfigure(errors="replace")
     piped = reading.lines_of(sys.stdin.buffer, "standard input", errors=errors)
     assert sampling.seed is not None
-    seed, text = sampling.seed, ""
+    seed, drawn, text = sampling.seed, sampling.seed, ""
     log.info("%s", HELP)
     while True:
         try:
@@ -59,6 +59,8 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
             return
         if command == ":seed" and argument.isdecimal() and len(argument) <= 20 and int(argument) <= MAX_SEED:
             seed = int(argument)
+        elif command == ":seed" and not argument and text:
+            log.info("the last continuation was drawn by seed %d", drawn)
         elif command.startswith(":"):
             log.info("%s", HELP)
         else:
@@ -67,5 +69,5 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
                 writer.one(
                     pieces[0], dataclasses.replace(sampling, seed=seed, truncate_prompt=True), tell=pieces.append
                 )
-            text = "".join(pieces)
+            text, drawn = "".join(pieces), seed
             seed = (seed + 1) % (MAX_SEED + 1)
