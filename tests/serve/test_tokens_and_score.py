@@ -182,6 +182,7 @@ def test_embeddings_are_bounded_as_scores_are(serve: Any) -> None:
         ("/v1/completions", {"prompt": ["a b" * 20] * 40, "max_tokens": 0, "echo": True, "logprobs": 20}),
         ("/v1/completions", {"prompt": ["a b" * 20] * 40, "max_tokens": 1, "prompt_logprobs": 20}),
         ("/v1/detect", {"text": "one two " * 1000}),
+        ("/tokenize", {"prompt": "one two " * 5000, "with_pieces": True}),
     ],
 )
 def test_a_large_answer_stops_nobody(
@@ -210,6 +211,14 @@ def test_an_answer_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPatch, most
     parts = list(large.json_parts(value))
     assert b"".join(parts) == json_bytes(value)
     assert most == 100 or len(parts) > 20
+
+
+def test_what_is_small_is_encoded_together_in_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    monkeypatch.setattr(large, "json_bytes", lambda value: encoded.append(value) or json_bytes(value))
+    value = {"tokens": list(range(10_000))}
+    assert b"".join(large.json_parts(value)) == json_bytes(value)
+    assert len(encoded) < 20
 
 
 def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:

@@ -34,11 +34,31 @@ def json_parts(value: object) -> Iterator[bytes]:
         return
     is_object = isinstance(value, dict)
     opening, end = (b"{", b"}") if is_object else (b"[", b"]")
-    for key, item in _items(value):
-        yield opening + json_bytes(str(key)) + b":" if is_object else opening
-        yield from json_parts(item)
+    for group in _groups(value):
+        yield opening
+        if len(group) > 1:
+            yield json_bytes(dict(group) if is_object else [item for _, item in group])[1:-1]
+        else:
+            [(key, item)] = group
+            if is_object:
+                yield json_bytes(str(key)) + b":"
+            yield from json_parts(item)
         opening = b","
     yield end
+
+
+def _groups(value: object) -> Iterator[list[tuple[object, object]]]:
+    """Its items in their order, as many together as may be encoded at a time."""
+    group: list[tuple[object, object]] = []
+    n_values = 0
+    for pair in _items(value):
+        n = _count(pair[1], _MOST_VALUES)
+        if group and n_values + n > _MOST_VALUES:
+            yield group
+            group, n_values = [], 0
+        group.append(pair)
+        n_values += n
+    yield group
 
 
 def _items(value: object) -> Iterator[tuple[object, object]]:

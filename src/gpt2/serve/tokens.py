@@ -1,12 +1,12 @@
 """Text to token ids and back, as lm-evaluation-harness, vLLM and llama.cpp ask for it."""
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gpt2.serve.faults import bad_request, json_response
+from gpt2.serve.large import large_answer
 from gpt2.serve.schema import DetokenizeRequest, TokenizeRequest
 from gpt2.serve.service import Service, read
 
@@ -21,7 +21,7 @@ async def tokenize(service: Service, request: Request) -> Response:
         raise bad_request("One text is needed, as prompt or as content.", "prompt")
     text = asked.prompt if asked.prompt is not None else asked.content or ""
 
-    def answered() -> Response:
+    def answer_of() -> dict[str, Any]:
         param = "content" if asked.prompt is None else "prompt"
         ids = served.ids_of(text, param, parse_special=asked.parse_special)
         answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.n_positions, "tokens": ids}
@@ -30,9 +30,9 @@ async def tokenize(service: Service, request: Request) -> Response:
             answer["tokens"] = [{"id": token, "piece": pieces[token]} for token in ids]
         if asked.return_token_strs:
             answer["token_strs"] = [served.token_names[token] for token in ids]
-        return json_response(answer)
+        return answer
 
-    return await asyncio.to_thread(answered) if len(text) > _LONG_CHARACTERS else answered()
+    return await large_answer(answer_of) if len(text) > _LONG_CHARACTERS else json_response(answer_of())
 
 
 async def detokenize(service: Service, request: Request) -> Response:
