@@ -333,6 +333,11 @@ def test_a_function_of_ones_own_is_in_the_run(model: LanguageModel) -> None:
     nothing = model.logits(ids, at=lambda site, layer, value: 0 * value if site == "residual" else value)
     np.testing.assert_array_equal(nothing[0], nothing[1])  # no token knows what it is
 
+    def with_one_before(site: str, layer: int, value: np.ndarray) -> np.ndarray:
+        return np.pad(value, [(0, 0), (1, 0), (0, 0)]) if site in ("keys", "values") else value
+
+    assert model.logits(ids, at=with_one_before).shape == (2, model.config.vocab_size)
+
 
 @pytest.mark.parametrize(
     ("call", "error"),
@@ -341,6 +346,8 @@ def test_a_function_of_ones_own_is_in_the_run(model: LanguageModel) -> None:
         (lambda model: model.logits([1] * 65, at=lambda site, layer, value: value), ContextError),
         (lambda model: model.logits("text", at=lambda site, layer, value: value), GenerationError),
         (lambda model: model.logits([1], at="residual"), GenerationError),
+        (lambda model: model.logits([1], at=lambda site, layer, value: None), GenerationError),
+        (lambda model: model.logits([1, 2], at=lambda site, layer, value: value[:1]), GenerationError),
         (lambda model: model.logits([50257]), GenerationError),
         (lambda model: model.generate("word " * 100), ContextError),
         (lambda model: model.stream("word " * 100), ContextError),

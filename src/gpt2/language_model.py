@@ -384,7 +384,7 @@ class LanguageModel:
 
         Raises:
             ContextError: more ids than the context.
-            GenerationError: an id outside the vocabulary, or none at all.
+            GenerationError: an id outside the vocabulary, or none at all; or `at` returned no array of the same shape.
         """
         if at is None:
             return generation.logits(self.exact_backend(), ids)

@@ -189,3 +189,14 @@ def test_damaged_weights_are_refused_and_not_warned_of(tokenizer: Tokenizer) -> 
     for look in (inspect.attribute, inspect.ablate):
         with pytest.raises(BackendError, match="damaged"):
             look(damaged, tokenizer, TEXT, answer=ANSWER)
+
+
+@pytest.mark.parametrize("part", ["ln_f.g", "ln_f.b"])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_damaged_last_norm_is_refused_and_gives_no_parts(tokenizer: Tokenizer, part: str, value: float) -> None:
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=8)
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes(config).items()}
+    arrays[part][:] = value
+    damaged = Definition(Weights.from_arrays(config, arrays))
+    with pytest.raises(BackendError, match="damaged"):
+        inspect.attribute(damaged, tokenizer, TEXT, answer=ANSWER)

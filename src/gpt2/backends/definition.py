@@ -60,7 +60,8 @@ class Definition:
         def checked(site: Site, layer: int, value: Array) -> Array:
             shape = value.shape
             used: Any = at(site, layer, value)  # anybody wrote it, and `return value` is soon forgotten
-            if not isinstance(used, np.ndarray) or used.shape != shape:
+            may_grow = site in ("keys", "values")  # by those of tokens that were read before
+            if not isinstance(used, np.ndarray) or (used.shape != shape and not may_grow):
                 got = f"an array of {used.shape}" if isinstance(used, np.ndarray) else f"{used!r:.60}"
                 raise GenerationError(
                     f"What `at` returned cannot be used as {site} {layer}: got {got}. "

@@ -99,10 +99,9 @@ def attribute(
     other = None if against is None else one_token(tokenizer, against, config.vocab_size)
     seen = definition.look(ids, "residual", "heads", "neurons", rows=slice(-1, None))
     [last_D] = seen["residual", config.n_layer]
-    if not np.isfinite(last_D).all():
-        raise BackendError(
-            "the activations are not finite numbers: the weights are damaged. Fetch or convert them anew."
-        )
+    read = (last_D, arrays["ln_f.g"], arrays["ln_f.b"], *(arrays["wte"][t] for t in (target, other) if t is not None))
+    if not all(np.isfinite(each).all() for each in read):
+        raise BackendError("the logit is no finite number: the weights are damaged. Fetch or convert them anew.")
 
     # The logit is w . (g (x - mean x) / s + b), which is x . direction + w . b, once s is known.
     w_D = arrays["wte"][target] - (0 if other is None else arrays["wte"][other])

@@ -73,7 +73,7 @@ class Neurons:
             rows=[f"{layer}.{neuron}" for layer, neuron in pairs],
             columns=self.pieces[first:],
             caption=f"the most active neurons, layer.neuron{of_last(len(self.ids) - first, len(self.ids))}",
-            most=float(values_RT.max()),
+            most=float(values_RT.max(initial=0)),
         )
 
     def _repr_html_(self) -> str:  # what a notebook shows
@@ -105,6 +105,7 @@ def neurons(
             f"{n_bytes / 1e9:.1f} GB, and 1.1 GB are allowed. Name layers, or give a shorter text."
         )
     seen = definition.look(ids, "neurons", layers=layers)
-    return Neurons(
-        ids=ids, pieces=pieces, layers=layers, neurons_LTF=np.stack([seen["neurons", layer] for layer in layers])
-    )
+    neurons_LTF = np.empty((len(layers), len(ids), config.n_inner), np.float32)
+    for index, each in enumerate(layers):
+        neurons_LTF[index] = seen["neurons", each]
+    return Neurons(ids=ids, pieces=pieces, layers=layers, neurons_LTF=neurons_LTF)
