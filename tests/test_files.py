@@ -118,6 +118,27 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["named"]
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files have no names here")
+def test_a_file_that_is_open_already_keeps_what_it_holds(tmp_path: Path) -> None:
+    """As `--out /dev/stdout >> log` gives it."""
+    with (tmp_path / "log").open("wb") as log:
+        log.write(b"before, ")
+        log.flush()
+        path = Path(f"/dev/fd/{log.fileno()}")
+        files.check_goal(path)
+        files.write_text(path, "here, ")
+        log.write(b"after")
+    assert (tmp_path / "log").read_bytes() == b"before, here, after"
+    assert names(tmp_path) == ["log"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_device_is_named() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_text(Path("/dev/full"), "text")
+    assert caught.value.filename == "/dev/full"
+
+
 def test_whether_a_goal_can_be_written_is_known_before(tmp_path: Path) -> None:
     files.write_text(tmp_path / "file", "old")
     files.check_goal(tmp_path / "file")

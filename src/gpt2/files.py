@@ -35,6 +35,7 @@ _OTHER_DOCUMENTS = {
     b"\xd0\xcf\x11\xe0": "an old Word document, or another of Office's",
     b"%PDF-": "a PDF",
 }
+_OPEN_ALREADY = re.compile(r"/dev/(?:stdout|(stderr))|/(?:dev|proc/self)/fd/(\d+)")
 
 
 @contextlib.contextmanager
@@ -42,13 +43,18 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open `path` for writing bytes; it takes its name only if the block ends well. A link stays one.
 
     A device or a pipe (`/dev/null`, `/dev/stdout`, a shell's `>(…)`) is written to as it is: nothing takes its place.
+    So is a file that the shell has opened as one: what it holds stays.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
     if is_stream(path):
-        with path.open("wb") as file:
-            yield file
+        descriptor = _open_already(path)
+        try:
+            with path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb") as file:
+                yield file
+        except OSError as error:
+            raise _of_goal(error, path, path) from None
         return
     path = _ready(path)
     partial = beside(path)
@@ -156,12 +162,21 @@ def check_goal(path: Path) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a device, a pipe or a socket is there; asked of the path as given, for a pipe of /proc has no other."""
+    """Whether what is there takes bytes and cannot be replaced: a device, a pipe, a socket, what is open already.
+
+    It is asked of the path as given, for a pipe of /proc has no other.
+    """
     try:
         mode = path.stat().st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _open_already(path) is not None
+
+
+def _open_already(path: Path) -> int | None:
+    """The number of the open file that a path means, as /dev/stdout does: opened by its name, it would be emptied."""
+    found = _OPEN_ALREADY.fullmatch(str(path))
+    return None if found is None else int(found[2] or (2 if found[1] else 1))
 
 
 def _not_there(folder: Path) -> list[Path]:
