@@ -300,6 +300,16 @@ def test_deadlines_are_the_callers_clock(toy: SimpleNamespace):
     assert not scheduler.busy
 
 
+def test_who_is_let_wait_has_no_time_to_begin_in(toy: SimpleNamespace):
+    scheduler = Scheduler(toy.Backend(), toy.Tokenizer(), max_slots=1)
+    running, let, late = (scheduler.submit(greedy("a", 2, start_by=1)) for _ in range(3))
+    scheduler.step(0)
+    scheduler.let_wait(let)
+    scheduler.let_wait(running)  # which does not wait
+    assert [event.request for event in scheduler.step(2)] == [late, running]
+    assert [event.request for event in toy.run(scheduler)] == [let, let]
+
+
 # What is reported
 
 

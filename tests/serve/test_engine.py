@@ -376,6 +376,7 @@ def test_who_does_not_read_is_dropped_at_the_end(
     signals: int,
 ) -> None:
     monkeypatch.setattr(server, "_LEAVING_SECONDS", 0.1 if signals == 1 else 10**6)
+    monkeypatch.setattr(server, "_HANGING_SECONDS", 10**6)
     backend = scripted([464] * 400, n_positions=512)
     running = serve(backend)
     with running.connect() as connection:
@@ -399,7 +400,7 @@ def test_who_does_not_read_is_dropped_at_the_end(
 def test_an_engine_that_hangs_holds_up_no_end(
     serve: Any, scripted: Any, until: Any, monkeypatch: pytest.MonkeyPatch, signals: int, path: str
 ) -> None:
-    for module, name in ((server, "_LEAVING_SECONDS"), (engine, "_LAST_STEP_SECONDS")):
+    for module, name in ((server, "_LEAVING_SECONDS"), (server, "_HANGING_SECONDS"), (engine, "_LAST_STEP_SECONDS")):
         monkeypatch.setattr(module, name, 0.1 if signals == 1 else 10**6)
     backend = scripted([464] * 5)
     running = serve(backend, limits=Limits(drain_seconds=0))

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from gpt2.cli.main import program
 from gpt2.errors import ConfigError
 from gpt2.serve import Limits, schema
-from gpt2.serve.plan import make_plan
 
 BASE: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
 
@@ -268,7 +267,7 @@ def ask_beside(running: Any, **fields: Any) -> tuple[threading.Thread, list[Any]
 
     def ask() -> None:
         try:
-            answers.append(running.client().completions.create(model="scripted", prompt="a", **fields))
+            answers.append(running.client().completions.create(**{"model": "scripted", "prompt": "a"} | fields))
         except openai.APIStatusError as error:
             answers.append(error)
 
@@ -327,10 +326,18 @@ def test_who_waits_too_long_is_told(serve: Any, scripted: Any, until: Any) -> No
     assert second[1][0].response.headers["retry-after"] == "2"
 
 
-def test_a_request_has_begun_with_its_first_prompt_and_the_others_wait_as_long_as_it_takes(tiny: Any) -> None:
-    asked = schema.CompletionRequest(prompt=["a", "b", "c"])
-    plan = make_plan(asked, tiny.served, Limits(), deadline=5.0)
-    assert [request.start_by for request in plan.requests] == [5.0, None, None]
+def test_a_request_has_begun_with_one_of_its_prompts_and_the_others_wait_as_long_as_it_takes(
+    serve: Any, scripted: Any, until: Any
+) -> None:
+    backend = scripted([464] * 3)
+    running = serve(backend, sequences=1)
+    backend.hold_after(1)
+    thread, answers = ask_beside(running, prompt=["a", "b", "c"], max_tokens=3)
+    waiting = running.served.engine._scheduler._admission
+    until(lambda: backend.waits and [job.request.start_by for job in waiting.waiting] == [None, None])
+    backend.gate.set()
+    thread.join()
+    assert [choice.finish_reason for choice in answers[0].choices] == ["length"] * 3
 
 
 def test_a_slow_reader_is_dropped_and_holds_nothing(serve: Any, scripted: Any, until: Any) -> None:

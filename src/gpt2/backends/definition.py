@@ -19,20 +19,21 @@ from gpt2.model.reference import Array, At, Site
 __all__ = ["Array", "Arrays", "At", "Definition", "Site"]
 
 
-# What damaged weights make is no number, and is refused where it is read.
-_as_it_comes = np.errstate(over="ignore", invalid="ignore")
-
-
 class Arrays(dict[str, Array]):
-    """A model's arrays by OpenAI's names, each fetched when it is first asked for."""
+    """A model's arrays by OpenAI's names, each fetched when it is first asked for, and a source of them."""
 
     def __init__(self, weights: Source) -> None:
         super().__init__()
+        self.config = weights.config
         self._weights = weights
 
     def __missing__(self, name: str) -> Array:
         self[name] = array = self._weights.float32(name)
         return array
+
+    def float32(self, name: str) -> Array:
+        """See `Source`."""
+        return self[name]
 
 
 class Definition:
@@ -47,9 +48,8 @@ class Definition:
     def __init__(self, weights: Source) -> None:
         self.config = weights.config
         self.arrays = Arrays(weights)
-        self.head = Head(weights)
+        self.head = Head(self.arrays)
 
-    @_as_it_comes
     def logits(self, ids: Sequence[int], at: At) -> Floats:
         """The logits of the token after each of `ids`, [T, V], with `at` in the run.
 
@@ -69,9 +69,9 @@ class Definition:
                 )
             return used
 
-        return reference.hidden(self.config, self.arrays, ids, at=checked) @ self.arrays["wte"].T
+        with _quiet():
+            return reference.hidden(self.config, self.arrays, ids, at=checked) @ self.arrays["wte"].T
 
-    @_as_it_comes
     def look(
         self, ids: Sequence[int], *sites: Site, layers: Collection[int] | None = None, rows: slice = slice(None)
     ) -> dict[tuple[Site, int], Floats]:
@@ -90,12 +90,18 @@ class Definition:
                 seen[site, layer] = value[..., rows, :].copy()
             return value
 
-        reference.hidden(self.config, self.arrays, ids, at=keep)
+        with _quiet():
+            reference.hidden(self.config, self.arrays, ids, at=keep)
         return seen
 
-    @_as_it_comes
     def go_on(self, layer: int, x_TD: Floats, at: At) -> Floats:
         """The residual stream after the last block, [T, D], from what it is before block `layer`."""
-        for each in range(layer, self.config.n_layer):
-            x_TD = reference.block(self.config, self.arrays, each, x_TD, at)
+        with _quiet():
+            for each in range(layer, self.config.n_layer):
+                x_TD = reference.block(self.config, self.arrays, each, x_TD, at)
         return x_TD
+
+
+def _quiet() -> np.errstate:
+    """What damaged weights make is no number, and is refused where it is read."""
+    return np.errstate(over="ignore", invalid="ignore")

@@ -128,6 +128,12 @@ class Scheduler:
         self._next_expiry = min(self._next_expiry, *_times(request))
         return job.id
 
+    def let_wait(self, request: int) -> None:
+        """A request that waits may wait for as long as it takes: `start_by` does not count any more."""
+        for job in self._admission.waiting:
+            if job.id == request:
+                job.request = replace(job.request, start_by=None)
+
     def cancel(self, request: int) -> bool:
         """End a request at once, without further events; whether there was one of that number."""
         job = self._running.pop(request, None) or self._admission.remove(request)

@@ -286,7 +286,7 @@ class Engine:
                 self._scheduler.cancel(number)
 
     def _note_begun(self) -> None:
-        """Those that got a place in this step."""
+        """Those of which a prompt got a place in this step: their others wait for as long as it takes."""
         now = time.monotonic()
         for number in self._scheduler.running:
             found = self._tickets.get(number)
@@ -294,6 +294,8 @@ class Engine:
                 ticket = found[0]
                 ticket.started = now
                 self._unbegun.discard(ticket)
+                for other in ticket.numbers:
+                    self._scheduler.let_wait(other)
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         """Events to their tickets, in one call to the event loop."""

@@ -73,7 +73,7 @@ def make_plan(
             sampling=replace(sampling, seed=base if asked.seed is not None else (base + number) % 2**64),
             priority=-(asked.priority or 0),
             namespace=f"{namespace}/{asked.cache_salt or ''}",
-            start_by=deadline if number == 0 else None,  # a request has begun once its first prompt has
+            start_by=deadline,
             constraint=constraint,
         )
         for number, ids in enumerate(prompts)

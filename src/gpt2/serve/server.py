@@ -34,6 +34,7 @@ log = logging.getLogger("gpt2.serve")
 FAILED = 1
 
 _LEAVING_SECONDS = 5  # for clients to take what was written, once nothing is computed any more
+_HANGING_SECONDS = 10  # for what waits for an engine that hangs
 
 _HOST = re.compile(r"[0-9A-Fa-f:.]+|[!-.0-9;-~]+")  # an address, or a name without a port
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+|null")
@@ -180,7 +181,7 @@ class Server(uvicorn.Server):
             await self._drain()
         # Connections between two requests are closed by uvicorn; what is left are answers on their way out.
         asyncio.get_running_loop().call_later(_LEAVING_SECONDS, self._drop_connections)
-        self.config.timeout_graceful_shutdown = 2 * _LEAVING_SECONDS  # for what waits for an engine that hangs
+        self.config.timeout_graceful_shutdown = _HANGING_SECONDS
         self.should_exit = True
 
     def _drop_connections(self) -> None:
