@@ -326,15 +326,16 @@ def test_who_waits_too_long_is_told(serve: Any, scripted: Any, until: Any) -> No
     assert second[1][0].response.headers["retry-after"] == "2"
 
 
+@pytest.mark.parametrize("max_tokens", [1, 3])  # the first prompt's text ends in the step in which it begins, or later
 def test_a_request_has_begun_with_one_of_its_prompts_and_the_others_wait_as_long_as_it_takes(
-    serve: Any, scripted: Any, until: Any
+    serve: Any, scripted: Any, until: Any, max_tokens: int
 ) -> None:
     backend = scripted([464] * 3)
     running = serve(backend, sequences=1)
     backend.hold_after(1)
-    thread, answers = ask_beside(running, prompt=["a", "b", "c"], max_tokens=3)
-    waiting = running.served.engine._scheduler._admission
-    until(lambda: backend.waits and [job.request.start_by for job in waiting.waiting] == [None, None])
+    thread, answers = ask_beside(running, prompt=["a", "b", "c"], max_tokens=max_tokens)
+    queue = running.served.engine._scheduler._admission
+    until(lambda: backend.waits and {job.request.start_by for job in queue.waiting} == {None})
     backend.gate.set()
     thread.join()
     assert [choice.finish_reason for choice in answers[0].choices] == ["length"] * 3

@@ -230,7 +230,7 @@ class Engine:
                 self._obey()
                 if self._scheduler.busy and not self._stopping:
                     events = self._scheduler.step(self._begin_work())
-                    self._note_begun()
+                    self._note_begun(events)
                     self._pass_on(events)
             self._scheduler.close()
         except BaseException as error:  # nothing may end this thread unseen
@@ -285,10 +285,11 @@ class Engine:
             if self._tickets.pop(number, None) is not None:
                 self._scheduler.cancel(number)
 
-    def _note_begun(self) -> None:
+    def _note_begun(self, events: Sequence[Event]) -> None:
         """Those of which a prompt got a place in this step: their others wait for as long as it takes."""
         now = time.monotonic()
-        for number in self._scheduler.running:
+        ended = (event.request for event in events if event.finish_reason not in (None, "error"))  # within the step
+        for number in (*self._scheduler.running, *ended):
             found = self._tickets.get(number)
             if found is not None and found[0] in self._unbegun:
                 ticket = found[0]
