@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gpt2.cli import output, reading
+from gpt2.cli.beams import Search, beam_options, write_likeliest
 from gpt2.cli.continuations import Writer
 from gpt2.cli.options import (
     ModelChoice,
@@ -39,6 +40,7 @@ log = logging.getLogger("gpt2")
 @watermark_option
 @reading.errors_option
 @sampling_options(temperature=0.8, top_k=40)
+@beam_options
 @draft_option
 @model_options
 @output_options
@@ -50,6 +52,7 @@ def generate(
     watermark: "Noise | None",
     errors: Literal["strict", "replace"],
     sampling: "Sampling",
+    search: Search | None,
     draft: str,
     choice: ModelChoice,
     as_json: bool,
@@ -85,6 +88,12 @@ def generate(
     with choice.load() as model:
         with wrong_usage(GenerationError):
             check_logprobs(sampling, model.config)
+        if prompt and not as_json and output.is_terminal(sys.stdout):
+            output.echo_prompt(prompt)
+        if search is not None:
+            prompts = [prompt or ""] if file is None else reading.read_prompts(file, errors=errors)
+            write_likeliest(model, prompts, sampling, search, as_json=as_json, numbered=file is not None)
+            return
         if watermark is not None:
             model.noise = watermark
         writer = Writer(model, as_json=as_json, draft=draft)
@@ -96,8 +105,6 @@ def generate(
             elif file is not None:
                 writer.many(reading.read_prompts(file, errors=errors), sampling)
             else:
-                if prompt and output.is_terminal(sys.stdout):
-                    output.echo_prompt(prompt)
                 writer.one(prompt or "", sampling)
         finally:
             writer.summarise(seed=None if repeatable else sampling.seed, was_piped=was_piped and bool(prompt))
