@@ -357,7 +357,7 @@ def test_a_function_of_ones_own_is_in_the_run(model: LanguageModel) -> None:
         (lambda model: model.score(["a", "b"]), GenerationError),
         (lambda model: model.score(None), GenerationError),
         (lambda model: model.logits("text"), GenerationError),
-        (lambda model: model.save("x", format="onnx"), CheckpointError),
+        (lambda model: model.save("x", format="keras"), CheckpointError),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(model: LanguageModel, call, error: type[Exception]) -> None:

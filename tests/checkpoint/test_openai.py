@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpt2 import checkpoint
-from gpt2.checkpoint import tensor_bundle
+from gpt2.checkpoint import protobuf, tensor_bundle
 from gpt2.checkpoint.crc32c import crc32c, masked
 from gpt2.checkpoint.tensor_bundle import BundleArray, read_bundle, write_bundle
 from gpt2.checkpoint.weights import Weights
@@ -234,9 +234,9 @@ def test_hostile_entries_are_refused(ours: Path, fault: str) -> None:
 
 def test_a_block_named_again_and_again_is_refused(ours: Path) -> None:
     block = tensor_bundle._block_bytes({})
-    again = {bytes([i]): tensor_bundle._varint(0) + tensor_bundle._varint(len(block) - 5) for i in range(1, 9)}
+    again = {bytes([i]): protobuf.varint(0) + protobuf.varint(len(block) - 5) for i in range(1, 9)}
     index = tensor_bundle._block_bytes(again)
-    place = b"".join(tensor_bundle._varint(n) for n in (0, len(block) - 5, len(block), len(index) - 5))
+    place = b"".join(protobuf.varint(n) for n in (0, len(block) - 5, len(block), len(index) - 5))
     footer = place.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
     (ours / INDEX).write_bytes(block + index + footer)
     with pytest.raises(FormatError, match="out of order"):

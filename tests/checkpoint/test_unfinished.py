@@ -32,6 +32,7 @@ WAYS = [
     ("llmc", "fp32"),
     ("llmc", "bf16"),
     *(("gguf", form) for form in ("fp32", "fp16", "q8_0", "q4_0")),
+    *(("onnx", form) for form in ("fp32", "fp16", "int4")),
 ]
 
 
@@ -63,8 +64,8 @@ def write(found: Checkpoint, goal: Path, format: str = "hf", form: str = "fp32",
 
 
 def content(goal: Path) -> dict[str, bytes]:
-    files = sorted(goal.iterdir()) if goal.is_dir() else [goal]
-    return {file.name if goal.is_dir() else "": file.read_bytes() for file in files}
+    files = sorted(goal.rglob("*")) if goal.is_dir() else [goal]
+    return {file.relative_to(goal).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 class Watched(checkpoint.StoredArray):
@@ -79,6 +80,10 @@ class Watched(checkpoint.StoredArray):
     def blocks(self) -> Any:
         self.asked()
         return checkpoint.StoredArray(data=self.data, dtype=self.dtype).blocks()
+
+    def float32(self) -> Any:
+        self.asked()
+        return self.data
 
     def transposed(self) -> Any:
         return Watched(self.data.T, self.dtype, self.asked)
@@ -124,8 +129,8 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
     assert content(goal) == content(tmp_path / "a" / "m.gguf")
     assert resumed_bytes > 0
     assert "h.1.attn.c_proj.w" in read
-    # In int8 all scales come first, so that the first matrix is read once more, for its integers.
-    assert ("h.0.attn.c_proj.w" in read) == (form == "int8")
+    # In the compact forms all scales come first, so that the first matrix is read once more, for its integers.
+    assert ("h.0.attn.c_proj.w" in read) == (format == "hf" and form in ("int8", "int4"))
     assert "h.0.ln_1.g" not in read
     assert [entry.name for entry in goal.parent.iterdir()] == ["m.gguf"]
 

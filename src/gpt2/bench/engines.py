@@ -63,7 +63,7 @@ _PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "llama.cpp-q4_0": (("llama_cpp",), "LlamaCpp", {"form": "q4_0"}),
     "llama.cpp-bf16": (("llama_cpp",), "LlamaCpp", {"form": "bf16"}),
     "ctranslate2-int8": (("ctranslate2", "transformers", "torch"), "CTranslate2", {"form": "int8"}),
-    "onnxruntime": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "fp32"}),
+    "onnxruntime": (("onnxruntime",), "OnnxRuntime", {"form": "fp32"}),
     "onnxruntime-int8": (("onnxruntime", "onnx"), "OnnxRuntime", {"form": "int8"}),
     "openvino": (("openvino",), "OpenVino", {"form": ""}),
     "openvino-int8": (("openvino", "nncf"), "OpenVino", {"form": "int8"}),

@@ -24,6 +24,6 @@ def _of_precision(before: str, format: str, after: str) -> list[str]:
     if before == after:
         return []
     exact = after == "fp32" and before not in COMPACT
-    rounded = "matrices rounded, vectors and positions in fp32" if format == "gguf" else "every value rounded"
+    rounded = "matrices rounded, vectors and positions in fp32" if format in ("gguf", "onnx") else "every value rounded"
     kept = "no value changed" if exact else rounded if after != "fp32" else f"the rounding of {before} stays"
     return [f"precision from {before} to {after}: {kept}"]

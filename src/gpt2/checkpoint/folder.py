@@ -47,6 +47,8 @@ from gpt2.files import atomic_folder, read_json, write_json, write_text
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
 
+ONNX_FOLDER = "onnx"  # in a model's folder, where transformers.js and Optimum look for graphs
+ONNX_SUFFIXES = (".onnx", ".onnx_data")
 _PUBLISHED_EOT = 50256
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -133,11 +135,17 @@ def check_goal(folder: Path, *, overwrite: bool) -> None:
             f"{folder} is there already. Choose another name, or overwrite it (--overwrite, overwrite=True)."
         )
     for entry in sorted(folder.iterdir()):
-        if not entry.is_file() or (entry.name not in _KNOWN_FILES and entry.suffix != ".safetensors"):
+        if not _is_known(entry):
             raise CheckpointError(
                 f"{folder} is not overwritten: it holds {entry.name!r}, which is no part of a model. "
                 f"Move that away, or choose another name."
             )
+
+
+def _is_known(entry: Path) -> bool:
+    if entry.name == ONNX_FOLDER and entry.is_dir():
+        return all(graph.is_file() and graph.suffix in ONNX_SUFFIXES for graph in entry.iterdir())
+    return entry.is_file() and (entry.name in _KNOWN_FILES or entry.suffix == ".safetensors")
 
 
 def fill_folder(
@@ -158,20 +166,7 @@ def fill_folder(
         OSError: the disk is full or the folder cannot be written.
     """
     check_names(weights.names if isinstance(weights, Weights) else weights, config)
-    if tokenizer is not None:
-        if tokenizer.vocab_size > config.vocab_size:
-            raise MismatchError(
-                f"The vocabulary is not this model's: it has {tokenizer.vocab_size:,} ids, the model "
-                f"{config.vocab_size:,}. Give the model's own."
-            )
-        eot = tokenizer.eot
-        tokenizer.save(folder)
-        settings = read_json(folder / _TOKENIZER_CONFIG)
-        write_json(folder / _TOKENIZER_CONFIG, settings | {"model_max_length": config.n_positions})
-    else:
-        eot = _PUBLISHED_EOT if config.vocab_size == PUBLISHED_VOCAB_SIZE else None
-    write_json(folder / CONFIG, config_to_json(config, form=form, eot=eot))
-    write_json(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
+    fill_settings(folder, config, tokenizer, form=form)
     theirs = huggingface_names(config.n_layer)
     arrays: dict[str, LazyArray] = {}
     for name, shape in shapes(config).items():
@@ -191,6 +186,29 @@ def fill_folder(
         write_safetensors(folder / COMPACT_FILES[form], arrays, metadata={FORM_KEY: form}, journal=journal)
     else:
         write_safetensors(folder / WHOLE, arrays, journal=journal)
+
+
+def fill_settings(folder: Path, config: ModelConfig, tokenizer: "Tokenizer | None", *, form: str = "fp32") -> None:
+    """Write all files of a model folder but its weights and its card.
+
+    Raises:
+        MismatchError: the vocabulary has more ids than the model.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    if tokenizer is not None:
+        if tokenizer.vocab_size > config.vocab_size:
+            raise MismatchError(
+                f"The vocabulary is not this model's: it has {tokenizer.vocab_size:,} ids, the model "
+                f"{config.vocab_size:,}. Give the model's own."
+            )
+        eot = tokenizer.eot
+        tokenizer.save(folder)
+        settings = read_json(folder / _TOKENIZER_CONFIG)
+        write_json(folder / _TOKENIZER_CONFIG, settings | {"model_max_length": config.n_positions})
+    else:
+        eot = _PUBLISHED_EOT if config.vocab_size == PUBLISHED_VOCAB_SIZE else None
+    write_json(folder / CONFIG, config_to_json(config, form=form, eot=eot))
+    write_json(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
 
 
 def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[], StoredArray]:

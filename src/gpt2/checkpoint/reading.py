@@ -61,6 +61,7 @@ def _with_sources(found: Checkpoint) -> Checkpoint:
 
 def _no_format(path: Path) -> CheckpointError:
     from gpt2.checkpoint import megatron
+    from gpt2.checkpoint.folder import ONNX_FOLDER
 
     if not path.exists():
         return CheckpointError(f"{path} cannot be read: there is nothing there.")
@@ -69,6 +70,8 @@ def _no_format(path: Path) -> CheckpointError:
         files = [path / megatron.FILE]
     if (path / "latest").is_file() and (steps := sorted(path.glob("checkpoints/step-*"))):
         return FormatError(f"{path} cannot be read: it is a training run. Its newest model is {steps[-1]}.")
+    if path.suffix == ".onnx" or (path / ONNX_FOLDER).is_dir():
+        return FormatError(f"{path} cannot be read: it is ONNX, which is written here and not read. Name its source.")
     if path.suffix == ".zip":
         return FormatError(f"{path} cannot be read: archives are not opened. Unpack it, and name the folder.")
     if pickles := [file.name for file in files if file.suffix in _PICKLES]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.crc32c import crc32c, masked
+from gpt2.checkpoint.protobuf import field, fixed32, varint
 from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import FormatError
@@ -35,7 +36,6 @@ _MAGIC = 0xDB4775248B80FB57
 _RESTART_INTERVAL = 16
 _DIMENSIONS_LIMIT = 8
 _SIZE_LIMIT = 1 << 48
-_VARINT, _BYTES, _FIXED32 = 0, 2, 5  # protobuf's wire types
 _TYPES = {1: ("F32", "<f4"), 19: ("F16", "<f2"), 14: ("BF16", "<u2")}  # tensorflow/core/framework/types.proto
 _FLOAT = 1
 _HEADER = bytes.fromhex("08011a020801")  # one shard, little-endian, version 1
@@ -167,8 +167,8 @@ def _entry(value: bytes, name: str, path: Path) -> _Entry | None:
         return None
     dtype, numpy_type = _TYPES[facts[1]]
     shape: list[int] = []
-    for field, dimension in _fields(_as_bytes(facts.get(2, b""), path), path):
-        if field == 2:
+    for number, dimension in _fields(_as_bytes(facts.get(2, b""), path), path):
+        if number == 2:
             shape.append(_as_size(dict(_fields(_as_bytes(dimension, path), path)).get(1, 0), path))
     if len(shape) > _DIMENSIONS_LIMIT:
         raise FormatError(f"{path}: {name[:80]!r} has {len(shape)} axes; at most {_DIMENSIONS_LIMIT} are read.")
@@ -276,29 +276,12 @@ def _little_endian(array: BundleArray) -> Iterator[NDArray[np.float32]]:
 
 def _entry_bytes(shape: tuple[int, ...], begin: int, size: int, crc: int) -> bytes:
     dimensions = b"".join(_field(2, _field(1, length)) for length in shape)
-    return (
-        _field(1, _FLOAT)
-        + _field(2, dimensions)
-        + _field(4, begin)
-        + _field(5, size)
-        + bytes([6 << 3 | _FIXED32])
-        + struct.pack("<I", masked(crc))
-    )
+    return _field(1, _FLOAT) + _field(2, dimensions) + _field(4, begin) + _field(5, size) + fixed32(6, masked(crc))
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a protobuf message; a number that is 0 is not written."""
-    if isinstance(value, bytes):
-        return bytes([number << 3 | _BYTES]) + _varint(len(value)) + value
-    return bytes([number << 3 | _VARINT]) + _varint(value) if value else b""
-
-
-def _varint(value: int) -> bytes:
-    result = bytearray()
-    while value >= 0x80:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*result, value])
+    """One field; a number that is 0 is not written."""
+    return field(number, value) if value or isinstance(value, bytes) else b""
 
 
 def _table(entries: Mapping[bytes, bytes]) -> bytes:
@@ -306,9 +289,9 @@ def _table(entries: Mapping[bytes, bytes]) -> bytes:
     data = _block_bytes(entries)
     statistics = _block_bytes({})
     after_all = bytes([max(entries)[0] + 1])  # the shortest key that is not before any other
-    index = _block_bytes({after_all: _varint(0) + _varint(len(data) - _TRAILER_BYTES)})
+    index = _block_bytes({after_all: varint(0) + varint(len(data) - _TRAILER_BYTES)})
     handles = b"".join(
-        _varint(begin) + _varint(len(block) - _TRAILER_BYTES)
+        varint(begin) + varint(len(block) - _TRAILER_BYTES)
         for begin, block in ((len(data), statistics), (len(data) + len(statistics), index))
     )
     footer = handles.ljust(_FOOTER_BYTES - 8, b"\0") + struct.pack("<Q", _MAGIC)
@@ -328,7 +311,7 @@ def _block_bytes(entries: Mapping[bytes, bytes]) -> bytes:
             )
         elif number:
             restarts.append(len(result))
-        result += _varint(shared) + _varint(len(key) - shared) + _varint(len(value)) + key[shared:] + value
+        result += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
         last = key
     result += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts)) + b"\0"
     return bytes(result + struct.pack("<I", masked(crc32c(bytes(result)))))

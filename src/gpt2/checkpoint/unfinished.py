@@ -55,7 +55,7 @@ class Journal:
         known = {file for file, _ in self._finished}
         for entry in self.folder.iterdir():
             if entry.name not in known:  # all else is written anew, and what a killed process was writing is nobody's
-                entry.unlink()
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def end_of(self, file: str) -> int:
         """The byte up to which a file is finished."""

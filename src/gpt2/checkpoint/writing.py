@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.checkpoint import gguf, llmc, nanogpt, openai
+from gpt2.checkpoint import gguf, llmc, nanogpt, onnx, openai
 from gpt2.checkpoint.card import CARD, plain_card
 from gpt2.checkpoint.folder import check_goal, fill_folder
 from gpt2.checkpoint.forms import FORMS
@@ -32,8 +32,9 @@ FORMS_OF = {
     "nanogpt": nanogpt.FORMS,
     "llmc": llmc.FORMS,
     "gguf": gguf.FORMS,
+    "onnx": onnx.FORMS,
 }
-_FOLDERS = {"openai": openai, "nanogpt": nanogpt, "llmc": llmc}
+_FOLDERS = {"openai": openai, "nanogpt": nanogpt, "llmc": llmc, "onnx": onnx}
 _LAYOUT = 1  # to be raised whenever the bytes of any format change: what an older version left is then begun anew
 
 
@@ -55,7 +56,7 @@ def write(
         goal: the folder or file; parents are made.
         weights: its arrays and configuration.
         tokenizer: its vocabulary; None writes none, which fits a model of the published vocabulary.
-        format: hf, openai, nanogpt, llmc or gguf.
+        format: hf, openai, nanogpt, llmc, gguf or onnx.
         form: one of the format's `FORMS_OF`.
         card: the text of its model card, README.md; a file has none.
         overwrite: replace a model that is there; nothing else is ever replaced.

@@ -19,9 +19,9 @@ log = logging.getLogger("gpt2")
 @click.option(
     "--to",
     "format",
-    type=click.Choice(["hf", "openai", "nanogpt", "llmc", "gguf"]),
+    type=click.Choice(["hf", "openai", "nanogpt", "llmc", "gguf", "onnx"]),
     required=True,
-    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), nanoGPT's, llm.c's, or llama.cpp's.",
+    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), nanoGPT's, llm.c's, llama.cpp's, or ONNX.",
 )
 @click.option(
     "--weights",
@@ -72,9 +72,8 @@ def convert(
         raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
     found = checkpoint.read(path, allow_pickle=allow_pickle, tanh_gelu=tanh_gelu)
     before = found.weights.form
-    after = weights or (
-        before if before in checkpoint.FORMS_OF[format] and before not in checkpoint.COMPACT else "fp32"
-    )
+    is_ours = format == "hf" and before in checkpoint.COMPACT  # nobody else reads it, so it must be asked for
+    after = weights or (before if before in checkpoint.FORMS_OF[format] and not is_ours else "fp32")
     sign = journal_of(destination)
     with resumable(f"What is written is kept in {sign.parent.name}", sign=sign):
         checkpoint.write(
@@ -89,12 +88,12 @@ def convert(
             resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
         )
     changes = describe_changes(found, format=format, form=after)
-    files = [destination] if destination.is_file() else list(destination.iterdir())
-    size = sum(file.stat().st_size for file in files)
+    files = [destination] if destination.is_file() else destination.rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
     for change in changes:
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
-    if after in checkpoint.COMPACT:
+    if format == "hf" and after in checkpoint.COMPACT:
         log.info(
             "only this package reads the %s form; `gpt2 convert --to hf --weights fp16` makes it ordinary again", after
         )
