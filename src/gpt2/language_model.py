@@ -463,7 +463,7 @@ class LanguageModel:
 
         Args:
             folder: takes its name when it is complete.
-            format: "hf", a Hugging Face folder; or "openai", "nanogpt", "llmc", "gguf".
+            format: "hf", a Hugging Face folder; or "openai", "nanogpt", "llmc", "gguf", "onnx".
             weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, int4, q8_0, q4_0.
             overwrite: replace a model that is there.
 
