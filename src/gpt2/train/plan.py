@@ -20,6 +20,7 @@ from gpt2.train.precision import Precision, chunk_tokens, micro_batch_tokens
 # Of a large product the best of so many trials counts, since other work on the machine only ever makes one slower;
 # where a product is slow, as in float16 on a CPU, there are fewer.
 _TRIALS, _TRIALS_SECONDS = 10, 0.5
+_PROCESS_BYTES = 900_000_000  # Python with PyTorch and its compiler, and the engine that writes samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +73,16 @@ def flops_per_token(model: ModelConfig, *, seq_tokens: int, rows: int) -> float:
 
 
 def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) -> int:
-    """Weights, gradient, optimizer, and what a micro-batch keeps for its backward pass, in float32.
+    """The process, weights, gradient, optimizer, and what a micro-batch keeps for its backward pass, in float32.
 
     Args:
         config: of the run.
-        micro_tokens: of one forward and backward pass.
+        micro_tokens: of one forward and backward pass, which takes at least one sequence.
         chunk: the most tokens whose logits exist at one time.
     """
     model = config.model
-    micro_tokens = min(micro_tokens, max(tokens for _, tokens in config.schedule.batches))
+    longest = max(length for _, length in config.schedule.sequence)
+    micro_tokens = max(longest, min(micro_tokens, max(tokens for _, tokens in config.schedule.batches)))
     n_parameters = model.parameters
     n_learned = lora_parameters(config) if config.lora.rank else n_parameters
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
@@ -89,7 +91,7 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
     rows = config.loss.rows or model.vocab_size
     logits = min(chunk, micro_tokens) * model.vocab_size * 2
     head = (1 if config.lora.rank else 3) * rows * model.n_embd
-    return 4 * (n_parameters + 3 * n_learned + micro_tokens * kept_a_token + logits + head) + 400_000_000
+    return 4 * (n_parameters + 3 * n_learned + micro_tokens * kept_a_token + logits + head) + _PROCESS_BYTES
 
 
 def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], None]) -> TrainConfig:
