@@ -277,6 +277,19 @@ def test_a_dictionary_of_parameters_with_attributes_is_read(tmp_path: Path, mode
     assert_has_the_logits_of(model, read(tmp_path))
 
 
+def test_a_model_inside_a_module_is_read_and_nothing_beside_it_is_lost(tmp_path: Path, model: Any) -> None:
+    model.config.save_pretrained(tmp_path)
+    inside = {"model." + name: tensor for name, tensor in model.transformer.state_dict().items()}
+    torch.save(inside, tmp_path / "model.pt")
+    assert_has_the_logits_of(model, read(tmp_path))
+    torch.save(inside | {"lm_head.weight": torch.zeros_like(model.lm_head.weight)}, tmp_path / "model.pt")
+    with pytest.raises(MismatchError, match=r"lm_head.weight that differs from wte"):
+        read(tmp_path)
+    torch.save(inside | {"value_head.weight": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(MismatchError, match=r"no place for: value_head\.weight"):
+        read(tmp_path)
+
+
 def test_a_module_that_was_saved_whole_is_read(tmp_path: Path, model: Any) -> None:
     model.config.save_pretrained(tmp_path)
     torch.save(model, tmp_path / "model.pt")
@@ -342,6 +355,11 @@ CALLS = {
     "import": Command(__import__, "antigravity"),
     "bytearray": Command(bytearray, 1 << 40),
 }
+
+
+def test_a_name_with_a_backslash_is_refused_as_another(tmp_path: Path) -> None:
+    path = archive(tmp_path / "ckpt.pt", b"cbuiltins\neval\\d\n)R.")
+    assert r"it wants builtins.eval\d" in torch_pickle.describe(path)["error"]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -543,4 +561,4 @@ def test_spoilt_files_are_refused_or_described(tmp_path: Path, changes: Any, len
         content[min(len(content) - 1, int(where * 3000))] = value
     (tmp_path / "spoilt.pt").write_bytes(content)
     facts = torch_pickle.describe(tmp_path / "spoilt.pt")
-    assert set(facts) in ({"error"}, {"tensors", "settings"})
+    assert set(facts) in ({"error"}, {"tensors", "weights", "settings"})

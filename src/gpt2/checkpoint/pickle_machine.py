@@ -9,6 +9,7 @@ its attributes; of a few more names, nothing at all. Any other name, and any oth
 import pickletools
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple, cast
 
@@ -172,6 +173,12 @@ def load(file: IO[bytes], storages: dict[str, str] | None = None) -> Any:
     Raises:
         RefusedError: it is damaged, or wants something that a state dict does not need.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a name with a backslash, which is refused by itself
+        return _run(file, storages)
+
+
+def _run(file: IO[bytes], storages: dict[str, str] | None) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:

@@ -44,7 +44,6 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _OUTPUT_LIMIT_BYTES = 64 << 20
 _TIMEOUT_SECONDS = 120
 _TURNED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-_WEIGHTS = ("model.", "state_dict.", "model_state_dict.")
 _OF_OBJECT = re.compile(r"\b(_modules|_parameters|_buffers)\.")  # how a module that was saved whole holds its parts
 # Where a file says the model's sizes, and what the code that writes it so does or may do.
 _DOES = {
@@ -62,7 +61,7 @@ _SIZES = {  # nanoGPT's and minGPT's names, and ours
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """The tensors of a file, by their names there, and the numbers and texts beside them."""
+    """The tensors of a model, by their names among them, and the numbers and texts of the file."""
 
     arrays: dict[str, StoredArray]
     settings: dict[str, Any]
@@ -101,9 +100,6 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
     else:
         found = _look(file)
     arrays = {_OF_OBJECT.sub("", name): array for name, array in found.arrays.items()}
-    for prefix in _WEIGHTS:
-        if any(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     notes: list[str] = []
     arrays = unwrapped(arrays, file, notes)
     if any(name.startswith(megatron.PREFIX) for name in arrays):
@@ -241,10 +237,12 @@ def _look(file: Path) -> _Found:
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    tensors = {name: tensor for name, tensor in facts["tensors"].items() if not name.startswith("optimizer.")}
-    for prefix in _WEIGHTS:  # what lies beside the weights may be of any shape
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    way = facts["weights"]  # what lies beside the weights may be of any shape
+    tensors = {
+        name.removeprefix(way): tensor
+        for name, tensor in facts["tensors"].items()
+        if name.startswith(way) and not name.startswith("optimizer.")
+    }
     if not tensors:
         raise MismatchError(f"{file} holds no tensors.")
     arrays = {name: _mapped(mapping, name, tensor, size, file) for name, tensor in tensors.items()}

@@ -26,6 +26,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # linux/sched.h, CLONE_NEWUSER and CLONE_NEWNET
 
+_OF_WEIGHTS = ("model", "state_dict", "model_state_dict")  # what scripts call the weights beside other things
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -56,8 +57,8 @@ def flatten(content: Any) -> Iterator[tuple[str, Any]]:
     return below(content, "", 0)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-    """The flattened content of a file, and where in it each storage lies: first byte and number of bytes.
+def read(path: Path) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """The content of a file, and where in it each storage lies: first byte and number of bytes.
 
     Raises:
         RefusedError: it is no such file, damaged or hostile.
@@ -69,7 +70,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
         else:
             file.seek(0)
             content, places = _read_legacy(file)
-    return _flattened(content), places
+    return content, places
+
+
+def _way_to_weights(content: Any) -> str:
+    """What the names of the weights begin with, where they lie in a dictionary beside other things: "model." or such.
+
+    A name with such a beginning is no dictionary: then what is beside it belongs to the model too.
+    """
+    way = ""
+    for key in _OF_WEIGHTS:
+        if isinstance(content, dict) and isinstance(inner := cast("dict[Any, Any]", content).get(key), dict):
+            way, content = f"{way}{key}.", cast("dict[Any, Any]", inner)
+    return way
 
 
 def _flattened(content: Any) -> dict[str, Any]:
@@ -160,9 +173,10 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[str, tuple[int, int]]]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What is in a file, as JSON can hold it: `{"error": …}`, or its tensors and its settings."""
+    """What is in a file, as JSON can hold it: `{"error": …}`, or its tensors, the way to the weights, its settings."""
     try:
-        found, places = read(path)
+        content, places = read(path)
+        found = _flattened(content)
         tensors: dict[str, Any] = {}
         for name, value in found.items():
             if isinstance(value, Tensor):
@@ -180,7 +194,8 @@ def describe(path: Path) -> dict[str, Any]:
         return {"error": str(error)}
     except RecursionError:
         return {"error": "it is nested too deeply"}
-    return {"tensors": tensors, "settings": {k: v for k, v in found.items() if not isinstance(v, Tensor)}}
+    settings = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
+    return {"tensors": tensors, "weights": _way_to_weights(content), "settings": settings}
 
 
 def confine() -> bool:
