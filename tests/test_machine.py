@@ -115,6 +115,18 @@ def test_memory_of_a_container(tmp_path: Path, files: dict[str, str]) -> None:
     assert machine.available_memory_bytes(root) == 2 * GIB  # what caches hold can be had
 
 
+LIMITS = "Limit                     Soft Limit           Hard Limit           Units     \n"
+
+
+@pytest.mark.parametrize(("soft", "total", "available"), [(str(4 * GIB), 4, 3), ("unlimited", 16, 8)])
+def test_memory_of_a_process_with_a_limit_of_its_own(tmp_path: Path, soft: str, total: int, available: int) -> None:
+    limits = f"{LIMITS}Max address space         {soft:<20} unlimited            bytes     \n"
+    statm = f"{GIB // os.sysconf('SC_PAGE_SIZE')} 1 1 1 0 1 0\n"
+    root = make(tmp_path, {"proc/meminfo": MEMINFO, "proc/self/limits": limits, "proc/self/statm": statm})
+    assert machine.memory_bytes(root) == total * GIB
+    assert machine.available_memory_bytes(root) == available * GIB
+
+
 def test_on_a_mac_what_files_are_cached_in_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"vm.page_free_count": 10, "vm.page_purgeable_count": 5, "vm.page_pageable_external_count": 1000}
     monkeypatch.setattr(machine, "_sysctl", {"hw.memsize": 16 * GIB, **pages}.get)

@@ -237,10 +237,18 @@ def cache_folder() -> Path:
     if Path(chosen := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
         return Path(chosen) / "gpt2"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gpt2"
+        return home_folder() / "Library" / "Caches" / "gpt2"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gpt2"
-    return Path.home() / ".cache" / "gpt2"
+        return Path(os.environ.get("LOCALAPPDATA") or home_folder() / "AppData" / "Local") / "gpt2"
+    return home_folder() / ".cache" / "gpt2"
+
+
+def home_folder() -> Path:
+    """The user's home; the root, as in a container, for a user of whom the system knows none (no HOME, no account)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def is_utf8(text: str) -> bool:

@@ -1,8 +1,9 @@
 """What this machine offers this process: cores, memory, instruction sets, the peaks of known GPUs.
 
 Containers lie by default: the cores and the memory of the host are visible, those of the container are given.
-So every answer is the least of what the machine has, what the scheduler allows (affinity) and what the
-control groups (versions 1 and 2) grant. No shell is called; nothing here raises: an unknown is 0, empty or None.
+So every answer is the least of what the machine has, what the scheduler allows (affinity), what the control groups
+(versions 1 and 2) grant and what the process itself was limited to (`ulimit -v`, as batch queues do).
+No shell is called; nothing here raises: an unknown is 0, empty or None.
 """
 
 import ctypes
@@ -98,8 +99,10 @@ def physical_cores(root: Path = _ROOT) -> int:
 
 
 def memory_bytes(root: Path = _ROOT) -> int:
-    """Memory this process may ever have: the machine's, or its control group's where that is less. 0 if unknown."""
+    """Memory this process may ever have: the machine's, or its control group's or its own limit. 0 if unknown."""
     total = _machine_memory(root)[0]
+    if (address_space := _address_space(root)) is not None:
+        total = min(total, address_space[0])
     for limit_file in _cgroup_files("memory", v1="memory.limit_in_bytes", v2="memory.max", root=root):
         limit = _read(limit_file).strip()
         if limit.isdigit():
@@ -110,6 +113,8 @@ def memory_bytes(root: Path = _ROOT) -> int:
 def available_memory_bytes(root: Path = _ROOT) -> int:
     """Memory that can be had now without swapping; caches that the system would give up count as free. 0 if unknown."""
     available = _machine_memory(root)[1]
+    if (address_space := _address_space(root)) is not None:
+        available = min(available, address_space[1])
     for limit_file in _cgroup_files("memory", v1="memory.limit_in_bytes", v2="memory.max", root=root):
         limit = _read(limit_file).strip()
         version_2 = limit_file.name == "memory.max"
@@ -212,6 +217,16 @@ def _machine_memory(root: Path) -> tuple[int, int]:
             facts[key] = int(kibibytes[0]) * 1024
     total = facts.get("MemTotal", 0)
     return total, facts.get("MemAvailable", total)
+
+
+def _address_space(root: Path) -> tuple[int, int] | None:
+    """Bytes of addresses this process may have in all, and those it may still take; None without a limit (Linux)."""
+    for line in _read(root / "proc/self/limits").splitlines():
+        name, _, values = line.partition("  ")
+        limit, pages = values.split()[:1], _read(root / "proc/self/statm").split()[:1]
+        if name == "Max address space" and limit[0].isdigit() and pages:
+            return int(limit[0]), max(0, int(limit[0]) - int(pages[0]) * os.sysconf("SC_PAGE_SIZE"))
+    return None
 
 
 # ---- macOS ---------------------------------------------------------------------------------------------------

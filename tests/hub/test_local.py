@@ -103,6 +103,19 @@ def test_without_variables_the_platform_says_where(monkeypatch: pytest.MonkeyPat
     assert hub.cache_folder() == Path.home() / below / "gpt2"
 
 
+def test_a_user_without_a_home_has_the_root_as_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert hub.cache_folder().is_relative_to("/") and hub.cache_folder().name == "gpt2"
+    assert hub.huggingface_cache() == Path("/.cache/huggingface/hub")
+    monkeypatch.setenv("HF_HOME", "~nobody-has-this-name/here")
+    assert hub.huggingface_cache() == Path("~nobody-has-this-name/here/hub")
+
+
 def test_only_the_main_revision_is_taken(elsewhere: Path) -> None:
     cache = elsewhere / "cache" / "huggingface" / "hub"
     folder = put_in_hub_cache(cache, "org/name", "new")

@@ -71,7 +71,8 @@ def _native() -> str:
     except BackendError as error:
         return f"not here: {error}"
     others = ", ".join(level for level in library.levels if level != chosen) or "none"
-    return f"{chosen} kernels on {physical_cores()} threads; also {others}"
+    threads = physical_cores()
+    return f"{chosen} kernels on {threads} thread{'s' if threads > 1 else ''}; also {others}"
 
 
 def _torch() -> str:

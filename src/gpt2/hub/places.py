@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from gpt2.files import cache_folder
+from gpt2.files import cache_folder, home_folder
 
 PUBLISHER = "openai-community"
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
@@ -22,11 +22,12 @@ _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
 
 def huggingface_cache() -> Path:
     """The folder in which Hugging Face's libraries keep repositories (HF_HUB_CACHE, HF_HOME, or their default)."""
+    # read as theirs do: Path's own `expanduser` fails where nobody has the name behind the ~
     if chosen := os.environ.get("HF_HUB_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+        return Path(os.path.expanduser(home)) / "hub"  # noqa: PTH111
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / "huggingface" / "hub"
 
 
 def in_our_cache(name: str) -> Path:
