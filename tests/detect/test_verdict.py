@@ -236,3 +236,7 @@ def test_the_shipped_calibration_is_of_the_shipped_weights() -> None:
     assert not any("TinyStories" in licence for licence in shipped.made_from["licences"])
     with pytest.raises(MismatchError, match="--calibrate"):
         shipped.check("0" * 64, "another")
+
+
+def test_a_calibration_shows_itself_without_its_thousands_of_numbers(calibration: Calibration) -> None:
+    assert len(repr(calibration)) < 1000

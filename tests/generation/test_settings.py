@@ -80,3 +80,9 @@ def test_settings_stay_what_they_were_checked_as():
 def test_best_of_adds_nothing_to_greedy():
     assert Sampling(n=2, best_of=5).candidates == 5
     assert Sampling(n=2, best_of=5, temperature=0).candidates == 2
+
+
+def test_help_says_what_every_setting_does() -> None:
+    assert Sampling.__doc__ is not None
+    for setting in dataclasses.fields(Sampling):
+        assert f"\n        {setting.name}: {setting.metadata['help']}.\n" in Sampling.__doc__

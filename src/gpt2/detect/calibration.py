@@ -9,7 +9,7 @@ whatever the model, the statistic or the distribution. It holds for text of the 
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,10 @@ class Calibration:
     model: str
     fingerprint: str
     made_from: Mapping[str, Any]
-    human: Mapping[int, Doubles]
-    familiar: Mapping[int, Doubles]
-    generated: Mapping[str, Mapping[int, Doubles]]
-    detector: Detector | None = None
+    human: Mapping[int, Doubles] = field(repr=False)
+    familiar: Mapping[int, Doubles] = field(repr=False)
+    generated: Mapping[str, Mapping[int, Doubles]] = field(repr=False)
+    detector: Detector | None = field(default=None, repr=False)
 
     def score(self, reading: Reading, decode: Callable[[Sequence[int]], str]) -> float:
         """What of a text is compared: larger speaks for generated text."""

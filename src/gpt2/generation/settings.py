@@ -178,6 +178,12 @@ class Sampling:
         object.__setattr__(self, "logit_bias", biases)
 
 
+# What help(gpt2.Sampling) and a notebook's `gpt2.Sampling?` show; nowhere is a setting described twice.
+Sampling.__doc__ = f"{Sampling.__doc__}\n    Attributes:\n" + "".join(
+    f"        {setting.name}: {setting.metadata['help']}.\n" for setting in fields(Sampling)
+)
+
+
 class Settings(TypedDict, total=False):
     """The fields of `Sampling` as they are given to a call by name, for type checkers and editors."""
 
