@@ -1,6 +1,8 @@
 """The model as a user holds it, on random weights and the backend that defines all others."""
 
+import copy
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -152,8 +154,10 @@ def test_a_draft_model_is_opened_once_by_name(model: LanguageModel, tiny_folder:
 def test_a_draft_model_that_is_not_smaller_is_said(
     model: LanguageModel, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert model.generate("Once", draft=str(tiny_folder), seed=1, max_tokens=3).usage.drafted_tokens == 0
-    assert "hardly smaller than" in caplog.text
+    own = gpt2.load(tiny_folder, backend="reference")
+    for _ in range(3):
+        assert own.generate("Once", draft=str(tiny_folder), seed=1, max_tokens=3).usage.drafted_tokens == 0
+    assert caplog.text.count("hardly smaller than") == 1, "once, not at every call"
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(model: LanguageModel) -> None:
@@ -601,3 +605,84 @@ def test_a_model_whose_tokenizer_cannot_be_read_leaves_nothing_open(
     with pytest.raises(TokenizerError):
         gpt2.load(folder, backend="reference")
     assert closed == ["reference"]
+
+
+@pytest.mark.parametrize("ask", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+def test_a_model_is_not_copied_and_says_what_to_do(model: LanguageModel, ask) -> None:
+    with pytest.raises(TypeError, match=r"cannot be pickled or copied: .* Call gpt2\.load where it is to be used"):
+        ask(model)
+
+
+@pytest.mark.parametrize("array", [np.array, lambda ids: list(map(np.int64, ids))], ids=["array", "list"])
+def test_ids_of_an_array_come_back_as_numbers_of_python(model: LanguageModel, array) -> None:
+    ids = array([5, 6, 7])
+    found = [
+        model.score(ids).ids,
+        model.activations(ids).ids,
+        model.attention(ids).ids,
+        model.logit_lens(ids).ids,
+    ]
+    assert all(each == (5, 6, 7) and {type(token) for token in each} == {int} for each in found)
+    completions = [
+        model.generate(ids, max_tokens=1),
+        model.generate([ids, ids], max_tokens=1)[1],
+        next(model.generate_each([ids], max_tokens=1)),
+    ]
+    assert all(completion.prompt == [5, 6, 7] for completion in completions)
+    assert model.score(ids) == model.score([5, 6, 7])
+    assert np.array_equal(model.embed([ids]), model.embed([[5, 6, 7]]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, ids: model.score(ids),
+        lambda model, ids: model.stream(ids),
+        lambda model, ids: model.beam_search(ids),
+        lambda model, ids: model.logits(ids),
+        lambda model, ids: model.attention(ids),
+    ],
+    ids=["score", "stream", "beam_search", "logits", "attention"],
+)
+def test_what_is_no_list_of_ids_is_named_alike_by_every_method(model: LanguageModel, call) -> None:
+    for given, said in [
+        (["a text"], "Token id 'a text' .* One text is given by itself"),
+        ([5, True], "Token id True"),
+        (np.array([[5, 6], [7, 8]]), r"Token id array\(\[5, 6\]\)"),
+        ([999_999], "Token id 999999 of the .* ids are whole numbers from 0 to"),
+        (np.array(5), r"got array\(5\)"),
+    ]:
+        with pytest.raises(GenerationError, match=said):
+            call(model, given)
+    assert model.backend.bytes() == 0
+
+
+def test_one_of_several_texts_that_cannot_be_is_named(model: LanguageModel) -> None:
+    long, texts = "a" * 5000, ["a", "b", "c"]
+    for call, said in [
+        (lambda given: model.generate(given, max_tokens=1), "prompt 3 of 3: "),
+        (lambda given: list(model.generate_each(given, max_tokens=1)), "prompt 3: "),
+        (model.embed, "text 3 of 3: "),
+    ]:
+        with pytest.raises(ContextError, match=f"^{said}The "):
+            call([*texts[:2], long])
+        with pytest.raises(GenerationError, match=f"^{said}A text or token ids can be .*: got None"):
+            call([*texts[:2], None])
+        with pytest.raises(TokenizerError, match=f"^{said}The text cannot be encoded"):
+            call([*texts[:2], "\ud800"])
+    with pytest.raises(GenerationError, match="got 'a' first, and nan at position 2"):
+        model.generate(["a", "b", float("nan")])
+    for call in (model.generate, model.embed):
+        with pytest.raises(ContextError, match=r"^The "):
+            call(long)
+    assert model.backend.bytes() == 0
+
+
+def test_a_stream_can_be_closed_before_and_after_it_began(model: LanguageModel) -> None:
+    for steps in (0, 2):
+        stream = model.stream("Once", max_tokens=20)
+        for _ in range(steps):
+            next(stream)
+        stream.close()
+        assert list(stream) == []
+    assert model.backend.bytes() == 0

@@ -121,7 +121,7 @@ def test_nonsense_is_answered_by_nothing_but_errors_of_this_package(
             GenerationError,
             "a passage, and there is none",
         ),
-        (lambda model: model.generate([464, "a"]), GenerationError, r"ids and prompts alike: got \[464, 'a'\]"),
+        (lambda model: model.generate([464, "a"]), GenerationError, "alike: got 464 first, and 'a' at position 1"),
         (
             lambda model: model.generate([1.5, 2]),
             GenerationError,

@@ -5,9 +5,9 @@ Each method is a few lines over the room that does the work; here they meet, and
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, Unpack, overload
 
 from gpt2 import backends, checkpoint, generation, hub
 from gpt2.backends import Backend
@@ -73,6 +73,7 @@ class LanguageModel:
         self._opened = Opened(backend, checkpoint.weights, name=name, open_exact=exact)
         self._open_smaller = smaller or (lambda name: load(name, device=backend.device))
         self._opened_drafts: dict[str, LanguageModel] = {}
+        self._warned_drafts: set[str] = set()
         self._opening_drafts = threading.Lock()
         self._fingerprint = ""
 
@@ -128,7 +129,7 @@ class LanguageModel:
 
     def generate_each(
         self,
-        prompts: Iterable[str],
+        prompts: Iterable[Prompt],
         sampling: Sampling | None = None,
         *,
         draft: Draft = "auto",
@@ -139,7 +140,7 @@ class LanguageModel:
         Who leaves before the end closes it, so that its memory is given back then.
 
         Args:
-            prompts: texts; each is continued as it would be alone.
+            prompts: texts, or lists of token ids; each is continued as it would be alone.
             sampling: as for `generate`.
             draft: as for `generate`.
             settings: as for `generate`.
@@ -153,8 +154,10 @@ class LanguageModel:
 
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Unpack[Settings]
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
+
+        Who leaves before the end closes it, so that its memory is given back then.
 
         Args:
             prompt: a text, or token ids.
@@ -177,7 +180,7 @@ class LanguageModel:
             GenerationError: a draft model of another vocabulary.
             ModelNotFoundError: no model of that name.
         """
-        return choose_drafter(draft, self, opened=self._smaller)
+        return choose_drafter(draft, self, opened=self._smaller, warned=self._warned_drafts)
 
     def beam_search(
         self,
@@ -206,18 +209,18 @@ class LanguageModel:
         return generation.beam_search(self.backend, self.tokenizer, request, beams=beams, length_penalty=length_penalty)
 
     def score(
-        self, text: str, *, stride: int | None = None, best: int = 0, progress: Progress = lambda done, of: None
+        self, text: Prompt, *, stride: int | None = None, best: int = 0, progress: Progress = lambda done, of: None
     ) -> "Score":
         """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
         Args:
-            text: at least one token, and any length: past the context a window slides over it.
+            text: or token ids; at least one token, and any length: past the context a window slides over it.
             stride: tokens by which it slides; half the context by default.
             best: how many of the most likely tokens to report at each place.
             progress: told now and then how many tokens are scored, of how many.
 
         Raises:
-            GenerationError: an empty text, or a stride outside the context.
+            GenerationError: an empty text, an id outside the vocabulary, or a stride outside the context.
         """
         backend = self.exact_backend()
         return generation.score(backend, self.tokenizer, text, stride=stride, best=best, progress=progress)
@@ -374,7 +377,7 @@ class LanguageModel:
 
         return Room(n_positions=self.config.n_positions, count=lambda text: len(self.tokenizer.encode(text)))
 
-    def logits(self, ids: Sequence[int], *, at: "At | None" = None) -> "Floats":
+    def logits(self, ids: Iterable[int], *, at: "At | None" = None) -> "Floats":
         """The logits of the token after each of `ids`: [T, V].
 
         Args:
@@ -411,7 +414,7 @@ class LanguageModel:
 
         return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
-    def embed(self, texts: str | Sequence[str], *, pooling: str = "mean") -> "Floats":
+    def embed(self, texts: str | Iterable[Prompt], *, pooling: str = "mean") -> "Floats":
         """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`."""
         from gpt2.inspect import embed
 
@@ -515,6 +518,12 @@ class LanguageModel:
     def _writer(self, **settings: Any) -> "Write":
         """What continues the prompt of a task."""
         return lambda prompt, sampling: self.generate(prompt, sampling, **settings).text
+
+    def __reduce__(self) -> NoReturn:  # what pickle, copy and deepcopy ask
+        raise TypeError(
+            f"A LanguageModel cannot be pickled or copied: {self.name} holds memory and threads of this process. "
+            f"Call gpt2.load where it is to be used, or pass the model itself to threads."
+        )
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.backend.weights} by {self.backend.name} on {self.device})"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import output
-from gpt2.errors import GenerationError
 
 if TYPE_CHECKING:
     from gpt2.generation import Completion, Sampling, TokenLogprob, Usage
@@ -51,15 +50,12 @@ class Writer:
         begin = time.perf_counter()
         # Closed here, whatever ends the writing: its slots must be given back before the model is.
         with contextlib.closing(self._model.generate_each(prompts, sampling, draft=self._draft)) as completions:
-            try:
-                for completion in completions:
-                    done += 1
-                    self._seconds += time.perf_counter() - begin
-                    self._count(completion)
-                    self._write(completion)
-                    begin = time.perf_counter()
-            except GenerationError as error:
-                raise type(error)(f"prompt {done + 1:,}: {error}") from error
+            for completion in completions:
+                done += 1
+                self._seconds += time.perf_counter() - begin
+                self._count(completion)
+                self._write(completion)
+                begin = time.perf_counter()
         if not done:
             log.warning("nothing was written: the file holds no prompt")
 

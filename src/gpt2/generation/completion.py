@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt2.errors import GenerationError
-from gpt2.generation.prompts import is_number
+from gpt2.generation.prompts import is_number, said_of
 from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
 from gpt2.generation.settings import Sampling
 
@@ -37,7 +37,7 @@ class Completion:
     """What one prompt was continued with.
 
     Attributes:
-        prompt: as it was given.
+        prompt: as it was given; an array as a list.
         samples: `Sampling.n` of them.
         seed: what repeats them, given or chosen.
         usage: tokens read, generated, and how many of them were guessed right.
@@ -100,16 +100,20 @@ def prompts_of(prompt: object) -> tuple[Sequence[str | Sequence[int]], bool]:
     """
     if isinstance(prompt, str | bytes):
         return [prompt], True  # pyright: ignore[reportReturnType] -- bytes are refused with what to do, as no text
-    given: Any = prompt.tolist() if getattr(prompt, "ndim", 0) else prompt  # pyright: ignore[reportAttributeAccessIssue]
+    given: Any = _plain(prompt)
     if not isinstance(given, Sequence):
-        raise GenerationError(f"What is to be continued is token ids, a text or a list of texts: got {prompt!r:.60}.")
+        raise GenerationError(
+            f"What is to be continued is token ids, a text or a list of texts: got {prompt!r:.60}. "
+            f"For texts that come one by one there is generate_each."
+        )
     are_ids = [is_number(each) for each in given]
     if any(are_ids) and not all(are_ids):
+        odd = are_ids.index(not are_ids[0])
         raise GenerationError(
-            f"A list cannot hold ids and prompts alike: got {given!r:.60}. Write several prompts as "
-            f"[[464, 3797], 'a text'], each a text or a list of its own."
+            f"A list cannot hold ids and prompts alike: got {given[0]!r:.30} first, and {given[odd]!r:.30} at "
+            f"position {odd}. Write several prompts as [[464, 3797], 'a text'], each a text or a list of its own."
         )
-    return ([given], True) if any(are_ids) else (given, False)
+    return ([given], True) if any(are_ids) else ([_plain(each) for each in given], False)
 
 
 def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
@@ -122,12 +126,15 @@ def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
         raise GenerationError(
             f"What is to be continued one by one is a list of texts, or makes them: got {prompts!r:.60}."
         )
-    return (Request(prompt=prompt, sampling=sampling) for prompt in prompts)
+    return (Request(prompt=_plain(prompt), sampling=sampling) for prompt in prompts)
 
 
 def complete(scheduler: "Scheduler", prompts: Sequence[str | Sequence[int]], sampling: Sampling) -> list[Completion]:
     """The completion of each prompt, all of them together. The scheduler, with nothing else to do, is closed."""
-    numbers = [scheduler.submit(Request(prompt=prompt, sampling=sampling)) for prompt in prompts]
+    numbers: list[int] = []
+    for place, prompt in enumerate(prompts, 1):
+        with said_of(f"prompt {place:,} of {len(prompts):,}" if len(prompts) > 1 else ""):
+            numbers.append(scheduler.submit(Request(prompt=prompt, sampling=sampling)))
     gathered = {number: Gathering(sampling.n) for number in numbers}
     for event in events_of(scheduler):
         gathered[event.request].add(event)
@@ -149,6 +156,11 @@ def events_of(scheduler: "Scheduler") -> Generator[Event]:
                 yield event
     finally:
         scheduler.close()
+
+
+def _plain(given: Any) -> Any:
+    """An array as the list it holds; anything else as it is."""
+    return given.tolist() if getattr(given, "ndim", 0) and hasattr(given, "tolist") else given
 
 
 def _sample(events: Sequence[Event], sampling: Sampling) -> Sample:

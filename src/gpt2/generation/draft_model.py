@@ -35,8 +35,13 @@ class Named(Protocol):
         ...
 
 
-def drafter_of(smaller: Named, larger: Named) -> "ModelDrafter":
+def drafter_of(smaller: Named, larger: Named, *, warned: set[str]) -> "ModelDrafter":
     """What guesses for `larger`; a warning where that costs as much as it saves.
+
+    Args:
+        smaller: guesses.
+        larger: draws the tokens.
+        warned: names of those that `larger` was warned of, so that each is once; it is added to.
 
     Raises:
         GenerationError: the two have not the same vocabulary.
@@ -48,7 +53,8 @@ def drafter_of(smaller: Named, larger: Named) -> "ModelDrafter":
             f'ids, are not the same. Take a model with the same tokenizer, or draft="ngram".'
         )
     cost = cost_of(smaller.config, larger.config)
-    if cost > _DEAR:
+    if cost > _DEAR and smaller.name not in warned:
+        warned.add(smaller.name)
         log.warning("%s is hardly smaller than %s: its guesses cost what they save", smaller.name, larger.name)
     return ModelDrafter(smaller.backend, cost=cost)
 

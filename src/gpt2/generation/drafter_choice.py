@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from gpt2.generation.drafting import Drafter
 
 
-def choose_drafter(draft: object, model: "Named", *, opened: "Callable[[str], Named]") -> "Drafter | None":
+def choose_drafter(
+    draft: object, model: "Named", *, opened: "Callable[[str], Named]", warned: set[str]
+) -> "Drafter | None":
     """What guesses for `model`; None where nothing does.
 
     Args:
@@ -19,6 +21,7 @@ def choose_drafter(draft: object, model: "Named", *, opened: "Callable[[str], Na
             where the text is the same to the byte, and "none" on others.
         model: draws the tokens.
         opened: the smaller model of a name.
+        warned: as for `drafter_of`.
 
     Raises:
         GenerationError: none of these, or a model of another vocabulary.
@@ -36,9 +39,9 @@ def choose_drafter(draft: object, model: "Named", *, opened: "Callable[[str], Na
     from gpt2.generation.draft_model import Named, drafter_of
 
     if isinstance(draft, str | os.PathLike):
-        return drafter_of(opened(os.fspath(draft)), model)
+        return drafter_of(opened(os.fspath(draft)), model, warned=warned)
     if not isinstance(draft, Named):
         raise GenerationError(
             f"What drafts is 'auto', 'ngram', 'none', or a smaller model, its name or loaded: got {draft!r:.60}."
         )
-    return drafter_of(draft, model)
+    return drafter_of(draft, model, warned=warned)

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from gpt2.generation.completion import Completion, Gathering
+from gpt2.generation.prompts import said_of
 from gpt2.generation.requests import Request
 from gpt2.generation.scheduler import Scheduler
 
@@ -35,7 +36,7 @@ def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: i
         GenerationError, ContextError: of a request; those before it have been given.
         Exception: whatever `requests` raises, after all that it gave before.
     """
-    source, turns, under_way = iter(requests), deque[_Turn](), dict[int, _Turn]()
+    source, turns, under_way = enumerate(requests, 1), deque[_Turn](), dict[int, _Turn]()
     ended = False
     try:
         while True:
@@ -57,12 +58,16 @@ def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: i
         scheduler.close()
 
 
-def _take(source: Iterator[Request], scheduler: Scheduler, under_way: dict[int, _Turn]) -> _Turn | None:
+def _take(source: Iterator[tuple[int, Request]], scheduler: Scheduler, under_way: dict[int, _Turn]) -> _Turn | None:
     try:
-        request = next(source, None)
-        if request is None:
-            return None
-        number = scheduler.submit(request)
+        place, request = next(source, (0, None))
+    except Exception as error:
+        return _Turn(is_done=True, error=error)
+    if request is None:
+        return None
+    try:
+        with said_of(f"prompt {place:,}"):
+            number = scheduler.submit(request)
     except Exception as error:
         return _Turn(is_done=True, error=error)
     turn = under_way[number] = _Turn(request=request, gathering=Gathering(request.sampling.n))

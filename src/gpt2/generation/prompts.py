@@ -1,10 +1,11 @@
 """What a request asks for, checked against a model: its prompt as ids, and the ids that end it."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from operator import index
 
 from gpt2.config import ModelConfig
-from gpt2.errors import ContextError, GenerationError
+from gpt2.errors import ContextError, GenerationError, TokenizerError
 from gpt2.generation.requests import Request
 from gpt2.generation.settings import Sampling
 from gpt2.tokenizer import Tokenizer
@@ -18,9 +19,7 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
         GenerationError: an id outside the vocabulary, more of the most likely tokens than it has, or an empty prompt
             where there is no end-of-text token.
     """
-    check_text(request.prompt, "continued", or_ids=True)
-    ids = tokenizer.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
-    check_ids(ids, config.vocab_size, "the prompt")
+    ids = ids_of(request.prompt, tokenizer, config.vocab_size, done="continued", where="the prompt")
     check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
     check_ids(request.sampling.logit_bias, config.vocab_size, "logit_bias")
     check_logprobs(request.sampling, config)
@@ -76,9 +75,36 @@ def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
     """
     if isinstance(given, bytes | bytearray):
         raise GenerationError(f"Bytes cannot be {done}: they are no text yet. Decode them, as by .decode('utf-8').")
-    if not isinstance(given, str | Iterable if or_ids else str):
+    is_one = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0  # an array without axes is a number
+    if not isinstance(given, str) and (is_one or not or_ids):
         advice = " Give one id as [id]." if or_ids and is_number(given) else ""
         raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.{advice}")
+
+
+def ids_of(given: str | Iterable[int], tokenizer: Tokenizer, vocab_size: int, *, done: str, where: str) -> list[int]:
+    """The ids of a text, or those given in its place, as numbers of Python whatever array they come from.
+
+    Raises:
+        GenerationError: it is neither, so that it cannot be `done`, or an id is not in the vocabulary.
+        TokenizerError: the text cannot be encoded.
+    """
+    check_text(given, done, or_ids=True)
+    return check_ids(tokenizer.encode(given) if isinstance(given, str) else given, vocab_size, where)
+
+
+@contextmanager
+def said_of(which: str) -> Generator[None]:
+    """What is wrong with one of several, said of `which`, such as "prompt 2"; with "", of nothing but itself.
+
+    Raises:
+        GenerationError, ContextError, TokenizerError: as was raised inside.
+    """
+    try:
+        yield
+    except (GenerationError, TokenizerError) as error:
+        if not which:
+            raise
+        raise type(error)(f"{which}: {error}") from error
 
 
 def is_number(given: object) -> bool:
@@ -86,19 +112,24 @@ def is_number(given: object) -> bool:
     return hasattr(given, "__float__") and not getattr(given, "ndim", 0)
 
 
-def check_ids(ids: Iterable[int], vocab_size: int, where: str) -> None:
-    """Refuse ids that are not in a vocabulary of this size.
+def check_ids(ids: Iterable[int], vocab_size: int, where: str) -> list[int]:
+    """The ids as numbers of Python, all in a vocabulary of this size.
 
     Raises:
         GenerationError: one is not, or is no whole number.
     """
-    for token in ids:
-        try:
-            is_known = not isinstance(token, bool) and 0 <= index(token) < vocab_size
-        except TypeError:
-            is_known = False
-        if not is_known:
-            raise GenerationError(
-                f"Token id {token!r} of {where} is not in the vocabulary: ids are whole numbers from 0 to "
-                f"{vocab_size - 1:,}."
-            )
+    return [_checked_id(token, vocab_size, where) for token in ids]
+
+
+def _checked_id(token: object, vocab_size: int, where: str) -> int:
+    try:
+        number = -1 if isinstance(token, bool) else index(token)  # pyright: ignore[reportArgumentType] -- or TypeError
+    except TypeError:
+        number = -1
+    if not 0 <= number < vocab_size:
+        advice = " One text is given by itself, not in a list." if isinstance(token, str) else ""
+        raise GenerationError(
+            f"Token id {token!r:.60} of {where} is not in the vocabulary: ids are whole numbers from 0 to "
+            f"{vocab_size - 1:,}.{advice}"
+        )
+    return number

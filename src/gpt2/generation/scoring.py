@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gpt2.backends.seam import Backend, Floats, Result, Want, Work
 from gpt2.config import ModelConfig
 from gpt2.errors import ContextError, GenerationError
-from gpt2.generation.prompts import check_ids, check_text
+from gpt2.generation.prompts import check_ids, ids_of
 from gpt2.generation.sampler import best_of_rows
 from gpt2.generation.sequence import CHUNK_TOKENS
 from gpt2.generation.settings import check_function, checked_number
@@ -88,7 +88,7 @@ class Score:
 def score(
     backend: Backend,
     tokenizer: Tokenizer,
-    text: str | Sequence[int],
+    text: str | Iterable[int],
     *,
     stride: int | None = None,
     score_first: bool = True,
@@ -111,14 +111,13 @@ def score(
         GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
             end-of-text token to score the first token by.
     """
-    check_text(text, "scored", or_ids=True)
     n_positions = backend.config.n_positions
     moved: int = default_stride(n_positions) if stride is None else checked_number("stride", stride, whole=True)
     best = checked_number("best", best, whole=True, limits={"least": 0})
     if not 1 <= moved <= n_positions:
         raise GenerationError(f"stride must lie between 1 and the context of {n_positions:,} tokens: got {moved}.")
     check_function("progress", progress)
-    ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
+    ids = ids_of(text, tokenizer, backend.config.vocab_size, done="scored", where="the text")
     context = beginning(tokenizer, score_first=score_first)
     if len(ids) + len(context) < 2:
         least = 2 - len(context)
@@ -165,12 +164,12 @@ def ids_of_logits(ids: Iterable[int], config: ModelConfig) -> list[int]:
         ContextError: more than the context.
         GenerationError: one outside the vocabulary, none at all, or no ids.
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+    is_one = not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0  # pyright: ignore[reportUnnecessaryIsInstance]
+    if is_one or isinstance(ids, str | bytes):
         raise GenerationError(f"Logits are of token ids, as tokenizer.encode makes them of a text: got {ids!r:.60}.")
-    ids = list(ids)
+    ids = check_ids(ids, config.vocab_size, "the text")
     if not ids:
         raise GenerationError("There are no logits of no tokens: give at least 1 id.")
-    check_ids(ids, config.vocab_size, "the text")
     if len(ids) > config.n_positions:
         raise ContextError(
             f"The model has no logits of so long a text: it has {len(ids):,} tokens, and the context is "

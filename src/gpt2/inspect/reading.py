@@ -6,7 +6,7 @@ from numbers import Integral
 from gpt2.backends.seam import Backend, Result, Want, Work
 from gpt2.config import ModelConfig
 from gpt2.errors import ContextError, GenerationError
-from gpt2.generation.prompts import check_ids, check_text
+from gpt2.generation.prompts import check_ids, ids_of
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
@@ -21,11 +21,9 @@ def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens
         GenerationError: no token, or neither a text nor ids.
         ContextError: more than the context.
     """
-    check_text(text, "looked into", or_ids=True)
-    ids = tuple(tokenizer.encode(text) if isinstance(text, str) else text)
+    ids = tuple(ids_of(text, tokenizer, config.vocab_size, done="looked into", where="the text"))
     if not ids:
         raise GenerationError("There is nothing to look at: the text is empty. Give at least one token.")
-    check_ids(ids, config.vocab_size, "the text")
     if len(ids) > config.n_positions:
         raise ContextError(
             f"The model cannot be looked into as it reads this text: it has {len(ids):,} tokens, and the context is "
