@@ -462,7 +462,7 @@ class LanguageModel:
     def save(
         self, folder: str | os.PathLike[str], *, format: str = "hf", weights: str = "fp32", overwrite: bool = False
     ) -> None:
-        """Write the model to a folder, atomically.
+        """Write the model to a folder, in the format gguf to a file, atomically.
 
         Args:
             folder: takes its name when it is complete.

@@ -29,6 +29,8 @@ from gpt2.train import finetune, load_config, pretrain
         ({"say": 5}, ConfigError, "say must be a function, or left out: got 5"),
         ({"on_plan": 5}, ConfigError, "on_plan must be a function"),
         ({"on_sample": 5}, ConfigError, "on_sample must be a function"),
+        ({"trackers": 5}, ConfigError, "trackers are a list .*: got 5"),
+        ({"trackers": [5]}, ConfigError, r"trackers are a list .*: got \[5\]"),
     ],
 )
 def test_what_cannot_be_a_setting_of_fine_tuning(
@@ -47,6 +49,7 @@ def test_what_cannot_be_a_setting_of_fine_tuning(
         (None, {}, r"a gpt2\.train\.TrainConfig: got None"),
         ("recipe", {}, "load_config makes one of a recipe"),
         (load_config("tiny-cpu"), {"say": 5}, "say must be a function"),
+        (load_config("tiny-cpu"), {"trackers": 5}, "trackers are a list .*: got 5"),
     ],
 )
 def test_what_cannot_be_a_run(given: Any, settings: dict[str, Any], said: str) -> None:

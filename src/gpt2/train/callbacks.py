@@ -24,12 +24,14 @@ Sampler = Callable[[GPT, int], Sequence[tuple[str, str]] | None]
 """Shows what a model writes at a step, and may return it as prompts with their continuations."""
 
 
-def check_functions(**given: object) -> None:
-    """Refuse, by its name, what is there and cannot be called: before a run begins, not hours later.
+def check_listeners(*, trackers: object, **given: object) -> None:
+    """Refuse, by its name, what is there and cannot be called or told: before a run begins, not hours later.
 
     Raises:
-        ConfigError: one is no function.
+        ConfigError: one is no function, or the trackers are no list of trackers.
     """
+    if not isinstance(trackers, Sequence) or not all(hasattr(each, "tell") for each in trackers):
+        raise ConfigError(f"trackers are a list of what has the methods tell and close: got {trackers!r:.60}.")
     for name, function in given.items():
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function, or left out: got {function!r:.60}.")

@@ -19,7 +19,7 @@ from gpt2 import checkpoint, files, hub
 from gpt2.config import truth_of
 from gpt2.errors import ConfigError, DataError, SettingError, TrainingError
 from gpt2.report import check_charts
-from gpt2.train.callbacks import Sampler, check_functions
+from gpt2.train.callbacks import Sampler, check_listeners
 from gpt2.train.config import LoraConfig, TrainConfig
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared, prepare_text
@@ -85,6 +85,9 @@ def finetune(
 ) -> Finetuned:
     """Adapt a model to a text, or go on where that was interrupted.
 
+    SIGTERM and Ctrl-C, in a notebook too, save the state after the step at hand and end the run without an error: what
+    is returned is not `finished`, and the same call goes on.
+
     Args:
         text: a file (plain text, CSV, JSON Lines, Parquet) or a folder of them. JSON objects and tables have `text`,
             or `prompt` and `completion`, of which the completion is learned.
@@ -97,7 +100,7 @@ def finetune(
         errors: "strict" refuses text that is not UTF-8; "replace" reads U+FFFD in place of such bytes.
         overrides: `section.name=value`, settings of the training; see `TrainConfig`.
         report: whether to write `run/report.html`.
-        say: given a line now and then; by default it goes to the log.
+        say: given a line now and then, as by `print`; by default it goes to the log, at the level INFO.
         on_plan: given the settings, the text and the plan before the first step.
         on_sample: makes what shows the model's texts; given the text, and the folder of the vocabulary.
         trackers: told every number of `metrics.jsonl`.
@@ -115,7 +118,7 @@ def finetune(
     lora = (LoraConfig(rank=8) if lora else LoraConfig()) if isinstance(lora, bool) else lora
     _check_settings(lora=lora, field=field, validation=validation, epochs=epochs, errors=errors, overrides=overrides)
     report = truth_of("report", report, ConfigError)
-    check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
+    check_listeners(say=say, on_plan=on_plan, on_sample=on_sample, trackers=trackers)
     speak = say or _log.info
     _check_goal(out, text)
     base = checkpoint.read(hub.locate(model))

@@ -20,7 +20,7 @@ from gpt2.model.init import initialize
 from gpt2.train import plan as plans
 from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
-from gpt2.train.callbacks import Checkpoints, Sampler, Samples, Validation, check_functions
+from gpt2.train.callbacks import Checkpoints, Sampler, Samples, Validation, check_listeners
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree, to_toml
 from gpt2.train.feed import Feed
@@ -93,11 +93,12 @@ def pretrain(
 ) -> Outcome:
     """Train a model as its configuration says, or go on where the run in `config.run.folder` was interrupted.
 
-    SIGTERM and Ctrl-C save the state after the step at hand, and end the run without an error.
+    SIGTERM and Ctrl-C, in a notebook too, save the state after the step at hand and end the run without an error: what
+    is returned is not `finished`, and the same call goes on.
 
     Args:
         config: the run; `data.folder` and `run.folder` must be set.
-        say: given a line now and then; by default it goes to the log.
+        say: given a line now and then, as by `print`; by default it goes to the log, at the level INFO.
         on_plan: given what the run will be, before the first step.
         on_sample: given the model every `run.sample_every_steps`; what it returns is kept in `samples.jsonl`.
         trackers: told every number of `metrics.jsonl`, such as `TensorBoard`.
@@ -116,7 +117,7 @@ def pretrain(
             f"A run is described by a gpt2.train.TrainConfig: got {config!r:.60}. gpt2.train.load_config makes one of "
             f"a recipe or a file."
         )
-    check_functions(say=say, on_plan=on_plan, on_sample=on_sample)
+    check_listeners(say=say, on_plan=on_plan, on_sample=on_sample, trackers=trackers)
     if not config.run.folder:
         raise SettingError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
