@@ -223,6 +223,17 @@ def test_a_second_ctrl_c_stops_at_once(make_config: Make, monkeypatch: pytest.Mo
         pretrain(make_config())
 
 
+def test_pytorch_is_left_as_it_was(make_config: Make) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(3)
+    try:
+        pretrain(make_config(optim={"dropout": 0.1}, run={"threads": 1}))
+        assert torch.get_num_threads() == 3
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_finished_run_is_left_as_it_is(make_config: Make) -> None:
     config = make_config()
     first = pretrain(config)

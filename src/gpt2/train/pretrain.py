@@ -121,7 +121,12 @@ def pretrain(
     if not config.run.folder:
         raise SettingError("The run has no place: run.folder is empty. Say --out DIR.")
     folder = Path(config.run.folder)
-    with joined(config.run.device) as processes, contextlib.ExitStack() as held, kept_memory():
+    with (
+        _torch_as_it_was(),
+        joined(config.run.device) as processes,
+        contextlib.ExitStack() as held,
+        kept_memory(),
+    ):
 
         def hold() -> None:
             _refuse_strangers(folder)
@@ -331,6 +336,18 @@ def _how_to_go_on(folder: Path, asked: Mapping[str, Any], setting: str, before: 
 def _flops_per_token(run: Run, progress: float) -> float:
     rows = run.config.model.vocab_size if run.learner.uses_all_rows(progress) else run.config.loss.rows
     return plans.flops_per_token(run.config.model, seq_tokens=run.feed.sequence_tokens(progress), rows=rows)
+
+
+@contextlib.contextmanager
+def _torch_as_it_was() -> Generator[None]:
+    """PyTorch's random numbers and its number of threads are the whole process's: afterwards they are as before."""
+    threads = torch.get_num_threads()
+    seen = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # what nobody used has no state
+    with torch.random.fork_rng(devices=seen):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
