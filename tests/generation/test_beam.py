@@ -117,3 +117,23 @@ def test_slots_are_given_back_when_a_fork_fails(toy: SimpleNamespace, monkeypatc
     with pytest.raises(MemoryError):
         beam_search(backend, toy.Tokenizer(), Request(prompt="a"), beams=5)
     assert backend.slots == {}
+
+
+@pytest.mark.parametrize("n_frees", range(1, 5))
+def test_slots_are_given_back_when_giving_one_back_is_interrupted(
+    toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, n_frees: int
+):
+    _, backend = toy.miniature(0)
+    free, freed = backend.free, []
+
+    def interrupted(slot: int) -> None:
+        free(slot)
+        freed.append(slot)
+        if len(freed) == n_frees:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend, "free", interrupted)
+    request = Request(prompt="The quick brown fox", sampling=Sampling(max_tokens=20))
+    with pytest.raises(KeyboardInterrupt):
+        beam_search(backend, toy.Tokenizer(), request, beams=5)
+    assert backend.bytes() == 0

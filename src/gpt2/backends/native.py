@@ -119,8 +119,10 @@ class NativeBackend:
         with self._turn:
             if self._engine.is_closed:  # all went with it
                 return
-            del self._lengths[slot]
-            self._engine.free_slot(slot)
+            try:
+                self._engine.free_slot(slot)
+            finally:
+                del self._lengths[slot]
 
     def bytes(self) -> int:
         """Memory that the slots hold at present."""

@@ -83,6 +83,7 @@ def beam_search(
     )
     ended: list[tuple[float, list[int]]] = []
     running = [SlotSequence(backend, prompt)]
+    held = [*running]  # all that are to be given back, wherever an interruption falls
     try:
         logprobs = [0.0]
         for n_tokens in range(1, limit + 1):
@@ -104,10 +105,11 @@ def beam_search(
                 break
             if len(ended) == beams and going_on[0].logprob / n_tokens**length_penalty <= ended[-1][0]:
                 break
-            running = _continue(running, going_on)
+            running = _continue(running, going_on, held)
+            held[:] = running
             logprobs = [step.logprob for step in going_on]
     finally:
-        for sequence in running:
+        for sequence in held:
             sequence.free()
     return [_beam(ids, score, ends, tokenizer) for score, ids in ended[: sampling.n]]
 
@@ -146,18 +148,19 @@ def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: in
     return sorted(steps, key=lambda step: (-step.logprob, step.beam, step.token))[:n]
 
 
-def _continue(running: Sequence[SlotSequence], steps: Sequence[_Step]) -> list[SlotSequence]:
-    """The beams of the next step: the first child of a beam takes its slot, each other child a fork of it."""
+def _continue(
+    running: Sequence[SlotSequence], steps: Sequence[_Step], held: list[SlotSequence]
+) -> list[SlotSequence]:
+    """The beams of the next step: the first child of a beam takes its slot, each other child a fork of it, now held."""
     children: list[SlotSequence] = []
     taken: set[int] = set()
-    try:
-        for step in steps:
-            children.append(running[step.beam].fork() if step.beam in taken else running[step.beam])
-            taken.add(step.beam)
-    except BaseException:
-        for forked in set(children) - set(running):
-            forked.free()
-        raise
+    for step in steps:
+        child = running[step.beam]
+        if step.beam in taken:
+            child = child.fork()
+            held.append(child)
+        children.append(child)
+        taken.add(step.beam)
     for beam, sequence in enumerate(running):
         if beam not in taken:
             sequence.free()

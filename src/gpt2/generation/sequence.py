@@ -94,8 +94,10 @@ class SlotSequence:
     def free(self) -> None:
         """Give the slot back; afterwards only `ids` has a meaning. May be called again."""
         if self._slot >= 0:
-            self._backend.free(self._slot)
-            self._slot = -1
+            try:
+                self._backend.free(self._slot)
+            finally:  # an interruption that comes with it does not have it freed twice
+                self._slot = -1
 
     def hand_over(self) -> int:
         """The slot, which is the caller's from now on."""
