@@ -1,6 +1,7 @@
 """The model as a user holds it, on random weights and the backend that defines all others."""
 
 import copy
+import inspect
 import os
 import pickle
 import shutil
@@ -111,7 +112,8 @@ def test_greedy_takes_the_largest_logit(model: LanguageModel) -> None:
 def test_a_beam_of_one_is_greedy_and_wider_ones_find_likelier_text(model: LanguageModel) -> None:
     greedy = model.generate("Once", max_tokens=6, temperature=0)
     [narrow] = model.beam_search("Once", max_tokens=6, beams=1)
-    assert (narrow.ids, narrow.text) == (greedy.tokens, greedy.text)
+    assert narrow.ids == narrow.tokens == greedy.tokens
+    assert narrow.text == greedy.text
     best = model.beam_search("Once", max_tokens=6, beams=4, n=2)
     assert best[0].score >= best[1].score
     assert best[0].score >= narrow.score
@@ -686,3 +688,12 @@ def test_a_stream_can_be_closed_before_and_after_it_began(model: LanguageModel) 
         stream.close()
         assert list(stream) == []
     assert model.backend.bytes() == 0
+
+
+@pytest.mark.parametrize("name", [name for name in dir(LanguageModel) if not name.startswith("_")])
+def test_help_says_what_every_argument_of_a_method_is(name: str) -> None:
+    method = getattr(LanguageModel, name)
+    assert method.__doc__
+    if inspect.isfunction(method):
+        for argument in list(inspect.signature(method).parameters)[1:]:
+            assert f"\n            {argument}: " in method.__doc__, argument

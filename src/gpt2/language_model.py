@@ -174,7 +174,10 @@ class LanguageModel:
         return events_of(scheduler)
 
     def drafter(self, draft: Draft) -> "Drafter | None":
-        """What guesses, for one `Scheduler` over this model's backend: see `generate`.
+        """What guesses, for one `Scheduler` over this model's backend.
+
+        Args:
+            draft: as for `generate`.
 
         Raises:
             GenerationError: a draft model of another vocabulary.
@@ -202,7 +205,7 @@ class LanguageModel:
 
         Raises:
             ContextError: the prompt is longer than the context.
-            GenerationError: fewer beams than continuations, or stop strings (stop ids can be had).
+            GenerationError: fewer beams than continuations, stop strings (stop ids can be had), or log-probabilities.
         """
         request = Request(prompt=prompt, sampling=sampling_of(sampling, settings))
         self._opened.refuse_if_closed()
@@ -395,7 +398,16 @@ class LanguageModel:
         return self._opened.definition.logits(ids_of_logits(ids, self.config), at)
 
     def activations(self, text: Prompt, *, depths: Numbers = None) -> "Activations":
-        """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`."""
+        """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`.
+
+        Args:
+            text: or token ids, within the context.
+            depths: 0 is the embedding, i the output of block i; one, some, or all by default.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, or no such depth.
+        """
         from gpt2.inspect import activations
 
         return activations(self.exact_backend(), self.tokenizer, text, depths=depths)
@@ -403,19 +415,49 @@ class LanguageModel:
     def attention(
         self, text: Prompt, layer: Numbers = None, head: Numbers = None, *, last: int | None = None
     ) -> "Attention":
-        """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`."""
+        """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`.
+
+        Args:
+            text: or token ids, within the context.
+            layer: from 0; one, some, or all by default.
+            head: likewise.
+            last: only the rows of this many last tokens; all by default.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, no such layer, head or row, or more than 1 GB of weights.
+        """
         from gpt2.inspect import attention
 
         return attention(self.exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
 
     def logit_lens(self, text: Prompt, *, depths: Numbers = None, best: int = 10) -> "Lens":
-        """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`."""
+        """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`.
+
+        Args:
+            text: or token ids, within the context.
+            depths: as for `activations`.
+            best: how many of the likeliest tokens to keep.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, no such depth, or `best` below 0.
+        """
         from gpt2.inspect import logit_lens
 
         return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
     def embed(self, texts: str | Iterable[Prompt], *, pooling: str = "mean") -> "Floats":
-        """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`."""
+        """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`.
+
+        Args:
+            texts: one text; or several, or lists of token ids, each within the context.
+            pooling: "mean" over the tokens, or the "last" one's state.
+
+        Raises:
+            ContextError: a text is longer than the context.
+            GenerationError: an empty text, or no such pooling.
+        """
         from gpt2.inspect import embed
 
         return embed(self.exact_backend(), self.head, self.tokenizer, texts, pooling=pooling)
@@ -426,6 +468,17 @@ class LanguageModel:
         """A text run with single vectors of another in it; see `gpt2.inspect.patch`.
 
         Where the model's backend only looks, the reference backend is opened for it, and the log says so.
+
+        Args:
+            text: that is run, or its token ids.
+            source: what vectors are taken from; as many tokens.
+            answer: one token, as its text (mostly with a space before it) or id.
+            depths: as for `activations`.
+            positions: of tokens, from 0; one, some, or all by default.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: texts of different lengths, an answer that is not one token, no such depth or position.
         """
         from gpt2.inspect import patch
 
@@ -433,19 +486,48 @@ class LanguageModel:
         return patch(backend, self.tokenizer, text, source=source, answer=answer, depths=depths, positions=positions)
 
     def neurons(self, text: Prompt, layer: Numbers = None) -> "Neurons":
-        """How active each hidden unit of the MLPs is at each token; see `gpt2.inspect.neurons`."""
+        """How active each hidden unit of the MLPs is at each token; see `gpt2.inspect.neurons`.
+
+        Args:
+            text: or token ids, within the context.
+            layer: from 0; one, some, or all by default.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, no such layer, or more than 1 GB of neurons.
+        """
         from gpt2.inspect import neurons
 
         return neurons(self._opened.definition, self.tokenizer, text, layer=layer)
 
     def attribute(self, text: Prompt, *, answer: str | int, against: str | int | None = None) -> "Attribution":
-        """What each head and each MLP adds to the logit of an answer; see `gpt2.inspect.attribute`."""
+        """What each head and each MLP adds to the logit of an answer; see `gpt2.inspect.attribute`.
+
+        Args:
+            text: or token ids, within the context.
+            answer: one token, as its text (mostly with a space before it) or id.
+            against: another one; without it the answer's logit itself is divided.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, or an answer that is not one token.
+        """
         from gpt2.inspect import attribute
 
         return attribute(self._opened.definition, self.tokenizer, text, answer=answer, against=against)
 
     def ablate(self, text: Prompt, *, answer: str | int, source: Prompt | None = None) -> "Ablation":
-        """What an answer loses without each head and each MLP; see `gpt2.inspect.ablate`."""
+        """What an answer loses without each head and each MLP; see `gpt2.inspect.ablate`.
+
+        Args:
+            text: or token ids, within the context.
+            answer: one token, as its text (mostly with a space before it) or id.
+            source: a text of as many tokens: each part says what it says there. Without it the part adds nothing.
+
+        Raises:
+            ContextError: the text is longer than the context.
+            GenerationError: an empty text, texts of different lengths, or an answer that is not one token.
+        """
         from gpt2.inspect import ablate
 
         return ablate(self._opened.definition, self.tokenizer, text, answer=answer, source=source)

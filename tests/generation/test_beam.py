@@ -94,7 +94,12 @@ def test_nothing_to_generate(toy: SimpleNamespace):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"n": 3}, "beams must be at least n.*got 2, n=3"), ({"stop": "x"}, "cannot end at stop strings")],
+    [
+        ({"n": 3}, "beams must be at least n.*got 2, n=3"),
+        ({"stop": "x"}, "cannot end at stop strings"),
+        ({"logprobs": 0}, "no log-probabilities of tokens: got logprobs=0, prompt_logprobs=None"),
+        ({"prompt_logprobs": 2}, "no log-probabilities of tokens: got logprobs=None, prompt_logprobs=2"),
+    ],
 )
 def test_what_cannot_be(toy: SimpleNamespace, settings: dict[str, Any], message: str):
     with pytest.raises(GenerationError, match=message):

@@ -39,6 +39,11 @@ class Beam:
     score: float
     finish_reason: FinishReason
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids, by the name that samples have for them."""
+        return self.ids
+
 
 class _Step(NamedTuple):
     """A beam and the token that continues it; `logprob` is of the whole continuation."""
@@ -65,7 +70,8 @@ def beam_search(
 
     Raises:
         ContextError: the prompt is longer than the context.
-        GenerationError: fewer beams than asked for, stop strings, or settings that leave no token.
+        GenerationError: fewer beams than asked for, stop strings, log-probabilities asked for, or settings that leave
+            no token.
     """
     sampling = request.sampling
     beams = checked_number("beams", beams, whole=True)
@@ -74,6 +80,11 @@ def beam_search(
         raise GenerationError(f"beams must be at least n, which are chosen from them: got {beams}, n={sampling.n}.")
     if sampling.stop:
         raise GenerationError(f"Beam search cannot end at stop strings: got {sampling.stop!r}. Use stop_ids.")
+    if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
+        raise GenerationError(
+            f"Beam search tells no log-probabilities of tokens: got logprobs={sampling.logprobs}, "
+            f"prompt_logprobs={sampling.prompt_logprobs}. A beam has a score; `score` tells the rest of its text."
+        )
     prompt = prompt_ids(request, tokenizer, backend.config)
     ends = end_ids(sampling, tokenizer)
     n_ids = min(tokenizer.vocab_size, backend.config.vocab_size)
@@ -148,9 +159,7 @@ def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: in
     return sorted(steps, key=lambda step: (-step.logprob, step.beam, step.token))[:n]
 
 
-def _continue(
-    running: Sequence[SlotSequence], steps: Sequence[_Step], held: list[SlotSequence]
-) -> list[SlotSequence]:
+def _continue(running: Sequence[SlotSequence], steps: Sequence[_Step], held: list[SlotSequence]) -> list[SlotSequence]:
     """The beams of the next step: the first child of a beam takes its slot, each other child a fork of it, now held."""
     children: list[SlotSequence] = []
     taken: set[int] = set()
