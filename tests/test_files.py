@@ -2,6 +2,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,27 @@ def test_a_file_is_replaced_when_whole(tmp_path: Path) -> None:
         files.write_json(path, value)
         assert files.read_json(path) == value
     assert names(path.parent) == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be flushed there")
+def test_what_takes_a_name_is_on_the_disk_before_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def flushed(handle: int) -> None:
+        done.append(f"flush {'folder' if stat.S_ISDIR(os.fstat(handle).st_mode) else 'file'}")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", lambda path, goal: [done.append("name"), replace(path, goal)][1])
+    monkeypatch.setattr(Path, "rename", lambda path, goal: [done.append("name"), rename(path, goal)][1])
+    files.write_text(tmp_path / "f", "whole")
+    assert done == ["flush file", "name", "flush folder"]
+    done.clear()
+    fill(tmp_path / "d", "whole")
+    assert done == ["flush folder", "flush file", "flush folder", "name", "flush folder"]
 
 
 @pytest.mark.parametrize("ending", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt(), ValueError()])

@@ -226,3 +226,14 @@ def test_all_filters_in_order_are_hugging_faces(seed: int, monkeypatch: pytest.M
     ((ids, kept),) = drawn_from
     assert ids.tolist() == survivors(expected)
     np.testing.assert_allclose(kept - kept[0], expected[ids] - expected[ids[0]], atol=1e-4)
+
+
+@pytest.mark.parametrize(("presence", "frequency"), [(0.7, 0.0), (0.0, 0.4)])
+def test_one_of_the_two_penalties_alone_applies(presence: float, frequency: float):
+    sampling = Sampling(presence_penalty=presence, frequency_penalty=frequency)
+    sampler = Sampler(sampling, seed=0, n_prompt=1, n_ids=V, vocab_size=V, end_ids=[])
+    logits = random_logits(0)
+    changed = sampler.change(logits, [9, 3, 3, 4])  # of the prompt 9
+    expected = filters.presence_and_frequency(logits, presence, frequency, np.array([3, 3, 4]))
+    np.testing.assert_array_equal(changed, expected)
+    assert np.flatnonzero(changed != logits).tolist() == [3, 4]

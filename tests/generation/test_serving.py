@@ -141,6 +141,35 @@ def test_those_that_come_together_share_as_well(toy: SimpleNamespace):
     assert scheduler.statistics().counts.prompt_tokens <= len(SHARED) * 4 + 8
 
 
+def test_of_those_that_read_the_one_with_most_in_common_is_waited_for(toy: SimpleNamespace):
+    backend = toy.Backend(n_positions=256)
+    scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000, chunk_tokens=16)
+    requests = [sampled(prompt, seed) for seed, prompt in enumerate(["z" * 200, SHARED * 4, SHARED * 4 + "x"])]
+    for request in requests:
+        scheduler.submit(request)
+    scheduler.step()
+    assert scheduler.statistics().waiting == 1
+    events = toy.run(scheduler)
+    assert own(events, 2) == alone(toy, requests[2], 256)
+    assert scheduler.statistics().counts.prefix_hits == 1
+
+
+def test_texts_that_just_fit_are_kept(toy: SimpleNamespace):
+    backend = toy.Backend(n_positions=64)
+    for limit, kept in (
+        (86, 86),
+        (85, 43),
+        (43, 43),
+        (42, 0),
+    ):  # 40 read and 4 written, the last of which is never read
+        scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=limit)
+        for letter in "ab":
+            scheduler.submit(greedy(letter * 40))
+            toy.run(scheduler)
+        assert scheduler.statistics().prefix_bytes == kept
+        scheduler.close()
+
+
 def test_one_that_waits_for_another_goes_on_when_that_one_fails(toy: SimpleNamespace):
     backend = toy.Backend(n_positions=256)
     scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000, chunk_tokens=16)
