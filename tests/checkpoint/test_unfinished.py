@@ -180,6 +180,20 @@ def interrupt(
     return goal.with_name(f".unfinished-{goal.name}")
 
 
+def test_an_array_is_noted_once_and_the_disk_asked_when_there_is_enough_to_note(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[list[str]] = []
+    add = room.Journal.add
+    monkeypatch.setattr(room, "SYNC_BYTES", 10_000)
+    monkeypatch.setattr(
+        room.Journal, "add", lambda self, rows: [noted.append([r["name"] for r in rows]), add(self, rows)]
+    )
+    write(checkpoint.read(source), tmp_path / "goal")
+    names = [name for names in noted for name in names]
+    assert len(names) == len(set(names)) > len(noted) > 3
+
+
 def test_another_source_form_or_version_begins_anew(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

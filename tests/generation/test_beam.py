@@ -54,6 +54,20 @@ def test_equals_hugging_face(toy: SimpleNamespace, seed: int, beams: int, bias: 
     assert backend.bytes() == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_several_ends_are_hugging_faces(toy: SimpleNamespace, seed: int):
+    hf, backend = toy.miniature(seed)
+    stops, bias = [32, 65, 101], 3.0
+    sampling = Sampling(max_tokens=20, n=4, stop_ids=tuple(stops), logit_bias=dict.fromkeys([toy.EOT, *stops], bias))
+    found = beam_search(backend, toy.Tokenizer(), Request(prompt="A", sampling=sampling), beams=4)
+    ends = [toy.EOT, *stops]
+    theirs: dict[str, Any] = {"sequence_bias": [[[end], bias] for end in ends], "eos_token_id": ends}
+    ids, scores = generate(hf, "A", max_new_tokens=20, num_beams=4, num_return_sequences=4, pad_token_id=0, **theirs)
+    cut = [row[: next((i for i, token in enumerate(row) if token in ends), len(row)) + 1] for row in ids]
+    assert [list(beam.ids) for beam in found] == cut
+    assert [beam.score for beam in found] == pytest.approx(scores, abs=1e-4)
+
+
 def continue_greedily(hf: Any, prompt: str, ids: tuple[int, ...], theirs: dict[str, Any]) -> None:
     """One beam goes where greedy decoding goes, until the search prefers a continuation that ended."""
     prompt_ids = torch.tensor([list(prompt.encode())])
