@@ -78,7 +78,8 @@ void Pool::grow(int members) {
   try {
     while (static_cast<int>(threads_.size()) + 1 < members) threads_.emplace_back(&Pool::work, this, static_cast<int>(threads_.size()) + 1);
   } catch (const std::system_error& error) {
-    throw std::runtime_error(std::string("the system starts no more threads than ") + std::to_string(threads_.size() + 1) + " (" + error.what() + ")");
+    const std::string most = std::to_string(threads_.size() + 1);
+    throw std::runtime_error("the system starts no more threads than " + most + " (" + error.what() + "): ask for so many, as by --threads " + most);
   }
 }
 
