@@ -181,6 +181,23 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert len(told) == sum(1 for _ in blocks.cut_blocks([*map(str, corpus)], ReadOptions(), validation=0.2)) - before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_who_is_killed_leaves_no_worker_behind(corpus: list[Path], tmp_path: Path) -> None:
+    program = f"""import os, signal
+from gpt2.data import blocks, prepare
+blocks.BLOCK_CHARACTERS = 400
+kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+prepare({[str(path) for path in corpus]!r}, {str(tmp_path / "out")!r}, workers=2, progress=kill)"""
+    ended = subprocess.run(  # until nobody holds the other end of its output, its workers neither
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(gpt2.__file__).parents[1])},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+
+
 def test_a_worker_that_dies_costs_only_what_it_was_doing(
     corpus: list[Path], expected: dict[str, bytes], tmp_path: Path
 ) -> None:

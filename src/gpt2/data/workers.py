@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from gpt2.errors import DataError
+from gpt2.tokenizer.stream import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -139,6 +140,7 @@ def spawned(workers: int, start: Callable[..., None], *arguments: Any) -> Genera
 
 
 def _start_worker(start: Callable[..., None], *arguments: Any) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
     start(*arguments)
 

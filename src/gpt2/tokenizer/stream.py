@@ -5,6 +5,8 @@ The ids are always those that encoding the whole text at once would give (see cu
 
 import codecs
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -191,8 +193,16 @@ def _as_ids(buffer: bytes) -> memoryview:
 _worker_tokenizer: Tokenizer | None = None  # of a worker process, set once as it starts
 
 
+def end_with_parent() -> None:
+    """End this process, a pool's worker, as soon as its parent is gone: one that was killed cannot wind it down."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _start_worker(tokenizer: Tokenizer) -> None:
     global _worker_tokenizer
+    end_with_parent()
     _worker_tokenizer = tokenizer
 
 
