@@ -46,6 +46,14 @@ def test_json_lines_in_every_compression(tmp_path: Path, packed: str) -> None:
     ]
 
 
+def test_a_window_that_is_too_large_is_named_as_such(tmp_path: Path) -> None:
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    pack = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(pack.compress(b"One.") + pack.flush())
+    with pytest.raises(DataError, match=r"packed with a larger window than 128 MiB. Unpack it first \(`zstd -d"):
+        texts(tmp_path / "a.txt.zst")
+
+
 @pytest.mark.parametrize("packed", PACKED)
 def test_a_plain_text_is_one_document_kept_as_it_is(tmp_path: Path, packed: str) -> None:
     path = tmp_path / f"a.txt{packed}"

@@ -100,6 +100,11 @@ class _Source(io.RawIOBase):
         try:
             data = self._inflater.decompress(bite)
         except Exception as error:  # zlib.error or zstandard.ZstdError, which may not be there to name
+            if "too much memory" in str(error):
+                raise DataError(
+                    f"{self._name} cannot be read: it was packed with a larger window than 128 MiB. Unpack it first "
+                    f"(`zstd -d --long=31`)."
+                ) from error
             raise DataError(
                 f"{self._name} is broken after {self._file.tell():,} bytes: {error}. Fetch it again."
             ) from error

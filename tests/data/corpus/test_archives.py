@@ -1,7 +1,9 @@
 """Web archives: the records of sound files, and what is kept and told of broken ones."""
 
+import bz2
 import gzip
 import hashlib
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,23 @@ def read(path: Path) -> tuple[list[Record], list[Damage]]:
     return list(read_archive(path, on_damage=damage.append)), damage
 
 
+DICTIONARY = zstandard.train_dictionary(1024, [part[at:] for part in THREE for at in range(40)])
+
+
+def with_dictionary(parts: list[bytes], dictionary: bytes) -> bytes:
+    """Members of zstd after a frame of the dictionary that all of them need, as WARC in zstd has it."""
+    pack = zstandard.ZstdCompressor(dict_data=DICTIONARY)
+    return (
+        b"\x5d\x2a\x4d\x18" + len(dictionary).to_bytes(4, "little") + dictionary + b"".join(map(pack.compress, parts))
+    )
+
+
+def after_asides(parts: list[bytes]) -> bytes:
+    """Members of zstd, before each a frame without data that tells its size, as pzstd writes them."""
+    packed = [zstandard.compress(part) for part in parts]
+    return b"".join(b"\x50\x2a\x4d\x18\4\0\0\0" + len(one).to_bytes(4, "little") + one for one in packed)
+
+
 def bodies(records: list[Record]) -> list[str]:
     return [one.message.body.decode() for one in records]
 
@@ -44,8 +63,13 @@ def bodies(records: list[Record]) -> list[str]:
         lambda parts: gzip.compress(b"".join(parts)),
         lambda parts: b"".join(map(lz4.frame.compress, parts)),
         lambda parts: b"".join(map(zstandard.compress, parts)),
+        lambda parts: b"".join(map(bz2.compress, parts)),
+        lambda parts: b"".join(map(lzma.compress, parts)),
+        after_asides,
+        lambda parts: with_dictionary(parts, DICTIONARY.as_bytes()),
+        lambda parts: with_dictionary(parts, zstandard.compress(DICTIONARY.as_bytes())),
     ],
-    ids=["plain", "gzip by record", "gzip", "lz4", "zstd"],
+    ids=["plain", "gzip by record", "gzip", "lz4", "zstd", "bzip2", "xz", "pzstd", "dictionary", "packed dictionary"],
 )
 def test_every_packing(tmp_path: Path, pack: Callable[[list[bytes]], bytes]) -> None:
     (tmp_path / "a").write_bytes(pack(THREE))
@@ -55,6 +79,24 @@ def test_every_packing(tmp_path: Path, pack: Callable[[list[bytes]], bytes]) -> 
         ("response", f"http://example.com/{n}", "text/html") for n in range(3)
     ]
     assert not damage
+
+
+def test_broken_members_in_a_row_cost_only_themselves(tmp_path: Path) -> None:
+    packed = [gzip.compress(part) for part in THREE]
+    broken = [one[:10] + b"\xff" * 20 for one in packed]  # of which nothing can be read
+    (tmp_path / "a").write_bytes(b"".join([packed[0], *broken, packed[1], broken[2], broken[2], packed[2]]))
+    records, damage = read(tmp_path / "a")
+    assert bodies(records) == [f"<p>Page {n}.</p>" for n in range(3)]
+    assert len(damage) == 5
+
+
+@pytest.mark.parametrize("dictionary", [b"", b"x" * 100, zstandard.compress(b"x")[:-1], DICTIONARY.as_bytes()[:50]])
+def test_a_broken_dictionary_is_told(tmp_path: Path, dictionary: bytes) -> None:
+    (tmp_path / "a").write_bytes(with_dictionary(THREE, dictionary))
+    records, damage = read(tmp_path / "a")
+    assert not records
+    assert len(damage) == len(THREE)
+    assert "this compressed member is broken" in damage[0].why
 
 
 def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:

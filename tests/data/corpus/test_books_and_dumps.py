@@ -130,6 +130,16 @@ def test_articles_without_their_markup(tmp_path: Path) -> None:
             assert gone not in text
 
 
+def test_files_and_categories_by_the_wikis_own_names(tmp_path: Path) -> None:
+    names = '<namespaces><namespace key="6">Datei</namespace><namespace key="14">Kategorie</namespace></namespaces>'
+    article = """[[Datei:Moos.jpg|mini|Ein [[Moos|kleines]] Bild]]
+'''Moos''' ist klein. [[File:a.png|20px]]Hier auch.
+[[Kategorie:Pflanzen]] [[Kategoriegesetz|Anders]]"""
+    data = dump(("Moos", "0", article)).replace(b"</siteinfo>", names.encode() + b"</siteinfo>")
+    (tmp_path / "a.xml").write_bytes(data)
+    assert read(read_mediawiki, tmp_path / "a.xml")[0][0].text == "Moos ist klein. Hier auch.\n Anders"
+
+
 def test_a_dump_that_was_cut_off_keeps_what_is_before(tmp_path: Path) -> None:
     data = dump(*((f"Number {n}", "0", f"Article {n} of many.") for n in range(20)))
     (tmp_path / "a.xml").write_bytes(data[: len(data) // 2])

@@ -70,6 +70,8 @@ class Nothing:
             def filter_tags(matches: object) -> list[object]:
                 return []
 
+            filter_wikilinks = filter_tags
+
             @staticmethod
             def strip_code(**settings: bool) -> str:
                 return text

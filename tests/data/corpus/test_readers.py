@@ -1,13 +1,19 @@
 """Every reader, whatever a file holds: pages or damage told, and never an error."""
 
+import bz2
+import dataclasses
+import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.corpus.test_archives import THREE
@@ -65,6 +71,51 @@ def test_any_dump_of_submissions_is_read(tmp_path_factory: pytest.TempPathFactor
     path.write_bytes(LINES.encode() + b"\n" + data + b"\n" + LINES.encode())
     found = list(recommended(path, lambda damage: None, lambda n_bytes: None))
     assert len(found) >= 5  # of six, what was put between may spoil one
+
+
+PACKINGS = {
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".lz4": lz4.frame.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("ending", PACKINGS)
+@pytest.mark.parametrize("name", ["a.html", "a.jsonl", "a.txt", "a.xml", "a.warc"])
+def test_what_is_packed_reads_like_what_is_not(tmp_path: Path, name: str, ending: str) -> None:
+    def pages() -> list[Any]:
+        (one,) = find_inputs([SourceSpec(path=str(tmp_path))])
+        found = list(read_input(dataclasses.replace(one, labels=("a",)), damage.append, lambda n_bytes: None))
+        (tmp_path / one.labels[0]).rename(tmp_path.with_name("unpacked"))
+        return [one.kind, *found]
+
+    damage: list[Any] = []
+    SOUND[next(kind for kind, (endings, _) in KINDS.items() if name.endswith(endings))](tmp_path / name)
+    plain = pages()
+    (tmp_path / (name + ending)).write_bytes(PACKINGS[ending](tmp_path.with_name("unpacked").read_bytes()))
+    assert pages() == plain
+    assert len(plain) > 1
+    assert not damage
+
+
+def pack_wide(data: bytes) -> bytes:
+    """In zstd with a window of 256 MiB: dumps of submissions come with eight times as much."""
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    pack = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    return pack.compress(data) + pack.flush()
+
+
+def test_a_wide_window_is_for_dumps_of_submissions(tmp_path: Path) -> None:
+    (tmp_path / "RS_2019-01.zst").write_bytes(pack_wide(LINES.encode()))
+    (tmp_path / "a.jsonl.zst").write_bytes(pack_wide(LINES.encode()))
+    damage: list[Any] = []
+    assert len(list(recommended(tmp_path / "RS_2019-01.zst", damage.append, lambda n_bytes: None))) == 3
+    assert not damage
+    one = next(one for one in find_inputs([SourceSpec(path=str(tmp_path))]) if one.kind == "jsonl")
+    assert not list(read_input(one, damage.append, lambda n_bytes: None))
+    assert "needs a larger window than 128 MiB: unpack the file first" in damage[0].why
 
 
 def test_a_folders_read_me_is_no_document(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from gpt2.errors import DownloadError
 
 LEAST_SCORE = 3
 _BATCH = 256
+_WINDOW_BYTES = 1 << 31  # the dumps are packed so
 _HTML = ("text/html", "application/xhtml+xml")
 
 
@@ -55,7 +56,7 @@ def read_reddit(path: Path, on_damage: OnDamage, on_read: OnRead, **fetching: An
 def recommended(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[str]:
     """The addresses of a dump of submissions: scored at least 3, not for adults only, not without text to read."""
     number = 0
-    with Stretches(path, on_damage, on_read) as source:
+    with Stretches(path, on_damage, on_read, window_bytes=_WINDOW_BYTES) as source:
         while source.next_stretch():
             while True:
                 offset = source.offset

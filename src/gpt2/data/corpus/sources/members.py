@@ -3,6 +3,9 @@
 Memory stays bounded whatever a member claims to hold.
 """
 
+import bz2
+import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +15,17 @@ from gpt2.data.corpus.sources.damage import Damage, OnRead
 from gpt2.errors import MissingExtraError
 
 _GZIP, _LZ4, _ZSTD = b"\x1f\x8b\x08", b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd"
+_BZIP2, _XZ = b"BZh", b"\xfd7zXZ\0"
+_BZIP2_FILE = re.compile(rb"BZh[1-9](?:1AY&|\x17rE8)")  # for a text may begin with the three letters
+_ASIDE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd or lz4 that holds no data, but perhaps a dictionary
+_DICTIONARY = b"\x37\xa4\x30\xec"
+_DICTIONARY_BYTES = 16 << 20
+_XZ_BYTES = 256 << 20  # of memory; xz's own presets need at most 65 MiB
 _BITE_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20
 _SMALL_BITE_BYTES = 1024  # of zstd, which may swell by a factor of 32,768
+WINDOW_BYTES = 128 << 20  # of zstd, as its own tool has it
+_TOO_WIDE = "this compressed member needs a larger window than 128 MiB: unpack the file first (zstd -d --long=31)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +37,66 @@ class Piece:
     plain: bool = False
 
 
-def read_pieces(file: BinaryIO, name: str, on_read: OnRead) -> Iterator[Piece | Damage]:
-    """What a file holds, piece by piece; `name` is for messages.
+def read_pieces(
+    file: BinaryIO, name: str, on_read: OnRead, *, window_bytes: int = WINDOW_BYTES
+) -> Iterator[Piece | Damage]:
+    """What a file holds, piece by piece, its compression told by its first bytes.
+
+    Args:
+        file: at its beginning.
+        name: for messages.
+        on_read: told the bytes of the file, as they are read.
+        window_bytes: the largest window of zstd, which is held in memory.
 
     Raises:
         MissingExtraError: the library for this compression is not installed.
     """
-    head = file.read(4)
+    head, dictionary = _after_asides(file)
     file.seek(0)
     if head.startswith(_GZIP):
         return _members(file, name, on_read, _GZIP, _Gzip, _BITE_BYTES)
-    if head == _LZ4:
+    if _BZIP2_FILE.match(head):
+        return _members(file, name, on_read, _BZIP2, lambda: _Bounded(bz2.BZ2Decompressor()), _BITE_BYTES)
+    if head.startswith(_XZ):
+        return _members(
+            file, name, on_read, _XZ, lambda: _Bounded(lzma.LZMADecompressor(memlimit=_XZ_BYTES)), _BITE_BYTES
+        )
+    if head.startswith(_LZ4):
         try:
             import lz4.frame  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingExtraError.of(f"{name} cannot be read", package="lz4", extra="corpus") from error
-        return _members(file, name, on_read, _LZ4, lambda: _Lz4(lz4.frame.LZ4FrameDecompressor()), _BITE_BYTES)
-    if head == _ZSTD:
+        return _members(file, name, on_read, _LZ4, lambda: _Bounded(lz4.frame.LZ4FrameDecompressor()), _BITE_BYTES)
+    if head.startswith(_ZSTD):
         try:
             import zstandard
         except ImportError as error:
             raise MissingExtraError.of(f"{name} cannot be read", package="zstandard", extra="corpus") from error
-        return _members(
-            file, name, on_read, _ZSTD, lambda: _Zstd(zstandard.ZstdDecompressor().decompressobj()), _SMALL_BITE_BYTES
-        )
+        unpack = zstandard.ZstdDecompressor(max_window_size=window_bytes)
+        try:
+            if dictionary.startswith(_ZSTD):
+                dictionary = zstandard.ZstdDecompressor().stream_reader(dictionary).read(_DICTIONARY_BYTES)
+            if dictionary:
+                shared = zstandard.ZstdCompressionDict(dictionary)
+                unpack = zstandard.ZstdDecompressor(dict_data=shared, max_window_size=window_bytes)
+        except zstandard.ZstdError:  # what needs it will be found broken
+            pass
+        return _members(file, name, on_read, _ZSTD, lambda: _Zstd(unpack.decompressobj()), _SMALL_BITE_BYTES)
     return _plain(file, on_read)
+
+
+def _after_asides(file: BinaryIO) -> tuple[bytes, bytes]:
+    """How the first member that holds data begins, and the dictionary before it: a WARC in zstd may have one."""
+    dictionary = b""
+    while _ASIDE.match(head := file.read(8)):
+        size = int.from_bytes(head[4:], "little")
+        if head[0] == 0x5D and not dictionary and size <= _DICTIONARY_BYTES:
+            dictionary = file.read(size)
+            if not dictionary.startswith((_DICTIONARY, _ZSTD)):  # something else, aside
+                dictionary = b""
+        else:
+            file.seek(size, 1)
+    return head, dictionary
 
 
 def _plain(file: BinaryIO, on_read: OnRead) -> Iterator[Piece]:
@@ -83,7 +129,9 @@ class _Gzip:
         return self._inflater.unused_data
 
 
-class _Lz4:
+class _Bounded:
+    """The like, of the libraries for lz4, bzip2 and xz."""
+
     def __init__(self, inflater: Any) -> None:
         self._inflater = inflater
 
@@ -101,6 +149,31 @@ class _Lz4:
     @property
     def unused(self) -> bytes:
         return self._inflater.unused_data or b""
+
+
+class _Aside:
+    """A frame without data: four bytes to know it by, four of its length, and so many more."""
+
+    hungry = True
+    unused = b""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._left: int | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        if self._left is None:
+            self._head += data
+            if len(self._head) < 8:
+                return b""
+            self._left, data = int.from_bytes(self._head[4:8], "little"), self._head[8:]
+        self.unused = data[self._left :]
+        self._left -= len(data) - len(self.unused)
+        return b""
+
+    @property
+    def eof(self) -> bool:
+        return self._left == 0
 
 
 class _Zstd:
@@ -149,7 +222,8 @@ def _members(
                 compressed = data
                 continue
             return
-        if not compressed.startswith(magic):
+        is_aside = _ASIDE.match(compressed)
+        if not is_aside and not compressed.startswith(magic):
             padding = len(compressed) - len(compressed.lstrip(b"\0"))
             if padding:
                 compressed = compressed[padding:]
@@ -157,7 +231,7 @@ def _members(
             yield Damage(file=name, offset=start, why="no compressed member begins here")
             compressed = _seek(compressed, magic, bite)
             continue
-        member, fed = new(), compressed
+        member, fed = _Aside() if is_aside else new(), compressed
         seen = compressed  # of this member, for going on within it should it break; only the first bite is kept
         try:
             while not member.eof:
@@ -172,7 +246,10 @@ def _members(
                     yield Piece(data, start)
             compressed = member.unused
         except Exception as error:  # zlib.error, or another library's own
-            yield Damage(file=name, offset=start, why=f"this compressed member is broken ({error})")
+            is_wide = "too much memory" in str(error)  # zstd's
+            yield Damage(
+                file=name, offset=start, why=_TOO_WIDE if is_wide else f"this compressed member is broken ({error})"
+            )
             compressed = _seek(seen[1:] if end - start == len(seen) else fed, magic, bite)
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
-from gpt2.data.corpus.sources.members import read_pieces
+from gpt2.data.corpus.sources.members import WINDOW_BYTES, read_pieces
 
 
 class Stretches:
@@ -18,9 +18,10 @@ class Stretches:
     Reading stops at the end of a stretch as at the end of a file; `next_stretch` goes on to the next.
 
     Args:
-        path: the file: plain, or gzip, lz4 or zstd by its first bytes.
+        path: the file: plain, or gzip, lz4, zstd, bzip2 or xz by its first bytes.
         on_damage: told what ended a stretch early.
         on_read: told the bytes of the file, as they are read.
+        window_bytes: the largest window of zstd that is held.
     """
 
     def __init__(
@@ -28,15 +29,18 @@ class Stretches:
         path: str | Path,
         on_damage: OnDamage = lambda damage: None,
         on_read: OnRead = lambda n_bytes: None,
+        *,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.name = str(path)
         self._tell = on_damage
         self._file = Path(path).open("rb")  # noqa: SIM115  # closed by close()
-        self._pieces = read_pieces(self._file, self.name, on_read)
+        self._pieces = read_pieces(self._file, self.name, on_read, window_bytes=window_bytes)
         self._held = b""
         self._at = 0  # in what is held
         self._before = 0  # bytes of the whole that came before what is held
         self._ended = True
+        self._read = False  # to the end of the file
         self._plain = False  # offsets in what is held are offsets in the file
         self._origins: deque[tuple[int, int]] = deque()  # where in the whole bytes from where in the file begin
 
@@ -66,8 +70,11 @@ class Stretches:
         while not self._ended:
             self._at = len(self._held)
             self._more()
-        self._ended = False
-        return self._more()
+        while not self._read:  # what is broken may stand next to what is broken too
+            self._ended = False
+            if self._more():
+                return True
+        return False
 
     def _more(self) -> bool:
         """Hold one more piece of this stretch; False at its end."""
@@ -76,7 +83,9 @@ class Stretches:
         piece = next(self._pieces, None)
         if piece is None or isinstance(piece, Damage):
             self._ended = True
-            if piece is not None:
+            if piece is None:
+                self._read = True
+            else:
                 self._tell(piece)
             return False
         self._plain = piece.plain
@@ -130,3 +139,18 @@ class Stretches:
                 self._at += 1
             if not self._more():
                 return
+
+
+def read_whole(path: Path, limit_bytes: int, on_damage: OnDamage, on_read: OnRead) -> bytes | None:
+    """All that can be read of a file; None, and that is told, where it is more than `limit_bytes`."""
+    with Stretches(path, on_damage, on_read) as source:
+        parts: list[bytes] = []
+        left = limit_bytes
+        while source.next_stretch():
+            while data := source.read(1 << 20):
+                left -= len(data)
+                if left < 0:
+                    source.damage(source.offset, f"the file is larger than {limit_bytes >> 20} MiB")
+                    return None
+                parts.append(data)
+    return b"".join(parts)

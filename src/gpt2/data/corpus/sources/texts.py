@@ -8,7 +8,7 @@ from typing import Any
 from gpt2.data.corpus.charset import decode_page
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
-from gpt2.data.corpus.sources.stretches import Stretches
+from gpt2.data.corpus.sources.stretches import Stretches, read_whole
 from gpt2.errors import MissingExtraError
 
 MAX_TEXT_BYTES = 64 << 20
@@ -19,17 +19,10 @@ _GUTENBERG_BEGINS, _GUTENBERG_ENDS = "*** START OF", "*** END OF"
 
 def read_text(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
     """A text file as a document; of a Project Gutenberg text what stands between its marks."""
-    with Stretches(path, on_damage, on_read) as source:
-        parts: list[bytes] = []
-        size = 0
-        while source.next_stretch():
-            while data := source.read(1 << 20):
-                size += len(data)
-                if size > MAX_TEXT_BYTES:
-                    on_damage(Damage(file=str(path), offset=source.offset, why="the text is larger than 64 MiB"))
-                    return
-                parts.append(data)
-    text, _ = decode_page(b"".join(parts))
+    data = read_whole(path, MAX_TEXT_BYTES, on_damage, on_read)
+    if data is None:
+        return
+    text, _ = decode_page(data)
     if "\0" in text:  # no text has it, and every picture, archive and encrypted file does
         on_damage(Damage(file=str(path), offset=0, why="this is no text, whatever its name: it holds zero bytes"))
         return

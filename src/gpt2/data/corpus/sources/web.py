@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.archives import Record, read_archive
-from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
+from gpt2.data.corpus.sources.damage import OnDamage, OnRead
+from gpt2.data.corpus.sources.stretches import read_whole
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xml", "text/xml")
 _CHARSET = re.compile(r"charset\s*=\s*(?:[\"']\s*)?([\w.:-]+)", re.IGNORECASE)
@@ -50,10 +51,6 @@ def _page(record: Record, where: str) -> Page | None:
 
 def read_html(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
     """An HTML file as a page."""
-    with path.open("rb") as file:
-        data = file.read(_MAX_FILE_BYTES + 1)
-    on_read(len(data))
-    if len(data) > _MAX_FILE_BYTES:
-        on_damage(Damage(file=str(path), offset=_MAX_FILE_BYTES, why="the page is larger than 64 MiB"))
-        return
-    yield Page(where="", html=data, is_web=True)
+    data = read_whole(path, _MAX_FILE_BYTES, on_damage, on_read)
+    if data is not None:
+        yield Page(where="", html=data, is_web=True)
