@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import brotli
 import lz4.frame
 import pytest
 import zstandard
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from gpt2.data.corpus.sources.archives import Record, read_archive
 from gpt2.data.corpus.sources.damage import Damage
 from gpt2.data.corpus.sources.http_message import MAX_BODY_BYTES, parse_message
+from gpt2.data.corpus.sources.web import read_archive_pages
 
 
 def record(uri: str, body: str, *, length: int | None = None, fields: str = "") -> bytes:
@@ -149,11 +151,53 @@ def test_a_zip_bomb_is_cut_and_said_to_be(tmp_path: Path) -> None:
     assert len(message.body) <= MAX_BODY_BYTES
 
 
+def chunked(body: bytes) -> bytes:
+    return (
+        b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7))
+        + b"0\r\n\r\n"
+    )
+
+
+PAGE = b"<html><body><p>A page of so many words.</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ("Content-Encoding: zstd", zstandard.compress(PAGE)),
+        ("Content-Encoding: zstd", PAGE),
+        ("Content-Encoding: br", brotli.compress(PAGE)),
+        ("Content-Encoding: br", PAGE),
+        ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(PAGE))),
+        ("Content-Encoding: br, gzip", gzip.compress(brotli.compress(PAGE))),
+        ("Content-Encoding: identity,gzip", gzip.compress(PAGE)),
+        ("Content-Encoding: binary", PAGE),
+        ("Transfer-Encoding: gzip, chunked", chunked(gzip.compress(PAGE))),
+        ("Content-Encoding: zstd\r\nTransfer-Encoding: chunked", chunked(zstandard.compress(PAGE))),
+    ],
+)
+def test_every_coding_is_undone(fields: str, body: bytes) -> None:
+    message = parse_message(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode() + body)
+    assert (message.body, message.whole) == (PAGE, True)
+
+
+def test_a_page_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
+    odd = THREE[1].replace(b"text/html\r\n\r\n<p>", b"text/html\r\nContent-Encoding: sdch\r\n\r\n\1\2")
+    odd = odd.replace(b"Content-Length: 58", b"Content-Length: 81")
+    (tmp_path / "a.warc").write_bytes(THREE[0] + odd + THREE[2])
+    damage: list[Damage] = []
+    pages = list(read_archive_pages(tmp_path / "a.warc", damage.append, lambda n_bytes: None))
+    assert [page.html for page in pages] == [b"<p>Page 0.</p>", b"<p>Page 2.</p>"]
+    assert [one.offset for one in damage] == [len(THREE[0])]
+    assert "http://example.com/1 is larger than 64 MiB, or packed in a way that is not known" in damage[0].why
+
+
 @given(st.binary(max_size=400))
 def test_any_message_is_read(data: bytes) -> None:
     parse_message(data)
     parse_message(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n" + data)
     parse_message(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n" + data)
+    parse_message(b"HTTP/1.1 200 OK\r\nContent-Encoding: br, zstd, gzip\r\n\r\n" + data)
 
 
 @given(st.data())

@@ -82,6 +82,16 @@ def test_any_spoilt_book_is_told(tmp_path_factory: pytest.TempPathFactory, at: i
     assert pages or damage
 
 
+@pytest.mark.parametrize("empty", ["<title/>", '<script src="x.js" />', "<style/>", "<iframe/>", "<textarea/>"])
+def test_an_empty_element_of_a_chapter_swallows_nothing(tmp_path: Path, empty: str) -> None:
+    path = write_book(tmp_path / "a.epub")
+    with zipfile.ZipFile(path, "a") as book:
+        book.writestr(
+            "OPS/lost.xhtml", f"<html><head>{empty}</head><body><p>Be<br/>fore.</p>{empty}<p>After.</p></body></html>"
+        )
+    assert read(read_epub, path)[0][0].text.endswith("The end.\n\nBe\nfore.\nAfter.")
+
+
 def test_gutenberg_notices_are_left_out(tmp_path: Path) -> None:
     text = "The Project Gutenberg eBook\nlicence\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\r\n\r\nIt was.\r\n"
     (tmp_path / "a.txt").write_bytes((text + "*** END OF THE PROJECT GUTENBERG EBOOK X ***\nlicence").encode("utf-8"))
@@ -162,5 +172,11 @@ def test_parquet(tmp_path: Path) -> None:
         ("two", "", ""),
     ]
     assert not damage
+    pyarrow.parquet.write_table(pyarrow.table({"text": [{"en": "one"}, None, {"en": "two"}]}), tmp_path / "c.parquet")
+    pages, damage = read(read_parquet, tmp_path / "c.parquet")
+    assert not pages
+    assert [one.partition(": ")[2] for one in damage] == [
+        f"row {row} has no text in the column 'text', but dict" for row in (1, 3)
+    ]
     (tmp_path / "b.parquet").write_bytes(b"PAR1nonsense")
     assert "the file is broken" in read(read_parquet, tmp_path / "b.parquet")[1][0]

@@ -82,6 +82,7 @@ class Nothing:
 LONG_TEXTS: dict[str, tuple[Callable[[], object], object]] = {
     "wide blanks": (lambda: extract.tidy("a" + "\u3000" * LONG + "b"), "a" + "\u3000" * LONG + "b"),
     "wide blanks and an end": (lambda: extract.tidy("a" + "\u2003" * LONG + "\nb"), "a\nb"),
+    "a tag without an end": (lambda: extract.as_html("<" + "a" * LONG), "<" + "a" * LONG),
     "empty lines": (lambda: mediawiki.plain_text("a" + "\n" * LONG + "b", Nothing), "a\n\nb"),
     "upright": (lambda: len(mediawiki.plain_text("upright\n" * LONG, Nothing)), 8 * LONG - 1),
     "dots": (lambda: quality._SENTENCE.findall("." * LONG + "x"), []),

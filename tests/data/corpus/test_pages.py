@@ -50,6 +50,15 @@ def test_any_text_is_a_page(text: str) -> None:
         extract_text(page.text)
 
 
+def test_an_empty_element_of_xhtml_swallows_nothing() -> None:
+    xhtml = (
+        b'<?xml version="1.0"?><html><head><title/><script src="x"/></head><body><p>All the words.</p></body></html>'
+    )
+    page = decode_html(Page(where="", html=xhtml))
+    assert isinstance(page, Page)
+    assert skim(page.text) == "All the words."
+
+
 @pytest.mark.parametrize(
     ("html", "reason"),
     [

@@ -28,6 +28,9 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "li", "link", "meta", "p", "source", "td", "th", "tr"]
 )
+_CLOSED = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)(\w[\w:.-]*+)([^<>]*)/>"
+)
 _SPACES = re.compile(r"[ \t\r\f\v\u00a0]+")
 _BREAKS = re.compile(r"(?<!\s)\s*\n\s*")  # tried once in a run of white space, and not from each place in it
 
@@ -43,6 +46,11 @@ def require_extractors() -> None:
             raise MissingExtraError.of("Web pages cannot be read", package=name, extra="corpus")
 
 
+def as_html(xhtml: str) -> str:
+    """XHTML for who reads HTML, in which `<title/>` opens a title and all that follows is in it."""
+    return _CLOSED.sub(r"<\1\2></\1>", xhtml)
+
+
 def decode_html(page: Page) -> Page | Dropped:
     """The characters of a page into `text`, still as HTML; too large or too deep a page is dropped."""
     if page.html is None:
@@ -51,6 +59,8 @@ def decode_html(page: Page) -> Page | Dropped:
         return Dropped(page=page, reason="html.too_large", detail=f"{len(page.html):,} > {MAX_HTML_BYTES:,} bytes")
     text, charset = decode_page(page.html, page.charset)
     text = text.replace("\0", "")
+    if text.startswith("<?xml"):
+        text = as_html(text)
     tags = text.count("<")
     if tags > MAX_TAGS:
         return Dropped(page=page, reason="html.too_many_tags", detail=f"{tags:,} > {MAX_TAGS:,}")

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from gpt2.data.corpus.charset import decode_page
-from gpt2.data.corpus.extract import tidy
+from gpt2.data.corpus.extract import as_html, tidy
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 
@@ -56,7 +56,9 @@ def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
                         Damage(file=str(path), offset=0, why=f"the book is larger than {_MAX_BOOK_BYTES:,} bytes")
                     )
                     return
-                chapters.append(tidy(extract_plain_text(decode_page(data)[0], main_content=False, alt_texts=False)))
+                chapters.append(
+                    tidy(extract_plain_text(as_html(decode_page(data)[0]), main_content=False, alt_texts=False))
+                )
     except (*_BROKEN, StopIteration, ValueError) as error:
         on_damage(Damage(file=str(path), offset=0, why=f"the book is broken ({error})"))
         return

@@ -2,9 +2,8 @@
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 MAX_BODY_BYTES = 64 << 20
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
@@ -68,21 +67,35 @@ def _text(line: bytes) -> str:
 
 def decode_body(body: bytes, fields: Mapping[str, str]) -> tuple[bytes, bool]:
     """Undo chunks and compression as the fields tell; False beside it where that gives not the whole."""
-    if "chunked" in fields.get("transfer-encoding", "").lower():
-        body = _join_chunks(body)
-    encoding = fields.get("content-encoding", "").lower().strip()
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return _inflate(body, 47 if "gzip" in encoding else 15)
-    if encoding == "br":
+    told = ",".join(fields.get(name, "") for name in ("content-encoding", "transfer-encoding"))
+    for coding in reversed(told.lower().split(",")):
+        body, whole = _undo(body, coding.strip())
+        if not whole:
+            return body, False
+    return body, True
+
+
+def _undo(body: bytes, coding: str) -> tuple[bytes, bool]:
+    """The body before one coding was put on it: itself, where that was undone by an archive that left the field."""
+    if coding in ("", "identity", "none", "utf-8"):
+        return body, True
+    if coding == "chunked":
+        return _join_chunks(body), True
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _inflate(body, 47 if "gzip" in coding else 15)
+    if coding == "br":
         try:
             import brotli  # pyright: ignore[reportMissingImports]
         except ImportError:
             return body, False
+        return _bounded(brotli.Decompressor().process, body, brotli.error)
+    if coding == "zstd":
         try:
-            return _bounded_brotli(brotli.Decompressor(), body)
-        except brotli.error:
-            return body, True  # often an archive has undone it and left the field
-    return body, encoding in ("", "identity", "none", "utf-8")
+            import zstandard
+        except ImportError:
+            return body, False
+        return _bounded(zstandard.ZstdDecompressor().decompressobj().decompress, body, zstandard.ZstdError)
+    return body, body.lstrip()[:1] == b"<"  # servers also put words there that say nothing of a compression
 
 
 def _join_chunks(body: bytes) -> bytes:
@@ -128,13 +141,16 @@ def _inflate(body: bytes, wbits: int) -> tuple[bytes, bool]:
     return body, True  # often an archive has undone it and left the field
 
 
-def _bounded_brotli(inflater: Any, body: bytes) -> tuple[bytes, bool]:
+def _bounded(inflate: Callable[[bytes], bytes], body: bytes, error: type[Exception]) -> tuple[bytes, bool]:
     parts: list[bytes] = []
     left = MAX_BODY_BYTES
-    for at in range(0, len(body), 1024):
-        data: bytes = inflater.process(body[at : at + 1024])
-        parts.append(data)
-        left -= len(data)
-        if left <= 0:
-            return b"".join(parts)[:MAX_BODY_BYTES], False
+    try:
+        for at in range(0, len(body), 1024):
+            data = inflate(body[at : at + 1024])
+            parts.append(data)
+            left -= len(data)
+            if left <= 0:
+                return b"".join(parts)[:MAX_BODY_BYTES], False
+    except error:
+        return (b"".join(parts) or body), True
     return b"".join(parts), True

@@ -88,6 +88,9 @@ def read_parquet(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[P
                     row += 1
                     if isinstance(value["text"], str):
                         yield _page(value, f", row {row}")
+                    elif value["text"] is not None:
+                        why = f"row {row:,} has no text in the column 'text', but {type(value['text']).__name__}"
+                        on_damage(Damage(file=str(path), offset=0, why=why))
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         on_damage(Damage(file=str(path), offset=0, why=f"the file is broken ({error})"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.archives import Record, read_archive
-from gpt2.data.corpus.sources.damage import OnDamage, OnRead
+from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.data.corpus.sources.stretches import read_whole
 
 _HTML = ("text/html", "application/xhtml+xml", "application/xml", "text/xml")
@@ -24,8 +24,13 @@ def read_archive_pages(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iter
     """The pages of a WARC or ARC, and the texts of a WET; what is neither is passed over."""
     for number, record in enumerate(read_archive(path, on_damage=on_damage, on_read=on_read), start=1):
         page = _page(record, f", record {number}")
-        if page is not None:
+        if page is None:
+            continue
+        if record.message.whole:
             yield page
+        else:
+            why = f"the page {record.uri} is larger than 64 MiB, or packed in a way that is not known"
+            on_damage(Damage(file=str(path), offset=record.offset, why=why))
 
 
 def _page(record: Record, where: str) -> Page | None:
@@ -36,7 +41,7 @@ def _page(record: Record, where: str) -> Page | None:
         return Page(where=where, text=text, address=address, is_web=True)
     if record.kind not in ("response", "resource") or record.message.status not in ("", "200"):
         return None
-    if not record.message.whole or not record.message.body:
+    if not record.message.body:
         return None
     if kind in _HTML or (not kind and record.message.body.lstrip()[:1] == b"<"):
         return Page(
