@@ -92,7 +92,9 @@ def test_broken_members_in_a_row_cost_only_themselves(tmp_path: Path) -> None:
     assert len(damage) == 5
 
 
-@pytest.mark.parametrize("dictionary", [b"", b"x" * 100, zstandard.compress(b"x")[:-1], DICTIONARY.as_bytes()[:50]])
+@pytest.mark.parametrize(
+    "dictionary", [b"", b"x" * 100, zstandard.compress(b"x")[:-1], DICTIONARY.as_bytes()[:50]], ids=range(4)
+)
 def test_a_broken_dictionary_is_told(tmp_path: Path, dictionary: bytes) -> None:
     (tmp_path / "a").write_bytes(with_dictionary(THREE, dictionary))
     records, damage = read(tmp_path / "a")
@@ -175,6 +177,7 @@ PAGE = b"<html><body><p>A page of so many words.</p></body></html>"
         ("Transfer-Encoding: gzip, chunked", chunked(gzip.compress(PAGE))),
         ("Content-Encoding: zstd\r\nTransfer-Encoding: chunked", chunked(zstandard.compress(PAGE))),
     ],
+    ids=range(10),  # not the bodies: gzip puts the time into what it packs
 )
 def test_every_coding_is_undone(fields: str, body: bytes) -> None:
     message = parse_message(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode() + body)
