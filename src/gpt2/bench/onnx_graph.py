@@ -12,13 +12,12 @@ import numpy as np
 
 from gpt2.checkpoint import Weights
 from gpt2.checkpoint.onnx_file import Graph
-from gpt2.checkpoint.onnx_graph import HIDDEN, blocks, not_before
+from gpt2.checkpoint.onnx_graph import HIDDEN, blocks, caches, not_before
 
 
 def write_onnx(path: Path, weights: Weights) -> None:
     """Write the graph and the weights, in fp32."""
     config = weights.config
-    H, K = config.n_head, config.head_width
     graph = Graph()
     op = graph.op
 
@@ -29,15 +28,8 @@ def write_onnx(path: Path, weights: Weights) -> None:
         return op("Add", op("MatMul", x, array(f"{name}.w")), array(f"{name}.b"))
 
     ids = graph.given("ids", "int64", ["batch", "tokens"])
-    past, present = (
-        [(f"{name}_{layer}_keys", f"{name}_{layer}_values") for layer in range(config.n_layer)]
-        for name in ("past", "present")
-    )
-    for name in (name for pair in past for name in pair):
-        graph.given(name, "float32", ["batch", H, "before", K])
     graph.answer("logits", "float32", ["batch", config.vocab_size])
-    for name in (name for pair in present for name in pair):
-        graph.answer(name, "float32", ["batch", H, "total", K])
+    past, present = caches(graph, config)
 
     before = op("Squeeze", op("Shape", past[0][0], start=2, end=3), graph.whole(0))
     total = op("Add", before, op("Squeeze", op("Shape", ids, start=1, end=2), graph.whole(0)))

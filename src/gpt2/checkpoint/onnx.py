@@ -26,7 +26,7 @@ from gpt2.checkpoint.forms import EMBEDDINGS, encode
 from gpt2.checkpoint.int4 import GROUP_INPUTS, Int4Array, to_int4
 from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.onnx_file import DATA_SUFFIX, FLOAT, Graph
-from gpt2.checkpoint.onnx_graph import HIDDEN, blocks, not_before
+from gpt2.checkpoint.onnx_graph import HIDDEN, blocks, caches, not_before
 from gpt2.checkpoint.unfinished import Journal
 from gpt2.checkpoint.weights import Weights
 from gpt2.errors import MismatchError
@@ -65,21 +65,13 @@ def fill(
 
 def _graph(weights: Weights, form: str) -> Graph:
     config = weights.config
-    H, K, V = config.n_head, config.head_width, config.vocab_size
     graph = Graph()
     op = graph.op
     ids = graph.given("input_ids", "int64", ["batch", "tokens"])
     mask = graph.given("attention_mask", "int64", ["batch", "total"])
     positions = graph.given("position_ids", "int64", ["batch", "tokens"])
-    past, present = (
-        [(f"{name}.{layer}.key", f"{name}.{layer}.value") for layer in range(config.n_layer)]
-        for name in ("past_key_values", "present")
-    )
-    for name in (name for pair in past for name in pair):
-        graph.given(name, "float32", ["batch", H, "before", K])
-    graph.answer("logits", "float32", ["batch", "tokens", V])
-    for name in (name for pair in present for name in pair):
-        graph.answer(name, "float32", ["batch", H, "total", K])
+    graph.answer("logits", "float32", ["batch", "tokens", config.vocab_size])
+    past, present = caches(graph, config)
 
     before = op("Squeeze", op("Shape", past[0][0], start=2, end=3), graph.whole(0))
     total = op("Squeeze", op("Shape", mask, start=1, end=2), graph.whole(0))

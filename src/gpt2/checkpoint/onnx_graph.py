@@ -71,6 +71,22 @@ def blocks(
     return norm(x_BTD, "ln_f")
 
 
+def caches(graph: Graph, config: ModelConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Of each layer the keys and values before, which are given, and those with the tokens' own, which are answered.
+
+    The names are those that Optimum and transformers.js know.
+    """
+    past, present = (
+        [(f"{name}.{layer}.key", f"{name}.{layer}.value") for layer in range(config.n_layer)]
+        for name in ("past_key_values", "present")
+    )
+    for name in (name for pair in past for name in pair):
+        graph.given(name, "float32", ["batch", config.n_head, "before", config.head_width])
+    for name in (name for pair in present for name in pair):
+        graph.answer(name, "float32", ["batch", config.n_head, "total", config.head_width])
+    return past, present
+
+
 def not_before(graph: Graph, begin: str, end: str) -> str:
     """Whether a position, 0 to `end`, comes after a token, `begin` to `end`: [T, S + T]."""
     op = graph.op
