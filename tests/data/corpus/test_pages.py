@@ -29,6 +29,11 @@ Rows = Callable[[str], list[dict[str, Any]]]
         ("Grüße ".encode() * 50 + b"\xff", "", "utf-8"),
         (b"<p>x", "no-such-charset", "utf-8"),
         ("Le café près de la mairie était fermé.".encode("cp1252"), "base64", "cp1252"),
+        ("„Größe“ – und €".encode("cp1252"), "l1", "cp1252"),
+        ("뷁쀍".encode("cp949") * 9, "ksc5601", "cp949"),
+        ("뷁쀍".encode("cp949") * 9, "windows-949", "cp949"),
+        ("①②".encode("cp932") * 9, "x-sjis", "cp932"),
+        ("Это предложение".encode("cp1251"), "x-cp1251", "cp1251"),
     ],
 )
 def test_charsets(data: bytes, declared: str, charset: str) -> None:

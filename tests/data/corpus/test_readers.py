@@ -118,6 +118,20 @@ def test_a_wide_window_is_for_dumps_of_submissions(tmp_path: Path) -> None:
     assert "needs a larger window than 128 MiB: unpack the file first" in damage[0].why
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        for name, kind in (("x.jsonl", "jsonl"), ("x.html", "html"), ("y/x.html", "html")):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            SOUND[kind](tmp_path / folder / name)
+    named = [SourceSpec(path=str(tmp_path / name), name=f"s{name < 'c'}") for name in ("a", "b", "c")]
+    alone = [SourceSpec(path=str(tmp_path / name / "x.jsonl")) for name in ("a", "b", "c")]
+    for specs in (named, alone):
+        pages = [page for one in find_inputs(specs) for page in read_input(one, print, lambda n_bytes: None)]
+        assert len({page.id for page in pages}) == len(pages) >= 9
+    labels = {label for one in find_inputs(named) if one.spec.name == "sFalse" for label in one.labels}
+    assert labels == {"x.jsonl (3)", "x.html", "y/x.html"}  # a line may say what source it is of, a page may not
+
+
 def test_a_folders_read_me_is_no_document(tmp_path: Path) -> None:
     for name in ("README.md", "a.txt", "sub/LICENSE.txt", "sub/b.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -12,23 +12,17 @@ _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,400}?(?:charset|encoding)\s*=\s*(?:["']\s*)?([\w.:-]+)""", re.IGNORECASE
 )
 _HEAD_BYTES = 4096
-# The web's reading of these names (WHATWG Encoding): a superset that browsers use.
+# The web's reading of these codecs (WHATWG Encoding): a superset that browsers use.
 _MEANT = {
-    "iso-8859-1": "cp1252",
     "iso8859-1": "cp1252",
-    "latin1": "cp1252",
-    "latin-1": "cp1252",
-    "us-ascii": "cp1252",
     "ascii": "cp1252",
-    "windows-1252": "cp1252",
-    "iso-8859-9": "cp1254",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
     "gb2312": "gb18030",
     "gbk": "gb18030",
     "shift_jis": "cp932",
-    "shift-jis": "cp932",
-    "euc-kr": "cp949",
-    "ks_c_5601-1987": "cp949",
-    "tis-620": "cp874",
+    "euc_kr": "cp949",
     "big5": "big5hkscs",
 }
 _NOT_OF_PAGES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
@@ -64,13 +58,21 @@ def decode_page(data: bytes, declared: str = "") -> tuple[str, str]:
 
 def _known(name: str) -> str:
     name = name.strip().strip("\"'").lower()
-    name = _MEANT.get(name, name)
-    try:
-        b"x".decode(name or "utf-8")  # of nothing, any codec will do
-        charset = codecs.lookup(name).name if name else ""
-    except (LookupError, ValueError):  # unknown, or a codec that is not one of text
-        return ""
-    return "" if charset in _NOT_OF_PAGES else charset
+    for known in (name, _of_the_web(name)):
+        try:
+            b"x".decode(known or "utf-8")  # of nothing, any codec will do
+            charset = codecs.lookup(known).name if known else ""
+        except (LookupError, ValueError):  # unknown, or a codec that is not one of text
+            continue
+        return "" if charset in _NOT_OF_PAGES else _MEANT.get(charset, charset)
+    return ""
+
+
+def _of_the_web(name: str) -> str:
+    """Python's codec for a name that only the web knows, such as x-sjis; empty for any other."""
+    from resiliparse.parse.encoding import map_encoding_to_html5  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+    return str(map_encoding_to_html5(name, fallback_utf8=False) or "")
 
 
 def _decode(data: bytes, charset: str) -> str:

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "reddit": ((".submissions",), "addresses:read_reddit"),
 }
 FETCHED = ("addresses", "reddit")
+_NAMING = ("jsonl", "parquet")  # kinds in which a document may say what source it is of, whatever the file's is called
 _ASIDE = ("readme", "licence", "license")  # a folder's text files of these names are about it, and not in it
 _TOGETHER = {"html": 256, "epub": 16, "text": 64}  # files in one task, where files are small
 
@@ -75,7 +76,8 @@ class Input:
         spec: the source it is of, its name filled in.
         kind: of the files.
         files: their paths.
-        labels: how they are called in messages and in the numbers of documents: below the source's folder.
+        labels: how they are called in messages and in the numbers of documents: below the source's folder, and
+            numbered where two would be called alike.
         bytes: of all of them.
     """
 
@@ -94,6 +96,7 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
         DataError: a source that is not there, of unknown kind, without anything to read, or named twice.
     """
     inputs: list[Input] = []
+    called: Counter[tuple[str, str]] = Counter()
     for spec in specs:
         path = Path(spec.path)
         if not path.exists():
@@ -113,6 +116,7 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
             )
         root = path.parent if path.is_file() else path
         for kind, members in groups.items():
+            owner = named.name if kind not in _NAMING else ""
             size = _TOGETHER.get(kind, 1)
             for at in range(0, len(members), size):
                 some = members[at : at + size]
@@ -121,7 +125,7 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
                         spec=named,
                         kind=kind,
                         files=tuple(map(str, some)),
-                        labels=tuple(file.relative_to(root).as_posix() for file in some),
+                        labels=tuple(_label(file.relative_to(root).as_posix(), owner, called) for file in some),
                         bytes=sum(file.stat().st_size for file in some),
                     )
                 )
@@ -129,6 +133,12 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
     if twice := next((file for file, count in counts.items() if count > 1), None):
         raise DataError(f"{twice} is named twice among the sources. Name it once, with a weight of 2 if that is meant.")
     return inputs
+
+
+def _label(name: str, owner: str, called: "Counter[tuple[str, str]]") -> str:
+    """A file's name, numbered where an earlier one is called so: no two documents may have one number."""
+    called[owner, name] += 1
+    return name if called[owner, name] == 1 else f"{name} ({called[owner, name]})"
 
 
 def _inside(folder: Path) -> list[Path]:
