@@ -46,6 +46,17 @@ def test_json_lines_in_every_compression(tmp_path: Path, packed: str) -> None:
     ]
 
 
+def test_rows_of_parquet_are_held_a_few_at_a_time(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["word " * 20_000] * 600}), tmp_path / "a.parquet")
+    tracemalloc.start()
+    assert sum(1 for _ in read_documents(tmp_path / "a.parquet")) == 600
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 20_000_000  # of the 60 MB that they are
+
+
 def test_a_window_that_is_too_large_is_named_as_such(tmp_path: Path) -> None:
     wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
     pack = zstandard.ZstdCompressor(compression_params=wide).compressobj()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import gpt2
 from gpt2 import files
 from gpt2.data import PrepareConfig, Progress, ReadOptions, TokenStream, blocks, folder_writer, prepare, verify
+from gpt2.data import documents as documents_room
 from gpt2.errors import DataError, FolderInUseError, ShardError
 from gpt2.tokenizer import Tokenizer
 
@@ -86,6 +87,22 @@ def test_the_split_follows_the_hash_of_the_text(corpus: list[Path], tmp_path: Pa
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         assert (int.from_bytes(digest, "little") / 2**64 < 0.2) == (text in validation)
     assert not set(train) & set(validation)
+
+
+def test_a_long_text_goes_the_same_way_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents_room, "_PIECE", 200)
+    monkeypatch.setattr(documents_room, "_CUT_WITHIN", 50)
+    monkeypatch.setattr(blocks, "SPLIT_CHARACTERS", 100)
+    texts = [f"Story {n}. " + "The fox ran over the hill. " * 20 for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("|".join(["x", *texts]), encoding="utf-8")
+    sides: list[list[str]] = []
+    for name in ("a.jsonl", "b.txt"):
+        found = blocks.cut_blocks([str(tmp_path / name)], ReadOptions(split_on="|"), validation=0.5)
+        pieces = [piece for block in found for piece in block.pieces]
+        sides.append([piece.split for piece in pieces if piece.begins and piece.text != "x"])
+    assert sides[0] == sides[1]
+    assert len({*sides[0]}) == 2
 
 
 @pytest.mark.parametrize(("validation", "split"), [(0, "train"), (1, "validation")])

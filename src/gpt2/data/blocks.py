@@ -24,6 +24,7 @@ from gpt2.tokenizer import Tokenizer
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 BLOCK_CHARACTERS = 1 << 20
 BLOCK_DOCUMENTS = 4096
+SPLIT_CHARACTERS = 1 << 20  # of a document, which decide its split: fewer than the first piece of a long one has
 
 Encoded = dict[str, NDArray[Any]]
 """Ids by split."""
@@ -86,7 +87,7 @@ def cut_blocks(
             digest = hashlib.blake2b(data, digest_size=8).digest()
             chain = hashlib.blake2b(chain + digest, digest_size=16).digest()
             if document.begins:
-                split = VALIDATION if int.from_bytes(digest, "little") < limit else TRAIN
+                split = VALIDATION if _number(document.text[:SPLIT_CHARACTERS]) < limit else TRAIN
                 documents[split] += 1
             pieces.append(Piece(text=document.text, begins=document.begins, split=split))
             characters += len(document.text)
@@ -97,6 +98,10 @@ def cut_blocks(
                 documents, empty, text_bytes, characters = _none(), 0, 0, 0
     if pieces or empty:
         yield block()
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
 
 
 def _none() -> dict[str, int]:

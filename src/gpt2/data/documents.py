@@ -18,6 +18,7 @@ from gpt2.files import CONVERT, is_utf8, refuse_other_documents
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
+_ROWS = 64  # of Parquet at once: a book may be a row
 _CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
@@ -314,7 +315,7 @@ def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
                     f"Name the column of the text (--field)."
                 )
             row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[options.field]):
+            for batch in file.iter_batches(batch_size=_ROWS, columns=[options.field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
                     if text is None:

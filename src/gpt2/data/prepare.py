@@ -31,8 +31,8 @@ class PrepareConfig:
 
     Attributes:
         validation: share of the documents kept for validation, from 0 to 1. A document goes there if the
-            64-bit BLAKE2b hash of its text lies below this share of 2^64: so the same text always goes the
-            same way, wherever it stands.
+            64-bit BLAKE2b hash of its text, or of its first 2^20 characters, lies below this share of 2^64: so the
+            same text always goes the same way, wherever it stands.
         shard_tokens: a shard is closed by the block that brings it to this many.
         read: how sources are read.
 
