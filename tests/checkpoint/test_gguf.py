@@ -244,6 +244,21 @@ def test_words_added_to_a_vocabulary_are_marked_as_such_and_come_back(tmp_path: 
     assert checkpoint.read(tmp_path / "m.gguf").tokenizer().hash == added.hash
 
 
+@pytest.mark.parametrize(("form", "largest"), [("q8_0", 127 * 65504.0), ("q4_0", 8 * 65504.0)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_value_that_a_scale_in_half_precision_can_hold(
+    tmp_path: Path, form: str, largest: float, sign: int
+) -> None:
+    arrays = random_arrays(CONFIG)
+    arrays["h.0.attn.c_proj.w"][3, 3] = sign * largest
+    checkpoint.write(tmp_path / "m.gguf", Weights.from_arrays(CONFIG, arrays), None, format="gguf", form=form)
+    read = checkpoint.read(tmp_path / "m.gguf").weights.float32("h.0.attn.c_proj.w")
+    assert read[3, 3] == sign * largest
+    arrays["h.0.attn.c_proj.w"][3, 3] = sign * largest * 1.001
+    with pytest.raises(MismatchError, match=r"h\.0\.attn\.c_proj\.w cannot be stored as Q._0: .* beyond"):
+        checkpoint.write(tmp_path / "n.gguf", Weights.from_arrays(CONFIG, arrays), None, format="gguf", form=form)
+
+
 def test_what_does_not_fit_q8_0_is_refused(tmp_path: Path, weights: Weights) -> None:
     config = ModelConfig(n_layer=1, n_head=1, n_embd=30, n_positions=4, vocab_size=9)
     narrow = Weights.from_arrays(config, random_arrays(config))

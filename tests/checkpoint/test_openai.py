@@ -151,6 +151,15 @@ def test_another_checkpoint_than_model_ckpt_is_found_by_its_state(ours: Path) ->
         (ours / name).rename(ours / name.replace("model.ckpt", "model-100"))
     (ours / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model-100"\n', encoding="utf-8")
     assert checkpoint.read(ours).config.n_embd == 8
+    config = checkpoint.read(ours).config
+    newer = Weights.from_arrays(config, {name: array + 1 for name, array in random_arrays(config).items()})
+    checkpoint.write(ours.parent / "newer", newer, None, format="openai", form="fp32")
+    for name in (INDEX, DATA):
+        shutil.copyfile(ours.parent / "newer" / name, ours / name.replace("model.ckpt", "model-200"))
+    older = checkpoint.read(ours).weights.float32("wte")
+    named = checkpoint.read(ours / INDEX.replace("model.ckpt", "model-200")).weights.float32("wte")
+    np.testing.assert_array_equal(named, newer.float32("wte"))
+    assert not np.array_equal(named, older)
     (ours / "checkpoint").write_text('model_checkpoint_path: "../../model-7"\n', encoding="utf-8")
     with pytest.raises(FormatError, match="names no checkpoint of this folder"):
         checkpoint.read(ours)

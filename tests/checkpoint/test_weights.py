@@ -26,6 +26,15 @@ def test_halves_stay_halves_and_doubles_are_rounded(tiny) -> None:
     np.testing.assert_array_equal(doubles.float32("wte"), arrays["wte"])
 
 
+@pytest.mark.parametrize("values_at_once", [7, 8, 9, 1000])
+def test_pieces_are_the_whole_however_wide_a_row_is(tiny, monkeypatch: pytest.MonkeyPatch, values_at_once: int) -> None:
+    monkeypatch.setattr("gpt2.checkpoint.weights.BLOCK_VALUES", values_at_once)
+    array = tiny[1]["wte"]  # rows of 8
+    pieces = [piece.data for piece in StoredArray(data=array, dtype="F32").blocks()]
+    np.testing.assert_array_equal(np.concatenate(pieces), array)
+    assert max(piece.size for piece in pieces) <= max(8, values_at_once)
+
+
 def test_a_missing_array_is_named(tiny) -> None:
     config, arrays = tiny
     del arrays["h.1.mlp.c_fc.b"]

@@ -65,6 +65,17 @@ def test_what_can_never_fit_is_refused_with_the_limit(toy: SimpleNamespace):
     assert scheduler.statistics().counts.submitted == 0
 
 
+@pytest.mark.parametrize(("device", "slot_bytes", "most"), [("cpu", 1, 16), ("cuda:0", 1, 32), ("cuda:0", 1 << 32, 16)])
+def test_how_many_are_computed_at_once_where_nobody_says(toy: SimpleNamespace, device: str, slot_bytes: int, most: int):
+    backend = toy.Backend()
+    backend.device, backend.slot_bytes = device, lambda tokens: slot_bytes
+    scheduler = Scheduler(backend, toy.Tokenizer())
+    for _ in range(40):
+        scheduler.submit(greedy("a"))
+    scheduler.step()
+    assert scheduler.statistics().running == most
+
+
 def test_the_prefix_cache_makes_room(toy: SimpleNamespace):
     backend = toy.Backend(n_positions=64)
     scheduler = Scheduler(backend, toy.Tokenizer(), kv_bytes=60, prefix_bytes=60)
@@ -203,6 +214,14 @@ def test_the_least_recently_used_goes_first_and_the_bound_holds(toy: SimpleNames
         scheduler.submit(greedy(prompt))
         hits.append(toy.run(scheduler)[-1].usage.cached_tokens > 0)
     assert hits == [True, True, False]
+
+
+def test_of_several_texts_of_a_request_one_is_kept(toy: SimpleNamespace):
+    backend = toy.Backend(n_positions=64)
+    scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000)
+    scheduler.submit(sampled(SHARED, 1, n=3, ignore_eot=True))
+    toy.run(scheduler)
+    assert len(backend.slots) == scheduler.statistics().prefix_entries == 1
 
 
 def test_prompts_that_are_scored_are_computed(toy: SimpleNamespace):

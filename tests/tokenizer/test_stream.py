@@ -110,7 +110,12 @@ def test_the_first_wrong_byte_of_a_file_is_named(tokenizer: Tokenizer, tmp_path:
 
 
 def test_the_first_wrong_byte_of_a_stream_is_named() -> None:
-    for data, offset in [(b"ab\xff", 2), (b"x" * 65535 + b"\xc3(", 65535), (b"x" * 70000 + b"\xf0\x9f", 70000)]:
+    for data, offset in [
+        (b"ab\xff", 2),
+        (b"ab\xff\xfe", 2),
+        (b"x" * 65535 + b"\xc3(", 65535),
+        (b"x" * 70000 + b"\xf0\x9f", 70000),
+    ]:
         with pytest.raises(TokenizerError, match=rf"here cannot be read .* at offset {offset} "):
             list(read_text(io.BytesIO(data), source="here"))
 

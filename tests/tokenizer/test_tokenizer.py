@@ -78,7 +78,7 @@ def test_a_surrogate_is_refused_and_its_position_named(tokenizer: Tokenizer) -> 
 @pytest.mark.parametrize("bad", [-1, 50257, 2**40, "1", 1.0, None])
 def test_an_id_that_is_none_is_named(tokenizer: Tokenizer, bad: object) -> None:
     with pytest.raises(TokenizerError, match=r"at position 1 is not an id .* 0 to 50256"):
-        tokenizer.decode([5, bad, 7])  # pyright: ignore[reportArgumentType]
+        tokenizer.decode([0, bad, 50256])  # pyright: ignore[reportArgumentType]
     with pytest.raises(TokenizerError):
         tokenizer.token_bytes(bad)  # pyright: ignore[reportArgumentType]
 
