@@ -200,7 +200,7 @@ class LanguageModel:
             prompt: a text, or token ids.
             sampling: as for `generate`; temperature and the filters after it have no say here.
             beams: width of the search.
-            length_penalty: above 0 favours longer texts.
+            length_penalty: above 0 favours longer texts; -30 to 30.
             settings: as for `generate`.
 
         Raises:

@@ -120,6 +120,12 @@ def test_what_cannot_be(toy: SimpleNamespace, settings: dict[str, Any], message:
         beam_search(toy.Backend(), toy.Tokenizer(), Request(prompt="a", sampling=Sampling(**settings)), beams=2)
 
 
+@pytest.mark.parametrize("penalty", [-30.1, 1e300])
+def test_a_penalty_whose_power_is_no_number_is_refused(toy: SimpleNamespace, penalty: float):
+    with pytest.raises(GenerationError, match="length_penalty must be at"):
+        beam_search(toy.Backend(), toy.Tokenizer(), Request(prompt="a"), beams=2, length_penalty=penalty)
+
+
 @pytest.mark.parametrize("n_forks", [0, 1, 2, 3, 7])
 def test_slots_are_given_back_when_a_fork_fails(toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, n_forks: int):
     backend = toy.Backend()

@@ -48,7 +48,7 @@ def beam_options(verb: Verb) -> Verb:
     @option(
         "--length-penalty",
         section="Beam search",
-        type=FiniteRange(),
+        type=FiniteRange(-30, 30),
         default=1.0,
         show_default=True,
         metavar="X",

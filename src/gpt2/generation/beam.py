@@ -22,6 +22,8 @@ from gpt2.generation.sequence import CHUNK_TOKENS, SlotSequence
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
+_PENALTIES = {"least": -30, "most": 30}  # so that the power of any length is a number, and not 0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beam:
@@ -66,7 +68,7 @@ def beam_search(
         tokenizer: of the model.
         request: prompt and settings.
         beams: width of the search, at least `sampling.n`.
-        length_penalty: above 0 favours longer texts.
+        length_penalty: above 0 favours longer texts; -30 to 30.
 
     Raises:
         ContextError: the prompt is longer than the context.
@@ -75,7 +77,7 @@ def beam_search(
     """
     sampling = request.sampling
     beams = checked_number("beams", beams, whole=True)
-    length_penalty = checked_number("length_penalty", length_penalty, whole=False)
+    length_penalty = checked_number("length_penalty", length_penalty, whole=False, limits=_PENALTIES)
     if beams < max(1, sampling.n):
         raise GenerationError(f"beams must be at least n, which are chosen from them: got {beams}, n={sampling.n}.")
     if sampling.stop:
