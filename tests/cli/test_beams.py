@@ -50,6 +50,20 @@ def test_a_file_in_order_and_what_fails_is_placed(search, model: LanguageModel, 
     assert "prompt 3: The prompt cannot be continued" in ran.err
 
 
+def test_where_there_is_nothing_to_generate(search, tmp_path: Path) -> None:
+    ran = search("Once", "--beams", "2", "--n", "2", "--max-tokens", "0")
+    assert (ran.code, ran.out) == (0, "\n---\n\n")  # as without a search: each text has its place
+    assert "tokens in" not in ran.err
+    ran = search("Once", "--beams", "2", "--max-tokens", "0", "--json")
+    empty = {"text": "", "tokens": [], "finish_reason": "length", "score": 0.0}
+    assert json.loads(ran.out) == {"prompt": "Once", "samples": [empty]}
+    assert "1 token in " in search("Once", "--beams", "2", "--max-tokens", "1").err
+    (tmp_path / "empty.txt").touch()
+    ran = search("--file", str(tmp_path / "empty.txt"), "--beams", "2")
+    assert (ran.code, ran.out) == (0, "")
+    assert "nothing was written: the file holds no prompt" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -59,6 +73,7 @@ def test_a_file_in_order_and_what_fails_is_placed(search, model: LanguageModel, 
         (("--beams", "2", "--logprobs", "1"), "--beams cannot go with --logprobs"),
         (("--beams", "2", "--draft", "none"), "--beams cannot go with --draft"),
         (("--beams", "2", "--n", "3"), "--beams must be at least --n, which are chosen from them: got 2"),
+        (("--beams", "2", "--length-penalty", "31"), "31.0 is not in the range -30<=x<=30"),
         (("--length-penalty", "1"), "--length-penalty is of beam search"),
     ],
 )

@@ -1,14 +1,16 @@
 """Beam search equals Hugging Face's, ids and scores."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from gpt2.errors import GenerationError
 from gpt2.generation import Request, Sampling
-from gpt2.generation.beam import beam_search
+from gpt2.generation.beam import _best_steps, beam_search
 
 
 def generate(hf: Any, prompt: str, **settings: Any) -> tuple[list[list[int]], list[float]]:
@@ -120,10 +122,20 @@ def test_what_cannot_be(toy: SimpleNamespace, settings: dict[str, Any], message:
         beam_search(toy.Backend(), toy.Tokenizer(), Request(prompt="a", sampling=Sampling(**settings)), beams=2)
 
 
-@pytest.mark.parametrize("penalty", [-30.1, 1e300])
-def test_a_penalty_whose_power_is_no_number_is_refused(toy: SimpleNamespace, penalty: float):
-    with pytest.raises(GenerationError, match="length_penalty must be at"):
-        beam_search(toy.Backend(), toy.Tokenizer(), Request(prompt="a"), beams=2, length_penalty=penalty)
+@pytest.mark.parametrize("most", [-30, 30])
+def test_bounds_of_the_length_penalty(toy: SimpleNamespace, most: int):
+    request = Request(prompt="a", sampling=Sampling(max_tokens=20, n=2))
+    found = beam_search(toy.Backend(), toy.Tokenizer(), request, beams=2, length_penalty=most)
+    assert all(math.isfinite(beam.score) and beam.score < 0 for beam in found)
+    with pytest.raises(GenerationError, match=r"length_penalty must be at (?:least -30|most 30): got -?31"):
+        beam_search(toy.Backend(), toy.Tokenizer(), request, beams=2, length_penalty=most * 31 / 30)
+
+
+def test_of_equal_continuations_the_earlier_beam_and_the_lower_id_come_first():
+    rows = [np.array([-1, -2, -np.inf, -1], np.float32), np.array([-0.5, -0.5, -9, -np.inf], np.float32)]
+    steps = [(beam, token) for _, beam, token in _best_steps(rows, [-1.0, -1.5], 4)]
+    assert steps == [(0, 0), (0, 3), (1, 0), (1, 1)]
+    assert len(_best_steps(rows, [0.0, 0.0], 100)) == 6  # none that is impossible
 
 
 @pytest.mark.parametrize("n_forks", [0, 1, 2, 3, 7])

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from gpt2.cli import output
+from gpt2.cli.continuations import counted
 from gpt2.cli.options import FiniteRange, Verb, option
 from gpt2.errors import GenerationError
 
@@ -92,10 +93,14 @@ def write_likeliest(
     Raises:
         ContextError, GenerationError: as `LanguageModel.beam_search`; what was written before stays.
     """
-    n_tokens, n_written, begin = 0, 0, time.perf_counter()
+    from gpt2.generation import Beam
+
+    nothing = Beam(ids=(), text="", score=0.0, finish_reason="length")  # where no token is asked for, or has room
+    n_tokens, n_written, number, begin = 0, 0, 0, time.perf_counter()
     for number, prompt in enumerate(prompts, start=1):
         try:
             found = model.beam_search(prompt, sampling, beams=search.beams, length_penalty=search.length_penalty)
+            found = found or [nothing] * sampling.n
         except GenerationError as error:
             raise type(error)(f"prompt {number:,}: {error}" if numbered else str(error)) from error
         n_tokens += sum(len(beam.ids) for beam in found)
@@ -105,8 +110,10 @@ def write_likeliest(
         for beam in found:
             output.write(f"---\n{beam.text}\n" if n_written else f"{beam.text}\n")
             n_written += 1
-    seconds = time.perf_counter() - begin
-    log.info("%d tokens in %.2f s, by %d beams", n_tokens, seconds, search.beams)
+    if not number:
+        log.warning("nothing was written: the file holds no prompt")
+    if n_tokens:
+        log.info("%s in %.2f s, by %d beams", counted(n_tokens), time.perf_counter() - begin, search.beams)
 
 
 def _described(beam: "Beam") -> dict[str, Any]:

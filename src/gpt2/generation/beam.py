@@ -72,8 +72,8 @@ def beam_search(
 
     Raises:
         ContextError: the prompt is longer than the context.
-        GenerationError: fewer beams than asked for, stop strings, log-probabilities asked for, or settings that leave
-            no token.
+        GenerationError: fewer beams than asked for, stop strings, log-probabilities asked for, a number out of
+            bounds, or settings that leave no token.
     """
     sampling = request.sampling
     beams = checked_number("beams", beams, whole=True)
@@ -150,15 +150,13 @@ def _log_softmax(result: Result, n_ids: int) -> filters.Logits:
 
 def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: int) -> list[_Step]:
     """The n best continuations of all beams together, best first; of equals, the earlier beam and lower id."""
-    steps: list[_Step] = []
-    for beam, (row_V, logprob) in enumerate(zip(rows, logprobs, strict=True)):
-        ids, values = filters.top_k((np.arange(len(row_V)), row_V), n)
-        steps += [
-            _Step(logprob + value, beam, token)
-            for token, value in zip(ids.tolist(), values.tolist(), strict=True)
-            if value > -np.inf
-        ]
-    return sorted(steps, key=lambda step: (-step.logprob, step.beam, step.token))[:n]
+    best = [filters.top_k((np.arange(len(row_V)), row_V), n) for row_V in rows]
+    beams = np.repeat(np.arange(len(rows)), [len(ids) for ids, _ in best])
+    tokens = np.concatenate([ids for ids, _ in best])
+    totals = np.concatenate([np.float64(logprob) + values for logprob, (_, values) in zip(logprobs, best, strict=True)])
+    order = np.argsort(-totals, kind="stable")[:n]
+    order = order[totals[order] > -np.inf]
+    return list(map(_Step, totals[order].tolist(), beams[order].tolist(), tokens[order].tolist()))
 
 
 def _continue(running: Sequence[SlotSequence], steps: Sequence[_Step], held: list[SlotSequence]) -> list[SlotSequence]:
