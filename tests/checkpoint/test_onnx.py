@@ -156,7 +156,10 @@ def test_what_cannot_be(tmp_path: Path) -> None:
         checkpoint.write(tmp_path / "goal", weights, None, format="onnx", form="int4")
     assert list(tmp_path.iterdir()) == []
     written(tmp_path / "goal")
-    for asked in (tmp_path / "goal", tmp_path / "goal" / "onnx" / "model.onnx"):
+    (tmp_path / "optimum").mkdir()
+    for name in ("config.json", "model.onnx"):
+        (tmp_path / "optimum" / name).write_text("{}", encoding="utf-8")
+    for asked in (tmp_path / "goal", tmp_path / "goal" / "onnx", tmp_path / "optimum", tmp_path / "optimum/model.onnx"):
         with pytest.raises(FormatError, match="is ONNX, which is written here and not read"):
             checkpoint.read(asked)
     (tmp_path / "goal" / "onnx" / "notes.txt").touch()

@@ -70,7 +70,7 @@ def _no_format(path: Path) -> CheckpointError:
         files = [path / megatron.FILE]
     if (path / "latest").is_file() and (steps := sorted(path.glob("checkpoints/step-*"))):
         return FormatError(f"{path} cannot be read: it is a training run. Its newest model is {steps[-1]}.")
-    if path.suffix == ".onnx" or (path / ONNX_FOLDER).is_dir():
+    if path.suffix == ".onnx" or (path / ONNX_FOLDER).is_dir() or any(path.glob("*.onnx")):  # the last is Optimum's
         return FormatError(f"{path} cannot be read: it is ONNX, which is written here and not read. Name its source.")
     if path.suffix == ".zip":
         return FormatError(f"{path} cannot be read: archives are not opened. Unpack it, and name the folder.")
