@@ -5,14 +5,17 @@ import json
 import random
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher
 
 from gpt2.language_model import LanguageModel
 from gpt2.serve import Limits, ServedModel, vocabulary
 from gpt2.serve.constraints import _Without
+from gpt2.serve.trial import Trial
 
 SCHEMA = {
     "type": "object",
@@ -107,6 +110,77 @@ def test_a_costly_grammar_is_refused_before_it_holds_anybody_up(serve: Any) -> N
     asked = {"prompt": "a", "max_tokens": 5, "structured_outputs": {"regex": "(a{300}){300}"}}
     status, _, answer = running.request("POST", "/v1/completions", asked)
     assert status == 400 and "grammar_seconds is 0.001" in answer["error"]["message"]
+
+
+def _chain(name: str, n: int) -> str:
+    """Rules of which each names the next; in capitals they are terminals."""
+    return "\n".join([f"start: {name}0", *(f"{name}{i}: {name}{i + 1}" for i in range(n)), f'{name}{n}: "a"'])
+
+
+def _references(n: int) -> dict[str, Any]:
+    defined = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(n)}
+    return {"$defs": {**defined, f"d{n}": {"type": "null"}}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"grammar": _chain("r", 4000)}, {"grammar": _chain("A", 4000)}, {"json": _references(1400)}],
+    ids=["rules", "terminals", "references"],
+)
+def test_a_grammar_too_deep_for_the_stack_is_refused_and_the_server_goes_on(tiny: Any, form: dict[str, Any]) -> None:
+    status, error = ask(tiny, structured_outputs=form)
+    assert status == 400 and "too deep or too costly" in error["message"]
+    status, choice = ask(tiny, structured_outputs={"choice": ["ab"]})
+    assert status == 200 and choice["text"] == "ab"
+
+
+def test_a_grammar_that_takes_a_minute_to_refuse_is_refused_in_time(serve: Any) -> None:
+    running = serve(limits=Limits(grammar_seconds=0.1))
+    status, error = ask(running, structured_outputs={"regex": "a?" * 30_000})
+    assert status == 400 and "grammar_seconds is 0.1" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"grammar": _chain("r", 200)}, {"grammar": _chain("A", 200)}, {"json": _references(60)}],
+    ids=["rules", "terminals", "references"],
+)
+def test_depth_that_people_write_is_taken(tiny: Any, form: dict[str, Any]) -> None:
+    assert ask(tiny, structured_outputs=form, max_tokens=1)[0] == 200
+
+
+def test_what_tries_grammars_is_started_again_where_it_was_ended_and_ends_with_the_server(
+    tiny_model: LanguageModel,
+) -> None:
+    tokenizer = tiny_model.tokenizer
+    assert tokenizer.eot is not None
+    trial = Trial(tokenizer.vocabulary.tokens, eot=tokenizer.eot, special=[])
+    one = LLMatcher.grammar_from_regex("a")
+    assert trial.fault(one, 1e6) is None
+    first = trial._process
+    assert first is not None
+    first.kill()
+    first.wait()
+    assert "did not end well" in str(trial.fault(one, 1e6))
+    assert trial.fault(one, 1e6) is None
+    second = trial._process
+    trial.close()
+    assert second is not None and second.poll() is not None
+    with pytest.raises(RuntimeError):
+        trial.fault(one, 1e6)
+
+
+def test_who_waits_too_long_behind_the_grammars_of_others_is_told(serve: Any, until: Any) -> None:
+    running = serve(limits=Limits(queue_seconds=0.01))
+    grammarian, may_end = running.served.grammarian, threading.Event()
+    grammarian.submit(may_end.wait)
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask, running, structured_outputs={"choice": ["ab"]})
+        until(lambda: grammarian._work_queue.qsize() == 1)
+        time.sleep(0.02)
+        may_end.set()
+        status, error = asking.result()
+    assert (status, error["code"]) == (429, "queue_seconds")
 
 
 def test_a_grammar_that_grows_with_its_text_ends_before_it_holds_anybody_up(tiny: Any) -> None:

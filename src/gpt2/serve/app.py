@@ -51,7 +51,7 @@ def build_app(service: Service, rules: EntryRules | None = None) -> ASGIApp:
             model.engine.start()
 
     async def stop() -> None:
-        await asyncio.gather(*(model.engine.stop() for model in service.models))
+        await asyncio.gather(*(model.stop() for model in service.models))
 
     return Door(
         router,

@@ -2,17 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive
 
+from gpt2.errors import DeadlineError
 from gpt2.serve.answer import Answer, raise_failure
-from gpt2.serve.faults import ApiError
+from gpt2.serve.faults import ApiError, to_api_error
 from gpt2.serve.models import ServedModel
 from gpt2.serve.plan import Plan, make_plan
 from gpt2.serve.schema import CompletionRequest
-from gpt2.serve.service import Service, read, until_left
+from gpt2.serve.service import Service, read, until_left, while_present
 from gpt2.serve.stream import EventStream
 from gpt2.serve.ticket import Ticket
 
@@ -27,7 +29,11 @@ async def complete(service: Service, request: Request) -> Response:
     served = service.models.get(asked.model)
     service.check_ready()  # a slow body may have come after the end was announced
     call = request.scope["call"]
-    plan = await _planned(asked, served, service, holder=call.holder or "")
+    try:
+        plan = await _planned(request, asked, served, service, holder=call.holder or "")
+    except (ApiError, ClientDisconnect) as error:
+        _count_failure(error, service, served)
+        raise
     service.check_ready()  # and so may a long plan: it is waited for only once it is submitted
     call.fields |= {"model": served.name, "prompt_tokens": sum(map(len, plan.prompts)), "stream": bool(asked.stream)}
     if asked.request_id is not None:
@@ -83,15 +89,25 @@ def _count_failure(error: BaseException, service: Service, served: ServedModel) 
         metrics.failed.inc()
 
 
-async def _planned(asked: CompletionRequest, served: ServedModel, service: Service, *, holder: str) -> Plan:
+async def _planned(
+    request: Request, asked: CompletionRequest, served: ServedModel, service: Service, *, holder: str
+) -> Plan:
+    deadline = time.monotonic() + service.limits.queue_seconds
+
     def planned() -> Plan:
-        deadline = time.monotonic() + service.limits.queue_seconds
+        if time.monotonic() > deadline:  # others' grammars took so long
+            raise to_api_error(DeadlineError())
         return make_plan(asked, served, service.limits, namespace=holder, deadline=deadline)
 
-    size = sum(map(len, (*asked.prompt, *(asked.bad_words or ()))))
-    if size > _LONG_CHARACTERS or asked.response_format is not None or asked.structured_outputs is not None:
+    if asked.response_format is not None or asked.structured_outputs is not None:
+        return await while_present(request, _in_turn(served, planned))
+    if sum(map(len, (*asked.prompt, *(asked.bad_words or ())))) > _LONG_CHARACTERS:
         return await asyncio.to_thread(planned)
     return planned()
+
+
+async def _in_turn(served: ServedModel, planned: Callable[[], Plan]) -> Plan:
+    return await asyncio.get_running_loop().run_in_executor(served.grammarian, planned)
 
 
 async def _cancel_when_left(receive: Receive, ticket: Ticket) -> None:

@@ -1,8 +1,8 @@
 """What a continuation may be: a JSON schema, a regular expression, a choice, a grammar; allowed tokens, bad words.
 
-Grammars are compiled by llguidance, within bounds of size, states and work. Everything fails closed: what cannot be
-compiled is refused before anything is computed, and a continuation that has nowhere to go ends its request with an
-error. Each field is vLLM's or OpenAI's, by its name.
+Grammars are compiled by llguidance, within bounds of size, states and work (`trial.py`). Everything fails closed: what
+cannot be compiled is refused before anything is computed, and a continuation that has nowhere to go ends its request
+with an error. Each field is vLLM's or OpenAI's, by its name.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher
 from numpy.typing import NDArray
 
 from gpt2.errors import GenerationError
@@ -21,21 +21,11 @@ from gpt2.serve.faults import ApiError, bad_request, limit_exceeded
 from gpt2.serve.limits import Limits
 from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import CompletionRequest, ResponseFormat, StructuredOutputs
+from gpt2.serve.trial import BOUNDS
 from gpt2.serve.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 
-# llguidance's bounds; its own allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond. What a mask
-# costs grows as the square of its items: 10,000 take some 20 ms where a grammar is ambiguous, five times as many half a
-# second and more, for every text of a step. Schemas and regular expressions have less than 500.
-_BOUNDS = LLParserLimits(
-    initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=50_000,
-    step_max_items=10_000,
-    max_lexer_states=20_000,
-    max_grammar_size=100_000,
-    verbose_errors=True,
-)
 _MAX_DEPTH = 64
 # A base model that may write white space anywhere writes little else: one blank after commas and colons, none besides.
 # Lenient would ignore what it does not know, and so answer with what was not asked for.
@@ -169,16 +159,17 @@ def _not_a_grammar(param: str, reason: str) -> ApiError:
 class _Grammar:
     """A compiled grammar; each continuation follows a copy.
 
-    Its first step is taken here, beside the engine: most of what a costly grammar costs is in it.
+    It was tried in another process before. Its first step is taken here, beside the engine: most of what a costly
+    grammar costs is in it.
     """
 
     def __init__(self, vocabulary: Vocabulary, grammar: str, param: str, most_seconds: float) -> None:
         self._size = vocabulary.size
         self._most_seconds = most_seconds
-        failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.compiled, limits=_BOUNDS)
-        if failed:
-            raise _not_a_grammar(param, messages[0])
-        self._matcher = LLMatcher(vocabulary.compiled, grammar, log_level=0, limits=_BOUNDS)
+        fault = vocabulary.trial.fault(grammar, most_seconds)
+        if fault is not None:
+            raise _not_a_grammar(param, fault)
+        self._matcher = LLMatcher(vocabulary.compiled, grammar, log_level=0, limits=BOUNDS)
         try:
             _GrammarFollower(self._matcher, self._size, most_seconds).allowed()
         except GenerationError as error:

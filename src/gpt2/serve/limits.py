@@ -34,7 +34,7 @@ class Limits:
     stop_characters: int = _limit(256, "characters of a stop string, or of one of bad_words")
     bias_entries: int = _limit(1024, "entries of logit_bias, allowed_token_ids and bad_words", least=0)
     grammar_bytes: int = _limit(65_536, "bytes of a JSON schema or regular expression", least=0)
-    grammar_seconds: float = _limit(1.0, "seconds that one step of a grammar may take", least=0.001)
+    grammar_seconds: float = _limit(1.0, "seconds that compiling a grammar, or one step of it, may take", least=0.001)
     score_tokens: int = _limit(32_768, "tokens of a text to score")
     queue_requests: int = _limit(256, "requests that wait for a place")
     queue_tokens: int = _limit(1_000_000, "tokens that those requests may come to, prompts and continuations")

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class ServedModel:
         kv_bytes: what keys and values may take.
         engine: the thread that computes.
         exact: runs what needs the model's own numbers, in turns with the engine.
+        grammarian: the thread that compiles grammars, one after the other: they keep nothing else waiting.
 
     Args:
         max_sequences: computed at once.
@@ -72,6 +74,7 @@ class ServedModel:
         self._calibration = model.calibration()
         self._vocabulary: Vocabulary | None = None
         self._describing = threading.Lock()  # the first grammars come in threads of their own
+        self.grammarian = ThreadPoolExecutor(1, f"gpt2 grammars {name}")
         self._limits = limits or Limits()
         self._prefix_bytes = prefix_bytes
         self._drafter = model.drafter(draft)
@@ -153,6 +156,14 @@ class ServedModel:
         """End everything that is open with a 503 that says why."""
         self.engine.break_off(reason)
         self.exact.break_off(reason)
+
+    async def stop(self) -> None:
+        """End what computes; nothing can be asked any more."""
+        self.grammarian.shutdown(wait=False, cancel_futures=True)
+        with self._describing:
+            if self._vocabulary is not None:
+                self._vocabulary.trial.close()
+        await self.engine.stop()
 
     def pieces(self, ids: Iterable[int]) -> dict[int, str]:
         """The name of each of these ids."""

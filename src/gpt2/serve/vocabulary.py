@@ -3,6 +3,7 @@
 from llguidance import LLTokenizer, TokenizerWrapper
 
 from gpt2.language_model import LanguageModel
+from gpt2.serve.trial import Trial
 
 
 class Vocabulary:
@@ -14,7 +15,9 @@ class Vocabulary:
 
     def __init__(self, model: LanguageModel) -> None:
         self.size = model.tokenizer.vocab_size
-        self.compiled = LLTokenizer(TokenizerWrapper(_Described(model)))
+        described = _Described(model)
+        self.compiled = LLTokenizer(TokenizerWrapper(described))
+        self.trial = Trial(described.tokens, eot=described.eos_token_id, special=described.special_token_ids)
 
 
 class _Described:
