@@ -498,3 +498,12 @@ def test_a_draw_gives_the_token_or_what_it_is_drawn_from(backend: Backend, top_k
             assert result.logits_RV is not None and known.logits_RV is not None
             np.testing.assert_array_equal(result.logits_RV[row], known.logits_RV[row])
     assert (result.drawn_R is not None) == (backend.name == "native" or backend.device != "cpu")
+
+
+def test_what_is_wanted_beside_a_draw_comes_with_it(backend: Backend):
+    """One token and one row that only draw go another way through the engine; these must not."""
+    beside = Want(rows=1, logits=True, best=3, targets=[TEXT[1]])
+    wanted = one(backend, backend.new(), TEXT[:1], beside)
+    result = one(backend, backend.new(), TEXT[:1], replace(beside, draw=Draw(keys=[7], temperature=1.0, top_k=3)))
+    for name in ("logits_RV", "best_ids_RK", "best_logprobs_RK", "target_logprobs_R", "target_ranks_R", "entropies_R"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(wanted, name))

@@ -165,6 +165,11 @@ def test_another_checkpoint_than_model_ckpt_is_found_by_its_state(ours: Path) ->
         checkpoint.read(ours)
 
 
+def test_without_a_state_model_ckpt_is_read(ours: Path) -> None:
+    (ours / "checkpoint").unlink()
+    assert checkpoint.read(ours).config.n_embd == 8
+
+
 @pytest.mark.parametrize("name", [INDEX, DATA, "hparams.json"])
 def test_a_link_out_of_the_folder_is_refused(ours: Path, tmp_path: Path, name: str) -> None:
     (ours / name).rename(tmp_path / name)

@@ -1,6 +1,9 @@
 """The calibrated verdict: error rates that hold, and every reason to say less."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +180,30 @@ def test_a_calibration_comes_back_from_its_file(calibration: Calibration, tmp_pa
 @pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "gpt2 detect calibration", "version": 2}', "no"])
 def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(text, encoding="utf-8")
+    with pytest.raises(FormatError):
+        Calibration.read(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda found: found.update(kind="another"),
+        lambda found: found.update(version=found["version"] + 1),
+        lambda found: found.update(generated={}),
+        lambda found: found["human"].popitem(),
+        lambda found: found["generated"]["top-k 40"].popitem(),
+        lambda found: next(iter(found["human"].values())).clear(),
+        lambda found: next(iter(found["familiar"].values())).append(float("nan")),
+        lambda found: next(iter(found["human"].values())).append("no number"),
+    ],
+)
+def test_a_calibration_that_is_not_whole_is_refused(
+    calibration: Calibration, tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    calibration.write(tmp_path / "c.json")
+    found = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    spoil(found)
+    (tmp_path / "c.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(FormatError):
         Calibration.read(tmp_path / "c.json")
 

@@ -174,3 +174,11 @@ def test_slots_are_given_back_when_giving_one_back_is_interrupted(
     with pytest.raises(KeyboardInterrupt):
         beam_search(backend, toy.Tokenizer(), request, beams=5)
     assert backend.bytes() == 0
+
+
+def test_settings_that_leave_no_token_end_the_search(toy: SimpleNamespace):
+    backend = toy.Backend(vocab_size=3)
+    request = Request(prompt=[0, 1], sampling=Sampling(max_tokens=5, no_repeat_ngram=1))  # 2 may come, then nothing
+    with pytest.raises(GenerationError, match="no token is left that the settings allow"):
+        beam_search(backend, toy.Tokenizer(), request, beams=2)
+    assert backend.slots == {}

@@ -224,6 +224,33 @@ def test_of_several_texts_of_a_request_one_is_kept(toy: SimpleNamespace):
     assert len(backend.slots) == scheduler.statistics().prefix_entries == 1
 
 
+def test_a_text_takes_the_place_of_its_own_beginning(toy: SimpleNamespace):
+    backend = toy.Backend(n_positions=256)
+    scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000)
+    ids = list(SHARED.encode())
+    for turn in range(4):
+        scheduler.submit(replace(greedy("", 8), prompt=ids))
+        events = toy.run(scheduler)
+        assert (events[-1].usage.cached_tokens > 0) == (turn > 0)
+        assert len(backend.slots) == scheduler.statistics().prefix_entries == 1
+        ids = [*ids, *toy.tokens_of(events, request=turn), *b"and so on"]
+
+
+def test_a_fork_that_cannot_be_cut_is_given_back(toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    def fail(slot: int, length: int) -> None:
+        raise BackendError("no memory")
+
+    backend = toy.Backend(n_positions=64)
+    scheduler = Scheduler(backend, toy.Tokenizer(), prefix_bytes=1000)
+    scheduler.submit(greedy(SHARED))
+    toy.run(scheduler)
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "truncate", fail)
+        scheduler.submit(greedy(SHARED + "x"))
+        assert [event.finish_reason for event in toy.run(scheduler)] == ["error"]
+    assert len(backend.slots) == scheduler.statistics().prefix_entries == 1
+
+
 def test_prompts_that_are_scored_are_computed(toy: SimpleNamespace):
     scheduler = Scheduler(toy.Backend(n_positions=64), toy.Tokenizer(), prefix_bytes=1000)
     request = sampled(SHARED, 1, prompt_logprobs=1)

@@ -47,6 +47,22 @@ def test_together_as_alone(model: LanguageModel, requests: list[Target]) -> None
     assert model.backend.bytes() == 0
 
 
+@pytest.mark.parametrize("at_once", [1, 4, 31])
+def test_a_chunk_at_a_time_as_whole(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    common = tuple(range(10, 40))
+    requests = [
+        Target(context=common, targets=(7, 8)),
+        Target(context=(*common[:20], 5), targets=tuple(range(30)), best=2),
+        Target(context=(1,), targets=(2,), best=1),
+    ]
+    whole = score_targets(model.backend, requests)
+    monkeypatch.setattr("gpt2.generation.targets.CHUNK_TOKENS", at_once)
+    for found, expected in zip(score_targets(model.backend, requests), whole, strict=True):
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+        assert (found.ranks, found.best) == (expected.ranks, expected.best)
+    assert model.backend.bytes() == 0
+
+
 def test_what_is_shared_is_computed_once() -> None:
     story = tuple(range(100, 140))
     ten = [Target(context=story, targets=(i, 7, 8)) for i in range(10)]
