@@ -174,3 +174,16 @@ def test_a_chart_of_nothing_is_drawn(chart: type[LineChart] | type[ScatterChart]
 )
 def test_numbers_are_written_for_reading(value: object, text: str) -> None:
     assert readable(value) == text
+
+
+@pytest.mark.long
+def test_paper_is_filled_from_the_first_page_and_no_chart_is_cut(browser) -> None:
+    section = Section(title="In short", blocks=[LINES])
+    opened = browser.new_page()
+    opened.set_content(page("A run", [section]))
+    opened.emulate_media(media="print")
+    breaks = "(e) => { const s = getComputedStyle(e); return [s.breakInside, s.breakAfter]; }"
+    assert opened.locator("section").evaluate(breaks) == ["auto", "auto"]
+    assert opened.locator("figure.chart").evaluate(breaks)[0] == "avoid"
+    assert opened.locator("h2").evaluate(breaks)[1] == "avoid"
+    opened.close()
