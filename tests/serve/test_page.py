@@ -177,6 +177,76 @@ def test_typing_is_undone_in_words_and_nothing_is_lost_by_a_reload(visit: Visit)
     assert visit["#slide-temperature"].input_value() == "1.3"
 
 
+def test_what_broke_off_is_what_is_tried_again(visit: Visit) -> None:
+    visit.write("Once")
+    before = visit.generate()
+    broken = (
+        {"choices": [{"index": 0, "text": " and then", "finish_reason": None}]},
+        {"error": {"message": "It failed."}},
+    )
+    lines = "".join(f"data: {json.dumps(each)}\n\n" for each in broken)
+    visit.page.route(
+        "**/v1/completions",
+        lambda route: route.fulfill(body=lines, headers={"content-type": "text/event-stream"}),
+        times=1,
+    )
+    visit["#continue"].click()
+    expect(visit["#alert"]).to_contain_text("It failed.")
+    assert visit.text == before + " and then"
+    visit["#again"].click()
+    expect(visit["#progress"]).to_contain_text("a second")
+    assert visit.text.startswith(before) and not visit.text.endswith(" and then")
+
+
+def test_each_window_keeps_its_own_text_and_the_last_letter_of_it(visit: Visit) -> None:
+    kept = "(text) => localStorage.getItem('gpt2-document') === text"
+    visit["#text"].fill("The first window")
+    visit.page.wait_for_function(kept, arg="The first window")
+    other = visit.context.new_page()
+    other.goto(visit.url)
+    other.locator("#text").fill("The second window")
+    other.wait_for_function(kept, arg="The second window")
+    visit.open()
+    assert visit.text == "The first window"
+    other.locator("#text").fill("The second window, changed")
+    other.reload()  # at once
+    assert other.locator("#text").input_value() == "The second window, changed"
+    visit.open()  # where nothing was written since, nothing is kept
+    visit.open()
+    assert visit.page.evaluate(kept, "The second window, changed")
+
+
+def test_a_text_that_is_being_read_is_said_to_be(visit: Visit) -> None:
+    held: list[Any] = []
+    visit.page.route("**/v1/inspect", lambda route: held.append(route), times=1)
+    visit["#text"].fill("Once upon a time")
+    expect(visit["#facts"]).to_have_text("The model reads the text…")
+    held[0].continue_()
+    expect(visit["#facts"]).to_contain_text("4 tokens")
+
+
+def test_a_text_in_arabic_runs_from_right_to_left_and_one_in_latin_beside_it_does_not(visit: Visit) -> None:
+    visit.write("مرحبا بالعالم.\nOnce upon a time.")
+    box = visit["#mirror"].bounding_box()
+    middle = box["x"] + box["width"] / 2
+    first, last = visit["#mirror .t"].first.bounding_box(), visit["#mirror .t"].last.bounding_box()
+    assert first["x"] > middle > last["x"]
+    styles = "(e) => { const s = getComputedStyle(e); return [s.unicodeBidi, s.textAlign]; }"
+    assert visit["#text"].evaluate(styles) == visit["#mirror"].evaluate(styles) == ["plaintext", "start"]
+
+
+def test_what_is_said_and_what_can_be_done_stay_in_view_beside_a_long_text(visit: Visit) -> None:
+    visit["#text"].fill("one\n" * 60)
+    expect(visit["#generate"]).to_be_in_viewport()
+    visit.set(max_tokens=400)
+    visit.page.evaluate("scrollTo(0, 1200)")
+    visit["#text"].focus()
+    visit.press("Control+Enter")
+    expect(visit["#alert"]).to_contain_text("64")
+    expect(visit["#alert"]).to_be_in_viewport()
+    visit.wrong.clear()  # Chromium notes the 400 in its console
+
+
 def test_stopping_keeps_what_was_written(browser: Any, serve: Any, scripted: Any) -> None:
     words = gpt2.Tokenizer.published().encode(" and so on and on and on")
     backend = scripted(words, n_prompt=1)
@@ -249,6 +319,26 @@ def test_settings_are_a_slider_and_a_number_that_agree(visit: Visit) -> None:
     visit["#preset"].select_option("The paper's samples")
     assert (visit["#set-temperature"].input_value(), visit["#set-top_k"].input_value()) == ("1", "40")
     assert visit["#set-top_p"].input_value() == "1"
+    visit.page.wait_for_function(
+        "() => (localStorage.getItem('gpt2-settings') ?? '').includes('\"temperature\":1,\"top_k\":40,\"top_p\":1,')"
+    )
+    visit.open()  # once the settings are kept: it shows again
+    expect(visit["#preset"]).to_have_value("The paper's samples")
+    visit["#set-temperature"].fill("1.1")
+    expect(visit["#preset"]).to_have_value("")
+
+
+def test_the_help_of_a_setting_moves_nothing(visit: Visit) -> None:
+    visit["details.more"].evaluate("(details) => { details.open = false; }")
+    more = visit["details.more summary"]
+    before = more.bounding_box()
+    visit["#set-temperature"].click()
+    expect(visit["#help-temperature"]).to_be_visible()
+    assert more.bounding_box() == before
+    visit.press("Escape")
+    expect(visit["#help-temperature"]).to_be_hidden()
+    more.click()
+    expect(visit["details.more"]).to_have_js_property("open", True)
 
 
 def test_the_code_to_copy_does_what_the_page_does(visit: Visit, tiny: Any) -> None:
@@ -397,6 +487,14 @@ def test_the_list_of_tokens_is_for_the_keyboard_and_for_ears(visit: Visit, tiny:
     expect(options.nth(1)).to_be_focused()
     visit.press("Escape")
     expect(visit["#text"]).to_be_focused()
+
+
+def test_what_cannot_be_seen_or_heard_has_a_name(visit: Visit) -> None:
+    visit.write("Once\u200bupon\u00a0a")
+    visit["#as-tokens"].click()
+    expect(visit["#tokens"]).to_contain_text("U+200B")
+    expect(visit["#tokens"]).to_contain_text("U+00A0")
+    expect(visit["#tokens [aria-label^='U+200B, rank']"]).to_have_count(1)
 
 
 def test_the_list_of_tokens_keeps_the_focus_when_the_text_is_read_again(visit: Visit) -> None:
@@ -695,6 +793,15 @@ def test_no_rule_of_axe_is_broken(browser: Any, tiny: Any, scheme: str, width: i
     for tab in ("tasks", "detect", "server"):
         visit[f"#tab-{tab}"].click()
         visit.axe(tab)
+    visit.close()
+
+
+def test_what_is_chosen_is_seen_where_colours_are_forced(browser: Any, tiny: Any) -> None:
+    visit = Visit(browser, tiny.url, forced_colors="active")
+    paper = "(e) => getComputedStyle(e).backgroundColor"
+    for chosen, other in (("#as-text", "#as-tokens"), ("#tab-write", "#tab-tasks")):
+        assert visit[chosen].evaluate(paper) != visit[other].evaluate(paper)
+    visit.axe("forced colours")
     visit.close()
 
 

@@ -50,6 +50,7 @@ const inspector = new Inspector({ model, fail, back: () => (writer.running ? wri
 const editor = new Editor({
   model: () => model().id,
   focused: (position) => editor.reading && inspector.show(editor.reading, position),
+  slow: () => ($("facts").textContent = "The model reads the text…"),
   analysed: (reading) => showMeasures(reading),
   changed: () => {
     takeBack();

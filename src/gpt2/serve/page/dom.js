@@ -46,18 +46,20 @@ export function percent(p) {
 export const number = (value, digits = 0) =>
   value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+const code = (c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 const UNSEEN = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 const SPOKEN = { " ": "space", "\n": "new line", "\t": "tab" };
 
-/** A token as people can see it: its white space has marks. */
+/** A token as people can see it: its white space has marks, and so has what else is not seen. */
 export function visible(piece) {
   const text = piece.startsWith("bytes:") ? piece.slice(6) : piece;
   const start = /^\s*/.exec(text)[0];
-  return h("span", { class: "piece" }, marks(start), text.slice(start.length).replace(/[\n\t\r]/g, (c) => UNSEEN[c]));
+  return h("span", { class: "piece" }, marks(start), text.slice(start.length).replace(INVISIBLE, (c) => UNSEEN[c] ?? code(c)));
 }
 
 function marks(space) {
-  const text = [...space].map((c) => UNSEEN[c] ?? `U+${c.codePointAt(0).toString(16)}`).join("");
+  const text = [...space].map((c) => UNSEEN[c] ?? code(c)).join("");
   return text ? h("span", { class: "space" }, text) : null;
 }
 
@@ -70,7 +72,7 @@ export function coloured(text, attributes) {
 /** A token as a screen reader should say it. */
 export function spoken(piece) {
   if (piece.startsWith("bytes:")) return `bytes ${piece.slice(6)}`;
-  const text = piece.trim();
+  const text = piece.trim().replace(INVISIBLE, (c) => ` ${SPOKEN[c] ?? code(c)} `).trim();
   if (text) return text;
   return piece ? [...piece].map((c) => SPOKEN[c] ?? "white space").join(", ") : "nothing";
 }

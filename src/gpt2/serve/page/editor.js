@@ -13,9 +13,23 @@ const past = [];
 const future = [];
 let present = { text: "", caret: 0 };
 let grouping = 0; // until when typing belongs to the step before
+let kept = null;
+
+/** For this window when it is loaded again, and for the next that is opened. */
+function keep() {
+  if (area.value === kept) return; // what another window kept since is newer
+  kept = area.value;
+  for (const storage of ["sessionStorage", "localStorage"]) {
+    try {
+      window[storage].setItem(KEY, kept);
+    } catch {
+      // private windows may not keep anything
+    }
+  }
+}
 
 export class Editor {
-  /** @param {{model: () => string, focused: (position) => void, analysed: (reading) => void, fail: (error) => void}} calls */
+  /** @param {{model: () => string, focused: (position) => void, slow: () => void, analysed: (reading) => void, fail: (error) => void}} calls */
   constructor(calls) {
     this.calls = calls;
     this.reading = null;
@@ -25,13 +39,8 @@ export class Editor {
     this.rest = document.createTextNode(""); // what is not coloured, and room for the caret after a last new line
     this.asking = null;
     this.askLater = later(350, () => this.analyse());
-    this.keepLater = later(300, () => {
-      try {
-        localStorage.setItem(KEY, area.value);
-      } catch {
-        // private windows may not keep anything
-      }
-    });
+    this.keepLater = later(300, keep);
+    window.addEventListener("pagehide", keep);
     area.addEventListener("input", () => this.typed());
     area.addEventListener("beforeinput", (event) => {
       if (event.inputType === "historyUndo" || event.inputType === "historyRedo") {
@@ -76,14 +85,16 @@ export class Editor {
     return area.selectionEnd;
   }
 
-  /** What was here before the page was closed. */
+  /** What was here before this window was loaded again, or another was closed. */
   restore() {
     let text = "";
     try {
-      text = localStorage.getItem(KEY) ?? "";
+      text = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
+      sessionStorage.setItem(KEY, text); // this window's own from now on, whatever another writes
     } catch {
       // nothing may be kept
     }
+    kept = text;
     this.put(text, text.length);
     present = { text, caret: text.length };
   }
@@ -156,6 +167,7 @@ export class Editor {
     this.asking = new AbortController();
     const { signal } = this.asking;
     const text = area.value;
+    const slow = setTimeout(() => this.calls.slow(), 700);
     try {
       const reading = await read(text, this.calls.model(), signal);
       if (signal.aborted) return;
@@ -164,7 +176,11 @@ export class Editor {
       this.calls.analysed(reading);
       if (reading.text === area.value) this.followCaret(true);
     } catch (error) {
-      if (error.name !== "AbortError" && text === area.value) this.calls.fail(error);
+      if (error.name === "AbortError") return;
+      this.calls.analysed(this.reading ?? { tokens: [] });
+      if (text === area.value) this.calls.fail(error);
+    } finally {
+      clearTimeout(slow);
     }
   }
 

@@ -190,7 +190,7 @@ export class Inspector {
     const shades = weights.map((weight, t) => coloured(text.slice(starts[skipped + t], ends[skipped + t]), { class: "shade", style: { "--share": weight / most } }));
     const order = weights.map((weight, t) => [weight, t]).sort((a, b) => b[0] - a[0]);
     const rowOf = ([weight, t]) => h("tr", {}, h("th", { scope: "row" }, visible(tokens[t].piece)), h("td", { class: "num muted" }, number(skipped + t + 1)), h("td", {}, bar(weight / most, percent(weight))));
-    const columns = () => h("thead", {}, h("tr", {}, ["Token", "Place", "Weight"].map((each) => h("th", { scope: "col" }, each))));
+    const columns = () => h("thead", {}, h("tr", {}, ["Token", "Place", "Weight"].map((each) => h("th", { scope: "col", class: each === "Place" ? "num" : null }, each))));
     const heads = attention.map((row, n) => {
       const t = row.indexOf(Math.max(...row));
       return h("tr", {},

@@ -78,6 +78,7 @@ export function buildSettings(changed) {
   const set = (name, value) => {
     values[name] = value;
     fields[name]?.(value);
+    $("preset").value = presetOf(values);
     keep();
     changed();
   };
@@ -97,14 +98,26 @@ export function buildSettings(changed) {
       h("textarea", { id: "set-stop", rows: 2, spellcheck: "false", "aria-describedby": "help-stop", oninput: (event) => set("stop", event.target.value) }, values.stop),
       h("p", { class: "help", id: "help-stop" }, "One text a line; \\n in it is the end of a line.")),
   );
+  $("preset").value = presetOf(values);
   form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("keydown", (event) => event.key === "Escape" && form.classList.add("silent"));
+  for (const type of ["focusin", "pointerover"]) form.addEventListener(type, () => form.classList.remove("silent"));
 }
+
+/** What a preset makes of the setting; undefined where it leaves it alone. */
+const presetValue = (name, { name: each, start, off }) => (each === "n" || off === undefined ? undefined : PRESETS[name][each] ?? off ?? start);
+
+/** The preset by which the settings are as they are; "" where there is none. */
+const presetOf = (values) => Object.keys(PRESETS).find((name) => SETTINGS.every((each) => [undefined, values[each.name]].includes(presetValue(name, each)))) ?? "";
 
 function presets(set) {
   const select = h("select", { id: "preset", onchange: () => {
-    const chosen = PRESETS[select.value];
+    const chosen = select.value; // each setting shows the preset anew
     if (!chosen) return;
-    for (const { name, start, off } of SETTINGS) if (name !== "n" && off !== undefined) set(name, chosen[name] ?? off ?? start);
+    for (const each of SETTINGS) {
+      const value = presetValue(chosen, each);
+      if (value !== undefined) set(each.name, value);
+    }
   } }, h("option", { value: "" }, "Choose…"), Object.keys(PRESETS).map((name) => h("option", {}, name)));
   return h("div", { class: "row preset" }, h("label", { for: "preset" }, "Preset"), select);
 }

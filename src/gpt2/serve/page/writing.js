@@ -118,9 +118,9 @@ export class Writer {
       }
     } finally {
       if (!written) this.editor.unrecord();
+      this.last = { before, text: written }; // whatever ended it: this is what is tried again
     }
     speech.end();
-    this.last = { before, text: written };
     return how;
   }
 
