@@ -90,7 +90,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
         if name == STDIN:
             found.append(name)
         elif path.is_dir():
-            inside = [str(file) for file in _files_in(path) if file.name.lower().endswith(KNOWN)]
+            inside = [str(file) for file in files_in(path) if file.name.lower().endswith(KNOWN)]
             if not inside:
                 raise DataError(f"{name} holds no file that can be read. Known are {', '.join(KNOWN)}.")
             found += inside
@@ -109,7 +109,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
 
 def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
     """What a folder holds beside files of known kinds, for people; empty where there is nothing else, and of a file."""
-    others = [file.suffix.lower() or file.name for file in _files_in(folder) if not file.name.lower().endswith(known)]
+    others = [file.suffix.lower() or file.name for file in files_in(folder) if not file.name.lower().endswith(known)]
     if not others:
         return ""
     kinds = [kind for kind, _ in Counter(others).most_common()]
@@ -118,7 +118,7 @@ def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
     return f"passed over in {folder}: {files} ({named})"
 
 
-def _files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """The files of a folder that are not hidden, recursively and sorted."""
     return [
         file

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.data.compressed import SUFFIXES, open_source
+from gpt2.data.documents import files_in
 from gpt2.errors import DataError, MissingExtraError
 
 _ASIDE = ("readme", "licence", "license", "manifest")  # beside the data, and not of it
@@ -35,13 +36,7 @@ def find_test_sets(names: Sequence[str | Path]) -> list[Path]:
         if path.is_file():
             found.append(path)
             continue
-        inside = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-            and not file.name.lower().startswith((".", *_ASIDE))
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
+        inside = [file for file in files_in(path) if not file.name.lower().startswith(_ASIDE)]
         if not inside:
             raise DataError(f"The test set {path} cannot be read: the folder holds no file.")
         found += inside

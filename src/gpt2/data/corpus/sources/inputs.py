@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
+from gpt2.data.documents import files_in
 from gpt2.errors import DataError
 from gpt2.files import is_utf8
 
@@ -102,7 +103,7 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
         if not path.exists():
             raise DataError(f"The source {path} cannot be read: there is no such file or folder.")
         named = dataclasses.replace(spec, name=spec.name or _stem(path))
-        files = [path] if path.is_file() else _inside(path)
+        files = [path] if path.is_file() else files_in(path)
         groups: dict[str, list[Path]] = {}
         for file in files:
             kind = spec.kind if spec.kind != "auto" else _kind_of(file.name)
@@ -139,14 +140,6 @@ def _label(name: str, owner: str, called: "Counter[tuple[str, str]]") -> str:
     """A file's name, numbered where an earlier one is called so: no two documents may have one number."""
     called[owner, name] += 1
     return name if called[owner, name] == 1 else f"{name} ({called[owner, name]})"
-
-
-def _inside(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
 
 
 def _kind_of(name: str) -> str:
