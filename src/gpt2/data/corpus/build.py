@@ -86,8 +86,7 @@ def build(
     for name in settings["rule_sets"]:  # what cannot be used is told before the work, not after an hour of it
         make_steps(name)
     for one in inputs:
-        web = one.kind in _WEB_KINDS
-        plan_steps(config, one.spec.rules, None, has_html=False, is_web=web)
+        plan_steps(config, one.spec.rules, None, has_html=False, is_web=one.kind in _WEB_KINDS)
     if part is not None:
         make_folder(out)
         _claim(out, settings)
@@ -182,11 +181,11 @@ class _Build:
             out=self.out, seed=self.config.seed, shards=shards, tally=Tally(), deals=tuple(deal.deal for deal in deals)
         )
         missing = [deal for deal in deals if not deal.deal.is_file()]
-        self._round("deal", deal_task, missing, len(deals), start_dealing, job, job.tally)
+        self._round("deal", deal_task, missing, len(deals), start_dealing, job)
         for deal in deals:
             self.account.add(Account(**read_json(deal.deal.with_suffix(".json"), limit_bytes=64 << 20)))
         unwritten = [shard for shard in range(shards) if not shard_path(self.out, shard, work=True).is_file()]
-        self._round("gather", gather_task, unwritten, shards, start_dealing, job, job.tally)
+        self._round("gather", gather_task, unwritten, shards, start_dealing, job)
         contents = Contents()
         for shard in range(shards):
             contents.add(Contents(**read_json(shard_path(self.out, shard, work=True), limit_bytes=256 << 20)))
@@ -199,10 +198,9 @@ class _Build:
         tasks: Sequence[Any],
         total: int,
         start: Callable[..., None],
-        job: Any,
-        tally: Tally,
+        job: ReadJob | DealJob,
     ) -> None:
-        meter = RoundMeter(name, tasks, total, tally, self.progress)
+        meter = RoundMeter(name, tasks, total, job.tally, self.progress)
         for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=meter.tell):
             meter.finish_task()
         self.seconds[name] = meter.seconds
@@ -212,9 +210,8 @@ class _Build:
         done = len(tasks) - len(missing)
         if done:
             _log.info("%s: going on after %s tasks that an earlier run finished", self.out, f"{done:,}")
-        tally = Tally()
-        job = ReadJob(config=self.config, out=self.out, tests=self._test_index() if missing else None, tally=tally)
-        self._round("read", read_task, missing, len(tasks), start_reading, job, tally)
+        job = ReadJob(config=self.config, out=self.out, tests=self._test_index() if missing else None, tally=Tally())
+        self._round("read", read_task, missing, len(tasks), start_reading, job)
 
     def _read(self) -> None:
         self._read_missing(self.tasks)

@@ -100,8 +100,8 @@ def deal_task(task: DealTask) -> None:
         account.finish(page)
         for copy in range(copies):
             key = hash_text(f"{job.seed}\n{copy}\n{record['id']}")
-            numbered = line if not copy else json.dumps({**record, "id": f"{record['id']}-{copy}"}, ensure_ascii=False)
-            data = numbered if isinstance(numbered, bytes) else numbered.encode()
+            other = {**record, "id": f"{record['id']}-{copy}"}
+            data = json.dumps(other, ensure_ascii=False).encode() if copy else line
             hands[key * job.shards >> 64].append(b"%016x " % key + data)
         job.tally.count_documents()
     job.tally.flush()

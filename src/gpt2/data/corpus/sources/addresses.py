@@ -20,6 +20,7 @@ from gpt2.data.corpus.sources.fetch_settings import FetchSettings
 from gpt2.data.corpus.sources.stretches import Stretches
 from gpt2.data.corpus.sources.web import charset_of
 from gpt2.errors import DownloadError
+from gpt2.files import cache_folder
 
 LEAST_SCORE = 3
 _BATCH = 256
@@ -86,7 +87,7 @@ def is_recommended(submission: dict[str, Any]) -> bool:
 
 def _pages(addresses: Iterable[str], path: Path, on_damage: OnDamage, fetching: dict[str, Any]) -> Iterator[Page]:
     settings: FetchSettings = fetching.get("settings") or FetchSettings()
-    fetcher = Fetcher(Cache(Path(settings.cache) if settings.cache else Cache.usual_place()), **fetching)
+    fetcher = Fetcher(Cache(Path(settings.cache) if settings.cache else cache_folder() / "pages"), **fetching)
     batch: list[str] = []
     number = 0
     for address in addresses:

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpt2.files import atomic_file, cache_folder
+from gpt2.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +36,6 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-
-    @staticmethod
-    def usual_place() -> Path:
-        """In the user's cache folder."""
-        return cache_folder() / "pages"
 
     def _path(self, address: str) -> Path:
         name = hashlib.blake2b(address.encode("utf-8", "replace"), digest_size=16).hexdigest()
