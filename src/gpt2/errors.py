@@ -102,3 +102,12 @@ class MissingExtraError(Gpt2Error, ImportError):
             f"{what}: {package} is not installed. Install the extra that brings it: pip install 'gpt2kit[{extra}]', or "
             f"'.[{extra}]' in a checkout."
         )
+
+
+def did_you_mean(word: str, *known: str, otherwise: str = "", cutoff: float = 0.6) -> str:
+    """What to do about a word that is none of the known ones: take the nearest; where none is near, `otherwise`."""
+    from difflib import get_close_matches  # here: every verb imports this module, and few words are wrong
+
+    if near := get_close_matches(word, known, n=1, cutoff=cutoff):
+        return f"Did you mean {near[0]!r}?"
+    return otherwise or f"Known are {', '.join(known)}."

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from gpt2.errors import ConfigError, SettingError
+from gpt2.errors import ConfigError, SettingError, did_you_mean
 from gpt2.files import parse_toml, read_bounded
 from gpt2.train.config import TrainConfig
 
@@ -74,8 +74,7 @@ def _read_toml(recipe: str) -> dict[str, Any]:
     elif Path(recipe).is_file():
         data = read_bounded(Path(recipe), _LIMIT_BYTES)
     else:
-        near = difflib.get_close_matches(recipe, recipe_names(), n=1)
-        advice = f"Did you mean {near[0]!r}?" if near else "Name one of those, or a TOML file."
+        advice = did_you_mean(recipe, *recipe_names(), otherwise="Name one of those, or a TOML file.")
         raise SettingError(f"There is no recipe {recipe!r}: here are {', '.join(recipe_names())}. {advice}")
     return parse_toml(data, recipe, SettingError)
 

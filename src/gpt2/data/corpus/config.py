@@ -1,14 +1,13 @@
 """What decides a corpus, beside its sources: one frozen configuration, from TOML or the command line."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from gpt2.data.corpus.minhash import MinHash
 from gpt2.data.corpus.sources import FetchSettings, SourceSpec
-from gpt2.errors import DataError, SettingError
+from gpt2.errors import DataError, SettingError, did_you_mean
 from gpt2.files import parse_toml
 
 
@@ -96,9 +95,7 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
     declared = {each.name: str(each.type) for each in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in declared:
-            near = difflib.get_close_matches(key, declared, n=1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(declared)}."
-            raise SettingError(f"{where} has an unknown key {key!r}. {advice}")
+            raise SettingError(f"{where} has an unknown key {key!r}. {did_you_mean(key, *declared)}")
         if not _fits(value, declared[key]):
             raise SettingError(f"{where}: {key} has the wrong type: got {value!r}.")
     try:

@@ -1,10 +1,9 @@
 """A finished corpus looked at again: its account, its page, and the handful that was kept of each reason."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
-from gpt2.errors import DataError
+from gpt2.errors import DataError, did_you_mean
 from gpt2.files import read_json, write_text
 
 STATS_NAME = "stats.json"
@@ -42,7 +41,7 @@ def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
     """
     samples = read_stats(out)["account"]["samples"]
     if reason not in samples:
-        near = difflib.get_close_matches(reason, samples, n=1, cutoff=0.4)
-        advice = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(map(repr, samples)) or 'none'}."
+        there = f"There are {', '.join(map(repr, samples)) or 'none'}."
+        advice = did_you_mean(reason, *samples, otherwise=there, cutoff=0.4)
         raise DataError(f"Nothing was dropped or kept under {reason!r}. {advice}")
     return samples[reason]

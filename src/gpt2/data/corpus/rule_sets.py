@@ -5,14 +5,13 @@ c4-paragraphs, fineweb, webtext; any other is the path of a TOML file.
 """
 
 import dataclasses
-import difflib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gpt2.data.corpus import quality
 from gpt2.data.corpus.page import Step
-from gpt2.errors import SettingError
+from gpt2.errors import SettingError, did_you_mean
 from gpt2.files import parse_toml
 
 CHECKS: dict[str, type[quality.Check]] = {
@@ -45,7 +44,7 @@ def read_set(name: str) -> dict[str, Any]:
     elif Path(name).is_file():
         data = Path(name).read_bytes()
     else:
-        raise SettingError(f"There is no rule set {name!r}.{_nearest(name, shipped_sets())} Or give a TOML file.")
+        raise SettingError(f"There is no rule set {name!r}. {did_you_mean(name, *shipped_sets())} Or give a TOML file.")
     return parse_toml(data, f"The rule set {name}", SettingError)
 
 
@@ -60,7 +59,9 @@ def make_steps(name: str) -> list[tuple[str, Step]]:
     for section, limits in read_set(name).items():
         check = CHECKS.get(section)
         if check is None or not isinstance(limits, dict):
-            raise SettingError(f"The rule set {name} has an unknown section {section!r}.{_nearest(section, [*CHECKS])}")
+            raise SettingError(
+                f"The rule set {name} has an unknown section {section!r}. {did_you_mean(section, *CHECKS)}"
+            )
         steps.append((f"{label}.{section}", _check(check, label, name, limits)))
     return steps
 
@@ -70,7 +71,7 @@ def _check(check: type[quality.Check], label: str, name: str, limits: dict[str, 
     values: dict[str, Any] = {}
     for key, value in limits.items():
         if key not in known:
-            raise SettingError(f"The rule set {name} has an unknown rule {key!r}.{_nearest(key, [*known])}")
+            raise SettingError(f"The rule set {name} has an unknown rule {key!r}. {did_you_mean(key, *known)}")
         listed = "tuple" in str(known[key].type)
         fits = (
             isinstance(value, list) and all(isinstance(each, str) for each in value)
@@ -82,8 +83,3 @@ def _check(check: type[quality.Check], label: str, name: str, limits: dict[str, 
             raise SettingError(f"The rule {key} of the set {name} must be {wanted}: got {value!r}.")
         values[key] = tuple(value) if isinstance(value, list) else value
     return check(set_name=label, **values)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."

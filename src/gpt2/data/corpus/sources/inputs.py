@@ -1,7 +1,6 @@
 """Names to inputs: which files there are, of what kind each is, and which adapter reads it."""
 
 import dataclasses
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.data.documents import files_in
-from gpt2.errors import DataError
+from gpt2.errors import DataError, did_you_mean
 from gpt2.files import is_utf8
 
 Reader = Callable[[Path, OnDamage, OnRead], Iterator[Page]]
@@ -59,9 +58,9 @@ class SourceSpec:
         if not self.path:  # it would be the folder that one is in
             raise DataError("A source cannot be read: it has no name. Name a file or a folder.")
         if self.kind != "auto" and self.kind not in KINDS:
-            near = difflib.get_close_matches(self.kind, KINDS, n=1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(KINDS)}."
-            raise DataError(f"The source {self.path} has an unknown kind {self.kind!r}. {advice}")
+            raise DataError(
+                f"The source {self.path} has an unknown kind {self.kind!r}. {did_you_mean(self.kind, *KINDS)}"
+            )
         for text in (self.name, self.licence):
             if not is_utf8(text):
                 raise DataError(f"The source {self.path} cannot be said to be {text!r}: that is not UTF-8.")
