@@ -19,7 +19,6 @@ from gpt2.checkpoint.forms import (
     FORMS,
     Floats,
     dtype_in_form,
-    encode,
     int8_round,
     int8_scale,
     int8_scale_shape,
@@ -180,7 +179,7 @@ def fill_folder(
             arrays[PREFIX + theirs[name]] = LazyArray(
                 dtype=dtype,
                 shape=shape,
-                pieces=lambda fetch=fetch, dtype=dtype, name=name: _pieces(fetch(), dtype, name),
+                pieces=lambda fetch=fetch, dtype=dtype, name=name: fetch().rounded(dtype, name),
             )
     if form in COMPACT:
         write_safetensors(folder / COMPACT_FILES[form], arrays, metadata={FORM_KEY: form}, journal=journal)
@@ -224,11 +223,6 @@ def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[],
         return array
 
     return fetch
-
-
-def _pieces(array: StoredArray, dtype: str, name: str) -> Iterator[NDArray[Any]]:
-    for block in array.blocks():
-        yield block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
 
 
 def _int8_pair(

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.forms import encode
 from gpt2.checkpoint.gguf_array import ExpandingArray
 from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, ENCODERS, expand_blocks
 from gpt2.checkpoint.gguf_file import MAGIC, TYPES, Tensor, Unwritten, read_gguf, write_gguf
@@ -266,20 +265,13 @@ def write(out: ArrayFile, weights: Weights, tokenizer: "Tokenizer | None", *, fo
         is_matrix = name.endswith(".w")
         kind = _TYPE_OF_FORM[form] if is_matrix or name == "wte" else "F32"
         array = weights.stored(name).transposed() if is_matrix else weights.stored(name)
-        tensors[_their_name(name)] = Unwritten(
-            kind,
-            shape[::-1] if is_matrix else shape,
-            partial(_pieces, array, kind, name),
-        )
+        pieces = partial(_encoded if kind in ENCODERS else StoredArray.rounded, array, kind, name)
+        tensors[_their_name(name)] = Unwritten(kind, shape[::-1] if is_matrix else shape, pieces)
     write_gguf(out, metadata, tensors)
 
 
-def _pieces(array: StoredArray, kind: str, name: str) -> Iterator[NDArray[Any]]:
-    for block in array.blocks():
-        if block.dtype == kind:
-            yield block.data
-        else:
-            yield ENCODERS[kind](block.float32(), name) if kind in ENCODERS else encode(block.float32(), kind, name)
+def _encoded(array: StoredArray, kind: str, name: str) -> Iterator[NDArray[Any]]:
+    return (ENCODERS[kind](block.float32(), name) for block in array.blocks())
 
 
 def _vocabulary(tokenizer: "Tokenizer | None", config: ModelConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.forms import DTYPE_OF_FORM, encode
+from gpt2.checkpoint.forms import DTYPE_OF_FORM
 from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import BLOCK_NAMES, shapes
 from gpt2.checkpoint.safetensors import NUMPY_TYPE
@@ -153,7 +153,6 @@ def fill(
 def _pieces(weights: Weights, name: str, dtype: str, padding: int) -> Iterator[NDArray[Any]]:
     """The values of an array as the file has them, and zeros after them."""
     array = weights.stored(name)
-    for block in (array.transposed() if name.endswith(".w") else array).blocks():
-        values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
+    for values in (array.transposed() if name.endswith(".w") else array).rounded(dtype, name):
         yield np.ascontiguousarray(values, NUMPY_TYPE[dtype])
     yield np.zeros(padding, NUMPY_TYPE[dtype])

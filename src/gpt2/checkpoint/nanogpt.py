@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.checkpoint.forms import DTYPE_OF_FORM, encode
+from gpt2.checkpoint.forms import DTYPE_OF_FORM
 from gpt2.checkpoint.huggingface import PREFIX
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.pickle_machine import DTYPES
@@ -82,8 +82,7 @@ def fill(
                 continue
             array = weights.stored(name)
             with archive.open(member, "w", force_zip64=True) as stream:
-                for block in (array.transposed() if name.endswith(".w") else array).blocks():
-                    values = block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
+                for values in (array.transposed() if name.endswith(".w") else array).rounded(dtype, name):
                     stream.write(np.ascontiguousarray(values, NUMPY_TYPE[dtype]).reshape(-1).view(np.uint8).data)
             out.note(name, begin, member.CRC)
         _add(archive, "ckpt/version", b"3\n")

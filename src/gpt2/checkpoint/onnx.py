@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2.checkpoint.folder import ONNX_FOLDER, fill_settings
-from gpt2.checkpoint.forms import EMBEDDINGS, encode
+from gpt2.checkpoint.forms import EMBEDDINGS
 from gpt2.checkpoint.int4 import GROUP_INPUTS, Int4Array, to_int4
 from gpt2.checkpoint.names import shapes
 from gpt2.checkpoint.onnx_file import DATA_SUFFIX, FLOAT, Graph
@@ -98,12 +98,9 @@ class _Floats:
         return self._stored(name, "float32")
 
     def _stored(self, name: str, dtype: str) -> str:
-        return self._graph.array(name, dtype, shapes(self._weights.config)[name], partial(self._pieces, name, dtype))
-
-    def _pieces(self, name: str, dtype: str) -> Iterator[NDArray[Any]]:
         kind = {"float16": "F16", "float32": "F32"}[dtype]
-        for block in self._weights.stored(name).blocks():
-            yield block.data if block.dtype == kind else encode(block.float32(), kind, name)
+        pieces = partial(self._weights.stored(name).rounded, kind, name)
+        return self._graph.array(name, dtype, shapes(self._weights.config)[name], pieces)
 
     def _matrix(self, name: str) -> str:
         """Its values in float32, which onnxruntime makes once, when it opens the file."""

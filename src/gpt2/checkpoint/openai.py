@@ -6,12 +6,10 @@ OpenAI's with slashes after `model/`, and a matrix has a leading axis of 1: it w
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.forms import Floats
 from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, BundleArray, read_bundle, write_bundle
@@ -137,7 +135,8 @@ def fill(
     arrays: dict[str, BundleArray] = {}
     for name, shape in shapes(config).items():
         is_matrix = name.endswith(".w")
-        arrays[_their_name(name)] = BundleArray((1, *shape) if is_matrix else shape, _pieces(weights.stored(name)))
+        pieces = weights.stored(name).rounded("F32", name)
+        arrays[_their_name(name)] = BundleArray((1, *shape) if is_matrix else shape, pieces)
     write_bundle(folder / _BUNDLE, arrays, journal)
     state = f'model_checkpoint_path: "{_BUNDLE}"\nall_model_checkpoint_paths: "{_BUNDLE}"\n'
     write_text(folder / STATE, state)
@@ -145,11 +144,6 @@ def fill(
 
 def _their_name(name: str) -> str:
     return PREFIX + re.sub(r"^h/(\d+)", r"h\1", name.replace(".", "/"))
-
-
-def _pieces(array: StoredArray) -> Iterator[Floats]:
-    for block in array.blocks():
-        yield block.float32()
 
 
 def _write_vocabulary(folder: Path, tokenizer: "Tokenizer") -> None:

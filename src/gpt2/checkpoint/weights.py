@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.checkpoint.forms import FORM_OF_DTYPE, Floats, decode, int8_scale_shape
+from gpt2.checkpoint.forms import FORM_OF_DTYPE, Floats, decode, encode, int8_scale_shape
 from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import MismatchError
@@ -80,6 +80,11 @@ class StoredArray:
             block = self.rows(begin, begin + step)
             yield block
             block.release()
+
+    def rounded(self, dtype: str, name: str) -> Iterator[NDArray[Any]]:
+        """The values in F32, F16 or BF16, in the same pieces: as they lie there, or else as `encode` rounds them."""
+        for block in self.blocks():
+            yield block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
 
     def release(self) -> None:
         """Let the system forget the mapped pages behind the data; when touched again they come from the file."""
