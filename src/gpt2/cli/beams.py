@@ -11,7 +11,6 @@ import click
 from click.core import ParameterSource
 
 from gpt2.cli import output
-from gpt2.cli.continuations import counted
 from gpt2.cli.options import FiniteRange, Verb, option
 from gpt2.errors import GenerationError
 
@@ -113,7 +112,9 @@ def write_likeliest(
     if not number:
         log.warning("nothing was written: the file holds no prompt")
     if n_tokens:
-        log.info("%s in %.2f s, by %d beams", counted(n_tokens), time.perf_counter() - begin, search.beams)
+        log.info(
+            "%s in %.2f s, by %d beams", output.counted(n_tokens, "token"), time.perf_counter() - begin, search.beams
+        )
 
 
 def _described(beam: "Beam") -> dict[str, Any]:

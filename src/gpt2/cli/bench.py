@@ -3,19 +3,24 @@
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gpt2.cli import output
-from gpt2.cli.options import ModelChoice, Sectioned, model_options, option, output_options
+from gpt2.cli.options import ModelChoice, Sectioned, Verb, model_options, option, output_options
 
 if TYPE_CHECKING:
     from gpt2.bench import Figures, Workload
 
 log = logging.getLogger("gpt2")
+
+
+def _number(name: str, default: int, help_text: str, *, least: int = 1) -> Callable[[Verb], Verb]:
+    kind = click.IntRange(min=least)
+    return option(name, type=kind, metavar="N", default=default, show_default=True, help=help_text)
 
 
 @click.command(cls=Sectioned)
@@ -26,49 +31,12 @@ log = logging.getLogger("gpt2")
     metavar="ENGINE|all",
     help="Measure this engine too, if it is installed. Repeatable.",
 )
-@option(
-    "--prompt-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=128,
-    show_default=True,
-    help="Length of the prompt that is decoded from.",
-)
-@option(
-    "--decode-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=64,
-    show_default=True,
-    help="Tokens that are decoded and timed.",
-)
-@option(
-    "--prefill-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1000,
-    show_default=True,
-    help="Length of the prompt whose reading is timed.",
-)
-@option(
-    "--batch", type=click.IntRange(min=1), metavar="N", default=16, show_default=True, help="Texts decoded together."
-)
-@option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="Rounds; the median is reported.",
-)
-@option(
-    "--starts",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="Cold starts that are timed; 0 is none.",
-)
+@_number("--prompt-tokens", 128, "Length of the prompt that is decoded from.")
+@_number("--decode-tokens", 64, "Tokens that are decoded and timed.")
+@_number("--prefill-tokens", 1000, "Length of the prompt whose reading is timed.")
+@_number("--batch", 16, "Texts decoded together.")
+@_number("--rounds", 3, "Rounds; the median is reported.")
+@_number("--starts", 3, "Cold starts that are timed; 0 is none.", least=0)
 @model_options
 @output_options
 def bench(

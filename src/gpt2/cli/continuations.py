@@ -99,7 +99,7 @@ class Writer:
             return
         rate = self._tokens / self._seconds
         drafts = f"; {self._accepted:,} of {self._drafted:,} drafted tokens were right" if self._drafted else ""
-        log.info("%s in %.2f s, %.1f tokens/s%s", counted(self._tokens), self._seconds, rate, drafts)
+        log.info("%s in %.2f s, %.1f tokens/s%s", output.counted(self._tokens, "token"), self._seconds, rate, drafts)
         if seed is not None:
             import shlex
             import shutil
@@ -112,11 +112,6 @@ class Writer:
                 ", with the same input" if was_piped else "",
                 shlex.join([command, *said[:end], "--seed", str(seed), *said[end:]]),
             )
-
-
-def counted(n_tokens: int) -> str:
-    """As one says it: "1 token", "1,024 tokens"."""
-    return "1 token" if n_tokens == 1 else f"{n_tokens:,} tokens"
 
 
 def _table(logprobs: "Iterable[TokenLogprob]", tokenizer: "Tokenizer") -> str:

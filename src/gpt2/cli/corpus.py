@@ -212,9 +212,9 @@ def _status(progress: "BuildProgress") -> str:
 def _say_built(stats: Mapping[str, Any], out: Path, place: Path) -> None:
     from gpt2.data.corpus.overview import reasons
 
-    n, n_tokens = stats["contents"]["documents"], stats["contents"]["tokens"]
-    documents = f"{n:,} {'document' if n == 1 else 'documents'}"
-    output.write(f"{out}: {documents}, about {n_tokens:,} tokens. Look at {place}\n")
+    contents = stats["contents"]
+    documents = output.counted(contents["documents"], "document")
+    output.write(f"{out}: {documents}, about {contents['tokens']:,} tokens. Look at {place}\n")
     for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
         of, look = stats["account"]["entered"]["read"][0], shlex.join(["gpt2", "corpus", "show", reason, str(out)])
         output.write(f"{reason} dropped most, {count:,} of {of:,}: {look}\n")

@@ -147,6 +147,11 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def counted(n: int, what: str) -> str:
+    """As one says it: "1 token", "1,024 tokens"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def complain(message: str, usage: str = "") -> None:
     """Write an error to standard error, with the usage line before it where usage was wrong."""
     with contextlib.suppress(OSError):

@@ -124,19 +124,15 @@ def prepare(
         _log.warning(
             "no document fell to %s: there %s in all. Cut a long text with --split-on, or %s --validation.",
             lacking,
-            f"{'is' if manifest['documents'] == 1 else 'are'} {_counted(manifest['documents'])}",
+            f"{'is' if manifest['documents'] == 1 else 'are'} {output.counted(manifest['documents'], 'document')}",
             "lower" if lacking == "train" else "raise",
         )
     for split, total in splits.items():
-        _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", _counted(total["documents"]))
+        _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", output.counted(total["documents"], "document"))
     if manifest["empty_documents"]:
-        _log.info("passed over %s without text", _counted(manifest["empty_documents"]))
+        _log.info("passed over %s without text", output.counted(manifest["empty_documents"], "document"))
     if as_json:
         output.write_json({"out": str(out), **manifest})
-
-
-def _counted(n: int) -> str:
-    return "1 document" if n == 1 else f"{n:,} documents"
 
 
 def _status(progress: "Progress") -> str:
