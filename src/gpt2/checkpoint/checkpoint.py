@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2.checkpoint.card import read_card
 from gpt2.checkpoint.identity import fingerprint
 from gpt2.checkpoint.weights import Weights
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
-from gpt2.errors import MismatchError
+from gpt2.errors import ConfigError, FormatError, MismatchError
 from gpt2.files import sha256_file
 
 if TYPE_CHECKING:
@@ -105,6 +105,18 @@ class Checkpoint:
                 f"{self.config.vocab_size:,}. Put the model's own vocabulary files there."
             )
         return tokenizer
+
+
+def described_config(source: object, **sizes: Any) -> ModelConfig:
+    """The configuration of the sizes that a file, `source`, says.
+
+    Raises:
+        FormatError: they cannot be.
+    """
+    try:
+        return ModelConfig(**sizes)
+    except ConfigError as error:
+        raise FormatError(f"{source}: {str(error)[:300]}") from error
 
 
 def has_vocabulary(folder: Path) -> bool:

@@ -23,6 +23,23 @@ COMPACT = ("int8", "int4")  # our own, which only this package reads
 DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8", "int4": "I4"}
 FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()} | {"F64": "fp32"}  # rounded when it is used
 
+# NumPy's type for each type of numbers, by safetensors' name of it.
+NUMPY_TYPE = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+
 EMBEDDINGS = ("wte", "wpe")
 _INT8_LARGEST = 127
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.checkpoint.checkpoint import Checkpoint, described_config
+from gpt2.checkpoint.folder_files import inside
+from gpt2.checkpoint.forms import NUMPY_TYPE
 from gpt2.checkpoint.gguf_array import ExpandingArray
 from gpt2.checkpoint.gguf_blocks import BLOCK_VALUES, DECODERS, ENCODERS, expand_blocks
 from gpt2.checkpoint.gguf_file import MAGIC, TYPES, Tensor, Unwritten, read_gguf, write_gguf
-from gpt2.checkpoint.huggingface import inside
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
-from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import ArrayFile
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, FormatError, MismatchError, TokenizerError
+from gpt2.errors import FormatError, MismatchError, TokenizerError
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -141,10 +141,7 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Pa
     if not isinstance(epsilon, float):
         raise FormatError(f"{path}: {_KEYS['layer_norm_epsilon']} must be a number: got {epsilon!r:.40}.")
     settings["layer_norm_epsilon"] = float(f"{epsilon:.7g}")  # 1e-05 again, after the file's float32
-    try:
-        config = ModelConfig(**settings, vocab_size=embedding.shape[0])
-    except ConfigError as error:
-        raise FormatError(f"{path}: {str(error)[:300]}") from error
+    config = described_config(path, **settings, vocab_size=embedding.shape[0])
     if config.n_embd != embedding.shape[1]:
         raise MismatchError(f"{path}: token_embd.weight has rows of {embedding.shape[1]:,}, not of {config.n_embd:,}.")
     return config

@@ -7,8 +7,9 @@ model that runs wrong is worse than one that does not run.
 from collections.abc import Mapping
 from typing import Any
 
+from gpt2.checkpoint.checkpoint import described_config
 from gpt2.config import PUBLISHED, ModelConfig
-from gpt2.errors import ConfigError, FormatError, MismatchError
+from gpt2.errors import FormatError, MismatchError
 
 DTYPE_NAME = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}
 
@@ -39,18 +40,13 @@ def config_from_json(raw: object, source: str) -> ModelConfig:
     epsilon = fields.get("layer_norm_epsilon", _DEFAULTS.layer_norm_epsilon)
     if not isinstance(epsilon, (int, float)):
         raise FormatError(f"{source}: layer_norm_epsilon must be a number: got {str(epsilon)[:40]!r}.")
-    try:
-        return ModelConfig(
-            n_layer=_count(fields, "n_layer", source),
-            n_head=_count(fields, "n_head", source),
-            n_embd=_count(fields, "n_embd", source),
-            n_positions=_count(fields, "n_positions", source),
-            vocab_size=_count(fields, "vocab_size", source),
-            n_inner=0 if fields.get("n_inner") is None else fields["n_inner"],
-            layer_norm_epsilon=epsilon,
-        )
-    except ConfigError as error:
-        raise FormatError(f"{source}: {str(error)[:300]}") from error
+    names = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+    return described_config(
+        source,
+        **{name: _count(fields, name, source) for name in names},
+        n_inner=0 if fields.get("n_inner") is None else fields["n_inner"],
+        layer_norm_epsilon=epsilon,
+    )
 
 
 def _differences(fields: Mapping[str, Any]) -> list[str]:

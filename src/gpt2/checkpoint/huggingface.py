@@ -6,12 +6,12 @@ old releases, vocabularies padded for speed. Nothing is ever unpickled.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
+from gpt2.checkpoint.folder_files import inside, read_settings, read_shards
 from gpt2.checkpoint.hf_config import config_from_json
 from gpt2.checkpoint.int4 import Int4Array
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, huggingface_names
@@ -19,7 +19,6 @@ from gpt2.checkpoint.safetensors import read_metadata, read_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import PUBLISHED_VOCAB_SIZE, ModelConfig
 from gpt2.errors import FormatError, MismatchError
-from gpt2.files import read_json
 
 NAME = "hf"
 CONFIG = "config.json"
@@ -61,12 +60,7 @@ def read(path: Path) -> Checkpoint:
         OSError: a file cannot be opened.
     """
     folder = path.parent if path.is_file() else path
-    if not (folder / CONFIG).is_file():
-        raise FormatError(
-            f"{path} cannot be read: there is no {CONFIG} in {folder}, and the number of heads stands nowhere else. "
-            f"Put the model's {CONFIG} there."
-        )
-    config = config_from_json(read_json(inside(folder, CONFIG)), str(folder / CONFIG))
+    config = config_from_json(read_settings(path, CONFIG), str(folder / CONFIG))
     arrays = _join_scales(_read_arrays(path), path)
     return assemble(arrays, config, path, NAME, f"its {CONFIG}")
 
@@ -118,55 +112,6 @@ def _read_arrays(path: Path) -> dict[str, StoredArray]:
         if (path / name).is_file():
             return read_safetensors(inside(path, name))
     return read_shards(path, INDEX, ".safetensors", read_safetensors)
-
-
-def read_shards(
-    folder: Path, index: str, suffix: str, read: Callable[[Path], Mapping[str, StoredArray]]
-) -> dict[str, StoredArray]:
-    """Every array of a sharded model; the index and the shards must say the same.
-
-    Args:
-        folder: that holds them.
-        index: the name of the index in it.
-        suffix: that a shard's name ends in.
-        read: gives the arrays of one.
-
-    Raises:
-        FormatError: a file is damaged or missing, or names another than those in the folder.
-    """
-    raw: Any = read_json(inside(folder, index), limit_bytes=4 << 20)
-    shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None
-    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise FormatError(f"{folder / index} has no weight_map from names to files.")
-    shards = sorted(set(cast("dict[str, str]", shard_of).values()))
-    if others := [shard for shard in shards if not shard.endswith(suffix)]:
-        raise FormatError(f"{folder / index} names {others[0][:80]!r}, which is not a {suffix[1:]} file.")
-    arrays: dict[str, StoredArray] = {}
-    for shard, path in [(shard, inside(folder, shard)) for shard in shards]:
-        for name, array in read(path).items():
-            if shard_of.get(name) != shard:
-                raise FormatError(f"{shard} holds {name[:80]!r}, and {index} does not say so.")
-            arrays[name] = array
-    if missing := [name for name in shard_of if name not in arrays]:
-        raise FormatError(f"{folder / index} names {missing[0][:80]!r}, which is not in its shard.")
-    return arrays
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The path of a file that a folder names, which must lie in that folder.
-
-    The one link that may lead out is that of Hugging Face's cache: from snapshots/REVISION/ to blobs/.
-    """
-    if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
-        raise FormatError(f"{folder} names the file {name[:80]!r}; only names of files in the folder itself are read.")
-    path = folder / name
-    if not path.is_file():
-        raise FormatError(f"{folder} is not complete: there is no file {name[:80]!r}. Download or copy it again.")
-    root, target = folder.resolve(), path.resolve()
-    in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
-    if target.parent != root and not in_cache:
-        raise FormatError(f"{path} is a link that leads out of its folder, to {target}. Copy the file there instead.")
-    return path
 
 
 def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, StoredArray]:

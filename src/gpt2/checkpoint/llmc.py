@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.forms import DTYPE_OF_FORM
-from gpt2.checkpoint.huggingface import inside
+from gpt2.checkpoint.checkpoint import Checkpoint, described_config
+from gpt2.checkpoint.folder_files import inside
+from gpt2.checkpoint.forms import DTYPE_OF_FORM, NUMPY_TYPE
 from gpt2.checkpoint.names import BLOCK_NAMES, shapes
-from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray, Weights, check_plain
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, FormatError
+from gpt2.errors import FormatError
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -93,12 +92,9 @@ def _read_header(data: bytes, path: Path) -> tuple[ModelConfig, int, str]:
             f"{path} cannot be read: it is version {version} of llm.c's model files; known are 3 (fp32) and 5 (bf16)."
         )
     n_positions, vocab_size, n_layer, n_head, n_embd, padded_vocab_size = sizes
-    try:
-        config = ModelConfig(
-            n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=vocab_size
-        )
-    except ConfigError as error:
-        raise FormatError(f"{path}: {str(error)[:300]}") from error
+    config = described_config(
+        path, n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=vocab_size
+    )
     if padded_vocab_size < vocab_size:
         raise FormatError(f"{path}: {padded_vocab_size:,} rows are fewer than the {vocab_size:,} tokens.")
     return config, padded_vocab_size, dtype

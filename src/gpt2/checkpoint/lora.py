@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpt2 import hub
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
-from gpt2.checkpoint.huggingface import inside
+from gpt2.checkpoint.folder_files import inside
 from gpt2.checkpoint.safetensors import read_safetensors, write_safetensors
 from gpt2.checkpoint.weights import StoredArray, Weights
 from gpt2.config import ModelConfig

@@ -17,9 +17,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpt2.checkpoint import weights
+from gpt2.checkpoint.checkpoint import described_config
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, FormatError, MismatchError
+from gpt2.errors import FormatError, MismatchError
 
 NAME = "megatron"
 FILE = "model_optim_rng.pt"
@@ -109,14 +110,12 @@ def config_of(settings: Mapping[str, Any], file: Path) -> ModelConfig:
             raise MismatchError(f"{file} asks for what GPT-2 has not, or cannot be read: {key} is {value!r:.60}.")
     if missing := [key for key in _SIZES if key not in settings]:
         raise FormatError(f"{file} does not say {missing[0]} in its args.")
-    try:
-        return ModelConfig(
-            **{ours: settings[theirs] for theirs, ours in _SIZES.items()},
-            n_inner=settings.get("ffn_hidden_size") or 0,
-            layer_norm_epsilon=settings.get("layernorm_epsilon", 1e-5),
-        )
-    except ConfigError as error:
-        raise FormatError(f"{file}: {str(error)[:300]}") from error
+    return described_config(
+        file,
+        **{ours: settings[theirs] for theirs, ours in _SIZES.items()},
+        n_inner=settings.get("ffn_hidden_size") or 0,
+        layer_norm_epsilon=settings.get("layernorm_epsilon", 1e-5),
+    )
 
 
 def has_tanh_gelu(settings: Mapping[str, Any]) -> bool:

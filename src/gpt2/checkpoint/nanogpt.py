@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.checkpoint.forms import DTYPE_OF_FORM
+from gpt2.checkpoint.forms import DTYPE_OF_FORM, NUMPY_TYPE
 from gpt2.checkpoint.huggingface import PREFIX
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.pickle_machine import DTYPES
-from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import Weights, check_plain
 

@@ -9,15 +9,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.checkpoint.checkpoint import Checkpoint
-from gpt2.checkpoint.huggingface import inside
+from gpt2.checkpoint.checkpoint import Checkpoint, described_config
+from gpt2.checkpoint.folder_files import inside, read_settings
 from gpt2.checkpoint.names import ARRAYS_PER_BLOCK, shapes
 from gpt2.checkpoint.tensor_bundle import DATA_SUFFIX, INDEX_SUFFIX, BundleArray, read_bundle, write_bundle
 from gpt2.checkpoint.unfinished import Journal
 from gpt2.checkpoint.weights import StoredArray, Weights, check_plain
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, FormatError, MismatchError
-from gpt2.files import read_bounded, read_json, write_json, write_text
+from gpt2.errors import FormatError, MismatchError
+from gpt2.files import read_bounded, write_json, write_text
 
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
@@ -51,12 +51,7 @@ def read(path: Path) -> Checkpoint:
         OSError: a file cannot be opened.
     """
     folder = path.parent if path.is_file() else path
-    if not (folder / HPARAMS).is_file():
-        raise FormatError(
-            f"{path} cannot be read: there is no {HPARAMS} in {folder}, and the number of heads stands nowhere else. "
-            f"Put the model's {HPARAMS} there."
-        )
-    config = _config(read_json(inside(folder, HPARAMS)), folder / HPARAMS)
+    config = _config(read_settings(path, HPARAMS), folder / HPARAMS)
     bundle = path.name.removesuffix(INDEX_SUFFIX) if path.is_file() else _newest(folder)
     for suffix in (INDEX_SUFFIX, DATA_SUFFIX):
         inside(folder, bundle + suffix)
@@ -79,10 +74,7 @@ def _config(raw: Any, path: Path) -> ModelConfig:
         raise FormatError(f"{path} is not a JSON object.")
     if missing := [key for key in _KEYS if key not in raw]:
         raise FormatError(f"{path} does not say {missing[0]}.")
-    try:
-        return ModelConfig(**{ours: raw[theirs] for theirs, ours in _KEYS.items()})
-    except ConfigError as error:
-        raise FormatError(f"{path}: {str(error)[:300]}") from error
+    return described_config(path, **{ours: raw[theirs] for theirs, ours in _KEYS.items()})
 
 
 def _newest(folder: Path) -> str:

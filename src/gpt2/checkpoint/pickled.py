@@ -21,20 +21,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from gpt2.checkpoint import megatron
-from gpt2.checkpoint.checkpoint import Checkpoint
+from gpt2.checkpoint.checkpoint import Checkpoint, described_config
+from gpt2.checkpoint.folder_files import inside, read_shards
+from gpt2.checkpoint.forms import NUMPY_TYPE
 from gpt2.checkpoint.hf_config import config_from_json
-from gpt2.checkpoint.huggingface import CONFIG, assemble, inside, read_shards, unwrapped
+from gpt2.checkpoint.huggingface import CONFIG, assemble, unwrapped
 from gpt2.checkpoint.names import huggingface_names, shapes
 from gpt2.checkpoint.nanogpt import GELU, TANH
-from gpt2.checkpoint.safetensors import NUMPY_TYPE
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.config import ModelConfig
-from gpt2.errors import ConfigError, FormatError, MismatchError
+from gpt2.errors import FormatError, MismatchError
 from gpt2.files import parse_json, read_json
 
 INDEX = "pytorch_model.bin.index.json"
@@ -178,10 +179,7 @@ def _is_turned(name: str, array: StoredArray) -> bool:
 def _nanogpt_config(settings: Mapping[str, Any], path: Path, said_by: str) -> ModelConfig:
     if missing := [key for key in _SIZES if key not in settings]:
         raise FormatError(f"{path} does not say {missing[0]} in its {said_by}.")
-    try:
-        return ModelConfig(**{ours: settings[theirs] for theirs, ours in _SIZES.items()})
-    except ConfigError as error:
-        raise FormatError(f"{path}: {str(error)[:300]}") from error
+    return described_config(path, **{ours: settings[theirs] for theirs, ours in _SIZES.items()})
 
 
 def _config_beside(file: Path) -> tuple[ModelConfig, str]:
@@ -197,11 +195,7 @@ def _config_beside(file: Path) -> tuple[ModelConfig, str]:
     model: Any = raw.get("model") if isinstance(raw, dict) else None
     if not isinstance(model, dict):
         return config_from_json(raw, str(source)), "hf"
-    sizes = {ours: model.get(theirs) for theirs, ours in _SIZES.items()}
-    try:
-        return ModelConfig(**cast("dict[str, int]", sizes)), "mingpt"
-    except ConfigError as error:
-        raise FormatError(f"{source}: {str(error)[:300]}") from error
+    return described_config(source, **{ours: model.get(theirs) for theirs, ours in _SIZES.items()}), "mingpt"
 
 
 def _with_biases(arrays: dict[str, StoredArray], config: ModelConfig, notes: list[str]) -> dict[str, StoredArray]:

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2.checkpoint.forms import NUMPY_TYPE
 from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.checkpoint.weights import StoredArray
 from gpt2.errors import FormatError
@@ -31,21 +32,6 @@ _DIMENSIONS_LIMIT = 8
 _SIZE_LIMIT = 1 << 48
 _ALIGNMENT_BYTES = 64
 
-NUMPY_TYPE = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "|i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "|u1",
-    "BOOL": "|b1",
-}
 _ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPE.items()}
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
