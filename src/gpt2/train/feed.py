@@ -75,7 +75,8 @@ class Feed:
         self._config = config
         self._chunk_tokens = math.lcm(*lengths)  # what is shuffled: every length must divide it
         self._loaders = self._open(sources)
-        streams = self._loaders[min(self._loaders)].streams
+        self._first = self._loaders[min(self._loaders)]  # for what is alike in all
+        streams = self._first.streams
         self._wanted = self._open_wanted(sources) if any(has_marks(one.folder) for one in streams) else {}
         self.tokenizer = (
             Tokenizer.from_folder(Path(config.data.tokenizer)) if config.data.tokenizer else Tokenizer.published()
@@ -102,8 +103,7 @@ class Feed:
 
     def _hash(self) -> str:
         """A hash that changes with any shard that is read, wherever the folders lie."""
-        loader = self._loaders[min(self._loaders)]
-        parts = [*zip(loader.names, loader.streams, strict=True)]
+        parts = [*zip(self._first.names, self._first.streams, strict=True)]
         if self.validation is not None:
             parts.append(("", self.validation))
         told = [
@@ -116,8 +116,7 @@ class Feed:
 
     def broken(self) -> Iterator[str]:
         """What is wrong with the shards, after reading every byte; nothing when all is well."""
-        loader = self._loaders[min(self._loaders)]
-        for folder in dict.fromkeys(stream.folder for stream in (*loader.streams, self.validation) if stream):
+        for folder in dict.fromkeys(stream.folder for stream in (*self._first.streams, self.validation) if stream):
             yield from (f"{folder}: {problem}" for problem in verify(folder))
 
     def start(self) -> Cursor:
@@ -153,10 +152,9 @@ class Feed:
 
     def frequencies(self) -> NDArray[np.float64]:
         """The share of each token in the mixture, float64 [V], from up to 20 million tokens of each source."""
-        loader = self._loaders[min(self._loaders)]
         weights = list(self._config.data.mixture.values()) or [1.0]
         total = np.zeros(self._config.model.vocab_size)
-        for weight, stream in zip(weights, loader.streams, strict=True):
+        for weight, stream in zip(weights, self._first.streams, strict=True):
             count = np.zeros(total.size)
             pieces = 64  # spread over the source, so that its kinds are all there
             for piece in range(pieces):
@@ -187,7 +185,7 @@ class Feed:
         """Loaders of the marks beside the tokens: the same places of the same order."""
         if len(sources) > 1:
             raise DataError("Data with prompts cannot be mixed with others. Prepare them as one.")
-        return self._open([dataclasses.replace(source, split=f"train{MARKS}", name=source.name) for source in sources])
+        return self._open([dataclasses.replace(source, split=f"train{MARKS}") for source in sources])
 
     def _open_validation(self, folder: Path) -> TokenStream | None:
         inside = self._config.data.validation

@@ -144,7 +144,7 @@ def prepare_text(
                 "vocab_size": tokenizer.vocab_size,
                 "tokenizer_hash": tokenizer.hash,
                 "settings": settings,
-                "prepared": {name: getattr(prepared, name) for name in Prepared.__slots__},
+                "prepared": dataclasses.asdict(prepared),
                 "files": listed,
             },
         )

@@ -3,6 +3,7 @@
 AdamW, since what Muon gained in trials was little (docs/finetune.md).
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,9 +50,9 @@ def choose_config(
     """
     base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
     tree: dict[str, Any] = {
-        "model": {field: getattr(model, field) for field in ModelConfig.__slots__},
+        "model": dataclasses.asdict(model),
         "start": {"model": name},
-        "lora": dict(zip(LoraConfig.__slots__, _values(lora), strict=True)),
+        "lora": dataclasses.asdict(lora),
         "data": {"folder": str(out / RUN / "data"), "tokenizer": str(out / RUN / "vocabulary")},
         "optim": {"matrices": "adamw", "lr": float(f"{base_lr:.2g}"), "betas": [0.9, 0.98], "weight_decay": 0.01},
         "run": {"folder": str(out / RUN), "keep": 1},
@@ -66,10 +67,6 @@ def choose_config(
     if prepared is None:
         return asked
     return config_from(_with_length(tree, model, prepared, device, epochs, lengths), overrides)
-
-
-def _values(lora: LoraConfig) -> list[Any]:
-    return [list(value) if isinstance(value, tuple) else value for value in map(lora.__getattribute__, lora.__slots__)]
 
 
 def _with_length(

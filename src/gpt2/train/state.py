@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +134,11 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
     with files.atomic_folder(folder) as partial:
         weight_files.write(partial, state.weights, state.config, tokenizer)
         weight_files.write_arrays(partial / _ARRAYS, {**state.optimizer, _RNG: state.rng})
-        progress = state.progress
         files.write_json(
             partial / _FACTS,
             {
-                "progress": {
-                    **{name: getattr(progress, name) for name in Progress.__slots__ if name != "cursor"},
-                    "cursor": progress.cursor.to_json(),
-                },
-                "loss_scale": {name: getattr(state.loss_scale, name) for name in LossScale.__slots__},
+                "progress": asdict(state.progress) | {"cursor": state.progress.cursor.to_json()},
+                "loss_scale": asdict(state.loss_scale),
                 "config": state.config,
                 "tokenizer_hash": state.tokenizer_hash,
                 "data_hash": state.data_hash,
