@@ -91,15 +91,7 @@ def _benchmark(short: str, words: str, paper: tuple[float, ...], known: float) -
         made_up=(f"cbt-{short.lower()}.txt",),
         headline="accuracy",
         better="higher",
-        known=(
-            Known(
-                size="124M",
-                figure="accuracy",
-                value=known,
-                setting="set and de-tokenizer unclear",
-                source="huggingface/transformers#13761",
-            ),
-        ),
+        known=(Known("124M", "accuracy", known, "set and de-tokenizer unclear", "huggingface/transformers#13761"),),
     )
 
 

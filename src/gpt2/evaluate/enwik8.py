@@ -74,11 +74,11 @@ ENWIK8 = _benchmark(
     paper=(1.16, 1.01, 0.97, 0.93),
     known=(
         Known(
-            size="124M",
-            figure="bits_per_byte",
-            value=2.23,
-            setting="per token or so, not per byte: the unit is wrong",
-            source="huggingface/transformers#13786",
+            "124M",
+            "bits_per_byte",
+            2.23,
+            "per token or so, not per byte: the unit is wrong",
+            "huggingface/transformers#13786",
         ),
     ),
 )

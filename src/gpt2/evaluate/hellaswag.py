@@ -62,7 +62,7 @@ def _cleaned(text: str) -> str:
 def _known(size: str, figure: str, value: float, harness: bool) -> Known:
     setting = "lm-evaluation-harness: cleaned text, by characters" if harness else "the text as it is, by tokens"
     source = "EleutherAI/lm-evaluation-harness#2159" if harness else "karpathy/llm.c dev/data/hellaswag.py"
-    return Known(size=size, figure=figure, value=value, setting=setting, source=source)
+    return Known(size, figure, value, setting, source)
 
 
 BENCHMARK = Benchmark(

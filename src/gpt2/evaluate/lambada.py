@@ -108,10 +108,6 @@ def _request(passage: str, setting: Setting, start: tuple[int, ...], *, best: in
 _HARNESS = "EleutherAI/lm-evaluation-harness#2159"
 
 
-def _known(size: str, figure: str, value: float, setting: str, source: str) -> Known:
-    return Known(size=size, figure=figure, value=value, setting=setting, source=source)
-
-
 BENCHMARK = Benchmark(
     name="lambada",
     title="LAMBADA",
@@ -160,15 +156,15 @@ BENCHMARK = Benchmark(
     headline="accuracy_last_word_filtered",
     better="higher",
     known=(
-        _known("124M", "accuracy_last_token", 46.67, "nothing before the passage", "cybertronai/bflm"),
-        _known("124M", "accuracy_last_token", 46.89, "text=normalised", "cybertronai/bflm"),
-        _known("124M", "accuracy_last_word_filtered", 41.98, "search over words, a list of 127", "cybertronai/bflm"),
-        _known("124M", "accuracy_last_word", 32.56, "lm-evaluation-harness, lambada_openai", _HARNESS),
-        _known("124M", "perplexity", 40.06, "lm-evaluation-harness, lambada_openai", _HARNESS),
-        _known("1.5B", "accuracy_last_word", 51.21, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
-        _known("1.5B", "perplexity", 10.63, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
-        _known("124M", "accuracy_last_word", 26.0, "text=original", "cybertronai/bflm"),
-        _known("124M", "accuracy_last_word_filtered", 31.54, "text=original", "cybertronai/bflm"),
-        _known("124M", "accuracy_last_word_filtered", 33.63, "text=original-detokenized, about", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_token", 46.67, "nothing before the passage", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_token", 46.89, "text=normalised", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_word_filtered", 41.98, "search over words, a list of 127", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_word", 32.56, "lm-evaluation-harness, lambada_openai", _HARNESS),
+        Known("124M", "perplexity", 40.06, "lm-evaluation-harness, lambada_openai", _HARNESS),
+        Known("1.5B", "accuracy_last_word", 51.21, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
+        Known("1.5B", "perplexity", 10.63, "lm-evaluation-harness", "EleutherAI/gpt-neo README"),
+        Known("124M", "accuracy_last_word", 26.0, "text=original", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_word_filtered", 31.54, "text=original", "cybertronai/bflm"),
+        Known("124M", "accuracy_last_word_filtered", 33.63, "text=original-detokenized, about", "cybertronai/bflm"),
     ),
 )

@@ -40,13 +40,5 @@ BENCHMARK = language_modelling.benchmark_by_word(
     plan=plan,
     paper=(75.20, 55.72, 44.575, 42.16),
     made_up="1bw.txt",
-    known=(
-        Known(
-            size="124M",
-            figure="perplexity_per_token",
-            value=45.88,
-            setting="per token, not per word",
-            source="huggingface/transformers#13761",
-        ),
-    ),
+    known=(Known("124M", "perplexity_per_token", 45.88, "per token, not per word", "huggingface/transformers#13761"),),
 )

@@ -32,19 +32,7 @@ BENCHMARK = language_modelling.benchmark_by_word(
     paper=(65.85, 47.33, 40.31, 35.76),
     made_up="ptb.txt",
     known=(
-        Known(
-            size="124M",
-            figure="perplexity_per_word",
-            value=79.65,
-            setting="no de-tokenizer",
-            source="huggingface/transformers#13786",
-        ),
-        Known(
-            size="124M",
-            figure="perplexity_per_token",
-            value=52.53,
-            setting="no de-tokenizer",
-            source="huggingface/transformers#13786",
-        ),
+        Known("124M", "perplexity_per_word", 79.65, "no de-tokenizer", "huggingface/transformers#13786"),
+        Known("124M", "perplexity_per_token", 52.53, "no de-tokenizer", "huggingface/transformers#13786"),
     ),
 )

@@ -71,6 +71,8 @@ def _is_heading(line: str) -> bool:
     return _HEADING.fullmatch(line) is not None
 
 
+_HF = "huggingface/transformers#13761"
+
 CHOICES = {
     "detokenize": Choice(
         values=("yes", "no", "harness"),
@@ -116,40 +118,12 @@ WIKITEXT2 = language_modelling.benchmark_by_word(
     made_up="wikitext.txt",
     known=(
         Known(
-            size="124M",
-            figure="perplexity_per_word",
-            value=37.37,
-            setting="raw edition, pages, its de-tokenizer (lm-evaluation-harness)",
-            source="huggingface/transformers#13761",
+            "124M", "perplexity_per_word", 37.37, "raw edition, pages, its de-tokenizer (lm-evaluation-harness)", _HF
         ),
-        Known(
-            size="1.5B",
-            figure="perplexity_per_word",
-            value=17.48,
-            setting="the same",
-            source="EleutherAI/gpt-neo README",
-        ),
-        Known(
-            size="124M",
-            figure="perplexity_per_token",
-            value=29.94,
-            setting="raw edition, lines joined by two newlines, stride 1024",
-            source="huggingface/transformers#13761",
-        ),
-        Known(
-            size="774M",
-            figure="perplexity_per_token",
-            value=19.44,
-            setting="the same",
-            source="transformers docs, perplexity.md",
-        ),
-        Known(
-            size="774M",
-            figure="perplexity_per_token",
-            value=16.44,
-            setting="the same, stride 512",
-            source="transformers docs, perplexity.md",
-        ),
+        Known("1.5B", "perplexity_per_word", 17.48, "the same", "EleutherAI/gpt-neo README"),
+        Known("124M", "perplexity_per_token", 29.94, "raw edition, lines joined by two newlines, stride 1024", _HF),
+        Known("774M", "perplexity_per_token", 19.44, "the same", "transformers docs, perplexity.md"),
+        Known("774M", "perplexity_per_token", 16.44, "the same, stride 512", "transformers docs, perplexity.md"),
     ),
 )
 
@@ -175,25 +149,19 @@ WIKITEXT103 = language_modelling.benchmark_by_word(
     made_up="wikitext.txt",
     known=(
         Known(
-            size="124M",
-            figure="perplexity_per_word",
-            value=48.4,
-            setting="newlines for the end of lines, divided by the original tokens",
-            source="huggingface/transformers#483",
+            "124M",
+            "perplexity_per_word",
+            48.4,
+            "newlines for the end of lines, divided by the original tokens",
+            "huggingface/transformers#483",
         ),
         Known(
-            size="355M",
-            figure="perplexity_per_word",
-            value=24.21,
-            setting="NVIDIA's own 345M model, its de-tokenizer, stride 32",
-            source="NVIDIA's Megatron-LM",
+            "355M",
+            "perplexity_per_word",
+            24.21,
+            "NVIDIA's own 345M model, its de-tokenizer, stride 32",
+            "NVIDIA's Megatron-LM",
         ),
-        Known(
-            size="774M",
-            figure="perplexity_per_word",
-            value=20.44,
-            setting="NVIDIA's own 775M model, the same",
-            source="NVIDIA's Megatron-LM",
-        ),
+        Known("774M", "perplexity_per_word", 20.44, "NVIDIA's own 775M model, the same", "NVIDIA's Megatron-LM"),
     ),
 )

@@ -1,7 +1,8 @@
 """WMT-14: translation between English and French, by examples alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 from gpt2.errors import DataError, MissingExtraError
@@ -53,14 +54,8 @@ def plan_from(source: str, target: str, texts: Sequence[str], setting: Setting) 
     return Plan(requests=requests, measure=measure, n_examples=len(sentences), judge=judge)
 
 
-def plan_en_fr(texts: Sequence[str], setting: Setting) -> Plan:
-    """English to French."""
-    return plan_from("english", "french", texts, setting)
-
-
-def plan_fr_en(texts: Sequence[str], setting: Setting) -> Plan:
-    """French to English."""
-    return plan_from("french", "english", texts, setting)
+plan_en_fr = partial(plan_from, "english", "french")
+plan_fr_en = partial(plan_from, "french", "english")
 
 
 def _file(language: str, sha256: str) -> DataFile:
@@ -85,27 +80,21 @@ _PROTOCOL = (
 )
 _CHOICES = {"examples": Choice(values=("5", "3", "1"), help="how many of our example pairs stand before")}
 
-EN_FR = Benchmark(
-    name="wmt14-en-fr",
-    title="WMT-14 English-French",
-    protocol=_PROTOCOL,
-    files=_FILES,
-    choices=_CHOICES,
-    plan=plan_en_fr,
-    paper={"bleu": (None, None, None, 5.0)},
-    made_up=("wmt14.en", "wmt14.fr"),
-    headline="bleu",
-    better="higher",
-)
-FR_EN = Benchmark(
-    name="wmt14-fr-en",
-    title="WMT-14 French-English",
-    protocol=_PROTOCOL,
-    files=_FILES,
-    choices=_CHOICES,
-    plan=plan_fr_en,
-    paper={"bleu": (None, None, None, 11.5)},
-    made_up=("wmt14.en", "wmt14.fr"),
-    headline="bleu",
-    better="higher",
-)
+
+def _benchmark(name: str, languages: str, plan: Callable[[Sequence[str], Setting], Plan], bleu: float) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=f"WMT-14 {languages}",
+        protocol=_PROTOCOL,
+        files=_FILES,
+        choices=_CHOICES,
+        plan=plan,
+        paper={"bleu": (None, None, None, bleu)},
+        made_up=("wmt14.en", "wmt14.fr"),
+        headline="bleu",
+        better="higher",
+    )
+
+
+EN_FR = _benchmark("wmt14-en-fr", "English-French", plan_en_fr, 5.0)
+FR_EN = _benchmark("wmt14-fr-en", "French-English", plan_fr_en, 11.5)
