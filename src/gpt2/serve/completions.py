@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -100,14 +99,11 @@ async def _planned(
         return make_plan(asked, served, service.limits, namespace=holder, deadline=deadline)
 
     if asked.response_format is not None or asked.structured_outputs is not None:
-        return await while_present(request, _in_turn(served, planned))
+        loop = asyncio.get_running_loop()
+        return await while_present(request, loop.run_in_executor(served.grammarian, planned))
     if sum(map(len, (*asked.prompt, *(asked.bad_words or ())))) > _LONG_CHARACTERS:
         return await asyncio.to_thread(planned)
     return planned()
-
-
-async def _in_turn(served: ServedModel, planned: Callable[[], Plan]) -> Plan:
-    return await asyncio.get_running_loop().run_in_executor(served.grammarian, planned)
 
 
 async def _cancel_when_left(receive: Receive, ticket: Ticket) -> None:

@@ -270,9 +270,8 @@ def _check_head(scope: Scope, limits: Limits) -> None:
     size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     size += len(scope["raw_path"]) + len(scope["query_string"])
     if size > limits.header_bytes:
-        error = limit_exceeded("The head is too large", f"{size:,} bytes", "header_bytes", f"{limits.header_bytes:,}")
-        error.status = 431
-        raise error
+        most = f"{limits.header_bytes:,}"
+        raise limit_exceeded("The head is too large", f"{size:,} bytes", "header_bytes", most, status=431)
 
 
 def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:

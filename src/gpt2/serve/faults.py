@@ -68,9 +68,13 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param=param, code=code)
 
 
-def limit_exceeded(what: str, given: object, limit: str, most: object, *, param: str | None = None) -> ApiError:
-    """A 400 that names the limit, what it is, and what was given."""
-    return ApiError(400, f"{what}: the limit {limit} is {most}, and the request has {given}.", param=param, code=limit)
+def limit_exceeded(
+    what: str, given: object, limit: str, most: object, *, param: str | None = None, status: int = 400
+) -> ApiError:
+    """An error that names the limit, what it is, and what was given."""
+    return ApiError(
+        status, f"{what}: the limit {limit} is {most}, and the request has {given}.", param=param, code=limit
+    )
 
 
 def to_api_error(error: Exception) -> ApiError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -134,7 +134,7 @@ async def until_left(receive: Receive) -> None:
         pass
 
 
-async def while_present(request: Request, work: Coroutine[object, object, T]) -> T:
+async def while_present(request: Request, work: Awaitable[T]) -> T:
     """Wait for work whose only use is the answer: it is cancelled when the client leaves.
 
     Raises:
@@ -173,6 +173,5 @@ def _shown(value: object) -> str:
 
 
 def _too_large(given: str, limits: Limits) -> ApiError:
-    error = limit_exceeded("The body is too large", f"{given} bytes", "body_bytes", f"{limits.body_bytes:,}")
-    error.status = 413
-    return error
+    most = f"{limits.body_bytes:,}"
+    return limit_exceeded("The body is too large", f"{given} bytes", "body_bytes", most, status=413)
