@@ -13,10 +13,10 @@ from gpt2.checkpoint import weights
 from gpt2.checkpoint.forms import Floats
 from gpt2.checkpoint.gguf_blocks import expand_blocks
 from gpt2.checkpoint.gguf_file import TYPES
-from gpt2.checkpoint.weights import StoredArray
+from gpt2.checkpoint.weights import MadeArray, StoredArray
 
 
-class ExpandingArray(StoredArray):
+class ExpandingArray(MadeArray):
     """Rows of blocks, or the same with its axes exchanged; as an array it is F32.
 
     Args:
@@ -30,16 +30,9 @@ class ExpandingArray(StoredArray):
     __slots__ = ("_blocks_RNb", "_first", "_is_turned", "_kind", "_last")
 
     def __init__(self, blocks_RNb: NDArray[np.uint8], kind: str, first: int, last: int, *, is_turned: bool) -> None:
-        for name, value in {
-            "dtype": "F32",
-            "scale": None,
-            "_blocks_RNb": blocks_RNb,
-            "_kind": kind,
-            "_first": first,
-            "_last": last,
-            "_is_turned": is_turned,
-        }.items():
-            object.__setattr__(self, name, value)
+        super().__init__(
+            dtype="F32", _blocks_RNb=blocks_RNb, _kind=kind, _first=first, _last=last, _is_turned=is_turned
+        )
 
     @property
     def _width(self) -> int:

@@ -9,7 +9,7 @@ PEFT can say more than that (DoRA, trained biases, whole modules, ...). Such a f
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from gpt2 import hub
 from gpt2.checkpoint.checkpoint import Checkpoint, has_vocabulary
 from gpt2.checkpoint.folder_files import inside
 from gpt2.checkpoint.safetensors import read_safetensors, write_safetensors
-from gpt2.checkpoint.weights import StoredArray, Weights
+from gpt2.checkpoint.weights import MadeArray, StoredArray, Weights
 from gpt2.config import ModelConfig
 from gpt2.errors import FormatError, MismatchError, ModelNotFoundError
 from gpt2.files import read_json, write_json
@@ -90,7 +90,7 @@ class Adapter:
         return np.float32(self.scales[name]) * (b @ a).T
 
 
-class MergedArray(StoredArray):
+class MergedArray(MadeArray):
     """A matrix of the base with its change, added when its values are asked for; nothing of it is kept.
 
     Args:
@@ -101,8 +101,7 @@ class MergedArray(StoredArray):
     __slots__ = ("_base", "_change")
 
     def __init__(self, base: StoredArray, change: Callable[[], Floats]) -> None:
-        for name, value in {"dtype": "F32", "scale": None, "_base": base, "_change": change}.items():
-            object.__setattr__(self, name, value)
+        super().__init__(dtype="F32", _base=base, _change=change)
 
     @property
     def data(self) -> Floats:  # pyright: ignore[reportIncompatibleVariableOverride] - made anew each time it is read
@@ -119,24 +118,9 @@ class MergedArray(StoredArray):
         """Bytes of the values in float32."""
         return 4 * math.prod(self.shape)
 
-    def rows(self, begin: int, end: int) -> StoredArray:
-        """The part from `begin` to `end` of the first axis."""
-        return self._whole().rows(begin, end)
-
-    def transposed(self) -> StoredArray:
-        """The matrix with its axes exchanged."""
-        return self._whole().transposed()
-
-    def blocks(self) -> Iterator[StoredArray]:
-        """The whole in pieces of a few megabytes."""
-        return self._whole().blocks()
-
     def release(self) -> None:
         """Let the system forget the mapped pages behind the base."""
         self._base.release()
-
-    def _whole(self) -> StoredArray:
-        return StoredArray(data=self.data, dtype="F32")
 
 
 def matches(path: Path) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gpt2.checkpoint import weights
 from gpt2.checkpoint.checkpoint import described_config
-from gpt2.checkpoint.weights import StoredArray
+from gpt2.checkpoint.weights import MadeArray, StoredArray
 from gpt2.config import ModelConfig
 from gpt2.errors import FormatError, MismatchError
 
@@ -172,7 +172,7 @@ def _reordered(array: StoredArray, n_head: int, order: str, name: str, file: Pat
     return ReorderedArray(view_SHK.transpose(3, 0, 1, 2), array.dtype)
 
 
-class ReorderedArray(StoredArray):
+class ReorderedArray(MadeArray):
     """A matrix [D, S H K] whose columns lie elsewhere in the file: they are put in order when they are asked for.
 
     Args:
@@ -183,8 +183,7 @@ class ReorderedArray(StoredArray):
     __slots__ = ("_view_DSHK",)
 
     def __init__(self, view_DSHK: NDArray[Any], dtype: str) -> None:
-        for name, value in {"dtype": dtype, "scale": None, "_view_DSHK": view_DSHK}.items():
-            object.__setattr__(self, name, value)
+        super().__init__(dtype=dtype, _view_DSHK=view_DSHK)
 
     @property
     def data(self) -> NDArray[Any]:  # pyright: ignore[reportIncompatibleVariableOverride] - made anew each time
@@ -205,10 +204,6 @@ class ReorderedArray(StoredArray):
     def rows(self, begin: int, end: int) -> "ReorderedArray":
         """The part from `begin` to `end` of the first axis, not yet in order."""
         return ReorderedArray(self._view_DSHK[begin:end], self.dtype)
-
-    def transposed(self) -> StoredArray:
-        """The matrix with its axes exchanged, copied."""
-        return StoredArray(data=self.data.T, dtype=self.dtype)
 
     def blocks(self) -> Iterator[StoredArray]:
         """The whole in ordered pieces of a few megabytes."""

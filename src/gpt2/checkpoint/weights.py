@@ -101,6 +101,34 @@ class StoredArray:
         mapping.madvise(mmap.MADV_DONTNEED, start_of_page, end - start_of_page)
 
 
+class MadeArray(StoredArray):
+    """An array whose values are made each time they are asked for, and not kept: a subclass says its `data`.
+
+    It says its `shape`, `nbytes` and `release` too, and its parts where they can be had without the whole.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, *, dtype: str, **parts: Any) -> None:
+        for name, value in {"dtype": dtype, "scale": None, **parts}.items():
+            object.__setattr__(self, name, value)  # it is frozen, and has no `data` to be given
+
+    def rows(self, begin: int, end: int) -> StoredArray:
+        """The part from `begin` to `end` of the first axis."""
+        return self._made().rows(begin, end)
+
+    def transposed(self) -> StoredArray:
+        """The matrix with its axes exchanged."""
+        return self._made().transposed()
+
+    def blocks(self) -> Iterator[StoredArray]:
+        """The whole in pieces of a few megabytes."""
+        return self._made().blocks()
+
+    def _made(self) -> StoredArray:
+        return StoredArray(data=self.data, dtype=self.dtype)
+
+
 def _address(array: NDArray[Any]) -> int:
     return array.__array_interface__["data"][0]
 
