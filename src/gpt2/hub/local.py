@@ -47,7 +47,7 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
     """
     name = _name_of(name_or_path)
     for folder in _places_of(name):
-        if places.holds_model(folder):
+        if folder is not None and places.holds_model(folder):
             return folder
     if name and os.path.exists(name):  # noqa: PTH110 - unlike Path.exists, false for names no file can have
         return Path(name)
@@ -81,24 +81,19 @@ def _name_of(given: object) -> str:
     return name
 
 
-def _places_of(name: str) -> Iterator[Path]:
+def _places_of(name: str) -> Iterator[Path | None]:
     """Where a model of this name may lie; a path that is there comes before a hub id of the same spelling."""
     short = name.removeprefix(f"{PUBLISHER}/")
     if short in PUBLISHED:
         yield places.in_our_cache(short)
         for hub_id in (f"{PUBLISHER}/{short}", short):  # the second is where older libraries put it
-            yield from _found(places.in_huggingface_cache(hub_id))
+            yield places.in_huggingface_cache(hub_id)
     elif HUB_ID.fullmatch(name):
         if not os.path.exists(name):  # noqa: PTH110
             yield places.in_our_cache(name)
-            yield from _found(places.in_huggingface_cache(name))
+            yield places.in_huggingface_cache(name)
     elif re.fullmatch(r"[\w-][\w.-]*", name):
         yield places.EMBEDDED_FOLDER / name
-
-
-def _found(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield folder
 
 
 def local_models() -> list[LocalModel]:
