@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from gpt2.errors import DataError
-from gpt2.evaluate import Continued, Plan, Setting, answering, lambada, natural_questions, ptb, wikitext, wsc273
+from gpt2.evaluate import (
+    Continued,
+    Plan,
+    Setting,
+    answering,
+    lambada,
+    natural_questions,
+    ptb,
+    uncertainty,
+    wikitext,
+    wsc273,
+)
 from gpt2.generation.targets import TargetScore, score_targets
 from gpt2.language_model import LanguageModel
 
@@ -180,6 +191,15 @@ def test_natural_questions_are_asked_and_compared(setting: Callable[..., Setting
     assert plan.measure([right, wrong]) == {"exact_match": 50.0, "exact_match_of_the_surest_1_percent": 0.0}
     surer = Continued(text="Ann Lee", logprob=-0.5)
     assert plan.measure([surer, wrong]) == {"exact_match": 50.0, "exact_match_of_the_surest_1_percent": 100.0}
+
+
+def test_the_surest_of_200_questions_are_two(setting: Callable[..., Setting]):
+    plan = natural_questions.plan([NQ * 100], setting(n_positions=1024, choices={"question": "typed", "examples": "1"}))
+    right, wrong = Continued(text="Ann Lee", logprob=-1.0), Continued(text="no", logprob=-2.0)
+    figure, surest = "exact_match_of_the_surest_1_percent", Continued(text="no", logprob=-0.5)
+    answers = [right, wrong] * 99 + [right, surest]
+    assert plan.measure(answers) == {"exact_match": 50.0, figure: 50.0}
+    assert plan.errors and plan.errors(answers) == {figure: uncertainty.of_percent(50.0, 2)}
 
 
 def test_a_greedy_answer_and_how_sure_it_is(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):

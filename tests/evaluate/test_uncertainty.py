@@ -2,12 +2,14 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gpt2.evaluate import Setting, evaluate, find, lambada, ptb, uncertainty
+from gpt2.evaluate import Plan, Setting, evaluate, find, lambada, ptb, uncertainty
+from gpt2.evaluate.benchmark import Judged
 from gpt2.generation.targets import TargetScore
 from gpt2.language_model import LanguageModel
 
@@ -20,6 +22,8 @@ def test_of_a_mean() -> None:
 def test_of_a_share() -> None:
     assert uncertainty.of_percent(40, 10_000) == pytest.approx(100 * math.sqrt(0.4 * 0.6 / 10_000), rel=1e-3)
     assert 0 < uncertainty.of_percent(0, 10) < uncertainty.of_percent(50, 10)
+    for none_or_all in (0, 100):  # two right and two wrong more: 2 or 6 of 8
+        assert uncertainty.of_percent(none_or_all, 4) == pytest.approx(100 * math.sqrt(0.25 * 0.75 / 8))
 
 
 def test_of_a_total_is_what_drawing_parts_again_gives() -> None:
@@ -50,6 +54,17 @@ def test_of_perplexities(setting: Callable[..., Setting]) -> None:
     in_bits = errors["bits_per_byte"] / figures["bits_per_byte"] * math.log(figures["perplexity_per_word"])
     assert errors["perplexity_per_word"] / figures["perplexity_per_word"] == pytest.approx(in_bits)
     assert plan.errors and plan.errors(answers[:1]) == {}  # of one window nothing is known
+
+
+def test_of_a_mean_of_scores_is_in_percent_as_the_figure_is(model: LanguageModel) -> None:
+    coqa, scores = find("coqa"), (0.0, 0.5, 1.0)
+
+    def plan(texts: Sequence[str], setting: Setting) -> Plan:
+        judged = [Judged(given="", expected="", answered="", score=score) for score in scores]
+        return replace(coqa.plan(texts, setting), judge=lambda results: judged)
+
+    [found] = evaluate(model, [replace(coqa, plan=plan)], None, version="1")["benchmarks"].values()
+    assert found["standard_errors"] == pytest.approx({"f1": 100 * 0.5 / math.sqrt(3)})
 
 
 def test_of_every_benchmark(model: LanguageModel) -> None:

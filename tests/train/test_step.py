@@ -23,7 +23,7 @@ SINGLE = Precision(device=torch.device("cpu"), dtype=torch.float32, reason="to c
 
 
 def learner(config: TrainConfig, precision: Precision = DOUBLE) -> Learner:
-    model = GPT(config.model)
+    model = GPT(config.model, dropout=config.optim.dropout)
     initialize(model, torch.Generator().manual_seed(1), zero_projections=config.optim.zero_projections)
     flat = np.full(config.model.vocab_size, 1.0 / config.model.vocab_size)
     return Learner(model.to(precision.dtype), config, precision, flat)
@@ -99,6 +99,25 @@ def test_micro_batches_do_not_change_the_step(make_config: Callable[..., TrainCo
         assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-12)
     for (name, a), (_, b) in zip(whole.model.named_parameters(), parts.model.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7, msg=name)
+
+
+def test_what_is_dropped_depends_on_the_seed_the_step_and_the_sequence_alone(
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    def loss(step: int, rows: slice, seed: int = 0, before: int = 0) -> float:
+        config = make_config(
+            optim={"dropout": 0.2, "zero_projections": False},
+            loss={"rows": 0},
+            run={"micro_batch_tokens": 16, "seed": seed},
+        )
+        inputs, targets = batch(config, sequences=1)
+        torch.manual_seed(before)
+        inputs, targets = (np.repeat(each, 4, axis=0)[rows] for each in (inputs, targets))
+        return learner(config).step(inputs, targets, step=step, tokens=0).loss
+
+    first, four = loss(1, slice(1)), loss(1, slice(4))
+    assert loss(1, slice(1), before=9) == first
+    assert len({first, loss(2, slice(1)), loss(1, slice(1), seed=1), four}) == 4  # the four are one sequence
 
 
 def test_without_a_compiler_nothing_is_compiled_and_it_is_said(
