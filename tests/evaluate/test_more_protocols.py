@@ -144,6 +144,13 @@ def test_enwik8_and_text8(model: LanguageModel, hf_logprobs, setting: Callable[.
         found = plan.measure(score_targets(model.backend, plan.requests))
         assert found["bits_per_byte"] == pytest.approx(loss / math.log(2) / len(text.encode()), abs=NEAR)
         assert found["bits_per_character"] == pytest.approx(loss / math.log(2) / len(text), abs=NEAR)
+    plan = enwik8.plan(["é" * 200], setting(choices={"last_window": "short"}))
+    answers = [
+        TargetScore(logprobs=(-1.0 - i,) * len(each.targets), ranks=(0,) * len(each.targets))
+        for i, each in enumerate(plan.requests)
+    ]
+    errors = plan.errors(answers) if plan.errors else {}
+    assert errors["bits_per_character"] == pytest.approx(2 * errors["bits_per_byte"])  # of two bytes each
 
 
 @pytest.mark.parametrize("detokenize", ["yes", "harness"])

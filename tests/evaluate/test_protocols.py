@@ -143,6 +143,8 @@ def test_lambada_counts_what_is_right(setting: Callable[..., Setting]):
             "accuracy_last_token": 200 / 3,
         }
     )
+    answers[0] = TargetScore(logprobs=(-1.0, -0.5), ranks=(1, 1), best=answers[0].best)  # " barn" alone is not the word
+    assert plan.measure(answers)["accuracy_last_word_filtered"] == pytest.approx(100 / 3)
 
 
 def test_wsc273(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
