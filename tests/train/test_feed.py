@@ -38,9 +38,9 @@ def test_frequencies_are_those_of_the_data(make_config: Make) -> None:
     assert np.abs(seen / seen.sum() - frequency).sum() < 0.05
 
 
-def test_a_mixture_weighs_frequencies(make_config: Make, data: Path, tmp_path: Path) -> None:
+def test_a_mixture_weighs_frequencies_and_batches(make_config: Make, data: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_folder(data / "vocabulary")
-    for name, text in (("a", "cat " * 2000), ("b", "dog " * 2000)):
+    for name, text in (("a", "cat " * 2000), ("b", "dog " * 500)):
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
         prepare([tmp_path / f"{name}.txt"], tmp_path / "mix" / name, tokenizer=tokenizer)
     mixture = {"folder": str(tmp_path / "mix"), "mixture": {"a": 3.0, "b": 1.0}}
@@ -48,6 +48,10 @@ def test_a_mixture_weighs_frequencies(make_config: Make, data: Path, tmp_path: P
     cat, dog = (tokenizer.encode(f" {word} {word}")[-1] for word in ("cat", "dog"))
     frequency = feed.frequencies()
     assert frequency[cat] / frequency[dog] == pytest.approx(3.0, rel=0.05)
+    cursor = feed.start()
+    for _ in range(20):
+        cursor = feed.batch(cursor, 0.0)[0].cursor
+    assert cursor.tokens["a"] / cursor.tokens["b"] == pytest.approx(3.0, rel=0.05)
     assert feed.validation is None
 
 
@@ -86,15 +90,18 @@ def with_prompts(folder: Path, tokenizer: Tokenizer) -> Path:
 def test_validation_is_cut_at_a_batch(make_config: Make) -> None:
     feed = Feed(make_config())
     assert feed.validation is not None
-    some = list(feed.validation_batches(seq_tokens=16, n_tokens=100, batch_tokens=64))
-    assert sum(batch.inputs.size for batch, _ in some) == 128
+    for asked, got in ((100, 128), (128, 128)):
+        some = list(feed.validation_batches(seq_tokens=16, n_tokens=asked, batch_tokens=64))
+        assert sum(batch.inputs.size for batch, _ in some) == got
     everything = list(feed.validation_batches(seq_tokens=16, n_tokens=0, batch_tokens=64))
     assert sum(batch.inputs.size for batch, _ in everything) == feed.validation.n_tokens - 1
 
 
 def test_a_folder_may_be_held_out_as_a_whole(make_config: Make, data: Path) -> None:
     shards = {"folder": str(data), "mixture": {"shards": 1.0}}
-    assert Feed(make_config(data=shards | {"validation": "shards"})).validation is not None
+    held_out = Feed(make_config(data=shards | {"validation": "shards"}))
+    assert held_out.validation is not None
+    assert held_out.data_hash != Feed(make_config(data=shards)).data_hash, "it is read too"
     with pytest.raises(DataError, match="nothing to validate with"):
         Feed(make_config(data=shards | {"validation": "elsewhere"}))
 
