@@ -23,3 +23,11 @@ def test_only_the_figure_of_the_scores_has_their_error() -> None:
     [word, filtered], _ = compare(before, after)
     assert word.standard_error == 25.0
     assert filtered.standard_error is None, "both figures are 50 in the first, and the scores are those of one"
+
+
+def test_examples_that_are_not_the_same_have_no_error_of_their_difference() -> None:
+    before = result(50.0, 50.0, [1.0, 0.0, 1.0, 0.0])
+    fewer, others = result(50.0, 50.0, [1.0, 0.0]), result(50.0, 50.0, [1.0, 0.0, 0.0, 1.0])
+    others["benchmarks"]["lambada"]["files"] = {"another.jsonl": "0"}
+    for after in (fewer, others):
+        assert [each.standard_error for each in compare(before, after)[0]] == [None, None]
