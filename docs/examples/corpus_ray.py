@@ -1,10 +1,10 @@
-"""A corpus on a Ray cluster: shares of the inputs are read wherever there is room, and one process does the rest.
+"""Build a corpus on a Ray cluster: workers read shares of the inputs where there is room, one process does the rest.
 
     pip install ray            # and on every node, in a checkout: pip install -c constraints.txt '.[corpus]'
     python corpus_ray.py crawl.toml /shared/corpus 100
 
-The output folder must be common to all nodes. A worker that is lost costs the inputs it was reading: Ray begins its
-share again, and what the share had finished is not done twice.
+All nodes must share the output folder. A lost worker costs the inputs it was reading: Ray starts its share again, and
+the share skips what it had finished.
 """
 
 import sys

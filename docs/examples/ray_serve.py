@@ -1,11 +1,11 @@
-"""N replicas of `gpt2 serve` behind Ray Serve: every path of the server, on every machine of a Ray cluster.
+"""Replicas of `gpt2 serve` behind Ray Serve: every path of the server, on every machine of a Ray cluster.
 
     pip install 'ray[serve]'
     serve run docs.examples.ray_serve:app                       # or: python docs/examples/ray_serve.py
     curl -s localhost:8000/v1/completions -d '{"prompt": "Once upon a time"}'
 
-Each replica runs the server's own application in its process, engine thread and all. Replicas hold no state. Ray
-restarts one whose `check_health` raises, and sends a request to one that has room.
+Each replica runs the server's own application in its process, engine thread included. Replicas hold no state. Ray
+restarts a replica whose `check_health` raises, and sends each request to one that has room.
 """
 
 import os
@@ -21,7 +21,7 @@ REPLICAS = int(os.environ.get("GPT2_REPLICAS", "2"))
 
 
 def make_app() -> Any:
-    """The server as an ASGI application; made in the replica, where its engine is to run."""
+    """The server as an ASGI application; made in the replica, where its engine runs."""
     limits = Limits()
     model = ServedModel(gpt2.load(MODEL, threads=1), name=MODEL, limits=limits)
     service = build_service([model], limits=limits)
@@ -31,7 +31,7 @@ def make_app() -> Any:
 
 @serve.deployment(
     num_replicas=REPLICAS,
-    max_ongoing_requests=64,  # what one replica takes at once; its own queue bounds the rest with 429
+    max_ongoing_requests=64,  # of one replica; its own queue refuses what is too much with 429
     graceful_shutdown_timeout_s=30,
     ray_actor_options={"num_cpus": 1},
 )
@@ -40,7 +40,7 @@ class Gpt2:
     """One replica."""
 
     def check_health(self) -> None:
-        """Raise when only a restart helps."""
+        """Raise if only a restart helps."""
         make_app.service.check_alive()  # type: ignore[attr-defined]
 
 

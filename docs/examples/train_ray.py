@@ -1,9 +1,9 @@
-"""A training on a Ray cluster: Ray starts a worker for each GPU and joins them, and each takes its part of every step.
+"""Train on a Ray cluster: Ray starts and joins a worker for each GPU, and each takes its part of every step.
 
     pip install "ray[train]"   # and on every node, in a checkout: pip install -c constraints.txt '.[train]'
     python train_ray.py gpt2-124m-fast /shared/shards /shared/run 8
 
-Shards and run folder must be common to all nodes. The same command goes on where the run was.
+All nodes must share the shards and the run folder. The same command resumes the run.
 """
 
 import sys
@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 
 
 def work(run: dict[str, Any]) -> None:
-    """What every worker does; Ray has joined them already."""
+    """The work of each worker; Ray has already joined them."""
     import gpt2
     from gpt2.train import load_config
 
@@ -23,7 +23,7 @@ def work(run: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Place the workers, and wait."""
+    """Start the workers and wait."""
     recipe, data, out, workers = sys.argv[1:5]
     ray.init()
     scaling = ScalingConfig(num_workers=int(workers), use_gpu=bool(ray.cluster_resources().get("GPU")))
