@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 from pathlib import Path
@@ -130,6 +131,8 @@ def test_a_400_is_what_a_client_can_cause(
         assert found == status and ("retry-after" in headers) == (status == 503)
         assert (str(error) in answer["error"]["message"]) == (status == 400 or not str(error))
         assert (type(error).__name__ in caplog.text) == (status == 500)
+        told = [record.getMessage() for record in caplog.records if record.exc_info]
+        assert [headers["x-request-id"] in line for line in told] == [True] * (status == 500)
 
 
 def test_a_native_step_without_memory_may_be_sent_again() -> None:
@@ -140,7 +143,9 @@ def test_a_native_step_without_memory_may_be_sent_again() -> None:
         assert to_api_error(failed.value).status == status
 
 
-def test_a_fault_after_a_stream_has_begun_is_told_in_it(serve: Any, scripted: Any) -> None:
+def test_a_fault_after_a_stream_has_begun_is_told_in_it_and_in_the_log(
+    serve: Any, scripted: Any, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = scripted([464] * 5)
 
     def fail(work: Any) -> None:
@@ -149,8 +154,13 @@ def test_a_fault_after_a_stream_has_begun_is_told_in_it(serve: Any, scripted: An
 
     backend.before_step = fail
     running = serve(backend)
-    with pytest.raises(Exception, match="fault of the server"):
-        list(running.client().completions.create(model="scripted", stream=True, **BASE | {"max_tokens": 5}))
+    with caplog.at_level(logging.INFO, "gpt2.serve"):
+        with pytest.raises(Exception, match="fault of the server"):
+            list(running.client().completions.create(model="scripted", stream=True, **BASE | {"max_tokens": 5}))
+        until(lambda: any(hasattr(record, "fields") for record in caplog.records))
+    [line] = [record.fields for record in caplog.records if hasattr(record, "fields")]  # type: ignore[attr-defined]
+    assert (line["status"], line["error"]) == (200, "server_error")
+    assert any(record.exc_info and line["request"] in record.getMessage() for record in caplog.records)
 
 
 def test_a_dead_engine_ends_the_server_with_a_failure(serve: Any, scripted: Any, until: Any) -> None:

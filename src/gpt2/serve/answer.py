@@ -26,6 +26,7 @@ class Answer:
     """What has come of a request, and how far it is."""
 
     def __init__(self, plan: Plan, served: ServedModel, ticket: Ticket, service: Service, id: str) -> None:
+        self.id = id
         self.plan = plan
         self.ticket = ticket
         self._served = served
@@ -58,7 +59,7 @@ class Answer:
         pieces: list[list[Piece]] = [[] for _ in self._choices]
         while not self.is_complete:
             batch = await self.ticket.next()
-            raise_failure(batch)
+            raise_failure(batch, self.id)
             if not batch:
                 raise ClientDisconnect
             for choice, piece in self.absorb(batch):
@@ -175,20 +176,20 @@ class Answer:
         metrics.request_max_tokens.observe(self.plan.requests[0].sampling.max_tokens)
 
 
-def failure_of(batch: Iterable[tuple[int, Event]]) -> ApiError | None:
-    """What a client is told of the first event that is a failure; None where none is."""
+def failure_of(batch: Iterable[tuple[int, Event]], id: str) -> ApiError | None:
+    """What the client of this request is told of the first event that is a failure; None where none is."""
     for _, event in batch:
         if event.error is not None:
             error = to_api_error(event.error)
             if error.status == 500:
-                log.error("a request failed: %s", type(event.error).__name__, exc_info=event.error)
+                log.error("request %s failed: %s", id, type(event.error).__name__, exc_info=event.error)
             return error
     return None
 
 
-def raise_failure(batch: Iterable[tuple[int, Event]]) -> None:
+def raise_failure(batch: Iterable[tuple[int, Event]], id: str) -> None:
     """Raise it, where there is one."""
-    failure = failure_of(batch)
+    failure = failure_of(batch, id)
     if failure is not None:
         raise failure
 

@@ -49,7 +49,7 @@ async def complete(service: Service, request: Request) -> Response:
     try:
         if asked.stream:
             first = await ticket.next()
-            raise_failure(first)
+            raise_failure(first, answer.id)
             if not first:  # cancelled
                 raise ClientDisconnect
             return EventStream(answer, first, leaving=leaving, fields=call.fields)

@@ -251,7 +251,7 @@ def _api_error(error: Exception, call: Call) -> ApiError:
     answer = to_api_error(error)
     if answer.status == 500 and not isinstance(error, ApiError):
         log.error("request %s failed: %s", call.id, type(error).__name__, exc_info=error)
-    call.fields["error"] = answer.code or answer.body()["error"]["type"]
+    call.fields["error"] = answer.name
     return answer
 
 

@@ -53,10 +53,19 @@ class ApiError(Exception):
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
 
+    @property
+    def kind(self) -> str:
+        """OpenAI's type of error."""
+        return _TYPES.get(self.status, "invalid_request_error")
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return self.code or self.kind
+
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
-        kind = _TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
         """The whole answer."""

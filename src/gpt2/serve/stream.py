@@ -67,10 +67,11 @@ class EventStream(Response):
     async def _lines(self) -> AsyncIterator[bytes]:
         answer, batch = self._answer, self._first
         while True:
-            failure = failure_of(batch)
+            failure = failure_of(batch, answer.id)
             if failure is not None:
                 answer.has_failed = True
                 answer.metrics.failed.inc()
+                self._fields["error"] = failure.name
                 yield event_line(failure.body()) + b"data: [DONE]\n\n"
                 return
             lines = [answer.chunk(*part) for part in answer.absorb(batch)]
