@@ -167,6 +167,23 @@ def test_a_vocabulary_is_learned_from_files_as_prepare_reads_them(gpt2, tmp_path
         assert (out / file).read_bytes() == (expected / file).read_bytes()
 
 
+def test_a_vocabulary_is_learned_from_a_folder(gpt2, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    folder, out, expected = tmp_path / "texts", tmp_path / "learned", tmp_path / "expected"
+    (folder / "fr").mkdir(parents=True)
+    plain = folder / "fr" / "a.txt"
+    plain.write_text("été élève déjà " * 20, encoding="utf-8")
+    (folder / "b.jsonl").write_text(json.dumps({"text": "кошка 猫 " * 20}) + "\n", encoding="utf-8")
+    (folder / "c.png").write_bytes(b"\x89PNG")
+    ran = gpt2("tokenizer", "train", str(folder), "--out", str(out), "--vocab-size", "280")
+    assert ran.code == 0
+    assert "1 file of another kind (.png)" in ran.err
+    files = (str(folder / "b.jsonl"), str(plain))
+    assert gpt2("tokenizer", "train", *files, "--out", str(expected), "--vocab-size", "280").code == 0
+    for file in ("vocab.json", "merges.txt"):
+        assert (out / file).read_bytes() == (expected / file).read_bytes()
+
+
 def test_lines_without_the_field_are_named(gpt2, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     (tmp_path / "a.jsonl").write_text('{"body": "low lower"}\n', encoding="utf-8")

@@ -23,7 +23,7 @@ def tokenizer() -> None:
 
 
 @tokenizer.command(cls=Sectioned)
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=Place(file_okay=False), help="Folder to write.")
 @click.option(
     "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
@@ -42,18 +42,22 @@ def train(
 ) -> None:
     """Learn a vocabulary from text FILES and write it to a folder.
 
-    A file is plain text, .jsonl or .ndjson, each also with .gz or .zst, or .parquet. The folder gets the files of the
-    published vocabulary: vocab.json, merges.txt, tokenizer.json and tokenizer_config.json. `<|endoftext|>` in a file
-    parts documents. Needs the extra `train`.
+    A file is plain text, .jsonl or .ndjson, each also with .gz or .zst, or .parquet; of a folder all such files are
+    read. The folder written gets the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
+    tokenizer_config.json. `<|endoftext|>` in a file parts documents. Needs the extra `train`.
     """
     from gpt2.data import ReadOptions
+    from gpt2.data.documents import find_sources, passed_over
     from gpt2.files import lock
     from gpt2.tokenizer import learn
 
     _refuse_present(out)
     with wrong_usage(DataError):
         options = ReadOptions(field=field, errors=errors)
-    names = [str(file) for file in files]
+    names = [name for file in files for name in (find_sources([file]) if file.is_dir() else [str(file)])]
+    for file in files:
+        if said := passed_over(file):
+            _log.info("%s", said)
     reading.tell_of_field(lambda: names)
     with lock(out):
         _refuse_present(out)  # which another process may have written by now
