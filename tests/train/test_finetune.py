@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import math
+import shutil
 import signal
 import sys
 import types
@@ -141,6 +142,35 @@ def test_stopped_and_gone_on_with_equals_uninterrupted(
     assert rest.finished and rest.loss == whole.loss
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_run_and_its_base_may_move_but_the_base_stays_the_same(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lora: bool
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(base, here / "base")
+    whole = run(base, data, here / "whole", lora=lora)
+    original = Learner.step
+
+    def interrupted(self: Learner, *args: Any, **named: Any) -> Any:
+        if named["step"] == 7:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        assert not run(here / "base", data, here / "mine", lora=lora).finished
+    here.rename(there)
+    other = GPT(SHAPE)
+    initialize(other, torch.Generator().manual_seed(1))
+    arrays = {name: array.numpy() for name, array in other.named_arrays()}
+    checkpoint.write_folder(tmp_path / "other", arrays, SHAPE, Tokenizer.from_folder(data / "vocabulary"))
+    with pytest.raises(ConfigError, match="with other weights"):
+        run(tmp_path / "other", data, there / "mine", lora=lora)
+    assert run(there / "base", data, there / "mine", lora=lora).loss == whole.loss
+    with gpt2.load(there / "mine") as moved:
+        assert moved.logits([1, 2]).shape == (2, N_VOCAB)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # between others

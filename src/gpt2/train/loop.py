@@ -28,15 +28,17 @@ class Run:
         learner: model and optimizers.
         feed: its data.
         folder: what it leaves behind.
+        start_hash: of the weights that it began from; empty: of fresh ones.
         progress: how far it is.
         stop: whether the loop ends after the step at hand; of several processes all or none.
     """
 
-    def __init__(self, config: TrainConfig, learner: Learner, feed: Feed, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, learner: Learner, feed: Feed, folder: Path, start_hash: str = "") -> None:
         self.config = config
         self.learner = learner
         self.feed = feed
         self.folder = folder
+        self.start_hash = start_hash
         self.progress = Progress(cursor=feed.start())
         self.stop = False
         self._asked_to_stop = False
@@ -113,6 +115,7 @@ class Run:
             config=as_tree(self.config),
             tokenizer_hash=self.feed.tokenizer.hash,
             data_hash=self.feed.data_hash,
+            start_hash=self.start_hash,
         )
 
     def resume(self, state: TrainState) -> None:

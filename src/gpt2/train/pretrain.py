@@ -43,6 +43,7 @@ _BESIDE = {"data", "vocabulary", "tensorboard", "wandb"}  # what may be there be
 # What may differ between two starts of one run: it does not touch what is learned, or only from now on.
 _FREE = {
     "schedule": {"tokens"},
+    "start": {"model"},  # its weights are known by their hash
     "data": {"folder", "tokenizer"},  # the shards say by hash which vocabulary they need
     "loss": {"full_fraction", "chunk_tokens"},
     "run": {
@@ -220,15 +221,18 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         _log.warning("nothing is held out, so no validation loss will be measured: %s", advice)
     if state is None and not config.start.model:
         _tell_of_unused_rows(config, feed.tokenizer.vocab_size)
+    start = checkpoint.read(hub.locate(config.start.model)).weights if config.start.model else None
+    start_hash = "" if start is None else checkpoint.fingerprint(start)
     if state is not None:
         _check_same_run(state.config, as_tree(config), folder)
+        _check_same_start(state, config, start_hash, folder)
         if state.tokenizer_hash != feed.tokenizer.hash:
             raise ConfigError(f"The run in {folder} cannot go on: its data were written with another vocabulary.")
-    model = _build(config)
+    model = _build(config, start)
     torch.manual_seed(config.run.seed)
     frequency_V = feed.frequencies() if config.loss.rows else None
     learner = Learner(model.to(precision.device), config, precision, frequency_V, processes)
-    run = Run(config, learner, feed, folder)
+    run = Run(config, learner, feed, folder, start_hash)
     if state is not None:
         run.resume(state)
         if state.data_hash not in ("", feed.data_hash) and not run.is_finished:
@@ -287,18 +291,17 @@ def _trial_seconds(run: Run) -> float:
     return a_token * (left + validations * validated / 3)  # forward alone is a third of the work
 
 
-def _build(config: TrainConfig) -> GPT:
-    """The model with its first weights: drawn by the seed, or those of `start.model`.
+def _build(config: TrainConfig, weights: checkpoint.Weights | None) -> GPT:
+    """The model with its first weights: drawn by the seed, or those of `start.model`, if it names one.
 
     Raises:
         ConfigError: the model that is named has another shape.
     """
     generator = torch.Generator().manual_seed(config.run.seed)
-    if not config.start.model:
+    if weights is None:
         model = GPT(config.model, dropout=config.optim.dropout)
         initialize(model, generator, zero_projections=config.optim.zero_projections)
         return model
-    weights = checkpoint.read(hub.locate(config.start.model)).weights
     if weights.config != config.model:
         raise ConfigError(
             f"The run cannot begin from {config.start.model}: that is {weights.config}, and the run's model is "
@@ -321,6 +324,16 @@ def _check_same_run(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: 
                     f"The run in {folder} cannot go on with {section}.{key} = {value!r}: it began with {before!r}. "
                     f"{_how_to_go_on(folder, asked, f'{section}.{key}', before)}, or choose a new folder."
                 )
+
+
+def _check_same_start(state: states.TrainState, config: TrainConfig, start_hash: str, folder: Path) -> None:
+    """Raise a ConfigError where the run began from other weights; of earlier versions only the name is known."""
+    before, asked = state.config["start"]["model"], config.start.model
+    if (start_hash != state.start_hash) if state.start_hash else (before != asked):
+        raise ConfigError(
+            f"The run in {folder} cannot go on from start.model = {asked!r}: it began from {before!r} with other "
+            f"weights. Give that model, or choose a new folder."
+        )
 
 
 def _how_to_go_on(folder: Path, asked: Mapping[str, Any], setting: str, before: object) -> str:

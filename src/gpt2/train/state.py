@@ -75,6 +75,8 @@ class TrainState:
         config: the resolved configuration, as a tree.
         tokenizer_hash: of the vocabulary that the data were written with.
         data_hash: of the data; empty in what earlier versions wrote.
+        start_hash: of the weights of `start.model`, wherever they lie; empty without one, and in what earlier versions
+            wrote.
     """
 
     weights: Mapping[str, Tensor]
@@ -85,6 +87,7 @@ class TrainState:
     config: Mapping[str, Any]
     tokenizer_hash: str
     data_hash: str
+    start_hash: str
 
 
 def optimizer_arrays(learner: Learner) -> Iterator[tuple[str, Tensor]]:
@@ -142,6 +145,7 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
                 "config": state.config,
                 "tokenizer_hash": state.tokenizer_hash,
                 "data_hash": state.data_hash,
+                "start_hash": state.start_hash,
             },
         )
         files.write_manifest(partial, {"format": "training state", "version": _VERSION})
@@ -176,6 +180,7 @@ def load(folder: Path) -> TrainState:
             config=facts["config"],
             tokenizer_hash=facts["tokenizer_hash"],
             data_hash=facts.get("data_hash", ""),
+            start_hash=facts.get("start_hash", ""),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read as a training checkpoint: {error!r} is amiss.") from error
