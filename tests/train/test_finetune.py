@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import gpt2
-from gpt2 import checkpoint
+from gpt2 import checkpoint, files
 from gpt2.config import ModelConfig
 from gpt2.errors import (
     BackendError,
@@ -33,12 +33,15 @@ from gpt2.report.card_sections import optimizer
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import Finetuned, LoraConfig, TensorBoard, WeightsAndBiases, finetune, write_report
 from gpt2.train import finetune as facade
+from gpt2.train import state as states
 from gpt2.train.adapted import AdaptedGPT
+from gpt2.train.callbacks import Validation
 from gpt2.train.config import TrainConfig
 from gpt2.train.config_files import as_tree
 from gpt2.train.finetune_card import card
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.finetune_settings import choose_config
+from gpt2.train.loop import Run
 from gpt2.train.loss import softmax_in_place
 from gpt2.train.objective import Objective
 from gpt2.train.precision import Precision
@@ -144,6 +147,37 @@ def test_stopped_and_gone_on_with_equals_uninterrupted(
     assert files[0] == files[1]
 
 
+def test_patience_counts_the_measurements_that_were_made_at_whatever_distance(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(self: Validation, run: Run) -> float:
+        measured.append(run.progress.step)
+        return 5.0 if run.progress.step <= 10 else 6.0
+
+    monkeypatch.setattr(Validation, "_measure", measure)
+    original = Learner.step
+
+    def interrupted(self: Learner, *args: Any, **named: Any) -> Any:
+        if named["step"] == 24:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        assert not run(base, data, tmp_path / "mine", ["run.validate_every_steps=10"]).finished
+    assert measured == [0, 10, 20]
+    saved = states.latest(tmp_path / "mine" / "run")
+    assert saved is not None
+    facts = files.read_json(saved / "training_state.json")
+    facts["progress"].pop("validations_since_best", None)  # as an earlier package left it
+    files.write_json(saved / "training_state.json", facts)
+    files.write_manifest(saved, {"format": "training state", "version": 2})
+    ended = run(base, data, tmp_path / "mine", ["run.validate_every_steps=2"])
+    assert ended.turned and measured == [0, 10, 20, 26, 28]
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_run_and_its_base_may_move_but_the_base_stays_the_same(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lora: bool
@@ -166,7 +200,7 @@ def test_a_run_and_its_base_may_move_but_the_base_stays_the_same(
     initialize(other, torch.Generator().manual_seed(1))
     arrays = {name: array.numpy() for name, array in other.named_arrays()}
     checkpoint.write_folder(tmp_path / "other", arrays, SHAPE, Tokenizer.from_folder(data / "vocabulary"))
-    with pytest.raises(ConfigError, match="with other weights"):
+    with pytest.raises(ConfigError, match="that is not the model that it began from"):
         run(tmp_path / "other", data, there / "mine", lora=lora)
     assert run(there / "base", data, there / "mine", lora=lora).loss == whole.loss
     with gpt2.load(there / "mine") as moved:

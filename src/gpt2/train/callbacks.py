@@ -63,7 +63,9 @@ class Validation(Callback):
         loss = self._measure(run)
         progress = run.progress
         if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
-            progress.best_loss, progress.best_step = loss, progress.step
+            progress.best_loss, progress.best_step, progress.validations_since_best = loss, progress.step, 0
+        elif progress.best_step is not None:
+            progress.validations_since_best += 1
 
     def _measure(self, run: Run) -> float:
         progress = run.progress

@@ -57,9 +57,8 @@ class Run:
     @property
     def has_turned(self) -> bool:
         """Whether the last `run.patience` validations brought nothing better than the best before them."""
-        patience, every = self.config.run.patience, self.config.run.validate_every_steps
-        best = self.progress.best_step
-        return bool(patience and every and best is not None) and (self.progress.step - (best or 0)) // every >= patience
+        patience = self.config.run.patience
+        return bool(patience) and self.progress.validations_since_best >= patience
 
     def ask_to_stop(self) -> None:
         """End after the step at hand; several processes agree in the next, since not all may have been told yet."""

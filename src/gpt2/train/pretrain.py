@@ -331,8 +331,8 @@ def _check_same_start(state: states.TrainState, config: TrainConfig, start_hash:
     before, asked = state.config["start"]["model"], config.start.model
     if (start_hash != state.start_hash) if state.start_hash else (before != asked):
         raise ConfigError(
-            f"The run in {folder} cannot go on from start.model = {asked!r}: it began from {before!r} with other "
-            f"weights. Give that model, or choose a new folder."
+            f"The run in {folder} cannot go on from start.model = {asked!r}: that is not the model that it began "
+            f"from, {before!r}. Give that one, or choose a new folder."
         )
 
 

@@ -45,6 +45,7 @@ class Progress:
         cursor: where the data go on.
         best_loss: the lowest validation loss so far.
         best_step: where it was measured.
+        validations_since_best: in a row, none of them a new best.
         skipped: steps skipped because loss or gradient was not finite.
         skipped_in_a_row: of these, the last ones without a good step between.
         returns: how often the run went back to a saved state.
@@ -56,6 +57,7 @@ class Progress:
     cursor: Cursor
     best_loss: float | None = None
     best_step: int | None = None
+    validations_since_best: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
     returns: int = 0
@@ -170,6 +172,9 @@ def load(folder: Path) -> TrainState:
     arrays = weight_files.read_arrays(folder / _ARRAYS)
     try:
         progress: dict[str, Any] = {**facts["progress"], "cursor": Cursor.from_json(facts["progress"]["cursor"])}
+        if "validations_since_best" not in progress and progress["best_step"] is not None:  # of an earlier package
+            every = facts["config"]["run"]["validate_every_steps"]
+            progress["validations_since_best"] = every and (progress["step"] - progress["best_step"]) // every
         scale = _scale_of_version_1(facts, progress) if version == 1 else facts["loss_scale"]
         return TrainState(
             weights=weight_files.read(folder),
