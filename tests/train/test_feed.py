@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2.data import prepare
+from gpt2.data import Loader, Source, prepare
 from gpt2.errors import ConfigError, DataError, ShardError
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import TrainConfig
@@ -22,6 +22,20 @@ def test_stages_change_the_length_of_a_sequence_and_never_the_batch(make_config:
         batch, _ = feed.batch(cursor, progress)
         assert batch.inputs.shape == batch.targets.shape == shape
         assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
+        cursor = batch.cursor
+
+
+def test_a_loop_of_ones_own_reads_the_batches_of_a_run(make_config: Make) -> None:
+    config = make_config()
+    feed = Feed(config)
+    source = Source(folder=config.data.folder, weight=1, name="all")
+    cursor = feed.start()
+    for progress, length in ((0.0, 16), (0.49, 16), (0.5, 32), (0.99, 32)):
+        loader = Loader(
+            [source], seq_tokens=length, batch_sequences=128 // length, seed=config.run.seed, chunk_tokens=32
+        )
+        expected, (batch, _) = loader.batch(cursor), feed.batch(cursor, progress)
+        assert (batch.inputs == expected.inputs).all() and (batch.targets == expected.targets).all()
         cursor = batch.cursor
 
 
