@@ -187,3 +187,10 @@ def test_paper_is_filled_from_the_first_page_and_no_chart_is_cut(browser) -> Non
     assert opened.locator("figure.chart").evaluate(breaks)[0] == "avoid"
     assert opened.locator("h2").evaluate(breaks)[1] == "avoid"
     opened.close()
+
+
+def test_an_axis_of_parameters_counts_in_billions_as_the_sizes_beside_it_do() -> None:
+    sizes = Points(name="paper", x=[124e6, 1.5e9], y=[35.0, 8.6], labels=["124M", "1.5B"])
+    chart = ScatterChart(title="t", x_label="parameters", y_label="y", points=[sizes], log_x=True)
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", chart.html("c"))
+    assert {"100M", "1B"} <= set(drawn) and "1G" not in drawn

@@ -36,7 +36,7 @@ _DASHES: list[tuple[float, ...]] = [
 ]
 _HATCHES = ["", "////", "....", "\\\\\\\\", "xx", "--", "||", "oo"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-_SHORT = {1e3: "k", 1e6: "M", 1e9: "G", 1e12: "T"}
+_SHORT = {1e3: "k", 1e6: "M", 1e9: "B", 1e12: "T"}
 _LARGE = 20_000
 _SETTINGS: dict[str, Any] = {
     "axes.edgecolor": _SOFT,
