@@ -193,4 +193,20 @@ def test_an_axis_of_parameters_counts_in_billions_as_the_sizes_beside_it_do() ->
     sizes = Points(name="paper", x=[124e6, 1.5e9], y=[35.0, 8.6], labels=["124M", "1.5B"])
     chart = ScatterChart(title="t", x_label="parameters", y_label="y", points=[sizes], log_x=True)
     drawn = re.findall(r"<text[^>]*>([^<]*)</text>", chart.html("c"))
-    assert {"100M", "1B"} <= set(drawn) and "1G" not in drawn
+    assert drawn.index("1B") < drawn.index("parameters") and "1G" not in drawn
+
+
+def test_a_logarithmic_axis_has_numbers_enough_to_read_it_by() -> None:
+    points = Points(name="p", x=[60e6, 1.5e9], y=[626.0, 35.8])
+    chart = ScatterChart(title="t", x_label="x", y_label="y", points=[points], log_x=True, log_y=True)
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", chart.html("c"))
+    assert {"100M", "200M", "500M", "1B", "50", "100", "200", "500"} <= set(drawn)
+
+
+def test_a_legend_stands_above_the_drawing_where_a_narrow_page_shows_it() -> None:
+    x = [0.0, 1.0]
+    chart = LineChart(title="t", x_label="x", y_label="y", lines=[Line(name=n, x=x, y=x) for n in ("first", "other")])
+    drawn = chart.html("c")
+    top = min(float(y) for y in re.findall(r'd="M [\d.]+ [\d.]+ \nL [\d.]+ ([\d.]+) \n" clip-path', drawn))
+    places = re.findall(r'<text[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>(first|other)</text>', drawn)
+    assert len(places) == 2 and all(float(x) < 340 and float(y) < top for x, y, _ in places)

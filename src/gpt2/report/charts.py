@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt2.report.blocks import Table
 from gpt2.report.drawing import (
+    add_legend,
     figure,
     new_axes,
     series_color,
@@ -105,7 +106,7 @@ class LineChart:
             axes.axhline(value, color=series_color(i), linewidth=1.2, dashes=(2, 2), label=name)
         set_scales(axes, log_x=self.log_x, log_y=self.log_y)
         if drawn_through + len(self.levels) > 1:
-            axes.legend(frameon=False)
+            add_legend(axes)
         return drawn
 
     def _table(self) -> Table:
@@ -161,7 +162,7 @@ class BarChart:
         set_scales(axes, names_on_y=True)
         axes.grid(visible=False, axis="y")
         if len(self.series) > 1:
-            axes.legend(frameon=False)
+            add_legend(axes)
         return drawn
 
     def _table(self) -> Table:
@@ -244,7 +245,7 @@ class ScatterChart:
         if self.diagonal:
             axes.axline((0, 0), slope=1, color="gray", linewidth=1, dashes=(3, 3))
         if len(self.points) > 1:
-            axes.legend(frameon=False)
+            add_legend(axes)
         return drawn
 
     def _table(self) -> Table:

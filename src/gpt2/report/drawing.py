@@ -38,6 +38,7 @@ _HATCHES = ["", "////", "....", "\\\\\\\\", "xx", "--", "||", "oo"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 _SHORT = {1e3: "k", 1e6: "M", 1e9: "B", 1e12: "T"}
 _LARGE = 20_000
+_ONE_LINE = 70  # characters of names that fit beside each other in a legend
 _SETTINGS: dict[str, Any] = {
     "axes.edgecolor": _SOFT,
     "axes.grid": True,
@@ -102,9 +103,20 @@ def set_scales(axes: Any, *, log_x: bool = False, log_y: bool = False, names_on_
         if log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
             axis.set_major_formatter(_short)
-            axis.set_minor_formatter(_short if low > 0 and high < 10 * low else "")
+            low, high = (axes.get_xlim if axis is axes.xaxis else axes.get_ylim)()
+            if high < 100 * low:  # one or two powers of ten are in sight
+                axis.get_minor_locator().set_params(subs=range(2, 10) if high < 10 * low else (2, 5))
+                axis.set_minor_formatter(_short)
+            else:
+                axis.set_minor_formatter("")
         elif max(abs(low), abs(high)) >= _LARGE:
             axis.set_major_formatter(_short)
+
+
+def add_legend(axes: Any) -> None:
+    """What the series are, above the drawing from its left edge on: nothing is below it, and a narrow page shows it."""
+    columns = 3 if sum(map(len, axes.get_legend_handles_labels()[1])) < _ONE_LINE else 1
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
 
 
 def _short(value: float, place: int) -> str:
