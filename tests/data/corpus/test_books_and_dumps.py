@@ -1,6 +1,8 @@
 """EPUB books, Gutenberg texts and MediaWiki dumps."""
 
 import bz2
+import gzip
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,44 @@ def test_a_dump_that_was_cut_off_keeps_what_is_before(tmp_path: Path) -> None:
     assert "the dump cannot be read further" in damage[0]
     (tmp_path / "b.xml.bz2").write_bytes(bz2.compress(data)[:-30])
     assert "cannot be read further" in read(read_mediawiki, tmp_path / "b.xml.bz2")[1][0]
+
+
+def test_a_page_that_swells_without_end_is_told_and_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2.data.corpus.sources.mediawiki._MAX_PAGE_BYTES", 100_000)
+    whole = dump(("Cat", "0", "A cat."), *((f"Cat {i}", "0", "A cat sat. " * 5000) for i in range(5)))
+    (tmp_path / "a.xml.gz").write_bytes(gzip.compress(whole))
+    assert len(read(read_mediawiki, tmp_path / "a.xml.gz")[0]) == 6  # each page is counted anew
+    for filler in (b" ", b"<a/>"):
+        bomb = whole.removesuffix(b"</mediawiki>") + b"<page><revision><text>" + filler * (4 << 20)
+        (tmp_path / "b.xml.gz").write_bytes(gzip.compress(bomb))
+        pages, damage = read(read_mediawiki, tmp_path / "b.xml.gz")
+        assert len(pages) == 6
+        assert "more than 100,000 bytes, and no page ends" in damage[0]
+
+
+def test_of_an_endless_page_little_is_held(tmp_path: Path) -> None:
+    bomb = b"<mediawiki>" + b"<a b='' c=''/>" * (1 << 18) + b"<page><text>" + b"a\n" * (16 << 20)
+    (tmp_path / "a.xml.gz").write_bytes(gzip.compress(bomb))
+    tracemalloc.start()
+    damage = read(read_mediawiki, tmp_path / "a.xml.gz")[1]
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "cannot be read further" in damage[0]
+    assert held < 32 << 20
+
+
+def test_elements_within_elements_without_end_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_bytes(dump(("Cat", "0", "A cat.")).removesuffix(b"</mediawiki>") + b"<a>" * 1000)
+    pages, damage = read(read_mediawiki, tmp_path / "a.xml")
+    assert len(pages) == 1
+    assert "nested more than 100 deep" in damage[0]
+
+
+def test_of_an_article_with_many_revisions_the_last_is_read(tmp_path: Path) -> None:
+    revisions = b"<revision><text>Old.</text></revision><revision><text>A new one.</text></revision>"
+    data = dump(("Cat", "0", "")).replace(b"<revision><text></text></revision>", revisions)
+    (tmp_path / "a.xml").write_bytes(data)
+    assert [page.text for page in read(read_mediawiki, tmp_path / "a.xml")[0]] == ["A new one."]
 
 
 def test_parquet(tmp_path: Path) -> None:

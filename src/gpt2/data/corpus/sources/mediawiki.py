@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
@@ -13,6 +13,9 @@ from gpt2.data.corpus.sources.stretches import Stretches
 from gpt2.errors import MissingExtraError
 
 _MAX_ARTICLE_CHARACTERS = 4 << 20
+_MAX_PAGE_BYTES = 256 << 20  # of XML until a page or a revision ends: an archive may swell without end
+_MAX_DEPTH = 100  # of elements; a dump has 5
+_PIECE_BYTES = 1 << 16
 _TABLE = re.compile(r"\{\|(?:(?!\{\|).)*?\|\}", re.DOTALL)
 _TABLES_IN_TABLES = 5
 _ASIDE = frozenset(("file", "image", "category"))  # in every wiki, beside its own words for them
@@ -42,39 +45,81 @@ def read_mediawiki(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator
                 if plain:
                     address = f"{base.rsplit('/', 1)[0]}/{quote(title.replace(' ', '_'))}" if base else ""
                     yield Page(where=f", article {number}", text=plain, address=address)
-        except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        except (expat.ExpatError, UnicodeDecodeError) as error:
             why = f"the dump cannot be read further ({broken[0].why if broken else error})"
             broken = [Damage(file=str(path), offset=source.offset, why=why)]
     for one in broken:
         on_damage(one)
 
 
-def _articles(source: Any) -> Iterator[tuple[str, str, str, frozenset[str]]]:
+def _articles(source: Stretches) -> Iterator[tuple[str, str, str, frozenset[str]]]:
     """Title and markup of each article, the wiki's base, and what it calls its namespaces of files and categories."""
-    base = ""
-    aside = _ASIDE
-    root: Any = None
-    for event, element in ElementTree.iterparse(source, ("start", "end")):
-        if root is None:
-            root = element
-        if event == "start":
-            continue
-        name = element.tag.rsplit("}", 1)[-1]
+    dump = _Dump()
+    while data := source.read(_PIECE_BYTES):
+        try:
+            dump.feed(data)
+        finally:  # what stands before a fault is kept
+            yield from dump.articles
+            dump.articles.clear()
+    dump.close()
+
+
+class _Dump:
+    """The XML of a dump; one revision is held, and no more of it than can be an article."""
+
+    def __init__(self) -> None:
+        self.articles: list[tuple[str, str, str, frozenset[str]]] = []
+        self._base, self._aside = "", _ASIDE
+        self._page: dict[str, str] = {}  # of the page that is open: what stood in its elements
+        self._depth = 0
+        self._text: list[str] = []  # of the element that is open
+        self._n_characters = 0
+        self._n_bytes = 0  # since a page or revision ended
+        self._namespace = ""
+        self._parser = expat.ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+
+    def feed(self, data: bytes) -> None:
+        self._n_bytes += len(data)
+        if self._n_bytes > _MAX_PAGE_BYTES:
+            raise expat.ExpatError(f"more than {_MAX_PAGE_BYTES:,} bytes, and no page ends")
+        self._parser.Parse(data)
+
+    def close(self) -> None:
+        self._parser.Parse(b"", True)
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise expat.ExpatError(f"elements are nested more than {_MAX_DEPTH} deep")
+        self._text, self._n_characters = [], 0
+        self._namespace = attributes.get("key", "")
+
+    def _characters(self, text: str) -> None:
+        if self._n_characters <= _MAX_ARTICLE_CHARACTERS:
+            self._text.append(text)
+            self._n_characters += len(text)
+
+    def _end(self, name: str) -> None:
+        name = name.rsplit(":", 1)[-1]
+        self._depth -= 1
+        text = "".join(self._text)
+        self._text, self._n_characters = [], 0
         if name == "base":
-            base = element.text or ""
-        elif name == "namespace" and element.get("key") in ("6", "14"):
-            aside |= {(element.text or "").lower()}
+            self._base = text
+        elif name == "namespace" and self._namespace in ("6", "14"):
+            self._aside |= {text.lower()}
+        elif name in ("title", "ns", "text", "redirect"):
+            self._page[name] = text
+        elif name == "revision":
+            self._n_bytes = 0
         elif name == "page":
-            found = {child.tag.rsplit("}", 1)[-1]: child for child in element.iter()}
-            if "redirect" not in found and found.get("ns") is not None and found["ns"].text == "0":
-                text = found.get("text")
-                yield (
-                    found["title"].text or "" if "title" in found else "",
-                    (text.text or "") if text is not None else "",
-                    base,
-                    aside,
-                )
-            root.clear()  # so that memory does not grow with the dump
+            page, self._page, self._n_bytes = self._page, {}, 0
+            if "redirect" not in page and page.get("ns") == "0":
+                self.articles.append((page.get("title", ""), page.get("text", ""), self._base, self._aside))
 
 
 def plain_text(markup: str, parser: Any, aside: frozenset[str] = _ASIDE) -> str:
