@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2.data.corpus.sources.epub import read_epub
-from gpt2.data.corpus.sources.mediawiki import read_mediawiki
+from gpt2.data.corpus.sources.mediawiki import plain_text, read_mediawiki
 from gpt2.data.corpus.sources.texts import read_parquet, read_text, without_gutenberg
 
 CONTAINER = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>
@@ -198,6 +198,60 @@ def test_of_an_article_with_many_revisions_the_last_is_read(tmp_path: Path) -> N
     data = dump(("Cat", "0", "")).replace(b"<revision><text></text></revision>", revisions)
     (tmp_path / "a.xml").write_bytes(data)
     assert [page.text for page in read(read_mediawiki, tmp_path / "a.xml")[0]] == ["A new one."]
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "{{{a|",
+        "{{a|",
+        "[[a|",
+        "<b ",
+        "<ref>",
+        "{{{a|}}",
+        "[[a|{{b|]]}}",
+        "[//a ",
+        "\n{|\n",
+        "<!--",
+        "<math>",
+        "{|</b></b>|}<b>{{",
+    ],
+)
+def test_markup_that_would_hold_the_parser_for_minutes_never_comes_to_it(markup: str) -> None:
+    assert plain_text(markup * 20_000, parser=None) is None
+
+
+def test_an_article_that_is_opened_and_never_closed_is_told_and_the_next_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_bytes(dump(("Cat", "0", "{{{a|" * 20_000), ("Dog", "0", "A dog.")))
+    pages, damage = read(read_mediawiki, tmp_path / "a.xml")
+    assert [page.text for page in pages] == ["A dog."]
+    assert "too much of the markup of the article 'Cat' is opened and not closed" in damage[0]
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<p>Some words." * 1000,
+        "{{a|" * 30 + "}}" * 30 + "Some words.",
+        "<math>[0, {{a}</math><!-- {{ --><nowiki>[[</nowiki> Some words. " * 500,
+        "<small>[[a]] < {{b}} > <br> [http://a b] Some words.{{{c|{{d}}}}}</small>\n" * 500,
+        "Some words. {{a [[b <ref>c " * 20 + "Some words. " * 20,
+    ],
+)
+def test_careless_markup_is_read(markup: str) -> None:
+    import mwparserfromhell
+
+    assert "Some words." in (plain_text(markup, mwparserfromhell) or "")
+
+
+def test_an_article_takes_as_long_as_it_has_references_and_not_as_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mwparserfromhell
+
+    monkeypatch.delattr(mwparserfromhell.wikicode.Wikicode, "remove")  # which looks through all for each
+    assert (
+        plain_text("A cat.<ref>a</ref>[[File:a|<ref>b</ref>]] " * 3 + "[[b|c<ref>d</ref>]]", mwparserfromhell)
+        == "A cat. A cat. A cat. c"
+    )
 
 
 def test_parquet(tmp_path: Path) -> None:

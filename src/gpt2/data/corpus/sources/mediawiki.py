@@ -16,7 +16,21 @@ _MAX_ARTICLE_CHARACTERS = 4 << 20
 _MAX_PAGE_BYTES = 256 << 20  # of XML until a page or a revision ends: an archive may swell without end
 _MAX_DEPTH = 100  # of elements; a dump has 5
 _PIECE_BYTES = 1 << 16
+_MAX_MEAN_OPEN = 64
+_TAG_COST = 1 / 16  # of a tag that is not closed, beside a template or a link; old articles have many <p>
+_VERBATIM = re.compile(
+    r"<(ce|chem|gallery|hiero|math|nowiki|pre|score|section|source|syntaxhighlight|timeline)\b[^<>]*>(?:(?!<\1\b).)*?</\1\b"
+    r"|<!--(?:(?!<!--).)*?-->",
+    re.DOTALL | re.IGNORECASE,
+)
+_MARK = re.compile(
+    r"^[:*#; ]*(?P<table>\{\|)|^[^\S\n]*(?P<table_ends>\|\})"
+    r"|\{\{+|\}\}+|\[\[+|\[(?=[a-z]+:|//)|\]+|<!--|-->|</?[a-z]+|/?>",
+    re.MULTILINE | re.IGNORECASE,
+)
 _TABLE = re.compile(r"\{\|(?:(?!\{\|).)*?\|\}", re.DOTALL)
+_WORDLESS = frozenset(("ref", "gallery", "math", "timeline"))
+_VOID = frozenset(("br", "wbr", "hr", "meta", "link", "img", "li", "dt", "dd", "th", "td", "tr"))
 _TABLES_IN_TABLES = 5
 _ASIDE = frozenset(("file", "image", "category"))  # in every wiki, beside its own words for them
 _MEDIA = re.compile(r"^(?:thumb|thumbnail|left|right|center|\d+px|upright[^|\n]*)\|.*$", re.MULTILINE)
@@ -42,7 +56,10 @@ def read_mediawiki(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator
                     on_damage(Damage(file=str(path), offset=source.offset, why=why))
                     continue
                 plain = plain_text(text, mwparserfromhell, aside)
-                if plain:
+                if plain is None:
+                    why = f"too much of the markup of the article {title!r} is opened and not closed"
+                    on_damage(Damage(file=str(path), offset=source.offset, why=why))
+                elif plain:
                     address = f"{base.rsplit('/', 1)[0]}/{quote(title.replace(' ', '_'))}" if base else ""
                     yield Page(where=f", article {number}", text=plain, address=address)
         except (expat.ExpatError, UnicodeDecodeError) as error:
@@ -122,29 +139,83 @@ class _Dump:
                 self.articles.append((page.get("title", ""), page.get("text", ""), self._base, self._aside))
 
 
-def plain_text(markup: str, parser: Any, aside: frozenset[str] = _ASIDE) -> str:
+def mean_open(markup: str) -> float:
+    """How many templates, links, tags and tables a character of the markup is inside of, on the average.
+
+    What is opened and not closed counts to the end, and that often the parser looks for its end.
+    """
+    markup = _VERBATIM.sub("", markup)
+    opened: list[str] = []  # what would close each
+    area = 0.0
+    at = n_tags = 0  # tags whose contents go on
+    for found in _MARK.finditer(markup):
+        area += (len(opened) - n_tags + n_tags * _TAG_COST) * (found.start() - at)
+        at, mark = found.start(), found[0]
+        if found["table"]:
+            opened.append("|}")
+        elif mark == "<!--":
+            opened.append("-->")
+        elif mark[0] == "{":
+            opened += "}" * len(mark)
+        elif mark[0] == "[":
+            opened += "]" * len(mark)
+        elif mark[0] == "<":
+            name = mark[1:].lower()
+            if opened and opened[-1] == name:  # of "</b" "/b"
+                opened.pop()
+                n_tags -= 1
+            opened.append(">" + name)
+        elif mark in (">", "/>"):
+            if opened and opened[-1][0] == ">":
+                name = opened.pop()[1:]
+                if mark == ">" and name[0] != "/" and name not in _VOID:
+                    opened.append("/" + name)
+                    n_tags += 1
+        else:
+            for one in [mark.strip()] if found["table_ends"] or mark == "-->" else mark:
+                if opened and opened[-1] == one:
+                    opened.pop()
+    area += (len(opened) - n_tags + n_tags * _TAG_COST) * (len(markup) - at)
+    return area / max(len(markup), 1)
+
+
+def plain_text(markup: str, parser: Any, aside: frozenset[str] = _ASIDE) -> str | None:
     """An article's words: templates, tables, references, files and categories left out.
 
     Args:
         markup: of the article.
         parser: mwparserfromhell.
         aside: what the namespaces of files and categories are called, lower-cased.
+
+    Returns:
+        None where the parser would not end in reasonable time.
     """
     for _ in range(_TABLES_IN_TABLES):
         markup, replaced = _TABLE.subn("", markup)
         if not replaced:
             break
+    if mean_open(markup) > _MAX_MEAN_OPEN:
+        return None
     code = parser.parse(markup, skip_style_tags=True)
-    left_out = code.filter_tags(matches=lambda node: str(node.tag).lower() in ("ref", "gallery", "math", "timeline"))
-    left_out += code.filter_wikilinks(matches=lambda node: _namespace(str(node.title)) in aside)
-    for node in left_out:
-        try:
-            code.remove(node)
-        except ValueError:  # it was inside one that is gone
-            continue
+    _leave_out(code, aside)
     text = code.strip_code(normalize=True, collapse=True)
     text = _CATEGORY.sub("", _MEDIA.sub("", text)).replace("'''", "").replace("''", "")
     return _EMPTY_LINES.sub("\n\n", text).strip()
+
+
+def _leave_out(code: Any, aside: frozenset[str]) -> None:
+    """Take tags that hold no words, and files and categories, out of parsed markup, however deep they are in it."""
+    code.nodes = [node for node in code.nodes if not _is_aside(node, aside)]
+    for node in code.nodes:
+        for child in node.__children__():
+            _leave_out(child, aside)
+
+
+def _is_aside(node: Any, aside: frozenset[str]) -> bool:
+    kind = type(node).__name__
+    if kind == "Tag":
+        return str(node.tag).lower() in _WORDLESS
+    return kind == "Wikilink" and _namespace(str(node.title)) in aside
 
 
 def _namespace(title: str) -> str:
