@@ -4,6 +4,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,51 @@ def test_garbage_between_records_is_told_and_passed_over(tmp_path: Path) -> None
     records, damage = read(tmp_path / "a")
     assert bodies(records) == ["<p>Page 0.</p>", "<p>Page 1.</p>"]
     assert [(one.offset, "monkeys" in one.why) for one in damage] == [(len(THREE[0]), True)]
+
+
+def test_of_a_brotli_bomb_no_more_is_held_than_a_page_may_be() -> None:
+    packer = brotli.Compressor(quality=5)
+    bomb = b"".join(packer.process(bytes(1 << 24)) for _ in range(20)) + packer.finish()
+    assert len(bomb) < 1024  # one bite of it is all of it
+    given: list[int] = []
+    real = brotli.Decompressor
+
+    class Counting:
+        def __init__(self) -> None:
+            self._inflater = real()
+            self.can_accept_more_data = self._inflater.can_accept_more_data
+
+        def process(self, data: bytes, **options: int) -> bytes:
+            out = self._inflater.process(data, **options)
+            given.append(len(out))
+            return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brotli.Decompressor", Counting)
+        message = parse_message(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n" + bomb)
+    assert not message.whole
+    assert len(message.body) == MAX_BODY_BYTES
+    assert max(given) <= 4 << 20
+
+
+def test_codings_without_end_are_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    undone: list[str] = []
+    monkeypatch.setattr(
+        "gpt2.data.corpus.sources.http_message._undo", lambda body, coding: undone.append(coding) or (body, True)
+    )
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: " + b"chunked," * 5000 + b"\r\n\r\n"
+    assert not parse_message(head + PAGE).whole
+    assert not undone
+
+
+def test_chunks_of_a_byte_each_are_joined_in_little_more_than_their_own_room() -> None:
+    data = b"2\nab\n" * (1 << 18)
+    tracemalloc.start()
+    message = parse_message(b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n" + data)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message.body == b"ab" * (1 << 18)
+    assert held < 6 * len(data)
 
 
 def test_a_zip_bomb_is_cut_and_said_to_be(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """An HTTP message as an archive or a server gives it: status, fields, and the body as it was meant."""
 
+import functools
 import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MAX_BODY_BYTES = 64 << 20
+_MAX_CODINGS = 16  # each looks through the whole body; a server puts on one or two
+_PIECE_BYTES = 1 << 20
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
@@ -68,8 +71,11 @@ def _text(line: bytes) -> str:
 def decode_body(body: bytes, fields: Mapping[str, str]) -> tuple[bytes, bool]:
     """Undo chunks and compression as the fields tell; False beside it where that gives not the whole."""
     told = ",".join(fields.get(name, "") for name in ("content-encoding", "transfer-encoding"))
-    for coding in reversed(told.lower().split(",")):
-        body, whole = _undo(body, coding.strip())
+    codings = [coding for word in told.lower().split(",") if (coding := word.strip())]
+    if len(codings) > _MAX_CODINGS:
+        return body, False
+    for coding in reversed(codings):
+        body, whole = _undo(body, coding)
         if not whole:
             return body, False
     return body, True
@@ -77,7 +83,7 @@ def decode_body(body: bytes, fields: Mapping[str, str]) -> tuple[bytes, bool]:
 
 def _undo(body: bytes, coding: str) -> tuple[bytes, bool]:
     """The body before one coding was put on it: itself, where that was undone by an archive that left the field."""
-    if coding in ("", "identity", "none", "utf-8"):
+    if coding in ("identity", "none", "utf-8"):
         return body, True
     if coding == "chunked":
         return _join_chunks(body), True
@@ -88,7 +94,9 @@ def _undo(body: bytes, coding: str) -> tuple[bytes, bool]:
             import brotli  # pyright: ignore[reportMissingImports]
         except ImportError:
             return body, False
-        return _bounded(brotli.Decompressor().process, body, brotli.error)
+        inflater = brotli.Decompressor()
+        inflate = functools.partial(inflater.process, output_buffer_limit=_PIECE_BYTES)
+        return _bounded(inflate, body, brotli.error, is_hungry=inflater.can_accept_more_data)
     if coding == "zstd":
         try:
             import zstandard
@@ -99,7 +107,7 @@ def _undo(body: bytes, coding: str) -> tuple[bytes, bool]:
 
 
 def _join_chunks(body: bytes) -> bytes:
-    parts: list[bytes] = []
+    joined = bytearray()  # not a list: a chunk may be a single byte
     at = 0
     while True:
         line_end = body.find(b"\n", at)
@@ -108,17 +116,17 @@ def _join_chunks(body: bytes) -> bytes:
         except ValueError:
             size = -1
         if size < 0:  # no chunk begins here: what was undone already, or cut
-            return b"".join([*parts, body[at:]])
+            return bytes(joined + body[at:]) if joined else body[at:]
         if size == 0:
-            return b"".join(parts)
-        parts.append(body[line_end + 1 : line_end + 1 + size])
+            return bytes(joined)
+        joined += body[line_end + 1 : line_end + 1 + size]
         at = line_end + 1 + size
         if body[at : at + 2] == b"\r\n":
             at += 2
         elif body[at : at + 1] == b"\n":
             at += 1
         if at >= len(body):
-            return b"".join(parts)
+            return bytes(joined)
 
 
 def _inflate(body: bytes, wbits: int) -> tuple[bytes, bool]:
@@ -128,7 +136,7 @@ def _inflate(body: bytes, wbits: int) -> tuple[bytes, bool]:
         left = MAX_BODY_BYTES
         try:
             while body and left > 0 and not inflater.eof:
-                data = inflater.decompress(inflater.unconsumed_tail or body, min(left, 1 << 20))
+                data = inflater.decompress(inflater.unconsumed_tail or body, min(left, _PIECE_BYTES))
                 if not data and not inflater.unconsumed_tail:
                     break
                 left -= len(data)
@@ -141,12 +149,21 @@ def _inflate(body: bytes, wbits: int) -> tuple[bytes, bool]:
     return body, True  # often an archive has undone it and left the field
 
 
-def _bounded(inflate: Callable[[bytes], bytes], body: bytes, error: type[Exception]) -> tuple[bytes, bool]:
+def _bounded(
+    inflate: Callable[[bytes], bytes],
+    body: bytes,
+    error: type[Exception],
+    *,
+    is_hungry: Callable[[], bool] = lambda: True,
+) -> tuple[bytes, bool]:
     parts: list[bytes] = []
     left = MAX_BODY_BYTES
+    at = 0
     try:
-        for at in range(0, len(body), 1024):
-            data = inflate(body[at : at + 1024])
+        while at < len(body) or not is_hungry():
+            bite = body[at : at + 1024] if is_hungry() else b""
+            at += len(bite)
+            data = inflate(bite)
             parts.append(data)
             left -= len(data)
             if left <= 0:
