@@ -27,7 +27,7 @@ from gpt2.errors import (
 from gpt2.generation import Request, Sampling
 from gpt2.language_model import LanguageModel
 from gpt2.native.library import Engine as NativeEngine
-from gpt2.serve import Limits, ServedModel, Server, completions, engine, server
+from gpt2.serve import Limits, ServedModel, Server, build_service, completions, engine, server
 from gpt2.serve.faults import ApiError, to_api_error
 from gpt2.serve.models import bound_together
 
@@ -561,3 +561,20 @@ def test_two_models_in_one_server(serve: Any, scripted: Any) -> None:
     assert client.models.retrieve("scripted1").id == "scripted1"
     texts = [client.completions.create(model=name, **BASE).choices[0].text for name in ("scripted", "scripted1")]
     assert texts == ["The", " cat"]
+
+
+def test_a_server_that_gets_no_thread_for_its_model_says_so_and_ends(
+    tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = ServedModel(tiny_model, name="tiny", limits=Limits())
+    told: list[str] = []
+
+    def start() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(served.engine._thread, "start", start)
+    running = Server(build_service([served], limits=Limits()), server.Options(port=0))
+    assert running.run_until_ended(lambda: told.append("ready")) == 1
+    assert not told
+    assert "tiny cannot be served: the system gives this process no more threads" in caplog.text
+    assert "Traceback" not in caplog.text

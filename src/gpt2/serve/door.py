@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpt2.errors import ConfigError
 from gpt2.serve.faults import ApiError, limit_exceeded, to_api_error
 from gpt2.serve.keys import Keys
 from gpt2.serve.limits import Limits
@@ -206,7 +207,10 @@ class Door:
             except asyncio.CancelledError:
                 return  # the server was ended at once, and the engines' threads end with the process
             if message["type"] == "lifespan.startup":
-                self._startup()
+                try:
+                    self._startup()
+                except ConfigError as error:
+                    return await send({"type": "lifespan.startup.failed", "message": str(error)})
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._shutdown()

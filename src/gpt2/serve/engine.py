@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
+from gpt2.errors import ConfigError
 from gpt2.generation import Event, Request, Scheduler, Statistics
 from gpt2.serve.faults import ApiError
 from gpt2.serve.limits import Limits
@@ -59,9 +60,19 @@ class Engine:
     # What the event loop calls
 
     def start(self) -> None:
-        """Begin to step; events come to the running event loop."""
+        """Begin to step; events come to the running event loop.
+
+        Raises:
+            ConfigError: the system has no thread for it.
+        """
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{self.name} cannot be served: the system gives this process no more threads ({error}). Allow it "
+                f"more (ulimit -u, or the container's limit of processes)."
+            ) from error
 
     @property
     def waiting(self) -> list[Ticket]:

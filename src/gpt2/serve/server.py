@@ -138,8 +138,8 @@ class Server(uvicorn.Server):
         """
         _room_for_connections(self._service.limits.connections)
         with contextlib.closing(self._listener):
-            asyncio.run(self._run(ready))
-        return FAILED if self._service.failure else 0
+            has_started = asyncio.run(self._run(ready))
+        return 0 if has_started and not self._service.failure else FAILED
 
     def stop(self) -> None:
         """Do as at a signal; from any thread."""
@@ -147,7 +147,8 @@ class Server(uvicorn.Server):
             with contextlib.suppress(RuntimeError):  # it has ended already
                 self._loop.call_soon_threadsafe(self._asked_to_end)
 
-    async def _run(self, ready: Callable[[], object]) -> None:
+    async def _run(self, ready: Callable[[], object]) -> bool:
+        """Whether it could start."""
         self._loop = asyncio.get_running_loop()
         for model in self._service.models:
             model.engine.on_death = lambda error: self._ended.set()
@@ -156,6 +157,9 @@ class Server(uvicorn.Server):
             announcing = asyncio.create_task(self._announce(ready))
             try:
                 await self._serve([self._listener])
+                return True
+            except SystemExit:  # uvicorn's, where the application did not start; why is said
+                return False
             finally:
                 ending.cancel()
                 announcing.cancel()
