@@ -26,12 +26,12 @@ log = logging.getLogger("gpt2")
     show_default=True,
     help="The hub (or its mirror, HF_ENDPOINT), or OpenAI's own files of 2019.",
 )
-@option("--allow-pickle", is_flag=True, help="Take pytorch_model.bin where a repository has nothing better.")
+@option("--allow-pickle", is_flag=True, help="Use pytorch_model.bin if the repository has nothing better.")
 @output_options
 def download(*, model: str, source: str, allow_pickle: bool, as_json: bool) -> None:
-    """Fetch gpt2, gpt2-medium, gpt2-large, gpt2-xl or any GPT-2 of Hugging Face's hub.
+    """Download gpt2, gpt2-medium, gpt2-large, gpt2-xl or any GPT-2 on Hugging Face's hub.
 
-    What was interrupted goes on where it stopped. Every file's length and hash are checked before the model has a name.
+    An interrupted download resumes. The model can be used once the length and hash of every file are checked.
     """
     from gpt2 import hub
 

@@ -19,13 +19,13 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@option("--remove", metavar="NAME", help="Delete this model from the caches, unfinished downloads of it too.")
+@option("--remove", metavar="NAME", help="Delete this model and its unfinished downloads from the caches.")
 @option("--yes", is_flag=True, help="Do not ask before deleting.")
 @output_options
 def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
-    """List the models on this machine: name, parameters, size, precision, last use and place.
+    """List the models on this machine: name, parameters, size, precision, last use and path.
 
-    Each is used by its name, as in `gpt2 generate --model NAME`.
+    Use a model by its name: `gpt2 generate --model NAME`.
     """
     from gpt2 import hub
 

@@ -33,7 +33,7 @@ def field_option(whose: str) -> Callable[[Verb], Verb]:
         default="text",
         show_default=True,
         metavar="NAME",
-        help=f"The field or column that holds {whose} text.",
+        help=f"Field or column that holds {whose} text.",
     )
 
 
@@ -44,7 +44,7 @@ def errors_option(verb: Verb) -> Verb:
         type=click.Choice(["strict", "replace"]),
         default="strict",
         show_default=True,
-        help="What to do with input that is not UTF-8: stop, or read U+FFFD in its place.",
+        help="How to handle input that is not UTF-8: stop, or substitute U+FFFD.",
     )(verb)
 
 
