@@ -91,23 +91,23 @@ def pretrain(
     on_sample: Sampler | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Outcome:
-    """Train a model as its configuration says, or go on where the run in `config.run.folder` was interrupted.
+    """Train a model from its configuration, or resume the run in `config.run.folder`.
 
-    SIGTERM and Ctrl-C, in a notebook too, save the state after the step at hand and end the run without an error: what
-    is returned is not `finished`, and the same call goes on.
+    SIGTERM and Ctrl-C, in a notebook too, save the state after the current step and end the run without an error: the
+    result is not `finished`, and the same call resumes.
 
     Args:
         config: the run; `data.folder` and `run.folder` must be set.
-        say: given a line now and then, as by `print`; by default it goes to the log, at the level INFO.
-        on_plan: given what the run will be, before the first step.
-        on_sample: given the model every `run.sample_every_steps`; what it returns is kept in `samples.jsonl`.
-        trackers: told every number of `metrics.jsonl`, such as `TensorBoard`.
+        say: called with each progress line, such as `print`; by default lines go to the log, at level INFO.
+        on_plan: called with the plan of the run before the first step.
+        on_sample: called with the model every `run.sample_every_steps`; its result is kept in `samples.jsonl`.
+        trackers: called with every number of `metrics.jsonl`, such as `TensorBoard`.
 
-    Started by torchrun in several processes, these train together; only the first one calls back.
+    Several processes started by torchrun train together; only the first calls back.
 
     Raises:
         SettingError: no folder for the run.
-        ConfigError: settings that cannot be, or a folder that holds another run.
+        ConfigError: invalid settings, or a folder that holds another run.
         DataError: shards that cannot be used.
         FolderInUseError: another process trains in this folder.
         TrainingError: the run diverges or its state cannot be saved.
