@@ -244,7 +244,7 @@ def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageMo
     assert ran.out == f"{first}\n{second}\n{first}\n{last}\n{after}\n"
     assert ran.code == 0
     assert ran.err.count(":quit") == 6  # at the beginning, when asked, before any text, and where a seed is none
-    assert ran.err.count("drawn by seed 4") == 1
+    assert ran.err.count("used seed 4") == 1
 
 
 def test_the_loop_goes_on_from_what_was_written_when_it_was_stopped(generate, monkeypatch: pytest.MonkeyPatch) -> None:

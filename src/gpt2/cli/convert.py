@@ -85,7 +85,7 @@ def convert(
             card=found.card(),
             overwrite=overwrite,
             sources=found.sources,
-            resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
+            resumed=lambda count: log.info("resuming: %.1f MB are already written", count / 1e6),
         )
     changes = describe_changes(found, format=format, form=after)
     files = [destination] if destination.is_file() else destination.rglob("*")
@@ -94,9 +94,7 @@ def convert(
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
     if format == "hf" and after in checkpoint.COMPACT:
-        log.info(
-            "only this package reads the %s form; `gpt2 convert --to hf --weights fp16` makes it ordinary again", after
-        )
+        log.info("only this package reads the %s form; `gpt2 convert --to hf --weights fp16` converts it back", after)
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})

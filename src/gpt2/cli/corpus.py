@@ -216,7 +216,7 @@ def _say_built(stats: Mapping[str, Any], out: Path, place: Path) -> None:
 
     contents = stats["contents"]
     documents = output.counted(contents["documents"], "document")
-    output.write(f"{out}: {documents}, about {contents['tokens']:,} tokens. Look at {place}\n")
+    output.write(f"{out}: {documents}, about {contents['tokens']:,} tokens. See {place}\n")
     for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
         of, look = stats["account"]["entered"]["read"][0], shlex.join(["gpt2", "corpus", "show", reason, str(out)])
         output.write(f"{reason} dropped most, {count:,} of {of:,}: {look}\n")

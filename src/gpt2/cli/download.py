@@ -48,7 +48,7 @@ def fetch(plan: "Plan") -> "Path":
     from gpt2.cli.status_line import StatusLine
 
     log.info(
-        "%s from %s: %s, %s of it here already; to %s, where %s are free",
+        "%s from %s: %s, %s of it already here; to %s, with %s free",
         plan.name,
         plan.server,
         _megabytes(plan.total_bytes),
@@ -69,15 +69,15 @@ def fetch(plan: "Plan") -> "Path":
             folder = hub.download(plan, progress=show)
         except KeyboardInterrupt:
             line.clear()
-            log.info("what has arrived is kept: `gpt2 download %s` goes on from there", plan.name)
+            log.info("what has arrived is kept: `gpt2 download %s` resumes from there", plan.name)
             raise
     if any(file.name == "pytorch_model.bin" for file in plan.files):
         log.info(
-            "%s is here, as a pickle: `gpt2 convert %s DST --to hf --allow-pickle` rewrites it", plan.name, plan.name
+            "%s is here, as a pickle: `gpt2 convert %s DST --to hf --allow-pickle` converts it", plan.name, plan.name
         )
         return folder
     checkpoint.read(folder)
-    log.info("%s is here, every length and hash as announced: `gpt2 generate --model %s`", plan.name, plan.name)
+    log.info("%s is here; all lengths and hashes match: `gpt2 generate --model %s`", plan.name, plan.name)
     return folder
 
 

@@ -125,7 +125,7 @@ def _say_plan(config: "TrainConfig", prepared: "Prepared", plan: "Plan") -> None
 
     _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
     _log.info(
-        "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
+        "%s\n%s tokens a step in sequences of %s; the lowest held-out loss is kept; all settings are in %s",
         optimizer(dataclasses.asdict(config.optim)),
         f"{config.schedule.batch_tokens:,}",
         f"{config.schedule.sequence[-1][1]:,}",
@@ -137,13 +137,13 @@ def _say_end(ended: "Finetuned", out: Path) -> None:
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
         holds = "what was learned" if ended.loss is None else "the best" if ended.gained else "no gain"
-        _log.info("%s holds %s so far%s; the same command goes on.", out, holds, before_and_after)
+        _log.info("%s holds %s so far%s; the same command resumes.", out, holds, before_and_after)
         return
-    why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
-    _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
+    why = "the held-out loss stopped falling" if ended.turned else "the text was read as often as planned"
+    _log.info("done: %s; %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     from gpt2.cli.doctor import bytes_below
 
     megabytes = f"{bytes_below(out / 'run') / 1e6:,.0f}"
-    _log.info("%s holds %s MB of the training; it can be removed", out / "run", megabytes)
+    _log.info("%s holds %s MB of training state; you can delete it", out / "run", megabytes)
     if ended.gained:
         _log.info("try it: %s", shlex.join(["gpt2", "generate", "--model", str(out)]))

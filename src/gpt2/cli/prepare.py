@@ -130,7 +130,7 @@ def prepare(
     for split, total in splits.items():
         _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", output.counted(total["documents"], "document"))
     if manifest["empty_documents"]:
-        _log.info("passed over %s without text", output.counted(manifest["empty_documents"], "document"))
+        _log.info("skipped %s without text", output.counted(manifest["empty_documents"], "document"))
     if as_json:
         output.write_json({"out": str(out), **manifest})
 

@@ -85,7 +85,7 @@ def train(
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
         if is_first:
-            _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
+            _log.info("%s keeps what is done; the same command resumes from there.", config.run.folder)
         sys.exit(SAVED)
     if not is_first:
         return

@@ -110,4 +110,4 @@ def _verdict(model: str, published: str | None, shape: str | None, passed: int) 
     if published is not None:
         return f"{model} gives the known answers of the published {published}: all {passed} checks passed"
     hint = f" It has the shape of {shape}: --as {shape} compares it with that." if shape else ""
-    return f"{model} is whole: all {passed} checks passed. No answers are known of a model of this name.{hint}"
+    return f"{model} is intact: all {passed} checks passed. No answers are known for a model of this name.{hint}"

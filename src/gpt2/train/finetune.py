@@ -148,8 +148,8 @@ def finetune(
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
             speak(
-                f"{name} is stored in {base.weights.form}, and only full numbers can learn: it is taken as float32 "
-                f"({gigabytes:.2f} GB){'' if lora.rank else ', and will be saved so'}."
+                f"{name} is stored in {base.weights.form}; training converts it to float32 "
+                f"({gigabytes:.2f} GB){'' if lora.rank else ', and saves it so'}."
             )
         outcome = pretrain(
             config,
