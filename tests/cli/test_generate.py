@@ -290,7 +290,7 @@ def test_a_file_of_a_word_processor_is_no_text(generate, tmp_path: Path, start: 
 
 
 def test_a_stop_with_a_backslash_is_said_to_be_no_line_end(generate) -> None:
-    assert r"--stop '\n' waits for a backslash; the end of a line is $'\n'" in generate("Once", "--stop", r"\n").err
+    assert r"--stop '\n' looks for a backslash; a line end is $'\n'" in generate("Once", "--stop", r"\n").err
     assert "backslash" not in generate("Once", "--stop", "\n").err
 
 

@@ -113,7 +113,7 @@ def write_likeliest(
         log.warning("nothing was written: the file holds no prompt")
     if n_tokens:
         log.info(
-            "%s in %.2f s, by %d beams", output.counted(n_tokens, "token"), time.perf_counter() - begin, search.beams
+            "%s in %.2f s, with %d beams", output.counted(n_tokens, "token"), time.perf_counter() - begin, search.beams
         )
 
 

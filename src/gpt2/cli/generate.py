@@ -76,7 +76,7 @@ def generate(
     if watermark is not None and not watermark.tilts and (sampling.is_greedy or sampling.top_k == 1):
         raise click.UsageError("--watermark marks what is drawn, and greedy text is not: give a --temperature above 0.")
     if slashed := [stop for stop in sampling.stop if r"\n" in stop]:
-        log.warning(r"--stop '%s' waits for a backslash; the end of a line is $'\n' in most shells", slashed[0])
+        log.warning(r"--stop '%s' looks for a backslash; a line end is $'\n' in most shells", slashed[0])
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     was_piped = prompt in (None, "-") and file is None and not interactive
     sampling = sampling.changed()  # with a seed, which is told at the end

@@ -73,7 +73,7 @@ def tell_of_file(argument: str | None, instead: str) -> None:
     if argument in (None, "", "-") or len(argument) >= 256 or "\0" in argument:
         return
     if os.path.isfile(argument):  # noqa: PTH113 - as in verdicts
-        log.warning("%s is a file here, taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
+        log.warning("%s is a file, but is taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
 
 
 def read_file(path: Path, *, errors: str) -> str:
@@ -156,4 +156,4 @@ def tell_of_field(find: Callable[[], Sequence[str]], kind: str = "auto") -> None
         return
     files = find()
     if not any(has_fields(name, kind) for name in files):
-        log.warning("--field says nothing here: %s is read as plain text, which has no fields", files[0])
+        log.warning("--field has no effect: %s is read as plain text, which has no fields", files[0])

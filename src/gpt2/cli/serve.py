@@ -159,7 +159,7 @@ def serve(
     )
     options.check_address()
     if not keys and not options.is_loopback:
-        log.warning("everybody who reaches %s can use this server: give it keys with --api-keys", host)
+        log.warning("anyone who can reach %s can use this server: set keys with --api-keys", host)
     with contextlib.ExitStack() as stack:
         served: list[ServedModel] = []
         for name, source in map(_named, (choice.model, *also)):

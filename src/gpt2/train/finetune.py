@@ -239,7 +239,7 @@ def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
 
 
 def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
-    best = "was never finite" if ended.loss is None else f"never got lower (best {ended.loss:.4f})"
+    best = "was never finite" if ended.loss is None else f"never fell below that (best {ended.loss:.4f})"
     lower = f"--lr {config.optim.lr / 4:.2g}"
     if config.optim.matrices == "muon":
         lower += f" --set optim.muon_lr={config.optim.muon_lr / 4:.2g}"

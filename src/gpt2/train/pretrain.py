@@ -233,7 +233,7 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         run.resume(state)
         if state.data_hash not in ("", feed.data_hash) and not run.is_finished:
             _log.warning(
-                "the data in %s are not those that this run has learned from: it goes on in them at the same place",
+                "the data in %s are not those that this run was trained on: it continues in them at the same position",
                 config.data.folder,
             )
     plan = Plan(
@@ -258,7 +258,7 @@ def _tell_of_unused_rows(config: TrainConfig, n_ids: int) -> None:
     if n_rows - n_ids >= _ROUND_ROWS:
         rows = " --set loss.rows=0" if config.loss.rows > n_ids else ""
         _log.warning(
-            "the vocabulary has %s ids, and the model rows for %s: the others cost time and memory for nothing. "
+            "the vocabulary has %s ids, but the model has rows for %s: the rest waste time and memory. "
             "Leave them out: --set model.vocab_size=%d%s",
             f"{n_ids:,}",
             f"{n_rows:,}",
@@ -359,7 +359,7 @@ def _stopped_by_signals(run: Run) -> Generator[None]:
 
     def stop(number: int, frame: object) -> None:
         run.ask_to_stop()
-        _log.warning("stopping after this step, and saving; once more stops at once")
+        _log.warning("stopping after this step, and saving; a second signal stops at once")
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
