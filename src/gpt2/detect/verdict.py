@@ -44,21 +44,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What may be said about a text.
+    """The verdict on a text.
 
     Attributes:
         verdict: "generated": so far from the human texts of the calibration that at most `false_positive_rate` of
-            their like would be called so. "human": unlike what this model writes; another may have. "inconclusive":
+            such texts would be called so. "human": unlike what this model writes; another may have. "inconclusive":
             neither. "uncalibrated": there is nothing to compare with.
-        p_value: of "humans wrote all of it".
-        false_positive_rate: that was asked for.
-        least_tokens: from which nine in ten of the model's own texts are told, of the setting that is told soonest;
-            None: at no length that was measured.
-        reason: why, in a sentence for people.
-        n_tokens: of the text.
-        parts: in order; one for a short text.
-        n_normalised: look-alike and invisible characters that were put back before reading.
-        readings: of the parts, in their order: the numbers of every token, each once.
+        p_value: p-value of "humans wrote all of it".
+        false_positive_rate: the requested rate.
+        least_tokens: the length from which nine in ten of the model's own texts are detected, at the setting that is
+            easiest to detect; None: at no length measured.
+        reason: the reason, in a sentence for people.
+        n_tokens: tokens of the text.
+        parts: the parts in order; one for a short text.
+        n_normalised: look-alike and invisible characters that were normalised before reading.
+        readings: the numbers of every token, each once, by part in order.
     """
 
     verdict: Said

@@ -41,13 +41,13 @@ class Finetuned:
     """How a fine-tuning ended.
 
     Attributes:
-        finished: whether it did; otherwise it was stopped, and the same call goes on.
-        folder: the model, or its adapters: the best so far.
-        steps: taken.
-        best_step: that the folder is of.
-        loss_before: of the model on the held-out text, in nats a token; None: nothing is held out.
-        loss: of what the folder holds, on the same.
-        loss_tokens: that the two are means of: the held-out ones that count, up to about `run.validation_tokens`.
+        finished: whether it ended by itself; if False, it was stopped, and the same call resumes.
+        folder: the best model so far, or its adapters.
+        steps: number of steps taken.
+        best_step: the step whose model is in the folder.
+        loss_before: loss of the original model on the held-out text, in nats per token; None: nothing is held out.
+        loss: loss of the model in the folder, on the same text.
+        loss_tokens: number of tokens both losses are means of, up to about `run.validation_tokens`.
         turned: whether it ended because the held-out loss rose again.
     """
 
@@ -62,7 +62,7 @@ class Finetuned:
 
     @property
     def gained(self) -> bool:
-        """Whether the held-out text is predicted better than before; True where that was not measured before."""
+        """Whether the model predicts the held-out text better than before; True if that was not measured before."""
         return self.loss_before is None or (self.loss is not None and self.loss < self.loss_before)
 
 

@@ -67,11 +67,11 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        finished: all its tokens are done; otherwise it was stopped, and starting it again goes on.
+        finished: whether all tokens are done; if False, it was stopped, and starting it again resumes.
         checkpoint: its newest saved state, which is a model folder too.
-        best_checkpoint: the one with the lowest validation loss; the newest, if none was measured.
-        step: the last one.
-        tokens: trained on.
+        best_checkpoint: the checkpoint with the lowest validation loss; the newest, if none was measured.
+        step: the last step.
+        tokens: number of tokens trained on.
         best_loss: lowest validation loss, if any was measured.
     """
 
