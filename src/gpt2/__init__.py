@@ -1,11 +1,11 @@
-"""GPT-2, whole: use, train, score and look inside it, on the hardware you have.
+"""All of GPT-2: run it, score with it, train it and look inside, on the hardware you have.
 
     import gpt2
     model = gpt2.load("gpt2-mini")
     print(model.generate("Once upon a time", max_tokens=50, seed=1).text)
 
-The names below are the public ones. Each is imported when it is first used, so that `import gpt2` costs a few
-milliseconds, and PyTorch is imported only by what trains.
+The public names are below. Each is imported on first use, so `import gpt2` takes a few milliseconds, and only
+training imports PyTorch.
 """
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would be half the cost of this module

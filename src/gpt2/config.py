@@ -17,16 +17,16 @@ class ModelConfig:
     """The shape of a GPT-2 (Radford et al. 2019, section 2.3).
 
     Attributes:
-        n_layer: transformer blocks.
-        n_head: attention heads of a block; divides `n_embd`.
+        n_layer: number of transformer blocks.
+        n_head: attention heads per block; divides `n_embd`.
         n_embd: width of the residual stream.
-        n_positions: the context, in tokens.
+        n_positions: length of the context, in tokens.
         vocab_size: number of token ids.
         n_inner: width of the MLP; 0 means `4 * n_embd`, and is resolved at once.
         layer_norm_epsilon: added to the variance in every layer norm.
 
     Raises:
-        ConfigError: a value no GPT-2 can have.
+        ConfigError: a value that no GPT-2 can have.
     """
 
     n_layer: int
@@ -57,7 +57,7 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained; the head is the embedding again and counts once."""
+        """Number of trained parameters; the head is tied to the embedding, which counts once."""
         d, f = self.n_embd, self.n_inner
         attention = d * 3 * d + 3 * d + d * d + d
         mlp = d * f + f + f * d + d

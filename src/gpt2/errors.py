@@ -1,39 +1,39 @@
 """Every error this package raises on purpose.
 
     Gpt2Error
-    ├── ConfigError          (ValueError)    a model or training setting that cannot be
-    │   └── SettingError                     a setting of a run that is not one, or has a value that it cannot have
+    ├── ConfigError          (ValueError)    an invalid model or training setting
+    │   └── SettingError                     an unknown setting of a run, or a value that it cannot have
     ├── TokenizerError       (ValueError)    a vocabulary or text that cannot be read or written
     ├── DataError            (ValueError)    a document or corpus that cannot be used
     │   └── ShardError                       a token shard that is not what its manifest says
     ├── CheckpointError      (ValueError)    weights that cannot be read or written
     │   ├── FormatError                      the file breaks its own format
-    │   └── MismatchError                    sound, but not a GPT-2 or not this GPT-2
+    │   └── MismatchError                    intact, but not a GPT-2 or not this GPT-2
     ├── ModelNotFoundError   (LookupError)   no model of that name here
-    ├── DownloadError        (RuntimeError)  a download that cannot be made or finished
-    ├── BackendError         (RuntimeError)  a device, backend or weight form that cannot be had
+    ├── DownloadError        (RuntimeError)  a download that cannot start or finish
+    ├── BackendError         (RuntimeError)  a device, backend or weight form that is not available
     ├── GenerationError      (ValueError)    a request that cannot be generated or scored
-    │   └── ContextError                     longer than the model's context
-    ├── DeadlineError        (TimeoutError)  a request that was not begun or finished in time
-    ├── TrainingError        (RuntimeError)  a run that cannot start or go on
+    │   └── ContextError                     a text longer than the model's context
+    ├── DeadlineError        (TimeoutError)  a request not started or finished in time
+    ├── TrainingError        (RuntimeError)  a run that cannot start or continue
     ├── FolderInUseError     (RuntimeError)  another process holds the folder's lock
     └── MissingExtraError    (ImportError)   an optional dependency is not installed
 
 A message reads: what was asked cannot be done: what was seen. What to do.
-Mistakes of our own are assertions, never these.
+Our own mistakes are assertions, never these.
 """
 
 
 class Gpt2Error(Exception):
-    """The root: `except gpt2.Gpt2Error` catches everything raised on purpose."""
+    """The base class: `except gpt2.Gpt2Error` catches every error this package raises on purpose."""
 
 
 class ConfigError(Gpt2Error, ValueError):
-    """A model or training setting that cannot be."""
+    """An invalid model or training setting."""
 
 
 class SettingError(ConfigError):
-    """A setting of a run that is not one, or has a value that it cannot have: whoever gave it can put it right."""
+    """An unknown setting of a run, or a value that it cannot have; the user can correct it."""
 
 
 class TokenizerError(Gpt2Error, ValueError):
@@ -57,7 +57,7 @@ class FormatError(CheckpointError):
 
 
 class MismatchError(CheckpointError):
-    """A sound file that is not a GPT-2, or not the GPT-2 its configuration describes."""
+    """An intact file that is not a GPT-2, or not the GPT-2 its configuration describes."""
 
 
 class ModelNotFoundError(Gpt2Error, LookupError):
@@ -65,11 +65,11 @@ class ModelNotFoundError(Gpt2Error, LookupError):
 
 
 class DownloadError(Gpt2Error, RuntimeError):
-    """A download that cannot be made or finished."""
+    """A download that cannot start or finish."""
 
 
 class BackendError(Gpt2Error, RuntimeError):
-    """A device, backend or weight form that cannot be had here."""
+    """A device, backend or weight form that is not available here."""
 
 
 class GenerationError(Gpt2Error, ValueError):
@@ -77,15 +77,15 @@ class GenerationError(Gpt2Error, ValueError):
 
 
 class ContextError(GenerationError):
-    """A text longer than the model's context, where sliding was not asked for."""
+    """A text longer than the model's context, without a request to slide."""
 
 
 class DeadlineError(Gpt2Error, TimeoutError):
-    """A request that was not begun, or not finished, by the time that it named."""
+    """A request not started or not finished by its deadline."""
 
 
 class TrainingError(Gpt2Error, RuntimeError):
-    """A training run that cannot start or go on."""
+    """A training run that cannot start or continue."""
 
 
 class FolderInUseError(Gpt2Error, RuntimeError):

@@ -43,17 +43,18 @@ _SHARED_BYTES = 256 << 20  # of keys and values, kept while the prompts of one c
 class LanguageModel:
     """A GPT-2 with its tokenizer, on a backend. Models are independent of each other.
 
-    Threads that share one take turns on the native engine, but for `patch`; on other backends one call at a time.
+    On the native engine, threads may share a model and take turns, except in `patch`. On other backends, make one
+    call at a time.
 
     Attributes:
         checkpoint: the files it was read from.
-        backend: what computes it.
-        tokenizer: its text to ids and back.
-        noise: what its draws are keyed by. A `generation.ContextNoise` here marks whatever it writes from then on.
+        backend: the engine that runs it.
+        tokenizer: converts text to ids and back.
+        noise: the key of its draws. Assign a `generation.ContextNoise` to watermark all later text.
 
     Args:
-        exact: opens the fp32 backend that scores and logits come from; without it they come from `backend`.
-        smaller: opens a draft model by its name, on the like of `backend`; without it, as `load` does on its device.
+        exact: opens the fp32 backend for scores and logits, which otherwise come from `backend`.
+        smaller: opens a draft model by name on a backend like `backend`; by default as `load` does on its device.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class LanguageModel:
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu", "cuda:0", "mps"."""
+        """The device it runs on: "cpu", "cuda:0", "mps"."""
         return self.backend.device
 
     @overload
@@ -108,16 +109,16 @@ class LanguageModel:
         draft: Draft = "auto",
         **settings: Unpack[Settings],
     ) -> Completion | list[Completion]:
-        """Continue a text, or each of a list of texts as it would be continued alone.
+        """Continue a text, or each text of a list as if it were alone.
 
         Args:
-            prompt: a text, or a list of token ids; or a list of such prompts. An empty text starts from the
+            prompt: a text or a list of token ids, or a list of such prompts. An empty text starts from the
                 end-of-text token.
-            sampling: how; the model's own distribution by default.
-            draft: what guesses tokens for the model to verify, several a step, which changes no text: "ngram" (the
-                text so far, for texts that repeat themselves), a smaller model of the same vocabulary by name or
-                loaded, or "none". "auto" is "ngram" on the native engine, where the text is the same to the byte.
-            settings: fields of `Sampling` by name, over those of `sampling`: `max_tokens=50, top_k=40, seed=1`.
+            sampling: the sampling settings; by default, the model's own distribution.
+            draft: speculative decoding, which never changes the text. The guesses come from "ngram" (the text so far,
+                for texts that repeat themselves) or a smaller model of the same vocabulary, by name or loaded; "none"
+                turns it off. "auto" is "ngram" on the native engine, where the text is the same to the byte.
+            settings: fields of `Sampling` by name, which override `sampling`: `max_tokens=50, top_k=40, seed=1`.
 
         Raises:
             ContextError: a prompt is longer than the context.
@@ -135,19 +136,19 @@ class LanguageModel:
         draft: Draft = "auto",
         **settings: Unpack[Settings],
     ) -> Generator[Completion]:
-        """Continue any number of texts, read as there is room for them and answered in their order, as soon as may be.
+        """Continue any number of texts: reads them as there is room, and yields each as soon as it is ready, in order.
 
-        Who leaves before the end closes it, so that its memory is given back then.
+        If you stop before the end, close the generator to free its memory at once.
 
         Args:
-            prompts: texts, or lists of token ids; each is continued as it would be alone.
+            prompts: texts, or lists of token ids; each gets the continuation it would get alone.
             sampling: as for `generate`.
             draft: as for `generate`.
             settings: as for `generate`.
 
         Raises:
-            ContextError, GenerationError: as for `generate`; those before a text that fails have been given.
-            Exception: whatever `prompts` raises, after all that it gave before.
+            ContextError, GenerationError: as for `generate`, after the continuations of the texts before.
+            Exception: whatever `prompts` raises, after the continuations of the texts before.
         """
         requests = requests_of(prompts, sampling_of(sampling, settings))
         return generation.complete_each(self._scheduler(draft, shares=True), requests)
@@ -155,9 +156,9 @@ class LanguageModel:
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, *, draft: Draft = "auto", **settings: Unpack[Settings]
     ) -> Generator[Event]:
-        """Continue a text, giving each piece as soon as it is certain: `event.text`; the last has `finish_reason`.
+        """Continue a text and yield each piece (`event.text`) as soon as it is final; the last has `finish_reason`.
 
-        Who leaves before the end closes it, so that its memory is given back then.
+        If you stop before the end, close the generator to free its memory at once.
 
         Args:
             prompt: a text, or token ids.
@@ -166,7 +167,7 @@ class LanguageModel:
             settings: as for `generate`.
 
         Raises:
-            ContextError: the prompt is longer than the context; at once, before the first piece.
+            ContextError: the prompt is longer than the context; raised at once, before the first piece.
             GenerationError: a setting out of range, or a draft model of another vocabulary.
         """
         scheduler = self._scheduler(draft)
@@ -174,7 +175,7 @@ class LanguageModel:
         return events_of(scheduler)
 
     def drafter(self, draft: Draft) -> "Drafter | None":
-        """What guesses, for one `Scheduler` over this model's backend.
+        """The source of draft tokens for one `Scheduler` over this model's backend.
 
         Args:
             draft: as for `generate`.
@@ -194,18 +195,18 @@ class LanguageModel:
         length_penalty: float = 1.0,
         **settings: Unpack[Settings],
     ) -> "list[Beam]":
-        """The likeliest continuations that a search of bounded width finds, `n` of them, best first.
+        """Find the `n` likeliest continuations by beam search, best first.
 
         Args:
             prompt: a text, or token ids.
-            sampling: as for `generate`; temperature and the filters after it have no say here.
+            sampling: as for `generate`; temperature and the filters after it are ignored.
             beams: width of the search.
             length_penalty: above 0 favours longer texts; -30 to 30.
             settings: as for `generate`.
 
         Raises:
             ContextError: the prompt is longer than the context.
-            GenerationError: fewer beams than continuations, stop strings (stop ids can be had), or log-probabilities.
+            GenerationError: fewer beams than continuations, stop strings (stop ids work), or log-probabilities.
         """
         request = Request(prompt=prompt, sampling=sampling_of(sampling, settings))
         self._opened.refuse_if_closed()
@@ -214,13 +215,13 @@ class LanguageModel:
     def score(
         self, text: Prompt, *, stride: int | None = None, best: int = 0, progress: Progress = lambda done, of: None
     ) -> "Score":
-        """How likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
+        """Compute how likely a text is: log-probability, rank and entropy by token, perplexity, bits per byte.
 
         Args:
-            text: or token ids; at least one token, and any length: past the context a window slides over it.
-            stride: tokens by which it slides; half the context by default.
-            best: how many of the most likely tokens to report at each place.
-            progress: told now and then how many tokens are scored, of how many.
+            text: a text, or token ids, of one token or more; beyond the context, a window slides over it.
+            stride: tokens by which the window slides; half the context by default.
+            best: how many of the most likely tokens to report at each position.
+            progress: called now and then with the number of tokens scored, and of how many.
 
         Raises:
             GenerationError: an empty text, an id outside the vocabulary, or a stride outside the context.
@@ -237,14 +238,14 @@ class LanguageModel:
         window: int = 200,
         progress: Progress = lambda done, of: None,
     ) -> "Verdict":
-        """Whether a text was generated, with an error rate and the right to be inconclusive; see `gpt2.detect.judge`.
+        """Judge whether a text was generated, at an error rate; may be inconclusive. See `gpt2.detect.judge`.
 
         Args:
-            text: from about 25 tokens on, of any length; long ones by windows, with the parts marked.
-            calibration: what to compare with; the one beside the model's files by default, if there is one.
+            text: about 25 tokens or more, of any length; a long text is judged by windows, with its parts marked.
+            calibration: what to compare with; by default the one beside the model's files, if there is one.
             false_positive_rate: how often human text of the calibration's kind may be called generated.
-            window: tokens of a part, where the text is longer than the texts of the calibration.
-            progress: told how many parts of a long text have been read, of how many.
+            window: tokens per part, if the text is longer than the texts of the calibration.
+            progress: called with the number of parts of a long text read, and of how many.
 
         Raises:
             GenerationError: an empty text, no text, or a number out of range.
@@ -275,16 +276,16 @@ class LanguageModel:
         seed: int = 0,
         progress: Callable[[int, str], None] = lambda done, of: None,
     ) -> "Calibration":
-        """Make a calibration of human texts: what `detect` compares with.
+        """Make a calibration from human texts, for `detect` to compare with.
 
         Args:
-            texts: at least 99, by people, of the kind that is to be judged; of each its beginning counts.
-            source: what they are, for people who read the verdict.
-            samples: texts that the model writes for comparison, by three settings in turn.
-            trained: train a detector on half of the texts, at least 198 (the extra `detect`), instead of going by the
-                curvature; the model then writes one for each.
-            seed: of the samples.
-            progress: told how many texts of which sort have been read.
+            texts: at least 99 texts by people, of the kind you will judge; only the beginning of each is used.
+            source: what the texts are, for readers of the verdict.
+            samples: number of texts the model writes for comparison, with three settings in turn.
+            trained: train a detector on half of the texts, at least 198 (the extra `detect`), instead of using the
+                curvature; the model then writes one text for each.
+            seed: seed of the samples.
+            progress: called with the number of texts read, and their kind.
 
         Raises:
             DataError: too few texts.
@@ -297,7 +298,7 @@ class LanguageModel:
         )
 
     def fingerprint(self) -> str:
-        """Which weights these are, whatever file holds them: a SHA-256, computed when first asked for."""
+        """A SHA-256 that identifies the weights, whatever file holds them; computed on first use."""
         self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.checkpoint.weights)
         return self._fingerprint
 
@@ -310,13 +311,13 @@ class LanguageModel:
         prompts: "Prompts | None" = None,
         draft: Draft = "auto",
     ) -> str:
-        """A sentence in another language, by the paper's prompt of example pairs; greedy.
+        """Translate a sentence greedily, with the paper's prompt of example pairs.
 
         Args:
-            text: in the language `source`.
-            source: a language that the examples have.
-            target: another.
-            prompts: what to ask instead of ours; `gpt2.tasks.Prompts.read` reads them from a file.
+            text: a sentence in the language `source`.
+            source: a language of the examples.
+            target: another language of the examples.
+            prompts: prompts to use instead of the package's; `gpt2.tasks.Prompts.read` reads a file of them.
             draft: as for `generate`.
 
         Raises:
@@ -331,11 +332,11 @@ class LanguageModel:
     def summarize(
         self, text: str, *, seed: int | None = None, prompts: "Prompts | None" = None, draft: Draft = "auto"
     ) -> str:
-        """A few sentences that sum an article up, by the paper's `TL;DR:`; sampled with top-k 2.
+        """Summarize an article in a few sentences, with the paper's `TL;DR:`, sampled with top-k 2.
 
         Args:
-            text: the article. What goes beyond the context is left out, and a warning logged.
-            seed: the same gives the same summary.
+            text: the article. Text beyond the context is left out, and a warning logged.
+            seed: the same seed gives the same summary.
             prompts: as for `translate`.
             draft: as for `generate`; "ngram" suits it.
 
@@ -355,12 +356,12 @@ class LanguageModel:
         prompts: "Prompts | None" = None,
         draft: Draft = "auto",
     ) -> str:
-        """An answer, from a passage or from what the model knows, by the paper's prompts; greedy.
+        """Answer a question greedily, from a passage or the model's own knowledge, with the paper's prompts.
 
         Args:
             question: one line.
-            context: the passage. What goes beyond the model's context is left out, and a warning logged.
-            history: questions about the passage asked before, with their answers.
+            context: the passage. Text beyond the model's context is left out, and a warning logged.
+            history: earlier questions about the passage, with their answers.
             prompts: as for `translate`.
             draft: as for `generate`.
 
@@ -384,13 +385,13 @@ class LanguageModel:
         """The logits of the token after each of `ids`: [T, V].
 
         Args:
-            ids: of the text.
-            at: called with each inner value as soon as it is known; what it returns is used instead. It is the door of
-                `gpt2.model.reference`, which computes then, and where the sites are listed.
+            ids: the text's token ids.
+            at: a hook, called with each inner value as soon as it is known; its result is used instead. With it,
+                `gpt2.model.reference` does the computing; it lists the sites.
 
         Raises:
             ContextError: more ids than the context.
-            GenerationError: an id outside the vocabulary, or none at all; or `at` returned no array of the same shape.
+            GenerationError: an id outside the vocabulary, no ids, or `at` returned no array of the same shape.
         """
         if at is None:
             return generation.logits(self.exact_backend(), ids)
@@ -401,7 +402,7 @@ class LanguageModel:
         """The residual stream of a text, from the embedding through every block; see `gpt2.inspect.activations`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             depths: 0 is the embedding, i the output of block i; one, some, or all by default.
 
         Raises:
@@ -415,12 +416,12 @@ class LanguageModel:
     def attention(
         self, text: Prompt, layer: Numbers = None, head: Numbers = None, *, last: int | None = None
     ) -> "Attention":
-        """How much each token takes from those before it, by layer and head; see `gpt2.inspect.attention`.
+        """How much each token attends to those before it, by layer and head; see `gpt2.inspect.attention`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             layer: from 0; one, some, or all by default.
-            head: likewise.
+            head: as for `layer`.
             last: only the rows of this many last tokens; all by default.
 
         Raises:
@@ -432,12 +433,12 @@ class LanguageModel:
         return attention(self.exact_backend(), self.tokenizer, text, layer=layer, head=head, last=last)
 
     def logit_lens(self, text: Prompt, *, depths: Numbers = None, best: int = 10) -> "Lens":
-        """What the model would say next if it stopped after each layer; see `gpt2.inspect.logit_lens`.
+        """The next token the model would predict if it stopped after each layer; see `gpt2.inspect.logit_lens`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             depths: as for `activations`.
-            best: how many of the likeliest tokens to keep.
+            best: number of the likeliest tokens to keep.
 
         Raises:
             ContextError: the text is longer than the context.
@@ -448,11 +449,11 @@ class LanguageModel:
         return logit_lens(self.exact_backend(), self.head, self.tokenizer, text, depths=depths, best=best)
 
     def embed(self, texts: str | Iterable[Prompt], *, pooling: str = "mean") -> "Floats":
-        """A text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`.
+        """Embed a text as a vector, [D], or several as rows, [N, D]; see `gpt2.inspect.embed`.
 
         Args:
-            texts: one text; or several, or lists of token ids, each within the context.
-            pooling: "mean" over the tokens, or the "last" one's state.
+            texts: one text, or several texts or lists of token ids, each within the context.
+            pooling: "mean" over the tokens, or the state of the "last" token.
 
         Raises:
             ContextError: a text is longer than the context.
@@ -465,16 +466,16 @@ class LanguageModel:
     def patch(
         self, text: Prompt, *, source: Prompt, answer: str | int, depths: Numbers = None, positions: Numbers = None
     ) -> "Patching":
-        """A text run with single vectors of another in it; see `gpt2.inspect.patch`.
+        """Run a text with single vectors of another text patched in; see `gpt2.inspect.patch`.
 
-        Where the model's backend only looks, the reference backend is opened for it, and the log says so.
+        If the model's backend cannot patch, the reference backend is opened, and the log says so.
 
         Args:
-            text: that is run, or its token ids.
-            source: what vectors are taken from; as many tokens.
+            text: the text to run, or its token ids.
+            source: the text to take vectors from, with as many tokens.
             answer: one token, as its text (mostly with a space before it) or id.
             depths: as for `activations`.
-            positions: of tokens, from 0; one, some, or all by default.
+            positions: positions of tokens, from 0; one, some, or all by default.
 
         Raises:
             ContextError: the text is longer than the context.
@@ -489,7 +490,7 @@ class LanguageModel:
         """How active each hidden unit of the MLPs is at each token; see `gpt2.inspect.neurons`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             layer: from 0; one, some, or all by default.
 
         Raises:
@@ -504,9 +505,9 @@ class LanguageModel:
         """What each head and each MLP adds to the logit of an answer; see `gpt2.inspect.attribute`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             answer: one token, as its text (mostly with a space before it) or id.
-            against: another one; without it the answer's logit itself is divided.
+            against: another token, to split the difference of the two logits; by default the answer's logit is split.
 
         Raises:
             ContextError: the text is longer than the context.
@@ -517,12 +518,12 @@ class LanguageModel:
         return attribute(self._opened.definition, self.tokenizer, text, answer=answer, against=against)
 
     def ablate(self, text: Prompt, *, answer: str | int, source: Prompt | None = None) -> "Ablation":
-        """What an answer loses without each head and each MLP; see `gpt2.inspect.ablate`.
+        """How much an answer loses without each head and each MLP; see `gpt2.inspect.ablate`.
 
         Args:
-            text: or token ids, within the context.
+            text: a text or token ids, within the context.
             answer: one token, as its text (mostly with a space before it) or id.
-            source: a text of as many tokens: each part says what it says there. Without it the part adds nothing.
+            source: a text of as many tokens, whose output replaces each part's; by default the part adds nothing.
 
         Raises:
             ContextError: the text is longer than the context.
@@ -534,27 +535,27 @@ class LanguageModel:
 
     @property
     def head(self) -> "Head":
-        """The last layer norm and the tied embedding by themselves, in fp32; read when first used."""
+        """The last layer norm and the tied embedding, in fp32; read on first use."""
         return self._opened.definition.head
 
     def exact_backend(self) -> Backend:
-        """The backend that scores and everything that looks inside come from: fp32 unless `load` was told a form."""
+        """The backend for scores and for looking inside: fp32 unless `load` was given a form."""
         return self._opened.exact
 
     def save(
         self, folder: str | os.PathLike[str], *, format: str = "hf", weights: str = "fp32", overwrite: bool = False
     ) -> None:
-        """Write the model to a folder, in the format gguf to a file, atomically.
+        """Write the model atomically to a folder or, in the format gguf, to a file.
 
         Args:
-            folder: takes its name when it is complete.
+            folder: where to write; it appears only when complete.
             format: "hf", a Hugging Face folder; or "openai", "nanogpt", "llmc", "gguf", "onnx".
-            weights: the form they are stored in, of those the format has: fp32, fp16, bf16, int8, int4, q8_0, q4_0.
-            overwrite: replace a model that is there.
+            weights: precision to store them in, if the format has it: fp32, fp16, bf16, int8, int4, q8_0, q4_0.
+            overwrite: replace an existing model.
 
         Raises:
-            CheckpointError: there is no such format or form, or the folder is there or cannot be written; what was
-                there before stays.
+            CheckpointError: unknown format or precision, or the folder exists or cannot be written; what was there
+                before stays.
         """
         checkpoint.write(
             folder,
@@ -567,7 +568,7 @@ class LanguageModel:
         )
 
     def close(self) -> None:
-        """Give back memory and threads of what was opened for it; `with gpt2.load(…) as model:` does."""
+        """Free its memory and threads; `with gpt2.load(…) as model:` does so at the end."""
         with self._opening_drafts:
             for draft in self._opened_drafts.values():
                 draft.close()
@@ -623,19 +624,19 @@ def load(
     """Open a model.
 
     Args:
-        model: an embedded or published name, a folder, a file, or a hub id whose files are here.
+        model: the name of the embedded or a published model, a folder, a file, or a hub id already downloaded.
         device: "auto", "cpu", "cuda" or "mps".
         backend: "auto", "native", "torch" or "reference".
-        weights: the form they are held in: "auto", "fp32", "bf16", "int8" or "int4". Where "auto" chose a smaller
-            form than fp32, `score` and `logits` open the weights a second time, in fp32, when first called.
+        weights: precision in memory: "auto", "fp32", "bf16", "int8" or "int4". If "auto" chooses less than fp32,
+            `score` and `logits` open the weights a second time, in fp32, on first use.
         threads: CPU threads; by default the physical cores.
-        download: fetch it first if it is not here: a published name or a hub id.
+        download: download the model first if it is not here: a published name or a hub id.
 
     Raises:
-        ModelNotFoundError: there is no such model here; the message lists those there are.
-        DownloadError: it cannot be fetched.
+        ModelNotFoundError: the model is not here; the message lists those that are.
+        DownloadError: the download failed.
         CheckpointError: its files are broken, or not a GPT-2.
-        BackendError: the device, backend or form cannot be had here.
+        BackendError: the device, backend or precision is not available here.
     """
     files = checkpoint.read(hub.locate_or_download(model, download=download))
 

@@ -59,7 +59,7 @@ def test_more_threads_than_cores_are_said_to_be_slower(
     backends.open(weights, threads=2).close()
     assert "cores" not in caplog.text
     backends.open(weights, threads=3).close()
-    assert "3 threads have 2 cores to take turns on" in caplog.text
+    assert "3 threads share 2 cores" in caplog.text
 
 
 @pytest.mark.usefixtures("without_native")

@@ -164,7 +164,7 @@ def test_a_killed_conversion_goes_on(
     assert done.returncode == -9, done.stderr
     assert not (tmp_path / "goal").exists()
     assert run(arguments) == 0
-    assert "going on with what was interrupted" in capsys.readouterr().err
+    assert "resuming: " in capsys.readouterr().err
     assert run([*arguments[:2], str(tmp_path / "at once"), *arguments[3:]]) == 0
     assert content(tmp_path / "goal") == content(tmp_path / "at once")
     assert not list(tmp_path.glob(".unfinished*"))

@@ -197,7 +197,7 @@ def test_a_signal_keeps_what_is_written_and_says_so(source: Path, tmp_path: Path
     arguments = [how, "convert", str(source), str(tmp_path / "goal"), "--to", "hf"]
     done = subprocess.run([sys.executable, "-c", STOPPED, *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == code
-    assert "kept in .unfinished-goal; the same command goes on" in done.stderr
+    assert "kept in .unfinished-goal; the same command resumes" in done.stderr
     assert not (tmp_path / "goal").exists()
     assert frame.run(arguments[1:]) == 0
 

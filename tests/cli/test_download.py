@@ -45,8 +45,8 @@ def test_it_says_what_will_be_done_and_what_can_be_done_then(gpt2: Run, plan: hu
     ran = gpt2("download", "org/tiny")
     assert (ran.code, ran.out) == (0, "")
     assert ran.err.splitlines() == [
-        f"org/tiny from https://there: 3.0 MB, 1.0 MB of it here already; to {plan.place}, where 5,000.0 MB are free",
-        "org/tiny is here, every length and hash as announced: `gpt2 generate --model org/tiny`",
+        f"org/tiny from https://there: 3.0 MB, 1.0 MB of it already here; to {plan.place}, with 5,000.0 MB free",
+        "org/tiny is here; all lengths and hashes match: `gpt2 generate --model org/tiny`",
     ]
 
 
@@ -68,7 +68,7 @@ def test_an_interruption_says_how_to_go_on(gpt2: Run, plan: hub.Plan, monkeypatc
     monkeypatch.setattr(fetching, "download", interrupted)
     ran = gpt2("download", "org/tiny")
     assert ran.code == 130
-    assert "what has arrived is kept: `gpt2 download org/tiny` goes on from there" in ran.err
+    assert "what has arrived is kept: `gpt2 download org/tiny` resumes from there" in ran.err
 
 
 def test_nothing_is_fetched_unless_asked(gpt2: Run, plan: hub.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_nothing_is_fetched_unless_asked(gpt2: Run, plan: hub.Plan, monkeypatch:
     assert ran.code == 1
     assert "`gpt2 download org/tiny` fetches it, as does --download" in ran.err
     ran = gpt2("score", "Hello", "--model", "org/tiny", "--download", "--totals")
-    assert "org/tiny is here, every length and hash as announced" in ran.err
+    assert "org/tiny is here; all lengths and hashes match" in ran.err
     assert ran.code == 1  # what was fetched did not come into the cache
 
 

@@ -140,7 +140,7 @@ def test_what_is_interrupted_says_that_it_goes_on(
     monkeypatch.setattr("gpt2.evaluate.evaluate", stop)
     ran = gpt2("evaluate", "lambada", "--examples", "--model", str(tiny_folder), "--backend", "reference")
     assert ran.code == code
-    assert "The answers so far are kept; the same command goes on from there." in ran.err
+    assert "The answers so far are kept; the same command resumes from there." in ran.err
 
 
 def test_data_to_fetch(gpt2, tmp_path: Path) -> None:

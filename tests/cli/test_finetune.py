@@ -35,7 +35,7 @@ def test_one_command_adapts_a_model_and_says_all_it_does(
         "from here",
         "step 0: held-out loss",
         "step 0 wrote: The cat",
-        "MB of the training; it can be removed",
+        "MB of training state; you can delete it",
         f"try it: gpt2 generate --model '{out}'\n",
     ]
     places = [shown.err.index(text) for text in order]
@@ -104,11 +104,11 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
         patch.setattr(Learner, "step", interrupted)
         assert frame.run(arguments) == 75
     assert "holds no gain so far, held-out loss" in (said := capsys.readouterr().err)
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert frame.run([*arguments, "--validation", "0.2"]) == 1  # it has learned from the other part
     assert "it began with another text" in capsys.readouterr().err
     assert frame.run(arguments) == 0
-    assert "going on from step 2" in capsys.readouterr().err
+    assert "resuming from step 2" in capsys.readouterr().err
 
 
 def test_stopped_before_its_first_step_it_says_that_the_same_command_goes_on(
@@ -121,7 +121,7 @@ def test_stopped_before_its_first_step_it_says_that_the_same_command_goes_on(
     quiet = ["--set", "run.sample_every_steps=0"]
     out = tmp_path / "mine"
     arguments = ["finetune", str(novel), "--out", str(out), "--model", str(tiny_folder), *SPEED, *quiet]
-    kept = f"{out} keeps what is done; the same command goes on from there."
+    kept = f"{out} keeps what is done; the same command resumes from there."
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
         with monkeypatch.context() as patch:
             patch.setattr(plan, "check_room", lambda *_, number=number: signal.raise_signal(number))

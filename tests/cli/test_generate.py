@@ -244,7 +244,7 @@ def test_the_loop_continues_lines_and_obeys_commands(generate, model: LanguageMo
     assert ran.out == f"{first}\n{second}\n{first}\n{last}\n{after}\n"
     assert ran.code == 0
     assert ran.err.count(":quit") == 6  # at the beginning, when asked, before any text, and where a seed is none
-    assert ran.err.count("drawn by seed 4") == 1
+    assert ran.err.count("used seed 4") == 1
 
 
 def test_the_loop_goes_on_from_what_was_written_when_it_was_stopped(generate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_a_file_of_a_word_processor_is_no_text(generate, tmp_path: Path, start: 
 
 
 def test_a_stop_with_a_backslash_is_said_to_be_no_line_end(generate) -> None:
-    assert r"--stop '\n' waits for a backslash; the end of a line is $'\n'" in generate("Once", "--stop", r"\n").err
+    assert r"--stop '\n' looks for a backslash; a line end is $'\n'" in generate("Once", "--stop", r"\n").err
     assert "backslash" not in generate("Once", "--stop", "\n").err
 
 

@@ -37,7 +37,7 @@ def test_a_table_for_people(medium: Path, capsys: pytest.CaptureFixture[str]) ->
     assert heading.split() == ["NAME", "PARAMETERS", "MB", "FORM", "LAST", "READ", "FROM", "PATH"]
     day = time.strftime("%Y-%m-%d", time.localtime((medium / "model.safetensors").stat().st_atime))
     assert row.split() == ["gpt2-medium", "354,823,168", "1.5", "unreadable", day, "gpt2", "cache", str(medium)]
-    assert shown.err == "published, and not here: gpt2, gpt2-large, gpt2-xl; `gpt2 download NAME` fetches one\n"
+    assert shown.err == "published, but not here: gpt2, gpt2-large, gpt2-xl; `gpt2 download NAME` downloads one\n"
 
 
 def test_json_for_programs(medium: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +66,7 @@ def test_removing_asks_first(medium: Path, capsys: pytest.CaptureFixture[str], m
     assert f"give --yes to delete {medium}" in capsys.readouterr().err
     assert medium.is_dir()
     assert frame.run(["models", "--remove", "gpt2-medium", "--yes"]) == 0
-    assert capsys.readouterr().err == "removed gpt2-medium: 1.5 MB are free again\n"
+    assert capsys.readouterr().err == "removed gpt2-medium and freed 1.5 MB\n"
     assert not medium.exists()
     assert frame.run(["models", "--remove", "gpt2-medium", "--yes"]) == 1
     assert frame.run(["models", "--remove", "../..", "--yes"]) == 1
@@ -89,6 +89,6 @@ def test_nothing_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert frame.run(["models"]) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "published, and not here: gpt2, gpt2-medium, gpt2-large, gpt2-xl" in shown.err
+    assert "published, but not here: gpt2, gpt2-medium, gpt2-large, gpt2-xl" in shown.err
     assert frame.run(["models", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out) == []

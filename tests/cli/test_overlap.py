@@ -41,4 +41,4 @@ def test_a_field_of_plain_text_is_said_to_mean_nothing(gpt2: Run, files: tuple[s
     given = (verb, files[0], *(("--out", f"{files[0]}-shards") if verb == "prepare" else files[1:]), "--workers", "1")
     assert "--field" not in gpt2(*given).err
     ran = gpt2(*given, "--field", "txet")
-    assert f"warning: --field says nothing here: {files[0]} is read as plain text" in ran.err
+    assert f"warning: --field has no effect: {files[0]} is read as plain text" in ran.err

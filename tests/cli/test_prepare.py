@@ -178,11 +178,11 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(
 
     monkeypatch.setattr(blocks, "encode_block", encode_and_be_stopped)
     assert run(source, "--out", tmp_path / "out") == code
-    assert f"{tmp_path / 'out'} keeps what is done; the same command goes on from there." in capsys.readouterr().err
+    assert f"{tmp_path / 'out'} keeps what is done; the same command resumes from there." in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "progress.json").read_text(encoding="utf-8"))["state"]["blocks"] == 5
     monkeypatch.setattr(blocks, "encode_block", encode)
     assert run(source, "--out", tmp_path / "out") == 0
-    assert "going on after 50 documents" in capsys.readouterr().err
+    assert "resuming after 50 documents" in capsys.readouterr().err
     assert run(source, "--out", tmp_path / "straight") == 0
     for path in (tmp_path / "straight").glob("*.*"):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()

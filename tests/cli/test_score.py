@@ -115,7 +115,7 @@ def test_the_name_of_a_file_is_text_and_a_warning(score, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     ran = score("essay.txt", "--json", "--quiet")
     assert ran.out == expected
-    assert ran.err == "warning: essay.txt is a file here, taken as text; --file essay.txt scores it\n"
+    assert ran.err == "warning: essay.txt is a file, but is taken as text; --file essay.txt scores it\n"
     (tmp_path / "-").touch()  # and yet - is standard input
     ran = score("-", "--json", "--quiet", stdin=TEXT.encode())
     assert ran.err == "" and ran.code == 0

@@ -162,7 +162,7 @@ def test_a_vocabulary_is_learned_from_files_as_prepare_reads_them(gpt2, tmp_path
     assert gpt2("tokenizer", "train", str(plain), "--out", str(expected), "--vocab-size", "280").code == 0
     ran = gpt2("tokenizer", "train", str(tmp_path / name), "--out", str(out), "--vocab-size", "280", "--field", "body")
     assert ran.code == 0
-    assert ("--field says nothing here" in ran.err) == ("txt" in name)
+    assert ("--field has no effect" in ran.err) == ("txt" in name)
     for file in ("vocab.json", "merges.txt"):
         assert (out / file).read_bytes() == (expected / file).read_bytes()
 
@@ -263,7 +263,7 @@ def test_the_name_of_a_file_is_text_and_a_warning(gpt2, tmp_path: Path, monkeypa
     (tmp_path / "an essay.txt").write_text("other", encoding="utf-8")
     ran = gpt2("tokenize", "an essay.txt")
     assert ran.out == lines(Tokenizer.published().encode("an essay.txt"))
-    told = "an essay.txt is a file here, taken as text; --file 'an essay.txt' tokenizes it\n"
+    told = "an essay.txt is a file, but is taken as text; --file 'an essay.txt' tokenizes it\n"
     assert ran.err == f"warning: {told}"
     for text in ("another.txt", ".", "a\0b"):
         assert gpt2("tokenize", text).err == ""

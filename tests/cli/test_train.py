@@ -90,7 +90,7 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "step", interrupted)
         assert frame.run(arguments) == 75
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes from there" in capsys.readouterr().err
     assert frame.run([*arguments, "--quiet"]) == 0
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "")
@@ -205,7 +205,7 @@ def test_a_recipe_that_changed_is_refused_and_the_error_says_what_goes_on(
     command = said.split("`gpt2 ")[1].split("`")[0]
     assert command == f"train {out / 'config.toml'} --out {out}"
     assert frame.run([*command.split(), "--steps", "2"]) == 0
-    assert "going on from step 1" in capsys.readouterr().err
+    assert "resuming from step 1" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_files_is_left_alone(

@@ -118,7 +118,7 @@ def test_words_by_strength(gpt2, key: Path) -> None:
     assert (told["verdict"], told["marked"]) == ("possibly marked", True)
     assert 1e-4 < told["p_value"] <= 0.01
     ran = gpt2("detect", text, "--watermark", str(key))
-    one_in = f"one unmarked text in {round(1 / told['p_value']):,} looks so"
+    one_in = f"one unmarked text in {round(1 / told['p_value']):,} looks like this"
     assert ran.out.startswith(f"possibly marked with this key (p = {told['p_value']:.3g}; {one_in}): score ")
     told = json.loads(gpt2("detect", text, "--watermark", str(key), "--json", "--rate", "0.001").out)
     assert (told["verdict"], told["marked"]) == ("no mark found", False)

@@ -159,7 +159,7 @@ def test_verify_a_model_of_no_known_name(tiny_folder: Path, capsys: pytest.Captu
         True,
         None,
     ]  # random weights are no better than chance
-    assert "No answers are known of a model of this name" in said.err
+    assert "No answers are known for a model of this name" in said.err
     assert frame.run(["verify", str(tiny_folder), "--as", "gpt2"]) == 1
     assert "This is not gpt2: it has n_layer 2 for 12, n_head 2 for 12, " in capsys.readouterr().err
 

@@ -381,7 +381,7 @@ def test_a_drafter_that_fails_is_left_and_the_text_goes_on(toy: SimpleNamespace,
         scheduler = Scheduler(backend, toy.Tokenizer(), drafter=guesses)
         scheduler.submit(Request(prompt="ab", sampling=Sampling(seed=1, max_tokens=40)))
         assert toy.run(scheduler) == toy.continue_text(lively(toy), toy.Tokenizer(), "ab", seed=1, max_tokens=40)
-        assert "drafting failed (no memory); going on without drafts" in caplog.text
+        assert "drafting failed (no memory); continuing without drafts" in caplog.text
         caplog.clear()
 
 

@@ -212,7 +212,7 @@ def test_a_file_that_was_damaged_here_is_fetched_again(
     file.write_bytes(bytes(len(tiny_files[WEIGHTS])))
     assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
     assert len(published.requests(WEIGHTS)) == asked + 1
-    assert f"{WEIGHTS} is here, and damaged (its SHA-256 is" in caplog.text
+    assert f"{WEIGHTS} is here but damaged (its SHA-256 is" in caplog.text
 
 
 def test_more_bytes_than_announced_are_refused_at_once(

@@ -188,10 +188,10 @@ def test_several_runs_are_told_in_their_order() -> None:
 
 def test_a_calibration_says_what_it_tells() -> None:
     made_from = {"human": "essays", "human_texts": 120, "generated_texts": 30}
-    text = sections.detection(made_from, [("tokens", "human texts", "told: top-k 40"), ("25", "120", "7%")])
+    text = sections.detection(made_from, [("tokens", "human texts", "detected: top-k 40"), ("25", "120", "7%")])
     assert "120 human texts (essays)" in text
     assert "| 25 | 120 | 7% |" in text
-    assert "| tokens | human texts | told\\: top-k 40 |" in text
+    assert "| tokens | human texts | detected\\: top-k 40 |" in text
 
 
 def test_an_evaluation_stands_beside_the_paper() -> None:

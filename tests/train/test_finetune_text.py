@@ -218,7 +218,7 @@ def test_empty_examples_are_passed_over_and_counted(tmp_path: Path) -> None:
         path = write(tmp_path / name, "a.jsonl", lines)
         prepared = prepare_text(path, tmp_path / name / "out", tokenizer, field="", validation=0.1)
         assert prepared.empty == (2 if name == "more" else 0)
-        assert any(line.startswith("passed over: 2 ") for line in prepared.lines()) == (name == "more")
+        assert any(line.startswith("skipped: 2 ") for line in prepared.lines()) == (name == "more")
     shards = [sorted((tmp_path / name / "out").glob("*.bin")) for name in ("some", "more")]
     assert len(shards[0]) == 4  # to learn from and held out, each with its marks
     assert [shard.read_bytes() for shard in shards[0]] == [shard.read_bytes() for shard in shards[1]]
@@ -232,7 +232,7 @@ def test_files_of_other_kinds_in_a_folder_are_named(tmp_path: Path) -> None:
     for name in ("novel.docx", "sub/other.DOCX", "a.pdf", "LICENSE", ".hidden.odt"):
         write(tmp_path, f"in/{name}", "x")
     prepared = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
-    said = f"passed over in {tmp_path / 'in'}: 4 files of other kinds (.docx, LICENSE, .pdf)"
+    said = f"skipped in {tmp_path / 'in'}: 4 files of other kinds (.docx, LICENSE, .pdf)"
     assert prepared.lines()[1:] == [said]
     again = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
     assert again == prepared

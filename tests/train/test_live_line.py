@@ -33,7 +33,7 @@ def test_it_speaks_after_three_steps_and_every_ten_and_the_first_one_does_not_co
 
 @pytest.mark.parametrize(("expected", "corrected"), [(None, False), (160.0, False), (60.0, True), (900.0, False)])
 def test_an_expectation_that_was_too_short_is_corrected_once(expected: float | None, corrected: bool) -> None:
-    said = [line for line in watch([10.0] * 20, expected) if "as it seemed before" in line]
+    said = [line for line in watch([10.0] * 20, expected) if "as estimated: other work" in line]
     assert len(said) == corrected
     assert not said or "about 3 min from here" in said[0]
 

@@ -255,13 +255,13 @@ def test_a_run_that_goes_on_in_other_data_says_so(
     shutil.copytree(data / "shards", moved)
     pretrain(make_config())
     pretrain(make_config(schedule={"tokens": 13 * 128}, data={"folder": str(moved)}))  # the same, elsewhere
-    assert "not those that this run has learned from" not in caplog.text
+    assert "not those that this run was trained on" not in caplog.text
     other = tmp_path / "other"
     config = PrepareConfig(validation=0.2, read=ReadOptions(split_on="\n\n"))
     prepare([data / "text.txt"], other, config=config, tokenizer=Tokenizer.from_folder(data / "vocabulary"))
     longer = make_config(schedule={"tokens": 14 * 128}, data={"folder": str(other)})
     pretrain(longer)
-    assert f"the data in {other} are not those that this run has learned from" in caplog.text
+    assert f"the data in {other} are not those that this run was trained on" in caplog.text
     caplog.clear()
     pretrain(make_config(schedule={"tokens": 15 * 128}, data={"folder": str(other)}))
     assert "not those that" not in caplog.text
@@ -598,8 +598,8 @@ def test_without_held_out_text_it_trains_and_says_so(
 @pytest.mark.parametrize(
     ("n_rows", "loss_rows", "advice"),
     [
-        (1000, 500, "the vocabulary has 300 ids, and the model rows for 1,000: the others cost time and memory for "
-            "nothing. Leave them out: --set model.vocab_size=300 --set loss.rows=0"),
+        (1000, 500, "the vocabulary has 300 ids, but the model has rows for 1,000: the rest waste time and memory. "
+            "Leave them out: --set model.vocab_size=300 --set loss.rows=0"),
         (1000, 100, "Leave them out: --set model.vocab_size=300"),
         (384, 100, ""),  # filled up to a multiple of 128
     ],

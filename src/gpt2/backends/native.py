@@ -60,7 +60,7 @@ class NativeBackend:
         cores = usable_cores()
         threads = threads or min(physical_cores(), cores)
         if threads > cores:
-            log.warning("%d threads have %d cores to take turns on: with fewer it is faster", threads, cores)
+            log.warning("%d threads share %d cores: fewer threads would be faster", threads, cores)
         self.name = "native"
         self.device = "cpu"
         self.weights = form

@@ -43,11 +43,11 @@ def restore(engine: Engine, path: Path, made_of: str) -> bool:
                 return False
             if _read(file, engine):
                 return True
-        log.warning("%s is damaged, and is packed anew", path)
+        log.warning("%s is damaged: packing again", path)
     except FileNotFoundError:
         return False
     except OSError as error:
-        log.info("the packed weights in %s cannot be read (%s): packing anew", path, error.strerror or error)
+        log.info("the packed weights in %s cannot be read (%s): packing again", path, error.strerror or error)
     for piece in engine.pieces():  # packing leaves out what is zero in a new engine
         np.frombuffer(piece, np.uint8)[:] = 0
     return False

@@ -119,7 +119,7 @@ def compare(
                 engine.full_name = str(engine.answer())
         for number in range(rounds + 1):
             if peers:
-                log.info("round %d of %d", number, rounds) if number else log.info("a round to warm up")
+                log.info("round %d of %d", number, rounds) if number else log.info("warm-up round")
             for engine in tuple(engines):
                 with _left_out_if_it_fails(engine, engines):
                     figures = engine.ask("round")

@@ -16,7 +16,7 @@ def adapter_options(verb: Verb) -> Verb:
     The verb gets one `adapters`: the fields of a `gpt2.train.LoraConfig`, or None without --lora.
     """
 
-    @option("--lora", section="Adapters", is_flag=True, help="Train adapters (LoRA) and leave the model as it is.")
+    @option("--lora", section="Adapters", is_flag=True, help="Train adapters (LoRA) and leave the model unchanged.")
     @option(
         "--lora-rank",
         section="Adapters",
@@ -32,7 +32,7 @@ def adapter_options(verb: Verb) -> Verb:
         default=16.0,
         show_default=True,
         metavar="X",
-        help="Each change is multiplied by this over the rank.",
+        help="Scale each change by this over the rank.",
     )
     @option(
         "--lora-dropout",
@@ -41,14 +41,14 @@ def adapter_options(verb: Verb) -> Verb:
         metavar="X",
         default=0.0,
         show_default=True,
-        help="Dropout of the adapters' inputs while they learn.",
+        help="Dropout of the adapters' inputs during training.",
     )
     @option(
         "--lora-target",
         section="Adapters",
         multiple=True,
         metavar="MAP",
-        help="Adapt this map: c_attn, c_proj, ... Repeatable.  [default: all]",
+        help="Adapt this layer: c_attn, c_proj, ... Repeatable.  [default: all]",
     )
     @functools.wraps(verb)
     def with_adapters(

@@ -10,11 +10,11 @@ from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options
 
 @click.command(cls=Sectioned)
 @click.argument("question", required=False)
-@option("--context", metavar="TEXT", help="The passage that the question is about.")
+@option("--context", metavar="TEXT", help="Passage that the question is about.")
 @option(
     "--context-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The passage is in this file.",
+    help="Read the passage from this file.",
 )
 @asking.prompt_options
 @reading.errors_option
@@ -33,11 +33,11 @@ def answer(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Answer QUESTION; without it, or with -, standard input.
+    """Answer QUESTION, or standard input without QUESTION or with -.
 
-    Without a passage the model is shown a few questions with their answers first; with one, the passage. It
-    continues greedily to the end of the line. It may well be wrong: the paper's largest model answered 4.1 % of
-    the questions people ask a search engine.
+    The prompt begins with the passage or, without one, a few answered questions. The model continues it greedily to
+    the end of the line. Expect wrong answers: the paper's largest model answered 4.1 % of the questions people ask a
+    search engine.
     """
     if context is not None and context_file is not None:
         raise click.UsageError("--context and --context-file exclude each other: give one.")

@@ -23,9 +23,9 @@ def prompt_options(verb: Verb) -> Verb:
     prompts = option(
         "--prompts",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Ask in the words of this TOML file, over those of the package.",
+        help="TOML file of prompts that override the package's.",
     )
-    show = option("--show-prompt", is_flag=True, help="Print what the model would be asked, and ask nothing.")
+    show = option("--show-prompt", is_flag=True, help="Print the prompt and exit, without running the model.")
     return prompts(show(verb))
 
 

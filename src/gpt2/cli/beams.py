@@ -43,7 +43,7 @@ def beam_options(verb: Verb) -> Verb:
         section="Beam search",
         type=click.IntRange(1, 1024),
         metavar="N",
-        help="Find the likeliest text with N beams, instead of drawing one; the best --n of them.",
+        help="Search for the likeliest text with N beams instead of sampling; write the best --n.",
     )
     @option(
         "--length-penalty",
@@ -52,7 +52,7 @@ def beam_options(verb: Verb) -> Verb:
         default=1.0,
         show_default=True,
         metavar="X",
-        help="A text scores its log-probability over its length to the power of this: above 0 favours longer texts.",
+        help="Divide a text's log-probability by its length to this power; above 0 favours longer texts.",
     )
     @functools.wraps(verb)
     def with_search(*, beams: int | None, length_penalty: float, **rest: Any) -> object:
@@ -113,7 +113,7 @@ def write_likeliest(
         log.warning("nothing was written: the file holds no prompt")
     if n_tokens:
         log.info(
-            "%s in %.2f s, by %d beams", output.counted(n_tokens, "token"), time.perf_counter() - begin, search.beams
+            "%s in %.2f s, with %d beams", output.counted(n_tokens, "token"), time.perf_counter() - begin, search.beams
         )
 
 

@@ -29,14 +29,14 @@ def _number(name: str, default: int, help_text: str, *, least: int = 1) -> Calla
     "peers",
     multiple=True,
     metavar="ENGINE|all",
-    help="Measure this engine too, if it is installed. Repeatable.",
+    help="Also measure this engine, if installed. Repeatable.",
 )
-@_number("--prompt-tokens", 128, "Length of the prompt that is decoded from.")
-@_number("--decode-tokens", 64, "Tokens that are decoded and timed.")
-@_number("--prefill-tokens", 1000, "Length of the prompt whose reading is timed.")
+@_number("--prompt-tokens", 128, "Length of the prompt before the decoded text.")
+@_number("--decode-tokens", 64, "Tokens to decode and time.")
+@_number("--prefill-tokens", 1000, "Length of the prompt to read and time.")
 @_number("--batch", 16, "Texts decoded together.")
 @_number("--rounds", 3, "Rounds; the median is reported.")
-@_number("--starts", 3, "Cold starts that are timed; 0 is none.", least=0)
+@_number("--starts", 3, "Cold starts to time; 0 is none.", least=0)
 @model_options
 @output_options
 def bench(
@@ -51,9 +51,9 @@ def bench(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Measure tokens per second: decoding one text, reading a prompt, decoding a batch; and the cold start.
+    """Measure tokens per second (decoding one text, reading a prompt, decoding a batch) and the cold start.
 
-    Each engine runs in its own process, in turns with the others, on the same weights.
+    Engines run in turn, each in its own process, on the same weights.
     """
     from gpt2 import checkpoint, hub
     from gpt2.bench import PEERS, Workload, compare, facts

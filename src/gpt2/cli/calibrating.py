@@ -40,7 +40,7 @@ def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples
 
 def table_of(made: "Calibration") -> list[tuple[str, ...]]:
     """By length, how many human texts there are and which share of the model's own is told at 1 %, by setting."""
-    rows: list[tuple[str, ...]] = [("tokens", "human texts", *(f"told: {setting}" for setting in made.generated))]
+    rows: list[tuple[str, ...]] = [("tokens", "human texts", *(f"detected: {setting}" for setting in made.generated))]
     for n, human in made.human.items():
         rows.append((f"{n}", f"{len(human):,}", *(f"{made.power(each, n, 0.01):.0%}" for each in made.generated)))
     return rows

@@ -19,27 +19,27 @@ log = logging.getLogger("gpt2")
 @click.command(cls=Sectioned)
 @click.argument("model", metavar="MODEL")
 @option("--run", type=_FOLDER, multiple=True,
-        help="The run of `gpt2 train` or `finetune` that made it. May be repeated, the first one first.  "
-        "[default: MODEL/run, if it is there]")  # fmt: skip
-@option("--corpus", type=_FOLDER, help="What it read: a folder of `gpt2 corpus build` or `prepare`.")
+        help="Run of `gpt2 train` or `finetune` that made MODEL. Repeatable, earliest first.  "
+        "[default: MODEL/run, if it exists]")  # fmt: skip
+@option("--corpus", type=_FOLDER, help="Its training data: a folder of `gpt2 corpus build` or `prepare`.")
 @option("--evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.json",
-        help="What `gpt2 evaluate --out` wrote of it.")  # fmt: skip
+        help="Its results from `gpt2 evaluate --out`.")  # fmt: skip
 @option("--training", type=click.Path(exists=True, path_type=Path), multiple=True, metavar="PATH",
-        help="The text it was trained on: sources, what it repeats, groups of people. May be repeated.")  # fmt: skip
+        help="Its training text, to report sources, what it repeats, groups of people. Repeatable.")  # fmt: skip
 @option("--repeat-samples", type=click.IntRange(20), default=1000, show_default=True, metavar="N",
-        help="Samples that are looked up in --training.")  # fmt: skip
+        help="Samples to look up in --training.")  # fmt: skip
 @option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N",
         help="Processes that read --training.")  # fmt: skip
 @option("--notes", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE.md",
-        help="A section in the maker's own words, first in the card.")  # fmt: skip
+        help="Section in your own words, first in the card.")  # fmt: skip
 @option("--licence", type=Name(), metavar="ID", help="Licence of the weights, such as mit.")
 @option("--language", type=Name(), metavar="CODE", help="Language of its text, such as en.")
 @option("--samples", type=click.IntRange(0, 8), default=3, show_default=True, metavar="N",
         help="Continue the first N of the card's fixed prompts.")  # fmt: skip
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads that write the samples.")
-@option("--out", type=Place(dir_okay=False), metavar="FILE", help="Write it to this file.")
-@option("--write", is_flag=True, help="Write it into the model's folder, as README.md.")
-@option("--overwrite", is_flag=True, help="Replace the card or file that is there.")
+@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads for the samples.")
+@option("--out", type=Place(dir_okay=False), metavar="FILE", help="Write the card to this file.")
+@option("--write", is_flag=True, help="Write it to the model's folder, as README.md.")
+@option("--overwrite", is_flag=True, help="Replace an existing card or file.")
 @output_options
 def card(
     *,
@@ -60,7 +60,7 @@ def card(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the card of MODEL, a Hugging Face README.md, from what is known of it and never more.
+    """Write MODEL's card, a Hugging Face README.md, from recorded facts alone.
 
     \b
         gpt2 card my-model --run my-model/run --evaluation results.json --write --overwrite

@@ -21,26 +21,26 @@ log = logging.getLogger("gpt2")
     "format",
     type=click.Choice(["hf", "openai", "nanogpt", "llmc", "gguf", "onnx"]),
     required=True,
-    help="The format: Hugging Face's, OpenAI's of 2019 (TensorFlow), nanoGPT's, llm.c's, llama.cpp's, or ONNX.",
+    help="Format: Hugging Face's, OpenAI's of 2019 (TensorFlow), nanoGPT's, llm.c's, llama.cpp's, or ONNX.",
 )
 @click.option(
     "--weights",
     cls=Option,
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "q8_0", "q4_0"]),
     help="Precision of the weights. int8 and int4 are this package's own compact forms, q8_0 and q4_0 are GGUF's.  "
-    "[default: as in SRC where the format has it, else fp32]",
+    "[default: as in SRC if the format has it, else fp32]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the model that is at DST.")
+@click.option("--overwrite", is_flag=True, help="Replace the model at DST.")
 @click.option(
     "--allow-pickle",
     is_flag=True,
-    help="Read SRC even if it is a file of torch.save (nanoGPT, minGPT, Megatron, pytorch_model.bin). Nothing in it is "
+    help="Read SRC even if it is a torch.save file (nanoGPT, minGPT, Megatron, pytorch_model.bin). Nothing in it is "
     "run.",
 )
 @click.option(
     "--tanh-gelu",
     is_flag=True,
-    help="Take SRC as a GPT-2 even if its own code computes GELU exactly (nanoGPT): its logits differ a little here.",
+    help="Treat SRC as a GPT-2 even if its own code computes exact GELU (nanoGPT); its logits differ a little here.",
 )
 @output_options
 def convert(
@@ -54,9 +54,9 @@ def convert(
     tanh_gelu: bool,
     as_json: bool,
 ) -> None:
-    """Rewrite the model SRC (a name, folder or file) as DST, and say what changed.
+    """Convert the model SRC (a name, folder or file) to DST, and say what changed.
 
-    DST is a folder, for gguf a file. It is there when it is whole; interrupted, the same command goes on.
+    DST is a folder; for gguf, a file. It appears only when complete. If interrupted, the same command resumes.
     """
     from gpt2 import checkpoint, hub
     from gpt2.checkpoint.changes import describe_changes
@@ -85,7 +85,7 @@ def convert(
             card=found.card(),
             overwrite=overwrite,
             sources=found.sources,
-            resumed=lambda count: log.info("going on with what was interrupted: %.1f MB are written", count / 1e6),
+            resumed=lambda count: log.info("resuming: %.1f MB are already written", count / 1e6),
         )
     changes = describe_changes(found, format=format, form=after)
     files = [destination] if destination.is_file() else destination.rglob("*")
@@ -94,9 +94,7 @@ def convert(
         log.info("changed: %s", change)
     log.info("wrote %s: %s parameters, %s, %.1f MB", destination, f"{found.config.parameters:,}", after, size / 1e6)
     if format == "hf" and after in checkpoint.COMPACT:
-        log.info(
-            "only this package reads the %s form; `gpt2 convert --to hf --weights fp16` makes it ordinary again", after
-        )
+        log.info("only this package reads the %s form; `gpt2 convert --to hf --weights fp16` converts it back", after)
     if as_json:
         facts = {"destination": str(destination), "format": format, "weights": after}
         output.write_json({**facts, "parameters": found.config.parameters, "bytes": size, "changes": changes})

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @click.group()
 def corpus() -> None:
-    """Raw pages and other sources to a cleaned corpus; what is in it."""
+    """Build a cleaned corpus from raw pages and other sources, and inspect it."""
 
 
 @corpus.command(cls=Sectioned)
 @click.argument("sources", nargs=-1, type=Name(), metavar="[SOURCE]...")
-@option("--out", type=Place(), required=True, metavar="DIR", help="The folder of the corpus.")
+@option("--out", type=Place(), required=True, metavar="DIR", help="Folder of the corpus.")
 @option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="TOML with the settings below and with [[source]] tables.",
+    help="TOML file of the settings below and [[source]] tables.",
 )
-@option("--kind", default="auto", metavar="KIND", help="What the SOURCEs are.  [default: by each file's name]")
+@option("--kind", default="auto", metavar="KIND", help="Kind of the SOURCEs.  [default: by each file's name]")
 @option(
     "--licence",
     type=Name(),
@@ -44,10 +44,10 @@ def corpus() -> None:
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Number of processes; the result is the same.  [default: the usable cores]",
+    help="Processes; they do not change the result.  [default: the usable cores]",
 )
-@option("--part", metavar="I/N", help="Only read the I-th of N shares of the inputs: one of N machines.")
-@option("--keep-work", is_flag=True, help="Keep the intermediate files when the corpus is done.")
+@option("--part", metavar="I/N", help="Read only the I-th of N shares of the inputs, on one of N machines.")
+@option("--keep-work", is_flag=True, help="Keep intermediate files when the corpus is done.")
 @option(
     "--language",
     "languages",
@@ -63,10 +63,10 @@ def corpus() -> None:
     section="Steps",
     help="Rule set, by name or path. Repeatable.  [default: four for web pages, none for others]",
 )
-@option("--no-rules", is_flag=True, section="Steps", help="No rule sets at all.")
+@option("--no-rules", is_flag=True, section="Steps", help="Use no rule sets.")
 @option("--min-characters", type=click.IntRange(min=0), metavar="N", section="Steps", help="Drop shorter documents.")
 @option("--mask", type=click.Choice(["web", "all", "none"]), section="Steps", help="Mask personal data.")
-@option("--drop-wikipedia/--keep-wikipedia", default=None, section="Steps", help="Drop pages of Wikipedia.")
+@option("--drop-wikipedia/--keep-wikipedia", default=None, section="Steps", help="Drop Wikipedia pages.")
 @option("--near/--no-near", "near", default=None, section="Steps", help="Drop near duplicates.  [default: drop]")
 @option(
     "--decontaminate",
@@ -74,7 +74,7 @@ def corpus() -> None:
     multiple=True,
     metavar="PATH",
     section="Steps",
-    help="Drop documents that share 13 words in a row with this file or folder.",
+    help="Drop documents that share 13 consecutive words with this file or folder.",
 )
 @option(
     "--fetch-delay",
@@ -82,7 +82,7 @@ def corpus() -> None:
     type=float,
     metavar="SECONDS",
     section="Fetching",
-    help="Pause between two requests to one host.",
+    help="Pause between requests to one host.",
 )
 @option(
     "--fetch-seconds",
@@ -90,11 +90,13 @@ def corpus() -> None:
     type=float,
     metavar="SECONDS",
     section="Fetching",
-    help="Longest time for one page.",
+    help="Time limit for one page.",
 )
-@option("--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Largest page, in bytes.")
-@option("--fetch-agent", "agent", metavar="NAME", section="Fetching", help="The name to give to servers.")
-@option("--fetch-cache", "cache", type=Name(), metavar="DIR", section="Fetching", help="Where answers are remembered.")
+@option(
+    "--fetch-bytes", "max_bytes", type=int, metavar="N", section="Fetching", help="Size limit of one page, in bytes."
+)
+@option("--fetch-agent", "agent", metavar="NAME", section="Fetching", help="User agent to name to servers.")
+@option("--fetch-cache", "cache", type=Name(), metavar="DIR", section="Fetching", help="Folder that caches responses.")
 @option("--seed", type=int, metavar="N", section="Steps", help="Seed of the shuffle.")
 @output_options
 def build(
@@ -110,7 +112,7 @@ def build(
     """Build a corpus from SOURCEs: cleaned, without duplicates, shuffled.
 
     A SOURCE is a file or folder: web archives (.warc, .arc, .wet), HTML, text, JSON Lines, Parquet, EPUB, MediaWiki
-    dumps, lists of addresses (.urls), Reddit submissions. Stopped by anything, the same command goes on where it was.
+    dumps, lists of addresses (.urls), Reddit submissions. However a build stops, the same command resumes it.
 
     \b
         gpt2 corpus build pages/ --out my-corpus --language en
@@ -154,7 +156,7 @@ def build(
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @output_options
 def stats(*, folder: Path, as_json: bool) -> None:
-    """What went into each step of a corpus and what is in it."""
+    """Show what went into each step of a corpus and what is in it."""
     from gpt2.data.corpus.finished import read_stats
 
     found = read_stats(folder)
@@ -171,7 +173,7 @@ def stats(*, folder: Path, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @output_options
 def show(*, reason: str, folder: Path, as_json: bool) -> None:
-    """A random handful of what a rule dropped, or of what a step kept ("kept: language")."""
+    """Show a few random documents that a rule dropped, or a step kept ("kept: language")."""
     from gpt2.data.corpus.finished import read_samples
 
     with _expected(folder):
@@ -214,7 +216,7 @@ def _say_built(stats: Mapping[str, Any], out: Path, place: Path) -> None:
 
     contents = stats["contents"]
     documents = output.counted(contents["documents"], "document")
-    output.write(f"{out}: {documents}, about {contents['tokens']:,} tokens. Look at {place}\n")
+    output.write(f"{out}: {documents}, about {contents['tokens']:,} tokens. See {place}\n")
     for reason, count, _ in reasons(stats)[:1]:  # so that a rule that is wrong for this text is seen at once
         of, look = stats["account"]["entered"]["read"][0], shlex.join(["gpt2", "corpus", "show", reason, str(out)])
         output.write(f"{reason} dropped most, {count:,} of {of:,}: {look}\n")

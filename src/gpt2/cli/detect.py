@@ -24,29 +24,29 @@ _A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option("--rate", type=FiniteRange(0, 0.5, min_open=True, max_open=True), default=0.01, show_default=True,
         metavar="X", help="How often human text may be called generated.")  # fmt: skip
 @option("--window", type=click.IntRange(25), default=200, show_default=True, metavar="N",
-        help="Length of the parts of a long text, in tokens.")  # fmt: skip
-@option("--calibration", type=_A_FILE, help="What to compare with.  [default: calibration.json beside the model]")
+        help="Length of each part of a long text, in tokens.")  # fmt: skip
+@option("--calibration", type=_A_FILE, help="Calibration to use.  [default: calibration.json beside the model]")
 @option("--calibrate", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
-        help="Make a calibration from human texts, instead of judging.")  # fmt: skip
+        help="Make a calibration from human texts instead of judging.")  # fmt: skip
 @option("--train", type=click.Path(exists=True, path_type=Path), metavar="FOLDER",
-        help="Train a detector on human texts and the model's own: by words beside the statistics.")  # fmt: skip
-@option("--out", type=Place(dir_okay=False), help="File that --calibrate and --train write.")
+        help="Train a detector on human texts and the model's own; it uses words beside the statistics.")  # fmt: skip
+@option("--out", type=Place(dir_okay=False), help="File that --calibrate or --train writes.")
 @option(
     "--limit",
     type=click.IntRange(99),
     default=1000,
     show_default=True,
     metavar="N",
-    help="Read at most N texts of FOLDER.",
+    help="Read at most N texts from FOLDER.",
 )
 @option("--samples", type=click.IntRange(16), default=300, show_default=True, metavar="N",
-        help="Texts that the model writes for --calibrate.")  # fmt: skip
+        help="Texts the model writes for --calibrate.")  # fmt: skip
 @option("--watermark", type=_A_FILE, metavar="KEYFILE",
-        help="Read the mark of this key instead: from the model's vocabulary alone, without weights.")  # fmt: skip
+        help="Look for this key's watermark instead; needs the model's vocabulary, not its weights.")  # fmt: skip
 @option("--new-key", type=Place(dir_okay=False), metavar="FILE",
-        help="Write a new watermark key, instead of judging.")  # fmt: skip
+        help="Write a new watermark key instead of judging.")  # fmt: skip
 @option("--green", type=click.Choice(["lefthash", "selfhash"]),
-        help="Make --new-key a green list, which transformers' WatermarkDetector reads.")  # fmt: skip
+        help="Make --new-key a green list, for transformers' WatermarkDetector.")  # fmt: skip
 @reading.errors_option
 @model_options
 @output_options
@@ -68,10 +68,10 @@ def detect(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Say whether TEXT was generated: generated, human or inconclusive, with the error rate that was asked for.
+    """Judge whether TEXT was generated: generated, human or inconclusive, at a given error rate.
 
-    Without TEXT, or with -, standard input is judged. A verdict is about text of the kind that the calibration was
-    made from, and about this model. It is no proof, and no ground to accuse anyone.
+    Without TEXT, or with -, judge standard input. A verdict holds for this model, and for text of the kind that the
+    calibration was made from. It is no proof, and no ground to accuse anyone.
 
     \b
         gpt2 detect essay.txt

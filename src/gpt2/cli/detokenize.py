@@ -21,8 +21,8 @@ _LINES_AT_ONCE = 1024
 def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> None:
     """Write the text of token IDS.
 
-    Without IDS they are read from standard input, parted by spaces, commas or line ends, and the text is written as it
-    becomes whole. Bytes that are no character come out as U+FFFD.
+    Without IDS, read them from standard input, separated by spaces, commas or line ends, and write text as soon as
+    it is complete. Bytes that form no character become U+FFFD.
     """
     from gpt2.tokenizer import IncrementalDecoder
 

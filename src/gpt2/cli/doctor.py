@@ -23,7 +23,7 @@ VERSIONS = (
 @click.command(cls=Sectioned)
 @output_options
 def doctor(*, as_json: bool) -> None:
-    """What this machine offers and what will be used: cores, memory, backends, devices, models, versions."""
+    """Show what this machine offers and what will be used: cores, memory, backends, devices, models, versions."""
     found = _examine()
     if as_json:
         output.write_json(found, indent=2)

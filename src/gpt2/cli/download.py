@@ -26,12 +26,12 @@ log = logging.getLogger("gpt2")
     show_default=True,
     help="The hub (or its mirror, HF_ENDPOINT), or OpenAI's own files of 2019.",
 )
-@option("--allow-pickle", is_flag=True, help="Take pytorch_model.bin where a repository has nothing better.")
+@option("--allow-pickle", is_flag=True, help="Use pytorch_model.bin if the repository has nothing better.")
 @output_options
 def download(*, model: str, source: str, allow_pickle: bool, as_json: bool) -> None:
-    """Fetch gpt2, gpt2-medium, gpt2-large, gpt2-xl or any GPT-2 of Hugging Face's hub.
+    """Download gpt2, gpt2-medium, gpt2-large, gpt2-xl or any GPT-2 on Hugging Face's hub.
 
-    What was interrupted goes on where it stopped. Every file's length and hash are checked before the model has a name.
+    An interrupted download resumes. The model can be used once the length and hash of every file are checked.
     """
     from gpt2 import hub
 
@@ -48,7 +48,7 @@ def fetch(plan: "Plan") -> "Path":
     from gpt2.cli.status_line import StatusLine
 
     log.info(
-        "%s from %s: %s, %s of it here already; to %s, where %s are free",
+        "%s from %s: %s, %s of it already here; to %s, with %s free",
         plan.name,
         plan.server,
         _megabytes(plan.total_bytes),
@@ -69,15 +69,15 @@ def fetch(plan: "Plan") -> "Path":
             folder = hub.download(plan, progress=show)
         except KeyboardInterrupt:
             line.clear()
-            log.info("what has arrived is kept: `gpt2 download %s` goes on from there", plan.name)
+            log.info("what has arrived is kept: `gpt2 download %s` resumes from there", plan.name)
             raise
     if any(file.name == "pytorch_model.bin" for file in plan.files):
         log.info(
-            "%s is here, as a pickle: `gpt2 convert %s DST --to hf --allow-pickle` rewrites it", plan.name, plan.name
+            "%s is here, as a pickle: `gpt2 convert %s DST --to hf --allow-pickle` converts it", plan.name, plan.name
         )
         return folder
     checkpoint.read(folder)
-    log.info("%s is here, every length and hash as announced: `gpt2 generate --model %s`", plan.name, plan.name)
+    log.info("%s is here; all lengths and hashes match: `gpt2 generate --model %s`", plan.name, plan.name)
     return folder
 
 

@@ -23,17 +23,17 @@ log = logging.getLogger("gpt2")
     "--data",
     envvar="GPT2_DATA",
     type=Place(file_okay=False),
-    help="The folder to put the files in.  [default: $GPT2_DATA]",
+    help="Folder for the files.  [default: $GPT2_DATA]",
 )
 @option(
-    "--every-choice", is_flag=True, help="Fetch the files of every choice of a benchmark, not of its defaults alone."
+    "--every-choice", is_flag=True, help="Download the files of every choice of a benchmark, not only of its defaults."
 )
 @output_options
 def download_data(*, tasks: tuple[str, ...], data: Path | None, every_choice: bool, as_json: bool) -> None:
-    """Fetch the data of each TASK of `gpt2 evaluate`, or of all.
+    """Download the data of each TASK of `gpt2 evaluate`, or of all.
 
-    Every file is checked by its SHA-256. Some this package may not hand on: it says what they are and who has them.
-    What was interrupted goes on where it stopped. All together are about 2.2 GB, of which One Billion Word is 1.8.
+    Every file is checked by its SHA-256. Some files may not be redistributed: the command says what they are and who
+    has them. An interrupted download resumes. All data are about 2.2 GB, of which One Billion Word is 1.8.
 
     \b
         gpt2 download-data lambada wsc273 --data DIR

@@ -23,36 +23,34 @@ _GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
 @option(
     "--suite",
     type=click.Choice(["paper", "all"]),
-    help="Run every benchmark of the paper, or of ours, whose data are here.",
+    help="Run all the paper's benchmarks, or all of ours, whose data are here.",
 )
 @option(
     "--data",
     envvar="GPT2_DATA",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of the benchmarks' files.  [default: $GPT2_DATA]",
+    help="Folder of the benchmarks' files.  [default: $GPT2_DATA]",
 )
-@option("--examples", is_flag=True, help="Run on a few made-up examples that need no data.")
-@option("--limit", "limits", multiple=True, metavar="[TASK=]N", help="Take at most N examples of each TASK, or of one.")
+@option("--examples", is_flag=True, help="Run on a few made-up examples, without data.")
+@option("--limit", "limits", multiple=True, metavar="[TASK=]N", help="Use at most N examples of each TASK, or of one.")
 @option(
     "--stride",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Windows move on by N tokens.  [default: half the context]",
+    help="Slide windows by N tokens.  [default: half the context]",
 )
 @option(
     "--set",
     "choices",
     multiple=True,
     metavar="TASK.CHOICE=VALUE",
-    help="Decide what the protocol leaves open; see --list.",
+    help="Choose what the protocol leaves open; see --list.",
 )
-@option("--list", "listed", is_flag=True, help="Say what benchmarks and choices there are, and stop.")
-@option("--cache/--no-cache", default=True, help="Keep answers, so that an interrupted run goes on.  [default: keep]")
-@option("--out", type=_FILE, help="Write the figures to this JSON file too.")
-@option("--report", type=_FILE, metavar="FILE.html", help="Write a page with tables and charts too.")
-@option(
-    "--compare", type=_GIVEN, nargs=2, metavar="A.json B.json", help="Show two results beside each other; run nothing."
-)
+@option("--list", "listed", is_flag=True, help="List the benchmarks and their choices, and exit.")
+@option("--cache/--no-cache", default=True, help="Keep answers, to resume an interrupted run.  [default: keep]")
+@option("--out", type=_FILE, help="Also write the figures to this JSON file.")
+@option("--report", type=_FILE, metavar="FILE.html", help="Also write a page with tables and charts.")
+@option("--compare", type=_GIVEN, nargs=2, metavar="A.json B.json", help="Show two results side by side; run nothing.")
 @model_options
 @output_options
 def evaluate(
@@ -72,10 +70,10 @@ def evaluate(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Run benchmarks: each TASK, or the paper's as far as their data are here.
+    """Run benchmarks: each TASK, or those of the paper whose data are here.
 
-    Weights are fp32 unless --weights says otherwise. JSON holds every figure with the settings, the hashes of the
-    files and of the model, and the versions; the table, the figures the paper prints.
+    Weights are fp32 unless --weights says otherwise. The table has the figures that the paper prints; JSON has every
+    figure, the settings, the hashes of the files and of the model, and the versions.
 
     \b
         gpt2 evaluate --suite paper --data DIR --report page.html

@@ -27,24 +27,24 @@ _log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("text", type=Place())
-@click.option("--out", type=Place(), required=True, metavar="DIR", help="The new model's folder.")
-@click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="What to begin from.")
-@click.option(
-    "--field", type=Name(), metavar="NAME", help="The field of JSON lines or column of a table with the text."
-)
+@click.option("--out", type=Place(), required=True, metavar="DIR", help="Folder of the new model.")
+@click.option("--model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Model to start from.")
+@click.option("--field", type=Name(), metavar="NAME", help="JSON field or table column that holds the text.")
 @reading.errors_option
 @click.option(
-    "--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share of the text that is held out."
+    "--validation", type=FiniteRange(0, 0.5), default=0.1, show_default=True, help="Share of the text to hold out."
 )
-@click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text X times at most.")
+@click.option("--epochs", type=FiniteRange(min=0, min_open=True), metavar="X", help="Read the text at most X times.")
 @click.option("--lr", type=FiniteRange(min=0, min_open=True), metavar="X", help="Peak learning rate.")
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Length of a sequence, in tokens.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of training. Repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a training setting. Repeatable.")
 @click.option(
-    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is one."
+    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Device to train on; auto is a GPU if there is one."
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
-@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how it goes on from TEXT. Repeatable.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Show how the model continues TEXT. Repeatable."
+)
 @adapter_options
 @seed_option
 @training.watching_options
@@ -72,8 +72,9 @@ def finetune(
 ) -> None:
     """Adapt a model to TEXT: a file (txt, csv, jsonl, parquet) or a folder of them.
 
-    It ends when the held-out part is predicted best. Ctrl-C saves and ends with exit code 75; the same command goes on.
-    Where nothing predicted it better than the model does already, it says so (with --json: `gained` is false).
+    Training ends when it predicts the held-out part best. Ctrl-C saves and exits with code 75; the same command
+    resumes. If no step predicts that part better than the model you start from, it says so (with --json, `gained` is
+    false).
     """
     if str(text) == "-":
         raise click.UsageError(
@@ -124,7 +125,7 @@ def _say_plan(config: "TrainConfig", prepared: "Prepared", plan: "Plan") -> None
 
     _log.info("%s", "\n".join([*prepared.lines(), *plan.lines()]))
     _log.info(
-        "%s\n%s tokens a step in sequences of %s, best kept by the held-out loss; all settings are in %s",
+        "%s\n%s tokens a step in sequences of %s; the lowest held-out loss is kept; all settings are in %s",
         optimizer(dataclasses.asdict(config.optim)),
         f"{config.schedule.batch_tokens:,}",
         f"{config.schedule.sequence[-1][1]:,}",
@@ -136,13 +137,13 @@ def _say_end(ended: "Finetuned", out: Path) -> None:
     before_and_after = "" if ended.loss is None else f", held-out loss {ended.loss_before or 0:.3f} -> {ended.loss:.3f}"
     if not ended.finished:
         holds = "what was learned" if ended.loss is None else "the best" if ended.gained else "no gain"
-        _log.info("%s holds %s so far%s; the same command goes on.", out, holds, before_and_after)
+        _log.info("%s holds %s so far%s; the same command resumes.", out, holds, before_and_after)
         return
-    why = "the held-out loss had turned" if ended.turned else "the text was read as often as planned"
-    _log.info("done, since %s: %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
+    why = "the held-out loss stopped falling" if ended.turned else "the text was read as often as planned"
+    _log.info("done: %s; %s is the model of step %d%s", why, out, ended.best_step, before_and_after)
     from gpt2.cli.doctor import bytes_below
 
     megabytes = f"{bytes_below(out / 'run') / 1e6:,.0f}"
-    _log.info("%s holds %s MB of the training; it can be removed", out / "run", megabytes)
+    _log.info("%s holds %s MB of training state; you can delete it", out / "run", megabytes)
     if ended.gained:
         _log.info("try it: %s", shlex.join(["gpt2", "generate", "--model", str(out)]))

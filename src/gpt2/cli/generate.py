@@ -31,11 +31,11 @@ log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("prompt", required=False)
-@click.option("--interactive", is_flag=True, help="Continue what is typed, line after line; :help there says more.")
+@click.option("--interactive", is_flag=True, help="Continue what you type, line by line; type :help for more.")
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='Continue each line of a file, or each {"prompt": …} of a .jsonl file; results in order.',
+    help='Continue each line of a file, or each {"prompt": …} of a .jsonl file, in order.',
 )
 @watermark_option
 @reading.errors_option
@@ -59,8 +59,8 @@ def generate(
 ) -> None:
     """Continue PROMPT.
 
-    Without PROMPT, or with -, standard input is continued. The continuation goes to standard output; everything
-    else to standard error. Of several continuations each but the first follows a line of ---.
+    Without PROMPT, or with -, continue standard input. The continuation goes to standard output, everything else to
+    standard error. Several continuations are separated by a line of ---.
 
     \b
         gpt2 generate "Once upon a time" --seed 1
@@ -76,7 +76,7 @@ def generate(
     if watermark is not None and not watermark.tilts and (sampling.is_greedy or sampling.top_k == 1):
         raise click.UsageError("--watermark marks what is drawn, and greedy text is not: give a --temperature above 0.")
     if slashed := [stop for stop in sampling.stop if r"\n" in stop]:
-        log.warning(r"--stop '%s' waits for a backslash; the end of a line is $'\n' in most shells", slashed[0])
+        log.warning(r"--stop '%s' looks for a backslash; a line end is $'\n' in most shells", slashed[0])
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     was_piped = prompt in (None, "-") and file is None and not interactive
     sampling = sampling.changed()  # with a seed, which is told at the end

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from gpt2.cli.continuations import Writer
     from gpt2.generation import Sampling
 
-HELP = """Type a text and press return: it is continued. An empty line goes on with the last text.
-:seed N   draw from seed N on; each continuation takes the next. :seed alone says that of the last one
-:help     this
-:quit     leave, as Ctrl-D does; Ctrl-C stops a continuation"""
+HELP = """Type a text and press Return to continue it. An empty line continues the last text.
+:seed N   use seed N, then the next for each continuation; :seed alone shows the last one used
+:help     show this help
+:quit     quit, as Ctrl-D does; Ctrl-C stops a continuation"""
 
 log = logging.getLogger("gpt2")
 
@@ -60,7 +60,7 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
         if command == ":seed" and argument.isdecimal() and len(argument) <= 20 and int(argument) <= MAX_SEED:
             seed = int(argument)
         elif command == ":seed" and not argument and text:
-            log.info("the last continuation was drawn by seed %d", drawn)
+            log.info("the last continuation used seed %d", drawn)
         elif command.startswith(":"):
             log.info("%s", HELP)
         else:

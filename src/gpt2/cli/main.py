@@ -28,41 +28,41 @@ NO_READER = 141  # as a shell reports whoever died of SIGPIPE
 VERBS = {
     "Use a model": {
         "generate": "Continue a text.",
-        "score": "How likely a text is, token by token.",
+        "score": "Show how likely a text is, token by token.",
         "translate": "Translate a sentence.",
         "summarize": "Summarize an article.",
         "answer": "Answer a question.",
     },
-    "Share a model": {
-        "serve": "An HTTP server with OpenAI's interface, and its page.",
+    "Serve a model": {
+        "serve": "Serve models over OpenAI's HTTP API, with a web page.",
     },
     "Judge a model": {
-        "detect": "Whether a text was generated, with an error rate.",
-        "evaluate": "The paper's benchmarks, beside the paper's numbers.",
-        "verify": "Whether a model is whole, and gives its known answers.",
-        "download-data": "Fetch the benchmarks' data.",
-        "overlap": "How much of a test set stands in a training set.",
+        "detect": "Detect generated text, at a given error rate.",
+        "evaluate": "Run the paper's benchmarks, beside its numbers.",
+        "verify": "Check that a model is intact and gives known answers.",
+        "download-data": "Download the benchmarks' data.",
+        "overlap": "Measure how much of a test set is in a training set.",
     },
     "Text and tokens": {
-        "tokenize": "Text to token ids.",
-        "detokenize": "Token ids to text.",
+        "tokenize": "Convert text to token ids.",
+        "detokenize": "Convert token ids to text.",
         "tokenizer": "Learn a new vocabulary.",
     },
     "Make a model": {
-        "corpus": "Raw pages and other sources to a cleaned corpus.",
-        "prepare": "Text to token shards, ready for training.",
+        "corpus": "Build a cleaned corpus from raw pages and more.",
+        "prepare": "Turn text into token shards for training.",
         "train": "Train a model from a recipe.",
         "finetune": "Adapt a model to your own text.",
     },
-    "Models here": {
-        "download": "Fetch a published model.",
+    "Manage models": {
+        "download": "Download a published model.",
         "models": "List the models on this machine, or remove one.",
-        "convert": "Rewrite a model in another format.",
-        "card": "Write a model's card, from what is known of it.",
+        "convert": "Convert a model to another format.",
+        "card": "Write a model card from recorded facts.",
     },
     "This machine": {
-        "doctor": "What this machine offers and what will be used.",
-        "bench": "How fast models run here.",
+        "doctor": "Show what this machine offers and what will be used.",
+        "bench": "Measure how fast models run here.",
     },
 }
 
@@ -156,12 +156,12 @@ class Verbs(click.Group):
     cls=Verbs,
     subcommand_metavar="VERB ...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`gpt2 VERB --help` says what a verb takes. Without --model, the small model inside the package is used.",
+    epilog="`gpt2 VERB --help` lists a verb's options. The default --model is the small one inside the package.",
 )
 @click.version_option(__version__, message="gpt2 %(version)s")
 @message_options
 def program() -> None:
-    """GPT-2: write with it, score with it, train it, on the hardware you have."""
+    """Run, score, serve and train GPT-2 on the hardware you have."""
 
 
 def main() -> None:

@@ -104,10 +104,10 @@ def _sentence(found: "Marks", least: int) -> str:
     said = "no mark of this key found" if not found.is_marked else f"{found.verdict} with this key"
     p_value = f"p = {found.p_value:.3g}" if found.parts and found.p_value > 1e-300 else _p_value(mark)
     if found.verdict == "possibly marked":
-        p_value += f"; one unmarked text in {round(1 / found.p_value):,} looks so"
+        p_value += f"; one unmarked text in {round(1 / found.p_value):,} looks like this"
     if isinstance(mark, GreenMark):
         return f"{said} ({p_value}): {mark.n_green:,} of {n} tokens are green, z = {mark.z_score:.2f}."
-    return f"{said} ({p_value}): score {mark.score:.1f} over {n} tokens; about {n} without a mark."
+    return f"{said} ({p_value}): score {mark.score:.1f} over {n} tokens; unmarked text scores about {n}."
 
 
 def _p_value(mark: "Mark | GreenMark") -> str:

@@ -19,13 +19,13 @@ log = logging.getLogger("gpt2")
 
 
 @click.command(cls=Sectioned)
-@option("--remove", metavar="NAME", help="Delete this model from the caches, unfinished downloads of it too.")
+@option("--remove", metavar="NAME", help="Delete this model and its unfinished downloads from the caches.")
 @option("--yes", is_flag=True, help="Do not ask before deleting.")
 @output_options
 def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
-    """List the models on this machine: name, parameters, size, precision, last use and place.
+    """List the models on this machine: name, parameters, size, precision, last use and path.
 
-    Each is used by its name, as in `gpt2 generate --model NAME`.
+    Use a model by its name: `gpt2 generate --model NAME`.
     """
     from gpt2 import hub
 
@@ -54,7 +54,7 @@ def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
         output.write(output.table([heading, *rows], right=(1, 2)) + "\n")
     absent = [name for name in PUBLISHED if not {name, f"{hub.PUBLISHER}/{name}"} & {model.name for model in found}]
     if absent:
-        log.info("published, and not here: %s; `gpt2 download NAME` fetches one", ", ".join(absent))
+        log.info("published, but not here: %s; `gpt2 download NAME` downloads one", ", ".join(absent))
 
 
 def _form(path: Path) -> str:
@@ -87,4 +87,4 @@ def _remove(name: str, *, yes: bool, as_json: bool) -> None:
     freed = hub.remove(name) + packed.drop_orphans()
     if as_json:
         output.write_json({"name": name, "removed": [str(folder) for folder in folders], "freed_bytes": freed})
-    log.info("removed %s: %s MB are free again", name, f"{freed / 1e6:,.1f}")
+    log.info("removed %s and freed %s MB", name, f"{freed / 1e6:,.1f}")

@@ -167,29 +167,34 @@ def model_options(verb: Verb) -> Verb:
     """Add --model --download --device --backend --weights --isa --threads; the verb gets one `choice: ModelChoice`."""
 
     @option(
-        "--model", section="Model", default="gpt2-mini", show_default=True, metavar="NAME|DIR|FILE", help="Which model."
+        "--model",
+        section="Model",
+        default="gpt2-mini",
+        show_default=True,
+        metavar="NAME|DIR|FILE",
+        help="Model to use.",
     )
-    @option("--download", section="Model", is_flag=True, help="Fetch it first, if it is not here.")
+    @option("--download", section="Model", is_flag=True, help="Download the model first if it is not here.")
     @option(
         "--device",
         section="Model",
         default="auto",
         metavar="auto|cpu|cuda|mps",
-        help="Where it computes; auto is the CPU.",
+        help="Device to run on; auto is the CPU.",
     )
     @option(
         "--backend",
         section="Model",
         type=click.Choice(["auto", "native", "torch", "reference"]),
         default="auto",
-        help="What computes it.",
+        help="Engine that runs the model.",
     )
     @option(
         "--weights",
         section="Model",
         type=click.Choice(["auto", "fp32", "bf16", "int8", "int4"]),
         default="auto",
-        help="The form its weights are held in.",
+        help="Precision of the weights in memory.",
     )
     @option(
         "--isa",
@@ -197,14 +202,14 @@ def model_options(verb: Verb) -> Verb:
         type=click.Choice(
             ["amx", "avx512-bf16", "avx512-vnni", "avx2-vnni", "avx2", "neon-dotprod", "neon", "portable"]
         ),
-        help="The native engine's instruction level, as by GPT2_ISA; without it, the fastest that is here.",
+        help="Instruction set of the native engine; overrides GPT2_ISA.  [default: the fastest here]",
     )
     @option(
         "--threads",
         section="Model",
         type=click.IntRange(1, 1024),
         metavar="N",
-        help="CPU threads; without it, the backend's choice.",
+        help="CPU threads.  [default: the backend's choice]",
     )
     @functools.wraps(verb)
     def with_choice(
@@ -329,7 +334,7 @@ def watermark_option(verb: Verb) -> Verb:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         callback=noise_of,
         metavar="KEYFILE",
-        help="Mark what is written; gpt2 detect makes such keys and reads the mark.",
+        help="Watermark the text with this key; gpt2 detect makes keys and reads marks.",
     )(verb)
 
 
@@ -341,8 +346,8 @@ def draft_option(verb: Verb) -> Verb:
         default="auto",
         show_default=True,
         metavar="auto|none|ngram|MODEL",
-        help="What guesses tokens for the model to verify, several a step: the text so far, or a smaller model. The "
-        "text stays the same.",
+        help="Decode speculatively: guess tokens from the text so far (ngram) or with a smaller MODEL, and verify "
+        "several a step. The text stays the same.",
     )(verb)
 
 
@@ -364,8 +369,8 @@ def message_options(verb: Verb) -> Verb:
     def flag(name: str, help_text: str) -> Callable[[Verb], Verb]:
         return option(name, section="Output", is_flag=True, expose_value=False, callback=choose, help=help_text)
 
-    quiet = flag("--quiet", "Only warnings and errors on standard error.")
-    debug = flag("--debug", "Every message, and tracebacks.")
+    quiet = flag("--quiet", "Limit standard error to warnings and errors.")
+    debug = flag("--debug", "Show every message, and tracebacks.")
     return quiet(debug(verb))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(cls=Sectioned)
 @click.argument("train", type=Name(), metavar="TRAIN")
 @click.argument("tests", nargs=-1, required=True, type=Place(), metavar="TEST...")
-@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words in an n-gram.")
+@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Words per n-gram.")
 @click.option("--confirm", is_flag=True, help="Compare the words themselves, not only their 64-bit hashes.")
 @click.option(
     "--show",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Processes, each at a file of TRAIN; the result is the same.  [default: the usable cores]",
+    help="Processes, one per file of TRAIN; they do not change the result.  [default: the usable cores]",
 )
 @output_options
 def overlap(
@@ -47,11 +47,11 @@ def overlap(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Which share of the 8-grams of each TEST stands in TRAIN, as in section 4 of the paper.
+    """Measure the share of each TEST's 8-grams that are in TRAIN, as in section 4 of the paper.
 
-    TRAIN is a file or folder as `gpt2 prepare` takes it. A TEST is a file, or a folder of them, in whatever form:
-    text, JSON and JSON Lines (all strings in them), Parquet, plain or compressed. Words are lower-cased and
-    alphanumeric; no n-gram runs from one example into the next.
+    TRAIN is a file or folder that `gpt2 prepare` accepts. A TEST is a file or a folder of files: text, JSON and JSON
+    Lines (every string in them) or Parquet, plain or compressed. Words are lower-cased and alphanumeric; no n-gram
+    spans two examples.
     """
     from gpt2.data.documents import ReadOptions, find_sources
     from gpt2.data.overlap import measure_overlap

@@ -20,19 +20,19 @@ _log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("sources", nargs=-1, required=True, type=Name(), metavar="SOURCE...")
-@click.option("--out", type=Place(), required=True, metavar="DIR", help="The folder of shards.")
+@click.option("--out", type=Place(), required=True, metavar="DIR", help="Folder of shards.")
 @click.option(
     "--validation",
     type=FiniteRange(0, 1),
     default=0.0,
     metavar="X",
-    help="Share of the documents kept for validation, e.g. 0.005.",
+    help="Share of documents kept for validation, e.g. 0.005.",
 )
 @click.option(
     "--split-on",
     type=Name(),
     metavar="TEXT",
-    help=r"What parts the documents of a plain text, e.g. '<|endoftext|>' or '\n\n\n'.  [default: a file is one]",
+    help=r"Separator of documents in plain text, e.g. '<|endoftext|>' or '\n\n\n'.  [default: a file is one]",
 )
 @click.option(
     "--format",
@@ -40,7 +40,7 @@ _log = logging.getLogger("gpt2")
     type=click.Choice(["auto", "text", "jsonl"]),
     default="auto",
     show_default=True,
-    help="What the sources are; auto goes by the name, and takes - for text.",
+    help="Format of the sources; auto goes by the name, and reads - as text.",
 )
 @reading.field_option("the")
 @reading.errors_option
@@ -50,13 +50,13 @@ _log = logging.getLogger("gpt2")
     default=64,
     show_default=True,
     metavar="N",
-    help="Refuse a JSON line above this.",
+    help="Refuse JSON lines above this size.",
 )
 @click.option(
     "--tokenizer",
     type=Place(),
     metavar="DIR",
-    help="A folder with a vocabulary.  [default: GPT-2's]",
+    help="Folder with a vocabulary.  [default: GPT-2's]",
 )
 @click.option(
     "--shard-tokens",
@@ -64,13 +64,13 @@ _log = logging.getLogger("gpt2")
     default=100_000_000,
     show_default=True,
     metavar="N",
-    help="About how many tokens a shard holds.",
+    help="Approximate tokens per shard.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Processes that encode; the result is the same.  [default: the usable cores]",
+    help="Processes; they do not change the result.  [default: the usable cores]",
 )
 @output_options
 def prepare(
@@ -87,10 +87,10 @@ def prepare(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    r"""Turn text into token shards, ready for training.
+    r"""Turn text into token shards for training.
 
     A SOURCE is a file (.txt, .md, .jsonl, .ndjson, plain or with .gz or .zst; .parquet), a folder of such files,
-    or - for standard input. Stopped by Ctrl-C, a signal or a full disk, the same command goes on where it was.
+    or - for standard input. After Ctrl-C, a signal or a full disk, the same command resumes.
     """
     from gpt2.data import PrepareConfig, ReadOptions
     from gpt2.data import prepare as write_shards
@@ -130,7 +130,7 @@ def prepare(
     for split, total in splits.items():
         _log.info("%s: %s tokens in %s", split, f"{total['tokens']:,}", output.counted(total["documents"], "document"))
     if manifest["empty_documents"]:
-        _log.info("passed over %s without text", output.counted(manifest["empty_documents"], "document"))
+        _log.info("skipped %s without text", output.counted(manifest["empty_documents"], "document"))
     if as_json:
         output.write_json({"out": str(out), **manifest})
 

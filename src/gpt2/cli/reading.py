@@ -33,7 +33,7 @@ def field_option(whose: str) -> Callable[[Verb], Verb]:
         default="text",
         show_default=True,
         metavar="NAME",
-        help=f"The field or column that holds {whose} text.",
+        help=f"Field or column that holds {whose} text.",
     )
 
 
@@ -44,7 +44,7 @@ def errors_option(verb: Verb) -> Verb:
         type=click.Choice(["strict", "replace"]),
         default="strict",
         show_default=True,
-        help="What to do with input that is not UTF-8: stop, or read U+FFFD in its place.",
+        help="How to handle input that is not UTF-8: stop, or substitute U+FFFD.",
     )(verb)
 
 
@@ -73,7 +73,7 @@ def tell_of_file(argument: str | None, instead: str) -> None:
     if argument in (None, "", "-") or len(argument) >= 256 or "\0" in argument:
         return
     if os.path.isfile(argument):  # noqa: PTH113 - as in verdicts
-        log.warning("%s is a file here, taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
+        log.warning("%s is a file, but is taken as text; %s", argument, instead.replace("{}", shlex.quote(argument)))
 
 
 def read_file(path: Path, *, errors: str) -> str:
@@ -156,4 +156,4 @@ def tell_of_field(find: Callable[[], Sequence[str]], kind: str = "auto") -> None
         return
     files = find()
     if not any(has_fields(name, kind) for name in files):
-        log.warning("--field says nothing here: %s is read as plain text, which has no fields", files[0])
+        log.warning("--field has no effect: %s is read as plain text, which has no fields", files[0])

@@ -18,14 +18,12 @@ _MOST_IN_FULL = 1e12  # beyond it nobody reads the digits
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
-@option(
-    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Score the whole text of this file."
-)
+@option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Score this whole file.")
 @option(
     "--stride",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Past the context a window slides on by N tokens; fewer give each token more context.  [default: half of it]",
+    help="Beyond the context, slide a window by N tokens; fewer give each token more context.  [default: half of it]",
 )
 @option("--totals", is_flag=True, help="Leave out the table of tokens.")
 @reading.errors_option
@@ -41,9 +39,9 @@ def score(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Say how likely TEXT is: the log-probability, rank and entropy of each token, and the perplexity.
+    """Show how likely TEXT is: the log-probability, rank and entropy of each token, and the perplexity.
 
-    Without TEXT, or with -, standard input is scored, whole. Weights are fp32 unless --weights says otherwise.
+    Without TEXT, or with -, score all of standard input. Weights are fp32 unless --weights says otherwise.
     Logarithms are natural; rank 0 is the model's first guess.
     """
     if text is not None and file is not None:

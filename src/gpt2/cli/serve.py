@@ -56,28 +56,28 @@ def _limit_options(verb: Verb) -> Verb:
 
 
 @click.command(cls=Sectioned)
-@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 means all.")
 @option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 picks a free one.",
 )
-@option("--also", multiple=True, metavar="[NAME=]MODEL", help="Another model in the same server; may be repeated.")
+@option("--also", multiple=True, metavar="[NAME=]MODEL", help="Serve this model too. Repeatable.")
 @option(
     "--sequences",
     type=click.IntRange(1, 4096),
     default=16,
     show_default=True,
-    help="Texts of a model that are computed at once.",
+    help="Texts computed at once, per model.",
 )
 @option(
     "--kv-mb",
     type=click.IntRange(1),
     metavar="N",
-    help="Memory for keys and values of each model.  [default: what so many whole texts and --prefix-mb take, at most "
-    "its share of nine tenths of what is free once all are loaded]",
+    help="Memory for keys and values, per model.  [default: room for --sequences whole texts and --prefix-mb, at most "
+    "its share of nine tenths of the memory free once all are loaded]",
 )
 @option(
     "--prefix-mb",
@@ -85,26 +85,28 @@ def _limit_options(verb: Verb) -> Verb:
     default=256,
     show_default=True,
     metavar="N",
-    help="The part of it that keeps beginnings of earlier texts, so that they are not computed again.",
+    help="Part of that memory that caches beginnings of earlier texts.",
 )
 @draft_option
 @option(
     "--api-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of keys, one a line; also read from GPT2_API_KEYS. Each request but for health then needs one.",
+    help="File of API keys, one per line; GPT2_API_KEYS adds more. All requests but health checks then need one.",
 )
-@option("--allow-host", multiple=True, metavar="NAME", help="A further name that a server on loopback answers to.")
+@option(
+    "--allow-host", multiple=True, metavar="NAME", help="Another host name a loopback server answers to. Repeatable."
+)
 @option(
     "--cors-origin",
     multiple=True,
     metavar="ORIGIN",
-    help="Origin whose pages may use this server: https://example.org.",
+    help="Allow pages of this origin, such as https://example.org. Repeatable.",
 )
-@option("--certificate", type=click.Path(exists=True, path_type=Path), help="PEM file; the server then speaks TLS.")
-@option("--private-key", type=click.Path(exists=True, path_type=Path), help="PEM file of the certificate's key.")
-@option("--log-text", is_flag=True, help="Write prompts and continuations to the log.")
+@option("--certificate", type=click.Path(exists=True, path_type=Path), help="Certificate as a PEM file; turns on TLS.")
+@option("--private-key", type=click.Path(exists=True, path_type=Path), help="The certificate's key as a PEM file.")
+@option("--log-text", is_flag=True, help="Log prompts and continuations.")
 @watermark_option
-@option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, one object a line.")
+@option("--json", "as_json", section="Output", is_flag=True, help="Write the log as JSON, one object per line.")
 @message_options
 @_limit_options
 @model_options
@@ -128,10 +130,10 @@ def serve(
     limits: Limits,
     choice: ModelChoice,
 ) -> None:
-    """Serve models by OpenAI's completions interface, with a page to try them at /.
+    """Serve models over OpenAI's completions API, with a page at / to try them.
 
-    A model is known by its name, or the name of its folder, or NAME in NAME=MODEL; requests that name none get
-    --model. A first SIGTERM or Ctrl-C lets running requests finish, a second ends them.
+    Clients call a model by its name, its folder's name, or NAME in NAME=MODEL; requests that name none get --model.
+    The first SIGTERM or Ctrl-C lets running requests finish; a second ends them.
 
     \b
         gpt2 serve
@@ -157,7 +159,7 @@ def serve(
     )
     options.check_address()
     if not keys and not options.is_loopback:
-        log.warning("everybody who reaches %s can use this server: give it keys with --api-keys", host)
+        log.warning("anyone who can reach %s can use this server: set keys with --api-keys", host)
     with contextlib.ExitStack() as stack:
         served: list[ServedModel] = []
         for name, source in map(_named, (choice.model, *also)):

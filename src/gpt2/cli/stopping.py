@@ -33,7 +33,7 @@ def resumable(kept: str, *, sign: Path | None = None) -> Generator[None]:
         yield
     except (KeyboardInterrupt, OSError):
         if kept and (sign is None or sign.is_file()):
-            output.complain(f"{kept}; the same command goes on from there.")
+            output.complain(f"{kept}; the same command resumes from there.")
             if signals:
                 sys.exit(SAVED)
         raise

@@ -10,7 +10,7 @@ from gpt2.cli.options import ModelChoice, Sectioned, draft_option, model_options
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
-@option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The article is in this file.")
+@option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the article from this file.")
 @seed_option
 @asking.prompt_options
 @reading.errors_option
@@ -29,10 +29,10 @@ def summarize(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Summarize TEXT, an article; without it, or with -, standard input.
+    """Summarize an article: TEXT, or standard input without TEXT or with -.
 
-    The model is given the article and `TL;DR:`, and writes 100 tokens with top-k 2, of which the first three
-    sentences are kept. Of an article beyond the context the beginning is read, and a warning says so.
+    The model reads the article and `TL;DR:` and writes 100 tokens with top-k 2; the first three sentences are the
+    summary. It reads only the beginning of an article longer than the context, and warns you.
     """
     if text is not None and file is not None:
         raise click.UsageError("TEXT and --file exclude each other: give one.")

@@ -23,7 +23,9 @@ log = logging.getLogger("gpt2")
 
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
-@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the text from a file.")
+@click.option(
+    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read the text from this file."
+)
 @click.option("--allow-special", is_flag=True, help="Read <|endoftext|> as the special token, not as text.")
 @click.option("--pieces", is_flag=True, help="Write the piece of text beside each id.")
 @errors_option
@@ -39,14 +41,14 @@ def tokenize(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Write the token ids of TEXT, one a line.
+    """Write the token ids of TEXT, one per line.
 
-    Without TEXT, or with -, the text is read from standard input; one newline at its end is the end of the line, not
-    part of the text. A file is read as it is, its byte order mark too, for `gpt2 detokenize` gives back every byte.
-    Neither need fit into memory, except with --json.
+    Without TEXT, or with -, read standard input; one newline at its end is not part of the text. A file is read as
+    it is, byte order mark included, so that `gpt2 detokenize` gives back every byte. Neither has to fit into memory,
+    except with --json.
 
-    --json writes one object: the ids, their pieces (as text, or as a list of byte values where a piece is not a whole
-    number of characters), and where each begins and ends, in bytes of UTF-8.
+    --json writes one object: the ids, their pieces (as text, or as a list of byte values where a piece splits a
+    character), and where each begins and ends, in bytes of UTF-8.
     """
     if text is not None and file is not None:
         raise click.UsageError("TEXT and --file cannot be had together: there is one text to encode.")

@@ -26,7 +26,7 @@ def tokenizer() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=Place(file_okay=False), help="Folder to write.")
 @click.option(
-    "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="How many ids, at most."
+    "--vocab-size", required=True, type=click.IntRange(257, 1 << 24), metavar="N", help="Maximum number of ids."
 )
 @reading.field_option("the")
 @reading.errors_option
@@ -42,9 +42,9 @@ def train(
 ) -> None:
     """Learn a vocabulary from text FILES and write it to a folder.
 
-    A file is plain text, .jsonl or .ndjson, each also with .gz or .zst, or .parquet; of a folder all such files are
-    read. The folder written gets the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
-    tokenizer_config.json. `<|endoftext|>` in a file parts documents. Needs the extra `train`.
+    A file is plain text, .jsonl or .ndjson, each also with .gz or .zst, or .parquet; a folder stands for all such files
+    in it. The output has the files of the published vocabulary: vocab.json, merges.txt, tokenizer.json and
+    tokenizer_config.json. `<|endoftext|>` in a file separates documents. Needs the extra `train`.
     """
     from gpt2.data import ReadOptions
     from gpt2.data.documents import find_sources, passed_over

@@ -20,14 +20,14 @@ _log = logging.getLogger("gpt2")
 @click.command(cls=Sectioned)
 @click.argument("recipe", metavar="RECIPE|FILE.toml")
 @click.option("--data", type=Place(), metavar="DIR", help="Token shards, from `gpt2 prepare`.")
-@click.option("--out", type=Place(), metavar="DIR", help="The run's folder; one with this run in it goes on.")
+@click.option("--out", type=Place(), metavar="DIR", help="Folder of the run; resumes this run if it is there.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting of the recipe. Repeatable.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run, in optimizer steps.")
 @click.option(
-    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is one."
+    "--device", type=Name(), metavar="auto|cpu|cuda|mps", help="Device to train on; auto is a GPU if there is one."
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the physical cores]")
-@click.option("--dry-run", is_flag=True, help="Show the settings and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the settings and exit.")
 @seed_option
 @training.watching_options
 @output_options
@@ -46,9 +46,9 @@ def train(
     wandb: str | None,
     as_json: bool,
 ) -> None:
-    """Train a model from scratch, from a recipe of this package or a file like one.
+    """Train a model from scratch, by one of this package's recipes or your own.
 
-    Ctrl-C or SIGTERM saves and ends with exit code 75. The same command goes on where the run was, exactly.
+    Ctrl-C or SIGTERM saves and exits with code 75. The same command then resumes the run exactly.
     """
     with training.importing("Training"):
         from gpt2.report import check_charts
@@ -85,7 +85,7 @@ def train(
         output.write_json(json.loads(json.dumps(dataclasses.asdict(outcome), default=str)))
     if not outcome.finished:
         if is_first:
-            _log.info("%s keeps what is done; the same command goes on from there.", config.run.folder)
+            _log.info("%s keeps what is done; the same command resumes from there.", config.run.folder)
         sys.exit(SAVED)
     if not is_first:
         return

@@ -64,10 +64,10 @@ def watching_options(verb: Verb) -> Verb:
     """Add --report --tensorboard --wandb."""
     for decorate in (
         option(
-            "--wandb", type=Name(), section="Watching", metavar="PROJECT", help="Tell Weights & Biases every number."
+            "--wandb", type=Name(), section="Watching", metavar="PROJECT", help="Log every number to Weights & Biases."
         ),
         option("--tensorboard", section="Watching", is_flag=True, help="Write event files for TensorBoard."),
-        option("--report", section="Watching", is_flag=True, help="Write report.html, with curves and samples."),
+        option("--report", section="Watching", is_flag=True, help="Write report.html with curves and samples."),
     ):
         verb = decorate(verb)
     return verb

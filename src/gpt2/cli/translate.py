@@ -12,7 +12,7 @@ from gpt2.errors import GenerationError
 @click.command(cls=Sectioned)
 @click.argument("text", required=False)
 @option("--from", "source", default="french", show_default=True, metavar="LANGUAGE", help="Language of TEXT.")
-@option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="Language to translate it to.")
+@option("--to", "target", default="english", show_default=True, metavar="LANGUAGE", help="Language to translate to.")
 @asking.prompt_options
 @reading.errors_option
 @draft_option
@@ -30,9 +30,9 @@ def translate(
     choice: ModelChoice,
     as_json: bool,
 ) -> None:
-    """Translate TEXT, a sentence; without it, or with -, standard input.
+    """Translate a sentence: TEXT, or standard input without TEXT or with -.
 
-    The model is shown a few sentences in both languages, then this one, and continues greedily; its first
+    The prompt is a few sentences in both languages, then yours. The model continues it greedily, and its first
     sentence is the translation. Expect little of a small model: the paper's largest reached 11.5 BLEU from French.
     """
     from gpt2.tasks import translate

@@ -72,7 +72,7 @@ def told_size(where: str | None, text: str) -> str:
 def put_back(n_characters: int) -> str:
     """The sentence on characters that were normalised."""
     were = "character was" if n_characters == 1 else "characters were"
-    return f"{n_characters:,} look-alike or invisible {were} put back before reading."
+    return f"{n_characters:,} look-alike or invisible {were} normalised before reading."
 
 
 def shown(found: "Verdict", where: str) -> str:

@@ -27,14 +27,17 @@ log = logging.getLogger("gpt2")
     "--as",
     "published",
     type=click.Choice(list(PUBLISHED)),
-    help="Compare it with this published model, whatever it is called here.",
+    help="Compare with this published model, whatever MODEL is called.",
 )
-@option("--download", is_flag=True, help="Fetch it first, if it is not here.")
-@option("--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where it computes; auto is the CPU.")
+@option("--download", is_flag=True, help="Download the model first if it is not here.")
+@option("--device", default="auto", metavar="auto|cpu|cuda|mps", help="Device to run on; auto is the CPU.")
 @option(
-    "--backend", type=click.Choice(["auto", "native", "torch", "reference"]), default="auto", help="What computes it."
+    "--backend",
+    type=click.Choice(["auto", "native", "torch", "reference"]),
+    default="auto",
+    help="Engine that runs the model.",
 )
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; without it, the backend's choice.")
+@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads.  [default: the backend's choice]")
 @output_options
 def verify(
     *,
@@ -46,9 +49,9 @@ def verify(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Check MODEL: the hashes of its files, its weights, its vocabulary; and of a published model what it answers.
+    """Check MODEL: its file hashes, weights and vocabulary and, if it is a published model, its answers.
 
-    The answers are public values that other people's code computed with the same weights, in fp32.
+    The expected answers are public values that other people's code computed with the same weights, in fp32.
     """
     from gpt2 import hub
     from gpt2.cli.status_line import StatusLine
@@ -107,4 +110,4 @@ def _verdict(model: str, published: str | None, shape: str | None, passed: int) 
     if published is not None:
         return f"{model} gives the known answers of the published {published}: all {passed} checks passed"
     hint = f" It has the shape of {shape}: --as {shape} compares it with that." if shape else ""
-    return f"{model} is whole: all {passed} checks passed. No answers are known of a model of this name.{hint}"
+    return f"{model} is intact: all {passed} checks passed. No answers are known for a model of this name.{hint}"

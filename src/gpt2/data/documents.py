@@ -115,7 +115,7 @@ def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
     kinds = [kind for kind, _ in Counter(others).most_common()]
     named = ", ".join(kinds[:5] + ["..."] * (len(kinds) > 5))
     files = "1 file of another kind" if len(others) == 1 else f"{len(others):,} files of other kinds"
-    return f"passed over in {folder}: {files} ({named})"
+    return f"skipped in {folder}: {files} ({named})"
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -68,7 +68,7 @@ def read_test_set(path: Path) -> Iterator[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        _log.warning("%s is not text, and is passed over", path)
+        _log.warning("%s is not text: skipped", path)
         return
     if kind in (".jsonl", ".ndjson", ".json"):
         try:

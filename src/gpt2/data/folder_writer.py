@@ -110,7 +110,7 @@ class FolderWriter:
                 (self.out / name).unlink()
         if self.state.blocks:
             documents = sum(self.state.total("documents", split) for split in SPLITS)
-            _log.info("%s: going on after %s documents that an earlier run finished", self.out, f"{documents:,}")
+            _log.info("%s: resuming after %s documents that an earlier run finished", self.out, f"{documents:,}")
 
     def missing(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """The blocks that are not yet written, after checking that those before them are the ones that were."""

@@ -44,21 +44,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What may be said about a text.
+    """The verdict on a text.
 
     Attributes:
         verdict: "generated": so far from the human texts of the calibration that at most `false_positive_rate` of
-            their like would be called so. "human": unlike what this model writes; another may have. "inconclusive":
+            such texts would be called so. "human": unlike what this model writes; another may have. "inconclusive":
             neither. "uncalibrated": there is nothing to compare with.
-        p_value: of "humans wrote all of it".
-        false_positive_rate: that was asked for.
-        least_tokens: from which nine in ten of the model's own texts are told, of the setting that is told soonest;
-            None: at no length that was measured.
-        reason: why, in a sentence for people.
-        n_tokens: of the text.
-        parts: in order; one for a short text.
-        n_normalised: look-alike and invisible characters that were put back before reading.
-        readings: of the parts, in their order: the numbers of every token, each once.
+        p_value: p-value of "humans wrote all of it".
+        false_positive_rate: the requested rate.
+        least_tokens: the length from which nine in ten of the model's own texts are detected, at the setting that is
+            easiest to detect; None: at no length measured.
+        reason: the reason, in a sentence for people.
+        n_tokens: tokens of the text.
+        parts: the parts in order; one for a short text.
+        n_normalised: look-alike and invisible characters that were normalised before reading.
+        readings: the numbers of every token, each once, by part in order.
     """
 
     verdict: Said
@@ -210,7 +210,7 @@ def _say(
         where = "" if len(parts) == 1 else f"; {marked} of {len(parts)} parts stand out by themselves"
         return "generated", f"human text of its kind looks like this in at most {rate:.2%} of cases{where}"
     if all(part.verdict == "human" for part in parts):
-        return "human", f"{calibration.model} writes so in at most {rate:.2%} of cases; another model may"
+        return "human", f"{calibration.model} writes like this in at most {rate:.2%} of cases; another model may"
     if p_value is None:
         return "inconclusive", next(each.why for each in compared)
     return "inconclusive", _why_not(calibration, least, n_tokens)
@@ -220,16 +220,16 @@ def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens
     told = {setting: n for setting, n in least.items() if n is not None}
     never = " and ".join(setting for setting, n in least.items() if n is None)
     if not told:
-        return f"{calibration.model} does not tell its own text reliably at any length up to {max(calibration.human)}"
+        return (
+            f"{calibration.model}'s own text cannot be reliably detected at any length up to {max(calibration.human)}"
+        )
     enough = [setting for setting, n in told.items() if n <= n_tokens]
     if not enough:
         soonest = min(told, key=lambda setting: told[setting])
-        return f"at this rate its text ({soonest}) could be told from about {told[soonest]} tokens on"
+        return f"at this rate its text ({soonest}) can be detected from about {told[soonest]} tokens on"
     drawn = " and with ".join(enough)
-    why = (
-        f"it lies where human and generated text overlap, though text drawn with {drawn} is mostly told at this length"
-    )
-    return f"{why}; what is drawn with {never} is told at no length" if never else why
+    why = f"human and generated text overlap here, though text drawn with {drawn} is mostly detected at this length"
+    return f"{why}; text drawn with {never} is detected at no length" if never else why
 
 
 def _or_one(compared: _Compared) -> float:

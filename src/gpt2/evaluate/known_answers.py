@@ -171,7 +171,7 @@ def _check_vocabulary(model: LanguageModel) -> Check:
     return Check(
         name="vocabulary is the model's",
         passed=back == text and tokenizer.vocab_size <= model.config.vocab_size,
-        expected="text comes back, and no id without a row",
+        expected="text round-trips, and every id has a row",
         found=size if back == text else f"{back!r}, {size}",
     )
 
@@ -179,7 +179,7 @@ def _check_vocabulary(model: LanguageModel) -> Check:
 def _check_loss(model: LanguageModel) -> Check:
     """A trained model is better than chance at plain English; one read in the wrong order is not."""
     text, chance = "The cat sat on the mat, and the dog lay in the sun.", math.log(model.config.vocab_size)
-    name, expected = "loss of an English sentence", f"below {chance:.2f}, which is chance"
+    name, expected = "loss of an English sentence", f"below chance, {chance:.2f}"
     ids = model.tokenizer.encode(text)[: model.config.n_positions]
     if len(ids) < 2:
         return Check(name=name, passed=None, expected=expected, found="too small a context")

@@ -34,14 +34,14 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What one prompt was continued with.
+    """The continuations of one prompt.
 
     Attributes:
-        prompt: as it was given; an array as a list.
-        samples: `Sampling.n` of them.
-        seed: what repeats them, given or chosen.
-        usage: tokens read, generated, and how many of them were guessed right.
-        prompt_logprobs: one for each token of the prompt, where asked for.
+        prompt: the prompt as given; an array as a list.
+        samples: the continuations, `Sampling.n` of them.
+        seed: the seed that repeats them, given or chosen.
+        usage: tokens read, generated, drafted and accepted.
+        prompt_logprobs: one for each token of the prompt, if requested.
     """
 
     prompt: str | Sequence[int]

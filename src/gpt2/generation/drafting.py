@@ -172,7 +172,7 @@ class Speculation:
         try:
             return self._drafter.draft(asks)
         except Exception as error:  # nobody's text may end because a guess could not be made
-            log.warning("drafting failed (%s); going on without drafts", error)
+            log.warning("drafting failed (%s); continuing without drafts", error)
             drafter, self._drafter = self._drafter, None
             drafter.close()
             return [[] for _ in asks]

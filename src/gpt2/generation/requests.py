@@ -52,14 +52,14 @@ class TokenLogprob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What one request took, all its samples together.
+    """The tokens of one request, all its samples together.
 
     Attributes:
-        prompt_tokens: of the prompt as it was read.
-        cached_tokens: those of them that another request had computed already.
-        generated_tokens: of all samples, those that `best_of` dropped included.
-        drafted_tokens: proposed to the model.
-        accepted_tokens: those of them that the model would have drawn, and so did not compute one by one.
+        prompt_tokens: tokens of the prompt as it was read.
+        cached_tokens: prompt tokens that another request had already computed.
+        generated_tokens: tokens of all samples, including those that `best_of` dropped.
+        drafted_tokens: tokens proposed to the model.
+        accepted_tokens: drafted tokens that the model would have drawn, and so did not compute one by one.
     """
 
     prompt_tokens: int
@@ -76,16 +76,16 @@ class Event:
     Attributes:
         request: what `submit` returned.
         sample: 0 to n - 1.
-        text: the text that became certain; the pieces of a sample join to its text.
+        text: the text that became final; the pieces of a sample join to its text.
         token: the id generated. End-of-text and stop ids are reported as tokens but add no text.
-        logprob: of the token, where `Sampling.logprobs` or `best_of` asked for it.
+        logprob: log-probability of the token, if `Sampling.logprobs` or `best_of` requested it.
         top: the most likely tokens with their log-probabilities, likeliest first.
         finish_reason: set once per sample, on its last event: "stop", "length" or "error".
         stop_reason: the stop string, or the token id, that ended the sample.
-        error: what ended the whole request, all samples of it; nothing of it follows.
-        prompt: one for each token of the prompt, where `Sampling.prompt_logprobs` asked for them.
-        usage: on the last event of a request. Events that differ in nothing else are equal: what was computed
-            before, or drafted, is no part of what was answered.
+        error: the error that ended the whole request, with all its samples; none of its events follow.
+        prompt: one for each token of the prompt, if `Sampling.prompt_logprobs` requested them.
+        usage: set on the last event of a request. Events that differ in nothing else are equal: what was cached
+            or drafted is no part of the answer.
     """
 
     request: int

@@ -20,18 +20,18 @@ from gpt2.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """A text's tokens and what the model made of each.
+    """A text's tokens and how likely the model found each.
 
-    Every tuple has one entry per token. The first token's are None where it was left unscored.
+    Every tuple has one entry per token. The first token's is None if it was not scored.
 
     Attributes:
-        text: that was scored.
+        text: the text that was scored.
         ids: its tokens.
         pieces: the text of each token by itself; a part of a character is U+FFFD.
         logprobs: natural logarithm of the probability of each token after those before it.
         ranks: how many tokens were more likely; 0 is the model's first guess.
-        entropies: of the distribution the token was drawn from, in nats.
-        best: the most likely tokens there and their log-probabilities, likeliest first, if asked for.
+        entropies: entropy of the model's distribution at the token, in nats.
+        best: the most likely tokens there and their log-probabilities, likeliest first, if requested.
         n_bytes: UTF-8 bytes of the tokens that were scored.
     """
 
@@ -46,7 +46,7 @@ class Score:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The ids, by the name that samples have for them."""
+        """The ids, under the name that samples use."""
         return self.ids
 
     @property

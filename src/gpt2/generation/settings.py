@@ -42,24 +42,26 @@ class Sampling:
     top_k: int = field(default=0, metadata=_setting("keep the k most likely tokens; 0 keeps all", least=0))
     top_p: float = field(
         default=1.0,
-        metadata=_setting("keep the fewest most likely tokens that reach this probability", above=0, most=1),
+        metadata=_setting("keep the fewest top tokens whose probabilities sum to at least this", above=0, most=1),
     )
     min_p: float = field(
         default=0.0, metadata=_setting("keep tokens at least this fraction as likely as the likeliest", least=0, most=1)
     )
     typical_p: float = field(
         default=1.0,
-        metadata=_setting("keep the fewest tokens nearest the entropy that reach this probability", above=0, most=1),
+        metadata=_setting(
+            "keep the fewest tokens nearest the entropy whose probabilities sum to at least this", above=0, most=1
+        ),
     )
     repetition_penalty: float = field(
         default=1.0,
-        metadata=_setting("scale down tokens that the prompt or the continuation has; 1 is off", least=0.01, most=100),
+        metadata=_setting("scale down tokens already in the prompt or continuation; 1 is off", least=0.01, most=100),
     )
     presence_penalty: float = field(
-        default=0.0, metadata=_setting("subtract this from the logits of tokens generated before", least=-2, most=2)
+        default=0.0, metadata=_setting("subtract this from the logits of tokens already generated", least=-2, most=2)
     )
     frequency_penalty: float = field(
-        default=0.0, metadata=_setting("subtract this for each time a token was generated before", least=-2, most=2)
+        default=0.0, metadata=_setting("subtract this for each time a token was already generated", least=-2, most=2)
     )
     no_repeat_ngram: int = field(
         default=0, metadata=_setting("never repeat a sequence of this many tokens; 0 is off", least=0)
@@ -71,7 +73,7 @@ class Sampling:
     )
     stop: tuple[str, ...] = field(default=(), metadata=_setting("stop before this text; it is not returned"))
     stop_ids: tuple[int, ...] = field(default=(), metadata=_setting("stop at this token id; its text is not returned"))
-    ignore_eot: bool = field(default=False, metadata=_setting("go on after the end-of-text token"))
+    ignore_eot: bool = field(default=False, metadata=_setting("continue after the end-of-text token"))
     n: int = field(default=1, metadata=_setting("number of continuations", least=1, most=MAX_SAMPLES))
     best_of: int | None = field(
         default=None,
@@ -83,21 +85,21 @@ class Sampling:
     )
     logprobs: int | None = field(
         default=None,
-        metadata=_setting("log-probability of each generated token, and of this many most likely ones", least=0),
+        metadata=_setting("report the log-probability of each generated token and of this many top tokens", least=0),
     )
     prompt_logprobs: int | None = field(
         default=None,
-        metadata=_setting("log-probability of each token of the prompt, and of this many most likely ones", least=0),
+        metadata=_setting("report the log-probability of each prompt token and of this many top tokens", least=0),
     )
     seed: int | None = field(
-        default=None, metadata=_setting("the same seed gives the same text; none chooses one", least=0, most=MAX_SEED)
+        default=None, metadata=_setting("the same seed gives the same text; random by default", least=0, most=MAX_SEED)
     )
     overflow: Overflow = field(
         default="slide",
-        metadata=_setting("at the end of the context: slide keeps its last half and goes on, refuse stops there"),
+        metadata=_setting("when the context is full, slide keeps its last half and continues; refuse stops"),
     )
     truncate_prompt: bool = field(
-        default=False, metadata=_setting("keep the last tokens of a prompt that is longer than the context")
+        default=False, metadata=_setting("keep only the end of a prompt longer than the context")
     )
 
     if TYPE_CHECKING:  # type checkers accept what is accepted: one stop by itself, and lists

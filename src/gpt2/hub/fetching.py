@@ -183,7 +183,7 @@ def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None])
 def _is_damaged(path: Path, file: RemoteFile) -> bool:
     fault = wrong_hash(path, sha256=file.sha256, git_sha1=file.git_sha1)
     if fault:
-        log.warning("%s is here, and damaged (%s): it is fetched again", file.name, fault)
+        log.warning("%s is here but damaged (%s): downloading it again", file.name, fault)
     return fault is not None
 
 

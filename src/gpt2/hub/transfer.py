@@ -106,7 +106,7 @@ def fetch(
                         f"{file.name} cannot be downloaded: what {_server(file.url)} sent is damaged or is another "
                         f"file: {wrong}. Nothing of it was kept. Try again later, or another mirror."
                     )
-                log.warning("%s arrived damaged (%s): once more from the beginning", file.name, wrong)
+                log.warning("%s arrived damaged (%s): starting again from the beginning", file.name, wrong)
                 thrown_away, reached, failures = True, 0, 0
                 continue
             fault = f"the connection ended after {size:,} of {total:,} bytes"

@@ -196,7 +196,7 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         models = list(self._service.models)
         seconds = self._service.limits.drain_seconds
-        log.info("shutting down: no new requests, up to %g s for those that run", seconds)
+        log.info("shutting down: no new requests, up to %g s for running ones", seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._is_hurried and not all(model.idle for model in models):

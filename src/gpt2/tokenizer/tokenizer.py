@@ -29,8 +29,8 @@ _BLOCK_CHARACTERS = 1 << 16
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Immutable, safe to share between threads, and picklable.
 
-    Two of the same vocabulary are equal, and one key.
-    Every text has ids and they decode to the same text; every byte string can be decoded to.
+    Tokenizers with the same vocabulary are equal, and hash alike. Every text encodes to ids that decode to the same
+    text, and some ids decode to any byte string.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -43,7 +43,7 @@ class Tokenizer:
 
     @staticmethod
     def published() -> "Tokenizer":
-        """The tokenizer of every published GPT-2: 50,257 ids, `<|endoftext|>` is 50256."""
+        """The tokenizer of every published GPT-2: 50,257 ids; `<|endoftext|>` is 50256."""
         return Tokenizer(published_vocabulary())
 
     @staticmethod
@@ -90,10 +90,10 @@ class Tokenizer:
         Args:
             text: any text; the empty text has no ids.
             allow_special: read `<|endoftext|>` as the special token. Otherwise it is text like any other, so that
-                nobody's input can end a document.
+                no input can end a document.
 
         Raises:
-            TokenizerError: it is no text, or it holds a surrogate, which is no character; its position is named.
+            TokenizerError: not a text, or a text with a surrogate, which is no character; the message names its place.
         """
         ids: list[int] = []
         for part, special_id in self._parts(text, allow_special=allow_special):
@@ -107,13 +107,13 @@ class Tokenizer:
         return ids
 
     def encode_array(self, text: str, *, allow_special: bool = False) -> "NDArray[np.uint32]":
-        """The same ids as an array, which for long texts is faster and smaller than a list."""
+        """The ids of a text as an array, which for long texts is faster and smaller than a list."""
         import numpy as np
 
         return np.frombuffer(self.encode_buffer(text, allow_special=allow_special), dtype=np.uint32)
 
     def encode_buffer(self, text: str, *, allow_special: bool = False) -> bytes:
-        """The same ids as unsigned 32-bit numbers of the machine's byte order."""
+        """The ids of a text as unsigned 32-bit numbers in the machine's byte order."""
         buffers: list[bytes] = []
         for part, special_id in self._parts(text, allow_special=allow_special):
             try:
@@ -135,11 +135,11 @@ class Tokenizer:
 
         Args:
             ids: token ids; special tokens decode to their names.
-            errors: what to do where the bytes are not UTF-8, as in `bytes.decode`. A token may be part of a
+            errors: how to handle bytes that are not UTF-8, as in `bytes.decode`. A token may be part of a
                 character, so ids cut anywhere may begin or end with such bytes.
 
         Raises:
-            TokenizerError: the vocabulary has no such id, or Python no such way with errors.
+            TokenizerError: the vocabulary has no such id, or Python no such error handler.
             UnicodeDecodeError: the bytes are not UTF-8 and `errors` is "strict".
         """
         if not _is_way_with_errors(errors):

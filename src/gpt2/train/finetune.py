@@ -41,13 +41,13 @@ class Finetuned:
     """How a fine-tuning ended.
 
     Attributes:
-        finished: whether it did; otherwise it was stopped, and the same call goes on.
-        folder: the model, or its adapters: the best so far.
-        steps: taken.
-        best_step: that the folder is of.
-        loss_before: of the model on the held-out text, in nats a token; None: nothing is held out.
-        loss: of what the folder holds, on the same.
-        loss_tokens: that the two are means of: the held-out ones that count, up to about `run.validation_tokens`.
+        finished: whether it ended by itself; if False, it was stopped, and the same call resumes.
+        folder: the best model so far, or its adapters.
+        steps: number of steps taken.
+        best_step: the step whose model is in the folder.
+        loss_before: loss of the original model on the held-out text, in nats per token; None: nothing is held out.
+        loss: loss of the model in the folder, on the same text.
+        loss_tokens: number of tokens both losses are means of, up to about `run.validation_tokens`.
         turned: whether it ended because the held-out loss rose again.
     """
 
@@ -62,7 +62,7 @@ class Finetuned:
 
     @property
     def gained(self) -> bool:
-        """Whether the held-out text is predicted better than before; True where that was not measured before."""
+        """Whether the model predicts the held-out text better than before; True if that was not measured before."""
         return self.loss_before is None or (self.loss is not None and self.loss < self.loss_before)
 
 
@@ -83,35 +83,35 @@ def finetune(
     on_sample: "Callable[[Prepared, Path], Sampler] | None" = None,
     trackers: Sequence[Tracker] = (),
 ) -> Finetuned:
-    """Adapt a model to a text, or go on where that was interrupted.
+    """Adapt a model to a text, or resume an interrupted run.
 
-    SIGTERM and Ctrl-C, in a notebook too, save the state after the step at hand and end the run without an error: what
-    is returned is not `finished`, and the same call goes on.
+    SIGTERM and Ctrl-C, in a notebook too, save the state after the current step and end the run without an error: the
+    result is not `finished`, and the same call resumes.
 
     Args:
         text: a file (plain text, CSV, JSON Lines, Parquet) or a folder of them. JSON objects and tables have `text`,
             or `prompt` and `completion`, of which the completion is learned.
         out: the folder of the new model.
-        model: what to begin from: a name, a folder, a file or a hub id.
-        lora: train adapters of the model's matrices (True: of rank 8) and leave it as it is.
-        field: of JSON lines or tables that holds the text.
-        validation: the share of the text to hold out, in whole documents; 0: nothing, and it ends at no turn.
-        epochs: how often the text is read at most; by default as often as suits its size.
+        model: the model to start from: a name, a folder, a file or a hub id.
+        lora: train adapters of the model's matrices (True: of rank 8) and leave the model unchanged.
+        field: the JSON field or table column that holds the text.
+        validation: the share of the text to hold out, in whole documents; 0 holds out nothing and never stops early.
+        epochs: read the text at most this often; by default as often as suits its size.
         errors: "strict" refuses text that is not UTF-8; "replace" reads U+FFFD in place of such bytes.
-        overrides: `section.name=value`, settings of the training; see `TrainConfig`.
+        overrides: training settings as `section.name=value`; see `TrainConfig`.
         report: whether to write `run/report.html`.
-        say: given a line now and then, as by `print`; by default it goes to the log, at the level INFO.
-        on_plan: given the settings, the text and the plan before the first step.
-        on_sample: makes what shows the model's texts; given the text, and the folder of the vocabulary.
-        trackers: told every number of `metrics.jsonl`.
+        say: called with each progress line, such as `print`; by default lines go to the log, at level INFO.
+        on_plan: called with the settings, the text and the plan before the first step.
+        on_sample: makes the function that samples texts; called with the text and the folder of the vocabulary.
+        trackers: called with every number of `metrics.jsonl`.
 
     Raises:
         DataError: no text, too little of it, or files that cannot be read.
-        SettingError: settings that cannot be.
-        ConfigError: a folder that is something else.
-        MissingExtraError: a report is wanted, and matplotlib is not installed.
-        ModelNotFoundError: there is no such model here.
-        TrainingError: the memory does not suffice, or the run diverges.
+        SettingError: invalid settings.
+        ConfigError: a folder that holds something else.
+        MissingExtraError: a report needs matplotlib, which is not installed.
+        ModelNotFoundError: the model is not here.
+        TrainingError: not enough memory, or the run diverges.
     """
     text = files.path_of(text, "The text", DataError)
     out = files.path_of(out, "The new model's folder", ConfigError)
@@ -148,8 +148,8 @@ def finetune(
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
             speak(
-                f"{name} is stored in {base.weights.form}, and only full numbers can learn: it is taken as float32 "
-                f"({gigabytes:.2f} GB){'' if lora.rank else ', and will be saved so'}."
+                f"{name} is stored in {base.weights.form}; training converts it to float32 "
+                f"({gigabytes:.2f} GB){'' if lora.rank else ', and saves it so'}."
             )
         outcome = pretrain(
             config,
@@ -239,7 +239,7 @@ def _ended(outcome: Outcome, out: Path, config: TrainConfig) -> Finetuned:
 
 
 def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
-    best = "was never finite" if ended.loss is None else f"never got lower (best {ended.loss:.4f})"
+    best = "was never finite" if ended.loss is None else f"never fell below that (best {ended.loss:.4f})"
     lower = f"--lr {config.optim.lr / 4:.2g}"
     if config.optim.matrices == "muon":
         lower += f" --set optim.muon_lr={config.optim.muon_lr / 4:.2g}"

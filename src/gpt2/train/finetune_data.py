@@ -65,7 +65,7 @@ class Prepared:
             held_out = f"held out: {whose} {self.validation_tokens:,} tokens, since no whole document can be spared"
         said = [f"the text: {self.size}; {held_out}"]
         if self.empty:
-            said.append(f"passed over: {self.empty:,} with an empty text or completion")
+            said.append(f"skipped: {self.empty:,} with an empty text or completion")
         if self.passed_over:
             said.append(self.passed_over)
         return said

@@ -31,7 +31,7 @@ class Journal:
         except OSError as error:
             if not self._has_warned:
                 self._has_warned = True
-                _log.warning("%s misses lines from here on: %s. The run goes on", self._path, why(error))
+                _log.warning("%s misses lines from here on: %s. The run continues", self._path, why(error))
 
 
 def append(path: Path, line: bytes) -> None:

@@ -59,8 +59,8 @@ class ProgressLine(Callback):
         expected = self._expected_seconds
         if is_early and expected and left_seconds > _LONGER * expected:
             self._say(
-                f"by its first steps it takes at most about {spoken(left_seconds)} from here, not {spoken(expected)} "
-                f"as it seemed before: other work on this machine comes and goes."
+                f"judging by its first steps, it takes at most about {spoken(left_seconds)} from here, not "
+                f"{spoken(expected)} as estimated: other work on this machine comes and goes."
             )
 
     def _all_over_steps(self) -> float:

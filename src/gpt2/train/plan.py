@@ -53,7 +53,7 @@ class Plan:
         return [
             f"{self.parameters:,} parameters, {self.tokens:,} tokens in {self.steps:,} step{'s' * (self.steps != 1)}",
             f"{self.device}, {threads}, about {self.memory_bytes / 1e9:.1f} GB of memory",
-            (f"going on from step {self.resumed_step:,}" if self.resumed_step else "a new run")
+            (f"resuming from step {self.resumed_step:,}" if self.resumed_step else "a new run")
             + ("" if self.seconds is None else f", at most about {spoken(self.seconds)} from here"),
         ]
 

@@ -68,11 +68,11 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        finished: all its tokens are done; otherwise it was stopped, and starting it again goes on.
+        finished: whether all tokens are done; if False, it was stopped, and starting it again resumes.
         checkpoint: its newest saved state, which is a model folder too.
-        best_checkpoint: the one with the lowest validation loss; the newest, if none was measured.
-        step: the last one.
-        tokens: trained on.
+        best_checkpoint: the checkpoint with the lowest validation loss; the newest, if none was measured.
+        step: the last step.
+        tokens: number of tokens trained on.
         best_loss: lowest validation loss, if any was measured.
     """
 
@@ -92,23 +92,23 @@ def pretrain(
     on_sample: Sampler | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Outcome:
-    """Train a model as its configuration says, or go on where the run in `config.run.folder` was interrupted.
+    """Train a model from its configuration, or resume the run in `config.run.folder`.
 
-    SIGTERM and Ctrl-C, in a notebook too, save the state after the step at hand and end the run without an error: what
-    is returned is not `finished`, and the same call goes on.
+    SIGTERM and Ctrl-C, in a notebook too, save the state after the current step and end the run without an error: the
+    result is not `finished`, and the same call resumes.
 
     Args:
         config: the run; `data.folder` and `run.folder` must be set.
-        say: given a line now and then, as by `print`; by default it goes to the log, at the level INFO.
-        on_plan: given what the run will be, before the first step.
-        on_sample: given the model every `run.sample_every_steps`; what it returns is kept in `samples.jsonl`.
-        trackers: told every number of `metrics.jsonl`, such as `TensorBoard`.
+        say: called with each progress line, such as `print`; by default lines go to the log, at level INFO.
+        on_plan: called with the plan of the run before the first step.
+        on_sample: called with the model every `run.sample_every_steps`; its result is kept in `samples.jsonl`.
+        trackers: called with every number of `metrics.jsonl`, such as `TensorBoard`.
 
-    Started by torchrun in several processes, these train together; only the first one calls back.
+    Several processes started by torchrun train together; only the first calls back.
 
     Raises:
         SettingError: no folder for the run.
-        ConfigError: settings that cannot be, or a folder that holds another run.
+        ConfigError: invalid settings, or a folder that holds another run.
         DataError: shards that cannot be used.
         FolderInUseError: another process trains in this folder.
         TrainingError: the run diverges or its state cannot be saved.
@@ -237,7 +237,7 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
         run.resume(state)
         if state.data_hash not in ("", feed.data_hash) and not run.is_finished:
             _log.warning(
-                "the data in %s are not those that this run has learned from: it goes on in them at the same place",
+                "the data in %s are not those that this run was trained on: it continues in them at the same position",
                 config.data.folder,
             )
     plan = Plan(
@@ -262,7 +262,7 @@ def _tell_of_unused_rows(config: TrainConfig, n_ids: int) -> None:
     if n_rows - n_ids >= _ROUND_ROWS:
         rows = " --set loss.rows=0" if config.loss.rows > n_ids else ""
         _log.warning(
-            "the vocabulary has %s ids, and the model rows for %s: the others cost time and memory for nothing. "
+            "the vocabulary has %s ids, but the model has rows for %s: the rest waste time and memory. "
             "Leave them out: --set model.vocab_size=%d%s",
             f"{n_ids:,}",
             f"{n_rows:,}",
@@ -372,7 +372,7 @@ def _stopped_by_signals(run: Run) -> Generator[None]:
 
     def stop(number: int, frame: object) -> None:
         run.ask_to_stop()
-        _log.warning("stopping after this step, and saving; once more stops at once")
+        _log.warning("stopping after this step, and saving; a second signal stops at once")
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

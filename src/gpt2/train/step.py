@@ -310,7 +310,7 @@ class Learner:
             )
         self.micro_tokens = sequences // 2 * seq_tokens
         _log.warning(
-            "out of memory with micro-batches of %d tokens (%s): going on with %d; the batch and its gradient stay "
+            "out of memory with micro-batches of %d tokens (%s): continuing with %d; the batch and its gradient stay "
             "the same. run.micro_batch_tokens=%d begins with that",
             sequences * seq_tokens,
             reason,

@@ -167,7 +167,7 @@ def test_parts_on_several_machines_build_the_same(
     caplog.set_level("INFO", "gpt2")
     for part in (2, 3, 1):
         assert build([source], tmp_path / "out", config=FAST, part=(part, 3)) == {}
-        assert f"part {part} of 3 is read; when all are, the same without a part makes the corpus" in caplog.text
+        assert f"part {part} of 3 is read; once all are, the same without a part builds the corpus" in caplog.text
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("work/read-*/account.json")}
     assert len(times) == 4
     build([source], tmp_path / "out", config=FAST, keep_work=True)

@@ -66,11 +66,7 @@ class Nothing:
     @staticmethod
     def parse(text: str, **settings: bool) -> Any:
         class Code:
-            @staticmethod
-            def filter_tags(matches: object) -> list[object]:
-                return []
-
-            filter_wikilinks = filter_tags
+            nodes: Sequence[object] = ()
 
             @staticmethod
             def strip_code(**settings: bool) -> str:

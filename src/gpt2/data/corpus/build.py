@@ -92,7 +92,7 @@ def build(
         _claim(out, settings)
         if not _is_built(out):
             _Build(config, inputs, out, workers, progress).run_part(*part)
-            _log.info("%s: part %d of %d is read; when all are, the same without a part makes the corpus", out, *part)
+            _log.info("%s: part %d of %d is read; once all are, the same without a part builds the corpus", out, *part)
         return {}
     with lock(out):
         _claim(out, settings)
@@ -209,7 +209,7 @@ class _Build:
         missing = [task for task in tasks if not (task.folder(self.out) / "account.json").is_file()]
         done = len(tasks) - len(missing)
         if done:
-            _log.info("%s: going on after %s tasks that an earlier run finished", self.out, f"{done:,}")
+            _log.info("%s: resuming after %s tasks that an earlier run finished", self.out, f"{done:,}")
         job = ReadJob(config=self.config, out=self.out, tests=self._test_index() if missing else None, tally=Tally())
         self._round("read", read_task, missing, len(tasks), start_reading, job)
 
@@ -220,7 +220,7 @@ class _Build:
             account.left = [0, 0]  # what is left is counted at the end
             self.account.add(account)
         for what in self.account.damage:
-            _log.warning("not readable: %s", what)
+            _log.warning("unreadable: %s", what)
         if self.account.damaged > len(self.account.damage):
             _log.warning("and %s more", self.account.damaged - len(self.account.damage))
 

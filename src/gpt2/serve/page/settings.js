@@ -7,13 +7,13 @@ export const SETTINGS = [
   { name: "max_tokens", label: "Length", help: "Generate at most this many tokens.", least: 1, most: 400, limit: 4096, step: 1, start: 60, main: true },
   { name: "temperature", label: "Temperature", help: "Below 1 prefers likely tokens, above 1 unlikely ones; 0 always takes the likeliest.", least: 0, most: 2, step: 0.05, start: 0.8, off: 1, main: true },
   { name: "top_k", label: "Top-k", help: "Keep the k most likely tokens; 0 keeps all.", least: 0, most: 200, limit: 50257, step: 1, start: 40, off: 0, main: true },
-  { name: "top_p", label: "Top-p", help: "Keep the fewest most likely tokens that reach this probability; 1 keeps all.", least: 0.05, most: 1, step: 0.01, start: 1, off: 1, main: true },
+  { name: "top_p", label: "Top-p", help: "Keep the fewest top tokens whose probabilities sum to at least this; 1 keeps all.", least: 0.05, most: 1, step: 0.01, start: 1, off: 1, main: true },
   { name: "n", label: "Continuations", help: "More than one are shown side by side.", least: 1, most: 8, limit: 16, step: 1, start: 1, off: 1, main: true },
   { name: "min_p", label: "Min-p", help: "Keep tokens at least this fraction as likely as the likeliest; 0 keeps all.", least: 0, most: 1, step: 0.01, start: 0, off: 0 },
-  { name: "typical_p", label: "Typical-p", help: "Keep the fewest tokens nearest the expected surprise that reach this probability; 1 keeps all.", least: 0.05, most: 1, step: 0.01, start: 1, off: 1 },
-  { name: "repetition_penalty", label: "Repetition penalty", help: "Make tokens of the text less likely; 1 is off.", least: 1, most: 2, limit: 10, step: 0.05, start: 1, off: 1 },
-  { name: "presence_penalty", label: "Presence penalty", help: "Subtract from tokens that were generated before; 0 is off.", least: -2, most: 2, step: 0.1, start: 0, off: 0 },
-  { name: "frequency_penalty", label: "Frequency penalty", help: "Subtract for each time a token was generated before; 0 is off.", least: -2, most: 2, step: 0.1, start: 0, off: 0 },
+  { name: "typical_p", label: "Typical-p", help: "Keep the fewest tokens nearest the expected surprise whose probabilities sum to at least this; 1 keeps all.", least: 0.05, most: 1, step: 0.01, start: 1, off: 1 },
+  { name: "repetition_penalty", label: "Repetition penalty", help: "Make tokens already in the text less likely; 1 is off.", least: 1, most: 2, limit: 10, step: 0.05, start: 1, off: 1 },
+  { name: "presence_penalty", label: "Presence penalty", help: "Subtract from tokens already generated; 0 is off.", least: -2, most: 2, step: 0.1, start: 0, off: 0 },
+  { name: "frequency_penalty", label: "Frequency penalty", help: "Subtract for each time a token was already generated; 0 is off.", least: -2, most: 2, step: 0.1, start: 0, off: 0 },
   { name: "no_repeat_ngram", label: "No repeated n-gram", help: "Never repeat a sequence of this many tokens; 0 is off.", least: 0, most: 10, limit: 100, step: 1, start: 0, off: 0 },
 ];
 
