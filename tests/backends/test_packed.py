@@ -246,11 +246,11 @@ def test_auto_is_not_the_form_of_the_base_that_an_adapter_changes(
     arrays = {"h.1.mlp.c_fc.lora_A": np.ones((1, 32)), "h.1.mlp.c_fc.lora_B": np.ones((128, 1))}
     checkpoint.write_adapter(adapter, arrays, base=str(base), alpha=1, dropout=0, targets=("mlp.c_fc",))
     stored, merged = checkpoint.read(base).weights, checkpoint.read(adapter).weights
-    assert native.choose_form(stored, 0) == (form, "weights stored so")
-    assert native.choose_form(merged, 0) == ("fp32", "weights this small")
+    assert native.choose_form(stored, 0) == (form, "as stored")
+    assert native.choose_form(merged, 0) == ("fp32", "for weights this small")
     monkeypatch.setattr(native, "_CACHED_BYTES", 0)
-    assert native.choose_form(stored, 0) == (form, "weights stored so")
-    assert native.choose_form(merged, 0) == ("int8", "speed")
+    assert native.choose_form(stored, 0) == (form, "as stored")
+    assert native.choose_form(merged, 0) == ("int8", "for speed")
     backend = NativeBackend(merged, threads=1)
     assert backend.weights == "int8"
     assert backend.reason.endswith("int8 for speed")

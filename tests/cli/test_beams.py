@@ -30,7 +30,7 @@ def test_the_likeliest_texts_best_first(search, model: LanguageModel) -> None:
     first, second = model.beam_search("Once upon", max_tokens=8, n=2, beams=3)
     assert (ran.code, ran.out) == (0, f"{first.text}\n---\n{second.text}\n")
     assert "16 tokens in " in ran.err
-    assert "again:" not in ran.err
+    assert "to repeat:" not in ran.err
     assert search("--beams", "3", "--n", "2", stdin=b"Once upon\n").out == ran.out
 
 

@@ -86,17 +86,17 @@ def test_bytes_that_are_not_utf_8_are_named_and_the_way_on_offered(generate) -> 
 
 def test_what_repeats_a_text_is_said(generate, gpt2, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = gpt2("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5", "--backend", "reference")
-    [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
-    assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
-    assert "again:" not in generate("Once").err  # a seed was given
+    [again] = [line for line in ran.err.splitlines() if line.startswith("to repeat: gpt2 ")]
+    assert gpt2(*shlex.split(again.removeprefix("to repeat: gpt2 "))).out == ran.out
+    assert "to repeat:" not in generate("Once").err  # a seed was given
     piped = gpt2("generate", "--model", str(tiny_folder), "--max-tokens", "5", stdin=b"Once")
-    assert "again, with the same input: gpt2 generate" in piped.err
-    for found, called in (("/usr/bin/gpt2", "again: gpt2 generate"), (None, "again: .venv/bin/gpt2 generate")):
+    assert "to repeat, with the same input: gpt2 generate" in piped.err
+    for found, called in (("/usr/bin/gpt2", "to repeat: gpt2 generate"), (None, "to repeat: .venv/bin/gpt2 generate")):
         monkeypatch.setattr("shutil.which", lambda name, found=found: found)
         arguments = ("generate", "--model", str(tiny_folder), "Once upon", "--max-tokens", "5")
         assert called in gpt2(*arguments, command=".venv/bin/gpt2").err
     greedy = ("--temperature", "0", "--max-tokens", "2", "--backend", "reference")
-    assert "again:" not in gpt2("generate", "--model", str(tiny_folder), "Once", *greedy).err
+    assert "to repeat:" not in gpt2("generate", "--model", str(tiny_folder), "Once", *greedy).err
 
 
 def test_json_holds_everything(generate, model: LanguageModel) -> None:
@@ -182,13 +182,13 @@ def test_a_prompt_of_a_file_that_cannot_be_continued_is_placed_and_earlier_ones_
 def test_what_failed_is_not_said_to_have_been_generated(generate) -> None:
     ran = generate("--logit-bias", "99999=1", "Once")
     assert ran.code == 1
-    assert "tokens/s" not in ran.err and "again:" not in ran.err
+    assert "tokens/s" not in ran.err and "to repeat:" not in ran.err
 
 
 def test_the_command_that_repeats_a_text_keeps_its_options_before_the_dashes(gpt2, tiny_folder: Path) -> None:
     ran = gpt2("generate", "--model", str(tiny_folder), "--max-tokens", "2", "--backend", "reference", "--", "-x")
-    [again] = [line for line in ran.err.splitlines() if line.startswith("again: gpt2 ")]
-    assert gpt2(*shlex.split(again.removeprefix("again: gpt2 "))).out == ran.out
+    [again] = [line for line in ran.err.splitlines() if line.startswith("to repeat: gpt2 ")]
+    assert gpt2(*shlex.split(again.removeprefix("to repeat: gpt2 "))).out == ran.out
 
 
 def test_an_argument_keeps_its_name_in_an_error(generate) -> None:

@@ -68,7 +68,7 @@ class NativeBackend:
         self.threads = threads
         self.config: ModelConfig = weights.config
         self.intervenes = False
-        self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} for {why}'}"
+        self.reason = f"{level} kernels on {threads} thread{'s' if threads > 1 else ''}{why and f', {form} {why}'}"
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
         self._places = Places(1)
@@ -254,12 +254,12 @@ def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:
     int8_bytes = weights.config.parameters
     stored = getattr(weights, "form", None)
     if available_bytes and 1.2 * int8_bytes > available_bytes:
-        return "int4", f"{available_bytes / 1e9:.1f} GB of memory"
+        return "int4", f"to fit {available_bytes / 1e9:.1f} GB of memory"
     if stored in ("int8", "int4"):
-        return stored, "weights stored so"
+        return stored, "as stored"
     if 4 * int8_bytes > _CACHED_BYTES:
-        return "int8", "speed"
-    return "fp32", "weights this small"
+        return "int8", "for speed"
+    return "fp32", "for weights this small"
 
 
 def _fill(engine: Engine, weights: Source, form: str) -> None:

@@ -108,7 +108,7 @@ class Writer:
             command = called if Path(called).name == "gpt2" and shutil.which("gpt2") is None else "gpt2"
             end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
             log.info(
-                "again%s: %s",
+                "to repeat%s: %s",
                 ", with the same input" if was_piped else "",
                 shlex.join([command, *said[:end], "--seed", str(seed), *said[end:]]),
             )
