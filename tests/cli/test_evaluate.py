@@ -91,7 +91,7 @@ def test_what_is_not_here_is_a_line_and_the_rest_is_run(evaluate, results: Path)
 def test_the_made_up_examples_the_page_and_a_comparison(evaluate, results: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     one, other, page = (str(results / name) for name in ("one.json", "other.json", "page.html"))
-    tasks = ("lambada", "cbt-cn", "ptb", "coqa", "hellaswag")
+    tasks = ("lambada", "cbt-cn", "ptb", "coqa", "hellaswag", "wsc273")
     ran = evaluate(*tasks, "--examples", "--out", one, "--report", page)
     assert ran.code == 0, ran.err
     assert "CBT, common nouns" in ran.out
@@ -106,6 +106,8 @@ def test_the_made_up_examples_the_page_and_a_comparison(evaluate, results: Path)
     ):
         assert text.lower() in html.lower(), text
     result = json.loads(Path(one).read_text(encoding="utf-8"))
+    schema = result["benchmarks"]["wsc273"]["shown"][0]
+    assert f"<b>{schema['given']} {schema['answered']}</b>{schema['then']}</blockquote>" in html.replace("&#x27;", "'")
     assert result["settings"]["data"] == "made-up examples"
     assert len(result["benchmarks"]["lambada"]["scores"]) == 4
     evaluate(*tasks, "--examples", "--out", other, "--stride", "16", "--set", "hellaswag.text=harness")

@@ -171,6 +171,18 @@ def test_wsc273(model: LanguageModel, hf_logprobs, setting: Callable[..., Settin
     assert plan.measure(flipped) == pytest.approx({name: 100 - value for name, value in figures.items()})
 
 
+def test_an_example_of_wsc273_is_a_sentence_in_its_order(setting: Callable[..., Setting]):
+    plan = wsc273.plan([WSC], setting(choices={"start": "nothing"}))
+    answers = [TargetScore(logprobs=(-1.0 * (i % 4),), ranks=(1,), best=(0,)) for i in range(len(plan.requests))]
+    assert plan.judge
+    read = [(each.given, each.answered, each.then, each.expected) for each in plan.judge(answers)]
+    assert read == [
+        ("The cup broke because the", "cup", " was thin.", "cup"),
+        ("Ann thanked Eve because", "Ann", " had helped her.", "Eve"),
+        ("She lost the key to the door of the", "key", ".", "door"),
+    ]
+
+
 def test_limits(setting: Callable[..., Setting]):
     assert len(wsc273.plan([WSC], setting(limit=2, choices={"start": "nothing"})).requests) == 8
     assert wsc273.plan([WSC], setting(limit=9, choices={"start": "nothing"})).n_examples == 3

@@ -106,6 +106,7 @@ class Judged:
         answered: the model's, or its favourite.
         score: 1 for right, 0 for wrong, or between.
         confidence: the probability that the model gave its answer, where it can be told.
+        then: what follows the answer, where the answer is chosen by how likely it makes that.
     """
 
     given: str
@@ -113,6 +114,7 @@ class Judged:
     answered: str
     score: float
     confidence: float | None = None
+    then: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

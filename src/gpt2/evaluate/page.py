@@ -40,7 +40,10 @@ def page(result: Mapping[str, Any]) -> str:
         sections.append(Section(title="Calibration", blocks=[lead, *calibrated]))
     shown = [block for found in done.values() if found.get("shown") for block in _examples(found)]
     if shown:
-        lead = "Those that the model was surest of, or the first: some right, some wrong."
+        lead = (
+            "Those that the model was surest of, or the first: some right, some wrong. In bold what was given, then "
+            "the model's answer; of a Winograd schema the choice is in bold too, and then comes what it was chosen by."
+        )
         sections.append(Section(title="Examples", blocks=[lead, *shown]))
     sections.append(Section(title="Every figure", blocks=[_paper_table(done, headlines=False)]))
     sections.append(Section(title="How it was measured", blocks=[_settings_table(done), *_protocols(done)]))
@@ -178,9 +181,10 @@ def _examples(found: Mapping[str, Any]) -> Iterator[Block]:
     for each in found["shown"]:
         sure = "" if each["confidence"] is None else f"; the model gave its answer {100 * each['confidence']:.1f} %"
         how = "right" if each["score"] == 1 else "wrong" if each["score"] == 0 else f"score {each['score']:.2f}"
+        given, answered, then = f"{each['given']} ", each["answered"], each["then"]
         yield Sample(
-            prompt=f"{each['given']} ",
-            text=each["answered"],
+            prompt=given + answered if then else given,
+            text=then or answered,
             caption=f"{found['title']}, {how}; expected: {each['expected']}{sure}",
         )
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from gpt2.evaluate import multiple_choice
@@ -49,8 +50,9 @@ def plan(texts: Sequence[str], setting: Setting) -> Plan:
         found: list[Judged] = []
         for schema, i in zip(schemas, range(0, len(results), 4), strict=True):
             values = [math.fsum(results[i + 2 * option + 1].logprobs) for option in (0, 1)]
-            item = Item(before=schema.rest, continuations=schema.starts, right=schema.right, names=schema.starts)
-            found.append(multiple_choice.judged(item, values))
+            before, names = _apart(schema.starts)
+            item = Item(before=before, continuations=schema.starts, right=schema.right, names=names)
+            found.append(replace(multiple_choice.judged(item, values), then=schema.rest))
         return found
 
     return Plan(requests=requests, measure=measure, n_examples=len(schemas), judge=judge, scored="accuracy_partial")
@@ -61,6 +63,13 @@ def _schema(found: Mapping[str, Any]) -> Schema:
     rest = str(found["continuation"])
     glue = "" if rest[:1] in "'.,;:!?" else " "
     return Schema(starts=(first, second), rest=glue + rest, right=int(found["gold"]))
+
+
+def _apart(starts: tuple[str, str]) -> tuple[str, tuple[str, ...]]:
+    """The words that both starts begin with, and the rest of each: the names."""
+    words = [start.split(" ") for start in starts]
+    n = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*words, strict=False)))
+    return " ".join(words[0][:n]), tuple(" ".join(each[n:]) for each in words)
 
 
 BENCHMARK = Benchmark(
