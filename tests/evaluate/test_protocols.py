@@ -183,6 +183,14 @@ def test_an_example_of_wsc273_is_a_sentence_in_its_order(setting: Callable[..., 
     ]
 
 
+def test_a_name_of_wsc273_may_begin_with_the_other(setting: Callable[..., Setting]):
+    schema = {"context_options": ["It was Emma's", "It was Emma's mother's"], "continuation": "idea.", "gold": 1}
+    plan = wsc273.plan([json.dumps(schema)], setting(choices={"start": "nothing"}))
+    assert plan.judge
+    [each] = plan.judge([TargetScore(logprobs=(-1.0,), ranks=(1,))] * 4)
+    assert (each.given, each.answered, each.expected) == ("It was", "Emma's", "Emma's mother's")
+
+
 def test_limits(setting: Callable[..., Setting]):
     assert len(wsc273.plan([WSC], setting(limit=2, choices={"start": "nothing"})).requests) == 8
     assert wsc273.plan([WSC], setting(limit=9, choices={"start": "nothing"})).n_examples == 3

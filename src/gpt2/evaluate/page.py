@@ -50,13 +50,15 @@ def page(result: Mapping[str, Any]) -> str:
     if missing:
         rows = [(found["title"], found["missing"]) for found in missing.values()]
         sections.append(Section(title="Not here", blocks=[Table(columns=["benchmark", "what is missing"], rows=rows)]))
-    limited = (
-        f" Only the first {settings['limit']:,} examples of each: not to be compared." if settings["limit"] else ""
-    )
+    lead = "The benchmarks of the GPT-2 paper (Radford et al. 2019)."
+    if settings["data"] != "files":
+        lead = f"{lead} On {settings['data']}: not to be compared."
+    elif settings["limit"]:
+        lead = f"{lead} Only the first {settings['limit']:,} examples of each: not to be compared."
     return report_page(
         f"Zero-shot evaluation of {model['name']}",
         sections,
-        lead=f"The benchmarks of the GPT-2 paper (Radford et al. 2019), data: {settings['data']}.{limited}",
+        lead=lead,
         footer=f"Model sha256 {model['sha256']}. "
         + ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
     )
@@ -82,9 +84,7 @@ def _paper_table(done: Mapping[str, Any], *, headlines: bool) -> Table:
             paper = found["paper"].get(figure, (None,) * 4)
             error = found.get("standard_errors", {}).get(figure)
             within = None if error is None else uncertainty.Z_95 * error
-            rows.append(
-                (found["title"], figure.replace("_", " "), value, within, *paper, _from_the_nearest(value, paper))
-            )
+            rows.append((found["title"], _named(figure), value, within, *paper, _from_the_nearest(value, paper)))
     return Table(
         columns=["benchmark", "figure", "here", "± 95 %", *SIZES, "to the nearest"],
         rows=rows,
@@ -92,6 +92,12 @@ def _paper_table(done: Mapping[str, Any], *, headlines: bool) -> Table:
         "paper's four sizes where it prints them.",
         decimals=2,
     )
+
+
+def _named(figure: str) -> str:
+    """A figure's name, with its unit where it is a share of the examples."""
+    unit = ", %" if figure.startswith(("accuracy", "exact_match")) else ""
+    return figure.replace("_", " ") + unit
 
 
 def _from_the_nearest(value: float | None, paper: Sequence[float | None]) -> str | None:
@@ -123,9 +129,9 @@ def _charts(done: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Block
                 )
             )
         yield ScatterChart(
-            title=f"{found['title']}: {figure.replace('_', ' ')} ({found['better']} is better)",
+            title=f"{found['title']}: {_named(figure)} ({found['better']} is better)",
             x_label="parameters",
-            y_label=figure.replace("_", " "),
+            y_label=_named(figure),
             points=points,
             log_x=True,
             log_y=found["better"] == "lower" and "perplexity" in figure,
@@ -137,7 +143,7 @@ def _known_table(done: Mapping[str, Any]) -> Table:
         (
             found["title"],
             known["size"],
-            known["figure"].replace("_", " "),
+            _named(known["figure"]),
             known["value"],
             known["setting"],
             known["source"],

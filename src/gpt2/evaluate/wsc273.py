@@ -66,9 +66,9 @@ def _schema(found: Mapping[str, Any]) -> Schema:
 
 
 def _apart(starts: tuple[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The words that both starts begin with, and the rest of each: the names."""
+    """The words that both starts begin with, and the rest of each, a word at least: the names."""
     words = [start.split(" ") for start in starts]
-    n = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*words, strict=False)))
+    n = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(words[0][:-1], words[1][:-1], strict=False)))
     return " ".join(words[0][:n]), tuple(" ".join(each[n:]) for each in words)
 
 
