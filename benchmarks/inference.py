@@ -6,7 +6,7 @@
 The weights are random, in the published shapes: speed does not depend on their values, and nothing is downloaded.
 All engines read one folder and take turns; see `gpt2.bench`. Ratios hold within a run: --add keeps the runs that the
 result has already, and --work the folder with what each peer made of it, so that several short runs say as much as a
-long one. Beside our figures stands their share of what the machine allows (`gpt2.bench.limits`).
+long one. Beside our figures stands their share of the machine's limit (`gpt2.bench.limits`).
 """
 
 import argparse

@@ -31,7 +31,7 @@ def test_the_table(gpt2, tiny_folder: Path) -> None:
 
 def test_the_table_says_what_the_machine_allows_the_native_engine(gpt2, tiny_folder: Path) -> None:
     lines = gpt2("bench", "--model", str(tiny_folder), *QUICK, "--backend", "native").out.splitlines()
-    assert lines[2].startswith("  of what the machine allows")
+    assert lines[2].startswith("  share of the limit")
     assert all(share.endswith("%") for share in lines[2].split()[-3:])
 
 

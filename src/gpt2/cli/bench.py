@@ -127,7 +127,7 @@ def _as_table(found: "Sequence[Figures]") -> str:
         rows.append((each.engine, *(f"{speed:,.0f}" for speed in speeds.values()), start, peak))
         if each.limits:
             shares = (f"{speed / each.limits[figure]:.0%}" for figure, speed in speeds.items())
-            rows.append(("  of what the machine allows", *shares, "", ""))
+            rows.append(("  share of the limit", *shares, "", ""))
         if each is not found[0]:
             rows.append(("  gpt2 does", *(f"{ours[figure] / speed:.2f}x" for figure, speed in speeds.items()), "", ""))
     return output.table(rows, right=(1, 2, 3, 4, 5))
