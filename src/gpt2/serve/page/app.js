@@ -18,8 +18,8 @@ const model = () => models.find(({ id }) => id === $("model").value) ?? models[0
 // What a reader is told where the server's words are for programmers: by the limit, given its number.
 const BUSY = () => "The server is busy with others. Try again in a moment.";
 const WORDS = {
-  score_tokens: (most) => most && `The text is too long to be read at once: ${most} tokens are the most, and a token is a word or a part of one. Shorten it.`,
-  body_bytes: (most) => most && `The text is too long to be sent: ${most} bytes are the most, and a letter is one or a few. Shorten it.`,
+  score_tokens: (most) => most && `The text is too long to be read at once: the limit is ${most} tokens, and a token is a word or a part of one. Shorten it.`,
+  body_bytes: (most) => most && `The text is too long to be sent: the limit is ${most} bytes, and a letter takes one or a few. Shorten it.`,
   queue_requests: BUSY,
   queue_tokens: BUSY,
   queue_seconds: BUSY,

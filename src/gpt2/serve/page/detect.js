@@ -27,7 +27,7 @@ export function buildDetect({ model, fail }) {
       h("div", { class: "field" }, h("label", { for: "detect-text" }, "Text, a paragraph or more"), text),
       h("div", { class: "pair" }, h("div", {}, h("label", { for: "detect-rate" }, "Human text called generated, at most"), rate)),
       h("div", { class: "actions" }, run), said,
-      h("p", { class: "muted small" }, "It compares with what this model would write. Paraphrased or edited text, other models and short texts are not told; writers unlike those of the calibration may be told wrongly. No verdict is a reason to accuse anyone.")),
+      h("p", { class: "muted small" }, "It compares with what this model would write. It does not recognise paraphrased or edited text, other models' text or short texts, and it may misjudge writers unlike those of the calibration. No verdict is a reason to accuse anyone.")),
     shown);
 
   function update() {

@@ -30,7 +30,7 @@ export class Inspector {
     this.layerSelect = h("select", { id: "layer", onchange: () => this.choose(Number(this.layerSelect.value), this.head) });
     this.headSelect = h("select", { id: "head", onchange: () => this.choose(this.layer, Number(this.headSelect.value)) });
     this.attention = h("div", {});
-    this.empty = h("p", { class: "muted" }, "Point at a word, or move the caret to it: here stands what the model expected in its place.");
+    this.empty = h("p", { class: "muted" }, "Point at a word, or move the caret to it, to see what the model expected in its place.");
     this.parts = h("div", { hidden: true },
       this.title, this.subtitle,
       h("section", { "aria-labelledby": "alternatives-title" },

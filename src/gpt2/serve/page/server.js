@@ -10,8 +10,8 @@ const COUNTERS = [
   ["Memory of keys and values", "gpt2_kv_cache_bytes", (value) => `${number(value / 1e6, 1)} MB`],
   ["Tokens generated", "gpt2_generation_tokens_total"],
   ["Prompt tokens read", "gpt2_prompt_tokens_total"],
-  ["Prompt tokens that were remembered", "gpt2_prefix_cache_hits_total"],
-  ["Requests left by their client", "gpt2_request_cancelled_total"],
+  ["Prompt tokens taken from the cache", "gpt2_prefix_cache_hits_total"],
+  ["Requests abandoned by their client", "gpt2_request_cancelled_total"],
   ["Requests that failed", "gpt2_request_failed_total"],
 ];
 
@@ -35,7 +35,7 @@ export function buildServer({ model }) {
         rows.splice(5, 0, ["Tokens a second", number(Math.max(0, made) / seconds, 1)]);
       }
       before = now;
-      counters.replaceChildren(facts("What the server does at present", rows));
+      counters.replaceChildren(facts("What the server is doing now", rows));
     } catch (error) {
       counters.replaceChildren(h("p", { class: "muted" }, `The counters cannot be read: ${error.message}`));
     }
