@@ -769,7 +769,7 @@ def test_a_refusal_is_shown_in_the_servers_words(visit: Visit) -> None:
 
 
 def test_what_is_said_of_a_text_that_is_too_long_is_for_readers_and_goes_with_it(visit: Visit) -> None:
-    too_long = re.compile("^The text is too long to be read at once: 32,768 tokens are the most, .* Shorten it")
+    too_long = re.compile("^The text is too long to be read at once: the limit is 32,768 tokens, .* Shorten it")
     for change in (lambda: visit["#text"].fill(""), lambda: visit["#undo"].click()):
         visit["#text"].fill("word " * 33_000)
         expect(visit["#alert p"]).to_have_text(too_long)
