@@ -147,16 +147,19 @@ def test_a_fault_after_a_stream_has_begun_is_told_in_it_and_in_the_log(
     serve: Any, scripted: Any, until: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = scripted([464] * 5)
-
-    def fail(work: Any) -> None:
-        if any(backend.length(piece.slot) == 3 for piece in work):
-            raise RuntimeError("unlucky")
-
-    backend.before_step = fail
+    backend.hold_after(1)
     running = serve(backend)
     with caplog.at_level(logging.INFO, "gpt2.serve"):
+        stream = running.client().completions.create(model="scripted", stream=True, **BASE | {"max_tokens": 5})
+        next(stream)
+
+        def fail(work: Any) -> None:
+            raise RuntimeError("unlucky")
+
+        backend.before_step = fail
+        backend.gate.set()
         with pytest.raises(Exception, match="fault of the server"):
-            list(running.client().completions.create(model="scripted", stream=True, **BASE | {"max_tokens": 5}))
+            list(stream)
         until(lambda: any(hasattr(record, "fields") for record in caplog.records))
     [line] = [record.fields for record in caplog.records if hasattr(record, "fields")]  # type: ignore[attr-defined]
     assert (line["status"], line["error"]) == (200, "server_error")
