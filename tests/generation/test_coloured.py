@@ -19,6 +19,26 @@ def test_each_token_has_its_note_and_the_text_comes_back(toy: SimpleNamespace):
     assert "\ufffd" not in page
 
 
+def test_the_tokens_of_a_character_show_it_together(toy: SimpleNamespace):
+    scores = score(toy.Backend(), toy.Tokenizer(), "é 今天 🍕!")
+    assert scores.pieces.count("\ufffd") == 12
+    assert "".join(scores.completed) == scores.text
+    page = scores.html()
+    assert "\ufffd" not in page
+    notes = re.findall(r'title="([^"]*)">([^<]*)</span>', page)
+    assert [text for _, text in notes] == ["é", " ", "今", "天", " ", "🍕", "!"]
+    assert [len(note.split("; ")) for note, _ in notes] == [2, 1, 3, 3, 1, 4, 1]
+    [depth, *_] = re.findall(r"rgba\(214,120,20,([\d.]+)\)", page)
+    worst = max(rank for rank in scores.ranks[:2] if rank is not None)
+    assert float(depth) == (0.0 if worst < 10 else 0.2 if worst < 100 else 0.45)
+
+
+def test_bytes_that_are_no_character_are_signs_in_the_end(toy: SimpleNamespace):
+    scores = score(toy.Backend(), toy.Tokenizer(), [0xE4, 0x41, 0xE4, 0xBB])
+    assert scores.completed == ("", "\ufffdA", "", "\ufffd")
+    assert "".join(scores.completed) == scores.text
+
+
 def test_what_turns_the_direction_of_writing_is_not_in_the_page():
     assert shown("a\u202eb\u061cc\x1b") == "a\ufffdb\ufffdc\ufffd"
 

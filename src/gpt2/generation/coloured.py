@@ -3,6 +3,7 @@
 import html
 import math
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,15 +17,25 @@ _CLASSES = ((10, 0.0), (100, 0.2), (1_000, 0.45), (math.inf, 0.75))
 
 
 def coloured(score: "Score") -> str:
-    """The text of a score, with the rank and probability of each token where the pointer rests."""
+    """The text of a score, with the rank and probability of each token where the pointer rests.
+
+    Tokens that are one character together are one, on the ground of the least expected.
+    """
     spans: list[str] = []
-    for piece, rank, logprob in list(zip(score.pieces, score.ranks, score.logprobs, strict=True))[:MOST_TOKENS]:
-        if rank is None or logprob is None:
-            spans.append(shown(piece))
-            continue
-        depth = next(depth for below, depth in _CLASSES if rank < below)
-        note = f"rank {rank:,}, probability {math.exp(logprob):.2g}"
-        spans.append(f'<span style="background:rgba(214,120,20,{depth})" title="{note}">{shown(piece)}</span>')
+    depth = 0.0
+    notes: list[str] = []  # both of the tokens whose text is not whole yet: a character may be several tokens
+    rows = zip(score.completed, score.ranks, score.logprobs, strict=True)
+    for text, rank, logprob in islice(rows, MOST_TOKENS):
+        if rank is not None and logprob is not None:
+            depth = max(depth, next(depth for below, depth in _CLASSES if rank < below))
+            notes.append(f"rank {rank:,}, probability {math.exp(logprob):.2g}")
+        if text and notes:
+            spans.append(
+                f'<span style="background:rgba(214,120,20,{depth})" title="{"; ".join(notes)}">{shown(text)}</span>'
+            )
+            depth, notes = 0.0, []
+        else:
+            spans.append(shown(text))
     left = len(score.pieces) - MOST_TOKENS
     more = f" … and {left:,} tokens more" if left > 0 else ""
     return (

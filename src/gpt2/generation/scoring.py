@@ -15,7 +15,7 @@ from gpt2.generation.prompts import check_ids, ids_of
 from gpt2.generation.sampler import best_of_rows
 from gpt2.generation.sequence import CHUNK_TOKENS
 from gpt2.generation.settings import check_function, checked_number
-from gpt2.tokenizer import Tokenizer
+from gpt2.tokenizer import IncrementalDecoder, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,8 @@ class Score:
         text: the text that was scored.
         ids: its tokens.
         pieces: the text of each token by itself; a part of a character is U+FFFD.
+        completed: the text that each token makes whole; nothing of a part of a character before its last. Joined, the
+            text.
         logprobs: natural logarithm of the probability of each token after those before it.
         ranks: how many tokens were more likely; 0 is the model's first guess.
         entropies: entropy of the model's distribution at the token, in nats.
@@ -38,6 +40,7 @@ class Score:
     text: str
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
+    completed: tuple[str, ...]
     logprobs: tuple[float | None, ...]
     ranks: tuple[int | None, ...]
     entropies: tuple[float | None, ...]
@@ -132,12 +135,19 @@ def score(
         text=text if isinstance(text, str) else tokenizer.decode(ids),
         ids=tuple(ids),
         pieces=tuple(tokenizer.decode([token]) for token in ids),
+        completed=_completed(tokenizer, ids),
         logprobs=(*[None] * unscored, *sums.logprobs),
         ranks=(*[None] * unscored, *sums.ranks),
         entropies=(*[None] * unscored, *sums.entropies),
         best=(*[()] * unscored, *sums.best) if best else ((),) * len(ids),
         n_bytes=sum(len(tokenizer.token_bytes(token)) for token in ids[unscored:]),
     )
+
+
+def _completed(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
+    decoder = IncrementalDecoder(tokenizer)
+    *texts, last = map(decoder.push, ids)
+    return (*texts, last + decoder.finish())
 
 
 def logits(backend: Backend, ids: Iterable[int]) -> Floats:
