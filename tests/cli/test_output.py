@@ -47,6 +47,16 @@ def test_json_is_safe_and_still_json(text: str) -> None:
     assert output.visible(stream.getvalue()) == stream.getvalue()
 
 
+def test_the_columns_of_a_table_stand_below_each_other_beside_wide_characters() -> None:
+    rows = [("piece", "rank", "note"), ("天气", "7", "a"), ("e\u0301", "8", "b"), ("🍕", "9", "c")]
+    assert output.table(rows, right=[1]).split("\n") == [
+        "piece  rank  note",
+        "天气      7  a",
+        "e\u0301         8  b",
+        "🍕        9  c",
+    ]
+
+
 def test_columns_align_and_controls_cannot_break_them() -> None:
     assert output.table([("piece", "rank"), ("\n\x1b", "7"), ("word", "12345")], right=[1]) == (
         "piece   rank\n␊␛         7\nword   12345"

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TextIO
@@ -136,15 +137,21 @@ def write_json(value: object, *, indent: int | None = None) -> None:
 def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Rows as lines of aligned columns, the first row a heading; columns named in `right` end at their right edge."""
     cells = [[visible(cell).replace("\n", "\u240a").replace("\t", "\u2409") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    )
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    lines: list[str] = []
+    for row in cells:
+        blanks = [" " * (width - _columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        parts = zip(row, blanks, strict=True)
+        lines.append("  ".join(blank + cell if i in right else cell + blank for i, (cell, blank) in enumerate(parts)))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows it: two columns for a wide character, none for a mark on the one before."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(each) in ("W", "F") for each in text)
+    return len(text) + wide - sum(unicodedata.category(each) in ("Mn", "Me") for each in text)
 
 
 def counted(n: int, what: str) -> str:
