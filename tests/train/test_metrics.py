@@ -36,6 +36,20 @@ def test_the_share_of_the_peak_is_that_of_the_step_that_was_taken(tmp_path: Path
     assert metrics.mfu is None, "and it stays unknown"
 
 
+def test_the_peak_of_two_processes_is_twice_that_of_one(tmp_path: Path) -> None:
+    metrics = Metrics(
+        tmp_path / "m.jsonl", from_step=0, flops_per_token=lambda run, progress: 4.0, peak_flops=1000.0, processes=2
+    )
+    run: Any = SimpleNamespace(
+        config=SimpleNamespace(schedule=SimpleNamespace(tokens=400)), progress=SimpleNamespace(seconds=0.0, skipped=0)
+    )
+    report = StepReport(
+        step=1, tokens=100, batch_tokens=100, loss=1.0, grad_norm=1.0, lr=1.0, skipped=False, seconds=1.0
+    )
+    metrics.after_step(run, report)
+    assert metrics.mfu == 0.2
+
+
 def test_a_resumed_journal_keeps_texts_with_any_line_end(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     journal = Journal(path, from_step=0)

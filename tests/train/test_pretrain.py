@@ -334,13 +334,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
 def test_a_bad_step_is_skipped_counted_and_named(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spoil(monkeypatch, {5})
+    spoil(monkeypatch, {5, 7, 9})
     config = make_config()
     outcome = pretrain(config)
     assert outcome.finished
-    assert states.load(outcome.checkpoint).progress.skipped == 1
+    progress = states.load(outcome.checkpoint).progress
+    assert (progress.skipped, progress.returns) == (3, 0), "three, but not in a row"
     line = next(line for line in metrics(config) if line["step"] == 5)
-    assert line["loss"] is None
+    assert line["loss"] is line["grad_norm"] is None
     assert "step 5 skipped: loss inf" in caplog.text
     assert "'sequences': 40" in caplog.text, "where in the data it was"
 
@@ -354,6 +355,20 @@ def test_three_bad_steps_return_to_the_last_good_state(
     assert outcome.finished
     assert (progress.skipped, progress.returns, progress.step) == (3, 1, 12)
     assert "back to the weights of step-00000006" in caplog.text
+
+
+def test_a_return_forgets_the_average_of_the_steps_it_takes_back(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 7 is averaged and taken back: what is left is the average of steps 11 and 12, as if that had begun there."""
+    spoil(monkeypatch, {8, 9, 10})
+    early, late = (
+        pretrain(make_config(optim={"average_fraction": share}, run=run | {"folder": str(tmp_path / str(share))}))
+        for run in [{"checkpoint_every_steps": 6, "validate_every_steps": 0}]
+        for share in (0.5, 0.2)
+    )
+    assert states.load(early.checkpoint).progress.returns == 1
+    assert_equal_states(early.checkpoint, late.checkpoint)
 
 
 def test_a_run_that_keeps_failing_ends_with_advice(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

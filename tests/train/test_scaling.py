@@ -100,5 +100,6 @@ def test_a_run_that_goes_on_in_float16_begins_with_the_first_scale(make_config: 
     run = Run(config, learner(make_config(optim={"matrices": "adamw"}, run={"dtype": "fp16"})), Feed(config), Path())
     run.resume(state)
     assert run.learner.loss_scale == LossScale.of_float16()
-    run.resume(dataclasses.replace(state, loss_scale=LossScale(factor=1.0, good_steps=0, fixed=False)))
-    assert run.learner.loss_scale.factor == 1.0
+    saved = LossScale(factor=1.0, good_steps=7, fixed=False)
+    run.resume(dataclasses.replace(state, loss_scale=saved))
+    assert run.learner.loss_scale == saved

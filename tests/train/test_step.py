@@ -150,6 +150,15 @@ def test_sampled_rows_give_way_to_all_rows(make_config: Callable[..., TrainConfi
     assert learner(make_config(loss={"rows": 0})).uses_all_rows(0.0)
 
 
+def test_the_sampled_rows_depend_on_the_seed_and_the_step_alone(make_config: Callable[..., TrainConfig]) -> None:
+    def loss(seed: int, step: int) -> float:
+        config = make_config(optim={"zero_projections": False}, run={"seed": seed})
+        return learner(config).step(*batch(config, sequences=2), step=step, tokens=0).loss
+
+    assert loss(0, 1) == loss(0, 1)
+    assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
+
+
 def test_all_rows_sampled_equals_all_rows(make_config: Callable[..., TrainConfig]) -> None:
     sampled = learner(make_config(loss={"rows": 300, "full_fraction": 0.0}))
     whole = learner(make_config(loss={"rows": 0}))
@@ -206,6 +215,22 @@ def test_a_gradient_that_is_not_finite_changes_nothing(make_config: Callable[...
     for name, p in pupil.model.named_parameters():
         torch.testing.assert_close(p.detach(), before[name], rtol=0, atol=0, equal_nan=True)
     assert all(p.grad is None for p in pupil.model.parameters())
+
+
+def test_a_step_that_is_skipped_does_not_count_into_the_average(make_config: Callable[..., TrainConfig]) -> None:
+    plain, averaged = (learner(make_config(optim={"average_fraction": share})) for share in (0.0, 0.5))
+    inputs, targets = batch(plain.config)
+    total, after = plain.config.schedule.tokens, list[torch.Tensor]()
+    for step, tokens in ((1, total // 2), (2, total // 2 + 128), (3, total - 128)):
+        if step == 2:
+            compute, averaged._backward = averaged._backward, lambda *args: torch.tensor(math.inf)
+            assert averaged.step(inputs, targets, step=step, tokens=tokens).skipped
+            averaged._backward = compute
+            continue
+        for each in (plain, averaged):
+            each.step(inputs, targets, step=step, tokens=tokens)
+        after.append(plain.model.wte.weight.detach().clone())
+    torch.testing.assert_close(averaged.model.wte.weight.detach(), torch.stack(after).mean(0))
 
 
 def test_every_parameter_has_one_optimizer(make_config: Callable[..., TrainConfig]) -> None:
