@@ -1,16 +1,23 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gpt2.data import Loader, Source, prepare
 from gpt2.errors import ConfigError, DataError, ShardError
+from gpt2.model.gpt import GPT
 from gpt2.tokenizer import Tokenizer
 from gpt2.train import TrainConfig
+from gpt2.train.callbacks import validation_loss
 from gpt2.train.feed import MARKS, Ahead, Feed
 from gpt2.train.finetune_data import prepare_text
+from gpt2.train.loop import Run
+from gpt2.train.precision import choose_precision
+from gpt2.train.step import Learner
 
 Make = Callable[..., TrainConfig]
 
@@ -109,6 +116,35 @@ def test_validation_is_cut_at_a_batch(make_config: Make) -> None:
         assert sum(batch.inputs.size for batch, _ in some) == got
     everything = list(feed.validation_batches(seq_tokens=16, n_tokens=0, batch_tokens=64))
     assert sum(batch.inputs.size for batch, _ in everything) == feed.validation.n_tokens - 1
+
+
+def run_of(config: TrainConfig, dropout: float = 0.0) -> Run:
+    """A run whose model gives every token the same probability."""
+    model = GPT(config.model, dropout=dropout)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    return Run(config, Learner(model, config, choose_precision(config.run)), Feed(config), Path())
+
+
+def test_the_held_out_loss_is_the_mean_over_what_is_to_be_learned(
+    make_config: Make, data: Path, tmp_path: Path
+) -> None:
+    chats = with_prompts(tmp_path / "chats", Tokenizer.from_folder(data / "vocabulary"))
+    run = run_of(make_config(data={"folder": str(chats)}, loss={"rows": 0}))
+    loss, n_tokens = validation_loss(run, seq_tokens=16, n_tokens=0)
+    assert loss == pytest.approx(math.log(300))
+    assert run.feed.validation is not None and 0 < n_tokens < run.feed.validation.n_tokens - 1
+
+
+def test_nothing_is_dropped_where_the_held_out_loss_is_measured(make_config: Make) -> None:
+    run = run_of(make_config(loss={"rows": 0}), dropout=0.5)
+    with torch.no_grad():
+        run.learner.model.wte.weight.normal_(generator=torch.Generator().manual_seed(0))
+        run.learner.model.ln_f.weight.fill_(1.0)
+    losses = {validation_loss(run, seq_tokens=16, n_tokens=64) for _ in range(2)}
+    assert len(losses) == 1
+    assert run.learner.model.training
 
 
 def test_a_folder_may_be_held_out_as_a_whole(make_config: Make, data: Path) -> None:

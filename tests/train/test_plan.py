@@ -7,9 +7,9 @@ from gpt2 import machine
 from gpt2.config import PUBLISHED, ModelConfig
 from gpt2.errors import TrainingError
 from gpt2.model import flops
-from gpt2.train import TrainConfig, load_config, pretrain
+from gpt2.train import LoraConfig, TrainConfig, load_config, pretrain
 from gpt2.train.config import StartConfig
-from gpt2.train.plan import fit_memory, flops_per_token, memory_estimate_bytes
+from gpt2.train.plan import fit_memory, flops_per_token, lora_parameters, memory_estimate_bytes
 from gpt2.train.precision import choose_precision
 
 
@@ -31,6 +31,14 @@ def test_memory_holds_at_least_weights_gradient_and_optimizer() -> None:
     assert memory_estimate_bytes(config, 8192, 1024) > memory_estimate_bytes(config, 4096, 1024)
     longest = config.schedule.sequence[-1][1]
     assert memory_estimate_bytes(config, 1, 1024) == memory_estimate_bytes(config, longest, 1024)
+
+
+def test_adapters_learn_inputs_and_outputs_of_each_map_times_the_rank(make_config: Callable[..., TrainConfig]) -> None:
+    every = LoraConfig(rank=3, targets=("c_attn", "c_proj", "c_fc"))
+    config = dataclasses.replace(
+        make_config(), start=StartConfig(model="gpt2-mini"), lora=every
+    )  # 2 blocks of width 16, four times that inside
+    assert lora_parameters(config) == 2 * 3 * ((16 + 48) + (16 + 16) + (16 + 64) + (64 + 16))
 
 
 def test_memory_that_is_short_is_said_before_it_starts(

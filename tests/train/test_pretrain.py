@@ -234,6 +234,23 @@ def test_pytorch_is_left_as_it_was(make_config: Make) -> None:
         torch.set_num_threads(threads)
 
 
+def test_the_seconds_of_a_run_add_up_over_a_resume(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Learner.step
+
+    def in_two_seconds(self: Learner, *args: Any, **named: Any) -> Any:
+        return dataclasses.replace(original(self, *args, **named), seconds=2.0)
+
+    monkeypatch.setattr(Learner, "step", in_two_seconds)
+    stop_after(monkeypatch, 5, kill)
+    config = make_config()
+    with pytest.raises(KilledError):
+        pretrain(config)
+    pretrain(config)
+    steps = [line for line in metrics(config) if "loss" in line]
+    assert [line["seconds"] for line in steps] == [2.0 * step for step in range(1, 13)]
+    assert {line["tokens_per_second"] for line in steps} == {64.0}
+
+
 def test_a_finished_run_is_left_as_it_is(make_config: Make) -> None:
     config = make_config()
     first = pretrain(config)

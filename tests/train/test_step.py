@@ -13,7 +13,7 @@ from gpt2.checkpoint.names import huggingface_names
 from gpt2.model.gpt import GPT
 from gpt2.model.init import initialize
 from gpt2.train import TrainConfig
-from gpt2.train.optimizers import lr_factor
+from gpt2.train.optimizers import lr_factor, set_rates
 from gpt2.train.precision import Precision
 from gpt2.train.rounding import round_int4
 from gpt2.train.step import Learner
@@ -231,6 +231,25 @@ def test_a_step_that_is_skipped_does_not_count_into_the_average(make_config: Cal
             each.step(inputs, targets, step=step, tokens=tokens)
         after.append(plain.model.wte.weight.detach().clone())
     torch.testing.assert_close(averaged.model.wte.weight.detach(), torch.stack(after).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("progress", "step", "factor", "momentum"), [(0.1, 1, 0.5, 0.85), (0.3, 6, 1.0, 0.9), (0.75, 11, 0.55, 0.95)]
+)
+def test_rates_and_momentum_are_those_of_the_schedule(
+    make_config: Callable[..., TrainConfig], progress: float, step: int, factor: float, momentum: float
+) -> None:
+    """Of a trapezoid: half way up, at the top, half way down to a tenth."""
+    rise = {"warmup_fraction": 0.2, "decay_fraction": 0.5, "final_fraction": 0.1, "momentum_warmup_steps": 10}
+    config = make_config(optim={"muon_lr": 0.02, "muon_weight_decay": 0.25}, schedule=rise)
+    pupil = learner(config)
+    assert set_rates(pupil.optimizers, config, progress=progress, step=step) == pytest.approx(0.01 * factor)
+    (muon,), *adamw = (optimizer.param_groups for optimizer in pupil.optimizers)
+    assert (muon["lr"], muon["momentum"], muon["weight_decay"]) == pytest.approx((0.02 * factor, momentum, 0.25))
+    assert [group["lr"] for groups in adamw for group in groups] == pytest.approx([0.01 * factor] * 2)
+    low = make_config(optim={"muon_momentum": 0.8}, schedule=rise)
+    set_rates(pupil.optimizers, low, progress=progress, step=step)
+    assert muon["momentum"] == pytest.approx(0.8), "it never falls"
 
 
 def test_every_parameter_has_one_optimizer(make_config: Callable[..., TrainConfig]) -> None:
