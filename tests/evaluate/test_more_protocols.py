@@ -19,6 +19,7 @@ from gpt2.evaluate import (
     hellaswag,
     lambada,
     language_modelling,
+    multiple_choice,
     one_billion_word,
     rouge,
     squad,
@@ -88,6 +89,16 @@ def test_cbt_is_written_as_a_book_is(setting: Callable[..., Setting]):
     assert text.endswith("He put the river down under the oak, and the fox didn't wait for him to leave.")
 
 
+def test_a_word_that_follows_a_quotation_mark_has_no_space_before_it(setting: Callable[..., Setting]):
+    lines = [f"{number} He said so ." for number in range(1, 21)]
+    block = "\n".join([*lines, "21 `` XXXXX there , '' she said .\tWho\t\tWho|Cat\n\n"])
+    plan = cbt.plan([block * 3], setting(n_positions=1024, limit=2, choices={"detokenize": "yes"}))
+    assert plan.n_examples == 2 and len(plan.requests) == 4
+    decode = setting().decode
+    assert decode(plan.requests[0].context).endswith(' He said so. "')
+    assert [decode(each.targets) for each in plan.requests[:2]] == ['Who there," she said.', 'Cat there," she said.']
+
+
 def test_hellaswag(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
     for text, length, start in (("plain", "tokens", "endoftext"), ("harness", "characters", "nothing")):
         plan = hellaswag.plan(
@@ -109,6 +120,45 @@ def test_hellaswag(model: LanguageModel, hf_logprobs, setting: Callable[..., Set
             plain += sums.index(max(sums)) == item["label"]
             by_length += per.index(max(per)) == item["label"]
         assert plan.measure(answers) == {"accuracy": 50 * plain, "accuracy_length_normalised": 50 * by_length}
+
+
+def test_hellaswag_is_cleaned_as_the_harness_does(setting: Callable[..., Setting]):
+    item = {
+        "activity_label": "Baking",
+        "ctx_a": " [header] How to bake [title] Mix [step] the flour [substeps] well.",
+        "ctx_b": "then",
+        "ctx": "as it is [title]",
+        "endings": [" bake [title] it. [substeps] Cool it. ", "b", "c", "d"],
+        "label": "0",
+    }
+    text = f"{json.dumps(item)}\n" * 3
+    choices = {"text": "harness", "length": "characters", "start": "nothing"}
+    plan = hellaswag.plan([text], setting(n_positions=1024, limit=2, choices=choices))
+    assert plan.n_examples == 2 and len(plan.requests) == 8
+    decode = setting().decode
+    assert decode(plan.requests[0].context) == "Baking:  How to bake. Mix the flour well. Then"
+    assert decode(plan.requests[0].targets) == " bake. it. Cool it."
+    plain = hellaswag.plan([text], setting(n_positions=1024, choices=choices | {"text": "plain"}))
+    assert decode(plain.requests[0].context) == "as it is [title]"
+
+
+def test_the_space_before_an_ending_is_none_of_its_characters(setting: Callable[..., Setting]):
+    item = json.dumps({"ctx": "So", "endings": ["a", "bcd", "e" * 9, "f" * 9], "label": 1})
+    plan = hellaswag.plan([item], setting(choices={"text": "plain", "length": "characters", "start": "nothing"}))
+    sums = [-1.5, -4.2, -90.0, -90.0]  # 1.5 and 1.4 a character; of one more each it would be 0.75 and 1.05
+    answers = [TargetScore(logprobs=(each,), ranks=(0,)) for each in sums]
+    assert plan.measure(answers) == {"accuracy": 0.0, "accuracy_length_normalised": 100.0}
+
+
+def test_a_continuation_longer_than_the_context_is_cut_to_it(setting: Callable[..., Setting]):
+    item = json.dumps({"ctx": "So he said", "endings": ["word " * 99, "b", "c", "d"], "label": 0})
+    plan = hellaswag.plan([item], setting(choices={"text": "plain", "length": "tokens", "start": "nothing"}))
+    assert [len(each.context) for each in plan.requests] == [1] * 4
+    assert [len(each.targets) for each in plan.requests] == [64, 1, 1, 1]
+
+
+def test_the_first_of_equals_is_the_answer():
+    assert multiple_choice.best([-2.0, -1.0, -1.0]) == 1
 
 
 def test_what_stands_before_is_cut_to_the_context(setting: Callable[..., Setting]):
@@ -215,6 +265,10 @@ def test_coqa(setting: Callable[..., Setting]):
     figures = plan.measure(said(" the old boat\nQ: Why?", " at the beach.", " green"))
     boat = (1 / 2 + 2 / 3) / 2  # against one person's answer and against the other's; so too of the beach
     assert figures["f1"] == pytest.approx(100 * (boat + boat + 0) / 3)
+    assert plan.judge is not None
+    judged = plan.judge(said(" the old boat", " at the beach.", " green"))
+    assert [each.score for each in judged] == pytest.approx([boat, boat, 0])
+    assert judged[0].expected == "A boat / a blue boat"
 
 
 @pytest.mark.parametrize(
