@@ -90,10 +90,11 @@ def test_cbt_is_written_as_a_book_is(setting: Callable[..., Setting]):
 
 
 def test_a_word_that_follows_a_quotation_mark_has_no_space_before_it(setting: Callable[..., Setting]):
-    lines = [f"{number} He said so ." for number in range(1, 21)]
+    lines = ['1 He said " so .', *(f"{number} He said so ." for number in range(2, 21))]
     block = "\n".join([*lines, "21 `` XXXXX there , '' she said .\tWho\t\tWho|Cat\n\n"])
     plan = cbt.plan([block * 3], setting(n_positions=1024, limit=2, choices={"detokenize": "yes"}))
     assert plan.n_examples == 2 and len(plan.requests) == 4
+    assert plan.notes == ("2 of 42 lines have no inverse and were left as they are",)
     decode = setting().decode
     assert decode(plan.requests[0].context).endswith(' He said so. "')
     assert [decode(each.targets) for each in plan.requests[:2]] == ['Who there," she said.', 'Cat there," she said.']
@@ -184,6 +185,17 @@ def test_one_billion_word(model: LanguageModel, hf_logprobs, setting: Callable[.
     n_words = len(made_up("1bw.txt").split()) + 3
     assert math.log(found["perplexity_per_word"]) == pytest.approx(loss / n_words, abs=NEAR)
     assert plan.notes == ()
+
+
+def test_empty_lines_between_sentences_count_for_nothing(setting: Callable[..., Setting]):
+    choices = {"sentences": "together", "detokenize": "yes", "newlines": "counted", "last_window": "short"}
+    with_one, without = (
+        one_billion_word.plan([text], setting(choices=choices)) for text in ("a b\n\nc d\n", "a b\nc d\n")
+    )
+    assert with_one.requests == without.requests
+    answers = [TargetScore(logprobs=(-1.0,) * 6, ranks=(0,) * 6)]
+    assert with_one.measure(answers) == without.measure(answers)
+    assert with_one.measure(answers)["words"] == 6  # two of them <eos>
 
 
 def test_enwik8_and_text8(model: LanguageModel, hf_logprobs, setting: Callable[..., Setting]):
