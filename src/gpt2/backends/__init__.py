@@ -1,7 +1,7 @@
-"""Running one step of a GPT-2: the seam (`seam.py`), and behind it whatever computes.
+"""Runs one step of a GPT-2: the seam (`seam.py`) and the backends behind it.
 
-`open` chooses a backend, and says in the log and in the backend's `reason` what was chosen and why. Nothing but
-NumPy is imported until a backend asks for more.
+`open` chooses a backend; the log and the backend's `reason` say which and why. Only NumPy is imported until a
+backend needs more.
 """
 
 from gpt2.backends.choice import BACKENDS, DEVICES, FORMS, open

@@ -1,4 +1,4 @@
-"""Which backend computes, and why."""
+"""Chooses the backend and says why."""
 
 import logging
 from importlib.util import find_spec
@@ -19,19 +19,19 @@ _log = logging.getLogger("gpt2")
 def open(
     weights: Source, *, backend: str = "auto", device: str = "auto", form: str = "auto", threads: int | None = None
 ) -> Backend:
-    """A backend that runs `weights`; what was chosen and why is logged and stays in its `reason`.
+    """Open a backend that runs `weights`; log the choice and the reason, and keep both in `reason`.
 
     Args:
         weights: what to run, usually a `checkpoint.Weights`.
-        backend: one of `BACKENDS`. `auto` is PyTorch for `cuda` and `mps`, else the native engine, and where
-            that cannot be had, the reference.
+        backend: one of `BACKENDS`. `auto` is PyTorch for `cuda` and `mps`, else the native engine, or the
+            reference if the native engine is unavailable.
         device: one of `DEVICES`. `auto` is the CPU.
-        form: one of `FORMS`, how weights are held; `auto` leaves it to the backend.
-        threads: CPU threads; None leaves the number to the backend.
+        form: one of `FORMS`, how weights are held; `auto` lets the backend choose.
+        threads: CPU threads; None lets the backend choose.
 
     Raises:
-        BackendError: there is no such backend, device or form, or not together.
-        MissingExtraError: the backend was asked for and needs a package that is not installed.
+        BackendError: the backend, device or form does not exist, or they do not go together.
+        MissingExtraError: the requested backend needs a package that is not installed.
     """
     _check("backend", backend, BACKENDS)
     _check("device", kind_of_device(device) if isinstance(device, str) else device, DEVICES)  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -53,9 +53,9 @@ def open(
             why = "the fastest on a CPU"
         except BackendError as error:
             if form not in ("auto", "fp32"):
-                raise  # a smaller form was asked for, and only the native engine and PyTorch have those
+                raise  # the reference has no smaller forms
             if asked_level():
-                raise  # one of the native engine's levels was asked for
+                raise  # the user requested a level of the native engine
             opened = _load("reference", weights, device=device, form=form, threads=threads)
             cause = str(error).rstrip(".")
             why, level = f"many times slower, since the native engine cannot be had ({cause})", logging.WARNING
@@ -65,13 +65,13 @@ def open(
 
 
 def kind_of_device(device: str) -> str:
-    """The device without the number that one of several GPUs has; "cpu" and "auto" have none."""
+    """The device without a GPU number: "cuda:1" gives "cuda". A number after "cpu" or "auto" stays."""
     kind, _, number = device.partition(":")
     return device if number and kind in ("cpu", "auto") else kind
 
 
 def _load(name: str, weights: Source, *, device: str, form: str, threads: int | None) -> Backend:
-    """Import the backend's module, now and not before, and open it."""
+    """Import the backend's module only now, and open it."""
     if name == "torch":
         if find_spec("torch") is None:
             raise MissingExtraError.of("The torch backend cannot compute", package="PyTorch", extra="gpu")

@@ -1,6 +1,6 @@
-"""GPT-2's definition on a model's own weights: for looks that no backend traces, and changes that none makes.
+"""GPT-2's definition on a model's weights, for traces and interventions that no backend offers.
 
-`model/reference.py` in NumPy and fp32, without a cache: its door, `at`, is open.
+It runs `model/reference.py` in NumPy and fp32, without a cache, and exposes its hook `at`.
 
 Axes: T tokens, D embedding, V vocabulary.
 """
@@ -20,7 +20,7 @@ __all__ = ["Array", "Arrays", "At", "Definition", "Site"]
 
 
 class Arrays(dict[str, Array]):
-    """A model's arrays by OpenAI's names, each fetched when it is first asked for, and a source of them."""
+    """A model's arrays by OpenAI's names, each fetched on first use; also a `Source`."""
 
     def __init__(self, weights: Source) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Arrays(dict[str, Array]):
 
 
 class Definition:
-    """A model that can be looked into everywhere, and changed everywhere.
+    """A model whose every intermediate value can be read and changed.
 
     Attributes:
         config: its shape.
@@ -51,7 +51,7 @@ class Definition:
         self.head = Head(self.arrays)
 
     def logits(self, ids: Sequence[int], at: At) -> Floats:
-        """The logits of the token after each of `ids`, [T, V], with `at` in the run.
+        """The next-token logits after each of `ids`, [T, V], with the hook `at` applied.
 
         Raises:
             GenerationError: `at` returned no array of the value's shape.
@@ -59,8 +59,8 @@ class Definition:
 
         def checked(site: Site, layer: int, value: Array) -> Array:
             shape = value.shape
-            used: Any = at(site, layer, value)  # anybody wrote it, and `return value` is soon forgotten
-            may_grow = site in ("keys", "values")  # by those of tokens that were read before
+            used: Any = at(site, layer, value)  # user code, which easily forgets `return value`
+            may_grow = site in ("keys", "values")  # by the keys or values of earlier tokens
             if not isinstance(used, np.ndarray) or (used.shape != shape and not may_grow):
                 got = f"an array of {used.shape}" if isinstance(used, np.ndarray) else f"{used!r:.60}"
                 raise GenerationError(
@@ -75,13 +75,13 @@ class Definition:
     def look(
         self, ids: Sequence[int], *sites: Site, layers: Collection[int] | None = None, rows: slice = slice(None)
     ) -> dict[tuple[Site, int], Floats]:
-        """What one run has at these sites, by site and layer, or depth.
+        """The values of one run at these sites, keyed by site and layer (or depth).
 
         Args:
-            ids: of the text.
-            sites: as the definition calls them.
+            ids: the text's tokens.
+            sites: named as in the definition.
             layers: all by default.
-            rows: of which tokens.
+            rows: which tokens.
         """
         seen: dict[tuple[Site, int], Floats] = {}
 
@@ -95,7 +95,7 @@ class Definition:
         return seen
 
     def go_on(self, layer: int, x_TD: Floats, at: At) -> Floats:
-        """The residual stream after the last block, [T, D], from what it is before block `layer`."""
+        """Run the blocks from `layer` on: the residual stream after the last block, [T, D]."""
         with _quiet():
             for each in range(layer, self.config.n_layer):
                 x_TD = reference.block(self.config, self.arrays, each, x_TD, at)
@@ -103,5 +103,5 @@ class Definition:
 
 
 def _quiet() -> np.errstate:
-    """What damaged weights make is no number, and is refused where it is read."""
+    """Silence overflow from damaged weights: the result is NaN, which its reader refuses."""
     return np.errstate(over="ignore", invalid="ignore")

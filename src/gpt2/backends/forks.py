@@ -1,7 +1,7 @@
-"""Locks that no forked child finds held: a fork waits until each is free.
+"""Locks that are never held in a forked child: a fork waits until all are free.
 
-A child has the thread that forked and no other. Were another one in the middle of an engine's step just then, the child
-would find the engine half changed, and its locks held by a thread that it has not and that never lets go.
+A child has only the thread that forked. If another thread were in the middle of an engine step, the child would
+inherit a half-changed engine and locks held by a thread that does not exist there.
 """
 
 import functools
@@ -15,7 +15,7 @@ _held: list[threading.RLock] = []
 
 
 def whole_lock() -> threading.RLock:
-    """A new lock, which a fork of this process waits for."""
+    """A new lock; a fork of this process waits until it is free."""
     lock = threading.RLock()
     with _forking:
         _watch_forks()

@@ -1,7 +1,7 @@
-"""The end of a GPT-2 by itself: from any depth of the residual stream to what was wanted of the next token.
+"""The output head of a GPT-2: from any depth of the residual stream to next-token results.
 
-A backend applies it to the last depth alone. The logit lens (nostalgebraist 2020, "interpreting GPT: the logit
-lens") applies it to the others, and asks what the model would say if it stopped there.
+A backend applies it only to the last depth. The logit lens (nostalgebraist 2020, "interpreting GPT: the logit
+lens") applies it to earlier depths, to see what the model would predict if it stopped there.
 """
 
 from gpt2.backends.readout import read_out
@@ -13,13 +13,13 @@ class Head:
     """The last layer norm and the tied embedding, in NumPy and fp32.
 
     Args:
-        weights: two vectors and the token embedding are read from it, at once.
+        weights: the norm's two vectors and the token embedding are read at once.
     """
 
     def __init__(self, weights: Source) -> None:
         self._config = weights.config
         self._g_D, self._b_D = weights.float32("ln_f.g"), weights.float32("ln_f.b")
-        # where the file has fp32, this is a view of it: no copy of the largest matrix
+        # a view if the file holds fp32: the largest matrix is not copied
         self._wte_VD = weights.float32("wte")
 
     def normed(self, residual_RD: Floats) -> Floats:
@@ -27,7 +27,7 @@ class Head:
         return reference.layer_norm(residual_RD, self._g_D, self._b_D, self._config.layer_norm_epsilon)
 
     def read(self, residual_RD: Floats, want: Want) -> Result:
-        """What `want` asks of rows of the residual stream, at whatever depth they were traced; not its trace.
+        """Everything `want` asks for except its trace, from residual rows of any depth.
 
         Raises:
             BackendError: a logit is not a finite number, so the weights are damaged.

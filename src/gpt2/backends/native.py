@@ -1,7 +1,7 @@
-"""The backend that is the C++ engine: the fastest on a CPU, in fp32, bf16, int8 and int4.
+"""The C++ engine as a backend: the fastest on a CPU, in fp32, bf16, int8 and int4.
 
-A sequence gives the same bytes alone or among others, however its prompt is cut into pieces, with a prefix kept
-or computed again, and on any number of threads: for one machine, form and instruction level.
+On one machine, in one form and at one instruction level, a sequence gives the same bytes alone or in a batch,
+however its prompt is chunked, with a cached or recomputed prefix, and on any number of threads.
 """
 
 import logging
@@ -30,7 +30,7 @@ from gpt2.native.interface import (
 )
 from gpt2.native.library import Engine, Library, choose_level
 
-_CACHED_BYTES = 64 << 20  # what the last level of many a desktop's caches holds: below, reading costs nothing
+_CACHED_BYTES = 64 << 20  # last-level cache of many desktops: reading weights below this size is free
 
 log = logging.getLogger("gpt2")
 
@@ -40,8 +40,8 @@ class NativeBackend:
 
     Args:
         weights: what to run; every array is packed at once and not needed afterwards.
-        form: one of "auto", "fp32", "bf16", "int8", "int4"; `choose_form` says what "auto" is.
-        threads: as many as the physical cores that this process may use, unless given.
+        form: one of "auto", "fp32", "bf16", "int8", "int4"; `choose_form` resolves "auto".
+        threads: by default one per physical core that this process may use.
 
     Raises:
         BackendError: the engine was not built, or cannot hold the weights in that form.
@@ -72,7 +72,7 @@ class NativeBackend:
         self._lengths: dict[int, int] = {}
         self._page_bytes = 0
         self._places = Places(1)
-        self._turn = whole_lock()  # of threads that share a model: the engine takes one call at a time
+        self._turn = whole_lock()  # threads may share a model, but the engine takes one call at a time
         whole = form == _stored_form(weights, "wte") == "int4"
         with self._turn:
             self._engine = Engine(
@@ -108,7 +108,7 @@ class NativeBackend:
             self._lengths[slot] = length
 
     def fork(self, slot: int) -> int:
-        """A new slot that holds the same tokens; memory is shared until one of them goes on."""
+        """A new slot that holds the same tokens; the two share memory until one of them grows."""
         with self._turn:
             other = self._engine.fork(slot)
             self._lengths[other] = self._lengths[slot]
@@ -117,7 +117,7 @@ class NativeBackend:
     def free(self, slot: int) -> None:
         """Give the slot back."""
         with self._turn:
-            if self._engine.is_closed:  # all went with it
+            if self._engine.is_closed:  # closing freed all slots
                 return
             try:
                 self._engine.free_slot(slot)
@@ -131,8 +131,8 @@ class NativeBackend:
 
     def slot_bytes(self, tokens: int) -> int:
         """The most that a slot of this many tokens takes: whole pages."""
-        if not self._page_bytes:  # the engine knows how it holds keys and values: see what one token takes
-            with self._turn:  # what others take meanwhile is not of this slot
+        if not self._page_bytes:  # only the engine knows its cache layout: measure one token
+            with self._turn:  # keeps other threads' slots out of the measurement
                 held, slot = self.bytes(), self.new()
                 try:
                     self.step([Work(slot=slot, tokens=[0])])
@@ -156,10 +156,10 @@ class NativeBackend:
     def close(self) -> None:
         """Give back memory and threads; the backend cannot be used afterwards."""
         with self._turn:
-            self._engine.close()  # and refuses whatever is asked of a slot, whose length is all that is left of it
+            self._engine.close()  # the engine then refuses every step; slots keep only their length
 
     def _draw_next(self, work: Sequence[Work]) -> list[Result]:
-        """A step of texts that only go on, as nearly all are: with as little around it as can be."""
+        """The fast path for plain decoding, by far the most common step, with minimal overhead."""
         if len(work) > len(self._places):
             self._places = Places(len(work))
         places = self._places
@@ -182,7 +182,7 @@ class NativeBackend:
         return [Result(drawn_R=[places.drawn(i)]) for i in range(len(work))]
 
     def _wanted(self, piece: Work) -> Wanted:
-        """Arrays for what the piece wants."""
+        """Output arrays for what the piece wants."""
         want, R, V = piece.want, piece.want.rows, self.config.vocab_size
         wanted = Wanted(slot=piece.slot, tokens=np.ascontiguousarray(piece.tokens, np.int32), rows=R)
         if want.logits:
@@ -212,7 +212,7 @@ class NativeBackend:
 
 
 def _draws_next(piece: Work) -> bool:
-    """Whether it is one token whose next one is drawn, and nothing else."""
+    """Whether the piece is one token and wants only the draw of the next."""
     want, draw = piece.want, piece.want.draw
     return (
         draw is not None
@@ -240,16 +240,15 @@ def _result(piece: Work, arrays: Wanted) -> Result:
 
 
 def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:
-    """What "auto" is, and why: the smaller form where that is faster, which it is once the weights outgrow the caches.
+    """Resolve "auto", with the reason: a smaller form once the weights outgrow the caches, since it is then faster.
 
-    Weights that are stored in int8 or int4, every matrix of them, lose nothing in that form, and stay in it.
-    Reading weights is most of what generating costs, and int8 changes the perplexity by less than half a percent;
-    int4 by more, so only where int8 would not leave room. Scores come from fp32 all the same, which is not asked of
-    a backend that chose for itself.
+    Weights whose every matrix is stored in int8 or int4 keep that form, losslessly. Otherwise reading weights
+    dominates the cost of generating, and int8 changes the perplexity by less than half a percent. int4 changes it
+    more, so it is chosen only if int8 would not fit. Scoring still runs in fp32, on a backend of its own.
 
     Args:
         weights: what will run.
-        available_bytes: memory that can be had; 0 where that is not known.
+        available_bytes: available memory; 0 if unknown.
     """
     int8_bytes = weights.config.parameters
     stored = getattr(weights, "form", None)
@@ -263,7 +262,7 @@ def choose_form(weights: Source, available_bytes: int) -> tuple[str, str]:
 
 
 def _fill(engine: Engine, weights: Source, form: str) -> None:
-    """Put back what an earlier process packed, or pack, and keep that for the next."""
+    """Restore what an earlier process packed; otherwise pack, and keep the result for the next process."""
     kept = packed.place(getattr(weights, "files", ()), weights.config, form)
     if kept and packed.restore(engine, *kept):
         return
@@ -275,7 +274,7 @@ def _fill(engine: Engine, weights: Source, form: str) -> None:
 def _load(engine: Engine, weights: Source, form: str) -> None:
     """Give the engine every array, one at a time."""
     names = ["wte", "wpe", "ln_f.g", "ln_f.b"]
-    scales: dict[str, Floats] = {}  # of a matrix's outputs and their biases
+    scales: dict[str, Floats] = {}  # per matrix; they apply to its outputs and its bias
     for layer in range(weights.config.n_layer):
         matrix, bias = (f"h.{layer}.attn.c_attn.{kind}" for kind in "wb")
         is_packed_from_floats = form in ("int8", "int4") and _stored_form(weights, matrix) is None
@@ -294,9 +293,9 @@ def _load(engine: Engine, weights: Source, form: str) -> None:
 
 
 def _source(weights: Source, name: str, form: str, scale_O: Floats | None = None) -> tuple[Any, list[Any]]:
-    """Codes as they are stored, where the form is theirs, else floats, outputs multiplied by `scale_O`.
+    """The stored codes if they are in this form, else floats with outputs multiplied by `scale_O`.
 
-    And the arrays that must outlive the source.
+    Also returns the arrays that must outlive the source.
     """
     embedding = name == "wte"
     stored = _stored(weights, name)
@@ -315,7 +314,7 @@ def _source(weights: Source, name: str, form: str, scale_O: Floats | None = None
 
 
 def _stored(weights: Source, name: str) -> Any:
-    """The array as it is stored, if a source says."""
+    """The array as stored, if the source can tell."""
     stored = getattr(weights, "stored", None)
     return stored(name) if stored else None
 

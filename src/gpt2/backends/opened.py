@@ -1,4 +1,4 @@
-"""What is opened for one model: the backend that computes it and, when they are first wanted, others beside it."""
+"""The open backends of one model: the chosen one, and others that are opened on first use."""
 
 import threading
 from collections.abc import Callable
@@ -16,12 +16,12 @@ class Opened:
     """The backends of one model, closed together.
 
     Attributes:
-        chosen: what computes it.
+        chosen: the backend that generates.
 
     Args:
-        weights: of the model.
-        name: of the model, for people.
-        open_exact: opens the fp32 backend; None where `chosen` is to do its work.
+        weights: the model's.
+        name: the model's, for people.
+        open_exact: opens the fp32 backend; None if `chosen` does its work.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Opened:
         self._intervening: Backend | None = None
         self._definition: Definition | None = None
         self._is_closed = False
-        self._opening = threading.RLock()  # threads that want the same at once get the same, and close waits for it
+        self._opening = threading.RLock()  # concurrent callers get one backend, and `close` waits for it
 
     @property
     def exact(self) -> Backend:
-        """What scores, and looks inside.
+        """The backend for scoring and tracing.
 
         Raises:
             BackendError: the model is closed, or its fp32 backend cannot be opened.
@@ -52,7 +52,7 @@ class Opened:
 
     @property
     def intervening(self) -> Backend:
-        """The exact one where it intervenes, or the reference. Raises as `exact` does."""
+        """The exact backend if it intervenes, else the reference. Raises as `exact` does."""
         with self._opening:
             if self._intervening is None:
                 self._intervening = self.exact if self.exact.intervenes else open(self._weights, backend="reference")
@@ -60,7 +60,7 @@ class Opened:
 
     @property
     def definition(self) -> "Definition":
-        """The definition on the same weights, in fp32, and with it the head by itself."""
+        """The definition and its head, on the same weights in fp32."""
         with self._opening:
             self.refuse_if_closed()
             if self._definition is None:
@@ -75,7 +75,7 @@ class Opened:
             raise BackendError(f"{self._name} is closed and computes nothing any more. Load it anew.")
 
     def close(self) -> None:
-        """Give back the memory and the threads of all of them."""
+        """Release the memory and threads of all backends."""
         with self._opening:
             self._is_closed = True
             for backend in {id(each): each for each in (self.chosen, self._exact, self._intervening) if each}.values():

@@ -1,11 +1,11 @@
-"""Packed weights kept in the user's cache folder, so that a large model is packed once and not at every start.
+"""A cache of packed weights in the user's cache folder, so that a large model is packed once and not at every start.
 
-A file is one line of JSON, padded to a page, after it the engine's pieces as they lie in memory, and their checksum.
-The line holds what they were made of: every file of the model with its size, time and first bytes, the form, and the
-layout. A file that says anything else, or whose pieces are not what was written, is packed anew and replaced. Files
-take their name only when they are whole, so two processes may do the same at once. A cache that cannot be written
-costs time and nothing else: the log says so. What models that are gone have left behind is removed when the next model
-is packed; one whose drive is not mounted is not gone.
+A file holds one line of JSON padded to a page, the engine's pieces as they lie in memory, and their checksum. The
+JSON line records what the pieces were made from: size, time and first bytes of every model file, the form and the
+layout. If the line differs or the checksum fails, the weights are packed again and the file is replaced. A file gets
+its name only when it is complete, so two processes may write it at once. A cache that cannot be written costs only
+time, and the log says so. Packing a model also removes the cached weights of models that no longer exist; a model on
+an unmounted drive still counts as existing.
 """
 
 import hashlib
@@ -27,15 +27,15 @@ from gpt2.native.interface import ABI
 from gpt2.native.library import Engine
 
 _HEADER_BYTES = 4096
-_SAMPLE_BYTES = 64 << 10  # of each file: the whole header of a safetensors file of 124M
+_SAMPLE_BYTES = 64 << 10  # read of each model file: covers the safetensors header of the 124M
 _CHECKSUM_BYTES = 8
-_LEAST_BYTES = 32 << 20  # below this packing is as quick as reading
+_LEAST_BYTES = 32 << 20  # below this, packing is as fast as reading
 
 log = logging.getLogger("gpt2")
 
 
 def restore(engine: Engine, path: Path, made_of: str) -> bool:
-    """Fill the engine from the cached file, if there is one, it was made of the same, and it is whole."""
+    """Fill the engine from the cached file; False if it is missing, damaged or made from something else."""
     try:
         with path.open("rb", buffering=0) as file:
             if file.read(_HEADER_BYTES).rstrip() != made_of.encode():
@@ -48,18 +48,18 @@ def restore(engine: Engine, path: Path, made_of: str) -> bool:
         return False
     except OSError as error:
         log.info("the packed weights in %s cannot be read (%s): packing again", path, error.strerror or error)
-    for piece in engine.pieces():  # packing leaves out what is zero in a new engine
+    for piece in engine.pieces():  # packing relies on a new engine's zeros
         np.frombuffer(piece, np.uint8)[:] = 0
     return False
 
 
 def _read(file: FileIO, engine: Engine) -> bool:
-    """Read all pieces; whether they are what was written."""
+    """Read all pieces; return whether their checksum holds."""
     for piece in engine.pieces():
         done = 0
-        while done < len(piece):  # a system reads at most 2 GiB at once
+        while done < len(piece):  # one read returns at most 2 GiB
             if not (read := file.readinto(piece[done:])):
-                return False  # cut short
+                return False  # truncated
             done += read
     return file.read(_CHECKSUM_BYTES + 1) == _checksum(engine)
 
@@ -82,9 +82,9 @@ def _checksum(engine: Engine) -> bytes:
 
 
 def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, str] | None:
-    """Where the packed weights of a model belong, and what they are made of; None if they are not worth keeping.
+    """The cache path of a model's packed weights and the record of their sources; None if not worth caching.
 
-    One place for each model and form: what a changed model leaves behind is replaced, not collected.
+    Each model and form has one path, so a changed model replaces its old file.
     """
     if not files or form == "fp32" or _packed_bytes(config, form) < _LEAST_BYTES:
         return None
@@ -96,14 +96,14 @@ def place(files: Sequence[Path], config: ModelConfig, form: str) -> tuple[Path, 
     made_of = hashlib.sha256(json.dumps([what, facts], sort_keys=True).encode()).hexdigest()
     source = str(files[0].resolve().parent if len(files) > 1 else files[0].resolve())
     said = json.dumps({"made_of": made_of, "form": form, "source": source, "drive": _drive_of(Path(source))})
-    if len(said) > _HEADER_BYTES:  # a path of thousands of letters
+    if len(said) > _HEADER_BYTES:  # e.g. a path of thousands of characters
         return None
     name = hashlib.sha256(os.fsencode(source)).hexdigest()
     return _folder() / f"{name[:16]}-{form}", said
 
 
 def drop_orphans() -> int:
-    """Remove the packed weights of models that are gone, and return the bytes that are free again."""
+    """Remove the packed weights of models that no longer exist, and return the bytes freed."""
     freed = 0
     for path in _folder().glob("*-*") if _folder().is_dir() else ():
         if path.name.startswith("."):  # being written
@@ -126,13 +126,13 @@ def _is_of_a_model_that_is_gone(header: object) -> bool:
             drive = str(rest.get("drive", os.sep))
             return not os.path.lexists(source) and Path(drive).exists() and os.path.ismount(drive)
         case {"made_of": str(), "form": str(), **rest}:
-            return not rest  # of a version that did not say what of
+            return not rest  # an older version, which did not record its sources
         case _:  # not ours
             return False
 
 
 def _drive_of(source: Path) -> str:
-    """Where the drive that holds it is mounted."""
+    """The mount point of the drive that holds `source`."""
     return str(next(folder for folder in (source, *source.parents) if os.path.ismount(folder)))
 
 

@@ -1,7 +1,7 @@
-"""From the last hidden rows to what was wanted of them, in NumPy.
+"""Turns the last hidden rows into the wanted results, in NumPy.
 
-Logits are made for a few rows at a time, so that scoring a long text never holds [T, V] of them. Exponentials
-are float32 and summed in float64: log-probabilities and entropies lie within 1e-5 of those made in float64.
+Logits are computed for a few rows at a time, so scoring a long text never holds [T, V] of them. Exponentials are
+float32, their sums float64: log-probabilities and entropies are within 1e-5 of a float64 computation.
 
 Axes: R wanted rows, N rows at a time, V vocabulary, D embedding, K best tokens.
 """
@@ -21,7 +21,7 @@ def read_out(want: Want, hidden_RD: Floats, head: Callable[[Floats], Floats], vo
     """Everything that `want` asks for except its trace.
 
     Args:
-        want: its `rows` is R; a `best` beyond the vocabulary gives the whole vocabulary.
+        want: its `rows` is R; a `best` larger than the vocabulary returns the whole vocabulary.
         hidden_RD: the residual stream after the last layer norm.
         head: from [N, D] to logits [N, V].
         vocab_size: V.
@@ -77,19 +77,19 @@ def _fill(result: Result, want: Want, rows: slice, logits_NV: Floats) -> None:
 
 
 def best(logits_NV: Floats, K: int) -> Ints:
-    """The ids of the K largest logits of each row, largest first; of equal ones the lower id first."""
+    """The ids of each row's K largest logits, largest first; equal logits: lower id first."""
     ids_NK = np.empty((len(logits_NV), K), np.int32)
     for row, logits_V in enumerate(logits_NV):
         least = np.partition(logits_V, -K)[-K]
         above = np.flatnonzero(logits_V > least)
         level = np.flatnonzero(logits_V == least)[: K - len(above)]
-        ids = np.concatenate([above, level])  # equal logits are in the order of their ids, and a stable sort keeps it
+        ids = np.concatenate([above, level])  # equal logits are already in id order; a stable sort keeps it
         ids_NK[row] = ids[np.argsort(-logits_V[ids], kind="stable")]
     return ids_NK
 
 
 def ranks(logits_NV: Floats, targets_N: NDArray[np.int64]) -> Ints:
-    """How many tokens come before each row's target: a larger logit, or an equal one and a lower id."""
+    """How many tokens rank before each row's target: a larger logit, or an equal one and a lower id."""
     level_N1 = np.take_along_axis(logits_NV, targets_N[:, None], axis=1)
     lower_NV = np.arange(logits_NV.shape[1]) < targets_N[:, None]
     return np.count_nonzero((logits_NV > level_N1) | ((logits_NV == level_N1) & lower_NV), axis=1).astype(np.int32)

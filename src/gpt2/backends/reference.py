@@ -1,7 +1,7 @@
-"""The backend that is the definition: `model/reference.py` with a cache, in float32 on the CPU.
+"""The definition as a backend: `model/reference.py` with a cache, in float32 on the CPU.
 
-It needs NumPy alone, so it runs where neither compiler nor PyTorch is. Each piece of work is computed by
-itself: its results are the same bytes alone and beside others.
+It needs only NumPy, so it runs without a compiler or PyTorch. Each piece of work is computed separately, so its
+results are the same bytes alone or in a batch.
 
 Axes: T tokens of one piece of work, R its last `rows`, S tokens in the slot, C the slot's capacity,
 L layers, H heads, K width of a head, V vocabulary, D embedding.
@@ -19,7 +19,7 @@ from gpt2.errors import BackendError
 from gpt2.model import reference
 from gpt2.model.reference import Array, Site
 
-_CHUNK_TOKENS = 128  # of a long text at once: attention's [H, T, S] stays in the processor's cache
+_CHUNK_TOKENS = 128  # chunk of a long text: attention's [H, T, S] stays in the CPU cache
 _LEAST_CAPACITY = 32
 
 
@@ -29,7 +29,7 @@ class ReferenceBackend:
     Args:
         weights: read array by array as the first step needs them.
         form: "auto" or "fp32".
-        threads: cannot be obeyed: NumPy's matrix library chooses, and `reason` says so.
+        threads: has no effect: NumPy's matrix library chooses, and `reason` says so.
 
     Raises:
         BackendError: a form other than fp32.
@@ -49,7 +49,7 @@ class ReferenceBackend:
         if threads is not None:
             self.reason += f" (not {threads}: that is set by OPENBLAS_NUM_THREADS and the like, before Python starts)"
         self._arrays = Arrays(weights)
-        self._head_DV = np.ascontiguousarray(weights.float32("wte").T)  # one row against it: 1.4 times as fast
+        self._head_DV = np.ascontiguousarray(weights.float32("wte").T)  # 1.4 times as fast for one row
         self._slots: dict[int, _KeyValues] = {}
 
     def new(self) -> int:
@@ -72,7 +72,7 @@ class ReferenceBackend:
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
-        if self._is_closed:  # all went with it
+        if self._is_closed:  # closing freed all slots
             return
         del self._slots[slot]
 
@@ -81,7 +81,7 @@ class ReferenceBackend:
         return sum(slot.kv.nbytes for slot in self._slots.values())
 
     def slot_bytes(self, tokens: int) -> int:
-        """The most that a slot of this many tokens takes: its array doubles."""
+        """The most that a slot of this many tokens takes; its array grows by doubling."""
         config = self.config
         capacity = min(config.n_positions, max(2 * tokens, _LEAST_CAPACITY))
         return 2 * config.n_layer * config.n_embd * 4 * capacity
@@ -89,11 +89,11 @@ class ReferenceBackend:
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order."""
         check(self.config, self.length, work)
-        with np.errstate(over="ignore", invalid="ignore"):  # damaged weights are refused in `read_out`, not warned of
+        with np.errstate(over="ignore", invalid="ignore"):  # `read_out` refuses damaged weights
             return [self._run(piece) for piece in undrawn(work)]
 
     def close(self) -> None:
-        """Give back everything; the backend cannot be used afterwards."""
+        """Release everything; the backend cannot be used afterwards."""
         self._slots.clear()
         self._arrays.clear()
         self._head_DV = np.empty((0, 0), np.float32)
@@ -149,17 +149,14 @@ class _KeyValues:
             self.kv[..., : self.length, :] = old[..., : self.length, :]
 
     def copy(self) -> "_KeyValues":
-        """The same tokens in memory of their own."""
+        """A copy with its own memory."""
         other = object.__new__(_KeyValues)
         other.length, other._most, other.kv = self.length, self._most, self.kv[..., : self.length, :].copy()
         return other
 
 
 class _View:
-    """What looks into one piece of work: keeps keys and values, and the trace of the rows from `first` on.
-
-    It also puts the patches in.
-    """
+    """The hook for one piece of work: stores keys and values, traces rows from `first` on, applies patches."""
 
     def __init__(self, trace: Trace, patches: Sequence[Patch], slot: _KeyValues, first: int, total: int) -> None:
         self._slot, self._first = slot, first
@@ -172,7 +169,7 @@ class _View:
         }
 
     def at(self, site: Site, layer: int, value: Array) -> Array:
-        """The door of `reference.hidden`."""
+        """The hook that `reference.hidden` calls."""
         past = self._slot.length
         if site == "keys" or site == "values":
             kept_HCK = self._slot.kv[0 if site == "keys" else 1, layer]

@@ -1,8 +1,8 @@
-"""The seam between what is asked of a GPT-2 and what computes it.
+"""The interface between callers of a GPT-2 and the backends that compute it.
 
-A backend holds weights and key-value slots and does one thing: `step` appends tokens to slots and returns,
-for the last rows of each, what was wanted. Decode (one token), chunked prefill (many), verification of a
-draft, scoring (targets) and looking inside (trace) are all this one call.
+A backend holds weights and key-value slots and does one thing: `step` appends tokens to slots and returns the
+wanted results for the last rows of each. Decode (one token), chunked prefill (many), verification of a draft,
+scoring (targets) and tracing are all this one call.
 
 Axes: T tokens of one piece of work, R its last `rows`, V vocabulary, K best tokens, D embedding, S tokens in the slot.
 """
@@ -23,7 +23,7 @@ Ints = NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """Which inner values a step is to return, for its wanted rows.
+    """Which activations a step returns for its wanted rows.
 
     Attributes:
         residual: depths of the residual stream: 0 is the embedding, i the output of block i.
@@ -36,14 +36,14 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Penalties:
-    """What tokens of the text so far lose before a draw: `generation.filters` defines it.
+    """Penalties on tokens of the text so far, applied before a draw; `generation.filters` defines them.
 
     Attributes:
-        text: prompt and continuation, up to the last row. A row before that does not look at what comes after it.
-        n_prompt: tokens of the prompt.
-        repetition: for tokens of the text.
-        presence: for tokens of the continuation.
-        frequency: for each time that the continuation has a token.
+        text: prompt and continuation, up to the last row. An earlier row ignores what comes after it.
+        n_prompt: tokens in the prompt.
+        repetition: for every token in the text.
+        presence: for every token in the continuation.
+        frequency: for each occurrence of a token in the continuation.
     """
 
     text: Sequence[int]
@@ -55,16 +55,16 @@ class Penalties:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """Tokens to be drawn, each by the noise of its key: `generation.draws` defines it.
+    """Tokens to draw, each with the noise of its key; `generation.draws` defines it.
 
     Attributes:
-        keys: one for each row.
-        temperature: 0: the most likely token is taken, of equal ones the lowest.
-        top_k: drawn from so many most likely tokens; 0: from all. By their logits, but where there is a `top_k` and no
-            penalties by their log-probabilities.
-        top_p: of these, from those that `generation.filters.top_p` keeps.
-        min_p: of these, from those that `generation.filters.min_p` keeps.
-        penalties: what changes the logits before all that.
+        keys: one per row.
+        temperature: 0 takes the most likely token; of equal ones, the lowest id.
+        top_k: draw from this many most likely tokens; 0: from all. The draw uses logits, or log-probabilities if
+            `top_k` is set and there are no penalties.
+        top_p: of these, draw from those that `generation.filters.top_p` keeps.
+        min_p: of these, draw from those that `generation.filters.min_p` keeps.
+        penalties: applied to the logits first.
     """
 
     keys: Sequence[int]
@@ -76,7 +76,7 @@ class Draw:
 
     @property
     def from_best(self) -> int:
-        """From how many of the most likely tokens, as a backend returns them, it is drawn; 0: from the logits."""
+        """How many `best` tokens of a backend the draw needs; 0: it needs the logits."""
         if self.penalties is not None:
             return 0
         return 1 if self.temperature == 0 else self.top_k
@@ -90,10 +90,10 @@ class Want:
         rows: how many of the last tokens; 0 asks for nothing.
         logits: the logits of the next token.
         best: the log-probabilities of this many most likely next tokens.
-        targets: the true next token of each row: its log-probability and rank, and the row's entropy,
-            are returned, and no [R, V] array leaves the backend.
-        draw: the next token of each row, drawn; or what it is drawn from, where the backend leaves that to who asked.
-        trace: inner values.
+        targets: the true next token of each row. The step returns its log-probability and rank and the row's
+            entropy; no [R, V] array leaves the backend.
+        draw: the next token of each row, drawn; or what it is drawn from, if the backend leaves drawing to the caller.
+        trace: activations.
     """
 
     rows: int = 1
@@ -106,11 +106,11 @@ class Want:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Patch:
-    """A vector to put into the residual stream in place of the computed one; all that follows is computed from it.
+    """A vector that replaces the computed one in the residual stream; everything after it is computed from it.
 
     Attributes:
         depth: as in `Trace.residual`; a trace of that depth shows the new vector.
-        row: which of the piece's tokens, the first being 0.
+        row: index among the piece's tokens, from 0.
         value_D: the vector.
     """
 
@@ -119,7 +119,7 @@ class Patch:
     value_D: Floats
 
 
-CLOSED = "The model is closed and computes nothing any more. Open it anew."  # what a closed backend is asked for
+CLOSED = "The model is closed and computes nothing any more. Open it anew."  # for any step on a closed backend
 NOTHING = Want(rows=0)
 NEXT_LOGITS = Want(rows=1, logits=True)
 
@@ -128,7 +128,7 @@ NEXT_LOGITS = Want(rows=1, logits=True)
 class Work:
     """Tokens to append to a slot, and what is wanted of the last of them.
 
-    With patches, what the slot then holds is what the patched model made of the tokens.
+    With patches, the slot keeps the keys and values that the patched model computed.
     """
 
     slot: int
@@ -139,7 +139,7 @@ class Work:
 
 @dataclass(kw_only=True, slots=True)
 class Result:
-    """What a `Want` asked for; everything else is None or empty. Log-probabilities are natural logarithms."""
+    """What a `Want` asked for; all other fields are None or empty. Log-probabilities are natural logarithms."""
 
     logits_RV: Floats | None = None
     best_ids_RK: Ints | None = None  # most likely first; equal logits: lower id first
@@ -153,10 +153,10 @@ class Result:
 
 
 class Backend(Protocol):
-    """What every backend offers. One caller at a time, but for the native one, where threads take turns.
+    """What every backend offers. Only one thread may call at a time, except on the native backend, which locks.
 
-    A slot holds the keys and values of one sequence. It never holds more than `config.n_positions` tokens;
-    who calls decides what happens then.
+    A slot holds the keys and values of one sequence, of at most `config.n_positions` tokens; the caller decides
+    what to do when it is full.
     """
 
     name: str  # "reference", "torch" or "native"
@@ -164,7 +164,7 @@ class Backend(Protocol):
     weights: str  # "fp32", "bf16", "fp16", "int8" or "int4"
     config: ModelConfig
     intervenes: bool  # whether `Work.patches` are obeyed
-    reason: str  # what was chosen and why, one sentence for people
+    reason: str  # the choice and its reason, one sentence for people
 
     def new(self) -> int:
         """A new, empty slot."""
@@ -183,40 +183,40 @@ class Backend(Protocol):
         ...
 
     def free(self, slot: int) -> None:
-        """Give the slot back; its number may be used again."""
+        """Free the slot; its number may be used again."""
         ...
 
     def bytes(self) -> int:
-        """Memory that the slots hold at present."""
+        """Memory that the slots hold now."""
         ...
 
     def slot_bytes(self, tokens: int) -> int:
-        """The most by which `bytes` grows for a slot of this many tokens that shares nothing with another."""
+        """The most by which `bytes` grows for a slot of this many tokens that shares nothing with other slots."""
         ...
 
     def step(self, work: Sequence[Work]) -> list[Result]:
         """Append every work's tokens to its slot and return what each wanted, in order.
 
-        Slots are distinct; tokens are not empty and fit the context (`ContextError` otherwise, before
-        anything changed); ids lie in the vocabulary (`GenerationError`). Patches are for the backends that
-        `intervenes` says can (`BackendError`).
+        Slots are distinct; tokens are not empty and fit the context (`ContextError` otherwise, before anything
+        changes); ids are in the vocabulary (`GenerationError`). Patches need a backend that `intervenes`
+        (`BackendError`).
         """
         ...
 
     def close(self) -> None:
-        """Give back what the operating system would not: threads, device memory.
+        """Release threads, device memory and all slots.
 
-        Slots go with it: `free` has nothing left to do, and every way to a step is refused (`BackendError`).
+        Afterwards `free` does nothing and every step is refused (`BackendError`).
         """
         ...
 
 
 def undrawn(work: Sequence[Work], *, only_penalised: bool = False) -> list[Work]:
-    """The same work with, for each draw, what it is drawn from: for a backend that does not draw itself.
+    """The same work with each draw replaced by what it is drawn from, for a backend that does not draw.
 
     Args:
         work: of a step.
-        only_penalised: draws without penalties stay.
+        only_penalised: keep draws without penalties.
     """
     return [
         piece if draw is None or (only_penalised and draw.penalties is None) else _undrawn(piece, draw)
@@ -240,17 +240,17 @@ class Source(Protocol):
         ...
 
     def float32(self, name: str) -> Floats:
-        """The array of OpenAI's name, matrices as [in, out]; it may be read-only."""
+        """The array with this OpenAI name, matrices as [in, out]; it may be read-only."""
         ...
 
 
 def check(config: ModelConfig, length: Callable[[int], int], work: Sequence[Work], *, intervenes: bool = True) -> None:
-    """Refuse what no backend can do, before anything changes: every `step` begins with this.
+    """Refuse impossible work before anything changes; every `step` begins with this.
 
     Raises:
-        BackendError: a patch, where the backend does not intervene.
+        BackendError: there is a patch and the backend does not intervene.
         ContextError: a slot would hold more than `n_positions` tokens.
-        GenerationError: a token or target is not in the vocabulary, or fewer than no best tokens are wanted.
+        GenerationError: a token or target is not in the vocabulary, or `best` is negative.
     """
     assert len({piece.slot for piece in work}) == len(work), "two pieces of work for one slot in one step"
     for piece in work:

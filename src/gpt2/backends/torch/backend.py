@@ -1,7 +1,7 @@
 """The PyTorch backend: any device PyTorch knows, in fp32, bf16 or fp16.
 
-Pieces of work of similar length run as one batch, padded at the end; a decode step over many slots is one. In
-bf16 and fp16 the matrix products and the cache are narrow, while the residual stream, the layer norms and the
+Pieces of work of similar length run as one batch, padded at the end; so does a decode step over many slots. In
+bf16 and fp16 only the matrix products and the cache are narrow: the residual stream, the layer norms and the
 logits stay in float32.
 
 Axes: B pieces of work, T tokens of the longest, M wanted rows of all of them, S tokens in the longest slot,
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpt2")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many where a kernel scores them, which needs nothing beside
-# not cuDNN's attention, which plans anew for each length of a text: 60 ms
+_LOGITS_AT_ONCE = 1 << 22  # 16 MB of float32; 16 times as many for the scoring kernel, which needs no extra memory
+# without cuDNN's attention, which spends 60 ms planning for each new text length
 _UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _TOKENS_AT_ONCE = 8192  # of a padded batch
-_ONE_AT_A_TIME = threading.Lock()  # which kernels attention may take is a setting of the whole process
-_KEPT_SHARE = 16  # of a GPU's memory for keys and values stays: a recording holds while they lie where they are
+_ONE_AT_A_TIME = threading.Lock()  # `sdpa_kernel` is a process-wide setting
+_KEPT_SHARE = 16  # 1/16 of GPU memory stays with the cache: a recording is valid only while the cache does not move
 
 
 class TorchBackend:
@@ -47,11 +47,11 @@ class TorchBackend:
     Args:
         weights: copied to the device.
         device: "cpu", "cuda", "cuda:1", "mps".
-        form: "fp32", "bf16" or "fp16"; "auto" is bf16 or fp16 on CUDA, whichever the device computes fast, else fp32.
-        threads: CPU threads. PyTorch has one such setting for the whole process, and this changes it.
+        form: "fp32", "bf16" or "fp16"; "auto": on CUDA bf16 if the device computes it fast, else fp16; fp32 elsewhere.
+        threads: CPU threads. This changes PyTorch's setting for the whole process.
 
     Raises:
-        BackendError: the device is not here, or cannot compute in this form.
+        BackendError: the device is missing, or cannot compute in this form.
     """
 
     def __init__(self, weights: Source, *, device: str = "cpu", form: str = "auto", threads: int | None = None) -> None:
@@ -73,16 +73,16 @@ class TorchBackend:
         for name in shapes(self.config):
             array = torch.tensor(weights.float32(name))  # a copy: files are mapped read-only
             if name.endswith(".w"):
-                array = array.T.contiguous()  # [out, in]: in bf16 a CPU multiplies by this 7 times as fast
+                array = array.T.contiguous()  # [out, in]: 7 times as fast on a CPU in bf16
             narrow = ".c_" in name or (name == "wte" and self._device.type == "cuda")  # see `_logits`
             if name == "wte" and self._device.type == "cuda":
-                # where rows of logits begin at odd places, cuBLAS does not take its fast kernels
+                # cuBLAS's fast kernels need aligned rows of logits
                 array = functional.pad(array, (0, 0, 0, -len(array) % 64))
             self._arrays[name] = array.to(self._device, self._dtype if narrow else torch.float32)
         self._pool = self._new_pool()
         self._decoder: Decoder | None = None
         self._score: Score = score
-        self._draws = self._device.type == "cuda"  # NumPy is faster on a CPU, and MPS knows no float64
+        self._draws = self._device.type == "cuda"  # NumPy is faster on a CPU, and MPS has no float64
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):
                 self._take_own_kernels()
@@ -126,7 +126,7 @@ class TorchBackend:
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
-        if not self._arrays:  # closed: all went with it
+        if not self._arrays:  # closing freed all slots
             return
         self._pool.free(slot)
 
@@ -135,12 +135,12 @@ class TorchBackend:
         return self._pool.kv.nbytes
 
     def slot_bytes(self, tokens: int) -> int:
-        """The most that a slot takes, however few its tokens: all rows are as long as the longest, and rows double."""
+        """The most that a slot takes, whatever its tokens: all rows are as long as the longest, and rows double."""
         config = self.config
         return 2 * 2 * config.n_layer * config.n_embd * config.n_positions * self._dtype.itemsize
 
     def close(self) -> None:
-        """Give back everything; the backend cannot be used afterwards."""
+        """Release everything; the backend cannot be used afterwards."""
         self._arrays.clear()
         self._decoder = None
         self._pool = self._new_pool()
@@ -174,7 +174,7 @@ class TorchBackend:
         return self._pool
 
     def _group(self, work: Sequence[Work]) -> list[list[int]]:
-        """Split work into batches: fewer than half of a batch's tokens are padding, and it is not too large."""
+        """Split work into batches of limited size, less than half of it padding."""
         by_length: dict[int, list[list[int]]] = {}
         for index in sorted(range(len(work)), key=lambda index: self._pool.row(work[index].slot)):
             doublings = (len(work[index].tokens) - 1).bit_length()  # 1, 2, 3-4, 5-8, ...
@@ -185,7 +185,7 @@ class TorchBackend:
         return [group for groups in by_length.values() for group in groups]
 
     def _decode(self, batch: list[Work], into: list[Result]) -> bool:
-        """Do the work of a batch by the decoder; False where that cannot be."""
+        """Run a batch on the decoder; False if the decoder cannot."""
         if self._decoder is None or any(len(p.tokens) > 1 or p.patches or p.want.trace for p in batch):
             return False
         slots, ids = [piece.slot for piece in batch], [piece.tokens[0] for piece in batch]
@@ -204,7 +204,7 @@ class TorchBackend:
         return True
 
     def _finish(self, batch: list[Work], into: list[Result], rows_MD: Tensor) -> None:
-        """The slots hold the tokens now; answer what was wanted of their rows."""
+        """Record the new slot lengths and read out the wanted results."""
         for piece in batch:
             self._pool.lengths[piece.slot] += len(piece.tokens)
         only_scored = self._score is not score and all(_only_scored(piece.want) for piece in batch)
@@ -215,7 +215,7 @@ class TorchBackend:
         return _logits(rows_MD, self._arrays, self.config.vocab_size)
 
     def _forward(self, batch: list[Work], into: list[Result]) -> Tensor:
-        """Run a batch, fill its slots and traces, and return the wanted rows of all of it after the last norm."""
+        """Run a batch, fill its slots and traces, and return its wanted rows after the last norm."""
         place = self._pool.place(batch)
         if self._device.type != "cuda":
             return self._network(batch, into, place)
@@ -266,7 +266,7 @@ class TorchBackend:
         return functional.layer_norm(x, g_D.shape, g_D, b_D, self.config.layer_norm_epsilon)
 
     def _at_depth(self, depth: int, x_BTD: Tensor, batch: list[Work], into: list[Result]) -> None:
-        """Put patches into the residual stream and take traces out of it."""
+        """Apply patches to the residual stream and trace it."""
         for b, piece in enumerate(batch):
             for patch in piece.patches:
                 if patch.depth == depth:
@@ -276,7 +276,7 @@ class TorchBackend:
 
 
 def _logits(rows_MD: Tensor, arrays: Mapping[str, Tensor], vocab_size: int) -> Tensor:
-    """In float32, whatever the form of the weights: in bf16 they would be half a unit apart."""
+    """Logits in float32, whatever the form of the weights: bf16 would space them half a unit apart."""
     wte_VD = arrays["wte"]
     if wte_VD.dtype == torch.float32:
         logits_MV = rows_MD @ wte_VD.T
@@ -286,7 +286,7 @@ def _logits(rows_MD: Tensor, arrays: Mapping[str, Tensor], vocab_size: int) -> T
 
 
 def _only_drawn(want: Want) -> Draw | None:
-    """The draw of a work that wants nothing else."""
+    """The draw, if nothing else is wanted."""
     is_alone = want.rows and not (want.logits or want.best or want.targets is not None)
     return want.draw if is_alone else None
 
@@ -301,16 +301,16 @@ def _wanted(piece: Work) -> slice:
 
 
 def _find(name: str) -> torch.device:
-    """The device of that name, made sure of."""
+    """The device of that name, checked to work."""
     try:
         return torch.zeros(1, device=name).device  # with its number: "cuda" becomes "cuda:0"
-    except (RuntimeError, AssertionError) as error:  # what PyTorch raises for a driver or a build without it
+    except (RuntimeError, AssertionError) as error:  # PyTorch lacks the driver or the build
         cause = str(error).splitlines()[0]
         raise BackendError(f"PyTorch cannot compute on {name!r}: {cause}. Choose another device.") from error
 
 
 def _choose_form(form: str, device: torch.device) -> str:
-    """The form asked for, or the device's best, made sure of."""
+    """The requested form, or the device's best, checked to be supported."""
     cuda = device.type == "cuda"
     fast_bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     if form == "auto":

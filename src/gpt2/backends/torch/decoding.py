@@ -1,8 +1,8 @@
-"""One more token for each of many texts on an NVIDIA GPU, as one CUDA graph.
+"""Decodes one token for each of many texts on an NVIDIA GPU, as one CUDA graph.
 
-PyTorch starts some 200 kernels for such a step, and Python takes longer to start one than the GPU to run it. Here a
-layer is five kernels (`kernels.py`), and a graph, recorded once for each number of texts and kind of draw, starts them
-all at once:
+PyTorch launches some 200 kernels for such a step, and launching one from Python takes longer than running it. Here a
+layer is five kernels (`kernels.py`), and a CUDA graph launches them all at once. A graph is recorded once for each
+number of texts and kind of draw:
 
     ids, slots, lengths, draws ──copied──> [8, B] ──graph──> tokens drawn [B] ──copied──> Python
                                                         or ──> rows after the last norm [B, D]
@@ -24,12 +24,12 @@ from gpt2.backends.torch.draws import Asked, Kind, Settings, draw_rows, kind_of,
 from gpt2.backends.torch.pool import Pool
 from gpt2.config import ModelConfig
 
-Answer = Kind | Literal["rows"]  # how the next tokens are drawn; or the rows from which something else is made
+Answer = Kind | Literal["rows"]  # how to draw the next tokens; or return the rows themselves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Recording:
-    """A step that can be done again: what is read, what is written, and how it is begun."""
+    """A step that can be replayed: its input, its output, and how to launch it."""
 
     inputs_8B: Tensor
     output: Tensor
@@ -37,13 +37,13 @@ class _Recording:
 
 
 class Decoder:
-    """Decodes in the slots of a pool, whose lengths are for the caller to change.
+    """Decodes in the slots of a pool; the caller updates their lengths.
 
     Args:
         config: the shape of the model.
         arrays: its weights, matrices as [out, in], on the device.
         head: from rows after the last norm to logits.
-        pool: where the slots lie; what is recorded holds until it moves.
+        pool: where the slots lie; recordings are valid until it moves.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class Decoder:
         self._pool = pool
         self._moves = pool.moves
         self._recordings: dict[tuple[int, Answer], _Recording] = {}
-        self._stream: torch.cuda.Stream | None = None  # these two once for all recordings, of which one runs at a time
+        self._stream: torch.cuda.Stream | None = None  # these two are shared by all recordings; only one runs at a time
         self._memory: Any = None
 
     def probe(self) -> None:
-        """Compile the kernels for one text, a few and many, and record one: raises whatever keeps that from working."""
+        """Compile the kernels for one, a few and many texts, and record one step; raises whatever goes wrong."""
         for B in (2, 17):
             self._run(_inputs(B, self._pool.kv.device), "all")
         self._record(1, "all").replay()
         torch.cuda.synchronize(self._pool.kv.device)
 
     def rows(self, slots: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Append a token to each slot: [B, D], after the last layer norm, a row for each slot, until the next step."""
+        """Append a token to each slot: rows after the last layer norm, [B, D], valid until the next step."""
         return self._step("rows", slots, ids, ())[: len(slots)]
 
     def draw(self, slots: Sequence[int], ids: Sequence[int], asked: Sequence[Asked]) -> list[int] | None:
-        """Append a token to each slot and draw the next one; None: the logits are not finite."""
+        """Append a token to each slot and draw the next one; None if the logits are not finite."""
         *drawn, is_finite = self._step(kind_of(asked), slots, ids, asked).tolist()
         return drawn[: len(slots)] if is_finite else None
 
@@ -100,7 +100,7 @@ class Decoder:
             self._stream, self._memory = torch.cuda.Stream(inputs_8B.device), torch.cuda.graph_pool_handle()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            self._run(inputs_8B, answer)  # compiles the kernels, which cannot be done while it is recorded
+            self._run(inputs_8B, answer)  # compiles the kernels, which is impossible while recording
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"):
@@ -111,8 +111,8 @@ class Decoder:
         """[B, D]: the rows after the last norm; or [B + 1]: the tokens drawn, and whether the logits are finite.
 
         Args:
-            inputs_8B: ids, rows of the pool, lengths before the step (below 0 where there is no text), `draws.packed`.
-            answer: which.
+            inputs_8B: ids, rows of the pool, lengths before the step (negative: no text), `draws.packed`.
+            answer: which of the two.
         """
         rows_BD = self._network(inputs_8B[:3])
         if answer == "rows":
@@ -154,12 +154,12 @@ class Decoder:
 
 
 def _inputs(B: int, device: torch.device) -> Tensor:
-    """Those of a step without texts."""
+    """The inputs of a step without texts."""
     inputs_8B = torch.zeros(8, B, dtype=torch.int64, device=device)
     inputs_8B[2] = -1
     return inputs_8B
 
 
 def _rounded_up(n_texts: int) -> int:
-    """To a power of two up to 16, from there to a multiple of 16: each number of texts is a recording."""
+    """To a power of two up to 16, then to a multiple of 16, which limits the number of recordings."""
     return 1 << (n_texts - 1).bit_length() if n_texts <= 16 else -(-n_texts // 16) * 16

@@ -1,7 +1,8 @@
-"""Draws on the device: what `seam.Draw` asks for, of many rows at once, so that no logits leave it.
+"""Draws on the device, for many rows at once, so that no logits leave it; see `seam.Draw`.
 
 `generation.draws` and `generation.filters` define them. The noise has the same bits here; logarithms, exponentials and
-sums may differ from NumPy's in the last ones, and so may a draw where two scores do. Penalties are not known here.
+sums may differ from NumPy's in the last bits, and so may a draw between two nearly equal scores. Penalties are not
+supported.
 
 Axes: M rows, V vocabulary, K tokens that may be drawn, most likely first.
 """
@@ -16,18 +17,18 @@ from torch import Tensor
 
 from gpt2.backends.seam import Draw
 
-Asked = tuple[Draw, int]  # what is asked of a row, and the key of its noise
-Kind = Literal["all", "best", "sorted"]  # from what is drawn: all tokens, the best few, or all in their order
+Asked = tuple[Draw, int]  # a row's draw, and the key of its noise
+Kind = Literal["all", "best", "sorted"]  # the candidates: all tokens, the best few, or all tokens sorted
 
-_MOST_TOP_K = 64  # so many of the best are found, whatever the rows ask
+_MOST_TOP_K = 64  # this many best tokens are found, whatever the rows ask for
 _LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
-_GAMMA, _MIX_1, _MIX_2 = (  # PyTorch's whole numbers have a sign, and wrap around alike
+_GAMMA, _MIX_1, _MIX_2 = (  # PyTorch's integers are signed, but wrap around the same way
     word - (1 << 64) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
 
 
 def kind_of(asked: Sequence[Asked]) -> Kind:
-    """The quickest kind that draws all these; the likeliest is found by each."""
+    """The fastest kind that can do all these draws; every kind can take the most likely token."""
     drawn = [draw for draw, _ in asked if draw.temperature > 0]
     if not any(draw.top_k or draw.top_p < 1 or draw.min_p > 0 for draw in drawn):
         return "all"
@@ -35,9 +36,9 @@ def kind_of(asked: Sequence[Asked]) -> Kind:
 
 
 def packed(asked_M: Sequence[Asked]) -> NDArray[np.int64]:
-    """What is asked of rows as one array for the device, [5, M]: keys, top-k, temperature, top-p, min-p.
+    """The draws as one array for the device, [5, M]: keys, top-k, temperature, top-p, min-p.
 
-    Fractions are there by their bits.
+    Fractions are stored as their bits.
     """
     array_5M = np.empty((5, len(asked_M)), np.int64)
     array_5M[0] = np.array([key for _, key in asked_M], np.uint64).view(np.int64)
@@ -45,12 +46,12 @@ def packed(asked_M: Sequence[Asked]) -> NDArray[np.int64]:
     fractions_5M = array_5M.view(np.float64)
     fractions_5M[2:] = np.array([(draw.temperature, draw.top_p, draw.min_p) for draw, _ in asked_M]).T
     drawn_M = fractions_5M[2] > 0
-    fractions_5M[2, drawn_M] = np.maximum(fractions_5M[2, drawn_M], _LEAST_TEMPERATURE)  # 0 in float32 is another thing
+    fractions_5M[2, drawn_M] = np.maximum(fractions_5M[2, drawn_M], _LEAST_TEMPERATURE)  # float32 0 would be greedy
     return array_5M
 
 
 class Settings:
-    """What is asked of rows, on the device: `packed`, taken apart. At temperature 0 the likeliest is taken."""
+    """The rows' draws on the device: `packed`, unpacked. Temperature 0 takes the most likely token."""
 
     def __init__(self, packed_5M: Tensor) -> None:
         fractions_5M = packed_5M.view(torch.float64)
@@ -77,7 +78,7 @@ def draw_rows(logits_MV: Tensor, settings: Settings, kind: Kind) -> Tensor:
 
 
 def _of_filtered(values_MK: Tensor, ids_MK: Tensor, settings: Settings) -> Tensor:
-    """The draw from tokens that are sorted, most likely first, and thinned by top-k, then top-p, then min-p."""
+    """Draw from tokens sorted most likely first, after top-k, then top-p, then min-p."""
     top_k_M1, top_p_M1 = settings.top_k_M1, settings.top_p_M1
     top_k_M1 = torch.where(settings.temperatures_M1 == 0, 1, torch.where(top_k_M1 == 0, values_MK.shape[1], top_k_M1))
     likeliest_M1 = values_MK[:, :1]
@@ -93,7 +94,7 @@ def _of_filtered(values_MK: Tensor, ids_MK: Tensor, settings: Settings) -> Tenso
 
 
 def _cooled(values_MK: Tensor, settings: Settings) -> Tensor:
-    """Divided by the temperature, from the largest downwards; as they are at temperature 1, and at 0."""
+    """Values minus the largest, divided by the temperature; unchanged at temperatures 1 and 0."""
     temperatures_M1 = settings.temperatures_M1
     cooled_MK = (values_MK - values_MK.amax(-1, keepdim=True)) / temperatures_M1
     return torch.where((temperatures_M1 == 1) | (temperatures_M1 == 0), values_MK, cooled_MK)
@@ -110,17 +111,17 @@ def _scores(values_MK: Tensor, ids: Tensor, settings: Settings) -> Tensor:
 
 
 def _shifted(words: Tensor, by: int) -> Tensor:
-    """To the right, as words without a sign."""
+    """Shift right, as unsigned words."""
     return (words >> by) & ((1 << (64 - by)) - 1)
 
 
 def order(logits_MV: Tensor) -> Tensor:
-    """Whole numbers in the order of the logits, and among equal logits the lower id first.
+    """Integers in the order of the logits; of equal logits the lower id comes first.
 
-    The bits of a float, read as a whole number, already order those of one sign; `topk` alone leaves it open
-    which of two equal logits comes first.
+    `topk` alone does not define which of two equal logits comes first. The bits of floats of one sign, read as
+    integers, are already in order.
     """
-    bits_MV = (logits_MV + 0.0).view(torch.int32).long()  # -0 becomes 0, which it equals
+    bits_MV = (logits_MV + 0.0).view(torch.int32).long()  # -0 becomes 0
     ascending_MV = torch.where(bits_MV < 0, bits_MV ^ 0x7FFF_FFFF, bits_MV)
     V = logits_MV.shape[1]
     return (ascending_MV << 32) + torch.arange(V - 1, -1, -1, device=logits_MV.device)

@@ -1,4 +1,4 @@
-"""A layer of GPT-2 for one token of each of many texts, as five Triton kernels; what runs on an NVIDIA GPU.
+"""A layer of GPT-2 for one token of each of many texts, as five Triton kernels for NVIDIA GPUs.
 
     x [M, D], residual stream, fp32
      │
@@ -8,13 +8,13 @@
      │
      ├─> linear: norm, times c_fc, GELU ──> linear: times c_proj, added to x ──> x
 
-Products are made in the form of the weights and summed in fp32; what PyTorch would round to that form between two
-operations is rounded here as well.
+Products are computed in the form of the weights and summed in fp32. Values that PyTorch rounds to that form between
+two operations are rounded here too.
 
 Axes: M texts, D embedding, F inputs and G outputs of a matrix, N slots, C capacity of each, H heads, K width of a head.
 """
 
-# What Triton compiles has no types of Python's.
+# Code that Triton compiles has no Python types.
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportCallIssue=false, reportPossiblyUnboundVariable=false, reportMissingImports=false
 
@@ -44,14 +44,14 @@ def linear(
     gelu: bool = False,
     added_to_MG: Tensor | None = None,
 ) -> Tensor:
-    """The product with a matrix, and what comes before and after it.
+    """A matrix product, fused with the operations before and after it.
 
     Args:
-        x_MF: what is multiplied: fp32 where there is a norm, else in the form of the weights.
+        x_MF: the input: fp32 if there is a norm, else in the form of the weights.
         weight_GF: the matrix.
         bias_G: added to the product.
-        norm: of `x_MF`, first.
-        gelu: of the product, last.
+        norm: applied to `x_MF` first.
+        gelu: applied to the product last.
         added_to_MG: the residual stream, fp32, to which the product is added in place.
 
     Returns:
@@ -80,14 +80,14 @@ def linear(
 
 
 def attend(qkv_M3D: Tensor, keys_NHCK: Tensor, values_NHCK: Tensor, rows_M: Tensor, lengths_M: Tensor) -> Tensor:
-    """Put the new keys and values where they belong, and mix the values of all tokens up to the new one.
+    """Store the new keys and values, and mix the values of all tokens up to the new one.
 
     Args:
         qkv_M3D: queries, keys and values of the new tokens.
         keys_NHCK: of all slots; the new ones are written.
         values_NHCK: likewise.
         rows_M: the slot of each text.
-        lengths_M: tokens in it before the new one; below 0: there is no such text, and its row is 0.
+        lengths_M: tokens in it before the new one; negative: no text, and its row of the result is 0.
 
     Returns:
         [M, D], in the form of the cache.
@@ -107,11 +107,11 @@ def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Ten
 
     Args:
         logits_MV: fp32.
-        keys_M: of the noise.
+        keys_M: keys of the noise.
         temperatures_M: fp32; at 0 the largest logit is taken.
 
     Returns:
-        The tokens [M], and the largest score of each row [M]: not a number if a logit of the row is not finite.
+        The tokens [M], and the largest score of each row [M]: NaN if a logit of the row is not finite.
     """
     M, V = logits_MV.shape
     parts = triton.cdiv(V, _AT_ONCE)
@@ -124,14 +124,14 @@ def draw(logits_MV: Tensor, keys_M: Tensor, temperatures_M: Tensor) -> tuple[Ten
     _largest[(M, parts)](logits_MV, row_stride, largest_MP, **sizes)
     rows = largest_MP.amax(-1), keys_M, temperatures_M
     _draw[(M, parts)](logits_MV, row_stride, *rows, scores_MP, ids_MP, **sizes)
-    winners_M1 = scores_MP.argmax(-1, keepdim=True)  # something that is not a number wins
+    winners_M1 = scores_MP.argmax(-1, keepdim=True)  # NaN wins
     return ids_MP.gather(1, winners_M1)[:, 0], scores_MP.gather(1, winners_M1)[:, 0]
 
 
 def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row: the log-probability of its target and its rank, and the row's entropy in nats.
+    """Per row: the log-probability and the rank of its target, and the row's entropy in nats.
 
-    All three are not a number where a logit is not finite, but for the rank, which is below 0.
+    If a logit is not finite, log-probability and entropy are NaN and the rank is negative.
     """
     M, V = logits_MV.shape
     logprobs_M, entropies_M = (torch.empty(M, device=logits_MV.device) for _ in range(2))
@@ -142,8 +142,8 @@ def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return logprobs_M, ranks_M, entropies_M
 
 
-_AT_ONCE = 1024  # of a row of the vocabulary
-_FUSED = {"enable_fp_fusion": True}  # a product and a sum in one operation, which newer Tritons would not do unasked
+_AT_ONCE = 1024  # tokens of the vocabulary
+_FUSED = {"enable_fp_fusion": True}  # fused multiply-add, which newer Tritons leave off by default
 
 
 @triton.jit
@@ -152,7 +152,7 @@ def _linear_one(
     F: tl.constexpr, G: tl.constexpr, NORM: tl.constexpr, GELU: tl.constexpr, ADD: tl.constexpr,
     COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
-    """One row: all loads are begun before anything is waited for, and no unit for matrices is used."""
+    """One row: issues all loads before waiting for any, and uses no tensor cores."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inner = tl.arange(0, INNER)
     weight_ptrs = weight_ptr + column[:, None] * F + inner[None, :]
@@ -190,7 +190,7 @@ def _linear(
     x_ptrs = x_ptr + row[:, None] * F + inner[None, :]
     weight_ptrs = weight_ptr + column[:, None] * F + inner[None, :]
 
-    if NORM:  # what is added up stays where it is until the end, for a sum across threads takes long
+    if NORM:  # partial sums stay in their threads until the end: a sum across threads is slow
         sums = tl.zeros([ROWS, INNER], tl.float32)
         for first in tl.range(0, F, INNER, loop_unroll_factor=6):
             sums += tl.load(x_ptrs + first, is_row & (first + inner < F)[None, :], 0.0)
@@ -225,7 +225,7 @@ def _linear(
 
 @triton.jit
 def _bent(product, narrow: tl.constexpr, GELU: tl.constexpr):
-    """In the narrow form, and through GELU: by tanh, which is 2 sigmoid(2 x) - 1."""
+    """Round to the narrow form, then apply GELU, with tanh(x) as 2 sigmoid(2 x) - 1."""
     result = product.to(narrow)
     if GELU:
         x = result.to(tl.float32)
@@ -239,10 +239,10 @@ def _attend(
     qkv_ptr, keys_ptr, values_ptr, rows_ptr, lengths_ptr, mixed_ptr, row_stride, head_stride, scale,
     D: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """A head of a text. TOKENS of them have each a softmax and a mix of their own, which become one at the end."""
+    """One head of one text. TOKENS partial softmaxes and mixes run side by side and are merged at the end."""
     text, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths_ptr + text)
-    place = tl.load(rows_ptr + text) * row_stride + head * head_stride  # 64 bits: a cache may have 2^31 numbers
+    place = tl.load(rows_ptr + text) * row_stride + head * head_stride  # 64 bits: a cache may hold 2^31 numbers
     part = tl.arange(0, WIDTH)
     is_part = part < K
     new_ptrs = qkv_ptr + text * 3 * D + head * K + part
@@ -290,7 +290,7 @@ def _draw(
     logits_ptr, row_stride, largest_ptr, keys_ptr, temperatures_ptr, scores_ptr, ids_ptr,
     V: tl.constexpr, parts: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """Some tokens of a row; the 64 bits of their noise are SplitMix64's."""
+    """One part of a row's vocabulary; the 64 bits of noise come from SplitMix64."""
     text, part = tl.program_id(0), tl.program_id(1)
     id = part * TOKENS + tl.arange(0, TOKENS)
     logit = tl.load(logits_ptr + text.to(tl.int64) * row_stride + id, id < V, float("-inf"))
@@ -315,7 +315,7 @@ def _draw(
 def _score(
     logits_ptr, row_stride, targets_ptr, logprobs_ptr, ranks_ptr, entropies_ptr, V: tl.constexpr, TOKENS: tl.constexpr
 ):
-    """One pass: TOKENS sums go side by side, each over exponentials below its own largest logit so far."""
+    """One pass: TOKENS sums run side by side, each of exponentials relative to its own largest logit so far."""
     row = tl.program_id(0)
     row_ptr = logits_ptr + row.to(tl.int64) * row_stride
     target = tl.load(targets_ptr + row)
@@ -330,7 +330,7 @@ def _score(
         before += ((id < V) & ((logit > goal) | ((logit == goal) & (id < target)))).to(tl.int32)
         last, most = most, tl.maximum(most, logit)
         shrunk, weight = tl.exp(last - most), tl.exp(logit - most)
-        # away: the sum of weights times how far below the largest each is
+        # away: the sum of each weight times its distance below the largest logit
         away = (away + total * (most - last)) * shrunk + weight * (most - logit)
         total = total * shrunk + weight
     largest = tl.max(most)

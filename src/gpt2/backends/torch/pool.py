@@ -1,4 +1,4 @@
-"""Where the keys and values of all slots lie, and where a batch stands among them.
+"""The keys and values of all slots, and where a batch lies among them.
 
 Axes: B pieces of work, T tokens of the longest, M tokens of all of them, S tokens in the longest slot, N slots in the
 pool, C capacity of each, L layers, H heads, K width of a head.
@@ -17,29 +17,29 @@ from gpt2.config import ModelConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a padded batch stands in the pool. M counts the tokens without the padding."""
+    """Where a padded batch lies in the pool. M counts tokens without padding."""
 
     ids_BT: Tensor
     positions_BT: Tensor
-    token_M: tuple[Tensor, Tensor]  # which of [B, T] is each token
+    token_M: tuple[Tensor, Tensor]  # each token's index in [B, T]
     home_M: tuple[Tensor, Tensor]  # its row and position in the pool
-    rows: Tensor | slice  # of the pool, one for each piece of work; a slice where they lie side by side
+    rows: Tensor | slice  # of the pool, one for each piece of work; a slice if they are adjacent
     S: int
-    mask_B1TS: Tensor | None  # what a token attends to; None: all, or what came before if `causal`
+    mask_B1TS: Tensor | None  # what a token attends to; None: everything, or only earlier tokens if `causal`
     causal: bool
 
 
 class Pool:
-    """Keys and values of all slots in one tensor, [2, L, N, H, C, K], that doubles and halves with its use.
+    """Keys and values of all slots in one tensor, [2, L, N, H, C, K], which doubles and halves as needed.
 
-    Slots occupy its first rows without gaps, so that a batch of all of them is read where it lies.
+    Slots occupy its first rows without gaps, so a batch of all slots is read without a copy.
 
     Args:
         config: the shape of the model.
-        device: where it lies.
-        dtype: of a number.
-        least_capacity: positions of a row that holds anything.
-        kept_bytes: so much is not given back while it is unused.
+        device: of the tensor.
+        dtype: of the tensor.
+        least_capacity: the least positions of a row that is not empty.
+        kept_bytes: a tensor of up to this size never shrinks.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Pool:
 
     @torch.inference_mode()
     def free(self, slot: int) -> None:
-        """Close the gap with the last row, and give memory back when three quarters of it are unused."""
+        """Close the gap with the last row, and shrink when three quarters of the rows or positions are unused."""
         row = self._rows.pop(slot)
         del self.lengths[slot]
         last = len(self._rows)
@@ -94,18 +94,18 @@ class Pool:
             self._resize(2 * last if few else N, 2 * longest if short else C)
 
     def make_room(self, S: int) -> None:
-        """Let every row have place for this many tokens."""
+        """Make every row hold at least this many tokens."""
         N, C = self.kv.shape[2], self.kv.shape[4]
         if C < S:
-            in_use = 1 << (len(self._rows) - 1).bit_length()  # rows that are kept for others to come do not grow
+            in_use = 1 << (len(self._rows) - 1).bit_length()  # drop spare rows rather than grow them
             self._resize(min(N, in_use), min(self._most, max(S, 2 * C, self._least_capacity)))
 
     def row(self, slot: int) -> int:
-        """Where the slot lies at present."""
+        """The slot's current row."""
         return self._rows[slot]
 
     def place(self, batch: list[Work]) -> Place:
-        """Make room for the tokens of a batch and say where everything is."""
+        """Make room for the tokens of a batch and return where everything lies."""
         rows = [self._rows[piece.slot] for piece in batch]
         past_B = np.array([self.lengths[piece.slot] for piece in batch])
         count_B = np.array([len(piece.tokens) for piece in batch])
@@ -133,7 +133,7 @@ class Pool:
         )
 
     def keep(self, layer: int, place: Place, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Put a batch's keys and values into the pool; return all that its slots now hold, twice [B, H, S, K]."""
+        """Store a batch's keys and values; return all that its slots now hold, each [B, H, S, K]."""
         (b_M, t_M), (row_M, position_M) = place.token_M, place.home_M
         kv = self.kv[:, layer]  # [2, N, H, C, K]
         kv[0][row_M, :, position_M] = k_BHTK[b_M, :, t_M]
@@ -143,7 +143,7 @@ class Pool:
 
     @torch.inference_mode()
     def _resize(self, N: int, C: int) -> None:
-        """Other numbers of rows and positions; new places are 0, since even what is masked must be finite."""
+        """Change the numbers of rows and positions; new entries are 0, since even masked values must be finite."""
         old = self.kv
         self.moves += 1
         self.kv = torch.zeros((*old.shape[:2], N, old.shape[3], C, old.shape[5]), device=old.device, dtype=old.dtype)

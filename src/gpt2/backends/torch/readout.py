@@ -1,4 +1,4 @@
-"""From the last hidden rows to what was wanted of them, on the device.
+"""Turns the last hidden rows into the wanted results, on the device.
 
 Axes: M wanted rows of all pieces of work, R those of one, V vocabulary, D embedding, K best tokens.
 """
@@ -29,15 +29,15 @@ def read_out(
     *,
     rows_at_once: int,
 ) -> None:
-    """Answer all wants but the traces; pieces of work that want the same kind of thing are answered together.
+    """Answer all wants except traces; pieces that want the same kinds of result are answered together.
 
     Args:
-        batch: what was computed.
-        into: where the answers go.
-        rows_MD: the wanted rows of all of it, after the last norm.
+        batch: the work that was computed.
+        into: where the results go.
+        rows_MD: all its wanted rows, after the last norm.
         head: from [M, D] to logits [M, V].
-        score: `score`, or a faster one.
-        rows_at_once: so many logits exist at a time.
+        score: `score`, or a faster equivalent.
+        rows_at_once: at most this many rows of logits exist at a time.
 
     Raises:
         BackendError: a logit is not a finite number, so the weights are damaged.
@@ -71,7 +71,7 @@ def read_out(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """Of some rows; no targets or draws mean that none were asked for."""
+    """What is wanted of some rows; empty targets or draws: not wanted."""
 
     logits: bool
     best: int
@@ -80,8 +80,8 @@ class _Wanted:
 
 
 def _answer(logits_MV: Tensor, asked: _Wanted, score: Score) -> dict[str, NDArray[Any]]:
-    """What is wanted of some rows of logits, by the fields of `Result`, brought to the CPU."""
-    # everything is asked of the device before anything is waited for
+    """The wanted results of some rows of logits, by the fields of `Result`, on the CPU."""
+    # launch everything on the device before waiting for anything
     waited: dict[str, Tensor] = {}
     if asked.logits:
         waited["logits_RV"] = logits_MV
@@ -106,9 +106,9 @@ def _answer(logits_MV: Tensor, asked: _Wanted, score: Score) -> dict[str, NDArra
 
 
 def score(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row: the log-probability of its target and its rank, and the row's entropy in nats.
+    """Per row: the log-probability and the rank of its target, and the row's entropy in nats.
 
-    The entropy is not a number where a logit is not finite.
+    The entropy is NaN if a logit is not finite.
     """
     target_M1 = targets_M[:, None]
     level_M1 = logits_MV.gather(1, target_M1)
