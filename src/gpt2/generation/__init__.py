@@ -1,6 +1,6 @@
 """Making and scoring text: settings, filters, keyed draws, and the scheduler that runs requests over a backend.
 
-The names below are imported when they are first used: a command line wants the settings, and no NumPy.
+The names below are imported on first use: the command line needs the settings without NumPy.
 """
 
 from typing import TYPE_CHECKING, Any

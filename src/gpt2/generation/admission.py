@@ -1,8 +1,8 @@
-"""Who may begin: requests that wait, and the slots and memory that let them in.
+"""Admission: which waiting request begins next, given free slots and memory.
 
-The highest priority first, of equals the first to come. One that does not fit yet may be overtaken by others of its
-priority that do, a bounded number of times; then all wait for it. One that would compute what another is about to
-have computed waits for that one, and nobody waits for it.
+The highest priority begins first; within a priority, the first to arrive. A request that does not fit yet may be
+overtaken by others of its priority a bounded number of times; then all wait for it. A request whose prefix a running
+request is about to compute waits for that one, and holds nobody up.
 """
 
 from bisect import insort
@@ -18,9 +18,9 @@ class Admission:
     """The queue.
 
     Args:
-        prefixes: gives up what it keeps when that lets a request in.
+        prefixes: evicts kept slots if that lets a request begin.
         max_slots: sequences computed at once. A request with more samples than this runs alone.
-        kv_bytes: what the running requests may come to need, and the prefix cache with them. None: no limit.
+        kv_bytes: limit on what the running requests may come to need, prefix cache included. None: no limit.
     """
 
     def __init__(self, prefixes: PrefixCache, *, max_slots: int, kv_bytes: int | None) -> None:
@@ -34,7 +34,7 @@ class Admission:
 
     @property
     def waiting(self) -> list[Job]:
-        """Those that wait, in the order in which they may begin."""
+        """The waiting jobs, in the order in which they may begin."""
         return list(self._waiting)
 
     def add(self, job: Job) -> None:
@@ -49,7 +49,7 @@ class Admission:
         return job
 
     def next(self, running: Collection[Job]) -> Job | None:
-        """The next to begin, taken out of the queue; None when nobody can."""
+        """Take the next job to begin out of the queue; None if none can begin."""
         if not self._waiting:
             return None
         in_use = sum(job.sampling.candidates for job in running)
@@ -74,7 +74,7 @@ class Admission:
         return None
 
     def _free_bytes(self, job: Job, running: Collection[Job]) -> int:
-        """What is left for the prefix cache when the job has begun; below 0 it does not fit."""
+        """The bytes left for the prefix cache once the job has begun; negative: the job does not fit."""
         if self.kv_bytes is None:
             return 0
         return self.kv_bytes - job.need_bytes - sum(other.need_bytes for other in running)

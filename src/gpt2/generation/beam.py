@@ -1,9 +1,9 @@
-"""Beam search: the likeliest continuation that a search of bounded width finds.
+"""Beam search: the most likely continuation that a search of bounded width finds.
 
-Equal to Hugging Face's `generate(num_beams=…, do_sample=False, early_stopping=False)`: each step considers the
-best continuations of all beams together. Those that end are set aside, scored by their log-probability over
-length ** length_penalty; the best that do not end go on. The search ends when no beam that goes on scores
-better, at its present length, than the worst of `beams` that ended.
+Equal to Hugging Face's `generate(num_beams=…, do_sample=False, early_stopping=False)`: each step ranks the
+continuations of all beams together. Those that end are set aside with the score log-probability over
+length ** length_penalty; the best others continue. The search ends when no running beam, at its current length,
+scores better than the worst of `beams` finished ones.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from gpt2.generation.sequence import CHUNK_TOKENS, SlotSequence
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
 
-_PENALTIES = {"least": -30, "most": 30}  # so that the power of any length is a number, and not 0
+_PENALTIES = {"least": -30, "most": 30}  # keeps length ** penalty finite and above 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Beam:
     """One continuation found by beam search.
 
     Attributes:
-        ids: generated, the token that ended it included.
+        ids: generated, including the token that ended it.
         text: of the ids, without the token that ended it.
         score: log-probability over length ** length_penalty.
         finish_reason: "stop" at end-of-text or a stop id, "length" otherwise.
@@ -43,7 +43,7 @@ class Beam:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The ids, by the name that samples have for them."""
+        """The ids, under the name that samples use."""
         return self.ids
 
 
@@ -60,11 +60,11 @@ def beam_search(
 ) -> list[Beam]:
     """The `sampling.n` best continuations, best first.
 
-    Of the settings those that change logits apply (bias, penalties, n-grams, minimum length), on
-    log-probabilities, as do the ends and the overflow; temperature and what follows it do not.
+    The settings that change logits apply, to log-probabilities (bias, penalties, n-grams, minimum length), and so do
+    end tokens and overflow; temperature and later filters do not.
 
     Args:
-        backend: computes it; `beams` slots are used, and given back.
+        backend: runs the steps; `beams` slots are used, and freed.
         tokenizer: of the model.
         request: prompt and settings.
         beams: width of the search, at least `sampling.n`.
@@ -72,7 +72,7 @@ def beam_search(
 
     Raises:
         ContextError: the prompt is longer than the context.
-        GenerationError: fewer beams than asked for, stop strings, log-probabilities asked for, a number out of
+        GenerationError: fewer beams than `sampling.n`, stop strings, requested log-probabilities, a number out of
             bounds, or settings that leave no token.
     """
     sampling = request.sampling
@@ -96,7 +96,7 @@ def beam_search(
     )
     ended: list[tuple[float, list[int]]] = []
     running = [SlotSequence(backend, prompt)]
-    held = [*running]  # all that are to be given back, wherever an interruption falls
+    held = [*running]  # everything to free, wherever an interruption falls
     try:
         logprobs = [0.0]
         for n_tokens in range(1, limit + 1):
@@ -128,7 +128,7 @@ def beam_search(
 
 
 def _read(backend: Backend, sequences: Sequence[SlotSequence]) -> list[Result]:
-    """Compute what is pending, the same number of ids in each; return the last row's logits of each."""
+    """Compute the pending ids, the same number in each sequence; return the logits of each last row."""
     while True:
         pending = sequences[0].pending
         n = min(pending, CHUNK_TOKENS)
@@ -149,7 +149,7 @@ def _log_softmax(result: Result, n_ids: int) -> filters.Logits:
 
 
 def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: int) -> list[_Step]:
-    """The n best continuations of all beams together, best first; of equals, the earlier beam and lower id."""
+    """The n best continuations of all beams, best first; ties go to the earlier beam, then the lower id."""
     best = [filters.top_k((np.arange(len(row_V)), row_V), n) for row_V in rows]
     beams = np.repeat(np.arange(len(rows)), [len(ids) for ids, _ in best])
     tokens = np.concatenate([ids for ids, _ in best])
@@ -160,7 +160,7 @@ def _best_steps(rows: Sequence[filters.Logits], logprobs: Sequence[float], n: in
 
 
 def _continue(running: Sequence[SlotSequence], steps: Sequence[_Step], held: list[SlotSequence]) -> list[SlotSequence]:
-    """The beams of the next step: the first child of a beam takes its slot, each other child a fork of it, now held."""
+    """The beams of the next step: a beam's first child takes its slot, each other child a fork, added to `held`."""
     children: list[SlotSequence] = []
     taken: set[int] = set()
     for step in steps:

@@ -1,4 +1,4 @@
-"""A scored text as HTML, each token on the darker ground the less the model expected it: for a notebook or a file."""
+"""A scored text as HTML, for a notebook or a file: the less expected a token, the darker its background."""
 
 import html
 import math
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpt2.generation.scoring import Score
 
-MOST_TOKENS = 2_000  # that are shown of a longer text: its first
+MOST_TOKENS = 2_000  # a longer text is cut after these
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-# GLTR's classes (Gehrmann et al. 2019): the likeliest 10, 100, 1,000, and the rest; how dark each is
+# GLTR's classes (Gehrmann et al. 2019): ranks below 10, 100, 1,000, and the rest, each with its darkness
 _CLASSES = ((10, 0.0), (100, 0.2), (1_000, 0.45), (math.inf, 0.75))
 
 
@@ -46,5 +46,5 @@ def coloured(score: "Score") -> str:
 
 
 def shown(text: str) -> str:
-    """Text for HTML: a line end or tab as a sign, what steers a terminal or the direction of writing as U+FFFD."""
+    """Escape text for HTML: line ends and tabs become symbols, control and text-direction characters U+FFFD."""
     return html.escape(_CONTROL.sub("\ufffd", text).replace("\n", "⏎").replace("\t", "⇥"))

@@ -1,4 +1,4 @@
-"""What a request comes to in the end: its events, gathered into the texts they make."""
+"""The result of a request: its events, gathered into texts."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from gpt2.generation.prompts import is_number, said_of
 from gpt2.generation.requests import Event, FinishReason, Request, TokenLogprob, Usage
 from gpt2.generation.settings import Sampling
 
-if TYPE_CHECKING:  # who reads completions needs no NumPy
+if TYPE_CHECKING:  # reading completions needs no NumPy
     from gpt2.generation.scheduler import Scheduler
 
 
@@ -18,11 +18,11 @@ class Sample:
     """One continuation of a prompt.
 
     Attributes:
-        text: without the prompt, up to what stopped it.
-        tokens: the ids generated, the end-of-text or stop id included.
+        text: without the prompt, up to the stop.
+        tokens: the generated ids, including the end-of-text or stop id.
         finish_reason: "stop" at end-of-text or a stop; "length" at `max_tokens`, or at the context's end if refused.
-        stop_reason: the stop string or the token id it stopped at.
-        logprobs: one for each token, where `Sampling.logprobs` asked for them.
+        stop_reason: the stop string or token id at which it stopped.
+        logprobs: one per token, if `Sampling.logprobs` asked for them.
     """
 
     text: str
@@ -67,7 +67,7 @@ class Completion:
 
 
 class Gathering:
-    """The events of one request, as they come."""
+    """Collects the events of one request as they arrive."""
 
     def __init__(self, n: int) -> None:
         self._events: list[list[Event]] = [[] for _ in range(n)]
@@ -75,7 +75,7 @@ class Gathering:
         self._usage: Usage | None = None
 
     def add(self, event: Event) -> None:
-        """One of them."""
+        """Add one event."""
         self._usage = event.usage or self._usage
         if event.prompt is not None:
             self._prompt = event.prompt
@@ -83,7 +83,7 @@ class Gathering:
             self._events[event.sample].append(event)
 
     def completion(self, prompt: str | Sequence[int], sampling: Sampling) -> Completion:
-        """What they come to, all being there."""
+        """The completion, once all events are added."""
         assert sampling.seed is not None
         assert self._usage is not None, "the last event has it"
         samples = tuple(_sample(events, sampling) for events in self._events)
@@ -93,10 +93,10 @@ class Gathering:
 
 
 def prompts_of(prompt: object) -> tuple[Sequence[str | Sequence[int]], bool]:
-    """One prompt, or several, as several; and whether it was one: a text, or a list of nothing but ids.
+    """A list of prompts, and whether a single one (a text, or a list of ids) was given.
 
     Raises:
-        GenerationError: neither; what each of them is will be seen when it is its turn.
+        GenerationError: neither one prompt nor several. Each prompt itself is checked later.
     """
     if isinstance(prompt, str | bytes):
         return [prompt], True  # pyright: ignore[reportReturnType] -- bytes are refused with what to do, as no text
@@ -117,10 +117,10 @@ def prompts_of(prompt: object) -> tuple[Sequence[str | Sequence[int]], bool]:
 
 
 def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
-    """A request for each of any number of prompts, made when it is asked for.
+    """A request for each of any number of prompts, made lazily.
 
     Raises:
-        GenerationError: there are no prompts to go through; a text is one prompt.
+        GenerationError: `prompts` cannot be iterated over, or is a single text.
     """
     if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
         raise GenerationError(
@@ -130,7 +130,7 @@ def requests_of(prompts: object, sampling: Sampling) -> Iterator[Request]:
 
 
 def complete(scheduler: "Scheduler", prompts: Sequence[str | Sequence[int]], sampling: Sampling) -> list[Completion]:
-    """The completion of each prompt, all of them together. The scheduler, with nothing else to do, is closed."""
+    """Complete all prompts together on an idle scheduler, and close it."""
     numbers: list[int] = []
     for place, prompt in enumerate(prompts, 1):
         with said_of(f"prompt {place:,} of {len(prompts):,}" if len(prompts) > 1 else ""):
@@ -143,10 +143,10 @@ def complete(scheduler: "Scheduler", prompts: Sequence[str | Sequence[int]], sam
 
 
 def events_of(scheduler: "Scheduler") -> Generator[Event]:
-    """What becomes of the requests that were submitted; the scheduler is closed at the end, and where a caller leaves.
+    """The events of the submitted requests. The scheduler is closed at the end, or when the caller stops early.
 
     Raises:
-        Exception: what ended a request.
+        Exception: the error that ended a request.
     """
     try:
         while scheduler.busy:
@@ -159,7 +159,7 @@ def events_of(scheduler: "Scheduler") -> Generator[Event]:
 
 
 def _plain(given: Any) -> Any:
-    """An array as the list it holds; anything else as it is."""
+    """An array as a list; anything else unchanged."""
     return given.tolist() if getattr(given, "ndim", 0) and hasattr(given, "tolist") else given
 
 

@@ -1,11 +1,11 @@
-"""The seam for constrained output: whoever knows a grammar says, token by token, what may come next.
+"""The interface for constrained output: code that knows a grammar says, token by token, what may come next.
 
-Nothing here knows any grammar. A `Constraint` belongs to a request; each of its samples begins a `Follower`, which
-is asked for the allowed tokens before each draw and told each token that was drawn. Drafts never reach it: a draft
-is compared with the token that was drawn, so a follower sees the continuation in order and never goes back.
+Nothing here knows any grammar. A `Constraint` belongs to a request; each sample has its own `Follower`. Before each
+draw, the sampler asks the follower for the allowed tokens; after it, the follower receives the token drawn. A
+follower never sees drafts, so it sees the continuation in order and never has to go back.
 
-It fails closed. A follower that raises, or that allows no token, ends its request with an error; a text that the
-constraint does not allow is never given out as complete. What `max_tokens` cuts off ends with "length".
+It fails closed. A follower that raises, or allows no token, ends its request with an error; a text that the
+constraint does not allow is never reported as complete. A text cut off by `max_tokens` ends with "length".
 """
 
 from typing import Protocol
@@ -18,20 +18,20 @@ class Follower(Protocol):
     """Follows one continuation."""
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which ids may come next: true where id i may, [n_ids] with n_ids at most the vocabulary's size.
+        """Which ids may come next: entry i is true if id i may, [n_ids] with n_ids at most the vocabulary's size.
 
-        Ids beyond the end of the array may not. Where the text is complete, allow the end-of-text token alone.
+        Ids beyond the end of the array may not. When the text is complete, allow only the end-of-text token.
         """
         ...
 
     def advance(self, token: int) -> None:
-        """The token that came: one of those allowed."""
+        """Accept the token drawn, one of those allowed."""
         ...
 
 
 class Constraint(Protocol):
-    """What the continuations of a request may be."""
+    """Limits the continuations of a request."""
 
     def begin(self) -> Follower:
-        """A follower at the beginning of a continuation; each sample has its own."""
+        """A new follower at the start of a continuation, one per sample."""
         ...

@@ -1,7 +1,7 @@
-"""Guessing with a smaller model of the same vocabulary, which draws with the noise of the text it guesses.
+"""Drafts from a smaller model with the same vocabulary, which draws with the target's noise.
 
-Where the two models nearly agree on a distribution, the same noise makes them agree on the token: sampled text is
-guessed about as well as greedy text. All texts of a step are guessed together, a token at a time.
+If the two models nearly agree on a distribution, shared noise makes them agree on the token, so sampled text is
+drafted about as well as greedy text. All texts of a step are drafted together, one token at a time.
 """
 
 import logging
@@ -15,15 +15,15 @@ from gpt2.generation.drafting import Ask
 from gpt2.generation.sequence import CHUNK_TOKENS, SlotSequence
 from gpt2.tokenizer import Tokenizer
 
-_BEHIND = 32  # tokens: a text that is further behind is read first, a chunk a step, and guessed later
-_DEAR = 0.7  # of a step, for one guess
+_BEHIND = 32  # tokens: a text further behind is first caught up, a chunk a step, and drafted later
+_DEAR = 0.7  # of a step: a draft token that costs more saves nothing, which deserves a warning
 
 log = logging.getLogger("gpt2")
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A model: what `LanguageModel` is, as far as guessing goes."""
+    """The part of `LanguageModel` that drafting needs."""
 
     name: str
     tokenizer: Tokenizer
@@ -36,15 +36,15 @@ class Named(Protocol):
 
 
 def drafter_of(smaller: Named, larger: Named, *, warned: set[str]) -> "ModelDrafter":
-    """What guesses for `larger`; a warning where that costs as much as it saves.
+    """The drafter for `larger`; logs a warning if it costs as much as it saves.
 
     Args:
-        smaller: guesses.
+        smaller: drafts.
         larger: draws the tokens.
-        warned: names of those that `larger` was warned of, so that each is once; it is added to.
+        warned: names already warned about, so that each warning comes once; updated.
 
     Raises:
-        GenerationError: the two have not the same vocabulary.
+        GenerationError: the two vocabularies differ.
     """
     sizes = smaller.config.vocab_size, larger.config.vocab_size
     if smaller.tokenizer.hash != larger.tokenizer.hash or sizes[0] != sizes[1]:
@@ -60,19 +60,19 @@ def drafter_of(smaller: Named, larger: Named, *, warned: set[str]) -> "ModelDraf
 
 
 def cost_of(smaller: ModelConfig, larger: ModelConfig) -> float:
-    """What a step of the smaller model costs as a share of one of the larger, by what they must read and begin."""
+    """The cost of a step of the smaller model as a share of the larger's, from weights read and fixed overhead."""
     return (smaller.parameters + _STEP_PARAMETERS) / (larger.parameters + _STEP_PARAMETERS)
 
 
-_STEP_PARAMETERS = 20_000_000  # that would be read in the time that any step takes beside its weights
+_STEP_PARAMETERS = 20_000_000  # a step's fixed overhead, in parameters read in that time
 
 
 class ModelDrafter:
     """A smaller model, with a slot for each text.
 
     Args:
-        backend: of the smaller model; it belongs to the caller, the slots are given back.
-        cost: see `Drafter`; `cost_of` says.
+        backend: of the smaller model; it belongs to the caller, and its slots are freed.
+        cost: see `Drafter`; computed by `cost_of`.
     """
 
     def __init__(self, backend: Backend, *, cost: float) -> None:
@@ -114,7 +114,7 @@ class ModelDrafter:
             self.forget(text)
 
     def _follow(self, ask: Ask) -> "_Text":
-        """The text as it is now: of what was guessed for it, what was right stays computed."""
+        """Update the text; drafted tokens that were accepted stay computed."""
         text = self._texts.get(ask.text)
         if text is None:
             text = self._texts[ask.text] = _Text(SlotSequence(self._backend, ask.ids))
@@ -124,7 +124,7 @@ class ModelDrafter:
         return text
 
     def _catch_up(self, sequences: Sequence[SlotSequence]) -> None:
-        """Read a chunk of each text that is far behind: at its beginning, and when its window has slid."""
+        """Read a chunk of each text that is far behind: a new one, or one whose window has slid."""
         behind = [sequence for sequence in sequences if sequence.pending > _BEHIND]
         if behind:
             chunks = [sequence.next_ids(min(sequence.pending - 1, CHUNK_TOKENS)) for sequence in behind]
@@ -134,11 +134,11 @@ class ModelDrafter:
                 sequence.advance(len(chunk))
 
     def _draw(self, ask: Ask, text: "_Text", piece: Work, result: Result, draft: list[int]) -> bool:
-        """Add the token that the smaller model draws; False where it has none."""
+        """Add the token that the smaller model draws; False if it has none."""
         text.sequence.advance(len(piece.tokens))
         try:
             token = ask.sampler.choose(result, 0, text.sequence.ids, ask.sample).token
-        except GenerationError:  # the settings leave no token; whether that is so the larger model will say
+        except GenerationError:  # the filters left no token; the larger model decides whether that is an error
             return False
         text.sequence.ids.append(token)
         draft.append(token)
@@ -146,7 +146,7 @@ class ModelDrafter:
 
 
 class _Text:
-    """A slot, and how many of its ids are the text's, not guesses."""
+    """A slot, and how many of its ids belong to the text rather than to a draft."""
 
     def __init__(self, sequence: SlotSequence) -> None:
         self.sequence = sequence

@@ -1,4 +1,4 @@
-"""Which drafter guesses for a model, by what its caller named."""
+"""Chooses the drafter that the caller named."""
 
 import os
 from collections.abc import Callable
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def choose_drafter(
     draft: object, model: "Named", *, opened: "Callable[[str], Named]", warned: set[str]
 ) -> "Drafter | None":
-    """What guesses for `model`; None where nothing does.
+    """The drafter for `model`; None for no drafting.
 
     Args:
-        draft: "auto", "ngram", "none", or a smaller model, its name or loaded. "auto" is "ngram" on the native engine,
-            where the text is the same to the byte, and "none" on others.
+        draft: "auto", "ngram", "none", or a smaller model, by name or loaded. "auto" is "ngram" on the native engine,
+            where drafts leave the text the same to the byte, and "none" elsewhere.
         model: draws the tokens.
-        opened: the smaller model of a name.
+        opened: opens a smaller model by name.
         warned: as for `drafter_of`.
 
     Raises:
-        GenerationError: none of these, or a model of another vocabulary.
-        ModelNotFoundError: no model of that name.
+        GenerationError: none of these, or a model with another vocabulary.
+        ModelNotFoundError: no model has that name.
     """
     name = draft if isinstance(draft, str) else ""
     if name == "auto":

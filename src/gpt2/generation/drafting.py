@@ -1,8 +1,8 @@
-"""Speculation: a cheap guess of the next tokens, and one wide step of the model that says how much of it is right.
+"""Speculative decoding: a cheap draft of the next tokens, verified by one wide step of the model.
 
-A draft is right as far as it is what the model draws itself, with the noise of each place. So a text is the same with
-drafts and without, greedy or sampled, whatever is guessed; only the number of steps differs. How many tokens are
-guessed depends on how many were right before, never on a clock: the steps of a request are the same every time.
+A draft token is accepted if and only if the model draws the same token with that position's noise. So a text is the
+same with and without drafts, greedy or sampled; only the number of steps differs. Draft length depends on past
+acceptance, never on a clock, so a request takes the same steps every time.
 """
 
 import logging
@@ -15,7 +15,7 @@ from gpt2.generation.sampler import Sampler
 from gpt2.generation.turns import Piece
 
 MOST_DRAFTED = 16  # tokens at once for one text
-_ROWS = 32  # of drafts in one step
+_ROWS = 32  # of draft tokens in one step
 _MANY = 8  # texts at once: drafts made eight stories a quarter slower (benchmarks/speculation.py, native engine)
 
 log = logging.getLogger("gpt2")
@@ -23,14 +23,14 @@ log = logging.getLogger("gpt2")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """A text to guess the continuation of.
+    """A text to draft a continuation for.
 
     Attributes:
-        text: names it from one step to the next; its ids only grow.
+        text: identifies it from step to step; its ids only grow.
         ids: prompt and continuation so far.
         sampler: of its request.
-        sample: of the request.
-        most: tokens to guess, at least one.
+        sample: index within the request.
+        most: the most tokens to draft, at least one.
     """
 
     text: object
@@ -41,16 +41,16 @@ class Ask:
 
 
 class Drafter(Protocol):
-    """Whoever guesses. What it guesses changes how many steps a text takes, and nothing else."""
+    """Makes drafts. They change how many steps a text takes, and nothing else."""
 
-    cost: float  # of guessing one token, as a share of a step of the model
+    cost: float  # of drafting one token, as a share of a step of the model
 
     def draft(self, asks: Sequence[Ask]) -> list[list[int]]:
-        """A guess for each, of at most `most` ids of the vocabulary; an empty one where it has none."""
+        """One draft per text, of at most `most` vocabulary ids; empty if it has none."""
         ...
 
     def forget(self, text: object) -> None:
-        """A text has ended; it may be one that was never asked about."""
+        """Drop a text that has ended, even one that was never drafted."""
         ...
 
     def slot_bytes(self, tokens: int) -> int:
@@ -63,21 +63,21 @@ class Drafter(Protocol):
 
 
 class Pace:
-    """How many tokens to guess for one text: as many as pay, by the share of guesses that were right lately.
+    """The draft length for one text, chosen from its recent acceptance rate.
 
-    If each token is right with probability p, a draft of k brings 1 + p + ... + p^k tokens on average, in a step that
-    costs 1 + k * cost (Leviathan, Kalman, Matias 2023, "Fast inference from transformers via speculative decoding",
-    section 3). The k with the most tokens for the cost is taken; 0 where none pays, until old failures are forgotten.
+    If each token is accepted with probability p, a draft of k yields 1 + p + ... + p^k tokens on average, in a step
+    that costs 1 + k * cost (Leviathan, Kalman, Matias 2023, "Fast inference from transformers via speculative
+    decoding", section 3). The k with the most tokens per cost wins; 0 if none pays, until old failures are forgotten.
     """
 
     def __init__(self) -> None:
         self._p = _FIRST
 
     def tokens(self, cost: float) -> int:
-        """How many to guess now.
+        """How many to draft now.
 
         Args:
-            cost: of one more guessed token, its row in the wide step included, as a share of a plain step.
+            cost: of one more draft token, including its row in the wide step, as a share of a plain step.
         """
         best, most, brings, share = 0, 1.0, 1.0, 1.0
         for k in range(1, MOST_DRAFTED + 1):
@@ -88,23 +88,23 @@ class Pace:
         return best
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """Of `drafted` tokens the first `accepted` were right. What comes after the first wrong one says nothing."""
+        """Update the rate: `accepted` of `drafted` tokens were right. Tokens after the first wrong one do not count."""
         if drafted:
             self._p += _LEARN * (accepted / min(drafted, accepted + 1) - self._p)
         else:
             self._p += _FORGET * (_FIRST - self._p)
 
 
-_FIRST = 0.7  # before anything is known: high enough to be tried among many texts too
-_LEARN = 0.3  # at each draft: few, for texts turn from what is easily guessed to what is not
-_FORGET = 0.007  # at each step without: a guess in some seven steps where all have been wrong
+_FIRST = 0.7  # initial rate: high enough that drafts are tried among many texts too
+_LEARN = 0.3  # per draft: fast, since a text can turn suddenly from easy to hard
+_FORGET = 0.007  # per step without a draft: retries after some seven steps if all have failed
 
 
 class Speculation:
     """Drafts for the texts of one scheduler.
 
     Args:
-        drafter: guesses.
+        drafter: makes the drafts.
         row_cost: of one more row in a step of the model, as a share of a step.
     """
 
@@ -118,11 +118,11 @@ class Speculation:
         return 0 if self._drafter is None else self._drafter.slot_bytes(tokens)
 
     def add_drafts(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces of a step, those that decode with a draft where one pays."""
+        """The pieces of a step, with drafts added to decoding ones if they pay."""
         decoding = [piece for piece in pieces if piece.sample is not None and piece.is_decode]
         if self._drafter is None or not 0 < len(decoding) < _MANY:
             return list(pieces)
-        # All texts guess alike, and a step of many rows has less to spare: one more row each is this share of it.
+        # Assume that all texts draft alike: the cost of one more row for each, as a share of the n-row step.
         n, row_cost = len(decoding), self._row_cost
         cost = self._drafter.cost + n * row_cost / (1 + (n - 1) * row_cost)
         asks: dict[int, Ask] = {}
@@ -142,7 +142,7 @@ class Speculation:
         return [piece.with_draft(drafts.get(index, [])) for index, piece in enumerate(pieces)]
 
     def learn(self, sample: Sample, drafted: int, accepted: int) -> None:
-        """How much of a text's draft was right."""
+        """Record how much of a text's draft was accepted."""
         self._pace(sample).learn(drafted, accepted)
 
     def forget(self, sample: Sample) -> None:
@@ -161,7 +161,7 @@ class Speculation:
         return self._paces.setdefault(sample, Pace())
 
     def _most(self, job: Job, sample: Sample, cost: float) -> int:
-        """How many tokens to guess: within what pays, the text's limit, the window, and rows that ask for the same."""
+        """The draft length: within what pays, the text's limit, the window, and rows that want the same results."""
         most = min(self._pace(sample).tokens(cost), job.limit - sample.n_tokens - 1, sample.sequence.room)
         alike = job.sampler.rows_alike(len(sample.sequence.ids))
         return most if alike is None else min(most, alike - 1)

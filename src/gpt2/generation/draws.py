@@ -1,8 +1,8 @@
-"""Draws that depend on nothing but their key: (seed, sample, position, token id).
+"""Draws that depend only on their key: (seed, sample, position, token id).
 
 A token is drawn by the Gumbel-max method: the argmax of log-probability plus independent Gumbel noise is a
 sample of the distribution. The noise of a token is a pure function of its key, so a draw is the same alone,
-in a batch, after a restart and when a draft is verified, and is computed only for the tokens that matter.
+in a batch, after a restart and when verifying a draft, and is computed only for the tokens that matter.
 
 The construction, in unsigned 64-bit arithmetic that wraps around:
 
@@ -29,7 +29,7 @@ _MASK = (1 << 64) - 1
 
 
 def key(seed: int, sample: int, position: int) -> int:
-    """The state from which the noise of every token at one position follows."""
+    """The generator state for one position; the noise of every token there derives from it."""
     state = 0
     for word in (seed, sample, position):
         state = _mix((state + GAMMA * (word + 1)) & _MASK)
@@ -47,7 +47,7 @@ def bits(key: int, ids: NDArray[np.integer]) -> NDArray[np.uint64]:
 
 
 def _mix_most(state: NDArray[np.uint64]) -> None:
-    """The finaliser in place, but for its last shift, which leaves the upper 31 bits as they are."""
+    """The finaliser in place, without its last shift, which does not change the upper 31 bits."""
     state ^= state >> np.uint64(30)
     state *= np.uint64(_MIX_1)
     state ^= state >> np.uint64(27)
@@ -82,7 +82,7 @@ def draw(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]) -> in
     return int(ids[(logits.astype(np.float64) + gumbel(key, ids)).argmax()])
 
 
-_BLOCK = 8192  # ids at a time, so that what is computed for them stays in the processor's cache
+_BLOCK = 8192  # ids at a time, so that intermediate arrays stay in the CPU cache
 _RARE = 1 / 256
 
 
@@ -98,7 +98,7 @@ def _contenders(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]
     large = logits > M + math.log(_RARE)
     least = np.uint64(round((1 - _RARE) * 2.0**64))  # u is 1 - RARE or more when the upper 8 bits are all ones
     first = int(ids[0])
-    if int(ids[-1]) - first + 1 == len(ids):  # a range, as where no filter has left one out
+    if int(ids[-1]) - first + 1 == len(ids):  # contiguous ids, e.g. if no filter dropped any
         steps, begin = _steps(len(ids)), np.uint64((key + GAMMA * (first + 1)) & _MASK)
     else:
         steps, begin = ids.astype(np.uint64) * np.uint64(GAMMA), np.uint64((key + GAMMA) & _MASK)
@@ -112,7 +112,7 @@ def _contenders(key: int, ids: NDArray[np.integer], logits: NDArray[np.floating]
 
 @lru_cache(maxsize=4)
 def _steps(n: int) -> NDArray[np.uint64]:
-    """GAMMA times 0 to n - 1, the part of the state that is the same for every key."""
+    """GAMMA times 0 to n - 1: the part of the state shared by all keys."""
     return np.arange(n, dtype=np.uint64) * np.uint64(GAMMA)
 
 

@@ -7,12 +7,12 @@ The order, equal to Hugging Face's `generate` where both have the filter:
     3. presence and frequency   7. (top-k and what follows see     11. typical-p
     4. no-repeat n-gram         8.  only what is left) top-k
 
-What a constraint allows (`only`) comes between 5 and 6. It and the first five change logits and keep the row
-whole: logits_V -> logits_V. Those after the temperature keep fewer tokens: (ids_N, logits_N) -> (ids_M, logits_M),
-ids ascending, M >= 1, each renormalising what it gets. They partition, and sort only the few that are kept. Of equal
-logits the lower id counts as the more likely.
+A constraint (`only`) comes between 5 and 6. It and the first five change logits and keep the row whole:
+logits_V -> logits_V. Those after the temperature keep fewer tokens: (ids_N, logits_N) -> (ids_M, logits_M),
+ids ascending, M >= 1, each renormalising its input. They partition, and sort only the few that are kept. Of equal
+logits, the lower id counts as the more likely.
 
-Axes: V vocabulary, N and M tokens still in the race.
+Axes: V vocabulary, N and M remaining candidates.
 """
 
 import math
@@ -34,9 +34,9 @@ def bias(logits_V: Logits, ids: Ids, values: Logits) -> Logits:
 
 
 def repetition(logits_V: Logits, penalty: float, seen: Ids) -> Logits:
-    """Divide positive logits of the tokens seen, in prompt or continuation, and multiply negative ones.
+    """Divide the positive logits of tokens seen in prompt or continuation by the penalty; multiply negative ones.
 
-    Keskar et al. 2019, "CTRL", section 4.1, in the form of Hugging Face.
+    Keskar et al. 2019, "CTRL", section 4.1, in Hugging Face's form.
     """
     logits_V = logits_V.copy()
     logits = logits_V[seen]
@@ -57,7 +57,7 @@ def presence_and_frequency(logits_V: Logits, presence: float, frequency: float, 
 
 
 def no_repeat_ngram(logits_V: Logits, size: int, seen: Ids) -> Logits:
-    """Ban each token that would complete a sequence of `size` tokens which prompt or continuation already has."""
+    """Ban each token that would repeat an n-gram of `size` tokens already in prompt or continuation."""
     if len(seen) < size:
         return logits_V
     windows = np.lib.stride_tricks.sliding_window_view(seen, size)
@@ -73,7 +73,7 @@ def ban(logits_V: Logits, ids: Ids | Sequence[int]) -> Logits:
 
 
 def only(logits_V: Logits, allowed: NDArray[np.bool_]) -> Logits:
-    """Make impossible whatever is not allowed; ids beyond the end of `allowed` are not."""
+    """Ban every id that is not allowed, including ids beyond the end of `allowed`."""
     kept_V = np.full_like(logits_V, -np.inf)
     n = min(len(allowed), len(logits_V))
     np.copyto(kept_V[:n], logits_V[:n], where=allowed[:n])
@@ -81,33 +81,33 @@ def only(logits_V: Logits, allowed: NDArray[np.bool_]) -> Logits:
 
 
 def temperature(logits: Logits, temperature: float) -> Logits:
-    """Divide by the temperature, which is above 0, after moving the largest logit to 0 so that none overflows."""
-    with np.errstate(over="ignore"):  # to -inf: as unlikely as float32 can say
+    """Divide by the temperature, above 0, after shifting the largest logit to 0 so that none overflows upwards."""
+    with np.errstate(over="ignore"):  # to -inf, probability 0
         return (logits - logits.max()) / np.float32(divisor(temperature))
 
 
 def divisor(temperature: float) -> float:
-    """The temperature in float32, and no less than its smallest normal number."""
-    with np.errstate(over="ignore"):  # to inf: all are alike
+    """The temperature in float32, at least its smallest normal number."""
+    with np.errstate(over="ignore"):  # to inf: all tokens become equally likely
         return float(max(np.float32(temperature), np.finfo(np.float32).tiny))
 
 
 def top_k(row: Row, k: int) -> Row:
-    """Keep the `k` most likely. (Hugging Face keeps all that equal the last of them as well.)"""
+    """Keep the `k` most likely. (Hugging Face also keeps all that tie with the last.)"""
     _, logits = row
     return row if len(logits) <= k else _keep(row, np.sort(_largest(logits, k)))
 
 
 def top_p(row: Row, p: float) -> Row:
-    """Keep the fewest most likely tokens whose probability together is at least `p`.
+    """Keep the fewest most likely tokens whose total probability is at least `p`.
 
     Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1.
     """
     _, logits = row
     weights = np.exp(logits - logits.max())
     total = float(weights.sum(dtype=np.float64))
-    # Tokens below this weight have less than 1 - p of it together: the others reach p without them. In float32, where
-    # 1 - p may be 1, it is the weight of each of several that are alike.
+    # Tokens below this weight total less than 1 - p, so the others reach p without them. In float32, 1 - p may round
+    # to 1; the threshold is then the mean weight, which equal tokens all reach.
     likely = np.flatnonzero(weights >= np.float32((1 - p) * total / len(weights)))
     return _keep(row, likely[_first_to_reach(logits[likely], weights[likely], p * total)])
 
@@ -122,10 +122,10 @@ def min_p(row: Row, p: float) -> Row:
 
 
 def typical_p(row: Row, p: float) -> Row:
-    """Keep the fewest tokens whose probability together is at least `p`, nearest first.
+    """Keep the fewest tokens whose total probability is at least `p`, nearest first.
 
     Near means: information content close to the entropy of the row. Meister et al. 2022, "Locally typical
-    sampling". (Hugging Face keeps all that are as near as the last of them as well.)
+    sampling". (Hugging Face also keeps all that tie with the last.)
     """
     _, logits = row
     information = np.minimum(np.float32(log_normaliser(logits)) - logits, _NEVER)
@@ -138,7 +138,7 @@ _NEVER = np.float32(1e30)  # the information of a banned token, finite so that 0
 
 
 def log_normaliser(logits: Logits) -> float:
-    """The logarithm of the sum of exponentials: a logit less this is a log-probability."""
+    """The logarithm of the sum of exponentials; a logit minus this is a log-probability."""
     largest = logits.max()
     return float(largest) + math.log(float(np.exp(logits - largest).sum(dtype=np.float64)))
 
@@ -148,7 +148,7 @@ def _keep(row: Row, indices: NDArray[np.intp]) -> Row:
 
 
 def _largest(scores: NDArray[np.floating], k: int) -> NDArray[np.intp]:
-    """Indices of the k largest, in no order; of equals the lower index."""
+    """Indices of the k largest, unordered; ties go to the lower index."""
     threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
     above = np.flatnonzero(scores > threshold)
     equal = np.flatnonzero(scores == threshold)
@@ -156,14 +156,14 @@ def _largest(scores: NDArray[np.floating], k: int) -> NDArray[np.intp]:
 
 
 _BINS = 4096
-_BINS_PER_UNIT = 128  # scores are logarithms: the bins reach 32 below the largest, and the last takes the rest
+_BINS_PER_UNIT = 128  # scores are logarithms: bins reach 32 below the largest, and the last bin takes the rest
 
 
 def _first_to_reach(scores: Logits, weights: Logits, enough: float) -> NDArray[np.intp]:
     """Indices, ascending, of the fewest largest scores whose weights reach `enough`: at least one.
 
-    The plain definition sorts every score. This one counts their weights into bins by score, and sorts only
-    the bin in which enough is reached.
+    The plain definition sorts every score. This one sums weights into bins by score and sorts only the bin in which
+    `enough` is reached.
     """
     below = (scores.max() - scores) * np.float32(_BINS_PER_UNIT)
     bins = np.minimum(below, _BINS - 1).astype(np.int32)

@@ -1,14 +1,14 @@
-"""The green-list watermark: a part of the vocabulary, chosen anew at each place by a key, is made likelier by delta.
+"""The green-list watermark: at each position a key selects part of the vocabulary, whose logits get delta added.
 
 The scheme of Kirchenbauer et al. 2023, "A Watermark for Large Language Models" (algorithm 2, `lefthash`) and 2023b, "On
-the Reliability of Watermarks" (`selfhash`), bit for bit as transformers' `WatermarkingConfig` has it: what either
-writes, the other reads. Their random numbers are PyTorch's on the CPU: a Mersenne twister seeded with 32 bits, and a
-shuffle that takes one number modulo the rest for each place. NumPy has the same twister, so no PyTorch is needed.
+the Reliability of Watermarks" (`selfhash`), bit for bit as in transformers' `WatermarkingConfig`: each reads the
+other's marks. The random numbers are those of PyTorch on the CPU: a Mersenne twister seeded with 32 bits, and a
+shuffle that takes one number modulo the rest for each place. NumPy has the same twister, so PyTorch is not needed.
 
-Unlike `ContextNoise` it changes what the model writes, its key is 32 bits strong at most, and reading it gives a
-z-score. It is here for text that others marked, and for whoever must mark text that others read.
+Unlike `ContextNoise` it changes the model's distribution, its key has at most 32 bits of strength, and reading it
+gives a z-score. It exists to read text that others marked and to mark text that others read.
 
-Axes: V vocabulary, G green ids, N tokens still in the race.
+Axes: V vocabulary, G green ids, N remaining candidates.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ from gpt2.errors import ConfigError
 from gpt2.generation import draws, filters
 
 _TABLE_SIZE = 1_000_003
-_SELFHASH_CANDIDATES = 40  # of the likeliest tokens, how many may be green: theirs
+_SELFHASH_CANDIDATES = 40  # how many of the most likely tokens may be green, as in transformers
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GreenList:
-    """The settings of a green-list mark; as a `Noise`, whatever is drawn with it bears the mark.
+    """The settings of a green-list mark, and the `Noise` that applies it.
 
     Attributes:
         gamma: share of the vocabulary that is green.
-        delta: what is added to the logits of green tokens, after all filters.
-        hash_key: of the hash. 15485863 is everybody's default.
-        scheme: "lefthash" goes by the last token, "selfhash" by the last `width` with the one that is chosen.
-        width: tokens of an n-gram, as `context_width` there.
+        delta: added to the logits of green tokens, after all filters.
+        hash_key: key of the hash. 15485863 is the common default.
+        scheme: "lefthash" hashes the last token, "selfhash" the last `width` including the one being chosen.
+        width: tokens of an n-gram, `context_width` in transformers.
 
     Raises:
-        ConfigError: one of them is out of its range.
+        ConfigError: a setting is out of range.
     """
 
     gamma: float = 0.25
@@ -65,15 +65,15 @@ class GreenList:
 
     @property
     def tilts(self) -> bool:
-        """It changes logits, unlike other noise."""
+        """Always true: this mark changes logits, unlike other noise."""
         return True
 
     def key(self, *, seed: int, sample: int, seen: Sequence[int], n_prompt: int) -> int:
-        """See `Noise`: draws themselves are as without a mark."""
+        """See `Noise`; the same key as without a mark."""
         return draws.key(seed, sample, len(seen))
 
     def tilt(self, row: filters.Row, seen: Sequence[int], vocab_size: int) -> filters.Row:
-        """The row with delta added to its green tokens; as it was where fewer than `width` tokens stand before."""
+        """The row with delta added to its green tokens; unchanged after fewer than `width` tokens."""
         ids_N, logits_N = row
         if len(seen) < self.width:
             return row
@@ -91,7 +91,7 @@ class GreenList:
 
     @property
     def ngram(self) -> int:
-        """Tokens that a reader looks at together, the one that is judged being the last."""
+        """Tokens that a reader examines together; the last is the one judged."""
         return self.width + (self.scheme == "lefthash")
 
     def is_green(self, ngram: Sequence[int], vocab_size: int) -> bool:
@@ -101,7 +101,7 @@ class GreenList:
         return _is_among_first(_jumps(self._self_seed(ngram), vocab_size, self.n_green(vocab_size)), ngram[-1])
 
     def n_green(self, vocab_size: int) -> int:
-        """How many ids are green at each place."""
+        """How many ids are green at each position."""
         return int(vocab_size * self.gamma)
 
     def _left_seed(self, last: int) -> int:
@@ -110,22 +110,22 @@ class GreenList:
     def _self_seed(self, ngram: Sequence[int]) -> int:
         table = _table(self.hash_key)
         window = table[np.array(ngram[-self.width :], np.int64) % _TABLE_SIZE] + 1
-        with np.errstate(over="ignore"):  # 64 bits that wrap around, as there
+        with np.errstate(over="ignore"):  # 64-bit wrap-around, as in transformers
             return int((np.int64(self.hash_key) * window * window[-1]).min()) % (2**64 - 1)
 
 
 def _jumps(seed: int, n: int, first: int) -> Ids:
-    """Step i of the shuffle swaps the places i and jumps[i]; of the first steps alone, after which those are final."""
+    """The first steps of the shuffle: step i swaps places i and jumps[i]; later steps leave the first places alone."""
     numbers = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 2**32, size=first, dtype=np.uint32)
     steps = np.arange(first)
     return numbers % (n - steps) + steps
 
 
 def _is_among_first(jumps: Ids, item: int) -> bool:
-    """Whether the shuffle brings `item` to one of the first places: its way alone is followed."""
+    """Whether the shuffle moves `item` to one of the first places, found by tracing only that item."""
     place, begin = item, 0
     while True:
-        if (jumps[begin : place + 1] == place).any():  # swapped to a place that no later step moves
+        if (jumps[begin : place + 1] == place).any():  # swapped to a place that later steps leave alone
             return True
         if place >= len(jumps):
             return False

@@ -1,4 +1,4 @@
-"""A request on its way: first its prompt is read in one slot, then its samples go on from there."""
+"""A request in progress: one slot reads its prompt, then its samples continue from there."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from gpt2.generation.text import TextStream
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Sample:
-    """One continuation that is being generated."""
+    """One continuation being generated."""
 
     index: int
     sequence: SlotSequence
@@ -26,7 +26,7 @@ class Sample:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Job:
-    """A request, checked, with all that has become of it."""
+    """A checked request and its state."""
 
     id: int
     request: Request
@@ -35,7 +35,7 @@ class Job:
     end_ids: frozenset[int]
     limit: int  # tokens to generate for each sample
     need_bytes: int  # of keys and values, at most
-    n_overtaken: int = 0  # by requests that came later and fitted earlier
+    n_overtaken: int = 0  # by later requests that fitted earlier
     n_served: float = 0.0  # tokens read for it, on the clock of `Turns`
     reading: SlotSequence | None = None
     samples: list[Sample] = field(default_factory=list[Sample])
@@ -56,23 +56,23 @@ class Job:
 
     @property
     def is_unread(self) -> bool:
-        """Whether there is nothing to compute: no token to generate, and none to score."""
+        """Whether there is nothing to compute: no token to generate or score."""
         return self.limit <= 0 and not (self.scores_prompt and len(self.prompt) > 1)
 
     def sequences(self) -> list[tuple[Sample | None, SlotSequence]]:
-        """What can go on; without a sample it is the prompt."""
+        """The open sequences; the prompt's has no sample."""
         if self.reading is not None:
             return [(None, self.reading)]
         return [(sample, sample.sequence) for sample in self.samples if sample.is_open]
 
     def prompt_event(self) -> list[Event]:
-        """The log-probabilities of the prompt, where they were asked for."""
+        """The log-probabilities of the prompt, if requested."""
         if not self.scores_prompt:
             return []
         return [Event(request=self.id, prompt=(TokenLogprob(self.prompt[0], None), *self.scored))]
 
     def usage(self) -> Usage:
-        """What it took so far."""
+        """The usage so far."""
         return Usage(
             prompt_tokens=len(self.prompt),
             cached_tokens=self.n_cached,
@@ -82,6 +82,6 @@ class Job:
         )
 
     def free(self) -> None:
-        """Give its slots back."""
+        """Free its slots."""
         for _, sequence in self.sequences():
             sequence.free()

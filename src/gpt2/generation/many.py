@@ -1,7 +1,7 @@
-"""Any number of requests through one scheduler: read as they are needed, answered in their order.
+"""Runs any number of requests through one scheduler: reads them lazily and answers them in order.
 
-Places are never left empty for one long text: as soon as one ends, the next request begins. An answer waits for those
-before it, so how far the reading goes ahead is bounded.
+As soon as one text ends, the next request begins, so a long text leaves no slot idle. An answer waits for those
+before it, so read-ahead is bounded.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from gpt2.generation.prompts import said_of
 from gpt2.generation.requests import Request
 from gpt2.generation.scheduler import Scheduler
 
-_AHEAD = 64  # requests under way or waiting: enough to fill any batch again while one text is long
+_AHEAD = 64  # requests in progress or waiting: enough to refill any batch while one text is long
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -25,16 +25,16 @@ class _Turn:
 
 
 def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: int = _AHEAD) -> Generator[Completion]:
-    """The completion of each request, in order. The scheduler is closed at the end, and where the caller leaves.
+    """The completion of each request, in order. The scheduler is closed at the end, or when the caller stops early.
 
     Args:
-        scheduler: with nothing else to do.
+        scheduler: idle.
         requests: each with a seed; taken from the iterable when there is room.
-        ahead: how many may be under way and not yet answered.
+        ahead: how many may be in progress and not yet answered.
 
     Raises:
-        GenerationError, ContextError: of a request; those before it have been given.
-        Exception: whatever `requests` raises, after all that it gave before.
+        GenerationError, ContextError: a request failed; those before it have been answered.
+        Exception: raised by `requests`, after the answers to all earlier requests.
     """
     source, turns, under_way = enumerate(requests, 1), deque[_Turn](), dict[int, _Turn]()
     ended = False
@@ -44,7 +44,7 @@ def complete_each(scheduler: Scheduler, requests: Iterable[Request], *, ahead: i
                 turn = _take(source, scheduler, under_way)
                 if turn is not None:
                     turns.append(turn)
-                ended = turn is None or turn.error is not None  # what follows a failure is never answered
+                ended = turn is None or turn.error is not None  # nothing after a failure is answered
             while turns and turns[0].is_done:
                 turn = turns.popleft()
                 if turn.error is not None:
@@ -82,6 +82,6 @@ def _step(scheduler: Scheduler, under_way: dict[int, _Turn]) -> None:
         else:
             assert turn.gathering is not None
             turn.gathering.add(event)
-            turn.is_done = event.usage is not None  # the last event of a request has it
+            turn.is_done = event.usage is not None  # only a request's last event has it
         if turn.is_done:
             del under_way[event.request]

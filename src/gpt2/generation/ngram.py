@@ -1,6 +1,6 @@
-"""Guessing that a text goes on as it did before: the longest of its last few tokens that it has had already.
+"""Drafts from the text itself: what followed the last occurrence of its longest recent n-gram.
 
-Saxena 2023, "Prompt lookup decoding". It costs nothing, and is right where texts repeat themselves: summaries,
+Saxena 2023, "Prompt lookup decoding". It costs nothing, and works for texts that repeat themselves: summaries,
 answers from a passage, code, tables, and the loops of greedy decoding.
 """
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from gpt2.generation.drafting import Ask
 
-_SIZES = (4, 3, 2)  # of the last tokens that are looked for, the longest first
+_SIZES = (4, 3, 2)  # n-gram sizes to look up, longest first
 
 
 class NgramDrafter:
-    """An index of each text's own n-grams, which grows with it."""
+    """Indexes each text's own n-grams as it grows."""
 
     cost = 0.0
 
@@ -37,11 +37,11 @@ class NgramDrafter:
 
 
 class _Index:
-    """Where each n-gram of one text was followed by something, the last time."""
+    """The last place where each n-gram of one text was followed by another token."""
 
     def __init__(self) -> None:
         self._after: dict[tuple[int, ...], int] = {}
-        self._n_indexed = 0  # ids whose n-grams that they follow are in
+        self._n_indexed = 0  # ids whose preceding n-grams are indexed
 
     def draft(self, ids: Sequence[int], most: int) -> list[int]:
         for i in range(self._n_indexed, len(ids)):
@@ -52,6 +52,6 @@ class _Index:
         for size in _SIZES:
             start = self._after.get(tuple(ids[len(ids) - size :]))
             if start is not None:
-                period = len(ids) - start  # beyond the end of the text it goes on with the draft itself
+                period = len(ids) - start  # past the end of the text, the draft repeats itself
                 return [ids[start + i % period] for i in range(most)]
         return []

@@ -1,8 +1,8 @@
-"""What the noise of a draw is keyed by: the place in the text, or a secret and the tokens before it.
+"""Keys for the noise of a draw: the position in the text, or a secret and the preceding tokens.
 
-A draw takes its noise from a 64-bit key (see `draws`), and whoever chooses the key for a place decides what repeats
-the draw. `POSITION` is the default: (seed, sample, position). `ContextNoise` is a watermark: a reader who has the
-secret computes the same noise from the tokens alone, and finds that the tokens chosen have suspiciously much of it.
+A draw takes its noise from a 64-bit key (see `draws`), so the choice of key decides what reproduces the draw.
+`POSITION` is the default: (seed, sample, position). `ContextNoise` is a watermark: a reader with the secret computes
+the same noise from the tokens alone, and finds suspiciously large noise at the chosen tokens.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from gpt2.generation.filters import Row
 
 
 class Noise(Protocol):
-    """A key for each place: a pure function of what it is given, so that a draft is judged by the same noise.
+    """A key for each position: a pure function of its arguments, so that drafts are verified with the same noise.
 
-    A mark that changes the distribution itself (`greenlist.GreenList`) `tilts`, and the others do not.
+    Only a mark that changes the distribution itself (`greenlist.GreenList`) `tilts`.
     """
 
     @property
@@ -28,7 +28,7 @@ class Noise(Protocol):
         ...
 
     def tilt(self, row: Row, seen: Sequence[int], vocab_size: int) -> Row:
-        """The row that is drawn from, after all filters, where `tilts`."""
+        """The changed row to draw from, after all filters; called only if `tilts`."""
         ...
 
     def key(self, *, seed: int, sample: int, seen: Sequence[int], n_prompt: int) -> int:
@@ -48,7 +48,7 @@ class _Untilted:
 
 
 class PositionNoise(_Untilted):
-    """Keyed by seed, sample and position: what makes a seed repeat its text."""
+    """Keyed by seed, sample and position, so that a seed reproduces its text."""
 
     def key(self, *, seed: int, sample: int, seen: Sequence[int], n_prompt: int) -> int:
         """See `Noise`."""
@@ -59,19 +59,19 @@ POSITION = PositionNoise()
 
 
 class ContextNoise(_Untilted):
-    """Keyed by a secret and the last `width` tokens, which leaves a mark that the secret's owner can read.
+    """Keyed by a secret and the last `width` tokens: a mark that the secret's owner can read.
 
-    The distribution of each token, over secrets, is that of the model. The first `width` tokens of a continuation take
-    the noise of their position, so that another seed or sample is another text; so does a token whose context led to
-    a draw before in this continuation, for the same noise twice would repeat itself and bend the distribution of the
-    text, and a reader counts repeated contexts once anyway.
+    Over secrets, each token has the model's distribution. The first `width` tokens of a continuation use the noise of
+    their position, so that another seed or sample gives another text. So does a token whose context already preceded
+    a draw in this continuation: reusing the noise would cause repetition and distort the distribution of the text,
+    and a reader counts repeated contexts once anyway.
 
     Aaronson's construction (lecture of 2022) in the form of Gumbel noise; skipping repeated contexts: Hu et al. 2023,
     "Unbiased watermark for large language models", and Dathathri et al. 2024, "Scalable watermarking", Nature.
 
     Args:
-        secret: 16 to 64 bytes. It is in no message and no representation.
-        width: tokens that the key depends on. Fewer survive more editing, and repeat more often.
+        secret: 16 to 64 bytes. It never appears in a message or a `repr`.
+        width: tokens that the key depends on. Fewer survive more editing, but repeat more often.
     """
 
     def __init__(self, secret: bytes, *, width: int = 4) -> None:
@@ -87,13 +87,13 @@ class ContextNoise(_Untilted):
         return POSITION.key(seed=seed, sample=sample, seen=seen, n_prompt=n_prompt)
 
     def context_key(self, context: Sequence[int]) -> int:
-        """The key of a draw after exactly these `width` tokens: all that a reader needs."""
+        """The key of a draw after exactly these `width` tokens; a reader needs nothing else."""
         assert len(context) == self.width
         digest = blake2b(np.array(context, "<u4").tobytes(), key=self._secret, digest_size=8, person=b"gpt2-mark")
         return int.from_bytes(digest.digest(), "little")
 
     def _is_new(self, continuation: NDArray[np.int64]) -> bool:
-        """Whether its last `width` tokens are there, and stand before a draw for the first time."""
+        """Whether it has `width` tokens, and its last `width` precede a draw for the first time."""
         if len(continuation) < self.width:
             return False
         contexts = np.lib.stride_tricks.sliding_window_view(continuation, self.width)

@@ -1,9 +1,9 @@
-"""Beginnings that were computed before: slots kept when their requests end, and those of requests that still run.
+"""The prefix cache: slots kept after their requests end, and slots of running requests.
 
-A prompt that begins as another text of its namespace does takes a fork of that text's slot, cut to what they have in
-common. Kept slots are the ones their requests had, so keeping costs no computation and no copy; the least recently
-used go first. On the native engine what follows is the same to the byte as if all had been computed; on the others
-within rounding, since a prompt is then cut at other places.
+A prompt that shares a prefix with another text of its namespace forks that text's slot, truncated to the prefix. The
+cache keeps the requests' own slots, so keeping costs no computation and no copy; it evicts the least recently used.
+On the native engine the results are the same to the byte as without the cache. On the others they agree within
+rounding, since a prompt is then chunked at other places.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +13,8 @@ from gpt2.backends.seam import Backend
 from gpt2.generation.job import Job
 from gpt2.generation.sequence import SlotSequence
 
-LEAST_TOKENS = 16  # less in common is not worth a fork
-_WORTH_WAITING = 64  # tokens in common with a prompt that is being read
+LEAST_TOKENS = 16  # a shorter common prefix is not worth a fork
+_WORTH_WAITING = 64  # tokens in common with a prompt being read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +29,8 @@ class PrefixCache:
     """Slots by the text they hold.
 
     Args:
-        backend: whose slots they are.
-        limit_bytes: of all of them together, counted as if no two shared memory. 0 keeps none, and shares none.
+        backend: owns the slots.
+        limit_bytes: of all kept slots, counted as if they shared no memory. 0 disables keeping and sharing.
     """
 
     def __init__(self, backend: Backend, *, limit_bytes: int) -> None:
@@ -48,8 +48,8 @@ class PrefixCache:
         return self._limit_bytes > 0
 
     def begin(self, job: Job, running: Iterable[Job]) -> SlotSequence:
-        """A sequence for the job's prompt, with as much of it computed as can be had."""
-        if not self.is_on or job.scores_prompt:  # what is scored must be computed
+        """A sequence for the job's prompt, with the longest available prefix computed."""
+        if not self.is_on or job.scores_prompt:  # scored tokens must be computed
             return SlotSequence(self._backend, job.prompt)
         kept, n = self._longest_kept(job)
         here = None if kept is None else kept.slot
@@ -58,7 +58,7 @@ class PrefixCache:
                 kept, here, n = None, sequence.slot, shared
         if here is None or n < LEAST_TOKENS:
             return SlotSequence(self._backend, job.prompt)
-        if kept is not None:  # used just now
+        if kept is not None:  # now the most recently used
             self._kept.remove(kept)
             self._kept.append(kept)
         slot = self._backend.fork(here)
@@ -71,7 +71,7 @@ class PrefixCache:
         return SlotSequence(self._backend, job.prompt, slot, computed=n)
 
     def should_wait(self, job: Job, running: Iterable[Job]) -> bool:
-        """Whether a request that runs will soon have read what this one would have to read as well."""
+        """Whether a running request will soon have read a prefix that this one needs too."""
         if not self.is_on or job.scores_prompt:
             return False
         others = [other for other in running if other.request.namespace == job.request.namespace]
@@ -82,7 +82,7 @@ class PrefixCache:
         return coming > max([self._longest_kept(job)[1], *here])
 
     def keep(self, job: Job, sequence: SlotSequence) -> None:
-        """A text has ended: keep its slot if it is of use, else give it back."""
+        """Keep the slot of a text that has ended if it is useful, else free it."""
         ids, namespace = tuple(sequence.whole), job.request.namespace
         size_bytes = self._backend.slot_bytes(len(ids))
         if len(ids) < LEAST_TOKENS or size_bytes > self._limit_bytes:
@@ -93,14 +93,14 @@ class PrefixCache:
             if shared == len(ids):  # nothing new
                 sequence.free()
                 return
-            if shared == len(kept.ids):  # the new one begins with it
+            if shared == len(kept.ids):  # a prefix of the new one
                 self._drop(kept)
         self.shrink(self._limit_bytes - size_bytes)
         self._kept.append(_Kept(namespace, ids, sequence.hand_over(), size_bytes))
         self.size_bytes += size_bytes
 
     def shrink(self, limit_bytes: int) -> None:
-        """Give up the least recently used until the rest take at most this."""
+        """Evict the least recently used until the rest fit in this many bytes."""
         while self._kept and self.size_bytes > limit_bytes:
             self._drop(self._kept[0])
 
@@ -118,7 +118,7 @@ class PrefixCache:
 
 
 def _sequences(job: Job, running: Iterable[Job]) -> Iterable[tuple[Sequence[int], SlotSequence]]:
-    """What is computed at present of each running request of the job's namespace."""
+    """The computed tokens of each running request of the job's namespace."""
     for other in running:
         if other is not job and other.request.namespace == job.request.namespace:
             for _, sequence in other.sequences()[:1]:
@@ -126,16 +126,16 @@ def _sequences(job: Job, running: Iterable[Job]) -> Iterable[tuple[Sequence[int]
 
 
 def _shared(prompt: Sequence[int], ids: Sequence[int]) -> int:
-    """How many tokens of the prompt are the first of `ids`; the last is computed in any case, for its logits."""
+    """Length of the common prefix of prompt and `ids`, without the prompt's last token, whose logits are needed."""
     return min(_common(prompt, ids), len(prompt) - 1)
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first ids are the same; 0 where those that make it worth a fork are not."""
+    """Length of the common prefix; 0 if it is too short to be worth a fork."""
     if list(a[:LEAST_TOKENS]) != list(b[:LEAST_TOKENS]):
         return 0
     least, most = 0, min(len(a), len(b))
-    while least < most:  # the first `least` are the same, more than `most` are not
+    while least < most:  # the first `least` agree, and at most `most` do
         middle = (least + most + 1) // 2
         if list(a[least:middle]) == list(b[least:middle]):
             least = middle

@@ -1,4 +1,4 @@
-"""What becomes of a job when rows come back: tokens drawn, texts extended, samples ended, the best of them chosen."""
+"""Advances a job when rows come back: draws tokens, extends texts, ends samples, chooses the best of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from gpt2.tokenizer import Tokenizer
 
 
 def score_prompt(job: Job, targets: Sequence[int], result: Result) -> None:
-    """Note the log-probabilities of some tokens of the prompt."""
+    """Record the log-probabilities of some tokens of the prompt."""
     assert result.target_logprobs_R is not None
     top = best_of_rows(result) or [()] * len(targets)
     logprobs = result.target_logprobs_R.tolist()
@@ -20,7 +20,7 @@ def score_prompt(job: Job, targets: Sequence[int], result: Result) -> None:
 
 
 def begin_samples(job: Job, tokenizer: Tokenizer) -> None:
-    """The prompt is read: its slot goes to the first sample, a fork of it to each other one."""
+    """After the prompt is read, give its slot to the first sample and a fork to each other one."""
     assert job.reading is not None
     begin = job.request.constraint.begin if job.request.constraint else lambda: None
     n = job.sampling.candidates
@@ -32,7 +32,7 @@ def begin_samples(job: Job, tokenizer: Tokenizer) -> None:
 
 
 def extend(job: Job, sample: Sample, result: Result, row: int) -> Event:
-    """Draw the token that follows a sample's text, and see whether the text ends there."""
+    """Draw the next token of a sample, and check whether the text ends there."""
     allowed = None if sample.follower is None else sample.follower.allowed()
     choice = job.sampler.choose(result, row, sample.sequence.ids, sample.index, allowed=allowed)
     if sample.follower is not None:
@@ -67,7 +67,7 @@ def extend(job: Job, sample: Sample, result: Result, row: int) -> Event:
 
 
 def give_out(job: Job, sample: Sample, event: Event) -> list[Event]:
-    """Pass an event on, or with `best_of` hold it until it is known which samples are the best."""
+    """Pass an event on; with `best_of`, hold it until the best samples are known."""
     done = not any(other.is_open for other in job.samples)
     if job.sampling.candidates == job.sampling.n:
         return [replace(event, usage=job.usage())] if done else [event]

@@ -1,4 +1,4 @@
-"""What a request asks for, checked against a model: its prompt as ids, and the ids that end it."""
+"""Checks a request against a model: its prompt as ids, its end ids, its limits."""
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ def prompt_ids(request: Request, tokenizer: Tokenizer, config: ModelConfig) -> l
     """The prompt's ids: at least one, at most the context.
 
     Raises:
-        ContextError: it is longer than the context, and `truncate_prompt` was not asked for.
-        GenerationError: an id outside the vocabulary, more of the most likely tokens than it has, or an empty prompt
-            where there is no end-of-text token.
+        ContextError: it is longer than the context, and `truncate_prompt` is off.
+        GenerationError: an id is outside the vocabulary, more top log-probabilities are requested than it has tokens,
+            or the prompt is empty and there is no end-of-text token.
     """
     ids = ids_of(request.prompt, tokenizer, config.vocab_size, done="continued", where="the prompt")
     check_ids(request.sampling.stop_ids, config.vocab_size, "stop_ids")
@@ -55,10 +55,10 @@ def token_limit(sampling: Sampling, n_prompt: int, config: ModelConfig) -> int:
 
 
 def check_logprobs(sampling: Sampling, config: ModelConfig) -> None:
-    """Refuse more of the most likely tokens than there are.
+    """Refuse a request for more top log-probabilities than there are tokens.
 
     Raises:
-        GenerationError: so many were asked for.
+        GenerationError: too many are requested.
     """
     for name, asked in (("logprobs", sampling.logprobs), ("prompt_logprobs", sampling.prompt_logprobs)):
         if (asked or 0) > config.vocab_size:
@@ -68,24 +68,24 @@ def check_logprobs(sampling: Sampling, config: ModelConfig) -> None:
 
 
 def check_text(given: object, done: str, *, or_ids: bool = False) -> None:
-    """Refuse what is no text, nor ids where these do as well; anybody calls with anything.
+    """Refuse anything but a text or, with `or_ids`, ids; the public API passes unchecked values.
 
     Raises:
         GenerationError: it cannot be `done`.
     """
     if isinstance(given, bytes | bytearray):
         raise GenerationError(f"Bytes cannot be {done}: they are no text yet. Decode them, as by .decode('utf-8').")
-    is_one = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0  # an array without axes is a number
+    is_one = not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0  # a 0-d array is a number
     if not isinstance(given, str) and (is_one or not or_ids):
         advice = " Give one id as [id]." if or_ids and is_number(given) else ""
         raise GenerationError(f"A text{' or token ids' if or_ids else ''} can be {done}: got {given!r:.60}.{advice}")
 
 
 def ids_of(given: str | Iterable[int], tokenizer: Tokenizer, vocab_size: int, *, done: str, where: str) -> list[int]:
-    """The ids of a text, or those given in its place, as numbers of Python whatever array they come from.
+    """The ids of a text, or the given ids, as Python integers whatever array they come from.
 
     Raises:
-        GenerationError: it is neither, so that it cannot be `done`, or an id is not in the vocabulary.
+        GenerationError: it is neither, so it cannot be `done`; or an id is not in the vocabulary.
         TokenizerError: the text cannot be encoded.
     """
     check_text(given, done, or_ids=True)
@@ -94,10 +94,10 @@ def ids_of(given: str | Iterable[int], tokenizer: Tokenizer, vocab_size: int, *,
 
 @contextmanager
 def said_of(which: str) -> Generator[None]:
-    """What is wrong with one of several, said of `which`, such as "prompt 2"; with "", of nothing but itself.
+    """Name `which` item an error is about, such as "prompt 2"; "" leaves the error unchanged.
 
     Raises:
-        GenerationError, ContextError, TokenizerError: as was raised inside.
+        GenerationError, ContextError, TokenizerError: whichever was raised inside.
     """
     try:
         yield
@@ -108,15 +108,15 @@ def said_of(which: str) -> Generator[None]:
 
 
 def is_number(given: object) -> bool:
-    """Whether it stands where an id could: a number of Python, or of an array; one that is no id will be named."""
+    """Whether it is a Python or array number, and so may be an id; a later check refuses numbers that are not."""
     return hasattr(given, "__float__") and not getattr(given, "ndim", 0)
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, where: str) -> list[int]:
-    """The ids as numbers of Python, all in a vocabulary of this size.
+    """The ids as Python integers, all in a vocabulary of this size.
 
     Raises:
-        GenerationError: one is not, or is no whole number.
+        GenerationError: an id is outside the vocabulary, or not a whole number.
     """
     return [_checked_id(token, vocab_size, where) for token in ids]
 

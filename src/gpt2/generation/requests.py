@@ -1,4 +1,4 @@
-"""What is asked of the scheduler, and what it answers."""
+"""Requests to the scheduler, and the events it answers with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ class Request:
 
     Attributes:
         prompt: text or ids.
-        sampling: how it is continued.
-        priority: of those that wait the highest begin first, and of those that read their prompts the highest read
-            first. It changes when a text comes, never the text.
-        namespace: only requests of one namespace share the computation of a common beginning, so that nobody learns
-            from the time it takes what others asked.
-        start_by: by then it has begun or it ends with `DeadlineError`; in the clock that `Scheduler.step` is given.
-        finish_by: by then it is complete or it ends with `DeadlineError`.
-        constraint: what the continuation may be, token by token.
+        sampling: how to continue it.
+        priority: higher requests begin first and read their prompts first. It changes when a text comes, never the
+            text.
+        namespace: only requests of one namespace share the computation of a common prefix, so that timing does not
+            reveal what others asked.
+        start_by: if it has not begun by then, it ends with `DeadlineError`; on the clock passed to `Scheduler.step`.
+        finish_by: if it is not complete by then, it ends with `DeadlineError`.
+        constraint: limits the continuation, token by token.
     """
 
     prompt: str | Sequence[int]
@@ -42,7 +42,7 @@ class TokenLogprob:
     Attributes:
         token: its id.
         logprob: None for the first token of a prompt, which nothing predicts.
-        top: the most likely tokens there with their log-probabilities, likeliest first.
+        top: the most likely tokens at that position with their log-probabilities, most likely first.
     """
 
     token: int
@@ -74,7 +74,7 @@ class Event:
     """One token of one sample; or, without a token, an end, an error, or the log-probabilities of the prompt.
 
     Attributes:
-        request: what `submit` returned.
+        request: the number that `submit` returned.
         sample: 0 to n - 1.
         text: the text that became final; the pieces of a sample join to its text.
         token: the id generated. End-of-text and stop ids are reported as tokens but add no text.

@@ -1,8 +1,8 @@
-"""From what a backend returns for one row to the next token.
+"""Chooses the next token from what a backend returns for one row.
 
-A sampler belongs to one request. It says what to ask of the backend (the token itself where `seam.Draw` has all its
-filters, the few best tokens where they decide, else the logits) and applies the filters and the draw. It holds nothing
-that changes, so rows may be chosen in any order: several samples of one prompt, or the rows of a draft.
+A sampler belongs to one request. It decides what to ask of the backend (the token itself if `seam.Draw` has all its
+filters, the few best tokens if they suffice, else the logits) and applies the filters and the draw. It has no mutable
+state, so rows may be chosen in any order: several samples of one prompt, or the rows of a draft.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from gpt2.generation import draws, filters
 from gpt2.generation.noise import POSITION, Noise
 from gpt2.generation.settings import Sampling
 
-MAX_BEST = 256  # up to here the backend's own best-k costs less than moving and partitioning a whole row
+MAX_BEST = 256  # up to this, the backend's best-k costs less than moving and partitioning a whole row
 
 
 class Choice(NamedTuple):
-    """A token, its log-probability before filters (None unless asked for), and the most likely tokens."""
+    """A token, its log-probability before filters (None unless requested), and the most likely tokens."""
 
     token: int
     logprob: float | None
@@ -38,9 +38,9 @@ class Sampler:
         n_prompt: tokens of its prompt, which presence and frequency penalties do not count.
         n_ids: ids that may be generated: 0 to n_ids - 1. A model may have more, as padding.
         vocab_size: of the model.
-        end_ids: what may not come before the minimum length.
-        noise: what its draws are keyed by.
-        constrained: whether `choose` is told which tokens are allowed.
+        end_ids: banned before the minimum length.
+        noise: keys its draws.
+        constrained: whether `choose` gets the allowed tokens.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Sampler:
         self._draws_there = has_few_best and not (changes_here or self._wants_logprob or sampling.typical_p < 1)
 
     def want(self, seen: Sequence[int], sample: int | None = 0, draft: Sequence[int] = ()) -> Want:
-        """What to ask of the row after `seen`, and of a row after each token of a draft.
+        """What to ask of the backend for the row after `seen` and the row after each token of a draft.
 
         Args:
             seen: ids of prompt and continuation.
-            sample: which of the request's samples draws; None: several do, from the same row.
-            draft: guesses of what follows.
+            sample: which of the request's samples draws; None: several draw from the same row.
+            draft: proposed next tokens.
         """
         rows = 1 + len(draft)
         if not self._may_not_end(len(seen)):
@@ -116,7 +116,7 @@ class Sampler:
         )
 
     def rows_alike(self, n_seen: int) -> int | None:
-        """For how many rows from the one after `n_seen` tokens the same is asked; None: for all."""
+        """How many rows, from the one after `n_seen` tokens on, want the same results; None: all."""
         if not (self._best or self._draws_there) or not self._may_not_end(n_seen):
             return None
         return self._sampling.min_tokens - (n_seen - self._n_prompt)
@@ -137,10 +137,10 @@ class Sampler:
             row: of the result.
             seen: ids of prompt and continuation.
             sample: which of the request's samples it is.
-            allowed: true where an id may come next; ids beyond its end may not. None: all may.
+            allowed: true for each id that may come next; ids beyond its end may not. None: all may.
 
         Raises:
-            GenerationError: the filters, or what is allowed, left no token.
+            GenerationError: the filters or the constraint left no token.
         """
         if result.drawn_R is not None:
             return Choice(result.drawn_R[row], None, ())
@@ -162,7 +162,7 @@ class Sampler:
         return self._report(token, logits_V, result.logits_RV[row])
 
     def change(self, logits_V: filters.Logits, seen: Sequence[int]) -> filters.Logits:
-        """The filters that change logits, in their order, for the row after `seen`."""
+        """Apply the filters that change logits, in order, to the row after `seen`."""
         sampling = self._sampling
         seen_T = np.array(seen) if self._looks_back else self._all_ids[:0]
         if len(self._bias_ids):
@@ -185,7 +185,7 @@ class Sampler:
         return n_seen - self._n_prompt < self._sampling.min_tokens and len(self._end_ids) > 0
 
     def keep(self, row: filters.Row) -> filters.Row:
-        """The filters that keep fewer tokens, in their order, for a temperature above 0."""
+        """Apply the filters that drop tokens, in order, for a temperature above 0."""
         sampling = self._sampling
         ids, logits = row
         if sampling.temperature != 1:
@@ -237,14 +237,14 @@ class Sampler:
 
 @lru_cache(maxsize=4)
 def _range(n: int) -> NDArray[np.int64]:
-    """0 to n - 1, one array for all samplers: a server may hold thousands that wait."""
+    """0 to n - 1, one array for all samplers: a server may hold thousands of waiting ones."""
     ids = np.arange(n, dtype=np.int64)
     ids.flags.writeable = False
     return ids
 
 
 def best_of_rows(result: Result) -> list[tuple[tuple[int, float], ...]]:
-    """The best tokens of each row with their log-probabilities; nothing where none were asked for."""
+    """The best tokens of each row with their log-probabilities; empty if none were requested."""
     if result.best_ids_RK is None or result.best_logprobs_RK is None:
         return []
     rows = zip(result.best_ids_RK.tolist(), result.best_logprobs_RK.tolist(), strict=True)

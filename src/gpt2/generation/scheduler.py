@@ -1,12 +1,11 @@
-"""Running many requests over one backend, a step at a time.
+"""Runs many requests over one backend, one step at a time.
 
-A step gathers one piece of work from every sequence that can go on: a token to decode, or a chunk of a prompt
-(or of a window that slid). The backend computes them together, each row gives a token, and the tokens come
-back as events. Nothing here owns a thread, waits, or reads a clock: who calls `step` decides when, and says what
-time it is.
+A step gathers one piece of work from every open sequence: a token to decode, or a chunk of a prompt (or of a window
+that slid). The backend computes them together, each row gives a token, and the tokens come back as events. Nothing
+here owns a thread, waits, or reads a clock: the caller decides when to call `step`, and passes the time.
 
-What a request yields depends on the request alone. Its draws are keyed by its own seed, its prompt is cut
-into chunks at places fixed by the prompt, and its window slides by its own length.
+The output of a request depends only on the request. Its own seed keys its draws, the prompt alone fixes where it is
+chunked, and its own length decides when its window slides.
 
     submit -> Admission -> PrefixCache.begin -> [ Turns.take -> Speculation -> backend.step -> progress ] -> events
               who begins   what is computed       whose turn    drafts                         what became of it
@@ -42,18 +41,18 @@ class Scheduler:
     """Continues texts through `backend`; not thread-safe.
 
     Args:
-        backend: computes the steps; its slots are given back whatever happens.
+        backend: computes the steps; its slots are freed whatever happens.
         tokenizer: text to ids and back.
-        max_slots: sequences computed at once. A request with more samples than this runs alone. None, here and in the
-            next two: 16, 128 and 512; on an NVIDIA GPU up to 32, by what a slot takes, 512 and 4,096.
-        chunk_tokens: a prompt is read this many tokens at a time, so that others go on meanwhile.
+        max_slots: sequences computed at once. A request with more samples than this runs alone. The defaults here and
+            in the next two are 16, 128 and 512; on an NVIDIA GPU up to 32 (by the size of a slot), 512 and 4,096.
+        chunk_tokens: a prompt is read this many tokens at a time, so that other texts advance meanwhile.
         prefill_tokens: a step reads prompts until it has read this many tokens; at least one chunk.
-        kv_bytes: what keys and values may take, those of the prefix cache included; a request begins when the most
-            that it can come to need fits. None: no limit.
-        prefix_bytes: what the prefix cache may keep of texts that have ended. 0 keeps none, and shares none.
-        noise: what draws are keyed by, for all requests.
-        drafter: guesses tokens that one step then verifies; the texts are the same. It is closed with the scheduler.
-        row_cost: of one more row in a step, as a share of a step: what guesses are weighed against.
+        kv_bytes: limit on keys and values, prefix cache included; a request begins when its maximum need fits. None:
+            no limit.
+        prefix_bytes: what the prefix cache may keep of ended texts. 0 disables keeping and sharing.
+        noise: keys the draws of all requests.
+        drafter: drafts tokens that one step then verifies; the texts do not change. It is closed with the scheduler.
+        row_cost: of one more row in a step, as a share of a step; sets how many tokens to draft.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Scheduler:
         self._noise = noise
         self._prefixes = PrefixCache(backend, limit_bytes=prefix_bytes)
         slots, chunk, prefill = 16, 128, 512
-        if backend.device.startswith("cuda"):  # which has far more to do at a time
+        if backend.device.startswith("cuda"):  # a GPU needs larger steps
             fitting = _GPU_BYTES // max(1, backend.slot_bytes(backend.config.n_positions))
             slots, chunk, prefill = min(32, max(16, fitting)), 512, 4096
         max_slots = slots if max_slots is None else max_slots
@@ -87,7 +86,7 @@ class Scheduler:
         self._speculation = None if drafter is None else Speculation(drafter, row_cost=row_cost)
         self._running: dict[int, Job] = {}
         self._counts = Counts()
-        self._next_expiry = math.inf  # the earliest deadline; until then no request need be looked at
+        self._next_expiry = math.inf  # the earliest deadline; no request need be checked before it
 
     @property
     def busy(self) -> bool:
@@ -98,7 +97,7 @@ class Scheduler:
         """Queue a request and return the number that its events carry.
 
         Raises:
-            ContextError, GenerationError: see `prompts.prompt_ids`; or it needs more memory than there may ever be.
+            ContextError, GenerationError: see `prompts.prompt_ids`; or it needs more memory than the limit.
         """
         config, sampling = self._backend.config, request.sampling
         prompt = prompt_ids(request, self._tokenizer, config)
@@ -129,13 +128,13 @@ class Scheduler:
         return job.id
 
     def let_wait(self, request: int) -> None:
-        """A request that waits may wait for as long as it takes: `start_by` does not count any more."""
+        """Drop the `start_by` deadline of a waiting request."""
         for job in self._admission.waiting:
             if job.id == request:
                 job.request = replace(job.request, start_by=None)
 
     def cancel(self, request: int) -> bool:
-        """End a request at once, without further events; whether there was one of that number."""
+        """End a request at once, without further events; return whether it existed."""
         job = self._running.pop(request, None) or self._admission.remove(request)
         if job is None:
             return False
@@ -153,11 +152,11 @@ class Scheduler:
 
     @property
     def running(self) -> Collection[int]:
-        """The numbers of the requests that have a place."""
+        """The numbers of the requests that have begun."""
         return self._running.keys()
 
     def statistics(self) -> Statistics:
-        """How things stand."""
+        """A snapshot of the scheduler."""
         running = self._running.values()
         return Statistics(
             running=len(running),
@@ -171,12 +170,13 @@ class Scheduler:
         )
 
     def step(self, now: float | None = None) -> list[Event]:
-        """Compute one step and return what it brought: the events of a sample in the order of its text.
+        """Compute one step and return its events, those of a sample in text order.
 
-        An error in one request ends that request with an event that carries it. Ctrl-C and the like pass through.
+        An error in one request ends that request with an event that carries the error. Ctrl-C and the like pass
+        through.
 
         Args:
-            now: the time, on the clock of `Request.start_by` and `finish_by`; without it these do not count.
+            now: the time, on the clock of `Request.start_by` and `finish_by`; without it, deadlines are ignored.
         """
         events = self._expire(now) if now is not None else []
         events += self._admit()
@@ -253,7 +253,7 @@ class Scheduler:
             self._counts.prefix_tokens += job.n_cached
 
     def _compute(self, pieces: Sequence[Piece]) -> list[tuple[Piece, Result | Exception]]:
-        """What came of each piece; when a step of many fails each is computed alone, without its draft."""
+        """The result or error of each piece. If a step of many fails, each runs alone, without its draft."""
         if not pieces:
             return []
         self._counts.steps += 1
@@ -273,7 +273,7 @@ class Scheduler:
     # After the backend: what became of it
 
     def _absorb(self, piece: Piece, result: Result, events: list[Event]) -> None:
-        """Add what a piece brought to `events`: as they come, for an error at one token does not take those before."""
+        """Append a piece's events one by one, so that an error at one token does not lose those before it."""
         job, sequence, want = piece.job, piece.sequence, piece.work.want
         sequence.advance(len(piece.work.tokens) - len(piece.draft))
         if piece.sample is not None:
@@ -293,7 +293,7 @@ class Scheduler:
                 self._give_out(job, sample, progress.extend(job, sample, result, 0), events)
 
     def _verify(self, piece: Piece, sample: Sample, result: Result, events: list[Event]) -> None:
-        """Draw token after token for as long as each is the one that was guessed."""
+        """Draw token after token as long as each matches the draft."""
         for row, guess in enumerate([*piece.draft, None]):
             event = progress.extend(piece.job, sample, result, row)
             goes_on = sample.is_open and event.token == guess
@@ -304,7 +304,7 @@ class Scheduler:
                 return
 
     def _settle(self, piece: Piece, sample: Sample, n_right: int) -> None:
-        """Of a draft the first `n_right` tokens are the text's; the slot forgets the others."""
+        """Keep the first `n_right` tokens of a draft; the slot drops the others."""
         if self._speculation is None:
             return
         piece.sequence.settle(n_right)
@@ -347,6 +347,6 @@ class Scheduler:
 
 
 def _times(request: Request) -> tuple[float, float]:
-    """By when it has begun, and by when it is complete."""
+    """Its start and finish deadlines."""
     start_by, finish_by = request.start_by, request.finish_by
     return math.inf if start_by is None else start_by, math.inf if finish_by is None else finish_by

@@ -1,7 +1,7 @@
-"""How likely a text is under the model: token by token, of any length.
+"""Scores a text of any length under the model, token by token.
 
-Text beyond the context is scored by a window that slides: each token exactly once, and each after the first
-window with at least `n_positions - stride` tokens of context before it.
+A text longer than the context is scored with a sliding window: each token exactly once, and each after the first
+window with at least `n_positions - stride` tokens of context.
 """
 
 import math
@@ -59,7 +59,7 @@ class Score:
 
     @property
     def logprob(self) -> float:
-        """Of the whole text: the sum over its scored tokens."""
+        """The log-probability of the whole text: the sum over its scored tokens."""
         return math.fsum(logprob for logprob in self.logprobs if logprob is not None)
 
     @property
@@ -69,7 +69,7 @@ class Score:
 
     @property
     def perplexity_per_word(self) -> float:
-        """Per word, words being what white space separates; not a number where there is none."""
+        """Per whitespace-separated word; NaN if there is none."""
         n_words = len(self.text.split())
         return _exp(-self.logprob / n_words) if n_words else math.nan
 
@@ -79,12 +79,12 @@ class Score:
         return -self.logprob / math.log(2) / self.n_bytes
 
     def html(self) -> str:
-        """The text, coloured by how unexpected each token was."""
+        """The text as HTML, coloured by how unexpected each token was."""
         from gpt2.generation.coloured import coloured
 
         return coloured(self)
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
@@ -101,18 +101,18 @@ def score(
     """Score a text, or ids.
 
     Args:
-        backend: computes it; the slot used is given back.
+        backend: runs the steps; its slot is freed.
         tokenizer: of the model.
-        text: at least one token; two where the first is left unscored.
-        stride: by how many tokens the window moves on, 1 to `n_positions`; half the context by default. Less
+        text: at least one token; two if the first is left unscored.
+        stride: tokens by which the window moves, 1 to `n_positions`; half the context by default. A smaller stride
             gives each token more context, and takes longer.
         score_first: put the end-of-text token before the text, so that its first token is scored as a beginning.
-        best: how many of the most likely tokens to report at each place.
-        progress: told now and then how many tokens are scored, of how many.
+        best: how many of the most likely tokens to report at each position.
+        progress: called now and then with the number of tokens scored and the total.
 
     Raises:
         GenerationError: nothing to score, an id outside the vocabulary, a stride outside its range, or no
-            end-of-text token to score the first token by.
+            end-of-text token before the first token.
     """
     n_positions = backend.config.n_positions
     moved: int = default_stride(n_positions) if stride is None else checked_number("stride", stride, whole=True)
@@ -168,11 +168,11 @@ def logits(backend: Backend, ids: Iterable[int]) -> Floats:
 
 
 def ids_of_logits(ids: Iterable[int], config: ModelConfig) -> list[int]:
-    """The ids that somebody wants logits of.
+    """The checked ids to compute logits for.
 
     Raises:
-        ContextError: more than the context.
-        GenerationError: one outside the vocabulary, none at all, or no ids.
+        ContextError: more ids than the context.
+        GenerationError: an id outside the vocabulary, none at all, or not ids.
     """
     is_one = not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0  # pyright: ignore[reportUnnecessaryIsInstance]
     if is_one or isinstance(ids, str | bytes):
@@ -189,7 +189,7 @@ def ids_of_logits(ids: Iterable[int], config: ModelConfig) -> list[int]:
 
 
 def beginning(tokenizer: Tokenizer, *, score_first: bool) -> list[int]:
-    """What a text is read after: the end-of-text token, where its first token is to be scored.
+    """The ids put before a text: the end-of-text token if its first token is to be scored, else none.
 
     Raises:
         GenerationError: the tokenizer has none.
@@ -205,12 +205,12 @@ def beginning(tokenizer: Tokenizer, *, score_first: bool) -> list[int]:
 
 
 def default_stride(n_positions: int) -> int:
-    """By how many tokens the window moves on where nothing else is said: half the context."""
+    """The default number of tokens by which the window moves: half the context."""
     return max(1, n_positions // 2)
 
 
 def computed_tokens(n_tokens: int, *, stride: int, n_positions: int) -> int:
-    """Tokens that `slide` computes to score so many: each window after the first computes part of the last again."""
+    """Tokens that `slide` computes to score `n_tokens`: each window recomputes part of the one before."""
     n_more_windows = max(0, math.ceil((n_tokens - n_positions) / stride))
     return n_tokens + n_more_windows * (n_positions - stride)
 
@@ -218,7 +218,7 @@ def computed_tokens(n_tokens: int, *, stride: int, n_positions: int) -> int:
 def slide(
     backend: Backend, ids: Sequence[int], *, stride: int, best: int = 0, logits: bool = False
 ) -> Iterator[Result]:
-    """Results whose rows, one after another, score ids[1:]; with `logits`, those of at most 128 rows at a time."""
+    """Results whose rows, in order, score ids[1:]; with `logits`, at most 128 rows at a time."""
     n_positions, n_rows = backend.config.n_positions, len(ids) - 1
     done = 0  # rows scored; row i is the prediction of ids[i + 1]
     slot = backend.new()

@@ -1,22 +1,22 @@
-"""A text in ids and the backend's slot that holds its keys and values, with the window that slides over it."""
+"""A text's ids, the backend slot that holds its keys and values, and the window that slides over it."""
 
 from collections.abc import Sequence
 
 from gpt2.backends.seam import Backend
 
-CHUNK_TOKENS = 128  # of one text are read in a step
+CHUNK_TOKENS = 128  # of one text, per step
 
 
 class SlotSequence:
-    """Ids, of which a window of at most `n_positions` is what the model sees.
+    """Ids, of which the model sees a window of at most `n_positions`.
 
-    When the ids outgrow the window, it starts anew at the last `n_positions // 2` of them (at least one), which
-    are computed again. Where it starts depends on the number of ids alone, never on how they were computed.
+    When the ids outgrow the window, it restarts at the last `n_positions // 2` of them (at least one), which are
+    computed again. Its start depends only on the number of ids, never on how they were computed.
 
     Args:
-        backend: whose slot it is.
+        backend: owns the slot.
         ids: the text.
-        slot: of the backend, handed over; without it a new one is made.
+        slot: of the backend; ownership passes here. None makes a new one.
         computed: how many of the first ids that slot holds.
     """
 
@@ -34,7 +34,7 @@ class SlotSequence:
 
     @property
     def pending(self) -> int:
-        """How many ids the slot does not hold yet, after sliding where that is due."""
+        """How many ids the slot does not hold yet, after sliding the window if due."""
         n_positions = self._backend.config.n_positions
         if len(self.ids) - self._start > n_positions:
             self._backend.truncate(self._slot, 0)
@@ -49,12 +49,12 @@ class SlotSequence:
 
     @property
     def room(self) -> int:
-        """How many more ids the window takes before it slides."""
+        """How many more ids fit before the window slides."""
         return self._backend.config.n_positions - (len(self.ids) - self._start)
 
     @property
     def whole(self) -> Sequence[int]:
-        """The first ids as far as the slot holds them; none once the window has slid."""
+        """The text's first ids that the slot holds; empty once the window has slid."""
         return self.ids[: self._computed] if self._start == 0 else ()
 
     def next_ids(self, n: int) -> list[int]:
@@ -63,21 +63,21 @@ class SlotSequence:
         return self.ids[first : first + n]
 
     def advance(self, n: int) -> None:
-        """The backend has appended `n` of the pending ids to the slot."""
+        """Record that the backend appended `n` pending ids to the slot."""
         self._computed += n
 
     def settle(self, n: int) -> None:
-        """Of the drafts that the backend appended to the slot, the first `n` are ids now; it forgets the others."""
+        """Of the draft tokens in the slot, the first `n` are now ids; drop the others."""
         self._computed += n
         self.restore()
 
     def restore(self) -> None:
-        """Bring the slot back to what it held before a step that failed half-way."""
+        """Roll the slot back after a failed step."""
         if self._backend.length(self._slot) != self._computed:
             self._backend.truncate(self._slot, self._computed)
 
     def follow(self, ids: Sequence[int], n_same: int) -> None:
-        """The text is `ids` now, of which the first `n_same` were ids before, and so may be some that followed."""
+        """Change the text to `ids`; the first `n_same` are known to be unchanged, and more may be."""
         while n_same < min(len(ids), len(self.ids)) and ids[n_same] == self.ids[n_same]:
             n_same += 1
         self.ids[n_same:] = ids[n_same:]
@@ -86,20 +86,20 @@ class SlotSequence:
         self.restore()
 
     def fork(self) -> "SlotSequence":
-        """The same text in a slot of its own."""
+        """The same text in its own slot."""
         twin = SlotSequence(self._backend, self.ids, self._backend.fork(self._slot))
         twin._start, twin._computed = self._start, self._computed
         return twin
 
     def free(self) -> None:
-        """Give the slot back; afterwards only `ids` has a meaning. May be called again."""
+        """Free the slot; afterwards only `ids` is valid. May be called again."""
         if self._slot >= 0:
             try:
                 self._backend.free(self._slot)
-            finally:  # an interruption that comes with it does not have it freed twice
+            finally:  # an interruption must not lead to a second free
                 self._slot = -1
 
     def hand_over(self) -> int:
-        """The slot, which is the caller's from now on."""
+        """The slot, now owned by the caller."""
         slot, self._slot = self._slot, -1
         return slot

@@ -1,4 +1,4 @@
-"""What a scheduler has done and holds: the numbers that a server's metrics are made of."""
+"""Counters and state of a scheduler, the source of a server's metrics."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ class Counts:
     """Totals since the scheduler was made; they only grow.
 
     Attributes:
-        submitted: requests taken.
-        finished: those that were answered in full.
-        cancelled: those that `cancel` or `close` ended.
-        failed: those that ended with an error, a missed deadline included.
+        submitted: requests accepted.
+        finished: requests answered in full.
+        cancelled: requests ended by `cancel` or `close`.
+        failed: requests that ended with an error, including a missed deadline.
         steps: of the backend, one for each call of `step` that had work.
-        prompt_tokens: read, those that were found computed not counted.
+        prompt_tokens: read, without cached ones.
         generated_tokens: drawn.
         drafted_tokens: proposed by drafts.
-        accepted_tokens: those of them that were right.
-        prefix_hits: prompts whose beginning was in the prefix cache.
-        prefix_tokens: tokens that were not computed again.
+        accepted_tokens: drafted tokens that were right.
+        prefix_hits: prompts with a prefix in the prefix cache.
+        prefix_tokens: tokens that did not have to be computed again.
     """
 
     submitted: int = 0
@@ -36,16 +36,16 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """A moment of a scheduler.
+    """A snapshot of a scheduler.
 
     Attributes:
         running: requests that have begun.
         waiting: requests that have not.
-        sequences: that the next step may extend: prompts being read and open samples.
-        kv_bytes: that all slots of the backend hold, whoever made them.
-        reserved_bytes: what the running requests may come to need, at most.
+        sequences: prompts being read and open samples, which the next step may extend.
+        kv_bytes: held by all slots of the backend, whoever made them.
+        reserved_bytes: the most that the running requests may come to need.
         prefix_entries: texts in the prefix cache.
-        prefix_bytes: of them, counted as if no two shared memory.
+        prefix_bytes: of those texts, counted as if they shared no memory.
         counts: totals; a copy.
     """
 

@@ -1,8 +1,8 @@
-"""The probability of given tokens after given tokens: what benchmarks ask, several at a time.
+"""The probabilities of target tokens after a context, for benchmarks, several requests at a time.
 
-Unlike `scoring.score`, which scores the whole of one text, only the targets are scored, and nothing slides. Tokens
-with which several requests begin are computed once: requests form a tree of segments, and a slot is forked where
-they part. A row of the tree predicts the next token, so a segment ends one token before its requests part.
+Unlike `scoring.score`, which scores one whole text, this scores only the targets, without a sliding window. Common
+prefixes are computed once: requests form a tree of segments, and a slot is forked where they diverge. A row predicts
+the next token, so a segment ends one token before its requests diverge.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from gpt2.errors import ContextError
 from gpt2.generation.sampler import best_of_rows
 from gpt2.generation.sequence import CHUNK_TOKENS
 
-_WORTH_SHARING_TOKENS = 8  # a shorter common beginning costs less than the step that computes it
+_WORTH_SHARING_TOKENS = 8  # a shorter common prefix costs less than the extra step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Tokens to be scored after others.
+    """Target tokens to score after a context.
 
     Attributes:
         context: at least one token.
-        targets: at least one; all but the last may take part of the context, with which they fit `n_positions`.
-        best: how many of the most likely tokens to report where the first target stands.
+        targets: at least one; context and all targets but the last must fit `n_positions`.
+        best: how many of the most likely tokens to report at the first target.
     """
 
     context: tuple[int, ...]
@@ -32,7 +32,7 @@ class Target:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are read: all but the last target."""
+        """Tokens read: all but the last target."""
         return len(self.context) + len(self.targets) - 1
 
 
@@ -41,7 +41,7 @@ class TargetScore:
     """Attributes:
     logprobs: of each target, natural.
     ranks: how many tokens were more likely than each.
-    best: ids of the most likely tokens for the first target, likeliest first.
+    best: ids of the most likely tokens at the first target, most likely first.
     best_logprob: of the first of these.
     """
 
@@ -52,10 +52,10 @@ class TargetScore:
 
 
 def score_targets(backend: Backend, requests: Sequence[Target]) -> list[TargetScore]:
-    """Score each of several targets, all in the same steps; each as it would be scored alone.
+    """Score several targets in the same steps, with the same results as alone.
 
     Raises:
-        ContextError: one is longer than the context.
+        ContextError: a request is longer than the context.
     """
     for request in requests:
         assert request.context and request.targets
@@ -90,15 +90,15 @@ def computed_tokens(requests: Sequence[Target]) -> int:
 
 
 def shared_tokens(one: Target, other: Target) -> int:
-    """With how many tokens both begin, their last targets aside."""
+    """Length of the common prefix of both, without their last targets."""
     return _common(one.context + one.targets[:-1], other.context + other.targets[:-1])
 
 
 @dataclass(slots=True)
 class _Segment:
-    """Tokens `begin` to `end` that its requests have in common, and what comes after them.
+    """Tokens `begin` to `end` that its requests share, and the segments that follow.
 
-    `first_row` is the first whose prediction one of the requests wants.
+    `first_row` is the first row whose prediction a request wants.
     """
 
     tokens: tuple[int, ...]
@@ -118,7 +118,7 @@ class _Found:
     best: tuple[tuple[int, float], ...] = ()
 
     def take(self, request: Target, first_row: int, result: Result) -> None:
-        """What belongs to the request of rows that begin with `first_row`."""
+        """Take what belongs to the request out of rows that begin at `first_row`."""
         assert result.target_logprobs_R is not None
         assert result.target_ranks_R is not None
         skipped = max(0, len(request.context) - 1 - first_row)
@@ -149,7 +149,7 @@ def _segments(requests: Sequence[Target]) -> Iterator[_Segment]:
 def _divided(
     members: list[int], begin: int, texts: Sequence[tuple[int, ...]], requests: Sequence[Target]
 ) -> Iterator[_Segment]:
-    """Segments from `begin` on for requests in sorted order, whose texts agree before it."""
+    """Segments from `begin` on, for sorted requests whose texts agree before it."""
     shared = _common(texts[members[0]], texts[members[-1]])
     alone = texts[members[0]] == texts[members[-1]]
     rest = [member for member in members if len(texts[member]) > shared]
@@ -158,7 +158,7 @@ def _divided(
         if not groups or texts[groups[-1][0]][shared] != texts[member][shared]:
             groups.append([])
         groups[-1].append(member)
-    end = shared - 1  # the row of the last shared token predicts what is not shared
+    end = shared - 1  # the row of the last shared token predicts a token that is not shared
     if not alone and len(rest) == len(members) and end - begin < _WORTH_SHARING_TOKENS:
         for group in groups:
             yield from _divided(group, begin, texts, requests)
@@ -177,7 +177,7 @@ def _divided(
 
 
 def _compute(backend: Backend, wave: Sequence[_Segment], requests: Sequence[Target], found: Sequence[_Found]) -> None:
-    """Read the segments of a wave, each into its slot, a chunk of each at a time."""
+    """Read the segments of a wave into their slots, one chunk of each at a time."""
     for first in range(0, max(segment.end - segment.begin for segment in wave), CHUNK_TOKENS):
         works: list[Work] = []
         takers: list[_Segment] = []
@@ -200,7 +200,7 @@ def _compute(backend: Backend, wave: Sequence[_Segment], requests: Sequence[Targ
 
 
 def _followers(backend: Backend, segment: _Segment, slots: set[int]) -> list[_Segment]:
-    """The segment's children, each with a slot that holds all before it; the last takes over the segment's own."""
+    """The segment's children, each with a slot that holds its prefix; the last takes over the segment's own."""
     for child in segment.children[:-1]:
         child.slot = backend.fork(segment.slot)
         slots.add(child.slot)
@@ -213,6 +213,6 @@ def _followers(backend: Backend, segment: _Segment, slots: set[int]) -> list[_Se
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """With how many tokens both begin."""
+    """Length of the common prefix."""
     length = min(len(one), len(other))
     return next((i for i in range(length) if one[i] != other[i]), length)

@@ -1,7 +1,7 @@
-"""Tokens to text as they come, ending before the first stop string.
+"""Decodes tokens to text as they come, ending before the first stop string.
 
-Text that may yet turn out to be the beginning of a stop string is held back, so that nothing is ever shown
-that a stop takes away.
+Text that may turn out to be the beginning of a stop string is held back, so that no text is shown that a stop then
+removes.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from gpt2.tokenizer import IncrementalDecoder, Tokenizer
 class TextStream:
     """The text of one continuation.
 
-    The stop string that ends first counts; of several that end at one character, the longest. So where a
-    text stops does not depend on how it was cut into tokens.
+    The stop string that ends first counts; of several that end at one character, the longest. So the end of a text
+    does not depend on its tokenization.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
@@ -22,17 +22,17 @@ class TextStream:
         self._held = ""
 
     def push(self, token: int) -> tuple[str, str | None]:
-        """Text that this token makes certain, and the stop string it completes, if any."""
+        """The text that this token makes certain, and the stop string it completes, if any."""
         return self._advance(self._decoder.push(token))
 
     def push_unstoppable(self, token: int) -> str:
-        """The same before the minimum length is reached: no stop string counts that begins up to here."""
+        """The same before the minimum length is reached: stop strings that begin up to here do not count."""
         text = self._held + self._decoder.push(token)
         self._held = ""
         return text
 
     def finish(self) -> tuple[str, str | None]:
-        """What was held back, for there will be no more tokens."""
+        """The text that was held back; call it after the last token."""
         text, stop = self._advance(self._decoder.finish())
         held, self._held = self._held, ""
         return (text, stop) if stop is not None else (text + held, None)
@@ -51,13 +51,13 @@ class TextStream:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> str | None:
-    """The stop string of `text` that ends first; of those that end there, the longest."""
+    """The stop string that ends first in `text`; of several that end there, the longest."""
     found = [(text.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
     return min(found)[2] if found else None
 
 
 def longest_beginning(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters of `text` are the beginning, not the whole, of a stop string."""
+    """Length of the longest end of `text` that is a proper prefix of a stop string."""
     longest = max((len(stop) for stop in stops), default=1) - 1
     for length in range(min(longest, len(text)), 0, -1):
         tail = text[len(text) - length :]

@@ -1,11 +1,10 @@
-"""Whose turn it is: from the jobs that run to the pieces of work of one step.
+"""Chooses the pieces of work of one step from the running jobs.
 
-Every text that only wants its next token takes part in every step. The readers, whose prompts (or windows that
-slid) are long, share a budget of tokens a step by fair queueing: each counts the tokens it has read, the one furthest
-behind reads next, and one that comes begins at a common clock, which runs with what each of those there gets if they
-get the same. So with L long prompts before it a short one waits for about L chunks, not for L prompts, and no stream
-of short ones stops a long one. Virtual time: Demers, Keshav, Shenker, "Analysis and simulation of a fair queueing
-algorithm", SIGCOMM 1989.
+Every decoding text takes part in every step. Texts that read a long prompt (or a window that slid) share a token
+budget per step by fair queueing: each counts the tokens it has read, the one furthest behind reads next, and a new
+one starts at the virtual time, which advances by each reader's equal share. So a short prompt behind L long ones
+waits for about L chunks, not L prompts, and a stream of short ones cannot starve a long one. Virtual time: Demers,
+Keshav, Shenker, "Analysis and simulation of a fair queueing algorithm", SIGCOMM 1989.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from gpt2.generation.sequence import SlotSequence
 
 @dataclass(kw_only=True, slots=True)
 class Piece:
-    """A piece of work and whose it is; no sample: it reads the prompt. The work's last tokens are the `draft`."""
+    """A piece of work and its owner; without a sample it reads the prompt. The work's last tokens are the `draft`."""
 
     job: Job
     sample: Sample | None
@@ -28,11 +27,11 @@ class Piece:
 
     @property
     def is_decode(self) -> bool:
-        """Whether it takes one token and wants what follows it."""
+        """Whether it appends one token and wants the next."""
         return len(self.work.tokens) == 1 and self.work.want.rows == 1
 
     def with_draft(self, draft: Sequence[int]) -> "Piece":
-        """The same with this guess of what follows, and a row for each guessed token; an empty one takes it away."""
+        """The same piece with this draft and a row per draft token; an empty draft removes it."""
         if self.sample is None or not (draft or self.draft):
             return self
         tokens = [*self.work.tokens[: len(self.work.tokens) - len(self.draft)], *draft]
@@ -54,11 +53,11 @@ class Turns:
         self._clock = 0.0
 
     def begin(self, job: Job) -> None:
-        """A job is about to read its prompt: it starts level with those that are reading."""
+        """Start a job that is about to read its prompt level with those already reading."""
         job.n_served = self._clock
 
     def take(self, jobs: Iterable[Job]) -> list[Piece]:
-        """The pieces of the next step, those that decode first, each in the order of `jobs`."""
+        """The pieces of the next step: decoding ones in the order of `jobs`, then readers by priority and turn."""
         pieces: list[Piece] = []
         readers: list[tuple[Job, Sample | None, SlotSequence]] = []
         for job in jobs:
@@ -83,7 +82,7 @@ class Turns:
         pending = sequence.pending
         n = min(pending, self._chunk_tokens - sequence.computed % self._chunk_tokens)
         if sample is None and job.scores_prompt and pending > 1:
-            # Every token but the last has a target: no row of logits leaves the backend for these.
+            # Every token but the last has a target, so no row of logits leaves the backend for these.
             n = min(n, pending - 1)
             _, *targets = sequence.next_ids(n + 1)
             want = Want(rows=n, targets=targets, best=job.sampling.prompt_logprobs or 0)
