@@ -1,7 +1,6 @@
-"""What defines a GPT-2: seven numbers, and the published sizes.
+"""The shape of a GPT-2, seven numbers, and the published sizes.
 
-Field names are those of the published `config.json`. Nothing here is about training,
-sampling or files.
+Field names are those of the published `config.json`. Training, sampling and files have no settings here.
 """
 
 from dataclasses import dataclass
@@ -79,14 +78,14 @@ def _check_epsilon(value: object) -> None:
 
 
 def truth_of(name: str, given: object, error: type[Gpt2Error]) -> bool:
-    """What a caller gave for `name`, a setting that is true or false.
+    """The truth value that a caller gave for the boolean setting `name`.
 
     Raises:
-        error: it is neither, as an array of several values.
+        error: it has none, like an array of several values.
     """
     try:
         return bool(given)
-    except Exception:  # whatever a class of somebody's says
+    except Exception:  # a foreign `__bool__` may raise anything
         raise error(f"{name} is True or False: got {given!r:.60}.") from None
 
 

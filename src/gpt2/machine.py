@@ -1,9 +1,8 @@
-"""What this machine offers this process: cores, memory, instruction sets, the peaks of known GPUs.
+"""What this machine offers this process: cores, memory, instruction sets, peak rates of known GPUs.
 
-Containers lie by default: the cores and the memory of the host are visible, those of the container are given.
-So every answer is the least of what the machine has, what the scheduler allows (affinity), what the control groups
-(versions 1 and 2) grant and what the process itself was limited to (`ulimit -v`, as batch queues do).
-No shell is called; nothing here raises: an unknown is 0, empty or None.
+A container shows the host's cores and memory, but grants only its own. So every answer is the minimum of what the
+machine has, what the scheduler allows (affinity), what the control groups (versions 1 and 2) grant and the process's
+own limits (`ulimit -v`, which batch queues set). Nothing here calls a shell or raises: unknown is 0, empty or None.
 """
 
 import ctypes
@@ -13,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# The x86 and Arm extensions that a kernel here may be written for, in the spelling of /proc/cpuinfo,
-# weakest first, and the name each is shown under.
+# The x86 and Arm extensions that kernels here may use, spelled as in /proc/cpuinfo, weakest first, with the name
+# shown for each.
 _INSTRUCTION_SETS = {
     "sse4_2": "sse4.2",
     "avx": "avx",
@@ -36,8 +35,8 @@ _INSTRUCTION_SETS = {
     "sve": "sve",
 }
 
-# Dense tensor operations per second in bf16 (fp16 where a card has no bf16) with fp32 sums, from the vendors'
-# data sheets; marketing figures with structured sparsity are halved. The longest name that fits wins.
+# Dense tensor operations per second in bf16 (fp16 if a card has no bf16) with fp32 sums, from the vendors'
+# data sheets; marketing figures with structured sparsity are halved. The longest matching name wins.
 _DEVICE_PEAKS = {
     "V100": 125e12,
     "T4": 65e12,
@@ -67,10 +66,10 @@ _ROOT = Path("/")
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Logical cores this process may keep busy: affinity and control-group quota included; at least 1.
+    """Logical cores that this process may use, within affinity and control-group quota; at least 1.
 
     Args:
-        root: where `proc` and `sys` are looked for; tests give another.
+        root: the folder of `proc` and `sys`; tests pass another.
     """
     cores = len(_allowed_cores())
     for quota_file in _cgroup_files("cpu", v1="cpu.cfs_quota_us", v2="cpu.max", root=root):
@@ -85,9 +84,9 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 
 def physical_cores(root: Path = _ROOT) -> int:
-    """Cores with their own arithmetic units among the usable ones: hyper-threads count once. At least 1.
+    """Physical cores among the usable ones: hyper-threads count once. At least 1.
 
-    On Windows the pairing is not looked up, and logical cores are counted.
+    On Windows the pairing is not looked up, so this counts logical cores.
     """
     if sys.platform == "darwin":
         return max(1, min(usable_cores(root), _sysctl("hw.physicalcpu") or 1))
@@ -99,7 +98,7 @@ def physical_cores(root: Path = _ROOT) -> int:
 
 
 def memory_bytes(root: Path = _ROOT) -> int:
-    """Memory this process may ever have: the machine's, or its control group's or its own limit. 0 if unknown."""
+    """The most memory this process may have: the machine's, its control group's or its own limit. 0 if unknown."""
     total = _machine_memory(root)[0]
     if (address_space := _address_space(root)) is not None:
         total = min(total, address_space[0])
@@ -111,7 +110,7 @@ def memory_bytes(root: Path = _ROOT) -> int:
 
 
 def available_memory_bytes(root: Path = _ROOT) -> int:
-    """Memory that can be had now without swapping; caches that the system would give up count as free. 0 if unknown."""
+    """Memory available now without swapping; reclaimable caches count as free. 0 if unknown."""
     available = _machine_memory(root)[1]
     if (address_space := _address_space(root)) is not None:
         available = min(available, address_space[1])
@@ -128,7 +127,7 @@ def available_memory_bytes(root: Path = _ROOT) -> int:
 
 
 def instruction_sets(root: Path = _ROOT) -> tuple[str, ...]:
-    """The processor's extensions that kernels are written for, weakest first: ("avx2", "avx512", ...)."""
+    """The processor's extensions that kernels may use, weakest first: ("avx2", "avx512", ...)."""
     if sys.platform == "darwin":
         return _instruction_sets_of_macos()
     if sys.platform == "win32":
@@ -154,10 +153,10 @@ def cpu_name(root: Path = _ROOT) -> str:
 
 
 def device_peaks(name: str) -> float | None:
-    """Operations per second a GPU can do at most: dense bf16 tensor products. None for a device not in the table.
+    """A GPU's peak operations per second, dense bf16 tensor products. None for a device not in the table.
 
     Args:
-        name: as the driver gives it, such as "NVIDIA H100 80GB HBM3".
+        name: as the driver reports it, such as "NVIDIA H100 80GB HBM3".
     """
     words = name.replace("-", " ").split()
     fitting = [known for known in _DEVICE_PEAKS if _contains(words, known.split())]
@@ -182,7 +181,7 @@ def _allowed_cores() -> list[int]:
 
 
 def _cgroup_files(controller: str, *, v1: str, v2: str, root: Path) -> Iterator[Path]:
-    """The limit file of this process's group and of every group above it, where they exist."""
+    """The existing limit files of this process's group and of every group above it."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = (*line.split(":", 2), "", "")[:3]
         if not controllers:
@@ -200,12 +199,12 @@ def _cgroup_files(controller: str, *, v1: str, v2: str, root: Path) -> Iterator[
 
 
 def _machine_memory(root: Path) -> tuple[int, int]:
-    """Bytes in all, and bytes that can be had now."""
+    """Total bytes, and bytes available now."""
     if sys.platform == "win32":
         return _memory_of_windows()
     if sys.platform == "darwin":
         total = _sysctl("hw.memsize") or 0
-        # pages of files are cached for as long as nobody wants their place: most of what is free on a Mac
+        # file pages stay cached until their memory is needed: most of a Mac's free memory
         kinds = ("vm.page_free_count", "vm.page_purgeable_count", "vm.page_pageable_external_count")
         free_bytes = sum(_sysctl(kind) or 0 for kind in kinds) * os.sysconf("SC_PAGE_SIZE")
         return total, min(total, free_bytes)
@@ -220,7 +219,7 @@ def _machine_memory(root: Path) -> tuple[int, int]:
 
 
 def _address_space(root: Path) -> tuple[int, int] | None:
-    """Bytes of addresses this process may have in all, and those it may still take; None without a limit (Linux)."""
+    """Bytes of address space: this process's limit, and what is left of it; None without a limit (Linux)."""
     for line in _read(root / "proc/self/limits").splitlines():
         name, _, values = line.partition("  ")
         limit, pages = values.split()[:1], _read(root / "proc/self/statm").split()[:1]

@@ -1,7 +1,7 @@
-"""GPT-2 as a trainable PyTorch module: what `reference.py` defines, with gradients.
+"""GPT-2 as a trainable PyTorch module: `reference.py` with gradients.
 
-Modules carry OpenAI's names (`wte wpe h.N.attn.c_attn ...`), so the way to files is one rule: matrices lie
-as [in, out] there and as [out, in] in `nn.Linear`. Radford et al. 2019, section 2.3.
+Modules carry OpenAI's names (`wte wpe h.N.attn.c_attn ...`), so conversion to files takes one rule: matrices are
+[in, out] in files and [out, in] in `nn.Linear`. Radford et al. 2019, section 2.3.
 
 Axes: B sequences, T tokens, V vocabulary, D embedding, F the MLP's width, H heads, K the width of a head.
 """
@@ -22,8 +22,8 @@ class Attention(nn.Module):
     """Causal self-attention of `n_head` heads (Vaswani et al. 2017, section 3.2).
 
     Attributes:
-        attend: from queries, keys and values, [B, H, T, K] each, what every token gathers; None: PyTorch's own.
-            Whoever trains may put a faster one for the machine here. Not used where weights are dropped.
+        attend: from queries, keys and values, [B, H, T, K] each, to the attention output; None: PyTorch's own.
+            Training may set a faster one for the machine. Not used with attention dropout.
     """
 
     def __init__(self, config: ModelConfig, dropout: float) -> None:
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]; a token attends to itself and what came before."""
+        """[B, T, D] -> [B, T, D]; a token attends to itself and earlier tokens."""
         q_BHTK, k_BHTK, v_BHTK = (
             part.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for part in self.c_attn(x_BTD).chunk(3, dim=-1)
         )
@@ -54,8 +54,8 @@ class MLP(nn.Module):
     """Two linear maps around GELU in its tanh form (Hendrycks and Gimpel 2016, section 2).
 
     Attributes:
-        activated_map: GELU and the second map as one, from what enters GELU and the map's weight and bias; None: one
-            after the other. Whoever trains may put a faster one for the machine here.
+        activated_map: GELU and the second map fused, from GELU's input and the map's weight and bias; None: one after
+            the other. Training may set a faster one for the machine.
     """
 
     def __init__(self, config: ModelConfig, dropout: float) -> None:
@@ -76,7 +76,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each behind a layer norm and added to the residual stream."""
+    """Attention, then MLP, each preceded by a layer norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The whole of GPT-2. A new one holds PyTorch's own initial values: call `init.initialize` or `load_arrays`.
+    """The whole GPT-2. A new one holds PyTorch's own initial values: call `init.initialize` or `load_arrays`.
 
     Args:
         config: the shape.
-        dropout: probability with which the embedding, the attention weights and what each sublayer adds are
-            dropped while training. GPT-2 was trained with 0.1.
+        dropout: dropout probability in training, for the embedding, the attention weights and each sublayer's
+            output. GPT-2 was trained with 0.1.
     """
 
     def __init__(self, config: ModelConfig, *, dropout: float = 0.0) -> None:
@@ -116,7 +116,7 @@ class GPT(nn.Module):
         blocks: Sequence[Callable[[Tensor], Tensor]] | None = None,
         residual: torch.dtype | None = None,
     ) -> Tensor:
-        """The residual stream after the last layer norm, [B, T, D]; times `wte.weight`'s transpose it is the logits.
+        """The residual stream after the last layer norm, [B, T, D]; times `wte.weight`'s transpose, the logits.
 
         Args:
             ids_BT: token ids.
@@ -146,10 +146,10 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def load_arrays(self, arrays: Mapping[str, NDArray[Any] | Tensor]) -> None:
-        """Copy values in, from OpenAI's names and [in, out] matrices; device and dtype of the parameters stay.
+        """Copy values in, from OpenAI's names and [in, out] matrices; the parameters keep their device and dtype.
 
         Raises:
-            MismatchError: an array is missing, unknown or of another shape; nothing has been changed then.
+            MismatchError: an array is missing, unknown or of another shape; nothing has changed.
         """
         parameters = {openai_name(name): p for name, p in self.named_parameters()}
         shapes = {name: tuple(p.T.shape if _is_matrix(name) else p.shape) for name, p in parameters.items()}
@@ -168,8 +168,8 @@ class GPT(nn.Module):
     def named_arrays(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter once, under OpenAI's name, as a contiguous [in, out] tensor on the CPU.
 
-        On the CPU some of them share the parameter's memory: copy what must outlive the next training step. Where
-        processes hold parts of the parameters, each array is gathered as its turn comes: all of them must ask.
+        On the CPU some of them share the parameter's memory: copy what must outlive the next training step. Sharded
+        parameters are gathered one by one, so every process must iterate.
         """
         for name, parameter in self.named_parameters():
             array = whole(parameter.detach()).cpu()
@@ -177,7 +177,7 @@ class GPT(nn.Module):
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that processes hold parts of (a DTensor) gathered from all of them; any other as it is."""
+    """A sharded tensor (DTensor) gathered from all processes; any other tensor unchanged."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 

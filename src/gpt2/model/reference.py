@@ -1,16 +1,16 @@
-"""GPT-2, defined in NumPy: the page to learn it from, and what everything else here must equal.
+"""GPT-2, defined in NumPy: the page to learn it from, and the definition that all other code here must equal.
 
-A GPT-2 reads T tokens and gives, for each of them, a score (logit) to every token that might come next. Each
+A GPT-2 reads T tokens and gives, after each of them, a score (logit) to every token that might come next. Each
 token starts as a vector of D numbers, the residual stream. A block adds to it twice: what attention fetches
-from the tokens before, and what an MLP makes of each token alone. At the end the stream is compared with the
-vector of every token of the vocabulary.
+from earlier tokens, and what an MLP computes from each token alone. At the end the stream is compared with the
+vector of every token in the vocabulary.
 
 Axes: T tokens given now, S tokens so far with those already read (S >= T), V vocabulary, D embedding,
 F the MLP's width, H heads, K = D / H the width of a head.
 
-`arrays` holds the weights under OpenAI's names, all float32 or all float64; matrices are [in, out]. What is
-computed has their type. Layer norms come before attention and MLP, not after as in the first Transformer and
-GPT: that, the norm at the end and the longer context are GPT-2's changes (Radford et al. 2019, "Language
+`arrays` holds the weights under OpenAI's names, all float32 or all float64; matrices are [in, out]. Results have
+the same type. Layer norms come before attention and MLP, not after as in the first Transformer and GPT: that,
+the norm at the end and the longer context are GPT-2's changes (Radford et al. 2019, "Language
 Models are Unsupervised Multitask Learners", section 2.3; released code: openai/gpt-2, src/model.py).
 """
 
@@ -26,15 +26,15 @@ from gpt2.config import ModelConfig
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-# The one door into the computation: called with a value as soon as it is known, and what it returns is used
-# instead. Returning it unchanged is looking; returning another is patching; answering the keys and values of
-# T new tokens with those of all S tokens so far is a cache.
+# The one hook into the computation: it is called with each value, and what it returns is used instead.
+# Returning the value unchanged traces it; returning another patches it; answering the keys and values of
+# T new tokens with those of all S tokens so far makes a cache.
 Site = Literal["residual", "keys", "values", "attention", "heads", "neurons"]
 At = Callable[[Site, int, Array], Array]
 
 
 def unchanged(site: Site, layer: int, value: Array) -> Array:
-    """Look at nothing, change nothing."""
+    """The hook that does nothing."""
     return value
 
 
@@ -50,13 +50,13 @@ def hidden(config: ModelConfig, arrays: Arrays, ids_T: ArrayLike, *, past: int =
         config: the shape.
         arrays: the weights.
         ids_T: token ids, at most `n_positions - past` of them.
-        past: how many tokens were read before; `at` must then return their keys and values before the new.
+        past: how many tokens were read before; `at` must then return their keys and values before the new ones.
         at: called as at("residual", depth, x_TD), depth 0 being the embedding and i the output of block i,
             and for layers counted from 0 as at("keys", layer, k_HTK), at("values", layer, v_HTK),
             at("attention", layer, weights_HTS), at("heads", layer, mixed_HTK) and at("neurons", layer, h_TF).
     """
     ids_T = np.asarray(ids_T)
-    x_TD = arrays["wte"][ids_T] + arrays["wpe"][past : past + len(ids_T)]  # what the token is + where it stands
+    x_TD = arrays["wte"][ids_T] + arrays["wpe"][past : past + len(ids_T)]  # token + position
     x_TD = at("residual", 0, x_TD)
     for layer in range(config.n_layer):
         x_TD = block(config, arrays, layer, x_TD, at)  # [T, D] -> [T, D]
@@ -96,7 +96,7 @@ def heads(x_TD: Array, n_head: int) -> Array:
 
 
 def mlp(arrays: Arrays, layer: int, x_TD: Array, at: At = unchanged) -> Array:
-    """Two linear maps with GELU between them, each token alone: [T, D] -> [T, D]."""
+    """Two linear maps with GELU between them, for each token alone: [T, D] -> [T, D]."""
     name = f"h.{layer}.mlp"
     h_TF = gelu(linear(x_TD, arrays[f"{name}.c_fc.w"], arrays[f"{name}.c_fc.b"]))  # [T, D] -> [T, F]
     h_TF = at("neurons", layer, h_TF)
@@ -121,6 +121,6 @@ def gelu(x: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Positive weights that sum to 1 along the last axis; the maximum is taken off first, so exp cannot overflow."""
+    """Positive weights that sum to 1 along the last axis; subtracting the maximum keeps exp from overflowing."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

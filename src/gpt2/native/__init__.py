@@ -1,8 +1,8 @@
 """The CPU engine: C++ kernels behind a C interface of about a dozen functions, called through ctypes.
 
-It is built with the package where there is a C++ compiler. `Library.load` finds it, or says why it cannot be
-had and how to get it; nothing is loaded by importing this room. `forms` defines in NumPy what the weight forms
-mean, and the kernels equal it exactly.
+It is built with the package if there is a C++ compiler. `Library.load` finds it, or says why it is unavailable and
+how to get it; importing this package loads nothing. `forms` defines the weight forms in NumPy, and the kernels equal
+it exactly.
 """
 
 from gpt2.native.interface import Wanted

@@ -1,11 +1,11 @@
-"""What integer activations and products mean, in plain NumPy: the definition of what the kernels compute.
+"""The definition of integer activations and products in plain NumPy, which the kernels implement.
 
-Matrices equal it exactly. Attention has exponentials between, which each level and NumPy round in their own way, and a
-float sum of them: an output is within one step of a weight, 1.01 / (127 * 128) of the largest value's magnitude.
+Matrix products equal it exactly. Attention also has exponentials, which NumPy and each level round differently, and
+their float sum: an output is within one step of a weight, 1.01 / (127 * 128) of the largest value's magnitude.
 
-How weights become int4 is in `checkpoint/int4.py`. Axes: I inputs and O outputs of a matrix, G groups of 32 inputs,
+`checkpoint/int4.py` defines how weights become int4. Axes: I inputs and O outputs of a matrix, G groups of 32 inputs,
 N rows of activations; D width of a head, S positions of a text, R the last of them. All floats are float32, and every
-operation below is rounded as it stands.
+operation below rounds as written.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.int8]
 
 GROUP_INPUTS = 32
-_SMALLEST = np.float32(1e-30)  # below this a row counts as zeros: 127 / x must stay finite
+_SMALLEST = np.float32(1e-30)  # a row below this counts as zeros, so that 127 / x stays finite
 
 
 def quantise_rows(x_NI: Floats) -> tuple[Bytes, Floats]:
-    """Activations as codes of -127..127 and a scale for each row: [N, I] -> [N, I], [N]."""
+    """Activations as codes -127..127 and a scale per row: [N, I] -> [N, I], [N]."""
     largest_N = np.abs(x_NI).max(axis=1)
     inverse_N, scale_N = (
         _ratio(127, largest_N),
@@ -29,7 +29,7 @@ def quantise_rows(x_NI: Floats) -> tuple[Bytes, Floats]:
 
 
 def quantise_int8(w_IO: Floats) -> tuple[Bytes, Floats]:
-    """A matrix as codes of -127..127 and a scale for each output: [I, O] -> [I, O], [O]."""
+    """A matrix as codes -127..127 and a scale per output: [I, O] -> [I, O], [O]."""
     codes_OI, scale_O = quantise_rows(np.ascontiguousarray(w_IO.T))
     return codes_OI.T, scale_O
 
@@ -37,7 +37,7 @@ def quantise_int8(w_IO: Floats) -> tuple[Bytes, Floats]:
 def apply(
     x_NI: Floats, codes_IO: NDArray[np.integer], row_scale_O: Floats, group_scale_GO: NDArray[np.int32] | None = None
 ) -> Floats:
-    """[N, I] -> [N, O]: whole products and sums, then one multiplication by both scales."""
+    """[N, I] -> [N, O]: integer products and sums, then one multiplication by both scales."""
     x_codes_NI, x_scale_N = quantise_rows(x_NI)
     w_IO = codes_IO.astype(np.int64)
     if group_scale_GO is not None:
@@ -50,8 +50,8 @@ def apply(
 def attend(q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
     """Attention of one head in the integer forms, for the last R of S positions: -> [R, D].
 
-    Queries, keys and values are codes with a scale for each position. So are the exponentials times the scales of
-    the values, with the largest of a row at 127 * 128, which is 14 bits and a sign.
+    Queries, keys and values are codes with a scale per position. The exponentials times the values' scales are
+    quantised too, with a row's largest at 127 * 128: 14 bits and a sign.
     """
     (R, D), S = q_RD.shape, len(k_SD)
     q_codes_RD, q_scale_R = quantise_rows(q_RD)
@@ -69,6 +69,6 @@ def attend(q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
 
 
 def _ratio(numerator: float, x: Floats) -> Floats:
-    """numerator / x, and 0 where x is too small to divide by."""
+    """numerator / x, or 0 if x is too small to divide by."""
     small = x <= _SMALLEST
     return np.where(small, np.float32(0), np.float32(numerator) / np.where(small, np.float32(1), x)).astype(np.float32)

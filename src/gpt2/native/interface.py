@@ -1,7 +1,7 @@
 """`gpt2_native.h` in Python: its structures, its constants and the types of its calls.
 
-ctypes releases the interpreter's lock for the length of a call, and needs no header of Python: one library serves every
-version. The header says what each field means.
+ctypes releases the GIL during a call and needs no Python headers, so one library serves every Python version. The C
+header documents each field.
 
 Axes: R wanted rows, V vocabulary, K best tokens, S tokens in the slot.
 """
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enumeration
-INT4_WHOLE = "int4 whole"  # the next: int4 with the embedding in int4 too, as a file may hold it
+FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enum
+INT4_WHOLE = "int4 whole"  # next in the enum: int4 with the embedding in int4 too, as some files store it
 ABI = 9
-NO_MEMORY, NOT_FINITE = -2, -3  # of what a call returns that failed
-PAGE_TOKENS = 64  # of a slot's keys and values: kPage
+NO_MEMORY, NOT_FINITE = -2, -3  # return codes of failed calls
+PAGE_TOKENS = 64  # kPage: positions of a key-value page
 
 
 class Shape(ctypes.Structure):
@@ -33,7 +33,7 @@ class Shape(ctypes.Structure):
 
 
 class Source(ctypes.Structure):
-    """gpt2_source: where the numbers of an array come from."""
+    """gpt2_source: where an array's numbers come from."""
 
     _fields_ = [
         ("values", ctypes.c_void_p),
@@ -46,7 +46,7 @@ class Source(ctypes.Structure):
 
 
 class Work(ctypes.Structure):
-    """gpt2_work: one piece of a step. `Wanted` says it in arrays."""
+    """gpt2_work: one piece of a step. `Wanted` is its form with arrays."""
 
     _fields_ = [
         ("slot", ctypes.c_int32),
@@ -84,7 +84,7 @@ class Work(ctypes.Structure):
 
 @dataclass(kw_only=True, slots=True)
 class Wanted:
-    """One piece of work, with the arrays its results are written to; those that are None are not computed."""
+    """One piece of work and the arrays for its results; a result whose array is None is not computed."""
 
     slot: int
     tokens: Ints
@@ -114,10 +114,10 @@ class Wanted:
 
 
 class Places:
-    """Pieces of one token each, whose next one is drawn, in memory that serves step after step.
+    """Pieces of one token each, which draw the next, in memory reused from step to step.
 
-    Reading the weights drives all else out of the processor's caches: whatever Python touches between two steps comes
-    from memory, and NumPy's arrays and ctypes' structures, made anew for each piece, are half of that.
+    Reading the weights evicts everything else from the CPU caches, so all that Python touches between two steps comes
+    from memory. NumPy arrays and ctypes structures made anew for each piece would be half of that.
     """
 
     def __init__(self, count: int) -> None:
@@ -136,7 +136,7 @@ class Places:
     def put(
         self, i: int, slot: int, token: int, *, key: int, temperature: float, top_k: int, top_p: float, min_p: float
     ) -> None:
-        """The token for a slot, and how the next is drawn."""
+        """Set the token for a slot, and how to draw the next."""
         piece = self._pieces[i]
         piece.slot, self._tokens[i], self._keys[i] = slot, token, key
         piece.draw_temperature, piece.draw_top_k = temperature, top_k
@@ -187,9 +187,9 @@ def source_of_int4(codes_OI: NDArray[np.int8], scale_O: Floats, group_scale_OG: 
 
 
 def work_of(piece: Wanted) -> Work:
-    """A piece as C reads it: only what is wanted is filled in, the rest stays null.
+    """A piece as a C struct: only wanted fields are set, the rest stay null.
 
-    With many pieces, part of a small model's step is this.
+    With many pieces this takes a noticeable part of a small model's step.
     """
     work = Work(slot=piece.slot, token_count=len(piece.tokens), tokens=piece.tokens.ctypes.data, rows=piece.rows)
     if piece.best_ids is not None and piece.best_logprobs is not None:
@@ -212,7 +212,7 @@ def work_of(piece: Wanted) -> Work:
     return work
 
 
-# Of `Wanted` and `Work`, by their common names; what nearly every piece has is not among them.
+# Fields with the same name in `Wanted` and `Work`, except those that nearly every piece has.
 _ARRAYS = (
     "logits",
     "targets",
@@ -230,7 +230,7 @@ _ARRAYS = (
 
 
 def declare(calls: Any) -> None:
-    """Types of arguments and results: ctypes takes everything for an int otherwise, and cuts pointers short."""
+    """Declare argument and result types: by default ctypes assumes int and truncates pointers."""
     pointer, integer, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p
     for name, result, arguments in (
         ("gpt2_sources", text, []),

@@ -1,6 +1,6 @@
-"""The compiled library: finding it, choosing a level, and its engines and matrices as objects.
+"""The compiled library: finds it, chooses a level, and wraps its engines and matrices as objects.
 
-`interface.py` has the structures; `gpt2_native.h` says what each call means.
+`interface.py` has the structures; `gpt2_native.h` documents each call.
 
 Axes: R rows, D width of a head, S positions, N rows of a matrix's input, I inputs, O outputs.
 """
@@ -50,7 +50,7 @@ class Library:
     Attributes:
         path: its file.
         calls: the C functions.
-        levels: the instruction levels that this build has and this machine can run, fastest first.
+        levels: the instruction levels in this build that this machine can run, fastest first.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class Library:
     @staticmethod
     @cache
     def load() -> "Library":
-        """The library of this installation, or the one that the environment's GPT2_NATIVE_LIBRARY names.
+        """The library of this installation, or the one that the environment variable GPT2_NATIVE_LIBRARY names.
 
         Raises:
             BackendError: there is none, or it cannot be loaded.
@@ -91,17 +91,17 @@ class Library:
         return library
 
     def error(self) -> str:
-        """What went wrong in the last call of this thread that failed."""
+        """The message of this thread's last failed call."""
         return self.calls.gpt2_last_error().decode(errors="replace")
 
 
 def asked_level() -> str | None:
-    """The instruction level that the environment's GPT2_ISA names, if it does."""
+    """The instruction level in the environment variable GPT2_ISA, if set."""
     return os.environ.get("GPT2_ISA") or None
 
 
 def choose_level(library: Library, wanted: str | None = None) -> str:
-    """The level to run: `wanted`, or the environment's GPT2_ISA, or the fastest.
+    """The level to run: `wanted`, else the environment variable GPT2_ISA, else the fastest.
 
     Raises:
         BackendError: this build or machine does not have it.
@@ -116,7 +116,7 @@ def choose_level(library: Library, wanted: str | None = None) -> str:
 
 
 class Engine:
-    """The weights of one GPT-2, packed, and its slots. One caller at a time."""
+    """The packed weights of one GPT-2, and its slots. Only one thread may call at a time."""
 
     def __init__(self, library: Library, *, shape: dict[str, Any], form: str, level: str, threads: int) -> None:
         self._library, self._calls = library, library.calls
@@ -128,7 +128,7 @@ class Engine:
 
     @property
     def handle(self) -> int:
-        """What the calls know the engine by; one that was freed would end the process.
+        """The C handle, checked because using a freed one would crash the process.
 
         Raises:
             BackendError: it is closed.
@@ -147,7 +147,7 @@ class Engine:
         self._check(self._calls.gpt2_engine_load(self.handle, name.encode(), ctypes.byref(source)))
 
     def pieces(self) -> Iterator[memoryview]:
-        """What loading fills, in place: to be kept, and to be put back instead of loading. Valid until `close`."""
+        """Views of the memory that loading fills, to save it and restore it instead of loading. Valid until `close`."""
         data = ctypes.c_void_p()
         for index in count():
             if (size := self._calls.gpt2_engine_piece(self.handle, index, ctypes.byref(data))) < 0:
@@ -157,7 +157,7 @@ class Engine:
                 yield memoryview((ctypes.c_ubyte * size).from_address(data.value)).cast("B")
 
     def checksum(self) -> int:
-        """A number of 64 bits that damage to any of the pieces changes."""
+        """A 64-bit checksum of all pieces."""
         return self._calls.gpt2_engine_checksum(self.handle)
 
     def new_slot(self) -> int:
@@ -173,7 +173,7 @@ class Engine:
         return self._check(self._calls.gpt2_slot_fork(self.handle, slot))
 
     def free_slot(self, slot: int) -> None:
-        """Give a slot back."""
+        """Free a slot."""
         self._check(self._calls.gpt2_slot_free(self.handle, slot))
 
     def slots_bytes(self) -> int:
@@ -181,7 +181,7 @@ class Engine:
         return 0 if self.is_closed else self._calls.gpt2_slots_bytes(self.handle)
 
     def step(self, wanted: Sequence[Wanted]) -> None:
-        """One forward step; results go to the arrays of `wanted`.
+        """Run one forward step; results go to the arrays of `wanted`.
 
         Raises:
             BackendError: memory ran out, or the weights are damaged.
@@ -190,7 +190,7 @@ class Engine:
         self._check(self._calls.gpt2_step(self.handle, work, len(wanted)))
 
     def draw(self, places: Places, count: int) -> None:
-        """The same for the first `count` of `places`."""
+        """Run one step for the first `count` of `places`."""
         self._check(self._calls.gpt2_step(self.handle, places.work, count))
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class Engine:
 
 
 class Matrix:
-    """One packed matrix, to look at a weight form by itself."""
+    """One packed matrix, to test a weight form by itself."""
 
     def __init__(self, library: Library, source: Source, *, level: str, form: str, inputs: int, outputs: int) -> None:
         self._calls, self._inputs, self._outputs = library.calls, inputs, outputs
@@ -226,7 +226,7 @@ class Matrix:
             raise BackendError(f"a matrix of {inputs} x {outputs} cannot be packed as {form}: {library.error()}.")
 
     def weights(self) -> Floats:
-        """What the packed weights mean: [I, O]."""
+        """The packed weights as floats: [I, O]."""
         weights_OI = np.empty((self._outputs, self._inputs), np.float32)
         for o in range(self._outputs):
             self._calls.gpt2_matrix_read(self._handle, o, weights_OI[o].ctypes.data)
@@ -245,10 +245,10 @@ class Matrix:
 
 
 def attend(library: Library, *, level: str, form: str, q_RD: Floats, k_SD: Floats, v_SD: Floats) -> Floats:
-    """Attention of a single head, to look at it by itself: the last R of S positions, [R, D].
+    """Attention of a single head, to test it by itself: the last R of S positions, [R, D].
 
     Raises:
-        BackendError: keys and values are not [S, D], or there are fewer than rows or more than the form sums.
+        BackendError: keys and values are not [S, D], or S is smaller than R or too large for the form's sums.
     """
     q_RD, k_SD, v_SD = (np.ascontiguousarray(x, np.float32) for x in (q_RD, k_SD, v_SD))
     (R, D), S = q_RD.shape, len(k_SD)
@@ -275,7 +275,7 @@ def _find() -> Path:
 
 
 def _hash_of_sources(folder: Path) -> str:
-    """What `gpt2_sources` of a library built from these says; empty beside an installed one, which has none."""
+    """What `gpt2_sources` returns for a library built from these sources; empty in an installation without sources."""
     files = sorted((file for kind in ("*.cpp", "*.h") for file in folder.glob(kind)), key=lambda file: file.name)
     lines = "".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest() if files else ""

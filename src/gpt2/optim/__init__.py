@@ -1,6 +1,6 @@
-"""Optimizers: which parameter is which, AdamW, Muon, the mean of last weights, and schedules as functions of progress.
+"""Optimizers: parameter groups, AdamW, Muon, weight averaging, and schedules as functions of progress.
 
-The room sees names and parameters, never a model class.
+This package sees names and parameters, never a model class.
 """
 
 from gpt2.optim.adamw import adamw

@@ -19,8 +19,8 @@ def adamw(
 
     Args:
         decayed: parameters that shrink by `lr * weight_decay` a step.
-        others: parameters that do not.
-        lr: the peak; the schedule writes `lr` of every group before each step.
+        others: parameters without decay.
+        lr: the peak; the schedule sets `lr` of every group before each step.
         betas: decay of the first and the second moment.
         eps: added to the root of the second moment.
         weight_decay: in units of 1 / learning rate.

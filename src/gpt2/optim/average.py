@@ -1,6 +1,6 @@
-"""The mean of the weights over the last steps of a run, often better than the last ones (Izmailov et al. 2018).
+"""The mean of the weights over the last steps of a run, often better than the last weights (Izmailov et al. 2018).
 
-It lies in the optimizers' own state, beside the moments, so that whoever saves those saves it too.
+It is part of the optimizers' state, beside the moments, so saving those saves it too.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _MEAN, _STEPS = "mean", "mean_steps"
 
 @torch.no_grad()
 def average(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Count the weights as they are now, after a step, into the mean of every parameter that has moved."""
+    """After a step, add the current weights to the mean of every parameter that has moved."""
     for optimizer in optimizers:
         for p, state in optimizer.state.items():
             if _MEAN not in state:
@@ -23,7 +23,7 @@ def average(optimizers: Iterable[torch.optim.Optimizer]) -> None:
 
 @torch.no_grad()
 def take_average(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Make the mean the weights, and forget it; parameters without one stay as they are."""
+    """Set the weights to their mean and drop the mean; parameters without one do not change."""
     for optimizer in optimizers:
         for p, state in optimizer.state.items():
             if _MEAN in state:

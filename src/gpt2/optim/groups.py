@@ -1,4 +1,4 @@
-"""Which parameter is which: every parameter of a GPT-2 is exactly one of three kinds, by its name and its shape."""
+"""Parameter groups: every parameter of a GPT-2 is exactly one of three kinds, by its name and shape."""
 
 from collections.abc import Iterable
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ def kind_of(name: str, n_axes: int) -> Kind:
 
     - `vector`: biases and layer-norm gains. Never decayed.
     - `embedding`: `wte` (which is also the head) and `wpe`. Each row is one token or position.
-    - `matrix`: the four linear maps of a block. What Muon may orthogonalise.
+    - `matrix`: the four linear maps of a block, which Muon may orthogonalise.
     """
     if n_axes == 1:
         return "vector"
@@ -26,7 +26,7 @@ def kind_of(name: str, n_axes: int) -> Kind:
 
 
 def partition(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[Kind, dict[str, nn.Parameter]]:
-    """Every parameter that learns, under its kind and its name, in the order given."""
+    """Every trainable parameter, by kind and name, in the order given."""
     groups: dict[Kind, dict[str, nn.Parameter]] = {kind: {} for kind in get_args(Kind)}
     for name, parameter in named_parameters:
         if parameter.requires_grad:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-# The quintic of Jordan et al.: it does not converge to 1 but brings every singular value into about [0.7, 1.2]
-# in five rounds, which trains as well and costs less.
+# The quintic of Jordan et al.: it does not converge to 1, but brings every singular value into about [0.7, 1.2]
+# in five rounds, which trains just as well and costs less.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 
@@ -26,12 +26,12 @@ def orthogonalize(g_NOI: Tensor, *, rounds: int = _ROUNDS, products: torch.dtype
     Args:
         g_NOI: matrices of one shape.
         rounds: of the iteration.
-        products: dtype of the matrix products; None: that of the matrices. bfloat16 is enough, and much faster where
-            there are units for it: the rounds bring singular values near 1 whatever small errors came before.
+        products: dtype of the matrix products; None: that of the matrices. bfloat16 is enough, and much faster on
+            hardware that has it: each round corrects small errors of the earlier ones.
     """
     a, b, c = _QUINTIC
     tall = g_NOI.shape[-2] > g_NOI.shape[-1]
-    x = g_NOI.mT if tall else g_NOI  # the Gram matrix is then the smaller of the two
+    x = g_NOI.mT if tall else g_NOI  # so that the Gram matrix is the smaller one
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     x = x if products is None else x.to(products)
     for _ in range(rounds):
@@ -45,11 +45,11 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         named_parameters: matrices as [out, in], with their names: a `c_attn` holds the maps to queries, keys and
-            values, and its three parts are orthogonalised apart.
-        lr: length of a step, in units of an orthogonal matrix; the schedule writes it before each step.
+            values, and its three parts are orthogonalised separately.
+        lr: length of a step, in units of an orthogonal matrix; the schedule sets it before each step.
         momentum: likewise.
         weight_decay: in units of 1 / learning rate.
-        cautious: decay only those weights that the step makes smaller already.
+        cautious: decay only weights that the step already shrinks.
         products: dtype of the orthogonalisation's products; None: that of the parameters.
     """
 
@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
                     continue
                 direction = self._direction(p, group["momentum"])
                 is_shared = isinstance(cast("object", p), DTensor)
-                if is_shared:  # processes hold parts of it, and only a whole matrix can be orthogonalised
+                if is_shared:  # sharded, and only a whole matrix can be orthogonalised
                     direction = cast("DTensor", direction).full_tensor()
                 changed = p
                 if is_shared or self._cautious:
@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
             for shape, pairs in by_shape.items():
                 stacked_NOI = torch.stack([update for _, update in pairs])
                 updates_NOI = orthogonalize(stacked_NOI, products=self._products)
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5  # the same change of the output, whatever the shape
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5  # so that the output changes equally for any shape
                 for (part, _), update in zip(pairs, updates_NOI, strict=True):
                     part.add_(update, alpha=-group["lr"] * scale)
             for p, whole_change in apart:
@@ -109,7 +109,7 @@ class Muon(torch.optim.Optimizer):
                 p.add_(change)
 
     def _direction(self, p: Tensor, momentum: float) -> Tensor:
-        """The gradient averaged over steps, and looked ahead by one (Nesterov)."""
+        """The gradient averaged over steps, with Nesterov's look-ahead."""
         assert p.grad is not None
         state = self.state[p]
         if "momentum" not in state:

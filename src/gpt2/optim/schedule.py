@@ -1,6 +1,6 @@
-"""Schedules: pure functions of progress, the share of a run's tokens that has been trained on, from 0 to 1.
+"""Schedules: pure functions of progress, the share of a run's tokens trained on so far, from 0 to 1.
 
-Those of the learning rate return its part of the peak.
+Those of the learning rate return a fraction of the peak.
 """
 
 import math
@@ -16,7 +16,7 @@ def cosine(progress: float, *, warmup: float = 0.0, final: float = 0.0) -> float
 
 
 def trapezoid(progress: float, *, warmup: float = 0.0, decay: float = 0.5, final: float = 0.0) -> float:
-    """Linear warm-up, flat, and over the last `decay` of the run a line down to `final`.
+    """Linear warm-up, a flat part, and a linear decay to `final` over the last `decay` of the run.
 
     Warm-up, stable, decay: Hu et al. 2024 (MiniCPM); linear to zero: Bergsma et al. 2025.
     """
@@ -27,10 +27,10 @@ def trapezoid(progress: float, *, warmup: float = 0.0, decay: float = 0.5, final
 
 
 def warm_momentum(step: int, *, steps: int, start: float, end: float) -> float:
-    """Momentum that rises in a line from `start` to `end` over the first `steps` optimizer steps."""
+    """Momentum that rises linearly from `start` to `end` over the first `steps` optimizer steps."""
     return end if step >= steps else start + (end - start) * step / steps
 
 
 def stage(progress: float, stages: Sequence[tuple[float, int]]) -> int:
-    """The value of the last stage begun: stages are (progress at which it begins, value), the first at 0."""
+    """The value of the current stage: stages are (progress at which it begins, value), the first at 0."""
     return [value for begins, value in stages if begins <= progress][-1]
