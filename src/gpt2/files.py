@@ -1,11 +1,11 @@
-"""Files that are whole or absent: atomic writing, hashes and manifests, locks, bounded reading.
+"""Files that are complete or absent: atomic writing, hashes and manifests, locks, bounded reading.
 
-A write goes to a temporary sibling, is flushed to the disk (fsync) and renamed over its goal, so that a
-crash or a full disk leaves what was there before. Works alike on Linux, macOS and Windows.
+A write goes to a temporary sibling, is flushed to disk (fsync) and renamed over its target, so a crash or a full
+disk leaves the old content. This works the same on Linux, macOS and Windows.
 
-A process that is killed while writing leaves `.partial-…` beside the goal, or, killed in the instant between two
-renames, the former folder as `.previous-…`. The next write to the same goal removes what nobody has touched for an
-hour; a `.previous-…` stays as long as nothing stands in its place.
+A process killed while writing leaves `.partial-…` beside the target or, killed between two renames, the old folder
+as `.previous-…`. The next write to the same target removes leftovers that are more than an hour old; a `.previous-…`
+stays as long as the target is missing.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from typing import IO, Any
 from gpt2.errors import DataError, FolderInUseError, FormatError, Gpt2Error
 
 MANIFEST_NAME = "manifest.json"
-CONVERT = "Convert the file (`iconv -f cp1252 -t utf-8`, if it is an old one)"  # where it is not UTF-8
+CONVERT = "Convert the file (`iconv -f cp1252 -t utf-8`, if it is an old one)"  # advice for files that are not UTF-8
 _PARTIAL, _PREVIOUS = "partial", "previous"
 _STALE_SECONDS = 3600.0
 _OTHER_DOCUMENTS = {
@@ -40,13 +40,13 @@ _OPEN_ALREADY = re.compile(r"/dev/(?:stdout|(stderr))|/(?:dev|proc/self)/fd/(\d+
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """Open `path` for writing bytes; it takes its name only if the block ends well. A link stays one.
+    """Open `path` for writing bytes; the file gets its name only if the block succeeds. A link stays a link.
 
-    A device or a pipe (`/dev/null`, `/dev/stdout`, a shell's `>(…)`) is written to as it is: nothing takes its place.
-    So is a file that the shell has opened as one: what it holds stays.
+    A device or a pipe (`/dev/null`, `/dev/stdout`, a shell's `>(…)`) is written to directly, not replaced. So is a
+    file that the shell has already opened: its content stays.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; what was there before stays.
+        OSError: the disk is full or the folder cannot be written; the old content stays.
     """
     if is_stream(path):
         descriptor = _open_already(path)
@@ -73,9 +73,9 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Generator[Path]:
-    """Yield an empty folder to fill; it takes the name `path` only if the block ends well.
+    """Yield an empty folder to fill; it gets the name `path` only if the block succeeds.
 
-    A folder already at `path` is replaced as a whole, and stays if anything fails. A link to one stays a link.
+    An existing folder at `path` is replaced as a whole, and stays if anything fails. A link to a folder stays a link.
     """
     path = _ready(path)
     partial, previous = beside(path), beside(path, _PREVIOUS)
@@ -86,7 +86,7 @@ def atomic_folder(path: Path) -> Generator[Path]:
             if inside.is_dir():
                 _sync_folder(inside)
             else:
-                with inside.open("rb+") as handle:  # Windows flushes only what may be written
+                with inside.open("rb+") as handle:  # Windows flushes only files open for writing
                     os.fsync(handle.fileno())
         _sync_folder(partial)
         if path.is_dir():
@@ -103,7 +103,7 @@ def atomic_folder(path: Path) -> Generator[Path]:
 
 
 def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
-    """The same error, with the name that its reader knows; the system names no file where a disk is full."""
+    """The same error with the target's name, which the user knows; a full disk's error names no file."""
     is_full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if is_full or (error.filename is not None and str(error.filename) == str(partial)):
         error.filename = str(path)
@@ -111,7 +111,7 @@ def _of_goal(error: OSError, partial: Path, path: Path) -> OSError:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those it lies in, as far as they are not there.
+    """Make a folder and its missing parents.
 
     Raises:
         NotADirectoryError: one of them is a file; the message says which.
@@ -131,7 +131,7 @@ def true_place(path: Path) -> Path:
     """`path` without symbolic links.
 
     Raises:
-        OSError: they go in a circle (pathlib says so by an error of another kind, or not at all).
+        OSError: they form a loop (pathlib reports this with another error, or not at all).
     """
     place = Path(os.path.realpath(path))
     if place.is_symlink():
@@ -140,7 +140,7 @@ def true_place(path: Path) -> Path:
 
 
 def check_goal(path: Path) -> None:
-    """Raise before a long computation what writing its result to `path` would raise after it; nothing is left.
+    """Check before a long computation that its result can be written to `path`; leave nothing behind.
 
     Raises:
         OSError: its folder cannot be made or written.
@@ -162,9 +162,9 @@ def check_goal(path: Path) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is there takes bytes and cannot be replaced: a device, a pipe, a socket, what is open already.
+    """Whether `path` can only be written to, not replaced: a device, a pipe, a socket, a file already open.
 
-    It is asked of the path as given, for a pipe of /proc has no other.
+    Pass the path unresolved: a pipe in /proc has no other path.
     """
     try:
         mode = path.stat().st_mode
@@ -174,32 +174,32 @@ def is_stream(path: Path) -> bool:
 
 
 def _open_already(path: Path) -> int | None:
-    """The number of the open file that a path means, as /dev/stdout does: opened by its name, it would be emptied."""
+    """The descriptor that a path like /dev/stdout refers to; opening it by name would truncate the file."""
     found = _OPEN_ALREADY.fullmatch(str(path))
     return None if found is None else int(found[2] or (2 if found[1] else 1))
 
 
 def _not_there(folder: Path) -> list[Path]:
-    """The folder and those it lies in, as far as they are not there; the innermost first."""
+    """The folder and its parents that do not exist, innermost first."""
     return list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove what was made for nothing; a folder that holds something stays, and those it lies in."""
+    """Remove folders made in vain; a folder that is not empty stays, and so do its parents."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
 def _ready(path: Path) -> Path:
-    """The true place of `path`, its folder made, and what killed processes left beside it removed."""
+    """The resolved `path`, after making its folder and removing what killed processes left beside it."""
     path = true_place(path)
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, f"{path} is the root, and nothing can take its place. Choose another")
     make_folder(path.parent)
     kinds = f"{_PARTIAL}|{_PREVIOUS}" if path.exists() else _PARTIAL
     left = re.compile(rf"\.({kinds})-[0-9a-f]{{8}}-{re.escape(path.name)}")
-    with contextlib.suppress(OSError):  # a matter of tidiness, and no reason for a write to fail
+    with contextlib.suppress(OSError):  # failed cleanup must not fail the write
         for entry in [entry for entry in path.parent.iterdir() if left.fullmatch(entry.name)]:
             newest = max(p.lstat().st_mtime for p in (entry, *entry.rglob("*")))
             if time.time() - newest > _STALE_SECONDS:
@@ -208,7 +208,7 @@ def _ready(path: Path) -> Path:
 
 
 def beside(path: Path, kind: str = _PARTIAL) -> Path:
-    """A free name in the same folder, so on the same disk; what a killed process leaves there is removed one day."""
+    """A free name in the same folder, so on the same disk; later writes remove leftovers with such names."""
     return path.with_name(f".{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
@@ -216,7 +216,7 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     """The path that a caller gave for `what`.
 
     Raises:
-        error: it is no path, or one that no file can have. No text is the working folder: nobody meant that.
+        error: it is not a path, or one that no file can have, or empty, which would mean the working folder.
     """
     if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str) or not name:
         raise error(f"{what} is given by its path: got {given!r:.60}. Give a text, or a pathlib.Path.")
@@ -230,9 +230,9 @@ def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
 
 
 def cache_folder() -> Path:
-    """This package's folder in the user's cache: XDG_CACHE_HOME where it is set, else the platform's own place.
+    """This package's folder in the user's cache: under XDG_CACHE_HOME if set, else in the platform's own place.
 
-    A relative one counts as not set, as its specification says: it would be another folder for each working folder.
+    A relative XDG_CACHE_HOME counts as unset, as its specification says.
     """
     if Path(chosen := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
         return Path(chosen) / "gpt2"
@@ -244,7 +244,7 @@ def cache_folder() -> Path:
 
 
 def home_folder() -> Path:
-    """The user's home; the root, as in a container, for a user of whom the system knows none (no HOME, no account)."""
+    """The user's home; the root for a user without one (no HOME, no account), as in some containers."""
     try:
         return Path.home()
     except RuntimeError:
@@ -252,7 +252,7 @@ def home_folder() -> Path:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether `text` can be written: half a surrogate pair, as Python reads a name of other bytes, cannot."""
+    """Whether `text` can be encoded; lone surrogates cannot, which Python uses for names that are not UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -260,7 +260,7 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically.
 
     Raises:
-        DataError: it holds half a surrogate pair, as Python reads a name that is not UTF-8; nothing is written.
+        DataError: it holds a lone surrogate, which Python uses for names that are not UTF-8; nothing is written.
     """
     try:
         data = text.encode("utf-8")
@@ -284,7 +284,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """Read a whole file of at most `limit_bytes`.
 
     Raises:
-        FormatError: the file is larger, which for a file of this kind means it is not what it claims to be.
+        FormatError: the file is larger, so it is not the kind of file that it claims to be.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -298,7 +298,7 @@ def read_json(path: Path, limit_bytes: int = 1 << 20) -> Any:
     """Read a JSON file of at most `limit_bytes`, refusing duplicate keys.
 
     Raises:
-        FormatError: too large, not UTF-8, not JSON, nested too deeply, or a key given twice.
+        FormatError: it is too large, not UTF-8, not JSON, nested too deeply, or has a duplicate key.
     """
     return parse_json(read_bounded(path, limit_bytes), str(path))
 
@@ -307,7 +307,7 @@ def parse_json(data: bytes, source: str) -> Any:
     """Parse JSON that came from `source` (named in the error), refusing duplicate keys.
 
     Raises:
-        FormatError: not UTF-8, not JSON, nested too deeply, or a key given twice.
+        FormatError: it is not UTF-8, not JSON, nested too deeply, or has a duplicate key.
     """
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_refuse_duplicates)
@@ -316,12 +316,12 @@ def parse_json(data: bytes, source: str) -> Any:
 
 
 def parse_toml(data: bytes, source: str, error: type[Gpt2Error]) -> dict[str, Any]:
-    """Parse TOML that came from `source` (named in the error); a byte order mark before it is passed over.
+    """Parse TOML that came from `source` (named in the error); a byte order mark at the start is ignored.
 
     Raises:
-        error: not UTF-8, not TOML, or nested too deeply.
+        error: it is not UTF-8, not TOML, or nested too deeply.
     """
-    import tomllib  # here: every verb imports this module, and few read TOML
+    import tomllib  # here, since every command imports this module and few read TOML
 
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
@@ -330,11 +330,11 @@ def parse_toml(data: bytes, source: str, error: type[Gpt2Error]) -> dict[str, An
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that grows by a line of JSON at a time; a last line that was cut off is left out."""
+    """The objects of a file that is appended to one JSON line at a time; a truncated last line is skipped."""
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # a text in it may hold U+2028
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # splitlines splits at U+2028
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -368,7 +368,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any] | None = None) -> None
 
 
 def broken_files(folder: Path) -> list[str]:
-    """What is wrong with the files that `folder`'s manifest lists: one line each, none when all is well.
+    """The problems of the files in `folder`'s manifest, one line each; empty if there are none.
 
     Raises:
         FormatError: there is no readable manifest.
@@ -395,13 +395,13 @@ def broken_files(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Generator[None]:
-    """Hold `folder` for this process; the operating system lets go when the process ends, however it ends.
+    """Lock `folder` for this process; the operating system releases it however the process ends.
 
-    A block that fails before anything lies in the folder leaves it as it was: not there, if it was made for this.
+    If the block fails while the folder is still empty, a folder that was made for it is removed.
 
     Raises:
         FolderInUseError: another process holds it.
-        OSError: the folder cannot be written, or its file system knows no locks.
+        OSError: the folder cannot be written, or its file system does not support locks.
     """
     made, path = _not_there(folder), folder / ".lock"
     is_new = not path.exists()
@@ -411,8 +411,8 @@ def lock(folder: Path) -> Generator[None]:
         try:
             yield
         except BaseException:
-            is_new = is_new and _is_at(file, path)  # it may have been taken away, and be another's by now
-            if sys.platform == "win32":  # what is open cannot be removed there
+            is_new = is_new and _is_at(file, path)  # another process may have removed and remade it
+            if sys.platform == "win32":  # Windows cannot remove an open file
                 file.close()
             with contextlib.suppress(OSError):
                 if is_new and list(folder.iterdir()) == [path]:
@@ -444,7 +444,7 @@ def _hold(file: IO[bytes], path: Path) -> None:
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is still what `path` names: who held it may have removed it, or its folder."""
+    """Whether `path` still names this open file: its last holder may have removed it, or its folder."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -452,7 +452,7 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # folders cannot be opened there
+    if sys.platform == "win32":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -462,10 +462,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def refuse_other_documents(name: str, start: bytes) -> None:
-    """Refuse what begins as a file of a word processor does, whatever its name.
+    """Refuse word-processor files, recognized by their first bytes, whatever their name.
 
     Raises:
-        DataError: it does.
+        DataError: it is one.
     """
     for begins, kind in _OTHER_DOCUMENTS.items():
         if start.startswith(begins):

@@ -1,4 +1,4 @@
-// What flows between the matrices: rows of floats, and the same rows as a matrix reads them.
+// Activations between the matrices: rows of floats, and the same rows in the form that a matrix reads.
 
 #pragma once
 
@@ -31,15 +31,15 @@ struct Quantised {
   Quantised() = default;
   Quantised(const Kernels& kernels, Form form, int rows, int width, Arena* arena = nullptr);
 
-  // Whether rows must come through `put` before a matrix of the form reads them.
+  // Whether rows must go through `put` before a matrix of this form reads them.
   static bool is_needed(const Kernels& kernels, Form form);
   void put(const Kernels& kernels, Form form, const float* x, int width, int row);
-  // Rows that a matrix leaves here in bfloat16, as the next one reads them.
+  // Rows that a matrix writes here in bfloat16, ready for the next one.
   Output output(Finish finish) { return {nullptr, rounded_stride, finish, rounded.data()}; }
   Activations of(const float* values, int64_t stride) const;
 };
 
-// Rows as a matrix reads them: normed where a norm comes before it, and quantised or rounded.
+// Rows as a matrix reads them: after the layer norm if there is one, and quantised or rounded.
 struct Prepared {
   Activity normed;
   Quantised quantised;

@@ -1,9 +1,9 @@
-// Whether this process may use AMX, and whether it computes here what it should.
+// Checks whether this process may use AMX, and whether AMX computes correctly here.
 //
-// Linux gives tiles to a process that asks (arch_prctl, since 5.16), unless one of its threads has a signal stack too small
-// for them; older kernels and other systems do not, and using them all the same would be an illegal instruction. And as few
-// who build this can run them, the first use checks a product of each form against AVX-512; a processor or virtual machine
-// that differs is not trusted with another.
+// Linux grants tiles to a process that asks (arch_prctl, since 5.16), unless one of its threads has a signal stack too small
+// for them. On older kernels and other systems they would be an illegal instruction. Few machines can test this code, so the
+// first use checks a product of each form against AVX-512; a processor or virtual machine that differs does not get the
+// level.
 
 #include "amx.h"
 
@@ -27,7 +27,7 @@ struct Product {
   std::vector<int32_t> code_sums, group_offsets;
 };
 
-// Rows x inputs x outputs with remainders in each of them: 37, 1,184 and 48. Numbers from a small generator.
+// Rows x inputs x outputs, each with a remainder: 37, 1,184 and 48. The numbers come from a small generator.
 constexpr int kRows = 37, kInputs = 1184, kStride = 1216, kPanels = 3;
 
 std::vector<float> multiply(const Kernels& kernels, Form form) {
@@ -41,7 +41,7 @@ std::vector<float> multiply(const Kernels& kernels, Form form) {
     if (form == Form::int4) std::generate(to(m.group_scales(panel)), to(m.weights(panel)), [&] { return static_cast<unsigned char>(1 + draw() % 127); });
     std::generate(to(m.weights(panel)), to(m.panel(panel + 1)), [&] { return static_cast<unsigned char>(draw()); });
     for (unsigned char* byte = to(m.weights(panel)) + 1; form == Form::bf16 && byte < to(m.panel(panel + 1)); byte += 2) {
-      *byte = static_cast<unsigned char>(0x3f | (*byte & 0x80));   // numbers near 1, with no infinities among them
+      *byte = static_cast<unsigned char>(0x3f | (*byte & 0x80));   // numbers near 1, without infinities
     }
   }
   Product p;
@@ -84,7 +84,7 @@ bool multiplies_alike(const Kernels& one, const Kernels& other) {
   for (const Form form : {Form::int8, Form::int4, Form::bf16}) {
     const std::vector<float> y = multiply(one, form), expected = multiply(other, form);
     for (size_t i = 0; i < y.size(); ++i) {
-      const float slack = form == Form::bf16 ? 1e-3f : 0.0f;   // sums of as many products near 1, in another order
+      const float slack = form == Form::bf16 ? 1e-3f : 0.0f;   // the same products near 1, summed in another order
       if (!(std::fabs(y[i] - expected[i]) <= slack)) return false;
     }
   }

@@ -1,4 +1,4 @@
-// Asked once, before the amx level is offered.
+// Checked once, before the amx level is offered.
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace gpt2 {
 
-bool may_use_amx();   // asks the system; the processor must be known to have it
+bool may_use_amx();   // asks the system for permission; the processor must be known to have AMX
 bool multiplies_alike(const Kernels& one, const Kernels& other);
 
 }  // namespace gpt2

@@ -1,4 +1,4 @@
-// The C interface: checks what it is given, and turns exceptions into codes and messages.
+// The C interface: checks arguments, and turns exceptions into codes and messages.
 
 #include "gpt2_native.h"
 
@@ -27,7 +27,7 @@ using namespace gpt2;
 
 thread_local std::string last_error;
 
-// What f returns; or, if it throws, the code for that, with the message kept.
+// Returns f's result; if f throws, keeps the message and returns the error code.
 template <class F>
 int32_t guarded(const F& f) {
   try {
@@ -54,17 +54,17 @@ const Kernels* level_called(const char* name) {
 
 bool is_form(int32_t form) { return form >= GPT2_FP32 && form <= GPT2_INT4; }
 
-// Sums of products of int8 stay within 32 bits up to here: 2^31 / (127 * 128), and in int4 / (8 * 127 * 127).
+// The most inputs whose sums of int8 products stay within 32 bits: 2^31 / (127 * 128), and in int4 2^31 / (8 * 127 * 127).
 bool fits_whole_sums(int32_t form, int32_t inputs) {
   if (form == GPT2_INT8) return inputs <= 131072;
   if (form == GPT2_INT4) return inputs <= 16384;
   return true;
 }
 
-// Attention in the integer forms sums weights of 127 times codes of 127 over the positions.
+// Attention in the integer forms sums weights up to 127 times codes up to 127 over the positions.
 bool fits_positions(int32_t form, int32_t positions) { return (form != GPT2_INT8 && form != GPT2_INT4) || positions <= 131072; }
 
-// Three times as much, and rounded up, is still an int.
+// Three times this size, rounded up, still fits an int.
 bool is_size(int32_t count) { return count >= 1 && count <= 1 << 28; }
 
 bool is_shape(const gpt2_shape& s) {

@@ -5,24 +5,24 @@
 //     values  [64][D']    one load = 16 components of one value; the padding holds zeros
 //
 // A score is a sum over components in order; an output is a sum over keys in order, divided by the sum of the
-// exponentials, which runs over 16 lanes by key position. None of it depends on how many rows are taken at once,
-// so prefill and decode give the same bits. Keys and values are read as they are stored.
+// exponentials, which runs over 16 lanes by key position. Nothing depends on how many rows are computed at once, so
+// prefill and decode give the same bits. Keys and values are read as they are stored.
 
 #pragma once
 
 namespace gpt2 {
 namespace {
 
-constexpr int kBlocks = kPage / kPanel;   // of 16 keys in a page
+constexpr int kBlocks = kPage / kPanel;   // blocks of 16 keys in a page
 
-// Asks for the first `count` of 64 stored numbers.
+// Prefetches the first `count` of 64 stored numbers.
 template <class Stored>
 inline void prefetch_row(const Stored* p, int count) {
   constexpr int line = 64 / sizeof(Stored);
   GPT2_UNROLL for (int first = 0; first < kPage; first += line) if (first < count) prefetch(p + first);
 }
 
-// Scores of R rows against B blocks of 16 keys. One row alone waits for memory: it asks for the values meanwhile.
+// Scores of R rows against B blocks of 16 keys. A single row is bound by memory, so it also prefetches the values.
 template <int R, int B, class Stored>
 inline void score_blocks(const Attend& a, int row, const Stored* keys, float* scores, const Stored* values, int value_count) {
   Lanes sums[R][B];
@@ -43,14 +43,14 @@ inline void score_blocks(const Attend& a, int row, const Stored* keys, float* sc
 
 template <int R, class Stored>
 void score_keys(const Attend& a, int row) {
-  const int keys = a.first_position + row + R;   // up to the last of the rows; the softmax stops each at its own
+  const int keys = a.first_position + row + R;   // up to the last row; the softmax stops each row at its own position
   for (int page = 0; page * kPage < keys; ++page) {
     const Stored* stored = reinterpret_cast<const Stored*>(a.pages[page] + a.k_offset);
     const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset);
     float* scores = a.scores + page * kPage;
     const int here = keys - page * kPage < kPage ? keys - page * kPage : kPage, blocks = (here + kPanel - 1) / kPanel;
     const int value_count = here * padded_width(a.head_width);
-    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // at once: what hides a sum's latency
+    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // blocks at once, to hide a sum's latency
     int b = 0;
     for (; b + most <= blocks; b += most) score_blocks<R, most>(a, row, stored + b * kPanel, scores + b * kPanel, values, value_count);
     for (; b + two <= blocks; b += two) score_blocks<R, two>(a, row, stored + b * kPanel, scores + b * kPanel, values, value_count);
@@ -66,7 +66,7 @@ inline float exponentiate(float* scores, int keys, const See& see) {
   for (int s = 0; s < keys; s += kPanel) {
     const Lanes score = load_first(scores + s, keys - s, kLowest);
     top = max(top, score);
-    sum = multiply_add(score, broadcast(0.0f), sum);   // exp would hide them
+    sum = multiply_add(score, broadcast(0.0f), sum);   // exp would hide NaN and infinity
   }
   const Lanes largest = broadcast(max_across(top));
   for (int s = 0; s < keys; s += kPanel) {
@@ -78,8 +78,8 @@ inline float exponentiate(float* scores, int keys, const See& see) {
   return sum_across(sum);
 }
 
-// Values of R rows for B vectors of 16 components starting at component d. Keys that all rows see are read once
-// for all; then each row goes on alone to its own position.
+// Values of R rows for B vectors of 16 components starting at component d. Keys that all rows see are read once for
+// all; then each row continues alone to its own position.
 template <int R, int B, class Stored>
 inline void mix_components(const Attend& a, int row, int d) {
   const int width = padded_width(a.head_width), shared = a.first_position + row + 1;
@@ -88,7 +88,7 @@ inline void mix_components(const Attend& a, int row, int d) {
   for (int page = 0; page * kPage < shared; ++page) {
     const Stored* values = reinterpret_cast<const Stored*>(a.pages[page] + a.v_offset) + d;
     const float* weights = a.scores + row * a.scores_stride + page * kPage;
-    const Stored* next_keys = values + kPage * width;   // of the next head: they lie there
+    const Stored* next_keys = values + kPage * width;   // the next head's keys follow the values
     const int keys = shared - page * kPage < kPage ? shared - page * kPage : kPage;
     for (int s = 0; s < keys; ++s) {
       if constexpr (R == 1) if (keys == kPage) prefetch_row(next_keys + s * kPage, kPage);
@@ -99,7 +99,7 @@ inline void mix_components(const Attend& a, int row, int d) {
         GPT2_UNROLL for (int b = 0; b < B; ++b) sums[r][b] = multiply_add(value[b], weight, sums[r][b]);
       }
     }
-    if constexpr (R == 1) {   // a page that is not full has as many rows of keys, but shorter ones
+    if constexpr (R == 1) {   // a partial page has as many rows of keys, but shorter ones
       for (int c = 0; keys < kPage && c < a.head_width; ++c) prefetch_row(next_keys + c * kPage, keys);
     }
   }
@@ -142,8 +142,8 @@ void attend(const Attend& a) {
 inline void convert(float* to, const Lanes& x) { store(to, x); }
 inline void convert(Half* to, const Lanes& x) { store(to, x); }
 
-// Keys turn from rows to columns: up to 16 positions at once, so that a line of a page is written while it is at hand.
-// False if a number is not finite: a half would hide it.
+// Transposes keys from rows to columns, up to 16 positions at once, so that a line of a page is written while in cache.
+// False if a number is not finite: fp16 would hide it.
 template <class Stored>
 bool store_positions(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
   const int width = padded_width(head_width);

@@ -1,9 +1,9 @@
-// Attention in int8 by tiles, for several rows at once: the products of attention_int8.h, whose weights of rows it takes.
+// Attention in int8 by tiles, for several rows at once: the products of attention_int8.h, with the row weights made there.
 //
 //   scores   A: codes of the queries, a row each       B: 16 keys of a page, as they lie, four components a line
 //   mixing   A: a half of the rows' weights of a page  B: 16 components of the page's values, four positions a line
 //
-// Heads wider than a tile's line go the way of the other levels.
+// Heads wider than a tile's line use the other levels' code.
 
 #pragma once
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kFewestRowsAttend = 8;
 
-// Sums 0 to 3; 4 and 5 the queries and keys, 6 and 7 weights and values.
+// Tiles 0 to 3: sums; 4 and 5: queries and keys; 6 and 7: weights and values.
 inline TileShapes shapes_to_attend(int rows, int key_lines) {
   TileShapes shapes;
   for (int t = 0; t < 8; ++t) {

@@ -8,28 +8,28 @@
 //   e      = exp(score - max), in bfloat16, over the keys up to the row's own position
 //   output = e . values / sum of e
 //
-// A row's sums do not depend on the rows beside it, and go over whole pages in order: what a row does not see weighs zero,
-// and zero times a finite number adds nothing. So no value in a page may ever be other than finite, not even where nothing
-// was stored yet: pages begin as zeros, and what is stored is finite. One row alone, which waits for memory, makes the same
-// sums by multiply-adds.
+// A row's sums do not depend on the rows beside it, and run over whole pages in order: a key that a row does not see has
+// weight zero, and zero times a finite number adds nothing. So every value in a page must be finite, even where nothing is
+// stored yet: pages start as zeros, and only finite numbers are stored. A single row is bound by memory, and computes the
+// same sums by multiply-adds.
 
 #pragma once
 
 namespace gpt2 {
 namespace {
 
-constexpr int kPairsAtOnce = kTileLines;          // pairs of components, or of positions, that a product sums over
+constexpr int kPairsAtOnce = kTileLines;          // pairs of components or positions that one product sums over
 constexpr float kLargestBf16 = 0x1.fep127f;
 
-// A finite number of it; a NaN too becomes one: max and min give their second operand.
+// Clamps to finite bfloat16, NaN too: max and min return their second operand for a NaN.
 inline Lanes within_bf16(const Lanes& x) { return min(max(x, broadcast(-kLargestBf16)), broadcast(kLargestBf16)); }
 inline Lanes widen(const __m256i& x) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16))}; }
 
 inline int key_pairs(int head_width) { return (head_width + 1) / 2; }
 inline Bf16* codes_of(const Attend& a, int row) { return reinterpret_cast<Bf16*>(a.codes + row * a.code_stride); }
 
-// While it lives, subnormal numbers count as zeros, as they do for tiles. What computes meanwhile must not be inlined: a
-// compiler does not know that arithmetic depends on this, and may move it past.
+// While it lives, subnormal numbers count as zeros, as in tiles. Code that computes meanwhile must not be inlined: the
+// compiler does not know that arithmetic depends on this, and may move it across.
 class NoSubnormals {
  public:
   NoSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
@@ -49,7 +49,7 @@ inline void round_queries(const Attend& a) {
   }
 }
 
-// From scores to weights, up to the end of the last page. What rounding does to all of them alike, their sum takes back.
+// From scores to weights, up to the end of the last page. The sum uses the rounded weights, which cancels common rounding.
 inline void round_weights(const Attend& a, int pages) {
   for (int r = 0; r < a.rows; ++r) {
     const int own = a.first_position + r + 1;
@@ -61,12 +61,12 @@ inline void round_weights(const Attend& a, int pages) {
       store(scores + s, widen(to_bf16(e)));
       sum = add(sum, widen(to_bf16(e)));
     });
-    a.sums[r] = sum_across(sum) + 0.0f * exact;   // NaN if that is
+    a.sums[r] = sum_across(sum) + 0.0f * exact;   // NaN if `exact` is
     for (int s = static_cast<int>(round_up(own, kPanel)); s < pages * kPage; s += kPanel) store(weights + s, broadcast(0.0f));
   }
 }
 
-// A zero gets no sign: products with nothing may have been added to it, or not. Without subnormal numbers, for all rows alike.
+// Clears the sign of zeros, which depends on whether zero products were added. Runs under NoSubnormals for all rows alike.
 inline void put_mixed(const Attend& a, int row, int component, const Lanes& sums) {
   const Lanes mixed = div(add(sums, broadcast(0.0f)), broadcast(a.sums[row]));
   store_first(a.out + row * a.out_stride + component, mixed, a.head_width - component);
@@ -74,7 +74,7 @@ inline void put_mixed(const Attend& a, int row, int component, const Lanes& sums
 
 // ---- several rows ----
 
-// Sums 0 to 3; 4 and 5 a whole step of both factors, 6 and 7 the components that are left of a head.
+// Tiles 0 to 3: sums; 4 and 5: a whole step of both factors; 6 and 7: the remaining components of a head.
 inline TileShapes shapes_to_attend_bf16(int rows, int pairs_left) {
   TileShapes shapes;
   for (int t = 0; t < 8; ++t) {
@@ -165,7 +165,7 @@ void attend_together(const Attend& a, int pages) {
 
 // ---- one row ----
 
-// What a product of tiles adds to B x 16 outputs: the first and the second of all pairs apart, then both.
+// What a tile product adds to B x 16 outputs: the first and second elements of pairs summed separately, then together.
 template <int B>
 struct PairSums {
   Lanes first[B], second[B];
@@ -186,7 +186,7 @@ struct PairSums {
   GPT2_INLINE void add_to(Lanes* totals) const { GPT2_UNROLL for (int b = 0; b < B; ++b) totals[b] = add(totals[b], add(first[b], second[b])); }
 };
 
-// It waits for memory: scores ask for the values of their page, and mixing for the keys of the next head, which lie there.
+// A single row is bound by memory: scores prefetch the values of their page, and mixing the next head's keys, which follow.
 inline void ask_for(const Bf16* from, int numbers) {
   for (int at = 0; at < numbers; at += kLine / int{sizeof(Bf16)}) prefetch(from + at);
 }
@@ -229,7 +229,7 @@ GPT2_NOINLINE void mix_alone(const Attend& a, int pages, int d) {
       }
       sums.add_to(totals);
     }
-    // of a page that is not full, the first keys of each pair of components
+    // of a partial page, only the keys in use of each pair of components
     for (int c = 0; d == 0 && keys_here < kPage && c < key_pairs(a.head_width); ++c) ask_for(next_keys + c * 2 * kPage, 2 * keys_here);
   }
   GPT2_UNROLL for (int b = 0; b < B; ++b) put_mixed(a, 0, d + b * kPanel, totals[b]);
@@ -254,12 +254,12 @@ void attend_bf16(const Attend& a) {
   else attend_together(a, pages);
 }
 
-// False if a number is not finite; in its place stands one that is.
+// False if a number is not finite; a finite one is stored instead.
 bool store_bf16(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page) {
   const int width = padded_width(head_width), pairs = key_pairs(head_width);
   constexpr int kPairs = kPanel / 2;
   Lanes spoiled = broadcast(0.0f);
-  for (int first = 0; first < rows; first += kPanel) {   // keys turn from rows to columns, as in attention.h
+  for (int first = 0; first < rows; first += kPanel) {   // transposes keys, as in attention.h
     const int count = rows - first < kPanel ? rows - first : kPanel;
     uint32_t* keys = reinterpret_cast<uint32_t*>(k_page) + key + first;
     for (int d = 0; d < head_width; d += kPanel) {

@@ -1,4 +1,4 @@
-// Attention of one head over keys and values in int8: all its products are whole sums, exact in any order.
+// Attention of one head over keys and values in int8: all its products are integer sums, exact in any order.
 //
 //   a page holds 64 positions; for one layer and head, D = head width, D4 and D' = D rounded up to 4 and 16:
 //     keys    [D4/4][64][4]   one load = 4 components of 16 keys     behind them 64 floats: a scale for each position
@@ -9,8 +9,8 @@
 //   weight = e * value scale, as 128 * upper + lower with the largest at 127 * 128: both in 0..127
 //   output = (128 * (uppers . value codes) + (lowers . value codes)) * largest weight / (127 * 128) / sum of e
 //
-// Eight bits for a weight would lose a long tail of small ones, fourteen do not: hence two products with the values.
-// The weight of a key that a row does not see is zero, so all rows of a tile walk the same keys.
+// Eight-bit weights would lose a long tail of small ones; fourteen bits do not, hence two products with the values.
+// A key that a row does not see has weight zero, so all rows of a tile walk the same keys.
 
 #pragma once
 
@@ -23,13 +23,13 @@ constexpr float kLargestWeight = 127.0f * 128.0f;
 inline int key_bytes(int head_width) { return static_cast<int>(round_up(head_width, 4)) * kPage; }
 inline int value_bytes(int head_width) { return padded_width(head_width) * kPage; }
 
-// Of 16 positions from s on, zeros from `keys` on.
+// Scales of 16 positions from s on; zeros from `keys` on.
 inline Lanes value_scales(const Attend& a, int s, int keys) {
   const unsigned char* scales = a.pages[s / kPage] + a.v_offset + value_bytes(a.head_width);
   return load_first(reinterpret_cast<const float*>(scales) + s % kPage, keys - s, 0.0f);
 }
 
-// The rows' queries: codes lie in a.codes, [rows][code_stride].
+// The rows' queries; their codes are in a.codes, [rows][code_stride].
 struct Queries {
   float scales[kMaxAttendRows];
   int32_t sums[kMaxAttendRows];
@@ -50,7 +50,7 @@ inline void prefetch_bytes(const int8_t* p, int bytes) {
   for (int at = 0; at < bytes; at += 64) prefetch(p + at);
 }
 
-// Scores of R rows against B blocks of 16 keys of a page. One row alone waits for memory: it asks for the values meanwhile.
+// Scores of R rows against B blocks of 16 keys of a page. A single row is bound by memory, so it also prefetches the values.
 template <int R, int B>
 inline void score_codes(const Attend& a, const Queries& q, int row, int page, int block, int ahead) {
   const int8_t* keys = reinterpret_cast<const int8_t*>(a.pages[page] + a.k_offset);
@@ -79,11 +79,11 @@ inline void score_codes(const Attend& a, const Queries& q, int row, int page, in
 
 template <int R>
 void score_whole_keys(const Attend& a, const Queries& q, int row) {
-  const int keys = a.first_position + row + R;   // up to the last of the rows; the softmax stops each at its own
+  const int keys = a.first_position + row + R;   // up to the last row; the softmax stops each row at its own position
   for (int page = 0; page * kPage < keys; ++page) {
     const int here = keys - page * kPage < kPage ? keys - page * kPage : kPage, blocks = (here + kPanel - 1) / kPanel;
     const int ahead = here * padded_width(a.head_width);
-    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // at once: what hides a sum's latency
+    constexpr int most = R == 1 ? kBlocks : kBlocksAttend, two = most < 2 ? most : 2;   // blocks at once, to hide a sum's latency
     int block = 0;
     for (; block + most <= blocks; block += most) score_codes<R, most>(a, q, row, page, block, ahead);
     for (; block + two <= blocks; block += two) score_codes<R, two>(a, q, row, page, block, ahead);
@@ -103,10 +103,10 @@ inline void store_halves(int8_t* upper, int8_t* lower, const Lanes (&shares)[kBl
 }
 #endif
 
-// The rows' weights: halves lie in a.codes, [rows][code_stride], the lower `code_stride / 2` behind the upper.
+// The rows' weights; their halves are in a.codes, [rows][code_stride], the lower `code_stride / 2` after the upper.
 struct Weights {
-  float units[kMaxAttendRows];   // what 1 is worth, as a share of the sum
-  int keys;                      // of all rows; those that a row does not see have zeros, up to the end of the page
+  float units[kMaxAttendRows];   // the value of code 1, as a share of the sum
+  int keys;                      // of all rows; a row has zeros for keys that it does not see, up to the end of the page
 };
 
 // From scores to weights of one row.
@@ -128,13 +128,13 @@ inline void weigh_row(const Attend& a, Weights& to, int r) {
       shares[b] = broadcast(0.0f);
       if (s >= keys) continue;
       const Lanes exact = mul(mul(load(scores + s), value_scales(a, s, keys)), inverse);
-      shares[b] = min(max(exact, broadcast(0.0f)), broadcast(kLargestWeight));   // of damaged weights it may be NaN
+      shares[b] = min(max(exact, broadcast(0.0f)), broadcast(kLargestWeight));   // damaged weights may give NaN
     }
     store_halves(upper + page, upper + a.code_stride / 2 + page, shares);
   }
 }
 
-// With the sum of each row's halves: what `start_sums` asks for.
+// With the sum of each row's halves, which `start_sums` needs.
 struct SummedWeights : Weights {
   int32_t upper_sums[kMaxAttendRows], lower_sums[kMaxAttendRows];
 
@@ -153,7 +153,7 @@ struct SummedWeights : Weights {
   }
 };
 
-// What a row's sums with both halves of its weights are worth.
+// The float values of a row's sums with both halves of its weights.
 inline Lanes mixed(const Weights& w, int row, const Sums& upper, const Sums& lower) {
   const Lanes whole = add(mul(to_lanes(upper), broadcast(128.0f)), to_lanes(lower));
   return mul(whole, broadcast(w.units[row]));
@@ -172,7 +172,7 @@ inline void mix_codes(const Attend& a, const SummedWeights& w, int row, int d) {
   }
   for (int page = 0; page * kPage < w.keys; ++page) {
     const int8_t* values = reinterpret_cast<const int8_t*>(a.pages[page] + a.v_offset);
-    const int8_t* next_keys = values + value_bytes(a.head_width) + sizeof(float) * kPage;   // of the next head: they lie there
+    const int8_t* next_keys = values + value_bytes(a.head_width) + sizeof(float) * kPage;   // the next head's keys follow the values
     const int8_t* codes = a.codes + row * a.code_stride + page * kPage;
     const int keys = w.keys - page * kPage < kPage ? w.keys - page * kPage : kPage;
     if constexpr (R == 1) if (d == 0) prefetch_bytes(next_keys + key_bytes(a.head_width), 4 * keys);
@@ -189,7 +189,7 @@ inline void mix_codes(const Attend& a, const SummedWeights& w, int row, int d) {
         }
       }
     }
-    if constexpr (R == 1) {   // a page that is not full has as many rows of keys, but shorter ones
+    if constexpr (R == 1) {   // a partial page has as many rows of keys, but shorter ones
       for (int c = 0; d == 0 && keys < kPage && c < a.head_width; c += 4) prefetch_bytes(next_keys + c * kPage, 4 * keys);
     }
   }
@@ -201,7 +201,7 @@ inline void mix_codes(const Attend& a, const SummedWeights& w, int row, int d) {
   }
 }
 
-// A row has two sums for each vector, so half as many rows go together as for scores.
+// A row has two sums per vector, so half as many rows run together as for scores.
 constexpr int kRowsMix = kRowsAttend / 2;
 
 template <int R>
@@ -268,7 +268,7 @@ bool store_positions_int8(const float* k, const float* v, int64_t stride, int ro
       for (int i = 0; i < kPanel && d + i < head_width; i += 4) std::memcpy(keys + (d + i) * kPage + 4 * (key + r), codes + i, 4);
     }
   }
-  for (int r = 0; r < rows;) {   // four that share their lines are written together
+  for (int r = 0; r < rows;) {   // four positions that share lines are written together
     if ((key + r) % 4 == 0 && r + 4 <= rows) {
       spoiled += store_values<4>(v + r * stride, stride, head_width, values, value_scales, key + r);
       r += 4;

@@ -1,4 +1,4 @@
-// Memory for weights and activations: aligned, zeroed, and in large pages where the system has them.
+// Memory for weights and activations: aligned, zeroed, and in large pages if the system has them.
 
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace gpt2 {
 
-// Reading weights is what decoding costs; with 2 MB pages it never waits for an address translation.
+// Reading weights dominates decoding; with 2 MB pages it never waits for address translation.
 constexpr size_t kLargePage = size_t{2} << 20;
 
 class Arena;
@@ -27,19 +27,19 @@ class Buffer {
   explicit Buffer(size_t count) : count_(count) {
     if (count == 0) return;
 #if defined(__linux__)
-    if (is_mapped()) {   // pages of zeros, and none of them touched before it is needed
+    if (is_mapped()) {   // pages of zeros, untouched until needed
       void* pages = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (pages == MAP_FAILED) throw std::bad_alloc();
       mapping_ = pages;
       data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(pages) + kLargePage - 1) / kLargePage * kLargePage);
-      madvise(static_cast<void*>(data_), bytes(), MADV_HUGEPAGE);   // a wish: failing changes nothing
+      madvise(static_cast<void*>(data_), bytes(), MADV_HUGEPAGE);   // only a hint: failure is harmless
       return;
     }
 #endif
     data_ = static_cast<T*>(::operator new(bytes(), std::align_val_t{kAlignment}));
     std::memset(static_cast<void*>(data_), 0, bytes());
   }
-  // Within an arena, which must outlive it; without one like the above.
+  // Allocates from the arena, which must outlive it; null: as above.
   Buffer(size_t count, Arena* arena);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept { swap(other); return *this; }
@@ -65,7 +65,7 @@ class Buffer {
   static constexpr size_t kAlignment = 64;
 
   bool is_mapped() const { return bytes() >= kLargePage; }
-  size_t mapped_bytes() const { return bytes() + kLargePage; }   // room to begin at a large page
+  size_t mapped_bytes() const { return bytes() + kLargePage; }   // room to align to a large page
 
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
@@ -80,11 +80,11 @@ class Buffer {
   bool borrowed_ = false;
 };
 
-// Memory for buffers that live and die together, one after the other: most matrices are smaller than a large page, and
-// a model's together fill whole ones. What is read next lies next, so prefetching past a matrix's end is not in vain.
+// Contiguous memory for buffers with one lifetime: most matrices are smaller than a large page, but a model's matrices
+// together fill whole ones. They lie in reading order, so prefetching past a matrix's end fetches the next one.
 class Arena {
  public:
-  void* take(size_t bytes) {   // zeros
+  void* take(size_t bytes) {   // zeroed
     const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (chunks_.empty() || used_ + rounded > chunks_.back().size()) {
       chunks_.emplace_back(rounded > kChunk ? rounded : kChunk);
@@ -98,7 +98,7 @@ class Arena {
  private:
   static constexpr size_t kAlignment = 64, kChunk = size_t{32} << 20;
   std::vector<Buffer<unsigned char>> chunks_;
-  size_t used_ = 0;   // of the last
+  size_t used_ = 0;   // of the last chunk
 };
 
 template <class T>

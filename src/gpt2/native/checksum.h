@@ -1,10 +1,10 @@
-// Whether bytes are still what they were: against what a disk or a copy does to them, not against anybody's intent.
+// A checksum that detects damage by disks and copies, not tampering.
 //
 //   line of 64 bytes   | w0 | w1 | .. | w7 |     eight lanes of 64 bits; for each
 //                                                sum   += word     a changed bit changes it
 //                                                sums  += sum      so does a line that stands elsewhere
 //
-// Additions alone, so that any compiler makes vectors of them and memory is what it waits for.
+// It only adds, so every compiler vectorizes it and memory is the bottleneck.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 namespace gpt2 {
 
 inline uint64_t checksum(const void* data, int64_t bytes, uint64_t seed) {
-  constexpr int lanes = kLine / sizeof(uint64_t), kAhead = 2048;   // bytes; asked for, they come twice as fast
+  constexpr int lanes = kLine / sizeof(uint64_t), kAhead = 2048;   // bytes; prefetching doubles the speed
   uint64_t sum[lanes] = {}, sums[lanes] = {};
   const auto add_line = [&](const unsigned char* line, size_t count) {
     uint64_t words[lanes] = {};
@@ -31,7 +31,7 @@ inline uint64_t checksum(const void* data, int64_t bytes, uint64_t seed) {
   }
   if (at < end) add_line(at, static_cast<size_t>(end - at));
   uint64_t all = seed ^ static_cast<uint64_t>(bytes);
-  const auto mix = [&](uint64_t word) {   // one to one, so two that differ in one place never meet
+  const auto mix = [&](uint64_t word) {   // bijective, so a difference in one word always changes the result
     all = (all ^ word) * 0x9e3779b97f4a7c15u;
     all ^= all >> 32;
   };

@@ -1,4 +1,4 @@
-// Matrices by tiles of rows and panels: in which order, what they ask memory for meanwhile, and what becomes of their sums.
+// Matrix products by tiles of rows and panels: their order, what they prefetch, and how they finish their sums.
 //
 //              panels ──>                  A tile of R rows x P panels keeps its sums in registers and walks the inputs once.
 //   rows  ┌────────┬────────┬───           Panels outside, rows inside: so panels come from memory once, and stay in the
@@ -16,7 +16,7 @@
 namespace gpt2 {
 namespace {
 
-// What becomes of one panel's results of a row, of which there may be fewer than 16.
+// Finishes one panel's results of a row, which may be fewer than 16.
 template <Finish F>
 GPT2_INLINE void finish_as(const Output& out, int row, int panel, int outputs, const Lanes& result) {
   const int count = outputs - panel * kPanel;
@@ -47,7 +47,7 @@ void finish(const Output& out, int row, int panel, int outputs, Lanes result) {
   with_finish(out.finish, [&](auto known) { finish_as<decltype(known)::finish>(out, row, panel, outputs, result); });
 }
 
-// One panel's results of several rows; result(r) is that of row `row` + r.
+// Finishes one panel's results of several rows; result(r) is that of row `row` + r.
 template <class Result>
 inline void finish_rows(const MatrixView& m, const Output& out, int row, int rows, int panel, const Result& result) {
   with_finish(out.finish, [&](auto known) {
@@ -55,12 +55,12 @@ inline void finish_rows(const MatrixView& m, const Output& out, int row, int row
   });
 }
 
-// What a tile asks memory for while it multiplies: with line i of each of its panels' weights the line that lies
-// from + i * stride bytes after the weights' beginning; with what stands before the weights, what lies `ahead`.
+// What a tile prefetches while it multiplies: with line i of each panel's weights, the line from + i * stride bytes
+// after the start of the weights; with the data before the weights, the same data `ahead` bytes further.
 struct FetchPart {
   int64_t ahead, from, stride;
 
-  // The tiles that pass over the same panels ask for a part each: memory works all the while, not for the first alone.
+  // Tiles that pass over the same panels prefetch a part each, so that memory is busy all the time, not only at the first.
   FetchPart(int64_t bytes, int64_t lines, int tile, int tiles)
       : ahead(bytes), from(bytes), stride((kLine + tiles - 1) / tiles) { from += tile * lines * stride; }
 
@@ -68,7 +68,7 @@ struct FetchPart {
   void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + from + line * stride); }
 };
 
-// The same where one tile asks for it all: the step of a line is then known to the compiler, which one row alone notices.
+// The same if one tile prefetches everything: the stride is then a compile-time constant, which matters for a single row.
 struct FetchAll {
   int64_t ahead;
 
@@ -76,7 +76,7 @@ struct FetchAll {
   void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + ahead + kLine * line); }
 };
 
-// Asks for the lines of the panels that stand before group scales and weights.
+// Prefetches the lines of the panels before group scales and weights.
 template <int P, int Lines, class Fetch>
 GPT2_INLINE void fetch_beginnings(const MatrixView& m, int panel, int step, const Fetch& fetch) {
   GPT2_UNROLL for (int p = 0; p < P; ++p) GPT2_UNROLL for (int line = 0; line < Lines; ++line) fetch.before(m.panel(panel + p * step) + line * kLine);
@@ -91,7 +91,7 @@ void run_rows(const MatrixView& m, const Activations& x, const Output& out, int 
   Tile::template run<R, P>(m, x, out, row, panel, step, fetch);
 }
 
-// Of P panels, all tiles. They ask for the panels that come `ahead` after these.
+// All tiles of P panels. They prefetch the panels `ahead` of these.
 template <class Tile, int P>
 void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step, int ahead) {
   const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
@@ -101,18 +101,17 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
   }
 }
 
-// A single row goes through memory so fast that it asks for what is near: of each of its streams the line 1.5 KB on.
+// A single row streams through memory so fast that it prefetches nearby: in each stream the line 1.5 KB ahead.
 constexpr int64_t kNear = 1536;
 
-// All tiles of panels that lie `step` apart. What several rows ask for ahead is the panel after each, with which its stream
-// goes on.
+// All tiles of panels that lie `step` apart. Several rows prefetch the next panel of each stream.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
   if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
   Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
 }
 
-// All tiles of a block. Panels outside, rows inside: a panel comes from memory once and stays in the cache.
+// All tiles of a block. Panels in the outer loop, rows in the inner: a panel is read from memory once and stays in cache.
 template <class Tile>
 void walk_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end) {
   for (; panel + Tile::kPanels <= panel_end; panel += Tile::kPanels) walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, 1, Tile::kPanels);

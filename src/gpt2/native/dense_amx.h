@@ -5,11 +5,11 @@
 //     ...                                     ... 16 lines; bf16: 2 inputs in 4 bytes          ...
 //     row 15 | x0 .. x63          |           inputs 60..63 | o0 | o1 | .. | o15 |             row 15 | o0 .. o15 |
 //
-// Of the eight tiles four are sums, 2 blocks of 16 rows x 2 panels, so that each A and each B serves two products. Inputs
-// that fill no tile are copied beside zeros.
+// Four of the eight tiles are sums, 2 blocks of 16 rows x 2 panels, so that each A and each B serves two products. Inputs
+// that do not fill a tile are copied and padded with zeros.
 //
-// A bf16 product rounds in an order of its own: there all numbers of rows go through tiles, and a row's bits depend on it
-// alone. int8 is exact, as is int4 (dense_amx_int4.h), so few rows go the way of the other levels, which is shorter.
+// A bf16 tile product rounds in its own order, so every number of rows goes through tiles, and a row's bits depend only on
+// the row. int8 and int4 (dense_amx_int4.h) are exact, so few rows take the other levels' code, which is faster for them.
 
 #pragma once
 
@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kTileLines = 16, kTileBytes = 64, kTileSize = kTileLines * kTileBytes;
 
-// FetchPart and FetchAll of dense.h for tiles, which read 16 lines of a panel at once: with each step of the inputs a block
-// of rows asks for so many lines of its part of the panels that come next. `all_lines` are those of a step for all blocks.
+// FetchPart and FetchAll of dense.h for tiles, which read 16 lines of a panel at once: with each step of the inputs, a block
+// of rows prefetches as many lines of its part of the next panels. `all_lines` is a step's number of lines for all blocks.
 struct FetchLines {
   const unsigned char* at;
   int lines;
@@ -51,7 +51,7 @@ struct Bf16Products {
   }
 };
 
-// Sums 0 1 / 2 3 of row blocks 4, 5 and panels 6, 7; `lower` rows of 0 leave the second block alone.
+// Tiles: sums 0 1 / 2 3 of row blocks 4, 5 and panels 6, 7; `lower` = 0 rows: no second block.
 inline TileShapes shapes_of(int upper, int lower, int a_bytes, int b_lines) {
   TileShapes shapes;
   for (int t = 0; t < 8; ++t) {
@@ -82,8 +82,8 @@ inline void zero_sums() {
   if constexpr (Blocks == 2 && P == 2) tile_zero<3>();
 }
 
-// Results of up to four tiles whose products are made. A few rows at a time are finished between the products that come
-// next: tiles and vectors compute side by side.
+// Results of up to four finished tiles. A few of their rows at a time are processed between the next products, so that
+// tile and vector units work in parallel.
 template <class Products>
 class Unfinished {
  public:
@@ -158,7 +158,7 @@ void run_tiles(const MatrixView& m, const Activations& x, int row, int rows, int
   if constexpr (Blocks == 2 && P == 2) unfinished.template take<3>(row + kTileLines, rows - kTileLines, panel + 1);
 }
 
-// The tiles while they are in use; afterwards they are the system's again.
+// Configures the tiles, and releases them at the end.
 class TilesInUse {
  public:
   TilesInUse() = default;
@@ -167,7 +167,7 @@ class TilesInUse {
   TilesInUse& operator=(const TilesInUse&) = delete;
   ~TilesInUse() { if (in_use_) tiles_end(); }
 
-  // For up to 32 rows, if they are not of that shape already: giving them another takes as long as some products.
+  // Shapes the tiles for up to 32 rows, unless they have that shape: reconfiguring takes as long as several products.
   void hold(int rows) {
     if (rows == rows_) return;
     shape(shapes_of(rows < kTileLines ? rows : kTileLines, rows - kTileLines, kTileBytes, kTileLines));
@@ -196,7 +196,7 @@ inline void for_row_blocks(int row, int row_end, TilesInUse& tiles, const F& f) 
 
 inline int row_blocks(int rows) { return (rows + 2 * kTileLines - 1) / (2 * kTileLines); }
 
-// Panels outside, rows inside: the panels come from memory once and stay in the cache.
+// Panels in the outer loop, rows in the inner: the panels are read from memory once and stay in cache.
 template <class Products, int P>
 void walk_row_blocks(const MatrixView& m, const Activations& x, int row, int row_end, int panel, TilesInUse& tiles, Unfinished<Products>& unfinished) {
   const int64_t steps = static_cast<int64_t>(m.padded_inputs) * Products::kInputBytes / kTileBytes;
@@ -216,7 +216,7 @@ void walk_products(const MatrixView& m, const Activations& x, const Output& out,
   unfinished.finish_all();
 }
 
-// Few rows and four panels that lie `step` apart, in a stream each: sums 0 to 3, A in 4, B in 6 and 7 by turns.
+// Few rows and four panels `step` apart, one stream each: sums in tiles 0 to 3, A in 4, B alternately in 6 and 7.
 template <class Products>
 inline void multiply_streams(const uint8_t* a, int64_t a_stride, const uint8_t* b, int64_t apart) {
   tile_load<4>(a, a_stride);
@@ -231,7 +231,7 @@ inline void multiply_streams(const uint8_t* a, int64_t a_stride, const uint8_t* 
 }
 
 constexpr int kStreams = 4;
-constexpr int64_t kNearTiles = kNear;   // measured here as well: 4 and 8 KB are 2 % slower
+constexpr int64_t kNearTiles = kNear;   // measured here too: 4 and 8 KB are 2 % slower
 
 template <class Products>
 void run_streams(const MatrixView& m, const Activations& x, int row, int rows, int panel, int step, Unfinished<Products>& unfinished) {

@@ -1,8 +1,8 @@
-// Matrices in int4 by tiles. A weight is its code times the scale of its group, 11 bits; by the scale's upper and lower half,
+// Matrices in int4 by tiles. A weight is its code times its group's scale, 11 bits. Splitting the scale into halves,
 //
 //   scale * code = 16 * (scale / 16 * code) + (scale % 16 * code)
 //
-// it is two bytes. So a panel becomes two of int8, made once for all rows and multiplied side by side:
+// makes it two bytes. So a panel becomes two int8 panels, made once for all rows and multiplied side by side:
 //
 //   packed, two codes a byte          upper bytes, as int8 lies          lower bytes
 //     | inputs 0..3, 4..7 |     ->      | inputs 0..3 |                    | inputs 0..3 |
@@ -14,12 +14,12 @@
 namespace gpt2 {
 namespace {
 
-constexpr int kInputsInt4 = 1024;   // of which bytes are made at once: they stay in the first cache
-constexpr int64_t kHalfInt4 = kInputsInt4 * kPanel;   // from the upper bytes to the lower
+constexpr int kInputsInt4 = 1024;   // unpacked at a time, so that the bytes stay in the L1 cache
+constexpr int64_t kHalfInt4 = kInputsInt4 * kPanel;   // offset from the upper bytes to the lower
 constexpr int kRowsOfSums = 256;
 
-// Four bits of each output's scale times its codes. Those lie there as 0 to 15, and no such product exceeds a byte: so one
-// multiplication of 16 bits makes two, and then 8 times the scale is taken off.
+// Four bits of each output's scale times its codes. Codes are stored as 0 to 15, and such a product fits a byte, so one
+// 16-bit multiplication computes two; then 8 times the scale is subtracted.
 struct GroupBytes {
   __m512i scales, offsets;
 
@@ -28,7 +28,7 @@ struct GroupBytes {
   __m512i of(const Codes& codes) const { return _mm512_sub_epi8(_mm512_mullo_epi16(codes.v, scales), offsets); }
 };
 
-// Of a panel the groups [group, group_end), as two panels of int8.
+// Unpacks groups [group, group_end) of a panel into two int8 panels.
 inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* to) {
   const uint8_t* scales = m.group_scales(panel);
   for (; group < group_end; ++group) {
@@ -71,8 +71,8 @@ struct Int4Sums {
   }
 };
 
-// Inputs [input, end) of a block of rows. Where the last fill half a tile, the other half of the weights is zeros, whatever
-// follows in the rows.
+// Inputs [input, end) of a block of rows. If the last inputs fill half a tile, the other half of the weights is zeros, so
+// the rows may hold anything there.
 template <int Blocks>
 inline void add_products_int4(const Activations& x, int row, int input, int end, int block, const int8_t* bytes, Int4Sums& sums, FetchLines fetch) {
   if (input == 0) zero_sums<Blocks, 2>();

@@ -6,13 +6,13 @@
 //     ...
 //     input K-1 | ...                                    |
 //
-//   bf16: inputs two by two, an odd K padded     one load = 16 outputs of two inputs
+//   bf16: inputs in pairs, an odd K padded       one load = 16 outputs of two inputs
 //     inputs 0, 1 | w[0][16p] w[1][16p] | w[0][16p+1] w[1][16p+1] | ... | w[0][16p+15] w[1][16p+15] |
 //     inputs 2, 3 | ...
 //
-// A tile walks the inputs in order. So the sum of an output is ((x0 w0 + x1 w1) + x2 w2) + ... whatever the tile: R and P
-// never change its bits. Where the level has products of pairs (GPT2_LANES_BF16), the rows of a bf16 matrix are rounded
-// to bfloat16 beforehand, and a pair is one instruction.
+// A tile walks the inputs in order, so an output's sum is ((x0 w0 + x1 w1) + x2 w2) + ... in every tile: R and P never
+// change its bits. On levels with products of pairs (GPT2_LANES_BF16), rows are rounded to bfloat16 before they meet a
+// bf16 matrix, and a pair is one instruction.
 
 #pragma once
 

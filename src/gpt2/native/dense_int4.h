@@ -1,4 +1,4 @@
-// Matrices in int4: groups of 32 inputs with a whole scale of 1..127 each, under one float scale for each output.
+// Matrices in int4: groups of 32 inputs with an integer scale of 1..127 each, under one float scale per output.
 //
 //   weight = row scale * group scale * code, code in -8..7, stored as 0..15
 //
@@ -8,7 +8,7 @@
 //     inputs 8..15, 16..23, 24..31 likewise
 //   group scales: [group][16], one byte each, before the weights
 //
-// Because the scales of the groups are whole numbers, a row sums exactly in 32 bits: no float until its end.
+// Group scales are integers, so a row sums exactly in 32 bits, without floats until the end.
 
 #pragma once
 

@@ -1,12 +1,12 @@
-// Many rows in int4: codes are taken apart once for all rows, by the first tile while it multiplies, and the other tiles read
-// bytes. A block of inputs at a time, so that these stay in the first cache; between blocks the sums of all rows lie in memory.
+// Many rows in int4: the first tile unpacks the codes while it multiplies, and the other tiles read the bytes. This goes
+// block by block of inputs, so that the bytes stay in the L1 cache; between blocks the sums of all rows are in memory.
 //
-//   packed, two codes a byte          taken apart, panels side by side
+//   packed, two codes a byte          unpacked, panels side by side
 //     | inputs 0..3, 4..7 |     ->      | inputs 0..3 of panel p | the same of p + 1 |
 //     | inputs 8..11, 12..15 |          | inputs 4..7 of panel p | the same of p + 1 |
 //     ...                               ...
 //
-// The sums are those of dense_int4.h: whole numbers, exact in any order.
+// The sums are those of dense_int4.h: integers, exact in any order.
 
 #pragma once
 
@@ -21,7 +21,7 @@ struct Int4Block {
   Scales scales[kGroups][P];
   Sums sums[kMostRows][P];
 
-  // Of R rows the products with some groups of inputs, added to their sums. Twice a group it asks for what lies at `next`.
+  // Adds the products of R rows with some groups of inputs to their sums. Twice per group it prefetches at `next`.
   template <int R, bool TakesApart>
   GPT2_NOINLINE void add_products(const MatrixView& m, const Activations& x, int row, int panel, int first, int group, int group_end, const unsigned char* next, int64_t stride) {
     const int8_t* packed = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
@@ -83,7 +83,7 @@ struct Int4Block {
     add_products<R, TakesApart>(m, x, row, panel, first, group, group_end, next, stride);
   }
 
-  // All of up to kMostRows rows with P panels. They ask for the panels after these: a part each, as in dense.h.
+  // Up to kMostRows rows with P panels. The tiles prefetch the next panels, a part each, as in dense.h.
   void run(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel) {
     const int groups = m.padded_inputs / kGroup, rows = row_end - row, tiles = (rows + kRowsMany - 1) / kRowsMany;
     const int64_t ahead = P * m.panel_bytes, stride = (2 * kLine + tiles - 1) / tiles;
@@ -95,7 +95,7 @@ struct Int4Block {
       const int group_end = group + kGroups < groups ? group + kGroups : groups;
       const unsigned char* next = m.weights(panel) + ahead + group * (kGroup * kPanel / 2);
       for (int tile = 0, first = 0; tile < tiles; ++tile, next += (group_end - group) * 2 * stride) {
-        const int count = (rows - first + tiles - tile - 1) / (tiles - tile);   // as many as in the others, or one more
+        const int count = (rows - first + tiles - tile - 1) / (tiles - tile);   // equal shares, or one more
         if (tile == 0) add_rows<kRowsMany, true>(m, x, row, count, panel, first, group, group_end, next, stride);
         else add_rows<kRowsMany, false>(m, x, row, count, panel, first, group, group_end, next, stride);
         first += count;

@@ -1,11 +1,11 @@
-// Matrices in int8: a scale for each output, a scale for each row of activations, whole sums in 32 bits.
+// Matrices in int8: a scale per output, a scale per row of activations, integer sums in 32 bits.
 //
-//   panel p, inputs four by four                 one load = 16 outputs x 4 inputs, 64 bytes
+//   panel p, inputs in fours                     one load = 16 outputs x 4 inputs, 64 bytes
 //     inputs 0..3 | o0: k0 k1 k2 k3 | o1: k0 k1 k2 k3 | ... | o15: k0 k1 k2 k3 |
 //     inputs 4..7 | o0: k4 k5 k6 k7 | ...
 //
-// Four neighbouring inputs of an output are what every dot-product instruction adds into one 32-bit sum
-// (VNNI, AMX, NEON), so this is the layout for all of them. y = sum * (row scale * activation scale) + bias.
+// Every dot-product instruction (VNNI, AMX, NEON) adds four neighbouring inputs of an output into one 32-bit sum, so
+// this layout suits all of them. y = sum * (row scale * activation scale) + bias.
 
 #pragma once
 

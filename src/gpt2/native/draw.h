@@ -1,28 +1,28 @@
-// The draw of a token: the largest of value + noise, where value is (logit - largest logit) / temperature, or the logit itself at
+// The draw of a token: the largest value + noise, where value is (logit - largest logit) / temperature, or the logit itself at
 // temperature 1, and noise is -log(-log u). generation/draws.py defines u, whose 64 bits are a hash of the key and the token.
-// What top-p and min-p keep of a row, as generation/filters.py defines them, is listed first (below).
+// The tokens that top-p and min-p keep (generation/filters.py defines both) are listed first (below).
 //
 // If the first k bits of u are not all ones, 1 - u >= 2^-k, so the noise is at most -log(1 - u) <= k log 2. So a token whose value
-// is more than k log 2 below a score that another has can win only by k ones, and nearly all lose without a logarithm:
+// is more than k log 2 below another token's score can win only with k ones, and nearly all lose without a logarithm:
 //
 //   tokens, 32 at a time     a value above level 8, or 8 ones?         the same at 12 and at 16?      value + noise, in double
 //   ┌──────────────────┐      yes, in one block of six                                                ┌──────────────┐
 //   │ 0 .. 31, 32 .. 63├───────────────────────────────────────────────────────────────────────────────>│ some tens    │──> the largest
 //   └──────────────────┘                                                                              └──────────────┘
 //
-// Logarithms are the C library's, exponentials pointwise.h's, which may differ from NumPy's in the last bits: so may a draw where two
-// scores do, or where the probability that top-p asks for is reached.
+// Logarithms come from the C library and exponentials from pointwise.h. Both may differ from NumPy's in the last bits, and so may a
+// draw between two nearly equal scores, or at the boundary of top-p.
 
 #pragma once
 
-#include <math.h>   // log alone: a function of C, in no header's inline code
+#include <math.h>   // only for log, a C function without inline code in a header
 
 namespace gpt2 {
 namespace {
 
 constexpr uint64_t kGamma = 0x9E3779B97F4A7C15u;
 
-// SplitMix64's finaliser, but for its last shift, which leaves the upper 31 bits as they are.
+// SplitMix64's finaliser without its last shift, which does not change the upper 31 bits.
 GPT2_INLINE uint64_t mix_most(uint64_t state) {
   state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9u;
   return (state ^ state >> 27) * 0x94D049BB133111EBu;
@@ -50,7 +50,7 @@ bool any_equal(const float* x, float value) {
   return any != 0;
 }
 
-// The first token with that logit; the first of all where none has it.
+// The first token with that logit; token 0 if none has it.
 int32_t first_with(float value, const float* logits, int count) {
   int32_t id = 0;
   while (id + kShortlist <= count && !any_equal(logits + id, value)) id += kShortlist;
@@ -58,7 +58,7 @@ int32_t first_with(float value, const float* logits, int count) {
   return 0;
 }
 
-// Who has the largest score so far; of equal ones the lower id.
+// The token with the largest score so far; of equal ones, the lower id.
 struct Contest {
   float largest, temperature;
   uint64_t key;
@@ -75,10 +75,10 @@ struct Contest {
   }
 };
 
-// The token i of `count` is id_of(i), and its logit logits[i].
+// Token i of `count` has id id_of(i) and logit logits[i].
 template <class IdOf>
 int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest contest) {
-  // A score to begin with: the best of some likely tokens.
+  // An initial score: the best of a few likely tokens.
   const float largest = contest.largest, temperature = contest.temperature, likely = largest - 3 * temperature;
   for (int first = 0, left = 32; first < count && left > 0; first += kShortlist) {
     const int end = first + kShortlist < count ? first + kShortlist : count;
@@ -90,13 +90,13 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
     }
   }
 
-  // The logit that a token must have above to win without k ones; less a little for rounding.
+  // A token below this logit can win only with k ones; slightly lowered for rounding.
   const double value_of_largest = contest.value_of(largest);
   const auto level_of = [&](int k) {
     return static_cast<float>(largest + (contest.best - value_of_largest - 0.6932 * k) * temperature) - 1e-5f * fabsf(largest);
   };
   float level_8, level_12, level_16;
-  double reached;   // the score that they are of: in a flat row the first is poor, and nearly all are above its levels
+  double reached;   // the score behind these levels; in a flat row the first is poor, so they must rise with it
   const auto rise = [&] {
     reached = contest.best;
     level_8 = level_of(8);
@@ -131,11 +131,11 @@ int32_t draw_from(const IdOf& id_of, const float* logits, int count, Contest con
 // ---- top-p and min-p ----
 //
 //   a row of logits ──> those above a level below which no token can be kept ──> the bound that leaves enough ──> the draw
-//                       mostly hundreds: id, logit, below, weight                found in bits, as in a search
+//                       mostly hundreds: id, logit, below, weight                found by bisection of its bits
 //
-// `below` is how far a token's value is below the largest, its weight e to the minus that. The bits of a number that is not negative
-// grow with it: so halving the range of bits some 30 times finds the least bound within which the weights reach what is asked, with
-// no sort.
+// `below` is the distance of a token's value below the largest, and its weight is e^-below. The bits of a non-negative float grow with
+// its value, so bisecting the bits some 30 times finds the smallest bound within which the weights reach the wanted total, without a
+// sort.
 
 float largest_of(const float* x, int count) {
   Lanes largest = broadcast(kLowest);
@@ -148,7 +148,7 @@ Lanes below(const Lanes& logits, const Contest& contest) {
 }
 Lanes weight(const Lanes& below) { return exponential(sub(broadcast(0.0f), below)); }
 
-// The sum of lanes_from(0), lanes_from(16), ... below count: so few of them in floats that it says what the definition's doubles say.
+// The sum of lanes_from(0), lanes_from(16), ... below count. Float sums are short, so the result matches the definition's doubles.
 template <class F>
 double sum_of(int count, const F& lanes_from) {
   constexpr int block = 16 * kPanel;
@@ -185,7 +185,7 @@ double weight_within(const Shortlist& list, int count, float bound) {
   return sum_of(count, [&](int i) { return where_less(most, load(list.below + i), nothing, load(list.weights + i)); });
 }
 
-// Keeps the fewest of the likeliest that weigh `enough` together; of equal ones the earlier. At least one.
+// Keeps the fewest most likely tokens that weigh `enough` together, at least one; ties go to the earlier.
 int keep_enough(double enough, const Shortlist& list, int count, const Contest& contest) {
   int end = 0;
   for (; end < count; end += kPanel) {
@@ -236,7 +236,7 @@ int32_t draw(const Drawing& from) {
   const float* logits = from.logits ? from.logits : list.logits;
   int count = from.count;
   const Contest contest{largest_of(logits, count), from.temperature, from.key};
-  if (from.temperature == 0) return first_with(contest.largest, logits, count);   // none where penalties have made all of them minus infinity
+  if (from.temperature == 0) return first_with(contest.largest, logits, count);   // no token if penalties have made all logits minus infinity
   const bool shortened = from.top_p < 1 || from.min_p > 0;
   if (shortened) {
     const double total = from.top_p < 1 ? total_weight(logits, count, contest) : 0;
@@ -246,7 +246,7 @@ int32_t draw(const Drawing& from) {
       return list_from(level - 1e-5f * (fabsf(contest.largest) + from.temperature), logits, from.count, list);
     };
     if (from.logits && from.top_p < 1) {
-      // Tokens lighter than the second weigh less than 1 - top_p together. Mostly those above the first are enough.
+      // Tokens lighter than the second level weigh less than 1 - top_p together. Usually those above the first suffice.
       count = list_weights_from(1e-3);
       if (total_weight(list.logits, count, contest) < enough) count = list_weights_from((1 - from.top_p) * total / from.count);
     } else if (from.logits) {

@@ -1,9 +1,9 @@
-// One forward step, phase by phase; the members of the team share out each phase's rows, panels or heads.
+// One forward step, phase by phase; the team's members divide each phase's rows, panels or heads.
 //
 //            x ──┬─ ln_1 ─ attn ─ store k, v ─ attend ─ attn_proj ─(+)─┬─ ln_2 ─ fc ─ gelu ─ mlp_proj ─(+)── x
 //                └──────────────────────────────────────────────────┘ └─────────────────────────────────┘
 //
-// Rows of all pieces of work go through the matrices together; only attention knows which sequence a row is of.
+// Rows of all pieces of work go through the matrices together; only attention knows which sequence a row belongs to.
 
 #include "engine.h"
 
@@ -17,8 +17,8 @@ bool wants_logits(const gpt2_work& work) { return work.logits || work.best > 0 |
 
 bool is_shortened(const gpt2_work& work) { return work.drawn && (work.draw_top_p < 1 || work.draw_min_p > 0); }
 
-// How members share out a matrix that few rows wait for: item i is the panels i, i + step, ... that go side by side; those
-// that are left over go one by one.
+// How members divide a matrix for few rows: item i is the panels i, i + step, ... side by side; the remaining panels go one
+// by one.
 struct Panels {
   int apart = 0, step = 0, items = 0;
 
@@ -29,7 +29,7 @@ struct Panels {
   }
 };
 
-// What a member of few rows does while it waits: it asks for the first lines of its share of the matrix after this.
+// With few rows, a waiting member prefetches the first lines of its share of the next matrix.
 class Ahead {
  public:
   Ahead(const Team& team, int member, const Kernels& kernels, const Matrix* next, int rows) {
@@ -47,7 +47,7 @@ class Ahead {
   }
 
  private:
-  static constexpr size_t kBytes = 32 << 10;   // of each stream: with four of them an eighth of a common second cache
+  static constexpr size_t kBytes = 32 << 10;   // of each stream: four of them take an eighth of a common L2 cache
   const unsigned char* at_ = nullptr;
   size_t apart_bytes_ = 0, done_ = 0;
   int streams_ = 0;
@@ -155,7 +155,7 @@ bool Engine::step(const gpt2_work* work, int count) {
   return true;
 }
 
-// All the memory that a step may need.
+// Allocates all memory that a step may need.
 void Engine::make_room(const gpt2_work* work, int count) {
   int most = 0;
   for (int i = 0; i < count; ++i) {
@@ -167,12 +167,12 @@ void Engine::make_room(const gpt2_work* work, int count) {
   for (Best& best : best_) best.hold(static_cast<size_t>(round_up(most, kShortlist)));
 }
 
-// Pages for the tokens of a step that failed go back: a fork would share them, and both would write.
+// Frees the pages of a failed step's tokens: a fork would share them, and both would write.
 void Engine::forget_new(const gpt2_work* work, int count) {
   for (int i = 0; i < count; ++i) slots_.truncate(work[i].slot, slots_.length(work[i].slot));
 }
 
-// The next kChunkRows tokens of the batch, whatever work they belong to; no rows when all is done.
+// The next kChunkRows tokens of the batch, from any pieces of work; no rows when all are done.
 void Engine::next_chunk(const gpt2_work* work, int count) {
   rows_.clear();
   stretches_.clear();
@@ -204,7 +204,7 @@ void Engine::forward(Team& team, int member, const gpt2_work* work) {
     for (size_t row = 0; row < rows_.size(); ++row) keep_residual(work, shape_.n_layer, static_cast<int>(row));
   }
   read_out(team, member, work);
-  team.meet();   // the lists of this chunk are read until here
+  team.meet();   // members read this chunk's lists until here
 }
 
 void Engine::embed(Team& team, int member) {
@@ -223,7 +223,7 @@ void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   int rows = static_cast<int>(rows_.size());
   if (member == 0) for (int row = 0; row < rows; ++row) keep_residual(work, layer, row);
   apply(team, member, w.attn, prepare_normed(team, member, w.attn, w.ln_1_g, w.ln_1_b, rows), rows, qkv_.output(Finish::store), nullptr);
-  // A stretch reads the keys and values of its own piece of work, which are all here if that has no other.
+  // A stretch reads only its own piece's keys and values; if the piece has no other stretch, storing and attending can merge.
   const bool last = layer == shape_.n_layer - 1, together = whole_stretches_ && !last;
   if (!together) for_each_head(team, member, nullptr, [&](const Stretch& stretch, int head) { store_stretch(work, layer, stretch, head); });
   if (last) rows = drop_unwanted_rows(team, member);
@@ -240,7 +240,7 @@ void Engine::block(Team& team, int member, const gpt2_work* work, int layer) {
   apply(team, member, w.mlp_proj, inner_as_read, rows, x_.output(Finish::add), next);
 }
 
-// Calls f(to, begin, end) for pieces of the rows. Few rows every member prepares for itself, with no waiting.
+// Calls f(to, begin, end) for pieces of the rows. With few rows, every member prepares its own copy, without waiting.
 template <class F>
 Prepared& Engine::prepare_rows(Team& team, int member, int rows, const F& f) {
   if (rows <= kOwnRows) {
@@ -252,7 +252,7 @@ Prepared& Engine::prepare_rows(Team& team, int member, int rows, const F& f) {
   return shared_;
 }
 
-// The rows of `input` as the matrix reads them.
+// The rows of `input` in the form that the matrix reads.
 Activations Engine::prepare(Team& team, int member, const Matrix& matrix, Activity& input, int rows) {
   const MatrixView& m = matrix.view();
   if (!Quantised::is_needed(kernels_, m.form)) return shared_.quantised.of(input.values.data(), input.stride);
@@ -262,7 +262,7 @@ Activations Engine::prepare(Team& team, int member, const Matrix& matrix, Activi
   return prepared.quantised.of(input.values.data(), input.stride);
 }
 
-// The residual stream, normed, as the matrix reads it.
+// The residual stream after a layer norm, in the form that the matrix reads.
 Activations Engine::prepare_normed(Team& team, int member, const Matrix& matrix, const Buffer<float>& gain, const Buffer<float>& bias, int rows) {
   const MatrixView& m = matrix.view();
   const bool quantised = Quantised::is_needed(kernels_, m.form);
@@ -287,8 +287,8 @@ void Engine::apply(Team& team, int member, const Matrix& matrix, const Activatio
     team.for_each(member, panels.items, kernels_.apart_at_once, multiply, Ahead(team, member, kernels_, next, rows));
     return;
   }
-  // Pieces of whole tiles, small enough that a member which was held up does not hold up the others for long.
-  constexpr int at_once = 12;   // panels: a multiple of every level's that go side by side
+  // Pieces of whole tiles, small enough that a delayed member does not delay the others for long.
+  constexpr int at_once = 12;   // panels: a multiple of every level's count side by side
   team.for_each(member, (m.panels + at_once - 1) / at_once, 1, [&](int piece, int) {
     kernels_.dense(m, x, output, 0, rows, piece * at_once, std::min((piece + 1) * at_once, m.panels));
   });
@@ -296,7 +296,7 @@ void Engine::apply(Team& team, int member, const Matrix& matrix, const Activatio
 
 // ---- attention ----
 
-// Calls f(stretch, head) for all of both. Neighbouring heads lie side by side in a page: a member takes several.
+// Calls f(stretch, head) for all pairs. Neighbouring heads are adjacent in a page, so a member takes several.
 template <class F>
 void Engine::for_each_head(Team& team, int member, const Matrix* next, const F& f) {
   const int n_head = shape_.n_head, items = static_cast<int>(stretches_.size()) * n_head;
@@ -305,7 +305,7 @@ void Engine::for_each_head(Team& team, int member, const Matrix* next, const F& 
 }
 
 void Engine::store_stretch(const gpt2_work* work, int layer, const Stretch& stretch, int head) {
-  for (int r = stretch.row; r < stretch.row + stretch.rows;) {   // which may lie in two pages
+  for (int r = stretch.row; r < stretch.row + stretch.rows;) {   // rows may lie in two pages
     const Row& row = rows_[static_cast<size_t>(r)];
     const int key = row.position % kPage, rows = std::min(stretch.row + stretch.rows - r, kPage - key);
     unsigned char* page = slots_.pages(work[row.work].slot)[row.position / kPage];
@@ -315,8 +315,8 @@ void Engine::store_stretch(const gpt2_work* work, int layer, const Stretch& stre
   }
 }
 
-// In the last layer, rows of which nothing is wanted are done once their keys and values are stored: the wanted
-// ones move to the front. Returns how many they are.
+// In the last layer, unwanted rows are done once their keys and values are stored: moves the wanted rows to the front and
+// returns their number.
 int Engine::drop_unwanted_rows(Team& team, int member) {
   if (member == 0) {
     stretches_.clear();

@@ -16,9 +16,9 @@
 
 namespace gpt2 {
 
-constexpr int kChunkRows = 256;   // rows that go through the layers together; longer prompts go in several chunks
+constexpr int kChunkRows = 256;   // rows that pass through the layers together; longer prompts take several chunks
 constexpr int kHeadRows = 32;     // rows whose logits are held at once: 6.4 MB at GPT-2's vocabulary
-constexpr int kOwnRows = 2;       // so few that every member prepares them for itself: waiting for another costs more
+constexpr int kOwnRows = 2;       // up to this many rows, every member prepares them itself: waiting for another costs more
 
 struct Layer {
   Buffer<float> ln_1_g, ln_1_b, ln_2_g, ln_2_b;
@@ -27,33 +27,33 @@ struct Layer {
 
 class Engine {
  public:
-  // `head_form` is that of the token embedding, which is also the head: int4 costs it more than the other matrices.
+  // `head_form` is the form of the token embedding, which is also the head: int4 hurts it more than other matrices.
   Engine(const gpt2_shape& shape, Form form, Form head_form, const Kernels& kernels, int threads);
 
-  // Throws std::invalid_argument where there is no such array, or what is given is not one.
+  // Throws std::invalid_argument if there is no such array, or the source does not match it.
   void load(const std::string& name, const gpt2_source& source);
-  Piece piece(int index);   // of all that `load` fills
+  Piece piece(int index);   // of everything that `load` fills
   uint64_t checksum();      // of all pieces
 
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }
 
-  // Why such a step cannot be done; null if it can.
+  // Why this step is impossible; null if it is possible.
   const char* refusal(const gpt2_work* work, int count) const;
 
   // False if a logit, key or value was not a finite number. Throws std::bad_alloc before anything has changed.
   bool step(const gpt2_work* work, int count);
 
  private:
-  struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: which of its work's wanted rows, or -1
+  struct Row { int work, position, token, wanted; bool has_logits; };   // wanted: index among its work's wanted rows, or -1
   struct Stretch { int row, rows; };                   // up to kMaxAttendRows neighbouring rows of one piece of work
-  struct Best {                                        // the likeliest tokens of a row
+  struct Best {                                        // the most likely tokens of a row
     std::vector<std::pair<float, int32_t>> heap;       // of (logit, id)
     std::vector<int32_t> ids;
-    std::vector<float> logprobs, below, weights;       // the latter for draws
+    std::vector<float> logprobs, below, weights;       // the last two are for draws
 
     void hold(size_t count) {
-      if (count <= weights.size()) return;             // the last to grow: memory may run out on the way
+      if (count <= weights.size()) return;             // weights grows last: memory may run out on the way
       heap.reserve(count);
       ids.resize(count);
       logprobs.resize(count);
@@ -94,11 +94,11 @@ class Engine {
   std::shared_ptr<Pool> pool_;
   int threads_;
   int head_width_;
-  bool rounds_inner_;           // fc leaves its results as mlp_proj reads them
+  bool rounds_inner_;           // fc writes its results in the form that mlp_proj reads
 
   // weights, in the order in which a step reads them
   Arena arena_;
-  Matrix wte_;                  // the head, and by its outputs the token embedding
+  Matrix wte_;                  // the head; its outputs are the token embeddings
   Buffer<float> wpe_, ln_f_g_, ln_f_b_;
   std::vector<Layer> layers_;
 
@@ -111,15 +111,15 @@ class Engine {
   int work_cursor_ = 0, token_cursor_ = 0;
   std::vector<Row> rows_;
   std::vector<Stretch> stretches_;
-  bool whole_stretches_ = false;        // no piece of work has rows in two
+  bool whole_stretches_ = false;        // no piece of work spans two stretches
   std::vector<int> head_rows_;          // rows whose logits are wanted
   Activity x_, qkv_, mixed_, inner_, final_, logits_;
-  Quantised rounded_inner_;             // in the place of inner_ where fc leaves bfloat16
+  Quantised rounded_inner_;             // replaces inner_ if fc writes bfloat16
   Prepared shared_;                     // of all rows
   std::vector<Prepared> own_;           // for each thread: of up to kOwnRows
   std::vector<Heads::Scratch> attending_;   // for each thread
   std::vector<Best> best_;              // for each thread
-  std::vector<std::vector<int32_t>> counts_;   // for each thread: of tokens in a text; zeros between rows
+  std::vector<std::vector<int32_t>> counts_;   // for each thread: counts of a text's tokens; zeros between rows
   std::atomic<bool> finite_{true};
 };
 

@@ -1,4 +1,4 @@
-// The engine's results: from the rows of a step to what each piece of work wanted of them.
+// The engine's results: from the rows of a step to the results that each piece of work wants.
 //
 //   residual, attention   copied as the layers pass              logits, best, targets, a draw   from the head, 32 rows at once
 
@@ -48,12 +48,12 @@ void Engine::read_out(Team& team, int member, const gpt2_work* work) {
   }
 }
 
-// A draw comes last: penalties change the row.
+// The draw comes last, since penalties change the row.
 void Engine::read_row(int member, const gpt2_work& work, int wanted, float* logits) {
   const int V = shape_.vocab_size;
   const bool measured = work.best > 0 || work.targets || work.draw_top_k > 0;   // a draw from all tokens needs no sums
   const RowStatistics s = measured ? kernels_.row_statistics(logits, V) : RowStatistics{};
-  if (measured ? !std::isfinite(s.weighted) : !kernels_.is_finite(logits, V)) return finite_.store(false);   // one infinity or NaN is enough
+  if (measured ? !std::isfinite(s.weighted) : !kernels_.is_finite(logits, V)) return finite_.store(false);   // one infinity or NaN suffices
   if (work.logits) std::copy(logits, logits + V, work.logits + static_cast<int64_t>(wanted) * V);
   const float log_total = s.largest + std::log(s.sum);
   if (work.best > 0) keep_best(member, logits, log_total, work.best, work.best_ids + int64_t{wanted} * work.best, work.best_logprobs + int64_t{wanted} * work.best);
@@ -69,7 +69,7 @@ void Engine::read_row(int member, const gpt2_work& work, int wanted, float* logi
   if (work.drawn) work.drawn[wanted] = draw(member, work, wanted, logits, log_total);
 }
 
-// The largest `best` logits in a heap whose front is the one to go next: the least; of equal ones the later id.
+// Keeps the largest `best` logits in a heap whose front is evicted next: the smallest; of equal ones, the higher id.
 void Engine::keep_best(int member, const float* logits, float log_total, int count, int32_t* ids, float* logprobs) {
   using Item = std::pair<float, int32_t>;
   const auto comes_first = [](const Item& a, const Item& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
@@ -83,7 +83,7 @@ void Engine::keep_best(int member, const float* logits, float log_total, int cou
     return any != 0;
   };
   for (int i = count; i < shape_.vocab_size; ++i) {
-    while (i + kPanel <= shape_.vocab_size && !is_any_above(i, heap.front().first)) i += kPanel;   // nearly all of them
+    while (i + kPanel <= shape_.vocab_size && !is_any_above(i, heap.front().first)) i += kPanel;   // skips nearly all tokens
     if (i == shape_.vocab_size) break;
     if (!(logits[i] > heap.front().first)) continue;
     std::pop_heap(heap.begin(), heap.end(), comes_first);
@@ -97,7 +97,7 @@ void Engine::keep_best(int member, const float* logits, float log_total, int cou
   }
 }
 
-// The likeliest are drawn from as they are returned to who asks for them, so that a draw is the same either way.
+// With top-k, draws from the best tokens exactly as they are returned to callers, so that both ways draw the same.
 int32_t Engine::draw(int member, const gpt2_work& work, int wanted, float* logits, float log_total) {
   if (work.text) penalise(member, work, wanted, logits);
   Best& best = best_[static_cast<size_t>(member)];
@@ -111,14 +111,14 @@ int32_t Engine::draw(int member, const gpt2_work& work, int wanted, float* logit
   return kernels_.draw(from);
 }
 
-// Each token of the text once: by how often it was generated, and whether it is there at all.
+// Penalises each token of the text once: for being there, and for how often it was generated.
 void Engine::penalise(int member, const gpt2_work& work, int wanted, float* logits) {
   int32_t* counts = counts_[static_cast<size_t>(member)].data();
   const int end = work.text_count - (work.rows - 1 - wanted);
   for (int i = work.prompt_count; i < end; ++i) ++counts[work.text[i]];
   for (int i = 0; i < end; ++i) {
     const int32_t token = work.text[i], count = counts[token];
-    if (count < 0) continue;   // done
+    if (count < 0) continue;   // already penalised
     counts[token] = -1;
     float& x = logits[token];
     if (work.repetition_penalty != 1) x = x < 0 ? x * work.repetition_penalty : x / work.repetition_penalty;

@@ -1,4 +1,4 @@
-// The engine's weights: each array by its name, and all that loading fills piece by piece.
+// The engine's weights: each array by its name, and piece by piece all memory that loading fills.
 
 #include "engine.h"
 
@@ -9,7 +9,7 @@
 
 namespace gpt2 {
 
-// By the name of its weights, which end in "w", or of its bias, in "b"; the embedding has neither ending, and no bias.
+// Finds a matrix by its weights' name (kind "w") or its bias's (kind "b"); the embedding has no ending and no bias.
 Matrix* Engine::find_matrix(const std::string& name, const char* kind) {
   if (name == "wte" && *kind == 'w') return &wte_;
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -62,7 +62,7 @@ Piece Engine::piece(int index) {
   return index < 4 ? of(*norms[index]) : matrices[index - 4]->piece();
 }
 
-// The pieces' sums, each turned by its place, so that members may take them in any order.
+// Combines the pieces' checksums, each seeded with its index, so members may compute them in any order.
 uint64_t Engine::checksum() {
   int count = 0;
   while (piece(count).bytes >= 0) ++count;

@@ -11,7 +11,7 @@ Heads::Heads(const Kernels& kernels, Form form, int n_head, int head_width)
   attend_ = !narrow_ ? kernels.attend_fp32 : whole ? kernels.attend_int8 : kernels.attend_16;
   store_ = !narrow_ ? kernels.store_fp32 : whole ? kernels.store_int8 : kernels.store_16;
   const size_t element = !narrow_ ? sizeof(float) : whole ? sizeof(int8_t) : sizeof(Half);
-  const size_t scale = whole ? sizeof(float) : 0;   // of each position
+  const size_t scale = whole ? sizeof(float) : 0;   // per position
   const int64_t key_width = round_up(head_width, static_cast<int64_t>(sizeof(float) / element));   // in whole words of 4 bytes
   keys_bytes_ = kPage * (element * static_cast<size_t>(key_width) + scale);
   values_bytes_ = kPage * (element * static_cast<size_t>(padded_width(head_width)) + scale);

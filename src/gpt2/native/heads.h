@@ -1,4 +1,4 @@
-// Heads: where each one's keys and values lie in a page, and attention in the form that they are stored in.
+// Heads: where each head's keys and values lie in a page, and attention in their stored form.
 
 #pragma once
 
@@ -11,10 +11,10 @@ namespace gpt2 {
 
 // A page holds all layers and heads of 64 positions:
 //   layer 0: head 0: keys, values | head 1: keys, values | ... | layer 1: ...      (attention*.h draw them)
-// Keys and values are fp32 for fp32 weights, fp16 for bf16 (bf16 where they go by tiles), int8 for int8 and int4.
+// Keys and values are fp32 for fp32 weights, fp16 for bf16 (bf16 with tiles), int8 for int8 and int4.
 class Heads {
  public:
-  // What one thread needs to attend in.
+  // One thread's working memory for attention.
   struct Scratch {
     Buffer<float> scores;    // [kMaxAttendRows][scores_stride]
     Buffer<int8_t> codes;    // [kMaxAttendRows][code_stride]; none for fp32
@@ -35,12 +35,12 @@ class Heads {
   size_t page_bytes(int n_layer) const { return keys(n_layer, 0); }
   Scratch scratch(int n_positions) const;
 
-  // Writes keys and values of a head, [rows][stride], into a page from its position `key` on; false if a number
-  // is not finite.
+  // Writes keys and values of a head, [rows][stride], into a page from position `key` on; false if a number is not
+  // finite.
   bool store(unsigned char* page, int layer, int head, const float* k, const float* v, int64_t stride, int rows, int key) const {
     return store_(k, v, stride, rows, head_width_, key, page + keys(layer, head), page + values(layer, head));
   }
-  // Up to kMaxAttendRows rows. Afterwards the scratch's scores over sums[row] are what each row attends with.
+  // Up to kMaxAttendRows rows. Afterwards the scratch's scores divided by sums[row] are each row's attention weights.
   void attend(const Rows& rows, unsigned char* const* pages, int layer, int head, Scratch& scratch, float* sums) const;
 
  private:

@@ -1,8 +1,8 @@
 // What a level (an instruction set) offers: one table of functions, the same for every level.
 //
-// Plain pointers and numbers only. A level's file is compiled with its own instruction flags, so nothing in
-// here may pull in code of the standard library: the linker would keep one copy for everybody, and the copy
-// built with AVX2 would then run on a machine without it.
+// Plain pointers and numbers only. A level's file is compiled with its own instruction flags, so nothing in here may
+// pull in standard library code: the linker keeps one copy for all, and a copy built with AVX2 might then run on a
+// machine without it.
 //
 // Axes: N rows (tokens), K inputs and O outputs of a matrix, D width of a head, S keys.
 
@@ -13,15 +13,15 @@
 
 namespace gpt2 {
 
-constexpr int kPanel = 16;   // outputs that are computed side by side; every packed layout is made of panels
-constexpr int kLine = 64;    // bytes that memory gives at once: a panel's floats
+constexpr int kPanel = 16;   // outputs computed side by side; every packed layout consists of panels
+constexpr int kLine = 64;    // bytes of a cache line: a panel's floats
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
-constexpr int kMaxAttendRows = 16;   // neighbouring rows of one sequence that one thread attends for, head by head
-constexpr int kShortlist = 32;   // tokens of a list that are looked at together: its room is a multiple
+constexpr int kMaxAttendRows = 16;   // neighbouring rows of one sequence that one thread handles, head by head
+constexpr int kShortlist = 32;   // tokens of a list examined together: its capacity is a multiple
 
-// What keeps the sums of a tile in registers: every loop over its rows, panels or blocks unrolled, and every function
-// that gets their array inlined. Compilers stop at sizes of their own (gcc 12 at 200 instructions: 2.5 times slower).
+// To keep a tile's sums in registers, every loop over its rows, panels or blocks is unrolled, and every function that gets
+// their array is inlined. Compilers stop at limits of their own (gcc 12 at 200 instructions: 2.5 times slower).
 #if defined(__clang__)
 #define GPT2_UNROLL _Pragma("clang loop unroll(full)")
 #define GPT2_INLINE inline __attribute__((always_inline))
@@ -36,10 +36,10 @@ constexpr int kShortlist = 32;   // tokens of a list that are looked at together
 #define GPT2_NOINLINE __declspec(noinline)
 #endif
 
-// Asks for a line of memory before it is needed. It may lie beyond what is there: asking never fails.
+// Prefetches a cache line. It may lie outside any allocation: a prefetch never faults.
 GPT2_INLINE void prefetch(const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
-  __builtin_prefetch(p, 0, 2);   // into the second cache: it is asked for long before
+  __builtin_prefetch(p, 0, 2);   // into the L2 cache: it is requested long before use
 #else
   (void)p;
 #endif
@@ -55,11 +55,11 @@ struct Bf16 { uint16_t bits; };   // the upper half of a float
 //   a panel: 16 outputs                                      in whole lines of 64 bytes
 //     | bias | row scales: int8, int4 | group scales: int4, [group][16] | weights |
 //
-// All that a panel needs lies together, so that memory is read in order, as few streams as there are panels side by side.
+// Everything a panel needs lies together, so memory is read in order, with only one stream per panel side by side.
 struct MatrixView {
   Form form;
   int32_t inputs, outputs;
-  int32_t padded_inputs;          // inputs, rounded up to what the form reads at once; the padding holds zeros
+  int32_t padded_inputs;          // inputs, rounded up to the form's read unit; the padding holds zeros
   int32_t panels;                 // ceil(outputs / 16)
   int32_t weights_offset;         // in a panel, in bytes
   int64_t panel_bytes;
@@ -72,8 +72,8 @@ struct MatrixView {
   GPT2_INLINE const unsigned char* weights(int p) const { return panel(p) + weights_offset; }
 };
 
-// The rows a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4; and for bf16 in levels with
-// `round_row`, bfloat16.
+// The rows that a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4; bfloat16 for bf16 on levels with
+// `round_row`.
 struct Activations {
   const float* values;            // [N][stride]
   int64_t stride;
@@ -87,14 +87,14 @@ struct Activations {
   int64_t group_stride;
 };
 
-// y = r; y += r; y = gelu(r); the same in bfloat16, which levels with `round_row` have
+// y = r; y += r; y = gelu(r); gelu in bfloat16, on levels with `round_row`
 enum class Finish { store, add, gelu, rounded_gelu };
 
 struct Output {
   float* values;                  // [N][stride]
   int64_t stride;
   Finish finish;
-  Bf16* rounded = nullptr;        // [N][stride] in place of values; rows have room for whole lines
+  Bf16* rounded = nullptr;        // [N][stride] instead of values; rows have room for whole lines
 };
 
 // Attention of up to kMaxAttendRows rows at neighbouring positions, for one head.
@@ -107,11 +107,11 @@ struct Attend {
   size_t k_offset, v_offset;      // of this layer and head within a page, in bytes
   float* scores;                  // [rows][scores_stride]; afterwards exp(score - max)
   int64_t scores_stride;          // room for whole pages
-  float* sums;                    // [rows]: what the scores must be divided by
+  float* sums;                    // [rows]: divisors of the scores
   float* out;                     // [rows][out_stride]
   int64_t out_stride;
-  int8_t* codes;                  // [rows][code_stride], to work in: for int8, and bf16 by tiles
-  int64_t code_stride;            // two bytes for each score, and for each component of a head rounded up to 16
+  int8_t* codes;                  // [rows][code_stride], scratch for int8, and for bf16 by tiles
+  int64_t code_stride;            // two bytes per score and per component of a head, rounded up to 16
 };
 
 struct RowStatistics {
@@ -120,7 +120,7 @@ struct RowStatistics {
   float weighted;                 // of exp(x - largest) * (x - largest)
 };
 
-// Room for a list of tokens that are drawn from: as many as there are, rounded up to 32.
+// Room for a list of candidate tokens: the vocabulary size, rounded up to 32.
 struct Shortlist {
   int32_t* ids;
   float *logits, *below, *weights;
@@ -129,36 +129,36 @@ struct Shortlist {
 struct Drawing {
   const float* logits;            // of tokens 0 to count - 1; null: the first `count` of the list
   int32_t count;
-  float temperature;              // 0: the likeliest
+  float temperature;              // 0: the most likely
   double top_p, min_p;            // 1 and 0: all are kept
   uint64_t key;                   // of the noise
-  Shortlist list;                 // null pointers will do where nothing is listed
+  Shortlist list;                 // may be null pointers if nothing is listed
 };
 
 struct Kernels {
   const char* name;
 
-  // Rows [row, row_end) times panels [panel, panel_end). The bits of an output depend on its row alone.
+  // Rows [row, row_end) times panels [panel, panel_end). The bits of an output depend only on its row.
   void (*dense)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int panel_end);
 
-  // How many panels go side by side for that many rows, where what they wait for is memory; 0: only `dense` is for them.
+  // How many panels to stream side by side for this many rows, if they are bound by memory; 0: use `dense`.
   int (*side_by_side)(Form, int rows);
-  // The same as `dense` for [panel, panel_end), and with each of them for those `step`, 2 `step`, ... further that go side by
-  // side with it: each is a stream of its own, and memory is fastest when streams are long.
+  // Like `dense` for [panel, panel_end), and for each of these the panels `step`, 2 `step`, ... further on that go side by
+  // side with it: each is its own stream, and memory is fastest with long streams.
   void (*dense_apart)(const MatrixView&, const Activations&, const Output&, int row, int row_end, int panel, int panel_end, int step);
-  int apart_at_once;              // of these a thread takes so many at once
+  int apart_at_once;              // how many of these a thread takes at a time
 
   void (*layer_norm)(const float* x, const float* gain, const float* bias, int width, float epsilon, float* y);
 
-  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN. Of groups where
-  // group_offsets is not null.
+  // codes = round(x * 127 / max|x|), zero up to padded, a multiple of 32; *scale = max|x| / 127, or NaN. Computes
+  // group_offsets unless null.
   void (*quantise_row)(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets);
 
-  // To bfloat16, zero up to padded, an even number, and further up to whole vectors; null where bf16 matrices are applied to floats.
+  // To bfloat16, zero up to padded, an even number, and on to a whole vector; null if bf16 matrices are applied to floats.
   void (*round_row)(const float* x, int width, int padded, Bf16* rounded);
 
   void (*attend_fp32)(const Attend&);
-  void (*attend_16)(const Attend&);   // of 16 bits: fp16; bfloat16 where it goes by tiles
+  void (*attend_16)(const Attend&);   // 16 bits: fp16, or bfloat16 with tiles
   void (*attend_int8)(const Attend&);
 
   // Writes keys and values of one head, [rows][stride], into a page from position `key` on; false if a number is not finite.
@@ -167,7 +167,7 @@ struct Kernels {
   bool (*store_int8)(const float* k, const float* v, int64_t stride, int rows, int head_width, int key, unsigned char* k_page, unsigned char* v_page);
 
   bool (*is_finite)(const float* x, int count);
-  RowStatistics (*row_statistics)(const float* x, int count);   // numbers if it is
+  RowStatistics (*row_statistics)(const float* x, int count);   // valid if the row is finite
 
   // The token that wins a draw.
   int32_t (*draw)(const Drawing&);
@@ -176,18 +176,18 @@ struct Kernels {
   void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
                      float* row_scales);
 
-  // As fast as the level multiplies when nothing but registers is read; returns how many multiply-adds that was.
+  // Multiplies from registers only, at the level's peak rate; returns the number of multiply-adds.
   int64_t (*products)(Form, int64_t rounds);
 };
 
 // The levels of this build that this machine can run, fastest first; ends with a null pointer.
 const Kernels* const* levels();
 const Kernels* find_level(const char* name);   // null if there is none of that name
-const char* levels_warning();                  // why a level that should be there is not; mostly empty
+const char* levels_warning();                  // why an expected level is missing; usually empty
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Bytes for a row: an odd number of lines, so that the same place of all rows is not the same in a cache.
+// Bytes for a row: an odd number of lines, so that one column's entries do not share a cache set.
 inline int64_t row_bytes(int64_t bytes) { return (round_up(bytes, kLine) / kLine | 1) * kLine; }
 
 // Elements of one head's values in a page: rows are padded so that whole vectors can be read.

@@ -1,7 +1,7 @@
 // Sixteen numbers side by side in two AVX2 registers; with FMA and F16C, which every machine with AVX2 has; and
-// with AVX-VNNI where GPT2_LANES_VNNI is defined.
+// with AVX-VNNI if GPT2_LANES_VNNI is defined.
 //
-// The same names as lanes_portable.h, which says what each means.
+// The names are those of lanes_portable.h, which documents them.
 
 #pragma once
 
@@ -14,11 +14,11 @@
 namespace gpt2 {
 namespace {
 
-// Of 16 registers, float kernels keep 12 as sums (6 rows x 2), integer kernels 8: their products need the rest.
+// Of 16 registers, float kernels use 12 for sums (6 rows x 2), integer kernels 8: their products need the rest.
 constexpr int kRowsFloat = 6, kRowsInt8 = 4, kRowsInt4 = 4, kRowsAttend = 4;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;
 constexpr int kWidePanels = 4;   // one row alone: 8 independent sums hide the latency of a multiply-add
-constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 unpacks its codes for each tile
 
 struct Lanes { __m256 a, b; };
 
@@ -114,13 +114,13 @@ inline GroupSums start_group(int32_t offset) { const __m256i v = _mm256_set1_epi
 
 #if defined(GPT2_LANES_VNNI)
 
-// vpdpbusd multiplies unsigned by signed bytes. So weights come as w + 128, and a row's sums start at -128 times
-// the sum of its activations. Nothing saturates, 32 bits wrap around on the way, and the end is exact.
+// vpdpbusd multiplies unsigned by signed bytes. So weights are stored as w + 128, and a row's sums start at -128 times
+// the sum of its activations. Nothing saturates; 32 bits may wrap around on the way, but the result is exact.
 inline __m256i dpbusd(__m256i sums, __m256i w, __m256i x) {
 #if defined(__AVXVNNI__) || defined(_MSC_VER)
   return _mm256_dpbusd_avx_epi32(sums, w, x);
 #else
-  return _mm256_dpbusd_epi32(sums, w, x);   // the same of AVX-512, to test this file where AVX-VNNI is not
+  return _mm256_dpbusd_epi32(sums, w, x);   // the AVX-512 form, to test this file without AVX-VNNI
 #endif
 }
 inline Codes load_weights(const int8_t* p) {
@@ -134,7 +134,7 @@ inline Sums start_sums(int32_t code_sum) {
 inline Sums dot4(const Sums& sums, const Codes& w, const Quad& x) { return {dpbusd(sums.a, w.a, x.v), dpbusd(sums.b, w.b, x.v)}; }
 
 // int4: codes 0..15 stand for -8..7; a group's sums start at -8 times the sum of its activations. A group's sum
-// fits 16 bits, so its lower half times the scale is the product; the upper half meets a zero.
+// fits 16 bits, so its lower half times the scale is the product; the upper half is multiplied by zero.
 inline int32_t group_offset(int32_t code_sum, const int8_t*) { return -8 * code_sum; }
 inline GroupSums group_dot4(const GroupSums& sums, const Codes& w, const Quad& x) { return {dpbusd(sums.a, w.a, x.v), dpbusd(sums.b, w.b, x.v)}; }
 inline __m256i widen_8(const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
@@ -145,8 +145,8 @@ inline Sums add_scaled(const Sums& sums, const GroupSums& group, const Scales& s
 
 #else
 
-// maddubs multiplies unsigned by signed and adds neighbours with saturation at 32767. Giving it |w| and x with
-// the sign of w keeps every pair within 2 * 128 * 127 = 32512, so nothing saturates: the sum is exact.
+// maddubs multiplies unsigned by signed and adds neighbours with saturation at 32767. With |w|, and x with the sign
+// of w, every pair stays within 2 * 128 * 127 = 32512, so nothing saturates and the sum is exact.
 inline Codes load_weights(const int8_t* p) { return load_codes(p); }
 inline Sums start_sums(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline __m256i dot4(__m256i sums, __m256i w, __m256i x) {
@@ -156,9 +156,9 @@ inline __m256i dot4(__m256i sums, __m256i w, __m256i x) {
 inline Sums dot4(const Sums& sums, const Codes& w, const Quad& x) { return {dot4(sums.a, w.a, x.v), dot4(sums.b, w.b, x.v)}; }
 
 // int4: codes 0..15 stand for -8..7. A group's sum fits 16 bits (32 * 8 * 127 = 32512): each output keeps two 16-bit
-// halves of it, which wrap around on the way and are right at the end. They start at -8 times the sums of the
-// activations that each half gets: inputs 0, 1 of every four in the lower half, inputs 2, 3 in the upper. One
-// multiplication by the group's scale then widens to 32 bits.
+// partial sums, which may wrap around on the way but end exact. They start at -8 times the sums of their
+// activations: inputs 0, 1 of every four in the lower half, inputs 2, 3 in the upper. One multiplication by the group's
+// scale then widens to 32 bits.
 inline int32_t group_offset(int32_t, const int8_t* codes) {
   int32_t lower = 0, upper = 0;
   for (int i = 0; i < kGroup; i += 4) {

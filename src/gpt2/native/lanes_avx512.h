@@ -1,6 +1,6 @@
-// Sixteen numbers side by side in one AVX-512 register, with VNNI; and with BF16 where GPT2_LANES_BF16 is defined.
+// Sixteen numbers side by side in one AVX-512 register, with VNNI; and with BF16 if GPT2_LANES_BF16 is defined.
 //
-// The same names as lanes_portable.h, which says what each means.
+// The names are those of lanes_portable.h, which documents them.
 
 #pragma once
 
@@ -13,11 +13,11 @@
 namespace gpt2 {
 namespace {
 
-// Of 32 registers 18 to 24 are sums: panels side by side use each number of a row three times. Larger tiles spill (gcc 12).
+// Of 32 registers, 18 to 24 hold sums: panels side by side use each number of a row three times. Larger tiles spill (gcc 12).
 constexpr int kRowsFloat = 8, kRowsInt8 = 8, kRowsInt4 = 4, kRowsAttend = 8;
 constexpr int kPanelsFloat = 3, kPanelsInt8 = 3, kPanelsInt4 = 3, kBlocksAttend = 2;
 constexpr int kWidePanels = 4;   // one row alone: 4 independent sums hide the latency of a multiply-add
-constexpr int kRowsMany = 6, kPanelsMany = 2, kFewestRowsMany = 9;   // from so many rows on int4 takes its codes apart once for all
+constexpr int kRowsMany = 6, kPanelsMany = 2, kFewestRowsMany = 9;   // from this many rows on, int4 unpacks its codes once for all rows
 
 struct Lanes { __m512 v; };
 
@@ -25,8 +25,8 @@ inline Lanes broadcast(float x) { return {_mm512_set1_ps(x)}; }
 inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, const Lanes& x) { _mm512_storeu_ps(p, x.v); }
 
-// The first `count` of sixteen, in one instruction: what goes through memory number by number is waited for when it is
-// loaded as a vector, and that was a fifth of the attention of one row.
+// The first `count` of sixteen, in one masked instruction: writing numbers one by one and loading them as a vector stalls,
+// which took a fifth of the attention of one row.
 #define GPT2_LANES_MASKS
 inline __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 inline Lanes load_masked(const float* p, int count, float fill) { return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(count), p)}; }
@@ -73,11 +73,11 @@ inline Lanes second_of(const Pairs& x) {
   return {_mm512_castsi512_ps(_mm512_and_si512(x.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 #if defined(GPT2_LANES_BF16)
-// To nearest, halves to even; a NaN stays one, subnormal numbers become the zeros that products take them for.
+// To nearest, halves to even; NaN stays NaN, and subnormal numbers become zeros, as in the products.
 inline __m256i to_bf16(const Lanes& x) { return (__m256i)_mm512_cvtneps_pbh(x.v); }
 inline void store(Bf16* p, const Lanes& x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(x)); }
 
-// Adds both products of each pair; the processor rounds after each, and takes subnormal numbers for zeros.
+// Adds both products of each pair; the processor rounds after each, and treats subnormal numbers as zeros.
 inline Lanes dot2(const Lanes& sums, const Pairs& w, const Bf16* x) {
   int32_t two;
   std::memcpy(&two, x, 4);
@@ -99,7 +99,7 @@ inline void store_codes(int8_t* p, const Lanes& whole) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole.v)));
 }
 
-// Packing goes within 128 bits, so it leaves four of each vector's numbers in turn; the permutation puts them in order.
+// Pack instructions work within 128 bits, so they interleave the vectors in fours; the permutation restores the order.
 #define GPT2_LANES_HALVES
 inline __m512i pack_bytes(const __m512i& first, const __m512i& second) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -113,8 +113,8 @@ inline void store_halves(int8_t* upper, int8_t* lower, const Lanes (&shares)[4])
   _mm512_storeu_si512(lower, pack_bytes(_mm512_and_si512(first, mask), _mm512_and_si512(second, mask)));
 }
 
-// The compiler's own call makes gcc 12 copy each sum to another register and back. From registers alone that is half the
-// rate; a kernel waits for other things as long, but what it is measured against must be right.
+// With the compiler's intrinsic, gcc 12 copies each sum to another register and back, which halves the rate from registers.
+// Kernels do not notice, since they wait for other things, but the peak that they are measured against must be right.
 inline __m512i dpbusd(__m512i sums, __m512i w, __m512i x) {
 #if defined(__GNUC__)
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(w), "v"(x));
@@ -124,8 +124,8 @@ inline __m512i dpbusd(__m512i sums, __m512i w, __m512i x) {
 #endif
 }
 
-// vpdpbusd multiplies unsigned by signed bytes. So weights come as w + 128, and a row's sums start at -128 times
-// the sum of its activations. Nothing saturates, 32 bits wrap around on the way, and the end is exact.
+// vpdpbusd multiplies unsigned by signed bytes. So weights are stored as w + 128, and a row's sums start at -128 times
+// the sum of its activations. Nothing saturates; 32 bits may wrap around on the way, but the result is exact.
 inline Codes load_weights(const int8_t* p) {
   return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(static_cast<char>(0x80)))};
 }
@@ -142,7 +142,7 @@ inline Codes low_nibbles(const Codes& c) { return {_mm512_and_si512(c.v, _mm512_
 inline Codes high_nibbles(const Codes& c) { return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(15))}; }
 inline GroupSums group_dot4(const GroupSums& sums, const Codes& w, const Quad& x) { return {dpbusd(sums.v, w.v, x.v)}; }
 
-// A group's sum fits 16 bits, so its lower half times the scale is the product; the upper half meets a zero.
+// A group's sum fits 16 bits, so its lower half times the scale is the product; the upper half is multiplied by zero.
 struct Scales { __m512i v; };
 inline Scales load_scales(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 inline Sums add_scaled(const Sums& sums, const GroupSums& group, const Scales& scales) {

@@ -1,6 +1,6 @@
-// Sixteen numbers side by side in four NEON registers; with its dot product where the compiler is told of one.
+// Sixteen numbers side by side in four NEON registers; with the dot product if the compiler targets it.
 //
-// The same names as lanes_portable.h, which says what each means.
+// The names are those of lanes_portable.h, which documents them.
 
 #pragma once
 
@@ -13,11 +13,11 @@
 namespace gpt2 {
 namespace {
 
-// Of 32 registers 16 are sums: 4 rows of 4 registers; in int4 2 rows, each with 4 more for its group.
+// Of 32 registers, 16 hold sums: 4 rows of 4 registers; in int4, 2 rows, each with 4 more for its group.
 constexpr int kRowsFloat = 4, kRowsInt8 = 4, kRowsInt4 = 2, kRowsAttend = 4;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;
 constexpr int kWidePanels = 2;   // one row alone: 8 independent sums
-constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 unpacks its codes for each tile
 
 #define GPT2_EACH GPT2_UNROLL for (int i = 0; i < 4; ++i)
 
@@ -35,7 +35,7 @@ inline Lanes absolute(const Lanes& x) { Lanes r; GPT2_EACH r.v[i] = vabsq_f32(x.
 inline Lanes multiply_add(const Lanes& x, const Lanes& y, const Lanes& z) { Lanes r; GPT2_EACH r.v[i] = vfmaq_f32(z.v[i], x.v[i], y.v[i]); return r; }
 inline Lanes round_even(const Lanes& x) { Lanes r; GPT2_EACH r.v[i] = vrndnq_f32(x.v[i]); return r; }
 
-// Where a < b: x, elsewhere y. As in the other levels a minimum or maximum with a NaN is its second side.
+// x where a < b, y elsewhere. As on the other levels, min and max return their second operand for a NaN.
 inline Lanes where_less(const Lanes& a, const Lanes& b, const Lanes& x, const Lanes& y) {
   Lanes r; GPT2_EACH r.v[i] = vbslq_f32(vcltq_f32(a.v[i], b.v[i]), x.v[i], y.v[i]); return r;
 }
@@ -104,7 +104,7 @@ inline int32x4_t dot4(int32x4_t sums, int8x16_t w, int8x16_t x) {
 #endif
 }
 
-// Signed times signed: no weight needs an offset.
+// Signed times signed: weights need no offset.
 inline Codes load_codes(const int8_t* p) { Codes r; GPT2_EACH r.v[i] = vld1q_s8(p + 16 * i); return r; }
 inline Codes load_weights(const int8_t* p) { return load_codes(p); }
 inline Sums start_sums(int32_t) { const int32x4_t v = vdupq_n_s32(0); return {{v, v, v, v}}; }

@@ -1,7 +1,7 @@
-// Sixteen numbers side by side, in plain C++: the form every compiler and machine can have.
+// Sixteen numbers side by side in plain C++, for every compiler and machine.
 //
-// lanes_*.h of each level define the same names; the kernels are written once, over these names. Compilers
-// turn the loops below into whatever vectors the baseline of the machine has.
+// Each level's lanes_*.h defines the same names, and the kernels are written once, over these names. Compilers turn
+// the loops below into the baseline vectors of the machine.
 
 #pragma once
 
@@ -12,11 +12,11 @@
 namespace gpt2 {
 namespace {
 
-// Rows a kernel takes at once: as many as keep all sums in registers.
+// Rows that a kernel computes at once: as many as keep all sums in registers.
 constexpr int kRowsFloat = 2, kRowsInt8 = 2, kRowsInt4 = 1, kRowsAttend = 2;
 constexpr int kPanelsFloat = 1, kPanelsInt8 = 1, kPanelsInt4 = 1, kBlocksAttend = 1;   // panels, or blocks of keys, side by side
 constexpr int kWidePanels = 1;   // panels side by side when there is a single row
-constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 takes its codes apart for each tile
+constexpr int kRowsMany = 1, kPanelsMany = 1, kFewestRowsMany = 0;   // int4 unpacks its codes for each tile
 
 #define GPT2_EACH_LANE for (int i = 0; i < kPanel; ++i)
 
@@ -35,17 +35,17 @@ inline Lanes max(const Lanes& a, const Lanes& b) { Lanes r; GPT2_EACH_LANE r.v[i
 inline Lanes absolute(const Lanes& a) { Lanes r; GPT2_EACH_LANE r.v[i] = a.v[i] < 0 ? -a.v[i] : a.v[i]; return r; }
 inline Lanes multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) { return add(mul(a, b), c); }
 
-// Where a < b: x, elsewhere y.
+// x where a < b, y elsewhere.
 inline Lanes where_less(const Lanes& a, const Lanes& b, const Lanes& x, const Lanes& y) {
   Lanes r; GPT2_EACH_LANE r.v[i] = a.v[i] < b.v[i] ? x.v[i] : y.v[i]; return r;
 }
 
-// To the nearest whole number, halves to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no room for a fraction.
+// To the nearest integer, halves to even, for |x| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction.
 inline Lanes round_even(const Lanes& a) {
   Lanes r; GPT2_EACH_LANE { const volatile float shifted = a.v[i] + 12582912.0f; r.v[i] = shifted - 12582912.0f; } return r;
 }
 
-// x 2^n for whole n in -126..127.
+// x 2^n for integer n in -126..127.
 inline Lanes times_power_of_two(const Lanes& x, const Lanes& n) {
   Lanes power;
   GPT2_EACH_LANE { const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23; std::memcpy(&power.v[i], &bits, 4); }
@@ -59,8 +59,8 @@ inline float sum_across(Lanes a) {
 }
 inline float max_across(const Lanes& a) { float r = a.v[0]; GPT2_EACH_LANE r = a.v[i] > r ? a.v[i] : r; return r; }
 
-// Half and bfloat16. A half's exponent has 5 bits: moving it into place and multiplying by 2^112 corrects the
-// bias, for subnormal halves too. Infinities do not occur: `store` saturates.
+// fp16 and bfloat16. An fp16 exponent has 5 bits: shifting it into place and multiplying by 2^112 corrects the bias,
+// for subnormals too. Infinities do not occur: `store` saturates.
 inline Lanes load(const Half* p) {
   Lanes r;
   GPT2_EACH_LANE {
@@ -99,9 +99,9 @@ inline float widen(Bf16 x) { const uint32_t bits = static_cast<uint32_t>(x.bits)
 inline Lanes first_of(const Pairs& x) { Lanes r; GPT2_EACH_LANE r.v[i] = widen(x.v[2 * i]); return r; }
 inline Lanes second_of(const Pairs& x) { Lanes r; GPT2_EACH_LANE r.v[i] = widen(x.v[2 * i + 1]); return r; }
 
-// Whole numbers: one sum for each of 16 outputs; codes are 16 outputs x 4 inputs. A level whose products need an
-// unsigned side may keep weights with an offset, and start its sums at what takes the offset off again: so
-// `start_sums` is told the sum of the row's activations.
+// Integers: one sum for each of 16 outputs; codes are 16 outputs x 4 inputs. A level whose products need an unsigned
+// operand may store weights with an offset and start its sums at the value that cancels it; hence `start_sums` gets the
+// sum of the row's activations.
 struct Sums { int32_t v[kPanel]; };
 struct Codes { int8_t v[4 * kPanel]; };
 struct Quad { int8_t v[4]; };   // 4 inputs, for every output
@@ -119,7 +119,7 @@ inline Sums dot4(Sums sums, const Codes& w, const Quad& x) {
 }
 
 // int4: codes 0..15 stand for -8..7, two to a byte. A group's sums start at -8 times the sum of its activations;
-// `group_offset` puts that in the form which `start_group` of the level wants.
+// `group_offset` returns that in the form that the level's `start_group` takes.
 struct GroupSums { int32_t v[kPanel]; };
 struct Scales { uint8_t v[kPanel]; };
 

@@ -1,5 +1,5 @@
-// Puts the kernel families together for one level. A level's file includes its lanes_*.h, then this, and
-// returns `kernel_table`. Everything is in an unnamed namespace: each level has its own copy of each kernel.
+// Assembles the kernel families for one level. A level's file includes its lanes_*.h, then this, and returns
+// `kernel_table`. Everything is in an unnamed namespace, so each level has its own copy of each kernel.
 
 #pragma once
 

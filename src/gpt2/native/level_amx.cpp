@@ -1,4 +1,4 @@
-// The amx level: avx512-bf16, and products by tiles. Called only where amx.cpp has found that this process may.
+// The amx level: avx512-bf16, and products by tiles. Called only if amx.cpp allows it.
 
 #define GPT2_LANES_BF16
 #include "lanes_avx512.h"
@@ -16,9 +16,9 @@
 namespace gpt2 {
 namespace {
 
-constexpr int kFewestRowsInt8 = 8, kFewestRowsInt4 = 10;   // below, the other way is as fast or faster
+constexpr int kFewestRowsInt8 = 8, kFewestRowsInt4 = 10;   // with fewer rows, the other levels' code is as fast or faster
 
-// Products of full tiles that are loaded once: the most that these kernels could reach.
+// Products of full tiles that are loaded once: the peak of these kernels.
 int64_t products_of_tiles(Form form, int64_t rounds) {
   if (form == Form::fp32) return products(form, rounds);
   const TilesInUse tiles(shapes_of(kTileLines, kTileLines, kTileBytes, kTileLines));
@@ -47,7 +47,7 @@ void dense_by_tiles(const MatrixView& m, const Activations& x, const Output& out
   dense(m, x, out, row, row_end, panel, panel_end);
 }
 
-// Few rows: those in bf16 by tiles all the same.
+// bf16 uses tiles even for few rows.
 int side_by_side_of_tiles(Form form, int rows) { return form == Form::bf16 ? kStreams : side_by_side(form, rows); }
 
 void dense_apart_by_tiles(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {

@@ -1,4 +1,4 @@
-// The AVX2 level (AVX2, FMA, F16C): compiled with those instructions, called only where cpuid reports them.
+// The AVX2 level (AVX2, FMA, F16C): compiled with those instructions, called only if cpuid reports them.
 
 #include "lanes_avx2.h"
 #include "level.h"

@@ -1,4 +1,4 @@
-// The avx512-vnni level (AVX-512 F, BW, DQ, VL and VNNI): called only where cpuid reports them.
+// The avx512-vnni level (AVX-512 F, BW, DQ, VL and VNNI): called only if cpuid reports them.
 
 #include "lanes_avx512.h"
 #include "level.h"

@@ -1,4 +1,4 @@
-// The neon-dotprod level: NEON with its dot product, called only where the processor reports it.
+// The neon-dotprod level: NEON with its dot product, called only if the processor reports it.
 
 #include "lanes_neon.h"
 #include "level.h"

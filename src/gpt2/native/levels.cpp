@@ -40,7 +40,7 @@ bool has_dot_product() {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) >> 20) & 1u;   // HWCAP_ASIMDDP
 #elif defined(__APPLE__)
-  return true;                               // every Mac with an Arm
+  return true;                               // every Arm Mac
 #else
   return false;
 #endif
@@ -83,7 +83,7 @@ bool has_avx2() {
 }
 
 bool has_avx512_vnni() {
-  if (!has_avx2() || (saved_state() & 0xe6) != 0xe6) return false;   // and the masks, and both halves of zmm
+  if (!has_avx2() || (saved_state() & 0xe6) != 0xe6) return false;   // also the masks and both halves of zmm
   const CpuidLeaf extended = cpuid(7, 0);
   const bool f = has_bit(extended.ebx, 16), dq = has_bit(extended.ebx, 17), bw = has_bit(extended.ebx, 30);
   return f && dq && bw && has_bit(extended.ebx, 31) && has_bit(extended.ecx, 11);   // VL, VNNI
@@ -99,13 +99,13 @@ bool has_avx2_vnni() {
 
 bool has_avx512_bf16() { return has_avx512_vnni() && cpuid(7, 0).eax >= 1 && has_bit(cpuid(7, 1).eax, 5); }
 
-[[maybe_unused]] bool has_amx() {   // a build for another system than Linux has not that level
+[[maybe_unused]] bool has_amx() {   // builds for systems other than Linux lack that level
 #if defined(GPT2_TILES_EMULATED)   // a test, where the tiles are plain C++
   return has_avx512_bf16();
 #else
   const uint32_t features = cpuid(7, 0).edx;
   const bool bf16 = has_bit(features, 22), tile = has_bit(features, 24), int8 = has_bit(features, 25);
-  return has_avx512_bf16() && bf16 && tile && int8 && (saved_state() & 0x60000) == 0x60000;   // tiles and their shapes
+  return has_avx512_bf16() && bf16 && tile && int8 && (saved_state() & 0x60000) == 0x60000;   // tile data and tile configuration
 #endif
 }
 #endif

@@ -1,4 +1,4 @@
-// The best of several passes each: what else the machine does can only make a pass slower.
+// Takes the best of several passes: other load on the machine can only make a pass slower.
 
 #include "limits.h"
 
@@ -12,9 +12,9 @@
 namespace gpt2 {
 namespace {
 
-constexpr double kSeconds = 0.3;   // for all passes together, and one pass at least
-constexpr size_t kAhead = 512;     // 4 KB: a core that asks so far ahead reads up to 1.4 times as fast as one that does not ask
-std::atomic<uint64_t> sink{0};     // keeps what is read from being left out
+constexpr double kSeconds = 0.3;   // for all passes together; at least one pass
+constexpr size_t kAhead = 512;     // 4 KB: prefetching this far ahead makes a core read up to 1.4 times as fast
+std::atomic<uint64_t> sink{0};     // keeps the reads from being optimized away
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -37,7 +37,7 @@ double read_rate(int threads, int64_t bytes) {
   pool->grow(threads);
   const size_t count = static_cast<size_t>(bytes) / sizeof(uint64_t);
   Buffer<uint64_t> buffer(count);
-  std::fill(buffer.data(), buffer.data() + count, uint64_t{1});   // pages that nothing was written to are one and the same
+  std::fill(buffer.data(), buffer.data() + count, uint64_t{1});   // unwritten pages would all be the same zero page
   const double least = least_seconds(*pool, threads, [&](int member, int members) {
     const size_t begin = count * static_cast<size_t>(member) / static_cast<size_t>(members);
     const size_t end = count * (static_cast<size_t>(member) + 1) / static_cast<size_t>(members);

@@ -1,4 +1,4 @@
-// What this machine can do at most, for benchmarks to say how near a kernel comes.
+// Peak rates of this machine, so that benchmarks can report how near a kernel comes.
 
 #pragma once
 

@@ -19,7 +19,7 @@ int inputs_at_once(Form form) {
   }
 }
 
-int64_t bytes_of_weights(Form form, int padded_inputs) {   // of a panel
+int64_t bytes_of_weights(Form form, int padded_inputs) {   // per panel
   const int64_t weights = int64_t{padded_inputs} * kPanel;
   switch (form) {
     case Form::fp32: return weights * 4;
@@ -30,7 +30,7 @@ int64_t bytes_of_weights(Form form, int padded_inputs) {   // of a panel
   return 0;
 }
 
-// What stands before them: bias, row scales and group scales.
+// The bytes before the weights: bias, row scales and group scales.
 int64_t bytes_before_weights(Form form, int padded_inputs) {
   switch (form) {
     case Form::int8: return 2 * kLine;
@@ -118,7 +118,7 @@ void Matrix::pack_int8_codes(const gpt2_source& source, int panel) {
 void Matrix::pack_int4_codes(const gpt2_source& source, int panel) {
   uint8_t* to = weights(panel);
   const int first = panel * kPanel, count = std::min(kPanel, view_.outputs - first), groups = view_.padded_inputs / kGroup;
-  std::fill(to, to + bytes_of_weights(Form::int4, view_.padded_inputs), uint8_t{0x88});   // code 0 twice: what lies beyond the matrix
+  std::fill(to, to + bytes_of_weights(Form::int4, view_.padded_inputs), uint8_t{0x88});   // code 0 twice, for the padding
   std::copy(source.scales + first, source.scales + first + count, row_scales(panel));
   for (int o = 0; o < count; ++o) {
     for (int g = 0; g < groups; ++g) group_scales(panel)[g * kPanel + o] = source.group_scales[static_cast<int64_t>(first + o) * groups + g];

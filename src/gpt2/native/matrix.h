@@ -9,7 +9,7 @@
 
 namespace gpt2 {
 
-struct Piece { void* data; int64_t bytes; };   // of packed weights; past the last: null, -1
+struct Piece { void* data; int64_t bytes; };   // of packed weights; past the last piece: null, -1
 
 class Matrix {
  public:
@@ -22,7 +22,7 @@ class Matrix {
   void set_bias(const float* values);
 
   const MatrixView& view() const { return view_; }
-  // The weights of one output as the kernels mean them, [inputs]: what an embedding looks up.
+  // The weights of one output as floats, [inputs]: an embedding lookup.
   void read_output(int output, float* weights) const;
   Piece piece() { return {data_.data(), static_cast<int64_t>(data_.bytes())}; }
 
@@ -31,7 +31,7 @@ class Matrix {
   void pack_int8_codes(const gpt2_source& source, int panel);
   void pack_int4_codes(const gpt2_source& source, int panel);
 
-  // The parts of a panel, to be written.
+  // Writable parts of a panel.
   float* bias(int panel) { return const_cast<float*>(view_.bias(panel)); }
   float* row_scales(int panel) { return const_cast<float*>(view_.row_scales(panel)); }
   uint8_t* group_scales(int panel) { return const_cast<uint8_t*>(view_.group_scales(panel)); }

@@ -1,7 +1,7 @@
 // Packing: sixteen columns of floats become one panel of a weight form. The layouts are drawn in dense_*.h.
 //
-// Lanes are outputs, and an output's numbers depend on its own column alone. Only additions, multiplications and
-// roundings in a fixed order: every level packs the same bits, and forms.py can say the same in NumPy.
+// Lanes are outputs, and an output's numbers depend only on its own column. Packing uses only additions,
+// multiplications and roundings in a fixed order, so every level packs the same bits, and forms.py can define them in NumPy.
 
 #pragma once
 
@@ -14,12 +14,12 @@ inline Magnitude magnitudes(const float* panel_K16, int begin, int end) {
   return seen;
 }
 
-// A scale for each output, zero where its weights are, NaN where one is not finite: then what it computes is NaN too.
+// A scale per output: zero if its weights are, NaN if one is not finite, so that its results are NaN too.
 inline Lanes row_scales_of(const Magnitude& seen, const Lanes& scale) {
   return add(where_less(broadcast(kSmallestMagnitude), seen.largest, scale, broadcast(0.0f)), seen.spoiled);
 }
 
-// numerator / x, and 0 where x is too small to divide by.
+// numerator / x, or 0 if x is too small to divide by.
 inline Lanes safe_ratio(float numerator, const Lanes& x) {
   const Lanes zero = broadcast(0.0f);
   return where_less(broadcast(kSmallestMagnitude), x, div(broadcast(numerator), x), zero);
@@ -47,8 +47,8 @@ void pack_int8(const float* panel_K16, int inputs, int padded, int8_t* out, floa
   }
 }
 
-// The group's scale is chosen among whole numbers: those that would put its largest weight at one of these codes.
-// Beyond 7 the largest weights are clipped, which pays when the others gain more.
+// Candidates for a group's integer scale: those that put its largest weight at one of these codes. Beyond 7 the largest
+// weights are clipped, which pays if the others gain more.
 constexpr float kLargestCodes[] = {6.5f, 7.0f, 7.4f, 7.8f, 8.2f, 8.6f, 9.1f, 9.7f};
 
 // Squared error of a group, per output, at the given float scale.
@@ -63,7 +63,7 @@ inline Lanes group_error(const float* group_K16, int inputs, const Lanes& scale,
 }
 
 void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uint8_t* group_scales, float* row_scales) {
-  // The largest group scale a row can want is its largest weight at code 6.5: that becomes 127.
+  // The largest group scale of a row puts its largest weight at code 6.5: that becomes 127.
   const Magnitude seen = magnitudes(panel_K16, 0, inputs);
   store(row_scales, row_scales_of(seen, div(div(seen.largest, broadcast(kLargestCodes[0])), broadcast(127.0f))));
   const Lanes row_inverse = safe_ratio(1.0f, load(row_scales));
@@ -92,7 +92,7 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
       const int shift = k % 8 < 4 ? 0 : 4;
       for (int o = 0; o < kPanel; ++o) {
         const int code = static_cast<int32_t>(codes[o]) + 8;
-        to[4 * o] = static_cast<uint8_t>(shift ? to[4 * o] | (code << 4) : code);   // whatever was there
+        to[4 * o] = static_cast<uint8_t>(shift ? to[4 * o] | (code << 4) : code);   // the first write overwrites old contents
       }
     }
   }

@@ -1,16 +1,16 @@
-// What is done to one row of numbers: exp and gelu, layer norm, quantising, the sums of a softmax.
+// Operations on one row of numbers: exp and gelu, layer norm, quantising, the sums of a softmax.
 //
-// Every sum runs over sixteen lanes in a fixed order and ends in the same tree, so a row's bits depend on the
-// row alone. Rows may have any width: the last, partial vector goes through a small buffer.
+// Every sum runs over sixteen lanes in a fixed order and ends in the same tree, so a row's bits depend only on the
+// row. Rows may have any width: the last, partial vector goes through a small buffer.
 
 #pragma once
 
-#include <math.h>   // sqrtf alone: one instruction, and no template of <cmath>
+#include <math.h>   // only for sqrtf, one instruction, without the templates of <cmath>
 
 namespace gpt2 {
 namespace {
 
-// The first `count` of sixteen numbers; `fill` in the place of the others.
+// The first `count` of sixteen numbers, and `fill` for the others.
 inline Lanes load_first(const float* p, int count, float fill) {
   if (count >= kPanel) return load(p);
 #if defined(GPT2_LANES_MASKS)
@@ -33,7 +33,7 @@ inline void store_first(float* p, const Lanes& x, int count) {
 #endif
 }
 
-// Zeros in the place of all but the first `count` of sixteen.
+// The first `count` of sixteen, and zeros for the others.
 inline Lanes only_first(const Lanes& x, int count) {
   if (count >= kPanel) return x;
   float buffer[kPanel];
@@ -41,7 +41,7 @@ inline Lanes only_first(const Lanes& x, int count) {
   return load_first(buffer, count, 0.0f);
 }
 
-constexpr float kLowest = -3.402823466e38f;   // of all floats: where there is nothing to be the largest
+constexpr float kLowest = -3.402823466e38f;   // the lowest float, to start a maximum
 
 // e^x for x in -87..88, clamped outside: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
 // Coefficients: Cephes expf; the error is below 2 units in the last place.
@@ -88,7 +88,7 @@ void layer_norm(const float* x, const float* gain, const float* bias, int width,
   }
 }
 
-// The largest magnitude of numbers, and 0 or, where one of them is not finite, NaN: a maximum may lose a NaN.
+// The largest magnitude of numbers, and 0, or NaN if one of them is not finite, since a maximum may lose a NaN.
 struct Magnitude {
   Lanes largest = broadcast(0.0f), spoiled = broadcast(0.0f);
 
@@ -98,10 +98,10 @@ struct Magnitude {
   }
 };
 
-// The largest magnitude below which a row counts as all zeros: 127 / magnitude must stay finite.
+// A row with a smaller largest magnitude counts as all zeros, so that 127 / magnitude stays finite.
 constexpr float kSmallestMagnitude = 1e-30f;
 
-// What the codes of a row are worth, NaN if it is not finite; and what its numbers are multiplied by to become codes.
+// The value of code 1 in a row, NaN if the row is not finite; and the factor that turns its numbers into codes.
 struct RowScale { float scale, inverse; };
 
 inline RowScale row_scale(const float* x, int width) {
@@ -121,8 +121,8 @@ inline Lanes put_codes(const float* x, int width, int k, float inverse, int8_t* 
 }
 
 // Per row: code = round(x * (127 / m)), half to even, with m = max|x|; value = code * (m / 127). Sums of codes are
-// whole numbers below 2^24 (131,072 * 127), so they are exact in floats. The scale of a row that is not finite is NaN,
-// and so is what a matrix makes of it.
+// integers below 2^24 (131,072 * 127), so they are exact in floats. A row that is not finite gets scale NaN, and so does
+// every product with it.
 void quantise_row(const float* x, int width, int padded, int8_t* codes, float* scale, int32_t* code_sum, int32_t* group_offsets) {
   const RowScale row = row_scale(x, width);
   *scale = row.scale;
@@ -137,7 +137,7 @@ void quantise_row(const float* x, int width, int padded, int8_t* codes, float* s
   *code_sum = static_cast<int32_t>(sum_across(total));
 }
 
-// To nearest, halves to even; a NaN stays one.
+// To nearest, halves to even; NaN stays NaN.
 inline Bf16 round_to_bf16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -154,7 +154,7 @@ constexpr auto kRoundRow = round_row;
 constexpr void (*kRoundRow)(const float*, int, int, Bf16*) = nullptr;
 #endif
 
-// Whether all are finite, and no further apart than a float can say: what makes the statistics below numbers.
+// Whether all are finite, and their differences too, so that the statistics below are finite.
 bool is_finite(const float* x, int count) {
   Lanes top = broadcast(kLowest), bottom = broadcast(-kLowest), spoiled = broadcast(0.0f);   // a maximum may lose a NaN
   for (int i = 0; i < count; i += kPanel) {
@@ -173,7 +173,7 @@ RowStatistics row_statistics(const float* x, int count) {
   for (int i = 0; i < count; i += kPanel) top = max(top, load_first(x + i, count - i, kLowest));
   const float largest = max_across(top);
 
-  // In blocks: thousands of unlikely tokens, each too small to count beside a likely one, count together.
+  // Sum in blocks: thousands of unlikely tokens, each lost beside a likely one, matter together.
   constexpr int block = 32 * kPanel;
   Lanes sum = broadcast(0.0f), weighted = broadcast(0.0f);
   for (int begin = 0; begin < count; begin += block) {

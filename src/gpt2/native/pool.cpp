@@ -1,4 +1,4 @@
-// The pool's waiting: spin briefly, since a phase lasts microseconds; then give way, then sleep.
+// How the pool waits: spin briefly, since a phase lasts microseconds; then yield, then sleep.
 
 #include "pool.h"
 
@@ -18,10 +18,10 @@
 namespace gpt2 {
 namespace {
 
-// Within a step, members wait for one another for microseconds, unless another process has taken a core: then
-// spinning on would keep that process, and so the missing member, from finishing.
+// Within a step, members wait for one another for microseconds, unless another process has taken a core: then spinning
+// would only delay that process, and with it the missing member.
 constexpr int kSpinsInStep = 2000;
-// Between two steps the caller draws a token, in tens of microseconds; a longer pause is worth a sleep.
+// Between two steps the caller draws a token, which takes tens of microseconds; a longer pause is worth a sleep.
 constexpr int kSpinsBetweenSteps = 4000;
 constexpr int kYieldsBetweenSteps = 50;
 
@@ -41,7 +41,7 @@ int64_t this_process() {
 #endif
 }
 
-// A job as a number: the upper bits count, the lower are its members; with none of them the threads end.
+// A job as a number: the upper bits count jobs, the lower are its members; 0 members: the threads end.
 constexpr int kMemberBits = 16;
 
 int members_of(uint64_t job) { return static_cast<int>(job & ((1u << kMemberBits) - 1)); }
@@ -49,7 +49,7 @@ int members_of(uint64_t job) { return static_cast<int>(job & ((1u << kMemberBits
 }  // namespace
 
 bool Team::arrive(uint32_t round) {
-  const int size = size_;   // before arriving: afterwards the next job may set another
+  const int size = size_;   // read before arriving: afterwards the next job may change it
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 != size) return false;
   arrived_.store(0, std::memory_order_relaxed);
   round_.store(round + 1, std::memory_order_release);
@@ -66,7 +66,7 @@ std::shared_ptr<Pool> Pool::shared() {
   static std::weak_ptr<Pool> living;
   const std::lock_guard<std::mutex> lock(mutex);
   std::shared_ptr<Pool> pool = living.lock();
-  if (!pool || pool->process_ != this_process()) living = pool = std::make_shared<Pool>();   // a forked child has none
+  if (!pool || pool->process_ != this_process()) living = pool = std::make_shared<Pool>();   // a forked child has no threads
   return pool;
 }
 
@@ -84,9 +84,9 @@ void Pool::grow(int members) {
 }
 
 Pool::~Pool() {
-  if (this_process() != process_) {   // a forked child: the threads are not here to be joined
+  if (this_process() != process_) {   // a forked child has no threads to join
     for (std::thread& thread : threads_) thread.detach();
-    static_cast<void>(wake_.release());   // whose end would wait for those who slept at the fork
+    static_cast<void>(wake_.release());   // its destructor would wait for threads that slept at the fork
     return;
   }
   announce(0);
@@ -96,7 +96,7 @@ Pool::~Pool() {
 void Pool::run_job(int members, Function function, const void* context) {
   const std::lock_guard<std::mutex> turn(one_run_);
   if (members > static_cast<int>(threads_.size()) + 1) members = static_cast<int>(threads_.size()) + 1;
-  if (this_process() != process_) members = 1;   // an engine that a forked child took over
+  if (this_process() != process_) members = 1;   // a forked child uses its parent's engine
   team_.size_ = members;
   if (members > 1) {
     function_ = function;
@@ -107,12 +107,12 @@ void Pool::run_job(int members, Function function, const void* context) {
   team_.meet();
 }
 
-// Either this sees a sleeper, or that one sees the new number before it sleeps: hence the one order of both (seq_cst).
+// Either this call sees a sleeper, or the sleeper sees the new job before it sleeps: this needs one total order (seq_cst).
 void Pool::announce(int members) {
   const uint64_t count = (job_.load() >> kMemberBits) + 1;
   job_.store(count << kMemberBits | static_cast<uint64_t>(members));
   if (sleepers_.load() == 0) return;
-  { const std::lock_guard<std::mutex> lock(mutex_); }   // who has looked and found nothing new is asleep after this
+  { const std::lock_guard<std::mutex> lock(mutex_); }   // any thread that saw no new job is asleep once this lock is taken
   wake_->notify_all();
 }
 

@@ -1,8 +1,8 @@
-// The threads: one pool for the whole process, so that two engines do not oversubscribe its cores.
+// The thread pool: one for the whole process, so that two engines do not oversubscribe its cores.
 //
-// `run` hands the same function to every member of a team, and the members go through it together:
-// `for_each` shares out the items of a phase, and nobody leaves a phase before all its items are done.
-// Which member computes an item is left to chance; what is computed is not, so results never depend on it.
+// `run` gives the same function to every member of a team, and the members go through it together: `for_each`
+// distributes the items of a phase, and no member leaves a phase before all its items are done. Any member may compute
+// an item, with the same result.
 
 #pragma once
 
@@ -24,8 +24,8 @@ class Team {
  public:
   int size() const { return size_; }
 
-  // Calls f(begin, end) for pieces of 0 .. count-1, each piece on one member; returns when all are done. Every member has a
-  // share of neighbouring items and goes through it from the front; then it helps others, from their end.
+  // Calls f(begin, end) for pieces of 0 .. count-1, each piece on one member; returns when all are done. Every member takes
+  // its own share of neighbouring items from the front, then steals from the end of others' shares.
   template <class F>
   void for_each(int member, int count, int piece, const F& f) { for_each(member, count, piece, f, Nothing()); }
   template <class F, class Other>
@@ -41,9 +41,9 @@ class Team {
   // The first item of a member's share.
   int first_of(int member, int count) const { return static_cast<int>(static_cast<int64_t>(count) * member / size_); }
 
-  // Returns when every member has come here.
+  // A barrier: returns when every member has arrived.
   void meet() { meet(Nothing()); }
-  // Meanwhile does the next bit of `other` over and over; false: nothing is left to do.
+  // While waiting, calls `other` for a bit of work until it returns false: nothing left.
   template <class Other>
   void meet(Other&& other) {
     const uint32_t round = round_.load(std::memory_order_acquire);
@@ -58,8 +58,8 @@ class Team {
 
   static uint64_t pack(int begin, int end) { return static_cast<uint64_t>(static_cast<uint32_t>(end)) << 32 | static_cast<uint32_t>(begin); }
 
-  // Takes up to `piece` items from the front of a share, or from its end; false if it is empty. One whose owner has not come to
-  // this phase yet is: what is left from the phase before is nothing.
+  // Takes up to `piece` items from the front or end of a share; false if it is empty. The share of a member that has not
+  // reached this phase is empty, since the previous phase left nothing.
   static bool take(Share& share, int piece, bool front, int* begin, int* end) {
     uint64_t span = share.span.load(std::memory_order_relaxed);
     for (;;) {
@@ -73,18 +73,18 @@ class Team {
     }
   }
 
-  bool arrive(uint32_t round);            // true for the last, who has let the others go on
+  bool arrive(uint32_t round);            // true for the last member, which has released the others
   static void wait_briefly(int spin);
 
   int size_ = 1;
-  std::unique_ptr<Share[]> share_{new Share[1]};   // of each member
+  std::unique_ptr<Share[]> share_{new Share[1]};   // one per member
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> round_{0};
 };
 
 class Pool {
  public:
-  // The pool of this process. It lives as long as an engine holds it; then its threads end.
+  // The process's pool. It lives as long as an engine holds it; then its threads end.
   static std::shared_ptr<Pool> shared();
 
   Pool();
@@ -92,10 +92,10 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Starts threads until `members` can work, the caller being one of them. Throws std::runtime_error if the system refuses one.
+  // Starts threads until `members` can work, including the caller. Throws std::runtime_error if the system refuses one.
   void grow(int members);
 
-  // Calls f(team, member) on `members` threads, the caller's among them. f must not throw.
+  // Calls f(team, member) on `members` threads, including the caller's. f must not throw.
   template <class F>
   void run(int members, const F& f) {
     run_job(members, [](const void* context, Team& team, int member) { (*static_cast<const F*>(context))(team, member); }, &f);
@@ -110,15 +110,15 @@ class Pool {
 
   Team team_;
   std::mutex one_run_;                     // engines take turns
-  // The last job, counted, and its members, in one number. Whoever sees it needs no lock for what was written before.
+  // The last job's count and its number of members in one atomic, which also publishes everything written before it.
   std::atomic<uint64_t> job_{0};
-  Function function_ = nullptr;            // read by the job's members alone, who have all left before there is another
+  Function function_ = nullptr;            // read only by the job's members, who have all left before the next job
   const void* context_ = nullptr;
   std::atomic<int> sleepers_{0};
-  std::mutex mutex_;                       // of those who sleep, and whoever wakes them
+  std::mutex mutex_;                       // for sleeping and waking
   std::unique_ptr<std::condition_variable> wake_{new std::condition_variable};
   std::vector<std::thread> threads_;
-  int64_t process_;                        // whose threads they are: a forked child has none
+  int64_t process_;                        // owner of the threads: a forked child has none
 };
 
 }  // namespace gpt2

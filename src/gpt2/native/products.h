@@ -1,16 +1,16 @@
-// A tile's products over operands that never leave the first cache: the most that the kernels of a level could reach.
+// A tile's products over operands that stay in the L1 cache: the peak that a level's kernels could reach.
 
 #pragma once
 
 namespace gpt2 {
 namespace {
 
-alignas(64) const unsigned char kOperands[64 * kPanel] = {};   // zeros: every form may read them
-volatile float products_sink;                                  // keeps the sums from being left out
+alignas(64) const unsigned char kOperands[64 * kPanel] = {};   // zeros, valid in every form
+volatile float products_sink;                                  // keeps the sums from being optimized away
 
 inline const Lanes& to_lanes(const Lanes& x) { return x; }
 
-// R x P products a round. Where operands lie is asked anew each time, so that nothing is computed once for all rounds.
+// R x P products a round. Operand addresses are opaque each time, so that nothing is hoisted out of the rounds.
 template <int R, int P, class Sum, class W, class X, class Dot>
 inline void repeat(const Sum& start, int64_t rounds, const W& weights_at, const X& input_at, const Dot& dot) {
   const unsigned char* volatile where = kOperands;

@@ -5,17 +5,17 @@
 namespace gpt2 {
 namespace {
 
-constexpr size_t kMostSpare = 16;   // pages kept for the next sequence; of more, whole slabs go back to the system
+constexpr size_t kMostSpare = 16;   // pages kept for the next sequence; beyond these, whole slabs are freed
 constexpr size_t kSlabBytes = 4 * kLargePage, kMostSlabPages = 16;
 
 size_t pages_for(int length) { return (static_cast<size_t>(length) + kPage - 1) / kPage; }
 
 size_t round_to_large(size_t bytes) { return (bytes + kLargePage - 1) / kLargePage * kLargePage; }
 
-// Whether so many bytes nearly fill large pages: what is left of the last is at most 3 in 100.
+// Whether this many bytes nearly fill large pages: at most 3 % more than the bytes is unused.
 bool fills_large(size_t bytes) { return 100 * (round_to_large(bytes) - bytes) <= 3 * bytes; }
 
-// The fewest pages that fill large ones; where none do, of about kSlabBytes.
+// The smallest number of pages that nearly fills large pages; if none does, about kSlabBytes of them.
 size_t choose_slab_pages(size_t page_bytes) {
   for (size_t pages = 1; pages <= kMostSlabPages; ++pages) if (fills_large(pages * page_bytes)) return pages;
   return std::clamp(kSlabBytes / page_bytes, size_t{1}, kMostSlabPages);
@@ -64,7 +64,7 @@ bool Slots::exists(int slot) const { return slot >= 0 && static_cast<size_t>(slo
 void Slots::reserve(int number, int length) {
   Slot& slot = at(number);
   const size_t first = static_cast<size_t>(slot.length) / kPage, wanted = pages_for(length);
-  if (first < slot.pages.size() && slot.pages[first]->holders > 1) {   // shared with a fork: write to a copy
+  if (first < slot.pages.size() && slot.pages[first]->holders > 1) {   // shared with a fork: copy before writing
     Page* const copy = take_page();
     std::memcpy(copy->data, slot.pages[first]->data, page_bytes_);
     --slot.pages[first]->holders;
@@ -92,7 +92,7 @@ Slots::Page* Slots::take_page() {
 }
 
 void Slots::give_back(Page* page) {
-  if (--page->holders > 0) return;   // a fork goes on with it
+  if (--page->holders > 0) return;   // a fork still uses it
   ++page->slab->spare_pages;
   spare_.push_back(page);
   if (spare_.size() >= kMostSpare + slab_pages_) drop_spare_slab();
@@ -112,7 +112,7 @@ void Slots::make_slab() {
   made.spare_pages = slab_pages_;
 }
 
-// Back to the system goes one slab of which no page is held, if there is one.
+// Frees one slab whose pages are all unused, if there is one.
 void Slots::drop_spare_slab() {
   const auto found = std::find_if(slabs_.begin(), slabs_.end(), [&](const auto& slab) { return slab->spare_pages == slab_pages_; });
   if (found == slabs_.end()) return;

@@ -1,4 +1,4 @@
-// Key-value slots: sequences as lists of pages, which forks share until one of them writes.
+// Key-value slots: sequences as lists of pages, shared copy-on-write between forks.
 
 #pragma once
 
@@ -24,11 +24,11 @@ class Slots {
   int length(int slot) const { return slots_[static_cast<size_t>(slot)].length; }
   void set_length(int slot, int length) { slots_[static_cast<size_t>(slot)].length = length; }
 
-  // Makes positions up to `length` writable from the slot's own length on. Throws std::bad_alloc.
+  // Makes positions from the slot's length up to `length` writable. Throws std::bad_alloc.
   void reserve(int slot, int length);
   unsigned char* const* pages(int slot) const { return slots_[static_cast<size_t>(slot)].addresses.data(); }
 
-  int64_t bytes() const;                   // of the pages that slots hold, shared ones once; with their part of a slab's rest
+  int64_t bytes() const;                   // of the pages that slots hold, shared ones once, with their part of slab padding
 
  private:
   struct Slab;
@@ -37,7 +37,7 @@ class Slots {
     unsigned char* data = nullptr;
     int holders = 0;                       // slots that share it
   };
-  // Pages are parts of slabs, which fill large pages of memory: attention is bound by how fast it gets at them.
+  // Pages are parts of slabs, which fill large memory pages: access speed limits attention.
   struct Slab {
     Buffer<unsigned char> memory;
     std::vector<Page> pages;
@@ -47,7 +47,7 @@ class Slots {
     bool used = false;
     int length = 0;
     std::vector<Page*> pages;
-    std::vector<unsigned char*> addresses;   // of the pages: what kernels read
+    std::vector<unsigned char*> addresses;   // of the pages, for the kernels
   };
 
   Slot& at(int slot) { return slots_[static_cast<size_t>(slot)]; }
@@ -61,7 +61,7 @@ class Slots {
   int n_positions_ = 0;
   std::vector<Slot> slots_;
   std::vector<std::unique_ptr<Slab>> slabs_;
-  std::vector<Page*> spare_;               // given back, for the next to need one; has room for all, so that giving back never fails
+  std::vector<Page*> spare_;               // freed pages for reuse; has room for all, so that freeing never fails
 };
 
 }  // namespace gpt2

@@ -1,4 +1,4 @@
-// Lines and bytes of each tile: 64 bytes as the processor reads them (Intel SDM volume 1, 18.2).
+// Lines and bytes of each tile: the 64-byte configuration that the processor reads (Intel SDM volume 1, 18.2).
 
 #pragma once
 

@@ -1,8 +1,8 @@
-// The processor's tiles (AMX): eight registers of up to 16 lines x 64 bytes each, one product of two of them an
-// instruction. What the shapes and the products must be is said in tests/native/tiles_emulated.h, which does the same.
+// The processor's tiles (AMX): eight registers of up to 16 lines x 64 bytes each; one instruction multiplies two of them.
+// tests/native/tiles_emulated.h emulates them, and documents valid shapes and products.
 //
-// Assembly by hand: compilers' own calls declare neither that a load reads memory nor that a configuration is more than
-// its first bytes, and gcc 12 then drops the stores that were to come before.
+// Written in assembly: compiler intrinsics declare neither that a load reads memory nor that a configuration is more than
+// its first bytes, and gcc 12 then drops the stores before them.
 
 #pragma once
 

@@ -1,6 +1,6 @@
 """Text to token ids and back: GPT-2's byte-level BPE, exactly; vocabulary files; learning a new vocabulary.
 
-What reads files or starts processes is imported when it is first used, so that encoding starts in milliseconds.
+Code that reads files or starts processes is imported on first use, so encoding starts in milliseconds.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
 """The letters that stand for bytes in vocabulary files.
 
-GPT-2's files hold tokens as text, so each byte needs a letter that prints: a byte that Latin-1 prints is its own
-letter, and the n-th of the others is U+0100 + n. A space is `Ġ`, a newline `Ċ`. The order of the letters is
-the published order of the 256 byte tokens.
+GPT-2's files hold tokens as text, so each byte needs a printable letter: a byte that is printable in Latin-1 is its
+own letter, and the n-th of the others is U+0100 + n. A space is `Ġ`, a newline `Ċ`. The order of the letters is the
+published order of the 256 byte tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,14 +27,14 @@ def letters(token: bytes) -> str:
 
 
 def bytes_of(names: Iterable[str]) -> list[bytes]:
-    """The bytes that names made of letters stand for.
+    """The bytes that names, written in these letters, stand for.
 
     Raises:
-        TokenizerError: a name holds a character that is no letter.
+        TokenizerError: a name has a character that is not one of the letters.
     """
     names = list(names)
     edges = list(accumulate(map(len, names), initial=0))
-    try:  # one translation for all: a letter is one byte, so the edges stay where they are
+    try:  # translate all at once: a letter is one byte, so the boundaries stay
         joined = "".join(names).translate(_BYTE_OF_LETTER).encode("latin-1")
     except UnicodeEncodeError as error:
         name = _name_at(names, edges, error.start)

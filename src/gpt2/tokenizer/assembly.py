@@ -1,8 +1,8 @@
-"""From names, ids and merges, as files hold them, to a `Vocabulary`, or to a clear answer why that cannot be.
+"""Builds a `Vocabulary` from the names, ids and merges in files, or says clearly why that is impossible.
 
-Files are not trusted. What passes here is a vocabulary that byte-pair learning can have made: the 256 bytes, then
-one token per merge, each made of earlier ones, ids in the order of the merges. For such a vocabulary, merging by ids
-alone, as the core does, equals merging by the list of merges, which is what the files mean.
+Files are not trusted. Only a vocabulary that byte-pair learning can produce passes: the 256 bytes, then one token
+per merge, each made of earlier ones, with ids in merge order. For such a vocabulary, merging by ids alone, as the
+core does, equals merging by the list of merges, which is what the files mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from gpt2.errors import TokenizerError
 from gpt2.tokenizer.alphabet import BYTE_ORDER, bytes_of, letters
 from gpt2.tokenizer.vocabulary import Vocabulary, looks_special, published_vocabulary
 
-MOST_TOKENS = 1 << 18  # five times the published vocabulary; more would take long to refuse
-_BYTE, _UNKNOWN = -1, -2  # the rank of a token that no merge makes; the id of a name that has none
+MOST_TOKENS = 1 << 18  # five times the published vocabulary; refusing a larger one would take long
+_BYTE, _UNKNOWN = -1, -2  # rank of a token that no merge makes; id of a name without one
 _BYTE_NAMES = frozenset(letters(BYTE_ORDER))
 
 
 def assemble(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Mapping[str, int]) -> Vocabulary:
-    """A vocabulary from what its files say.
+    """A vocabulary from the contents of its files.
 
     Args:
-        ids: name in letters to id. Names that no merge makes are special tokens if they look so: `<…>` or `[…]`.
-        merges: the names of left and right part, first learned first.
-        special: name in plain text to id; may repeat what `ids` has.
+        ids: name in letters to id. Names that no merge makes are special tokens if they look like it: `<…>` or `[…]`.
+        merges: the names of left and right part, in the order learned.
+        special: name in plain text to id; may repeat entries of `ids`.
 
     Raises:
-        TokenizerError: it is no such vocabulary; the message says why.
+        TokenizerError: it is not such a vocabulary; the message says why.
     """
     ids = {**ids, **special}
     if max(len(ids), len(merges)) > MOST_TOKENS:
@@ -71,13 +71,13 @@ def _names_by_id(ids: Mapping[str, int]) -> list[str]:
 
 
 def _special_ids(ids: Mapping[str, int], products: Sequence[str], special: Mapping[str, int]) -> dict[str, int]:
-    """Names to ids, in the order of ids, of the special tokens: given ones, and those that look so and are not made."""
+    """Special tokens by name, in id order: the given ones, and those that look special and that no merge makes."""
     unmade = ids.keys() - set(products) - _BYTE_NAMES
     for name in special.keys() - unmade:
         raise TokenizerError(f"{name!r:.100} is a special token and an ordinary one")
     found = {name for name in unmade if looks_special(name)} | special.keys()
     for name in sorted(unmade - found, key=ids.__getitem__):
-        bytes_of([name])  # it may not even be written in letters
+        bytes_of([name])  # raises if it is not written in letters
         raise TokenizerError(f"no merge makes the token {name!r:.100}: merges are missing, or another vocabulary's")
     return {name: ids[name] for name in sorted(found, key=ids.__getitem__)}
 
@@ -95,7 +95,7 @@ def _is_published(vocabulary: Vocabulary) -> bool:
 
 
 def _check_merges(id_of: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """Refuse merges that are not in the order of ids, use what is not made yet, or can never happen."""
+    """Refuse merges that are out of id order, use tokens that are not made yet, or can never happen."""
     rank_of = {i: _BYTE if len(name) == 1 else i for name, i in id_of.items()}
     parts = [(id_of.get(left, _UNKNOWN), id_of.get(right, _UNKNOWN)) for left, right in merges]
     made = [id_of.get(left + right, _UNKNOWN) for left, right in merges]
@@ -127,17 +127,17 @@ def _stay_apart(
     parts_of: Mapping[int, tuple[int, int]],
     made_of: Mapping[tuple[int, int], int],
 ) -> bool:
-    """Whether, merging the bytes of `product` by the merges before it, its two parts come to stand side by side.
+    """Whether merging the bytes of `product` by earlier merges leaves its two parts side by side.
 
-    Each part alone is known to come about. So take the merges back, latest first, and look at the two tokens that
-    then touch at the border of the parts: no merge of those two may have had its turn while they touched.
+    Each part alone is known to arise. So undo the merges, latest first, and look at the two tokens that touch at
+    the border of the parts: no merge of those two may have had its turn while they touched.
     """
-    limit = product  # the merges below it have had their turn
+    limit = product  # merges below it have had their turn
     while made_of.get((left, right), limit) >= limit:
         if rank_of[left] == rank_of[right] == _BYTE:
             return True
         if rank_of[left] > rank_of[right]:
             limit, left = left, parts_of[left][1]
-        else:  # of two equal tokens the left one is made first, so at the border that merge, too, has had its turn
+        else:  # of two equal tokens the left is made first, so that merge had its turn at the border too
             limit, right = right + 1, parts_of[right][0]
     return False

@@ -1,4 +1,4 @@
-"""The compiled core that splits and merges: tiktoken's, built from our own ranks, never its downloading loader."""
+"""The compiled core that splits and merges: tiktoken's, built from our own ranks, without its downloading loader."""
 
 import sys
 from importlib.machinery import PathFinder
@@ -11,14 +11,14 @@ _PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|
 
 
 class Core(Protocol):
-    """What is used of tiktoken's `CoreBPE`. It releases the interpreter's lock while it works."""
+    """The part of tiktoken's `CoreBPE` used here. It releases the GIL while it works."""
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of a text, special tokens not looked for."""
+        """The ids of a text; special tokens are treated as text."""
         ...
 
     def encode_to_tiktoken_buffer(self, text: str, allowed_special: set[str]) -> bytes:
-        """The same ids as uint32 of the machine's byte order."""
+        """The same ids as uint32 in native byte order."""
         ...
 
 
@@ -28,7 +28,7 @@ def build_core(ranks: dict[bytes, int]) -> Core:
 
 
 def _compiled_module() -> ModuleType:
-    """tiktoken's compiled module without the Python package around it, whose imports take longer than its own."""
+    """tiktoken's compiled module without its Python package, whose imports take longer than the module's."""
     name = "tiktoken._tiktoken"
     if name not in sys.modules:
         package = PathFinder.find_spec("tiktoken")

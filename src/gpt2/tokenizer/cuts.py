@@ -1,20 +1,20 @@
-"""Where a text may be cut so that the ids of the parts, joined, are the ids of the whole.
+"""Safe cuts: where a text may be cut so that the ids of the parts, joined, are the ids of the whole.
 
 GPT-2 splits text into pieces before any merge (Radford et al. 2019, section 2.2), by the pattern
 
     's|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
 
-and merges never cross pieces. A cut is safe where a piece ends whatever follows the cut, and where the piece before it
-is the same when the text ends there. The pattern never looks back, so nothing else can change. With S white space,
+and merges never cross pieces. A cut is safe if a piece ends there whatever follows, and if the piece before it stays
+the same when the text ends there. The pattern never looks back, so nothing else can change. With S white space,
 L letters, N numbers and O the rest, these places qualify:
 
 - before white space that follows L, N or O: no piece continues from those into white space;
-- before the last of several white spaces, if L, N or O follows: the piece of white space leaves the last to
-  what follows (it may be the one before a word), and takes everything when the text ends there;
+- before the last of several white spaces, if L, N or O follows: the piece of white space leaves the last one to
+  what follows (it may be the space before a word), and takes everything if the text ends there;
 - between two of L, N, O that differ, except from an apostrophe to a letter: that may be `'s`.
 
-Which class a character belongs to depends on the version of Unicode. White space has not changed since 2013 and is
-listed here; characters that Python's tables leave unassigned count as unknown, and nothing is cut beside them.
+A character's class depends on the version of Unicode. White space has not changed since 2013 and is listed here;
+characters unassigned in Python's tables count as unknown, and no cut is made beside them.
 """
 
 import unicodedata
@@ -29,7 +29,7 @@ _UNKNOWN = {"Cn", "Cs"}  # unassigned in this Python's Unicode; surrogates
 
 
 def is_cut(text: str, i: int) -> bool:
-    """Whether `text` may be cut before character `i`, 0 < i < len(text); False when in doubt."""
+    """Whether `text` may be cut before character `i`, 0 < i < len(text); False if in doubt."""
     before, after = text[i - 1], text[i]
     if after in WHITE_SPACE:
         return before not in WHITE_SPACE or (i + 1 < len(text) and text[i + 1] not in WHITE_SPACE)
@@ -40,11 +40,11 @@ def is_cut(text: str, i: int) -> bool:
 
 
 def last_cut(text: str, start: int, stop: int, keep: Iterable[str] = ()) -> int:
-    """The last place i with start < i <= stop where `text` may be cut, or `start` when there is none.
+    """The last place i with start < i <= stop where `text` may be cut, or `start` if there is none.
 
     Args:
-        keep: names of special tokens that are read as such. No cut is made in one or beside one, where what ends
-            at the special token would be mistaken for what goes on.
+        keep: names of special tokens that are read as such. No cut is made in or beside one, since the rules above
+            would take the text that ends there for text that continues.
     """
     reach = max(map(len, keep), default=0)
     for i in range(min(stop, len(text) - 1), start, -1):
@@ -54,7 +54,7 @@ def last_cut(text: str, start: int, stop: int, keep: Iterable[str] = ()) -> int:
 
 
 def blocks(text: str, block_characters: int) -> Iterator[str]:
-    """The text in parts of about `block_characters`, cut where it is safe; a part without a safe cut is longer."""
+    """The text in parts of about `block_characters`, cut safely; a part without a safe cut is longer."""
     start = 0
     while len(text) - start > block_characters:
         stop = start + block_characters
@@ -68,7 +68,7 @@ def blocks(text: str, block_characters: int) -> Iterator[str]:
 
 
 def regroup(texts: Iterable[str], block_characters: int, keep: Iterable[str] = ()) -> Iterator[str]:
-    """A text that comes in arbitrary parts, in parts of about `block_characters` or more cut where it is safe.
+    """Regroup a text from arbitrary parts into parts of about `block_characters` or more, cut safely.
 
     Holds one part in memory; `keep` as in `last_cut`.
     """
@@ -78,7 +78,7 @@ def regroup(texts: Iterable[str], block_characters: int, keep: Iterable[str] = (
         pending += text
         if len(pending) < block_characters:
             continue
-        stop = len(pending) - reach - 2  # so that what follows the cut, and a special token there, is in sight
+        stop = len(pending) - reach - 2  # so that a special token after the cut is visible
         cut = last_cut(pending, seen, stop, keep)
         if cut > seen:
             yield pending[:cut]
@@ -91,7 +91,7 @@ def regroup(texts: Iterable[str], block_characters: int, keep: Iterable[str] = (
 
 
 def _character_class(character: str) -> str:
-    """L, N or O; empty for a character whose class another version of Unicode may see otherwise."""
+    """L, N or O; empty for a character whose class may differ in another version of Unicode."""
     category = unicodedata.category(character)
     if category in _UNKNOWN:
         return ""

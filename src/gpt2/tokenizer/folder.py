@@ -1,4 +1,4 @@
-"""Vocabulary files in a model folder: reading each of the three usual forms, writing all that others expect.
+"""Vocabulary files in a model folder: reads the three usual forms, writes all files that other readers expect.
 
 | form | files |
 |---|---|
@@ -35,10 +35,10 @@ _PUBLISHED_SHA256 = (
 
 
 def read_folder(folder: Path) -> Vocabulary:
-    """The vocabulary of a model folder, from the first form that is there.
+    """The vocabulary of a model folder, from the first form found.
 
     Raises:
-        TokenizerError: there is none, or its files are damaged, hostile or of another kind of tokenizer.
+        TokenizerError: there is none, or its files are damaged, hostile or for another kind of tokenizer.
         OSError: a file cannot be read.
     """
     pair = next(((folder / a, folder / b) for a, b in PAIRS if (folder / a).is_file() and (folder / b).is_file()), None)
@@ -60,21 +60,21 @@ def read_folder(folder: Path) -> Vocabulary:
 
 
 def write_folder(folder: Path, vocabulary: Vocabulary) -> None:
-    """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`; each is whole or absent.
+    """Write `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`, each atomically.
 
-    A vocabulary with added words has `added_tokens.json` too: in `vocab.json` nothing tells them from merged tokens.
+    A vocabulary with added words also gets `added_tokens.json`: `vocab.json` cannot tell them from merged tokens.
 
-    The published vocabulary's first two are, byte for byte, the published files.
+    For the published vocabulary, the first two equal the published files byte for byte.
 
     Raises:
-        TokenizerError: they would be larger than what is read again; nothing is written.
+        TokenizerError: a file would exceed the limit for reading; nothing is written.
         OSError: the folder cannot be written.
     """
     names = _names(vocabulary)
     ids = {name: i for i, name in enumerate(names)}
     merges = [f"{letters(left)} {letters(right)}" for left, right in vocabulary.merges()]
     table = json.dumps(ids)
-    if len(table) > _LIMIT_BYTES:  # letters for bytes above 0x7F take 6 bytes each as escapes, and 2 as UTF-8
+    if len(table) > _LIMIT_BYTES:  # letters for bytes above 0x7F take 6 bytes as escapes, 2 as UTF-8
         table = json.dumps(ids, ensure_ascii=False)
     contents = {
         PAIRS[0][0]: (table, _LIMIT_BYTES),
@@ -149,7 +149,7 @@ def _added_in(whole: Any, path: Path) -> dict[str, int]:
 
 
 def _check_word(token: Any, path: Path) -> None:
-    """Refuse an added word that takes the spaces around it, or stands only between them: its texts have other ids."""
+    """Refuse an added word that absorbs surrounding spaces or matches only whole words: its texts have other ids."""
     match token:
         case {"content": str(name), **options} if not options.get("special") and not looks_special(name):
             for option in ("single_word", "lstrip", "rstrip"):
@@ -170,7 +170,7 @@ def _list_in(table: dict[str, Any], name: str, path: Path) -> list[Any]:
 
 
 def _check_settings(path: Path) -> None:
-    """Refuse settings of Hugging Face's libraries that give a text other ids than GPT-2's."""
+    """Refuse settings of Hugging Face's libraries that give texts ids other than GPT-2's."""
     settings: Any = files.read_json(path, _LIMIT_BYTES) if path.is_file() else {}
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
         if isinstance(settings, dict) and settings.get(name):
@@ -183,12 +183,12 @@ def _check_settings(path: Path) -> None:
 
 
 def _check_kind(whole: Any) -> None:
-    """Refuse what is not GPT-2's way of splitting and merging, by name, rather than give wrong ids."""
+    """Refuse other ways of splitting and merging than GPT-2's, by name, rather than give wrong ids."""
     match whole:
         case {"model": {"type": "BPE"} as model}:
             pass
         case {"model": {"vocab": dict(), "merges": list()} as model} if "type" not in model:
-            pass  # as libraries of 2020 wrote it, the file of the published models among them
+            pass  # as written by libraries of 2020, e.g. in the published models' file
         case {"model": {"type": kind}}:
             raise TokenizerError(f"its model is {kind!r:.100}, not BPE")
         case _:
@@ -224,7 +224,7 @@ def _names(vocabulary: Vocabulary) -> list[str]:
 
 
 def _whole(ids: Mapping[str, int], merges: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
-    """The content of `tokenizer.json`, in the form that the `tokenizers` library reads."""
+    """The content of `tokenizer.json`, as the `tokenizers` library reads it."""
     bytes_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",

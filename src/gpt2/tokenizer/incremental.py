@@ -1,4 +1,4 @@
-"""Decoding a stream of ids: text as soon as it is whole, never half a character."""
+"""Decodes a stream of ids: text as soon as it is complete, never half a character."""
 
 import codecs
 from typing import TYPE_CHECKING
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 class IncrementalDecoder:
     """Turns ids into text one at a time.
 
-    What `push` and `finish` return, joined, is what `Tokenizer.decode` returns for all ids at once: bytes that may
-    still become a character wait; bytes that cannot are U+FFFD, exactly as `bytes.decode(errors="replace")` has it.
+    The results of `push` and `finish`, joined, equal `Tokenizer.decode` of all ids at once: bytes that may still become
+    a character wait; bytes that cannot become U+FFFD, exactly as in `bytes.decode(errors="replace")`.
     """
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
-        self._rest = b""  # of a character
+        self._rest = b""  # start of an incomplete character
 
     def push(self, token_id: int) -> str:
-        """The text that became whole with this id; often a word, sometimes nothing.
+        """The text that this id completes; often a word, sometimes nothing.
 
         Raises:
             TokenizerError: the vocabulary has no such id.
@@ -27,7 +27,7 @@ class IncrementalDecoder:
         return self._decode(self._tokenizer.token_bytes(token_id), final=False)
 
     def finish(self) -> str:
-        """What is left: nothing, or U+FFFD for a character that was never completed. The decoder starts anew."""
+        """The rest: nothing, or U+FFFD for a character that was never completed. Resets the decoder."""
         return self._decode(b"", final=True)
 
     def _decode(self, new: bytes, *, final: bool) -> str:

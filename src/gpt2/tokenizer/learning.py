@@ -1,4 +1,4 @@
-"""Learning a new vocabulary from text: byte-level byte-pair encoding, as GPT-2's was learned."""
+"""Learns a new vocabulary from text: byte-level byte-pair encoding, as for GPT-2."""
 
 import json
 import logging
@@ -11,23 +11,22 @@ from gpt2.tokenizer.tokenizer import Tokenizer
 from gpt2.tokenizer.vocabulary import END_OF_TEXT
 
 SMALLEST_VOCABULARY = 257  # the bytes and <|endoftext|>
-LARGEST_VOCABULARY = 1 << 24  # as of a model
+LARGEST_VOCABULARY = 1 << 24  # a model's limit too
 _PART_CHARACTERS = 1 << 16
-_LONGEST = 1 << 12  # characters of a word: the library's time grows with the square of them, and no language has one
+_LONGEST = 1 << 12  # characters of a word: the library's time is quadratic in them, and no language has longer words
 
 _log = logging.getLogger("gpt2")
 
 
 def learn(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer whose merges are the most frequent of `texts`.
+    """A tokenizer whose merges are the most frequent in `texts`.
 
-    The ids are in GPT-2's order: the 256 bytes, the merges as they were learned, `<|endoftext|>` last. A merge must
-    occur at least twice, so a small text gives fewer tokens than `vocab_size`: look at the result's. The same texts
-    give the same vocabulary. What runs on for more than 4,096 characters, as data without blanks does, is learned from
-    in pieces of so many.
+    The ids are in GPT-2's order: the 256 bytes, the merges as learned, `<|endoftext|>` last. A merge must occur at
+    least twice, so a small text gives fewer tokens than `vocab_size`: check the result's. The same texts give the same
+    vocabulary. Runs of more than 4,096 characters without a word boundary are split into pieces of that length.
 
     Args:
-        texts: one text, in parts; `<|endoftext|>` in it parts documents and is not learned from.
+        texts: one text, in parts; `<|endoftext|>` in it separates documents and is not learned from.
         vocab_size: the number of ids wanted, from 257 to 16,777,216.
 
     Raises:

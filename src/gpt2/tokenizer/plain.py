@@ -1,7 +1,7 @@
-"""Ids in plain Python, for a first short text: it has them before the compiled core would be built.
+"""Encoding in plain Python, for a first short text: it finishes before the compiled core would be built.
 
-Only ASCII, where letters and numbers are few enough to be written out, and short, as merging looks at every pair again
-after each merge.
+Only for ASCII, whose letters and digits the pattern can list, and for short texts, since merging examines every pair
+again after each merge.
 """
 
 import re
@@ -9,23 +9,23 @@ from collections.abc import Mapping
 
 MOST_CHARACTERS = 256
 
-# GPT-2's pattern (cuts.py) for ASCII; with the flag white space is what it is there.
+# GPT-2's pattern (cuts.py) for ASCII; the flag makes \s match the same white space.
 _PIECES = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII)
-_NEVER = 1 << 32  # merged: above every rank
+_NEVER = 1 << 32  # above every rank: no such merge
 
 
 def can_encode(text: str) -> bool:
-    """Whether a text is of the kind that this is for."""
+    """Whether `encode` can take this text."""
     return len(text) <= MOST_CHARACTERS and text.isascii()
 
 
 def encode(text: str, ranks: Mapping[bytes, int]) -> list[int]:
-    """The ids of a text that `can_encode` allows, special tokens not looked for; `ranks`: `Vocabulary.ranks`."""
+    """The ids of a text that `can_encode` allows, treating special tokens as text; `ranks`: `Vocabulary.ranks`."""
     return [ranks[part] for piece in _PIECES.findall(text) for part in _merge(piece.encode(), ranks)]
 
 
 def _merge(piece: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
-    """The pair of neighbours of the lowest rank becomes one, the first of equals, until no pair has a rank."""
+    """Merge the neighbouring pair of lowest rank, the first of equals, until no pair has a rank."""
     if piece in ranks:
         return [piece]
     parts = [piece[i : i + 1] for i in range(len(piece))]

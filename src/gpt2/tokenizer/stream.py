@@ -1,6 +1,6 @@
-"""Texts larger than memory: read, cut where it is safe, encoded one part after another or in several processes.
+"""Encodes texts larger than memory: reads them, cuts them safely, encodes parts in sequence or in several processes.
 
-The ids are always those that encoding the whole text at once would give (see cuts.py for why).
+The ids always equal those of encoding the whole text at once (cuts.py says why).
 """
 
 import codecs
@@ -25,7 +25,7 @@ Errors = Literal["strict", "replace"]
 _BLOCK_CHARACTERS = 1 << 16
 _BLOCK_BYTES = 1 << 22
 _WINDOW_BYTES = 1 << 12
-_IN_FLIGHT = 3  # parts handed out per process: one at work, the others waiting
+_IN_FLIGHT = 3  # parts handed out per process: one in work, the others waiting
 
 
 def read_text(stream: BinaryIO, *, source: str, errors: Errors = "strict") -> Iterator[str]:
@@ -33,14 +33,14 @@ def read_text(stream: BinaryIO, *, source: str, errors: Errors = "strict") -> It
 
     Args:
         stream: opened for reading bytes.
-        source: what it is, for messages.
+        source: its name, for messages.
         errors: "strict" refuses bytes that are not UTF-8, "replace" reads them as U+FFFD.
 
     Raises:
-        TokenizerError: the bytes are not UTF-8; the offset of the first wrong one is named.
+        TokenizerError: the bytes are not UTF-8; the message has the offset of the first wrong one.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    begun = 0  # the offset of the bytes the decoder has not turned into text yet
+    begun = 0  # offset of the first byte not decoded yet
     while True:
         data = stream.read(_BLOCK_CHARACTERS)
         waiting = len(decoder.getstate()[0])
@@ -56,9 +56,9 @@ def read_text(stream: BinaryIO, *, source: str, errors: Errors = "strict") -> It
 
 
 def encode_stream(tokenizer: Tokenizer, texts: Iterable[str], *, allow_special: bool = False) -> Iterator[list[int]]:
-    """The ids of a text that comes in arbitrary parts, as they become certain; memory does not grow with the text.
+    """The ids of a text that comes in arbitrary parts, as soon as they are certain, in bounded memory.
 
-    (A single word, or run of spaces, of any length is one part and held whole.)
+    (A single word or run of spaces is one part of any length, held whole.)
 
     Raises:
         TokenizerError: as `Tokenizer.encode`.
@@ -83,7 +83,7 @@ def encode_file(
     Args:
         tokenizer: gives the ids.
         path: the file; it must not change meanwhile.
-        processes: how many encode at once. More than one starts new interpreters, so the caller's main module
+        processes: how many encode in parallel. More than one starts new interpreters, so the caller's main module
             must be importable (`if __name__ == "__main__":`).
         errors: "strict" refuses bytes that are not UTF-8, "replace" reads them as U+FFFD.
         allow_special: read the names of special tokens as these tokens.
@@ -93,8 +93,8 @@ def encode_file(
         One-dimensional views of unsigned 32-bit ids, which NumPy takes without a copy.
 
     Raises:
-        TokenizerError: the bytes are not UTF-8 (the offset of the first wrong one is named), fewer than one process
-            is asked for, or one died.
+        TokenizerError: the bytes are not UTF-8 (the message has the offset of the first wrong one), `processes` is
+            below 1, or a process died.
         OSError: the file cannot be read.
     """
     if processes < 1:
@@ -129,8 +129,8 @@ def encode_file(
 
 
 def spans(path: Path, block_bytes: int, keep: Iterable[str] = ()) -> Iterator[tuple[int, int]]:
-    """Where to cut a UTF-8 file, as (start, end) in bytes: safe cuts about `block_bytes` apart, found by looking at
-    a small window before each, so that the file itself is read by whoever encodes it.
+    """Parts of a UTF-8 file as (start, end) in bytes: safe cuts about `block_bytes` apart, found in a small window
+    before each, so that only the encoding process reads the whole file.
 
     `keep` as in `cuts.last_cut`.
     """
@@ -154,10 +154,11 @@ def spans(path: Path, block_bytes: int, keep: Iterable[str] = ()) -> Iterator[tu
 
 
 def _cut_in(window: bytes, reach: int, keep: Iterable[str]) -> int:
-    """The last safe cut in a window of a file, as an offset; 0 when there is none.
+    """The last safe cut in a window of a file, as an offset; 0 if there is none.
 
-    The window may begin and end inside a character. What is not UTF-8 decodes to surrogates, beside which nothing
-    is cut; and cuts keep `reach` characters away from the window's edges, where up to three may be part of one.
+    The window may begin and end inside a character. Bytes that are not UTF-8 decode to surrogates, and no cut is made
+    beside them; cuts also stay `reach` characters away from the window's edges, where up to three bytes may belong to
+    a cut character.
     """
     text = window.decode("utf-8", "surrogateescape")
     cut = last_cut(text, reach, len(text) - reach, keep)
@@ -190,11 +191,11 @@ def _as_ids(buffer: bytes) -> memoryview:
     return memoryview(buffer).cast("I")
 
 
-_worker_tokenizer: Tokenizer | None = None  # of a worker process, set once as it starts
+_worker_tokenizer: Tokenizer | None = None  # of a worker process, set once at its start
 
 
 def end_with_parent() -> None:
-    """End this process, a pool's worker, as soon as its parent is gone: one that was killed cannot wind it down."""
+    """End this pool worker as soon as its parent is gone: a killed parent cannot shut it down."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -212,7 +213,7 @@ def _encode_in_worker(span: _Span) -> bytes:
 
 
 def _not_utf8(source: str, offset: int, data: bytes) -> TokenizerError:
-    """`data` is what stands at the offset."""
+    """The error for bytes `data` at `offset`."""
     if not offset and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return TokenizerError(
             f"{source} cannot be read as text: it begins with 0x{data[0]:02X} 0x{data[1]:02X}, as UTF-16 does. "

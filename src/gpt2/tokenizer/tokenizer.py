@@ -55,7 +55,7 @@ class Tokenizer:
             TokenizerError: the folder has no vocabulary, or one that is damaged or of another kind.
             OSError: a file cannot be read.
         """
-        from gpt2.tokenizer.folder import read_folder  # the published vocabulary needs none of it
+        from gpt2.tokenizer.folder import read_folder  # not needed for the published vocabulary
 
         return Tokenizer(read_folder(path_of(folder, "A vocabulary", TokenizerError)))
 
@@ -192,10 +192,10 @@ class Tokenizer:
         return f"Tokenizer(vocab_size={self.vocab_size}, eot={self.eot}, hash='{self.hash[:8]}…')"
 
     def __getstate__(self) -> dict[str, Vocabulary]:
-        return {"vocabulary": self.vocabulary}  # the compiled core is built again where it is needed
+        return {"vocabulary": self.vocabulary}  # the compiled core is rebuilt when needed
 
     def _encode_block(self, text: str) -> list[int]:
-        # A program that encodes once, as `gpt2 generate` does, is done before the core would be built.
+        # A program that encodes once, like `gpt2 generate`, finishes before the core would be built.
         is_first = "_ranks" not in self.__dict__ and "_core" not in self.__dict__
         return (
             plain.encode(text, self._ranks) if is_first and plain.can_encode(text) else self._core.encode_ordinary(text)
@@ -210,7 +210,7 @@ class Tokenizer:
         return build_core(self._ranks)
 
     def _parts(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
-        """Ordinary text and the token that is named after it, until the text ends."""
+        """Pairs of ordinary text and the special token named after it, until the text ends."""
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
             advice = "Decode them, as by .decode('utf-8')." if isinstance(text, bytes) else "Give a string."
             raise TokenizerError(f"Only text can be encoded: got {text!r:.60}. {advice}")

@@ -1,10 +1,10 @@
 """A byte-level BPE vocabulary: the bytes of every token, the merges that make them, the special tokens.
 
-GPT-2's vocabulary (Radford et al. 2019, section 2.2) starts from the 256 bytes, so that any text has ids, and
-adds one token per merge, in the order in which the merges were learned: that order is also their priority.
+GPT-2's vocabulary (Radford et al. 2019, section 2.2) starts from the 256 bytes, so that any text has ids, and adds
+one token per merge in the order learned, which is also the merges' priority.
 
 The published vocabulary is stored beside this file in the form that loads fastest: for each of the 50,000 merges
-one byte, the length of its left part; then the bytes of the merged tokens, parted by 0xFF, a byte that no UTF-8
+one byte, the length of its left part; then the bytes of the merged tokens, separated by 0xFF, a byte that no UTF-8
 text and so no learned token contains. `published/README.md` states its source and licence.
 """
 
@@ -26,9 +26,9 @@ class Vocabulary:
     """Tokens by id.
 
     Attributes:
-        tokens: the bytes of each id; of a special token, its name in UTF-8.
-        lefts: of each token of two bytes or more that is not special, by id, the bytes of the left part of its merge.
-        special: name to id of the tokens that no merge makes. Text means them only when asked, but for `words`.
+        tokens: the bytes of each id; for a special token, its name in UTF-8.
+        lefts: by id, for each token of two or more bytes that is not special, the bytes of the left part of its merge.
+        special: name to id of the tokens that no merge makes. Text means them only on request, except `words`.
     """
 
     tokens: Sequence[bytes]
@@ -37,17 +37,17 @@ class Vocabulary:
 
     @cached_property
     def words(self) -> Mapping[str, int]:
-        """Of the special tokens those that do not look so: words added to a vocabulary, which text always means."""
+        """The special tokens that do not look special: words added to a vocabulary, which text always means."""
         return {name: i for name, i in self.special.items() if not looks_special(name)}
 
     def named(self, *, allow_special: bool) -> Mapping[str, int]:
-        """The tokens that a text means by their names."""
+        """The special tokens that a text can mean by name."""
         return self.special if allow_special else self.words
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of what decides ids: every token's length and bytes, and the special tokens."""
-        import hashlib  # needed for nothing else, and encoding should start at once
+        """SHA-256 of everything that decides ids: every token's length and bytes, and the special tokens."""
+        import hashlib  # only needed here, and encoding should start at once
         import struct
 
         digest = hashlib.sha256(struct.pack(f"<{len(self.tokens)}I", *map(len, self.tokens)))
@@ -57,14 +57,14 @@ class Vocabulary:
         return digest.hexdigest()
 
     def ranks(self) -> dict[bytes, int]:
-        """Bytes to id of all but the special tokens; among merged tokens a lower id is merged first."""
+        """Bytes to id of all tokens except special ones; a lower id is merged first."""
         ranks = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         for name in self.special:
             del ranks[name.encode("utf-8")]
         return ranks
 
     def merges(self) -> Iterator[tuple[bytes, bytes]]:
-        """The merges, first learned first, each as its left and right part."""
+        """The merges in the order learned, each as its left and right part."""
         special_ids = set(self.special.values())
         merged = (token for i, token in enumerate(self.tokens) if len(token) > 1 and i not in special_ids)
         for token, left in zip(merged, self.lefts, strict=True):
@@ -72,7 +72,7 @@ class Vocabulary:
 
 
 def looks_special(name: str) -> bool:
-    """Whether a token's name is one that nobody writes by chance: `<…>` or `[…]`."""
+    """Whether a token's name is unlikely in ordinary text: `<…>` or `[…]`."""
     return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
 
 
