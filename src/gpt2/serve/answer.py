@@ -1,4 +1,4 @@
-"""What has come of a completion: events taken in, parts and the whole in OpenAI's form, and what the metrics count."""
+"""A completion in progress: takes events in, writes chunks and the whole answer in OpenAI's form, feeds the metrics."""
 
 import logging
 import time
@@ -19,11 +19,11 @@ from gpt2.serve.ticket import Batch, Ticket
 
 log = logging.getLogger("gpt2.serve")
 
-_MANY_ENTRIES = 500  # tokens of prompts and continuations: what is told of more is put together beside the event loop
+_MANY_ENTRIES = 500  # tokens of prompts and continuations; a larger answer is assembled off the event loop
 
 
 class Answer:
-    """What has come of a request, and how far it is."""
+    """The state of one request and what it has produced so far."""
 
     def __init__(self, plan: Plan, served: ServedModel, ticket: Ticket, service: Service, id: str) -> None:
         self.id = id
@@ -35,8 +35,8 @@ class Answer:
         self.has_failed = False
         self._choices = [Choice(plan, served, index) for index in range(len(plan.requests) * plan.n)]
         self._is_begun = False
-        self._begun: set[int] = set()  # choices of which a chunk was sent
-        self._times: dict[int, float] = {}  # of the last token of each choice
+        self._begun: set[int] = set()  # choices that have sent a chunk
+        self._times: dict[int, float] = {}  # when each choice's last token came
         self._generated: list[int] = [0] * len(plan.requests)
         self._cached = 0
         self._texts: list[list[str]] = [[] for _ in self._choices]
@@ -47,13 +47,13 @@ class Answer:
             "model": served.name,
             "system_fingerprint": served.system_fingerprint,
         }
-        self._opening = b"data: " + json_bytes(self._head)[:-1] + b',"choices":['  # of each line of a stream
+        self._opening = b"data: " + json_bytes(self._head)[:-1] + b',"choices":['  # starts each chunk of a stream
 
     async def whole(self) -> Response:
-        """Everything, when it is complete.
+        """Wait until it is complete; return the whole answer.
 
         Raises:
-            ApiError: it failed.
+            ApiError: the completion failed.
             ClientDisconnect: the client has left.
         """
         pieces: list[list[Piece]] = [[] for _ in self._choices]
@@ -82,7 +82,7 @@ class Answer:
         return not any(choice.is_open for choice in self._choices)
 
     def absorb(self, batch: Batch) -> list[tuple[Choice, Piece]]:
-        """The parts that a batch of events makes, each with its choice."""
+        """Take in a batch of events; return the pieces they make, each with its choice."""
         now = time.monotonic()
         if not self._is_begun and self.ticket.started is not None:
             self._is_begun = True
@@ -109,7 +109,7 @@ class Answer:
         return parts
 
     def chunk(self, choice: Choice, piece: Piece) -> bytes | None:
-        """A part as a line of the stream; None where it has nothing to say."""
+        """A piece as a chunk of the stream; None if it has nothing to send."""
         says = piece.text or piece.finish_reason or (piece.logprobs and piece.logprobs["tokens"])
         if not says and not (self.plan.asked.return_token_ids and piece.token_ids):
             return None
@@ -146,7 +146,7 @@ class Answer:
 
     @property
     def n_generated(self) -> int:
-        """Tokens generated, those of samples that best_of drops included."""
+        """Tokens generated, including those of samples that best_of drops."""
         n = self.plan.n
         shown = [sum(c.n_generated for c in self._choices[i * n : i * n + n]) for i in range(len(self._generated))]
         return sum(map(max, self._generated, shown))
@@ -195,5 +195,5 @@ def raise_failure(batch: Iterable[tuple[int, Event]], id: str) -> None:
 
 
 def event_line(value: object) -> bytes:
-    """As a server-sent event."""
+    """A value as a server-sent event."""
     return b"data: " + json_bytes(value) + b"\n\n"

@@ -17,7 +17,7 @@ class Piece:
     """A part of one choice.
 
     Attributes:
-        logprobs: OpenAI's four parallel lists, for the tokens of this part; None where none were asked for.
+        logprobs: OpenAI's four parallel lists, for the tokens of this part; None if not requested.
         token_ids: generated in this part.
         finish_reason: set in the last part.
     """
@@ -30,12 +30,12 @@ class Piece:
 
 
 class Choice:
-    """One continuation of one prompt, on its way.
+    """One continuation of one prompt, in progress.
 
     Args:
         plan: of the request.
         served: the model.
-        index: among all choices: prompt i, sample j is i * n + j.
+        index: of sample j of prompt i: i * n + j.
     """
 
     def __init__(self, plan: Plan, served: ServedModel, index: int) -> None:
@@ -52,7 +52,7 @@ class Choice:
         self._has_begun = not plan.asked.echo
 
     def begin(self) -> Piece:
-        """What comes before anything is generated: with `echo` the prompt, else nothing."""
+        """The piece before the first generated token: with `echo` the prompt, else empty."""
         piece = Piece(logprobs=None if self._logprobs is None else _empty())
         if not self._has_begun and self._shown:
             ids = self._prompt[len(self._prompt) - self._shown :]
@@ -64,7 +64,7 @@ class Choice:
         return piece
 
     def add(self, event: Event) -> Piece:
-        """The part that an event of this sample makes."""
+        """The piece that an event of this sample makes."""
         before = None if self._has_begun else self.begin()
         text = self._with_special(event)
         piece = Piece(text=text, finish_reason=event.finish_reason, stop_reason=event.stop_reason)
@@ -90,7 +90,7 @@ class Choice:
 
 
 def as_json(choice: Choice, piece: Piece, plan: Plan, served: ServedModel, *, is_first: bool) -> dict[str, Any]:
-    """A choice, or a part of one, in OpenAI's form with vLLM's additions."""
+    """A choice, or a piece of one, in OpenAI's form with vLLM's additions."""
     shown: dict[str, Any] = {
         "index": choice.index,
         "text": piece.text,
@@ -107,7 +107,7 @@ def as_json(choice: Choice, piece: Piece, plan: Plan, served: ServedModel, *, is
 
 
 def joined(pieces: Iterable[Piece]) -> Piece:
-    """The whole of several parts."""
+    """Several pieces as one; changes the first."""
     whole: Piece | None = None
     texts: list[str] = []
     for piece in pieces:
@@ -129,8 +129,8 @@ def joined(pieces: Iterable[Piece]) -> Piece:
 class _LogprobWriter:
     """OpenAI's `logprobs`, token by token.
 
-    The offset of a token is where it begins in the text, in characters, by one decoding of the whole: tokens that
-    are parts of one character begin where it begins.
+    A token's offset is where it begins in the decoded text, in characters. Tokens that share a character begin where
+    it begins.
     """
 
     def __init__(self, plan: Plan, served: ServedModel) -> None:
@@ -145,7 +145,7 @@ class _LogprobWriter:
         lists = _empty()
         for entry in entries:
             top = dict(entry.top[: self._n_top])
-            # Where the token is among the best, both places show one number: clients compare them.
+            # If the token is among the best, both places must show the same number: clients compare them.
             logprob = top.get(entry.token, entry.logprob)
             lists["tokens"].append(self._name(entry.token))
             lists["token_logprobs"].append(None if logprob is None else _finite(logprob))
@@ -159,7 +159,7 @@ class _LogprobWriter:
         return lists
 
     def end_prompt(self) -> None:
-        """The prompt's text ends here, be it within a character."""
+        """End the prompt's text here, even within a character."""
         self._n_characters += len(self._text.finish()[0])
 
     def _name(self, token: int) -> str:
@@ -175,7 +175,7 @@ def _finite(logprob: float) -> float:
 
 
 def _prompt_logprobs(entries: Sequence[TokenLogprob], n: int, served: ServedModel) -> list[dict[str, Any] | None]:
-    """vLLM's `prompt_logprobs`: an object by token id at each place, the token itself and the n likeliest."""
+    """vLLM's `prompt_logprobs`: at each place an object by token id, of the n likeliest tokens and the token itself."""
     shown: list[dict[str, Any] | None] = []
     for entry in entries:
         if entry.logprob is None:

@@ -17,7 +17,7 @@ from gpt2.serve.service import Service, read, until_left, while_present
 from gpt2.serve.stream import EventStream
 from gpt2.serve.ticket import Ticket
 
-_LONG_CHARACTERS = 10_000  # longer texts are tokenized beside the event loop
+_LONG_CHARACTERS = 10_000  # longer texts are tokenized off the event loop
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -26,14 +26,14 @@ async def complete(service: Service, request: Request) -> Response:
     check_room(service)
     asked = await read(request, CompletionRequest, service.limits)
     served = service.models.get(asked.model)
-    service.check_ready()  # a slow body may have come after the end was announced
+    service.check_ready()  # shutdown may have begun while a slow body arrived
     call = request.scope["call"]
     try:
         plan = await _planned(request, asked, served, service, holder=call.holder or "")
     except (ApiError, ClientDisconnect) as error:
         _count_failure(error, service, served)
         raise
-    service.check_ready()  # and so may a long plan: it is waited for only once it is submitted
+    service.check_ready()  # or during a long plan: draining waits only for submitted requests
     call.fields |= {"model": served.name, "prompt_tokens": sum(map(len, plan.prompts)), "stream": bool(asked.stream)}
     if asked.request_id is not None:
         call.id = asked.request_id
@@ -65,10 +65,10 @@ async def complete(service: Service, request: Request) -> Response:
 
 
 def check_room(service: Service) -> None:
-    """Refuse before anything is read, where no model has room: under overload that is most requests.
+    """Refuse before reading the body if no model has room: under overload that is most requests.
 
     Raises:
-        ApiError: no model has.
+        ApiError: no model has room.
     """
     served = min(service.models, key=lambda model: model.engine.n_waiting)
     try:
@@ -94,7 +94,7 @@ async def _planned(
     deadline = time.monotonic() + service.limits.queue_seconds
 
     def planned() -> Plan:
-        if time.monotonic() > deadline:  # others' grammars took so long
+        if time.monotonic() > deadline:  # compiling other requests' grammars took too long
             raise to_api_error(DeadlineError())
         return make_plan(asked, served, service.limits, namespace=holder, deadline=deadline)
 

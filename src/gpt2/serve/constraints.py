@@ -1,8 +1,8 @@
-"""What a continuation may be: a JSON schema, a regular expression, a choice, a grammar; allowed tokens, bad words.
+"""Constrained continuations: a JSON schema, a regular expression, a choice, a grammar; allowed tokens, bad words.
 
-Grammars are compiled by llguidance, within bounds of size, states and work (`trial.py`). Everything fails closed: what
-cannot be compiled is refused before anything is computed, and a continuation that has nowhere to go ends its request
-with an error. Each field is vLLM's or OpenAI's, by its name.
+llguidance compiles the grammars, within bounds of size, states and work (`trial.py`). Everything fails closed: a
+grammar that does not compile is refused before anything is computed, and a continuation with no allowed token ends its
+request with an error. The fields have vLLM's or OpenAI's names.
 """
 
 import json
@@ -27,16 +27,16 @@ from gpt2.serve.vocabulary import Vocabulary
 Mask = NDArray[np.bool_]
 
 _MAX_DEPTH = 64
-# A base model that may write white space anywhere writes little else: one blank after commas and colons, none besides.
-# Lenient would ignore what it does not know, and so answer with what was not asked for.
+# A base model that may write white space anywhere writes little else, so allow one space after commas and colons only.
+# Not lenient: that would ignore unknown keywords, and the answer would break the schema.
 _JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
 
 
 def constraint_of(asked: CompletionRequest, served: ServedModel, limits: Limits) -> Constraint | None:
-    """What a request demands of its continuations, None where it demands nothing.
+    """The constraint that a request puts on its continuations; None if it has none.
 
     Raises:
-        ApiError: 400: it is too large, too deep or not what it says it is; or two demands exclude each other.
+        ApiError: 400: the constraint is too large, too deep or invalid, or it conflicts with another field.
     """
     parts: list[Constraint] = []
     grammar = _grammar_of(asked, limits)
@@ -139,7 +139,7 @@ def _schema_text(schema: object, param: str) -> str:
 
 
 def _depth(value: object) -> int:
-    """How deep lists and objects are nested; without recursion, for it is what bounds recursion."""
+    """How deep lists and objects are nested. Not recursive, since its result is what bounds recursion."""
     deepest, level = 0, [value]
     while level:
         deepest += 1
@@ -159,8 +159,8 @@ def _not_a_grammar(param: str, reason: str) -> ApiError:
 class _Grammar:
     """A compiled grammar; each continuation follows a copy.
 
-    It was tried in another process before. Its first step is taken here, beside the engine: most of what a costly
-    grammar costs is in it.
+    Another process tries it first (`Trial`). The constructor takes its first step, the costliest, off the engine's
+    thread.
     """
 
     def __init__(self, vocabulary: Vocabulary, grammar: str, param: str, most_seconds: float) -> None:
@@ -236,14 +236,14 @@ def _allowed(ids: Sequence[int], served: ServedModel) -> Constraint:
 
 
 class _Without:
-    """Never the last token of a sequence after the tokens before it."""
+    """Forbids the last token of each sequence wherever the tokens before it have just been written."""
 
     def __init__(self, sequences: Iterable[Sequence[int]], size: int) -> None:
         self.size = size
-        self.last: dict[tuple[int, ...], list[int]] = {}  # by the tokens before
+        self.last: dict[tuple[int, ...], list[int]] = {}  # forbidden tokens by the tokens before them
         for *before, last in sequences:
             self.last.setdefault(tuple(before), []).append(last)
-        self.lengths = sorted(set(map(len, self.last)))  # of these: a place costs as many look-ups, however many words
+        self.lengths = sorted(set(map(len, self.last)))  # one look-up per length, however many words
 
     def begin(self) -> Follower:
         return _WithoutFollower(self)
@@ -278,7 +278,7 @@ def _without(words: Sequence[str], served: ServedModel) -> Constraint:
 
 @dataclass(frozen=True, slots=True)
 class _All:
-    """Several demands at once."""
+    """Several constraints at once."""
 
     parts: tuple[Constraint, ...]
 

@@ -1,4 +1,4 @@
-"""What a server will not do more of: every bound, with its default and one line of help.
+"""Every bound of a server, with its default and one line of help.
 
 The command line has a flag for each: `--max-` and the name, so `body_bytes` is `--max-body-bytes`.
 """
@@ -18,7 +18,7 @@ class Limits:
     """The bounds of a server.
 
     Raises:
-        SettingError: one is below its least value.
+        SettingError: a bound is below its minimum.
     """
 
     body_bytes: int = _limit(1_000_000, "bytes in a request body")

@@ -1,8 +1,8 @@
 """HTTP/1.1 with the deadlines and bounds that uvicorn leaves to others.
 
-A request has to arrive within a time, headers and all, or its connection is closed: one byte a second would otherwise
-hold a connection for ever. Connections are bounded. A client that reads nothing of what it is sent loses its
-connection. What is refused here, before there is a request, is refused in OpenAI's error form all the same.
+A request that does not arrive in time, headers and all, loses its connection: otherwise a client sending one byte a
+second could hold it for ever. So does a client that stops reading its answer. The number of connections is bounded.
+Refusals made here, before there is a request, also have OpenAI's error form.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ def protocol_class(limits: Limits, metrics: Metrics, refuse: Refuse) -> type[asy
     """The protocol of a server with these limits.
 
     Args:
-        limits: its bounds.
+        limits: the server's bounds.
         metrics: count what is refused here.
-        refuse: given the first bytes of a request and the headers of every answer: the whole answer and whether the
-            connection ends with it, where there is no need to read on; see `refusing.EarlyRefusal`.
+        refuse: takes the first bytes of a request and the headers that every answer has. If the rest need not be read,
+            returns the whole answer and whether to close the connection; see `refusing.EarlyRefusal`.
     """
 
     class Bounded(BoundedProtocol):
@@ -48,7 +48,7 @@ class BoundedProtocol(H11Protocol):
     bounds = Limits()
 
     def refuse(self, data: bytes) -> tuple[bytes, bool] | None:
-        """The answer to a request that need not be read, and whether the connection ends with it."""
+        """The answer to a request that need not be read, and whether to close the connection after it."""
         return None
 
     def count(self, call: Call, status: int) -> None:
@@ -61,7 +61,7 @@ class BoundedProtocol(H11Protocol):
         self._has_asked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is here: its first request has to follow."""
+        """Start the deadline for the client's first request."""
         super().connection_made(cast("asyncio.Transport", Gathered(transport, self.loop)))
         if len(self.connections) > self.bounds.connections:
             message = f"The server has {self.bounds.connections} connections, its limit. Try again later."
@@ -96,18 +96,18 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def eof_received(self) -> None:
-        """The client sends no more, and the transport closes by itself: what is written is sent before."""
+        """The client sends no more. The transport will close itself, so flush first."""
         cast("Gathered", self.transport).flush()
         super().eof_received()
 
     def on_response_complete(self) -> None:
-        """A request was answered; the next may come, or has come already in part."""
+        """A request was answered; part of the next may already be here."""
         super().on_response_complete()
         if not self.transport.is_closing():
             self._watch()
 
     def pause_writing(self) -> None:
-        """64 kB lie unread by the client."""
+        """The client has left 64 kB unread."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.bounds.send_seconds, self.transport.abort)
 
@@ -117,7 +117,7 @@ class BoundedProtocol(H11Protocol):
         self._unread = _cancelled(self._unread)
 
     def send_400_response(self, msg: str) -> None:
-        """What came is not HTTP, or its head is too large."""
+        """Refuse what is not HTTP or has too large a head."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
@@ -132,15 +132,15 @@ class BoundedProtocol(H11Protocol):
             self._refuse(ApiError(400, "What was sent is not a request of HTTP/1.1."))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: a client may ask for another protocol, and is answered in this one (RFC 9110, 7.8)."""
+        """Nothing: a request to upgrade the protocol may be ignored (RFC 9110, 7.8)."""
 
     def _is_busy(self) -> bool:
-        """Whether a request is under way, a part of one is here, or the client leaves unread what it was answered."""
+        """Whether a request is running or partly received, or the client has not read its answer."""
         states = self.conn.their_state, self.conn.our_state
         return states != (h11.IDLE, h11.IDLE) or self.flow.write_paused or bool(self.conn.trailing_data[0])
 
     def _watch(self) -> None:
-        """Bound the time in which what the client has begun to send must be here."""
+        """Start or stop the deadline for what the client has begun to send."""
         theirs = self.conn.their_state
         in_head = theirs is h11.IDLE and (self.conn.trailing_data[0] or not self._has_asked)
         in_refused_body = theirs is h11.SEND_BODY and self.conn.our_state is h11.DONE
@@ -161,7 +161,7 @@ class BoundedProtocol(H11Protocol):
         self._arriving = None
         if self.transport.is_closing():
             return
-        if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:  # nothing is to be answered
+        if self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:  # there is nothing to answer
             self.transport.close()
             return
         message = f"The request did not arrive in time: the limit receive_seconds is {self.bounds.receive_seconds:g}."
@@ -180,8 +180,8 @@ class BoundedProtocol(H11Protocol):
 
 
 class Gathered:
-    """A transport that sends at once what is written in one turn of the event loop: a head with its body, the last part
-    with the end. Each is a call to the system less, and the client is woken once.
+    """A transport that sends all writes of one event-loop turn together: a head with its body, the last chunk with the
+    end. This saves a system call each time and wakes the client once.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -205,7 +205,7 @@ class Gathered:
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once, whatever is left."""
+        """Close at once and drop what was not sent."""
         self._waiting.clear()
         self._transport.abort()
 

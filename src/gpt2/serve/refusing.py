@@ -1,9 +1,8 @@
-"""Refusing a completion at its first bytes, where the queue is full.
+"""Refusing a completion at its first bytes when the queue is full.
 
-Under overload most requests are refused, and what that costs is taken from those that are answered. So a request that
-has come in one piece, and about whose head there is no doubt, is refused without the machinery that would answer it.
-Everything else (a head with something unusual, a body in parts, whoever would not be admitted) goes the long way, and
-gets the same refusal there.
+Under overload most requests are refused, and refusing takes time from those that are answered. So a request that came
+in one piece with a plain head is refused here, before the application runs. Everything else (an unusual head, a body
+in parts, a client that would not be admitted) takes the normal path and gets the same refusal there.
 """
 
 import re
@@ -22,18 +21,18 @@ _LONG_WAY = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 
 
 class EarlyRefusal:
-    """Refuses what `/v1/completions` would refuse for a full queue."""
+    """Refuses what `/v1/completions` would refuse because the queue is full."""
 
     def __init__(self, service: Service, rules: EntryRules) -> None:
         self._service = service
         self._rules = rules
 
     def answer(self, data: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bool] | None:
-        """The whole refusal, and whether the connection is to be closed after it; None: it goes the long way.
+        """The whole refusal and whether to close the connection after it; None for the normal path.
 
         Args:
-            data: what came on a connection on which nothing is under way.
-            headers: of every answer.
+            data: what came on an idle connection.
+            headers: that every answer has.
         """
         limits, service = self._service.limits, self._service
         if not data.startswith(_LINE) or service.draining or service.failure:
@@ -87,7 +86,7 @@ class EarlyRefusal:
 
 
 def _fields(head: bytes) -> dict[bytes, bytes] | None:
-    """The headers by their names; None where one is there twice, is unusual, or says that the body is."""
+    """The headers by name; None if one is repeated or malformed, or makes the body unusual."""
     fields: dict[bytes, bytes] = {}
     for line in head.split(b"\r\n")[1:]:
         found = _FIELD.fullmatch(line)

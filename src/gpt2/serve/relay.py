@@ -1,7 +1,7 @@
-"""A backend used from other threads: every call is made by the engine's thread, between two steps.
+"""A backend for other threads: the engine's thread makes every call, between two steps.
 
-So what scores a long text, or looks inside, takes turns with the requests that generate, chunk by chunk, and the
-kernels of two backends never run at the same time.
+So scoring and inspection take turns with generation, chunk by chunk, and the kernels of two backends never run at the
+same time.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Relay:
-    """`backend`, called by the thread of `engine`; `step` raises once what was asked is to end."""
+    """`backend`, called on the thread of `engine`; `step` raises once `asked` has a fault."""
 
     def __init__(self, backend: Backend, engine: Engine, asked: "Asked") -> None:
         self.name = backend.name
@@ -68,10 +68,10 @@ class Relay:
 
 
 class Asked:
-    """One thing that was asked of an exact backend.
+    """One request to an exact backend.
 
     Attributes:
-        fault: why it is to end before its next step, if it is.
+        fault: why it must end before its next step; None if it may go on.
     """
 
     def __init__(self) -> None:
@@ -84,12 +84,12 @@ class Asked:
 
 
 class ExactWork:
-    """What is asked of a model's exact backend (fp32 unless told otherwise), one thing at a time.
+    """Runs requests to a model's exact backend (fp32 unless told otherwise), one at a time.
 
     Args:
-        model: whose.
-        engine: that makes the calls.
-        most_waiting: beyond these, requests are refused.
+        model: whose backend it is.
+        engine: makes the calls.
+        most_waiting: refuse requests beyond this many.
     """
 
     def __init__(self, model: LanguageModel, engine: Engine, *, most_waiting: int) -> None:
@@ -101,20 +101,20 @@ class ExactWork:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was asked that has not been answered."""
+        """Whether every request has been answered."""
         return not self._open
 
     def break_off(self, reason: str) -> None:
-        """End everything that is open with a 503 that says why, at its next step."""
+        """End every open request at its next step, with a 503 that says why."""
         fault = ApiError(503, reason, retry_after=2)
         for asked in self._open:
             asked.fault = fault
 
     async def run(self, function: Callable[[Backend], T]) -> T:
-        """Run a function of the backend in a thread; where the caller is cancelled it ends at its next step.
+        """Run a function of the backend in a thread. If the caller is cancelled, the function ends at its next step.
 
         Raises:
-            ApiError: too many wait already (429), it was broken off, or the engine has ended (503).
+            ApiError: too many requests wait (429), it was broken off, or the engine has ended (503).
         """
         if len(self._open) >= self._most_waiting:
             raise ApiError(
@@ -127,7 +127,9 @@ class ExactWork:
         asked = Asked()
 
         def computed() -> T:
-            backend = self._model.exact_backend()  # the first to come opens it: whoever leaves then leaves it open
+            backend = (
+                self._model.exact_backend()
+            )  # the first request opens it; it stays open even if that client leaves
             asked.check()
             return function(Relay(backend, self._engine, asked))
 
@@ -140,8 +142,8 @@ class ExactWork:
                     return await asyncio.shield(work)
                 except asyncio.CancelledError:
                     asked.fault = ApiError(400, "The client has left.")
-                    await asyncio.wait([work])  # its slots are given back before the next one begins
-                    work.exception()  # that it was abandoned is no news to anybody
+                    await asyncio.wait([work])  # it must free its slots before the next one begins
+                    work.exception()  # retrieved, so that asyncio does not log it
                     raise
         finally:
             self._open.discard(asked)

@@ -1,4 +1,4 @@
-"""What every endpoint is given: the models, the limits, the metrics, and whether the server is on its way out."""
+"""What every endpoint receives: the models, the limits, the metrics, and whether the server is shutting down."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=Strict)
 T = TypeVar("T")
 
 _SHOWN_CHARACTERS = 80
-_LONG_BYTES = 32_768  # longer bodies are read beside the event loop
+_LONG_BYTES = 32_768  # longer bodies are parsed off the event loop
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Service:
     """One server.
 
     Attributes:
-        draining: it finishes what runs, and takes nothing new.
+        draining: it finishes running requests and takes no new ones.
         log_text: prompts and continuations may be logged.
     """
 
@@ -40,12 +40,12 @@ class Service:
 
     @property
     def failure(self) -> str | None:
-        """Why the server cannot answer any more, None while it can."""
+        """Why the server can no longer answer; None while it can."""
         dead = [model.name for model in self.models if model.engine.death is not None]
         return f"The engine of {', '.join(dead)} has failed." if dead else None
 
     def check_alive(self) -> None:
-        """Fail where only a restart helps: an engine has died, or does not come back from a step.
+        """Fail if only a restart helps: an engine has died, or hangs in a step.
 
         Raises:
             ApiError: 503.
@@ -64,7 +64,7 @@ class Service:
                 )
 
     def check_ready(self) -> None:
-        """Refuse new work while the server is on its way out.
+        """Refuse new work while the server is shutting down.
 
         Raises:
             ApiError: 503, with the time after which another server may have taken over.
@@ -79,10 +79,10 @@ def build_service(models: Sequence[ServedModel], *, limits: Limits, log_text: bo
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body, as long as it is neither too large nor too slow.
+    """Read the body.
 
     Raises:
-        ApiError: it is (413, 408); or it is compressed (415).
+        ApiError: the body is too large (413), too slow (408) or compressed (415).
     """
     coding = request.headers.get("content-encoding", "identity")
     if coding.strip().lower() not in ("", "identity"):
@@ -111,10 +111,10 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def read(request: Request, kind: type[M], limits: Limits) -> M:
-    """The body as a request of this kind; what it does not know is noted, for the answer to name.
+    """Parse the body as a request of this kind. Unknown fields are noted, for the answer to name.
 
     Raises:
-        ApiError: it is not JSON, or a field is not what it must be; the message names the field and the value.
+        ApiError: it is not JSON, or a field is invalid; the message names the field and the value.
     """
     body = await read_body(request, limits)
     try:
@@ -135,7 +135,7 @@ async def until_left(receive: Receive) -> None:
 
 
 async def while_present(request: Request, work: Awaitable[T]) -> T:
-    """Wait for work whose only use is the answer: it is cancelled when the client leaves.
+    """Wait for work that only serves this answer; cancel it if the client leaves.
 
     Raises:
         ClientDisconnect: the client has left.

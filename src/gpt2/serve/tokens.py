@@ -36,7 +36,7 @@ async def tokenize(service: Service, request: Request) -> Response:
 
 
 async def detokenize(service: Service, request: Request) -> Response:
-    """The text of ids; by both of the names that clients look for."""
+    """The text of ids, under both names that clients look for."""
     asked = await read(request, DetokenizeRequest, service.limits)
     served = service.models.get(asked.model)
     served.check_ids(asked.tokens, "tokens")
@@ -45,7 +45,7 @@ async def detokenize(service: Service, request: Request) -> Response:
 
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
-    """What lm-evaluation-harness asks before it uses a tokenizer from afar."""
+    """What lm-evaluation-harness asks before it uses a remote tokenizer."""
     served = service.models.get(request.query_params.get("model"))
     tokenizer = served.model.tokenizer
     end = None if tokenizer.eot is None else tokenizer.decode([tokenizer.eot])
@@ -68,7 +68,7 @@ async def tokenizer_info(service: Service, request: Request) -> Response:
 
 
 def _piece(piece: bytes) -> str | list[int]:
-    """As text, or as llama.cpp has it the bytes of what is part of a character."""
+    """A token as text, or, as in llama.cpp, as a list of bytes if it is not whole characters."""
     try:
         return piece.decode("utf-8")
     except UnicodeDecodeError:
