@@ -1,7 +1,7 @@
 """HTTP: OpenAI's completions and what belongs to them, over one engine thread a model; the playground page.
 
-Everything here needs the extra `serve`. What is imported when `gpt2.serve` is, needs nothing: the command line wants
-the limits alone.
+Everything here but `Limits` needs the extra `serve`. Importing `gpt2.serve` needs nothing: the command line reads the
+limits alone.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """The paths of the server, and the application that answers them.
 
-An endpoint is a function of the `Service` and the request, in the file of what it is about; it raises `ApiError`
-for what cannot be done. A new one takes a line here.
+An endpoint is a function of the `Service` and the request, in the file of its subject. It raises `ApiError` for what
+cannot be done. A new endpoint takes one line here.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""`POST /v1/tasks/{task}`: what the model is really asked for a summary, a translation or an answer, and what of its
-continuation counts.
+"""`POST /v1/tasks/{task}`: the prompt for a summary, a translation or an answer, and the part of the continuation that
+counts.
 
-Nothing is computed here: the prompt goes to `/v1/completions` like any other, and the continuation may come back to be
-read by the task's rule.
+No model runs here. The client sends the prompt to `/v1/completions`, and may send the continuation back to have the
+task's rule applied.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ TASKS = ("summarize", "translate", "answer")
 
 
 async def ask(service: Service, request: Request) -> Response:
-    """The exact prompt and its settings; with a continuation, what of it counts."""
+    """The exact prompt and its settings; with a continuation, also the part that counts."""
     task = request.path_params["task"]
     if task not in TASKS:
         raise ApiError(404, f"There is no task {task[:100]!r} here. The tasks are {', '.join(TASKS)}.")

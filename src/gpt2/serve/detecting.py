@@ -1,7 +1,7 @@
 """`POST /v1/detect`: was a text generated? A verdict with its error rate, and the numbers of each token.
 
 Computed like scores, in fp32 unless the server was told a form of weights, and compared with the calibration in the
-model's folder. A watermark is not read here: whoever may ask for it can learn to remove and to forge it.
+model's folder. Watermarks are not read here: a client that can query a watermark can learn to remove and forge it.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from gpt2.serve.service import Service, read, while_present
 
 
 async def detect(service: Service, request: Request) -> Response:
-    """Judge one text, by windows where it is long."""
+    """Judge one text; a long one also window by window."""
     asked = await read(request, DetectRequest, service.limits)
     served = service.models.get(asked.model)
     service.check_ready()

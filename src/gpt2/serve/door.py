@@ -1,8 +1,8 @@
-"""The door: who comes in, under which number, and what is written down about it.
+"""The outermost layer: request ids, admission, errors and the access log.
 
-Every request passes here, first and last. It gets an id; its host, origin and key are checked; whatever goes wrong
-behind the door becomes an error in OpenAI's form; one line of the log and one count of the metrics say how it ended.
-The log has no text: names, numbers and durations only.
+Every request passes here first and last. The door gives it an id, checks its host, origin and key, turns any failure
+inside into an error in OpenAI's form, and records how it ended: one line of the log and one count of the metrics. The
+log has no text, only names, numbers and durations.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ access = logging.getLogger("gpt2.serve.access")
 
 PUBLIC = frozenset({"/health", "/health/live", "/health/ready"})
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-LEFT = 499  # what servers write down where the client has left before its answer; nobody is sent it
+LEFT = 499  # logged, never sent: the client left before its answer; nginx's number
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(kw_only=True, slots=True)
 class Call:
-    """One request on its way through the server.
+    """One request in progress.
 
     Attributes:
-        id: the client's x-request-id where it has a sane one, else ours.
+        id: the client's x-request-id if it is sane, else ours.
         holder: short name of the key it came with.
         route: the path's pattern, for the metrics.
         fields: what endpoints add to its line of the log.
-        ignored: names in its body that nobody knows.
+        ignored: unknown names in its body.
     """
 
     id: str
@@ -60,9 +60,9 @@ class EntryRules:
     """Who may come in.
 
     Attributes:
-        keys: of which one is needed, except for health; none: everybody.
-        hosts: names by which the server may be called, None: any. It keeps a page elsewhere, whose name was made to
-            point here, from reaching a server that listens on loopback alone.
+        keys: a request needs one of them, except for health; if there are none, everybody may come in.
+        hosts: names that the server answers to; None: any. They protect a loopback server from DNS rebinding: a page
+            elsewhere whose name was made to point here.
         origins: of pages elsewhere whose scripts may use this server.
     """
 
@@ -71,10 +71,10 @@ class EntryRules:
     origins: tuple[str, ...] = ()
 
     def check(self, path: str, headers: dict[bytes, bytes], *, needs_key: bool = True) -> str | None:
-        """The name of the key that came, None where none is needed.
+        """Admit a request; return the name of its key, None if it needs none.
 
         Raises:
-            ApiError: not admitted: 401, 403 or 421.
+            ApiError: it is not admitted: 401, 403 or 421.
         """
         host = headers.get(b"host", b"").decode("latin-1")
         if self.hosts is not None and _name(host) not in self.hosts:
@@ -103,7 +103,7 @@ class EntryRules:
         return holder
 
     def cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """What tells a browser that the page it shows may read the answer."""
+        """Headers that tell a browser that its page may read the answer; none if it may not."""
         origin = headers.get(b"origin", b"")
         if not self.origins or origin.decode("latin-1") not in self.origins:
             return []
@@ -118,11 +118,11 @@ class Door:
     """The outermost application.
 
     Args:
-        inside: answers what was admitted; may raise `ApiError`, or anything.
+        inside: answers admitted requests; may raise `ApiError` or any other exception.
         rules: who may come in.
         limits: of the size of a request's head.
-        metrics: counts the answers.
-        startup: run when the server starts, shutdown when it ends.
+        metrics: count the answers.
+        startup: runs when the server starts; shutdown when it ends.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Door:
                     (b"x-content-type-options", b"nosniff"),
                     *self._rules.cors(headers),
                 ]
-                if body_may_not_come:  # whether what follows is the body or the next request, nobody can tell
+                if body_may_not_come:  # what follows may be the body or the next request
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -190,7 +190,7 @@ class Door:
                 status = status or LEFT
                 call.fields["left"] = True
             except Exception as error:
-                if status:  # the answer has begun: nothing can be mended
+                if status:  # the answer has begun: too late for an error
                     raise
                 await _api_error(error, call).response()(scope, receive, send_marked)
         except Exception as error:
@@ -205,7 +205,7 @@ class Door:
             try:
                 message = await receive()
             except asyncio.CancelledError:
-                return  # the server was ended at once, and the engines' threads end with the process
+                return  # forced exit: the engines' threads end with the process
             if message["type"] == "lifespan.startup":
                 try:
                     self._startup()
@@ -219,7 +219,7 @@ class Door:
 
 
 def note(call: Call, *, method: str, path: str, status: int, seconds: float) -> None:
-    """A line of the log about a request that was answered."""
+    """Log one line about an answered request; none for a successful health check."""
     if not access.isEnabledFor(logging.INFO) or (call.route in PUBLIC and status == 200):
         return
     fields: dict[str, Any] = {
@@ -260,12 +260,12 @@ def _api_error(error: Exception, call: Call) -> ApiError:
 
 
 def _check_head(scope: Scope, limits: Limits) -> None:
-    """Refuse a head that is too large or says two things.
+    """Refuse a head that is too large or ambiguous.
 
-    The protocol sees to heads that are too large while they arrive; one that came in a single read is seen here.
+    The protocol refuses heads that grow too large while they arrive; this catches one that came in a single read.
     """
     names = {name for name, _ in scope["headers"]}
-    if {b"content-length", b"transfer-encoding"} <= names:  # which a proxy in front may have read in the other way
+    if {b"content-length", b"transfer-encoding"} <= names:  # request smuggling: a proxy may have gone by the other
         raise ApiError(
             400,
             "A body has one length: got both content-length and transfer-encoding.",
@@ -279,10 +279,10 @@ def _check_head(scope: Scope, limits: Limits) -> None:
 
 
 def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Take a target like `http://host/path` apart: its host is the one that counts (RFC 9112, 3.2.2).
+    """Split a target like `http://host/path`; its host overrides the Host header (RFC 9112, 3.2.2).
 
     Raises:
-        ApiError: it names no host, or a user before one (RFC 9110, 4.2.1 and 4.2.4).
+        ApiError: it names no host, or a user before the host (RFC 9110, 4.2.1 and 4.2.4).
     """
     scheme, _, rest = scope["raw_path"].partition(b"://")
     if scheme.lower() in (b"http", b"https"):
@@ -299,13 +299,13 @@ def _read_absolute(scope: Scope, headers: dict[bytes, bytes]) -> None:
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:
-    """The client's own where it is a sane one, else a new one."""
+    """The client's own id if it is sane, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
 
 
 def _netloc(origin: str) -> str | None:
-    """Host and port of an origin; None where it is not one."""
+    """Host and port of an origin; None if it is not an origin."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -319,8 +319,8 @@ def _name(host: str) -> str:
 
 
 async def _preflight(headers: dict[bytes, bytes], send: Send) -> None:
-    """Tell a browser what a page may send, before it sends it: any headers, for each client has some of its own. The
-    question comes without a key, and asks nothing of a model.
+    """Tell a browser what a page may send: any headers, since each client has its own. A preflight carries no key, and
+    reaches no model.
     """
     allowed = [
         (b"access-control-allow-methods", b"GET, POST"),

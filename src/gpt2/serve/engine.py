@@ -1,8 +1,8 @@
-"""The thread that steps a model's scheduler, and the way there and back.
+"""The thread that steps a model's scheduler, and its link to the event loop.
 
-Requests go in by a queue and events come out in one call to the event loop a step, so neither side waits for the
-other. An error in a request ends that request; an error of the scheduler itself ends the engine, and whoever
-watches it (`on_death`) ends the process: a supervisor starts a sound one.
+Requests go in through a queue, and events come out in one call to the event loop per step, so neither side waits for
+the other. An error in a request ends that request. An error of the scheduler itself ends the engine: `on_death` then
+ends the process, for its supervisor to restart.
 """
 
 import asyncio
@@ -25,35 +25,37 @@ log = logging.getLogger("gpt2.serve")
 
 T = TypeVar("T")
 
-_LAST_STEP_SECONDS = 5  # of which nobody waits for the result any more
+_LAST_STEP_SECONDS = 5  # how long `stop` waits for a step that is running
 
 
 class Engine:
     """One scheduler with a thread of its own.
 
+    Attributes:
+        on_death: called on the event loop when the scheduler has failed for good.
+
     Args:
-        scheduler: touched by the engine's thread alone from `start` on.
+        scheduler: from `start` on, only the engine's thread touches it.
         name: of the model, for messages.
         limits: of the queue.
-        on_death: called on the event loop when the scheduler has failed for good.
     """
 
     def __init__(self, scheduler: Scheduler, *, name: str, limits: Limits) -> None:
         self.name = name
         self.on_death: Callable[[BaseException], None] = lambda error: None
         self.death: BaseException | None = None
-        self._at_work_since: float | None = None  # on the present step or command; None while there is nothing to do
+        self._at_work_since: float | None = None  # start of the present step or command; None when idle
         self._scheduler = scheduler
         self._limits = limits
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._unanswered: set[Future[Any]] = set()  # of calls; the thread answers each, at the latest when it ends
         self._has_ended = False
-        self._putting = threading.Lock()  # guards these three: after its end nothing is put where nobody looks
+        self._putting = threading.Lock()  # guards these three: no command may be put after the thread's last look
         self._tickets: dict[int, tuple[Ticket, int]] = {}  # by the scheduler's number
         self._unbegun: set[Ticket] = set()  # both threads change it, one atomic call each
-        self._open: set[Ticket] = set()  # of the event loop
+        self._open: set[Ticket] = set()  # the event loop's
         self._stopping = False
-        self._is_left = False  # its thread is not waited for
+        self._is_left = False  # nobody waits for its thread
         self._thread = threading.Thread(target=self._run, name=f"gpt2 engine {name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -76,17 +78,17 @@ class Engine:
 
     @property
     def waiting(self) -> list[Ticket]:
-        """Those without a place yet."""
+        """Tickets without a place yet."""
         return list(self._unbegun)
 
     @property
     def n_waiting(self) -> int:
-        """How many these are."""
+        """How many tickets have no place yet."""
         return len(self._unbegun)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was asked that has not been answered."""
+        """Whether every request has been answered."""
         return not self._open
 
     @property
@@ -96,7 +98,7 @@ class Engine:
         return 0.0 if since is None else time.monotonic() - since
 
     def check_room(self, n_tokens: int = 0) -> None:
-        """Refuse what would come to so many tokens where the queue has no room for it.
+        """Refuse a request of up to so many tokens if the queue has no room for it.
 
         Raises:
             ApiError: the queue is full (429), or the engine has died (503).
@@ -141,27 +143,27 @@ class Engine:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Give a ticket's place back within a step."""
+        """Free a ticket's place within a step."""
         if ticket in self._open:
-            with contextlib.suppress(ApiError):  # its thread has ended, and the ticket's place with it
-                self._put(lambda: self._cancel(ticket))  # first: what counts as idle has been told to its thread
+            with contextlib.suppress(ApiError):  # the thread has ended, and freed the place
+                self._put(lambda: self._cancel(ticket))  # first, so that once `idle` is true its thread knows
             self._open.discard(ticket)
             self._unbegun.discard(ticket)
             ticket.end()
 
     def statistics(self) -> "Future[Statistics]":
-        """How things stand, from the engine's thread."""
+        """The scheduler's statistics, read on the engine's thread."""
         return self.call(self._scheduler.statistics)
 
     def break_off(self, reason: str) -> None:
-        """End everything that is open with a 503 that says why."""
+        """End every open ticket with a 503 that says why."""
         fault = ApiError(503, reason, retry_after=2)
         for ticket in list(self._open):
             ticket.take([(0, Event(request=-1, finish_reason="error", error=fault))])
             self.cancel(ticket)
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
-        """Run a function on the engine's thread, between two steps; if it ends before, the answer is the `ApiError`.
+        """Run a function on the engine's thread, between two steps. If the thread ends first, the future fails.
 
         Raises:
             ApiError: the engine has died, or was stopped (503).
@@ -183,9 +185,9 @@ class Engine:
         return future
 
     async def stop(self) -> None:
-        """End the thread after its present step; what is running gets no more events.
+        """End the thread after its present step; running requests get no more events.
 
-        A step that does not end is left behind: see `is_running`.
+        A thread that hangs in its step is left behind: see `is_running`.
         """
         self._end()
         try:
@@ -197,7 +199,7 @@ class Engine:
             self.leave()
 
     def leave(self) -> None:
-        """Do as `stop`, and wait for nothing: what its thread was asked is answered as if it had ended."""
+        """Stop without waiting; calls that the thread has not answered fail as if it had ended."""
         self._end()
         self._is_left = True
         self._refuse_calls()
@@ -209,14 +211,14 @@ class Engine:
 
     @property
     def is_running(self) -> bool:
-        """Whether its thread is there: after `stop` in a step that it was left in; the backend must stay open then."""
+        """Whether its thread is alive. After `stop` it hangs in a step, and the backend must stay open."""
         return self._thread.is_alive()
 
     def _put(self, command: Callable[[], object], *, answers: "Future[Any] | None" = None) -> None:
         """Have the engine's thread run a command.
 
         Raises:
-            ApiError: it runs none any more.
+            ApiError: the thread has ended.
         """
         with self._putting:
             if self._has_ended:
@@ -252,7 +254,7 @@ class Engine:
             self._refuse_calls()
 
     def _refuse_calls(self) -> None:
-        """Answer those that wait, and take no more."""
+        """Fail the calls that wait, and take no more."""
         with self._putting:
             self._has_ended = True
         for future in list(self._unanswered):
@@ -260,7 +262,7 @@ class Engine:
                 future.set_exception(self._ended())
 
     def _obey(self) -> None:
-        """Run every command there is; wait for one when there is nothing else to do."""
+        """Run every queued command; if the scheduler is idle, wait for one first."""
         if not self._scheduler.busy:
             self._at_work_since = None
             command = self._commands.get()
@@ -297,9 +299,11 @@ class Engine:
                 self._scheduler.cancel(number)
 
     def _note_begun(self, events: Sequence[Event]) -> None:
-        """Those of which a prompt got a place in this step: their others wait for as long as it takes."""
+        """Mark tickets of which a prompt got a place in this step: their other prompts have no deadline from now on."""
         now = time.monotonic()
-        ended = (event.request for event in events if event.finish_reason not in (None, "error"))  # within the step
+        ended = (
+            event.request for event in events if event.finish_reason not in (None, "error")
+        )  # began and ended within the step
         for number in (*self._scheduler.running, *ended):
             found = self._tickets.get(number)
             if found is not None and found[0] in self._unbegun:
@@ -310,7 +314,7 @@ class Engine:
                     self._scheduler.let_wait(other)
 
     def _pass_on(self, events: Sequence[Event]) -> None:
-        """Events to their tickets, in one call to the event loop."""
+        """Pass events to their tickets, in one call to the event loop."""
         batches: dict[Ticket, Batch] = {}
         for event in events:
             found = self._tickets.get(event.request)
@@ -333,10 +337,10 @@ class Engine:
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop is closed: nobody is left to be told
+        except RuntimeError:  # the loop is closed: nobody is listening
             log.debug("events after the end of the event loop")
 
-    # What it leaves for the event loop to do
+    # What the thread has the event loop call
 
     def _hand_out(self, batches: Sequence[tuple[Ticket, Batch, bool]]) -> None:
         now = time.monotonic()

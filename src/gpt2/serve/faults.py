@@ -1,7 +1,7 @@
-"""What a client is told when something cannot be done: OpenAI's error object, with the status that fits.
+"""Errors as clients see them: OpenAI's error object, with the status that fits.
 
-A client's fault is always a 4xx: clients of OpenAI's interface send a request again after 408, 409, 429 and 5xx, and
-nothing would be gained by that. 429 and 503 say in Retry-After when it would.
+Clients of OpenAI's interface retry after 408, 409, 429 and 5xx. So a request that can never succeed gets another 4xx;
+429 and 503 say in Retry-After when to retry.
 """
 
 import json
@@ -26,12 +26,12 @@ class ApiError(Exception):
     """An answer that is an error.
 
     Args:
-        status: of HTTP.
+        status: HTTP's.
         message: what was asked cannot be done: what was seen. What to do.
         param: the field at fault.
         code: for programs: "context_length_exceeded", "model_not_found", …
         retry_after: seconds after which another try may succeed.
-        headers: to be sent with it.
+        headers: to send with it.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 def limit_exceeded(
     what: str, given: object, limit: str, most: object, *, param: str | None = None, status: int = 400
 ) -> ApiError:
-    """An error that names the limit, what it is, and what was given."""
+    """An error that names the limit, its value, and what was given."""
     return ApiError(
         status, f"{what}: the limit {limit} is {most}, and the request has {given}.", param=param, code=limit
     )
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """What any exception looks like to a client: what it asked for is its own fault, anything else the server's."""
+    """Any exception as a client sees it: 4xx for its own fault, 429 or 503 for lack of room, else 500."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextError):
@@ -110,7 +110,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def finite(value: float) -> float | None:
-    """The value; none where it is infinite or no number, which JSON does not have."""
+    """The value; None if it is infinite or NaN, which JSON does not have."""
     return value if math.isfinite(value) else None
 
 

@@ -1,7 +1,7 @@
 """API keys: held as hashes, compared in constant time.
 
-A key comes as `Authorization: Bearer KEY`, or as the password of HTTP's basic authentication, which is how a browser
-asks a person for it.
+A key comes as `Authorization: Bearer KEY`, or as the password of HTTP basic authentication, for which a browser prompts
+its user.
 """
 
 import base64
@@ -18,7 +18,7 @@ _MIN_CHARACTERS = 16
 
 
 class Keys:
-    """The keys that open a server; with none it is open to all who reach it.
+    """The keys of a server; without any it is open to everyone who can reach it.
 
     Args:
         keys: in clear; only their SHA-256 is kept.
@@ -42,10 +42,10 @@ class Keys:
         return bool(self._digests)
 
     def holder(self, authorization: str | None) -> str | None:
-        """Who sent this header, as a short name of the key; None where no key of ours is in it."""
+        """The short name of the key in this header; None if it holds none of ours."""
         given = hashlib.sha256(_key_of(authorization or "").encode("utf-8", "replace")).digest()
         found: str | None = None
-        for digest in self._digests:  # all of them: when it ends tells nothing
+        for digest in self._digests:  # all of them, so that timing reveals nothing
             if hmac.compare_digest(digest, given):
                 found = digest.hex()[:8]
         return found
@@ -55,7 +55,7 @@ def read_keys(file: Path | None, environment: str | None) -> Keys:
     """Keys from a file, one a line (# begins a remark), and from a variable, separated by commas or white space.
 
     Raises:
-        SettingError: there is a file and no key in it, it is not UTF-8, or a key cannot be used.
+        SettingError: the file holds no key or is not UTF-8, or a key cannot be used.
         OSError: the file cannot be read.
     """
     keys: list[str] = []

@@ -1,7 +1,7 @@
-"""Answers that may be large: made beside the event loop, and in parts.
+"""Answers that may be large: encoded off the event loop, and in parts.
 
-While the encoder of JSON works no other thread of the process runs, so beside is not enough: 18 MB at a time would
-stop every stream for a second.
+The JSON encoder holds the GIL, so another thread alone is not enough: 18 MB in one go would stop every stream for a
+second.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ from starlette.responses import Response
 
 from gpt2.serve.faults import json_bytes
 
-_MOST_VALUES = 1000  # that are encoded at a time: a millisecond's work
+_MOST_VALUES = 1000  # encoded at a time: about a millisecond
 
 
 async def json_answer(value: object) -> Response:
-    """An answer in JSON, made beside the event loop where it is large."""
+    """An answer in JSON; encoded off the event loop if it is large."""
     if _count(value, _MOST_VALUES) <= _MOST_VALUES:
         return _response(json_bytes(value))
     return await large_answer(lambda: value)
 
 
 async def large_answer(make: Callable[[], object]) -> Response:
-    """The same of what `make` returns, all of it beside the event loop."""
+    """An answer of what `make` returns; made and encoded off the event loop."""
     return _response(await asyncio.to_thread(lambda: b"".join(json_parts(make()))))
 
 
@@ -48,7 +48,7 @@ def json_parts(value: object) -> Iterator[bytes]:
 
 
 def _groups(value: object) -> Iterator[list[tuple[object, object]]]:
-    """Its items in their order, as many together as may be encoded at a time."""
+    """The items of a list or object in order, in groups small enough to encode at a time."""
     group: list[tuple[object, object]] = []
     n_values = 0
     for pair in _items(value):
@@ -69,7 +69,7 @@ def _items(value: object) -> Iterator[tuple[object, object]]:
 
 
 def _count(value: object, most: int) -> int:
-    """How many values there are in it, itself included; counted no further than just beyond `most`."""
+    """How many values there are in it, itself included; stops counting soon after `most`."""
     n = 1
     for _, item in _items(value):
         if n > most:

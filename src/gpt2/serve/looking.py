@@ -1,7 +1,7 @@
-"""`POST /v1/inspect`: what the model makes of a text, token by token, and of one place in it from every side.
+"""`POST /v1/inspect`: how the model reads a text, token by token, or one place of it in detail.
 
-Computed like scores, in fp32 unless the server was told a form of weights. Nothing is put before the text: its first
-token has nothing that could predict it, and the others are seen as they are when a text is generated.
+Computed like scores, in fp32 unless the server was told a form of weights. Nothing is put before the text: nothing
+predicts its first token, and the model sees the others as it does in generation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -86,7 +86,7 @@ def _seen(backend: Backend, served: ServedModel, ids: Sequence[int], asked: Insp
         )
     if asked.layer is not None and asked.layer >= config.n_layer:
         raise bad_request(f"layer must be 0 to {config.n_layer - 1}: got {asked.layer}.", "layer")
-    skipped = max(0, asked.position - config.n_positions)  # a place beyond the context is seen from a context before it
+    skipped = max(0, asked.position - config.n_positions)  # beyond the context, look back over one context
     view = view_token(
         backend,
         served.model.head,

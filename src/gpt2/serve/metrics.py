@@ -14,7 +14,7 @@ class Metrics:
     """Every metric of one server, in a registry of its own: two servers in a process do not mix."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each of the first, which nobody reads
+        disable_created_metrics()  # each would add a second series, which nobody reads
         self.registry = CollectorRegistry()
         model = ("model_name",)
 
@@ -61,17 +61,17 @@ class Metrics:
         )
 
         self._of: dict[str, ModelMetrics] = {}
-        self._counts: dict[str, Counts] = {}  # as they were last taken over
+        self._counts: dict[str, Counts] = {}  # a scheduler's counts at the last `take`
 
     def of(self, model_name: str) -> "ModelMetrics":
-        """Those of one model, looked up once."""
+        """The metrics of one model, looked up once."""
         found = self._of.get(model_name)
         if found is None:
             found = self._of[model_name] = ModelMetrics(self, model_name)
         return found
 
     def take(self, model_name: str, now: Statistics, *, places: int) -> None:
-        """Bring what a scheduler knows up to date."""
+        """Bring the metrics of a scheduler up to date."""
         before, counts = self._counts.get(model_name, Counts()), now.counts
         self._counts[model_name] = counts
         self.running.labels(model_name).set(now.running)
@@ -87,12 +87,12 @@ class Metrics:
         self.steps.labels(model_name).inc(counts.steps - before.steps)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """Every metric in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 class ModelMetrics:
-    """What the requests of one model count."""
+    """The metrics that requests to one model change."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self._success = metrics.success
@@ -110,5 +110,5 @@ class ModelMetrics:
         self.request_max_tokens = metrics.request_max_tokens.labels(name)
 
     def success(self, reason: str) -> Counter:
-        """Of sequences that ended for this reason."""
+        """The counter of sequences that ended for this reason."""
         return self._success.labels(self._name, reason)

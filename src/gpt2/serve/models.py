@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def release() -> str:
-    """The package's version; unknown where it runs without having been installed."""
+    """The package's version; "unknown" if it is not installed."""
     try:
         return version("gpt2kit")
     except PackageNotFoundError:
@@ -38,21 +38,21 @@ class ServedModel:
         model: tokenizer, configuration and backend.
         kv_bytes: what keys and values may take.
         engine: the thread that computes.
-        exact: runs what needs the model's own numbers, in turns with the engine.
-        grammarian: the thread that compiles grammars, one after the other: they keep nothing else waiting.
+        exact: runs work on the exact backend, in turns with the engine.
+        grammarian: the thread that compiles grammars one at a time, so that nothing else waits for them.
 
     Args:
         max_sequences: computed at once.
-        prefix_bytes: what the computed beginnings of earlier requests may take.
-        most_bytes: of keys and values, those beginnings included; None: as much as so many whole contexts take. With
-            less, requests begin when the most that they can come to need is free.
-        draft: what guesses tokens for the model to verify, as in `LanguageModel.generate`.
+        prefix_bytes: what cached prefixes of earlier requests may take.
+        most_bytes: of keys and values, cached prefixes included; None: enough for `max_sequences` whole contexts and
+            the prefixes. With less, a request begins once the most that it can need is free.
+        draft: what drafts tokens for the model to verify, as in `LanguageModel.generate`.
 
     Raises:
         ConfigError: `most_bytes` do not hold one whole context.
-        SettingError: a name that cannot be printed.
+        SettingError: the name cannot be printed.
         FormatError: the calibration in the model's folder cannot be read.
-        GenerationError: a draft model of another vocabulary.
+        GenerationError: the draft model has another vocabulary.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ServedModel:
         self.max_sequences = max_sequences
         self._calibration = model.calibration()
         self._vocabulary: Vocabulary | None = None
-        self._describing = threading.Lock()  # the first grammars come in threads of their own
+        self._describing = threading.Lock()  # the first grammars may come on several threads
         self.grammarian = ThreadPoolExecutor(1, f"gpt2 grammars {name}")
         self._limits = limits or Limits()
         self._prefix_bytes = prefix_bytes
@@ -86,10 +86,10 @@ class ServedModel:
         self.created = int(time.time())
 
     def bound(self, most_bytes: int) -> None:
-        """Let keys and values take no more than this; before the engine starts, which is made anew.
+        """Let keys and values take no more than this. Call it before the engine starts: it makes a new one.
 
         Raises:
-            ConfigError: they do not hold one whole context.
+            ConfigError: this does not hold one whole context.
         """
         if most_bytes < self._whole_bytes:
             raise ConfigError(
@@ -116,30 +116,30 @@ class ServedModel:
 
     @cached_property
     def system_fingerprint(self) -> str:
-        """What computes the model: where it changes, the same seed may give another text."""
+        """Identifies what computes the model: if it changes, the same seed may give another text."""
         backend = self.model.backend
         return f"gpt2-{release()}-{backend.name}-{backend.weights}-{backend.device}"
 
     @cached_property
     def token_names(self) -> list[str]:
-        """The text of each id; of one that is part of a character its bytes, as OpenAI writes them, so that no two
-        ids have one name."""
+        """The text of each id; if it is not whole characters, its bytes as OpenAI writes them, so that no two ids share
+        a name."""
         return [_name(piece) for piece in self.model.tokenizer.vocabulary.tokens]
 
     @cached_property
     def calibration(self) -> "Calibration | None":
-        """What `/v1/detect` compares with: the one in the model's folder, as it was at the start.
+        """The calibration for `/v1/detect`, read from the model's folder at the start.
 
         Raises:
             MismatchError: it was made with another model.
         """
         if self._calibration is not None:
-            self._calibration.check(self.model.fingerprint(), self.name)  # which reads all weights, so not at the start
+            self._calibration.check(self.model.fingerprint(), self.name)  # reads all weights, so not at the start
         return self._calibration
 
     @property
     def vocabulary(self) -> "Vocabulary":
-        """What grammars are compiled against; llguidance comes with the first of them."""
+        """What grammars are compiled against; the first grammar imports llguidance."""
         from gpt2.serve.vocabulary import Vocabulary
 
         with self._describing:
@@ -149,16 +149,16 @@ class ServedModel:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was asked of it that has not been answered."""
+        """Whether every request has been answered."""
         return self.engine.idle and self.exact.idle
 
     def break_off(self, reason: str) -> None:
-        """End everything that is open with a 503 that says why."""
+        """End every open request with a 503 that says why."""
         self.engine.break_off(reason)
         self.exact.break_off(reason)
 
     async def stop(self) -> None:
-        """End what computes; nothing can be asked any more."""
+        """End its threads and processes; it takes no requests after that."""
         self.grammarian.shutdown(wait=False, cancel_futures=True)
         with self._describing:
             if self._vocabulary is not None:
@@ -170,10 +170,10 @@ class ServedModel:
         return {token: self.token_names[token] for token in sorted(set(ids))}
 
     def ids_of(self, prompt: "Prompt", param: str, *, parse_special: bool | None) -> list[int]:
-        """The ids of a text, in which special tokens are looked for unless that is False; or ids, checked.
+        """The ids of a text, reading special tokens unless `parse_special` is False; or the given ids, checked.
 
         Raises:
-            ApiError: 400, where there are none.
+            ApiError: 400: the text cannot be encoded, or an id does not exist.
         """
         if isinstance(prompt, str):
             try:
@@ -218,8 +218,7 @@ class ServedModel:
 
 
 def bound_together(models: Sequence[ServedModel], most_bytes: int) -> None:
-    """Let the keys and values of all of them take no more than this: each the share of it that it has of what all would
-    take.
+    """Let the keys and values of all models take no more than this, shared in proportion to what each would take.
 
     Raises:
         ConfigError: a share does not hold one whole context.
@@ -231,7 +230,7 @@ def bound_together(models: Sequence[ServedModel], most_bytes: int) -> None:
 
 
 class ModelSet:
-    """Models by name; the first is the one that a request gets that names none."""
+    """Models by name; a request that names none gets the first."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
         assert models
@@ -250,7 +249,7 @@ class ModelSet:
         """The model of a name.
 
         Raises:
-            ApiError: there is none (404); the message lists those there are.
+            ApiError: there is none (404); the message lists the models.
         """
         if name is None:
             return self.default

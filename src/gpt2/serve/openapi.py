@@ -189,7 +189,7 @@ _HEALTH = _object(status={"const": "ok"})
 
 _BODY = (400, 404, 408, 413, 415)  # what may be wrong with a request that has a body
 
-# path, method, what it is for, class of the request, schema of the answer, statuses besides 200
+# path, method, summary, class of the request, schema of the answer, statuses besides 200
 _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], tuple[int, ...]], ...] = (
     ("/v1/completions", "post", "Continue texts.", schema.CompletionRequest, _COMPLETION, (*_BODY, 429)),
     ("/v1/score", "post", "How likely texts are.", schema.ScoreRequest, _SCORES, (*_BODY, 429)),
@@ -239,7 +239,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, dict[str, Any], 
 
 
 async def describe(service: Service, request: Request) -> Response:
-    """The description."""
+    """Answer with the OpenAPI document."""
     return json_response(description())
 
 

@@ -1,4 +1,4 @@
-"""From a request of the client's to requests of the scheduler: every check that needs a model or a limit."""
+"""From a client's request to the scheduler's requests: every check that needs a model or a limit."""
 
 import secrets
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from gpt2.serve.models import ServedModel
 from gpt2.serve.schema import CompletionRequest
 
 _DEFAULT_MAX_TOKENS = 16
-# Names by which other servers constrain output. To ignore one would answer with free text as if it had been obeyed.
+# Other servers' names for constraints. Ignoring one would return free text as if it obeyed the constraint.
 _OTHER_GRAMMARS = ("grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is to be computed for one HTTP request, and how it is to be told.
+    """What to compute for one HTTP request, and how to answer it.
 
     Attributes:
         asked: the request.
         prompts: as ids; an empty one is the end-of-text token.
         shown: how many ids of each prompt `echo` shows: none of an empty one.
         requests: one for each prompt.
-        n: continuations of each.
-        n_tokens: prompts and continuations at most, for the queue.
+        n: continuations of each prompt.
+        n_tokens: at most, of prompts and continuations; for the queue.
     """
 
     asked: CompletionRequest
@@ -43,11 +43,11 @@ def make_plan(
     """Check a request, and turn it into the scheduler's.
 
     Args:
-        asked: by the client.
+        asked: the client's request.
         served: the model it is for.
-        limits: of the server.
-        namespace: of the key it came with; only requests of one share computed prompts.
-        deadline: by when it has to have a place, in the scheduler's clock.
+        limits: the server's.
+        namespace: of its key; only requests of one namespace share computed prompts.
+        deadline: by which it must have a place, in the scheduler's clock.
 
     Raises:
         ApiError: 400, naming the field, the limit and the value.
@@ -69,7 +69,7 @@ def make_plan(
     requests = tuple(
         Request(
             prompt=ids,
-            # Equal prompts of one request with a seed are equal in their continuations too, as they would be alone.
+            # With a seed, equal prompts of one request have equal continuations, as if each were sent alone.
             sampling=replace(sampling, seed=base if asked.seed is not None else (base + number) % 2**64),
             priority=-(asked.priority or 0),
             namespace=f"{namespace}/{asked.cache_salt or ''}",
@@ -92,7 +92,7 @@ def _constraint(asked: CompletionRequest, served: ServedModel, limits: Limits) -
     wanted = (asked.response_format, asked.structured_outputs, asked.allowed_token_ids, asked.bad_words or None)
     if all(demand is None for demand in wanted):
         return None
-    from gpt2.serve.constraints import constraint_of  # and with it llguidance, which few requests need
+    from gpt2.serve.constraints import constraint_of  # imports llguidance, which few requests need
 
     return constraint_of(asked, served, limits)
 
@@ -110,7 +110,7 @@ def _refuse_unsupported(asked: CompletionRequest) -> None:
             "stream cannot be used with best_of: which are the best is known when all are done.", "best_of"
         )
     for name, value in sorted((asked.model_extra or {}).items()):
-        if value is None:  # as if it were not there
+        if value is None:  # the same as absent
             continue
         if name == "messages":
             raise bad_request(

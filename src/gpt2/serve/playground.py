@@ -1,7 +1,7 @@
-"""The page at `/`: files that a browser gets as they are, under a strict content security policy.
+"""The page at `/`: static files under a strict content security policy.
 
-What lies in the folder `page/` is served: `index.html` at `/`, anything else at `/page/NAME`. No file is looked up by
-a path that came from outside: the folder is read once, and a name is found in it or is not.
+The folder `page/` is served: `index.html` at `/`, every other file at `/page/NAME`. The folder is read once and names
+are looked up in the result, so no path from outside reaches the file system.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ async def index(service: Service, request: Request) -> Response:
 
 
 async def file(service: Service, request: Request) -> Response:
-    """What the page consists of."""
+    """A file of the page."""
     return _answer(request.path_params["name"], request)
 
 
@@ -45,7 +45,7 @@ def _answer(name: str, request: Request) -> Response:
         raise ApiError(404, f"The page has no file {name[:100]!r}.")
     headers = {
         "etag": found.tag,
-        "cache-control": "no-cache",  # asked for each time, answered with 304
+        "cache-control": "no-cache",  # the browser asks each time and gets a 304
         "content-security-policy": POLICY,
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",

@@ -1,7 +1,7 @@
-"""The requests: OpenAI's fields with OpenAI's ranges, and further ones by vLLM's names.
+"""The requests: OpenAI's fields with OpenAI's ranges, and further fields under vLLM's names.
 
-Types are strict: "1" and true are not 1. A field that nobody here knows is ignored, and named in the answer's header
-`x-ignored-fields`; a field that would change the result and cannot be obeyed is refused.
+Types are strict: "1" and true are not 1. An unknown field is ignored, and the answer's header `x-ignored-fields` names
+it. A known field that would change the result but is not supported is refused.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,14 +14,14 @@ MAX_CONTINUATION = 131_072  # characters: 1,024 tokens of 128, the longest there
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-_ONE_ERROR = Field(fail_fast=True)  # says enough, where a list may hold half a million
+_ONE_ERROR = Field(fail_fast=True)  # one error is enough: a list may hold half a million
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], _ONE_ERROR]
 Strings = Annotated[list[str], _ONE_ERROR]
 Prompt = str | list[int]
 
 
 def _prompts(value: object) -> list[Prompt]:
-    """One prompt or several, as text or ids; None is one that is empty."""
+    """One prompt or several, as text or ids; None is one empty prompt."""
     if value is None:
         return [""]
     if value == []:
@@ -120,7 +120,7 @@ class Strict(BaseModel):
 
     @property
     def ignored(self) -> list[str]:
-        """Fields that nobody here knows, in objects too; what no header can carry is a question mark."""
+        """Unknown fields, nested ones too; a name that a header cannot carry becomes a question mark."""
         unknown = [name if name.isascii() and name.isidentifier() else "?" for name in sorted(self.model_extra or {})]
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -275,7 +275,7 @@ class InspectRequest(Strict):
     layer: Count | None = Field(None, description="with position: the attention of every head of this layer, from 0")
     parse_special: bool | None = Field(None, description="read <|endoftext|> in the text as that token; true")
 
-    # whose filters the second probability of each alternative comes from
+    # the filters behind each alternative's second probability
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

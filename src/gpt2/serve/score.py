@@ -1,4 +1,4 @@
-"""`POST /v1/score`: how likely texts are, in the model's own numbers (fp32 unless the server was told a form)."""
+"""`POST /v1/score`: how likely texts are, computed in fp32 unless the server was told a form of weights."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -19,7 +19,7 @@ from gpt2.serve.service import Service, read, while_present
 
 
 async def score_texts(service: Service, request: Request) -> Response:
-    """Score one text or several, each by a window that slides where it is longer than the context."""
+    """Score one text or several; a window slides over those longer than the context."""
     asked = await read(request, ScoreRequest, service.limits)
     served = service.models.get(asked.model)
     service.check_ready()
@@ -66,7 +66,7 @@ def _check(asked: ScoreRequest, served: ServedModel, service: Service) -> None:
 
 
 def _check_stride(stride: int | None, lengths: Sequence[int], n_positions: int, most: int) -> None:
-    """Refuse a stride by which more would be computed than by the default one for as long a text as may be sent."""
+    """Refuse a stride that costs more than the longest text allowed does at the default stride."""
     by_default = default_stride(n_positions)
     if stride is None or stride >= by_default:
         return
@@ -118,6 +118,6 @@ def _scored(
 
 
 def _offsets(ids: Sequence[int], served: ServedModel) -> list[int]:
-    """Where each token begins in the text, in characters; one that is part of a character, where that begins."""
+    """Where each token begins in the text, in characters. Tokens that share a character begin where it begins."""
     text = TextStream(served.model.tokenizer)
     return list(accumulate((len(text.push(token)[0]) for token in ids), initial=0))[:-1]

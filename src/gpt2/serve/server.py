@@ -1,9 +1,9 @@
-"""Running the server: listening, and ending in order.
+"""Running the server: listening, and a graceful shutdown.
 
-At the first SIGTERM or Ctrl-C the server is no longer ready and takes nothing new, but stays reachable; what runs
-has `drain_seconds` to finish, is then ended with an error, and the process exits with 0. A second signal ends that
-wait, a third the process; an engine that does not come back from its step holds up neither for long. When an engine
-has died the process exits with 1, for its supervisor to start it again.
+At the first SIGTERM or Ctrl-C the server stops being ready and takes no new requests, but stays reachable. Running
+requests have `drain_seconds` to finish, then end with an error, and the process exits with 0. A second signal ends
+that wait, a third the process; an engine that hangs in a step delays neither for long. When an engine has died, the
+process exits with 1, for its supervisor to restart it.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ log = logging.getLogger("gpt2.serve")
 
 FAILED = 1
 
-_LEAVING_SECONDS = 5  # for clients to take what was written, once nothing is computed any more
-_HANGING_SECONDS = 10  # for what waits for an engine that hangs
+_LEAVING_SECONDS = 5  # for clients to read their answers after computing has stopped
+_HANGING_SECONDS = 10  # for requests that wait for a hanging engine
 
 _HOST = re.compile(r"[0-9A-Fa-f:.]+|[!-.0-9;-~]+")  # an address, or a name without a port
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+|null")
@@ -47,8 +47,8 @@ class Options:
     Attributes:
         host: an address of this machine; loopback by default.
         port: 0 takes a free one.
-        keys: of which a request needs one.
-        hosts: further names that the server answers to, where it listens on loopback without keys.
+        keys: a request needs one of them.
+        hosts: further names that the server answers to if it listens on loopback without keys.
         origins: of pages elsewhere that may use it.
         certificate: and private_key: PEM files; with them it speaks TLS.
 
@@ -65,7 +65,7 @@ class Options:
     private_key: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.host:  # to the system that is every address, which a variable that is not set must not mean
+        if not self.host:  # the system takes it as every address; an unset variable must not open the server
             raise SettingError("The server cannot listen on a host without a name. 0.0.0.0 is every address.")
         for host in self.hosts:
             if not _HOST.fullmatch(host):
@@ -86,10 +86,10 @@ class Options:
         return self.host in LOOPBACK or self.host.startswith("127.")
 
     def check_address(self) -> None:
-        """Listen for a moment: an address that is taken is known before models are loaded.
+        """Listen for a moment, to find out that an address is taken before models are loaded.
 
         Raises:
-            ConfigError: it is, or cannot be listened on.
+            ConfigError: the address is taken, or cannot be listened on.
         """
         _listen(self).close()
 
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
         self._listener = _listen(options)
         super().__init__(_uvicorn_config(service, options))
         self._ended = asyncio.Event()
-        self._is_hurried = False  # nothing has time to finish any more
+        self._is_hurried = False  # a second signal came: stop draining
         self._loop: asyncio.AbstractEventLoop | None = None
         host, port = self._listener.getsockname()[:2]
         scheme = "https" if options.certificate else "http"
@@ -128,7 +128,7 @@ class Server(uvicorn.Server):
     def run_until_ended(self, ready: Callable[[], object] = lambda: None) -> int:
         """Serve until a signal, `stop` or a failure ends it.
 
-        An engine that is still in a step then (`Engine.is_running`) was left in it, and its model must not be closed.
+        The model of an engine that is still in a step then (`Engine.is_running`) must not be closed.
 
         Args:
             ready: called once requests are answered.
@@ -142,7 +142,7 @@ class Server(uvicorn.Server):
         return 0 if has_started and not self._service.failure else FAILED
 
     def stop(self) -> None:
-        """Do as at a signal; from any thread."""
+        """Act as on a signal. May be called from any thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has ended already
                 self._loop.call_soon_threadsafe(self._asked_to_end)
@@ -170,7 +170,7 @@ class Server(uvicorn.Server):
         ready()
 
     def _asked_to_end(self) -> None:
-        if self._is_hurried:  # for the third time
+        if self._is_hurried:  # the third signal
             self.force_exit = self.should_exit = True
             self._drop_connections()
             for model in self._service.models:
@@ -183,13 +183,13 @@ class Server(uvicorn.Server):
         await self._ended.wait()
         if self._service.failure is None:
             await self._drain()
-        # Connections between two requests are closed by uvicorn; what is left are answers on their way out.
+        # uvicorn closes idle connections; the others are still sending answers.
         asyncio.get_running_loop().call_later(_LEAVING_SECONDS, self._drop_connections)
         self.config.timeout_graceful_shutdown = _HANGING_SECONDS
         self.should_exit = True
 
     def _drop_connections(self) -> None:
-        """End every connection as if its client had left, and so what is done for it: some clients never read."""
+        """Abort every connection, and so its request: some clients never read their answer."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -217,7 +217,7 @@ def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=service.limits.header_bytes,
-        timeout_keep_alive=75,  # longer than load balancers keep a connection: it is they who close it
+        timeout_keep_alive=75,  # longer than load balancers keep a connection, so that they close it
         ssl_certfile=options.certificate,
         ssl_keyfile=options.private_key,
     )
@@ -225,7 +225,7 @@ def _uvicorn_config(service: Service, options: Options) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _signals(asked_to_end: Callable[[], object]) -> Generator[None]:
-    """Call back on SIGTERM and Ctrl-C while the block runs; in a thread that is not the first, never."""
+    """Call back on SIGTERM and Ctrl-C while the block runs. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -240,7 +240,7 @@ def _signals(asked_to_end: Callable[[], object]) -> Generator[None]:
 
 
 def _check_certificate(certificate: Path | None, private_key: Path | None) -> None:
-    """Refuse what TLS cannot be spoken with, before models are loaded."""
+    """Refuse a certificate or key that TLS cannot use, before models are loaded."""
     if certificate is None:
         if private_key is not None:
             raise SettingError(f"The key {private_key} is of no certificate: give that too, with --certificate.")
@@ -249,7 +249,7 @@ def _check_certificate(certificate: Path | None, private_key: Path | None) -> No
 
     def password() -> str:
         nonlocal is_locked
-        is_locked = True  # whoever starts the server is asked for it then
+        is_locked = True  # uvicorn will ask for the password when it starts
         return ""
 
     try:
@@ -275,7 +275,7 @@ def _listen(options: Options) -> socket.socket:
     try:
         if sys.platform != "win32":  # there it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What the system holds for a client that does not read, on top of the 64 kB held here; connections inherit it.
+        # Bounds what the system buffers for a client that does not read, besides our 64 kB; connections inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         listener.bind((options.host, options.port))
         listener.listen(2048)
@@ -283,7 +283,7 @@ def _listen(options: Options) -> socket.socket:
         OSError,
         OverflowError,
         TypeError,
-    ) as error:  # the last: a host that no name can be, as half a surrogate pair
+    ) as error:  # TypeError: a host that no name can be, such as half a surrogate pair
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
@@ -295,7 +295,7 @@ def _listen(options: Options) -> socket.socket:
 
 
 def _room_for_connections(connections: int) -> None:
-    """Let the process hold as many open files as that takes, where the system has such a bound and allows it."""
+    """Raise the process's limit of open files to what the connections need, as far as the system allows."""
     try:
         import resource
     except ImportError:  # Windows

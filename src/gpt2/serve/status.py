@@ -10,7 +10,7 @@ from gpt2.serve.service import Service
 
 
 async def live(service: Service, request: Request) -> Response:
-    """200 while the process is of use; 503 when only a restart helps."""
+    """200 while the process works; 503 when only a restart helps."""
     service.check_alive()
     return json_response({"status": "ok"})
 
@@ -23,7 +23,7 @@ async def ready(service: Service, request: Request) -> Response:
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    """Every model here."""
+    """Every model of the server."""
     return json_response({"object": "list", "data": [model.description() for model in service.models]})
 
 
@@ -44,7 +44,7 @@ async def metrics(service: Service, request: Request) -> Response:
 
 
 async def no_chat(service: Service, request: Request) -> Response:
-    """Why there is no chat here."""
+    """Say why there is no chat."""
     raise ApiError(
         404,
         "There is no chat here: GPT-2 is a base model. It continues a text, and was never taught to take turns or "

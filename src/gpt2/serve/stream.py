@@ -14,13 +14,13 @@ _PING_SECONDS = 15.0
 
 
 class EventStream(Response):
-    """Parts of choices as they come, comments while nothing comes.
+    """Sends pieces of choices as they come, and comments while none come.
 
     Args:
         answer: its ticket is cancelled when the stream ends, however it ends.
         first: events that have come already.
-        leaving: watches for the client's leaving; ended with the stream.
-        fields: for the log.
+        leaving: the task that watches for the client leaving; cancelled when the stream ends.
+        fields: of the log's line.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class EventStream(Response):
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache"})
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
-        self.headers["x-accel-buffering"] = "no"  # nginx would hold a stream back until it has some kilobytes of it
+        self.headers["x-accel-buffering"] = "no"  # else nginx holds back a stream until it has some kilobytes
         del self.headers["content-length"]
         self._answer = answer
         self._first = first
         self._leaving = leaving
         self._fields = fields
-        self._is_silent = False  # since the last time that it was woken for this
+        self._is_silent = False  # nothing was sent since the last wake-up
         self._waking: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +90,7 @@ class EventStream(Response):
                 self._is_silent = True
 
     def _wake_later(self) -> None:
-        """Now and then see whether anything was said meanwhile: one timer a stream, for one a token would cost more."""
+        """Check regularly whether anything was sent. One timer a stream: one a token would cost more."""
 
         def wake() -> None:
             self._answer.ticket.wake()

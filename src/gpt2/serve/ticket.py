@@ -1,4 +1,4 @@
-"""A request on its way through the engine: where its events come to, on the event loop."""
+"""A request in the engine: collects its events for the event loop."""
 
 import asyncio
 import time
@@ -10,12 +10,12 @@ Batch = list[tuple[int, Event]]
 
 
 class Ticket:
-    """A group of requests on its way: what one HTTP request asked for.
+    """The group of scheduler requests that one HTTP request makes.
 
     Attributes:
-        n_tokens: prompts and continuations that it may come to.
-        arrived: seconds, of the monotonic clock.
-        started: when it got its place, None before.
+        n_tokens: at most, of its prompts and continuations.
+        arrived: seconds of the monotonic clock.
+        started: when it got its place; None before.
     """
 
     def __init__(self, requests: Sequence[Request], n_tokens: int, *, cancel: Callable[["Ticket"], None]) -> None:
@@ -23,15 +23,15 @@ class Ticket:
         self.n_tokens = n_tokens
         self.arrived = time.monotonic()
         self.started: float | None = None
-        self.numbers: list[int] = []  # of the scheduler; only the engine's thread touches them
-        self.samples_left = [request.sampling.n for request in requests]  # of the engine's thread
+        self.numbers: list[int] = []  # the scheduler's; only the engine's thread touches them
+        self.samples_left = [request.sampling.n for request in requests]  # the engine's thread's
         self.over = False
         self._cancel = cancel
         self._events: Batch = []
         self._news = asyncio.Event()
 
     async def next(self) -> Batch:
-        """Pairs of (index of the request, event) that came meanwhile, waiting for the first.
+        """Wait for events; return those that came as (index of the request, event).
 
         Empty when it is `over`, or when `wake` was called.
         """
@@ -46,7 +46,7 @@ class Ticket:
         self._news.set()
 
     def cancel(self) -> None:
-        """Give its place back within a step; no more events come. May be called at any time."""
+        """Free its place within a step; no more events come. May be called at any time."""
         self._cancel(self)
 
     def take(self, batch: Batch) -> None:

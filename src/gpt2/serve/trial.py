@@ -1,9 +1,9 @@
 """Trying a grammar in a process of its own, before the server takes it.
 
-llguidance bounds most of what a grammar costs, and not all: rules that name each other thousands deep overflow its
-stack, which ends the process, and 60 kB of `a?` take it most of a minute to refuse. So a grammar is compiled, and its
-first step taken, where that can do no harm; what ends the process or takes too long is refused. The process starts with
-the first grammar, reads a line of JSON for each, and ends with the server.
+llguidance does not bound everything: rules nested thousands deep overflow its stack, which ends the process, and
+refusing 60 kB of `a?` takes it most of a minute. So a separate process compiles each grammar and takes its first step;
+a grammar that ends that process or takes too long is refused. The process starts with the first grammar, reads one line
+of JSON for each, and ends with the server.
 """
 
 import json
@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-# llguidance's bounds; its own allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond. What a mask
-# costs grows as the square of its items: 10,000 take some 20 ms where a grammar is ambiguous, five times as many half a
-# second and more, for every text of a step. Schemas and regular expressions have less than 500.
+# llguidance's bounds; its defaults allow half a gigabyte of states. Fuel is about 14 to 50 units a microsecond. The
+# cost of a mask grows as the square of its items: in an ambiguous grammar 10,000 take some 20 ms and 50,000 half a
+# second or more, for every text of a step. Schemas and regular expressions have less than 500.
 BOUNDS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=50_000,
@@ -30,17 +30,17 @@ BOUNDS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=True,
 )
-_STACK_BYTES = 2 << 20  # less than a thread of the server has: what is compiled here can be compiled there
-_PATIENCE = 5  # a busy machine takes longer than the processor's time that is allowed
+_STACK_BYTES = 2 << 20  # less than the server's threads have, so what compiles here compiles there
+_PATIENCE = 5  # wall time over the CPU time allowed, for a busy machine
 
 
 class Trial:
-    """The other process; of several threads that ask, one at a time is served.
+    """The other process. It serves one thread at a time.
 
     Args:
         tokens: the bytes of each id.
         eot: the id that ends a text.
-        special: ids that no text is read as.
+        special: ids that no text encodes to.
     """
 
     def __init__(self, tokens: Sequence[bytes], *, eot: int, special: Sequence[int]) -> None:
@@ -51,7 +51,7 @@ class Trial:
         self._asking = threading.Lock()
 
     def fault(self, grammar: str, most_seconds: float) -> str | None:
-        """Why a grammar cannot be used; None where it can.
+        """Why a grammar cannot be used; None if it can.
 
         Raises:
             RuntimeError: the other process does not start.
@@ -77,10 +77,10 @@ class Trial:
         )
 
     def close(self) -> None:
-        """End the process, whatever it is doing; nothing can be tried any more."""
+        """End the process at once; no grammar can be tried after that."""
         self._is_closed = True
         if (process := self._process) is not None:
-            process.kill()  # who waits for it goes on
+            process.kill()  # before taking the lock: this frees the thread that holds it
         with self._asking:
             self._end()
 
@@ -103,12 +103,12 @@ class Trial:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            with suppress(OSError):  # of what it has not read
+            with suppress(OSError):  # flushing what it did not read
                 process.communicate()
 
 
 def _asked(process: "subprocess.Popen[bytes]", question: object) -> Any:
-    """Its answer; None where it has ended."""
+    """The process's answer; None if it has ended."""
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.write(json.dumps(question).encode() + b"\n")
@@ -123,7 +123,7 @@ def _asked(process: "subprocess.Popen[bytes]", question: object) -> Any:
 
 
 class _Words:
-    """What llguidance asks a tokenizer; to try a grammar, one token a byte is text enough."""
+    """The interface that llguidance expects of a tokenizer. One token a byte is enough to try a grammar."""
 
     bos_token_id = None
 
@@ -142,7 +142,7 @@ def _fault(tokenizer: LLTokenizer, grammar: str) -> str | None:
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer, limits=BOUNDS)
     if failed:
         return messages[0]
-    LLMatcher(tokenizer, grammar, log_level=0, limits=BOUNDS).compute_bitmask()  # what it finds is found again there
+    LLMatcher(tokenizer, grammar, log_level=0, limits=BOUNDS).compute_bitmask()  # the server meets its errors again
     return None
 
 

@@ -1,4 +1,4 @@
-"""A model's vocabulary as llguidance wants it, to compile grammars against."""
+"""A model's vocabulary in llguidance's form, to compile grammars against."""
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
@@ -7,10 +7,10 @@ from gpt2.serve.trial import Trial
 
 
 class Vocabulary:
-    """What llguidance needs to know of a tokenizer; takes a moment to make, so it is made once.
+    """A tokenizer described for llguidance. Slow to make, so it is made once.
 
     Args:
-        model: whose tokenizer it is; it has an end-of-text token.
+        model: whose tokenizer it is; it must have an end-of-text token.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -21,7 +21,7 @@ class Vocabulary:
 
 
 class _Described:
-    """What llguidance asks a tokenizer."""
+    """The interface that llguidance expects of a tokenizer."""
 
     def __init__(self, model: LanguageModel) -> None:
         assert model.tokenizer.eot is not None

@@ -1,6 +1,6 @@
 // The server's interface: JSON in and out, and a stream of server-sent events.
 
-/** What the server refused, in its words; `code` says for programs what it was, and of a limit its name. */
+/** A refusal in the server's words; `code` is for programs: what it was, or the name of the limit. */
 export class ApiError extends Error {
   constructor(message, code = null) {
     super(message);
@@ -36,7 +36,7 @@ export async function post(path, body, signal) {
 
 export const postJson = async (path, body, signal) => (await post(path, body, signal)).json();
 
-/** Stream a completion: yields choices, each with `index`, `text` and at its end `finish_reason`; at last `usage`. */
+/** Stream a completion: yields choices with `index`, `text` and, at the end of each, `finish_reason`; last, `usage`. */
 export async function* complete(body, signal) {
   const response = await post("v1/completions", { ...body, stream: true, stream_options: { include_usage: true } }, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -71,7 +71,7 @@ export function readMetrics(text, model) {
     const found = /^(\w+)(\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})? ([^ ]+)$/.exec(line);
     if (!found) continue;
     const [, name, labels = "", value] = found;
-    if (labels.includes("model_name=") && !labels.includes(`model_name=${JSON.stringify(model)}`)) continue; // it escapes as JSON does
+    if (labels.includes("model_name=") && !labels.includes(`model_name=${JSON.stringify(model)}`)) continue; // Prometheus escapes as JSON does
     values[name] = (values[name] ?? 0) + Number(value);
   }
   return values;

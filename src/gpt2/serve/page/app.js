@@ -1,4 +1,4 @@
-// The page: its tabs, the model, the keys that work everywhere, and who tells whom.
+// The page: its tabs, the model, the global keyboard shortcuts, and the wiring between the panels.
 
 import { get } from "./api.js";
 import { showMeasures } from "./charts.js";
@@ -15,7 +15,7 @@ import { Writer } from "./writing.js";
 let models = [];
 const model = () => models.find(({ id }) => id === $("model").value) ?? models[0] ?? {};
 
-// What a reader is told where the server's words are for programmers: by the limit, given its number.
+// Messages for readers where the server's are for programmers: by limit, given its number.
 const BUSY = () => "The server is busy with others. Try again in a moment.";
 const WORDS = {
   score_tokens: (most) => most && `The text is too long to be read at once: the limit is ${most} tokens, and a token is a word or a part of one. Shorten it.`,
@@ -34,7 +34,7 @@ function fail(error) {
   if (error instanceof TypeError) setState("down", "Unreachable");
 }
 
-/** Take back what was said of a text that is another now; or that the server cannot be reached, once it is. */
+/** Clear an alert about a text that has changed, or about a server that answers again. */
 function takeBack(reached = false) {
   if (reached === failure instanceof TypeError) $("alert").hidden = true;
 }
@@ -66,7 +66,7 @@ const lookAgain = later(250, () => editor.reading && editor.position !== null &&
 buildSettings(() => lookAgain());
 buildSnippets(() => ({ model: model().id ?? "gpt2-mini", prompt: editor.text.slice(0, editor.caret) }));
 
-/** Another token in the place of one, and on from there; what came after is given up (undo brings it back). */
+/** Replace a token and generate on from there; what came after it is dropped (undo brings it back). */
 function chooseAlternative(position, piece) {
   if (writer.running) return;
   const { reading } = editor;
@@ -142,7 +142,7 @@ let theme = "system";
 try {
   theme = localStorage.getItem("gpt2-theme") ?? theme;
 } catch {
-  // nothing may be kept
+  // storage may be forbidden
 }
 function setTheme(name) {
   theme = THEMES.includes(name) ? name : "system";
@@ -154,7 +154,7 @@ $("theme").addEventListener("click", () => {
   try {
     localStorage.setItem("gpt2-theme", theme);
   } catch {
-    // it holds until the page is closed
+    // the choice lasts until the page is closed
   }
 });
 setTheme(theme);

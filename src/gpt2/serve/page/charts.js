@@ -1,4 +1,4 @@
-// How the text reads to the model: shares by rank, and two histograms; each with its numbers in a table.
+// How likely the model finds the text: shares by rank, and two histograms; each with its numbers in a table.
 
 import { $, h, number, percent, s } from "./dom.js";
 import { CLASSES, classOf } from "./reading.js";

@@ -1,4 +1,4 @@
-// Was a text generated? The verdict with its error rate, the parts, and every token by its rank.
+// Was a text generated? The verdict with its error rate, the parts, and every token coloured by rank.
 
 import { postJson } from "./api.js";
 import { $, coloured, h, number, percent, visible } from "./dom.js";

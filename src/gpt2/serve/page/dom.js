@@ -1,4 +1,4 @@
-// Making elements. Text from the model or the server becomes text nodes and nothing else.
+// Making elements. Text from the model or the server only ever becomes text nodes.
 
 /** An element: `h("p", { class: "a", onclick: f, "aria-label": "b" }, child, "text")`. */
 export function h(tag, properties = {}, ...children) {
@@ -51,7 +51,7 @@ const code = (c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4,
 const UNSEEN = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 const SPOKEN = { " ": "space", "\n": "new line", "\t": "tab" };
 
-/** A token as people can see it: its white space has marks, and so has what else is not seen. */
+/** A token made visible: white space and other invisible characters have marks. */
 export function visible(piece) {
   const text = piece.startsWith("bytes:") ? piece.slice(6) : piece;
   const start = /^\s*/.exec(text)[0];
@@ -63,7 +63,7 @@ function marks(space) {
   return text ? h("span", { class: "space" }, text) : null;
 }
 
-/** A token in its text, with a colour. The space that it begins with has none: at the end of a line it would be a sliver. */
+/** A token in its text, with a colour. Its leading space has none: at the end of a line it would show as a sliver. */
 export function coloured(text, attributes) {
   const bare = text.length > 1 && text.startsWith(" ") ? 1 : 0;
   return h("span", {}, text.slice(0, bare), h("span", attributes, text.slice(bare)));
@@ -77,7 +77,7 @@ export function spoken(piece) {
   return piece ? [...piece].map((c) => SPOKEN[c] ?? "white space").join(", ") : "nothing";
 }
 
-/** A number with a bar behind it, for a table's cell. */
+/** A number with a bar behind it, for a table cell. */
 export function bar(share, text, kind = "") {
   return h("span", { class: `bar ${kind}`, style: { "--share": Math.max(0, Math.min(1, share)) } }, text);
 }

@@ -1,4 +1,4 @@
-// The document: a text area, and behind it the same text coloured by what the model thought of each token.
+// The document: a text area, and behind it the same text coloured by how likely the model found each token.
 // Beside it the same tokens as a list, for the keyboard and for screen readers.
 
 import { $, coloured, h, later, visible } from "./dom.js";
@@ -12,18 +12,18 @@ const list = $("tokens");
 const past = [];
 const future = [];
 let present = { text: "", caret: 0 };
-let grouping = 0; // until when typing belongs to the step before
+let grouping = 0; // until then, typing belongs to the last undo step
 let kept = null;
 
-/** For this window when it is loaded again, and for the next that is opened. */
+/** Keep the text for a reload of this window, and for the next window. */
 function keep() {
-  if (area.value === kept) return; // what another window kept since is newer
+  if (area.value === kept) return; // do not overwrite what another window kept since
   kept = area.value;
   for (const storage of ["sessionStorage", "localStorage"]) {
     try {
       window[storage].setItem(KEY, kept);
     } catch {
-      // private windows may not keep anything
+      // storage may be forbidden
     }
   }
 }
@@ -85,21 +85,21 @@ export class Editor {
     return area.selectionEnd;
   }
 
-  /** What was here before this window was loaded again, or another was closed. */
+  /** The text from before a reload, or from the last window. */
   restore() {
     let text = "";
     try {
       text = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "";
-      sessionStorage.setItem(KEY, text); // this window's own from now on, whatever another writes
+      sessionStorage.setItem(KEY, text); // this window's own from now on
     } catch {
-      // nothing may be kept
+      // storage may be forbidden
     }
     kept = text;
     this.put(text, text.length);
     present = { text, caret: text.length };
   }
 
-  /** Replace the text; a step that can be undone if `record`. */
+  /** Replace the text; with `record`, as a step that can be undone. */
   put(text, caret, { record = false } = {}) {
     if (record) this.record();
     area.value = text;
@@ -108,7 +108,7 @@ export class Editor {
     this.changed();
   }
 
-  /** From here on there is something to undo. */
+  /** Begin a step that can be undone. */
   record() {
     past.push({ text: area.value, caret: area.selectionEnd });
     if (past.length > 500) past.shift();
@@ -116,7 +116,7 @@ export class Editor {
     grouping = 0;
   }
 
-  /** There was nothing to undo after all. */
+  /** Drop the step just begun. */
   unrecord() {
     past.pop();
   }
@@ -184,11 +184,11 @@ export class Editor {
     }
   }
 
-  /** Colour what has not changed since the server was asked; the rest stays plain until it answers. */
+  /** Colour what has not changed since the request to the server; the rest stays plain until the answer. */
   paint() {
     const text = area.value;
     const known = this.reading ? unchanged(this.reading, text) : 0;
-    // while a text grows only its end is touched
+    // while a text grows, update only its end
     const kept = this.painted === this.reading ? Math.min(known, this.spans.length) : 0;
     this.painted = this.reading;
     for (const span of this.spans.splice(kept)) span.remove();
@@ -298,7 +298,7 @@ export class Editor {
     }
   }
 
-  /** Back to where the keyboard was. */
+  /** Give the keyboard focus back. */
   focusBack() {
     if (list.hidden) area.focus();
     else list.querySelector("[tabindex='0']")?.focus();

@@ -1,4 +1,4 @@
-// One place of the text from every side: what else might have stood there, layer by layer, and where the model looked.
+// One place of the text in detail: the alternatives, the prediction layer by layer, and the attention.
 
 import { postJson } from "./api.js";
 import { $, bar, coloured, h, later, number, percent, spoken, visible } from "./dom.js";
@@ -47,7 +47,7 @@ export class Inspector {
     this.body.replaceChildren(this.empty, this.parts);
   }
 
-  /** Another model: its layers and heads. */
+  /** Take over the layers and heads of another model. */
   fit({ n_layer = 0, n_head = 0 } = {}) {
     this.layer = Math.min(this.layer, Math.max(0, n_layer - 1));
     this.layerSelect.replaceChildren(...Array.from({ length: n_layer }, (_, i) => h("option", { value: i }, `${i + 1} of ${n_layer}`)));
@@ -80,7 +80,7 @@ export class Inspector {
     this.empty.hidden = true;
     this.parts.hidden = false;
     const token = reading.tokens[position];
-    $("peek").hidden = false; // where the inspector stands far below
+    $("peek").hidden = false; // for narrow screens, where the inspector is far below
     $("peek").replaceChildren(
       h("span", {}, token ? visible(token.piece) : "What comes next"),
       h("span", {}, token ? standingOf(token) : ""),

@@ -1,4 +1,4 @@
-// How the server is: its models and its counters.
+// The state of the server: its models and its counters.
 
 import { get, readMetrics } from "./api.js";
 import { $, bar, h, number, percent } from "./dom.js";
@@ -15,7 +15,7 @@ const COUNTERS = [
   ["Requests that failed", "gpt2_request_failed_total"],
 ];
 
-/** Build the panel; returns what to call when it comes into view and goes out of it. */
+/** Build the panel; returns the functions to call when it is shown and hidden. */
 export function buildServer({ model }) {
   let timer = 0;
   let before = null;

@@ -1,8 +1,8 @@
-// The sampling settings: one list, from which come the controls, the requests and the code to copy.
+// The sampling settings: one list that makes the controls, the requests and the code to copy.
 
 import { h, $, later } from "./dom.js";
 
-// `wire` is the name in a request, where it is another; `off` the value that changes nothing.
+// `wire` is the name in a request, if it differs; `off` the value that changes nothing.
 export const SETTINGS = [
   { name: "max_tokens", label: "Length", help: "Generate at most this many tokens.", least: 1, most: 400, limit: 4096, step: 1, start: 60, main: true },
   { name: "temperature", label: "Temperature", help: "Below 1 prefers likely tokens, above 1 unlikely ones; 0 always takes the likeliest.", least: 0, most: 2, step: 0.05, start: 0.8, off: 1, main: true },
@@ -29,10 +29,10 @@ const KEY = "gpt2-settings";
 const values = { ...Object.fromEntries(SETTINGS.map((each) => [each.name, each.start])), seed: "", stop: "" };
 const fields = {};
 
-/** A document that is longer than the context is continued from its end. */
+/** Continue a document that is longer than the context from its end. */
 export const FROM_ITS_END = { truncate_prompt_tokens: -1 };
 
-/** What a request says: only what differs from the server's own defaults. */
+/** The fields of a request: only what differs from the server's defaults. */
 export function requestSettings() {
   const request = { max_tokens: values.max_tokens };
   for (const { name, off } of SETTINGS) {
@@ -44,7 +44,7 @@ export function requestSettings() {
   return request;
 }
 
-/** Those that decide what is sampled from at one place. */
+/** The settings that shape the distribution at one place. */
 export function filterSettings() {
   const { max_tokens, n, seed, stop, ...filters } = requestSettings();
   return filters;
@@ -57,7 +57,7 @@ function clamp({ least, most, limit = most, step }, value) {
   return step === 1 ? Math.round(inside) : Number(inside.toFixed(3));
 }
 
-/** Build the form; `changed` is called when a value is another. */
+/** Build the form; calls `changed` when a value changes. */
 export function buildSettings(changed) {
   try {
     for (const [name, value] of Object.entries(JSON.parse(localStorage.getItem(KEY)) ?? {})) {
@@ -66,13 +66,13 @@ export function buildSettings(changed) {
       else if ((name === "stop" && typeof value === "string") || (name === "seed" && /^\d*$/.test(value))) values[name] = value;
     }
   } catch {
-    // nothing was kept, or nothing may be
+    // nothing was kept, or storage is forbidden
   }
   const keep = later(200, () => {
     try {
       localStorage.setItem(KEY, JSON.stringify(values));
     } catch {
-      // private windows may not keep anything
+      // storage may be forbidden
     }
   });
   const set = (name, value) => {
@@ -104,15 +104,15 @@ export function buildSettings(changed) {
   for (const type of ["focusin", "pointerover"]) form.addEventListener(type, () => form.classList.remove("silent"));
 }
 
-/** What a preset makes of the setting; undefined where it leaves it alone. */
+/** A preset's value for a setting; undefined if it leaves the setting alone. */
 const presetValue = (name, { name: each, start, off }) => (each === "n" || off === undefined ? undefined : PRESETS[name][each] ?? off ?? start);
 
-/** The preset by which the settings are as they are; "" where there is none. */
+/** The preset that the settings match; "" if there is none. */
 const presetOf = (values) => Object.keys(PRESETS).find((name) => SETTINGS.every((each) => [undefined, values[each.name]].includes(presetValue(name, each)))) ?? "";
 
 function presets(set) {
   const select = h("select", { id: "preset", onchange: () => {
-    const chosen = select.value; // each setting shows the preset anew
+    const chosen = select.value; // setting each value updates the select
     if (!chosen) return;
     for (const each of SETTINGS) {
       const value = presetValue(chosen, each);

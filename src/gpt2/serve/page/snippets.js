@@ -27,7 +27,7 @@ const FORMS = {
   },
 };
 
-/** Build the dialog; `context` gives model and prompt. */
+/** Build the dialog; `context` returns the model and the prompt. */
 export function buildSnippets(context) {
   const dialog = $("snippets");
   const forms = $("snippets-forms");

@@ -1,4 +1,4 @@
-// GPT-2's zero-shot tasks: the form, the exact prompt, and of what the model writes the part that counts.
+// GPT-2's zero-shot tasks: the form, the exact prompt, and the part of the continuation that counts.
 
 import { complete, postJson } from "./api.js";
 import { $, h, later } from "./dom.js";
@@ -14,7 +14,7 @@ export function buildTasks({ model, open, fail }) {
   let task = "summarize";
   let running = null;
   let asked = null;
-  let question = null; // the newest that was put to the server: an answer to an older one comes too late
+  let question = null; // the newest sent to the server: answers to older ones are ignored
   let shown = null; // the run whose answer is shown
   const kept = {};
 
@@ -61,7 +61,7 @@ export function buildTasks({ model, open, fail }) {
     ...(task === "answer" && contextField.lastChild.value.trim() && { context: contextField.lastChild.value }),
   });
 
-  /** Show the exact prompt; false where another was asked for before it came. */
+  /** Show the exact prompt; returns false if another was asked for before it came. */
   async function ask() {
     askLater.cancel();
     asked = null;

@@ -1,4 +1,4 @@
-// Generating from the caret: one continuation into the document, several side by side.
+// Generating at the caret: one continuation goes into the document, several side by side.
 
 import { complete } from "./api.js";
 import { $, h, number } from "./dom.js";
@@ -24,7 +24,7 @@ export class Writer {
     this.update();
   }
 
-  /** Which buttons can do something. */
+  /** Enable the buttons that can do something. */
   update() {
     const running = this.running !== null;
     $("generate").hidden = running;
@@ -35,7 +35,7 @@ export class Writer {
     $("again").disabled = running || !this.stands();
   }
 
-  /** Whether what was generated last still stands as it was. */
+  /** Whether the last generated text is still unchanged. */
   stands() {
     return this.last !== null && this.editor.text.startsWith(this.last.before + this.last.text);
   }
@@ -56,12 +56,12 @@ export class Writer {
     this.generate(before.length, { seed: undefined });
   }
 
-  /** Generate at the caret; `other` settings come before those of the form. */
+  /** Generate at the caret; `other` settings override the form's. */
   async generate(caret = this.editor.caret, other = {}) {
     if (this.running) return;
     const several = setting("n") > 1;
     this.running = new AbortController();
-    this.tokens = 0; // a part of a text may hold several, or none: the count at the end is the server's
+    this.tokens = 0; // a chunk may hold several tokens, or none; the final count is the server's
     const hadFocus = $("generate") === document.activeElement;
     this.update();
     if (hadFocus) $("stop").focus();
@@ -118,7 +118,7 @@ export class Writer {
       }
     } finally {
       if (!written) this.editor.unrecord();
-      this.last = { before, text: written }; // whatever ended it: this is what is tried again
+      this.last = { before, text: written }; // for "try again", whatever ended it
     }
     speech.end();
     return how;
@@ -128,7 +128,7 @@ export class Writer {
     const { text } = this.editor;
     const [before, after] = [text.slice(0, caret), text.slice(caret)];
     const cards = Array.from({ length: setting("n") }, (_, i) => new Card(i, (chosen) => {
-      const same = this.editor.text === text; // else it goes where the caret is now: nothing typed since is lost
+      const same = this.editor.text === text; // else insert at the present caret, to keep what was typed since
       const [left, right] = same ? [before, after] : [this.editor.text.slice(0, this.editor.caret), this.editor.text.slice(this.editor.caret)];
       this.editor.put(left + chosen + right, left.length + chosen.length, { record: true });
       this.last = { before: left, text: chosen };
