@@ -1,4 +1,4 @@
-"""Training: the configuration of a run, one step, the loop, what happens between steps, what must survive a crash.
+"""Training: the configuration of a run, one step, the loop, callbacks, and the state that survives a crash.
 
 `pretrain` trains a model from scratch, `finetune` adapts one to a text. Importing this room imports PyTorch.
 """

@@ -1,8 +1,8 @@
-"""GELU and the linear map behind it as one: what a CPU computes faster, and keeps half as much of, than one by one.
+"""GELU and the linear map after it as one operation: faster on a CPU, with half the activations kept.
 
-Left apart, both what enters GELU and what leaves it are kept for the backward pass: the largest arrays of a block.
-Here only what enters is, and the rest is computed again in the pass that needs the slope of GELU anyway. GELU's tanh
-form is x times the logistic function of twice the tanh's argument, which takes one exponential instead of a tanh.
+As separate operations both GELU's input and its output are kept for the backward pass: the largest arrays of a block.
+Here only the input is kept, and the output is recomputed in the pass that needs GELU's slope anyway. GELU's tanh form
+is x times the logistic function of twice the tanh's argument, which takes one exponential instead of a tanh.
 
 Axes: B sequences, T tokens, N = B T, F inputs of the map, D outputs.
 """
@@ -19,7 +19,7 @@ _CUBIC = 0.044715
 
 
 def activated_map(h_BTF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
-    """GELU (tanh form) of `h`, then the linear map, [B, T, D], in the dtype of `h`; to be compiled."""
+    """GELU (tanh form) of `h`, then the linear map, [B, T, D], in the dtype of `h`; meant to be compiled."""
     out: Any = _ActivatedMap.apply(h_BTF, weight_DF, bias_D)
     return out
 
@@ -46,7 +46,7 @@ class _ActivatedMap(torch.autograd.Function):
 
 
 def _share(x: Tensor) -> Tensor:
-    """What GELU lets through of x, between 0 and 1."""
+    """The factor by which GELU multiplies x, between 0 and 1."""
     return torch.sigmoid(_TWICE * (x + _CUBIC * x * x * x))
 
 

@@ -1,4 +1,4 @@
-"""A GPT-2 whose matrices stay as they are while a low-rank change of them is trained (Hu et al. 2021, LoRA).
+"""A GPT-2 with frozen matrices and trainable low-rank changes of them (LoRA; Hu et al. 2021).
 
 Axes: I inputs of a map, O its outputs, R the rank.
 """
@@ -24,7 +24,7 @@ class AdaptedLinear(nn.Linear):
         linear: the map, whose parameters become this one's.
         rank: of the change.
         scale: of the change.
-        dropout: of what the change reads, while training.
+        dropout: of the change's input, while training.
     """
 
     def __init__(self, linear: nn.Linear, *, rank: int, scale: float, dropout: float) -> None:
@@ -32,7 +32,7 @@ class AdaptedLinear(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank))  # so that the first change is none
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank))  # so the change begins at zero
         self.scale = scale
         self.dropout = dropout
 
@@ -44,13 +44,13 @@ class AdaptedLinear(nn.Linear):
 
 
 class AdaptedGPT(GPT):
-    """A GPT-2 with adapters: only they learn.
+    """A GPT-2 with adapters; only the adapters learn.
 
     Args:
         config: the base's shape.
         arrays: the base's weights, as for `load_arrays`.
         lora: rank, scale and place of the adapters.
-        generator: of their first values.
+        generator: draws their initial values.
         dropout: as for `GPT`.
     """
 
@@ -77,12 +77,12 @@ class AdaptedGPT(GPT):
                 scale=lora.alpha / lora.rank,
                 dropout=lora.dropout,
             )
-            # PEFT's first values: A as nn.Linear's own, B zero
+            # PEFT's initial values: A as nn.Linear's own, B zero
             nn.init.kaiming_uniform_(adapted.lora_A, a=math.sqrt(5), generator=generator)
             setattr(parent, kind, adapted)
 
     def adapter_arrays(self) -> Iterator[tuple[str, Tensor]]:
-        """A and B by the names of `checkpoint.Adapter`, on the CPU; see `GPT.named_arrays`."""
+        """A and B under the names of `checkpoint.Adapter`, on the CPU; see `GPT.named_arrays`."""
         for name, parameter in self.named_parameters():
             if name.endswith(("lora_A", "lora_B")):
                 yield name, whole(parameter.detach()).cpu()

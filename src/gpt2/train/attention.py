@@ -1,4 +1,4 @@
-"""Which of PyTorch's attention kernels a run uses: the fastest on its GPU at its shapes, by trying them.
+"""Choosing PyTorch's fastest attention kernel for a run, by timing each on its GPU at its shapes.
 
 Axes: B sequences, T tokens, H heads, K the width of a head.
 """
@@ -22,25 +22,25 @@ _TRIES = 5
 
 
 class AttentionKernels:
-    """The order in which attention kernels are asked for; empty: PyTorch's own."""
+    """The order in which to try attention kernels; empty: PyTorch's own."""
 
     def __init__(self, order: tuple[SDPBackend, ...] = ()) -> None:
         self.order = order
 
     def preferred(self) -> AbstractContextManager[Any]:
-        """A context in which the forward pass takes the first that can do it."""
+        """A context in which the forward pass uses the first kernel that supports it."""
         return sdpa_kernel(list(self.order), set_priority=True) if self.order else nullcontext()
 
 
 def choose_attention(model: ModelConfig, precision: Precision, *, sequences: int, seq_tokens: int) -> AttentionKernels:
-    """Try the kernels forward and backward, at the shape of a micro-batch, and order them by time; on a GPU only."""
+    """Time the kernels forward and backward at the shape of a micro-batch, and order them; only on a GPU."""
     if precision.device.type != "cuda" or not precision.is_short:
         return AttentionKernels()
     seconds: dict[SDPBackend, float] = {}
     for kernel in _CANDIDATES:
         try:
             seconds[kernel] = _seconds(kernel, model, precision, sequences, seq_tokens)
-        except RuntimeError as error:  # a GPU or a build without it
+        except RuntimeError as error:  # this GPU or build has no such kernel
             _log.debug("attention by %s: %s", kernel.name, error)
     order = tuple(sorted(seconds, key=seconds.__getitem__))
     said = ", ".join(f"{kernel.name} {1e3 * seconds[kernel]:.2f} ms" for kernel in order)
@@ -53,7 +53,7 @@ def _seconds(kernel: SDPBackend, model: ModelConfig, precision: Precision, seque
     x_BTD = torch.randn(sequences, seq_tokens, 3 * model.n_embd, device=device, dtype=precision.dtype)
     x_BTD.requires_grad_()
     events: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(_TRIES + 1)]
-    for at in range(-2, _TRIES):  # the first ones load and plan
+    for at in range(-2, _TRIES):  # the first ones load kernels and plan
         if at >= 0:
             events[at].record()
         q_BHTK, k_BHTK, v_BHTK = (

@@ -1,9 +1,9 @@
-"""Causal attention as products of blocks: what a CPU with bf16 units does faster than PyTorch's flash attention.
+"""Causal attention as block products, faster than PyTorch's flash attention on a CPU with bf16 units.
 
-PyTorch's kernel for CPUs goes through its tiles one after another, and reaches about a third of what the matrix units
-do there. Here a block of queries meets all keys up to its end in one batched product, so that a little more than half
-of the square is computed, and the softmax between the products is left to the compiler. The attention weights are kept
-in the dtype of the products, for the backward pass.
+PyTorch's CPU kernel goes through its tiles one after another, and reaches about a third of the throughput of the matrix
+units. Here one batched product multiplies a block of queries with all keys up to its end, so a little more than half of
+the square is computed; the compiler fuses the softmax between the products. The attention weights are kept for the
+backward pass, in the dtype of the products.
 
 Axes: B sequences, T tokens, H heads, K the width of a head, N = B H, Q queries of one block, S keys up to its end.
 """
@@ -17,7 +17,7 @@ _BLOCK_TOKENS = 128
 
 
 def attend_in_blocks(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
-    """What every token gathers from itself and those before it, [B, H, T, K]; to be compiled."""
+    """Causal attention, [B, H, T, K]; meant to be compiled."""
     mixed: Any = _BlockAttention.apply(q_BHTK, k_BHTK, v_BHTK)
     return mixed
 
@@ -27,7 +27,7 @@ class _BlockAttention(torch.autograd.Function):
     def forward(ctx: Any, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
         q_NTK, k_NTK, v_NTK = (x.flatten(0, 1).contiguous() for x in (q_BHTK, k_BHTK, v_BHTK))
         sums = _sums(q_NTK)
-        # scores in bf16 would be wrong by a hundredth of their size, and the weights by as much
+        # scores in bf16 would have errors of one per cent, and so would the weights
         scaled_NTK, wide_k_NTK = q_NTK.to(sums) * q_NTK.shape[2] ** -0.5, k_NTK.to(sums)
         mixed: list[Tensor] = []
         weights: list[Tensor] = []
@@ -74,7 +74,7 @@ def _sums(x: Tensor) -> torch.dtype:
 
 
 def _summed(parts: list[Tensor], blocks: list[tuple[int, int]]) -> Tensor:
-    """The sum of what each block of queries gave to the keys up to its end, [N, S, K] each."""
+    """The sum of what each block of queries contributes to the keys up to its end, [N, S, K] each."""
     rows: list[Tensor] = []
     for i, (begin, end) in enumerate(blocks):
         total_NQK = parts[i][:, begin:end].to(_sums(parts[i]))

@@ -25,10 +25,10 @@ Sampler = Callable[[GPT, int], Sequence[tuple[str, str]] | None]
 
 
 def check_listeners(*, trackers: object, **given: object) -> None:
-    """Refuse, by its name, what is there and cannot be called or told: before a run begins, not hours later.
+    """Refuse callbacks and trackers that cannot be used, before a run begins and not hours later.
 
     Raises:
-        ConfigError: one is no function, or the trackers are no list of trackers.
+        ConfigError: one is not a function, or the trackers are not a list of trackers; it is named.
     """
     if not isinstance(trackers, Sequence) or not all(hasattr(each, "tell") for each in trackers):
         raise ConfigError(f"trackers are a list of what has the methods tell and close: got {trackers!r:.60}.")
@@ -38,11 +38,11 @@ def check_listeners(*, trackers: object, **given: object) -> None:
 
 
 class Validation(Callback):
-    """The loss over held-out tokens and all rows, now and then and at the end.
+    """Measures the loss over held-out tokens and all rows, regularly and at the end.
 
     Args:
-        metrics: where it is written; None in all processes but the first, which only share the work.
-        say: given a line.
+        metrics: where to write it; None in all processes but the first: they only share the work.
+        say: takes a line of text.
     """
 
     def __init__(self, metrics: Metrics | None, say: Callable[[str], None]) -> None:
@@ -50,12 +50,12 @@ class Validation(Callback):
         self._say = say
 
     def at_start(self, run: Run) -> None:
-        """Measure what a model that learns on begins with."""
+        """Measure the first loss of a run that starts from a model."""
         if run.config.start.model and run.progress.step == 0 and run.feed.validation is not None:
             self._measure(run)
 
     def after_step(self, run: Run, report: StepReport) -> None:
-        """Measure where it is due, and after the last step."""
+        """Measure when due, and after the last step."""
         every = run.config.run.validate_every_steps
         is_due = run.is_finished or (every and report.step % every == 0)
         if not is_due or run.feed.validation is None:
@@ -85,9 +85,9 @@ class Validation(Callback):
 
 
 def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float, int]:
-    """Mean loss in nats per token over the first `n_tokens` held-out tokens (0: all), and how many they were.
+    """Mean loss in nats per token over the first `n_tokens` held-out tokens (0: all), and their number.
 
-    Processes that train together share the work, and all get the answer.
+    Processes that train together share the work, and each gets the result.
     """
     learner, processes = run.learner, run.learner.processes
     batch_tokens = min(_VALIDATION_BATCH_TOKENS, n_tokens or _VALIDATION_BATCH_TOKENS)
@@ -98,7 +98,7 @@ def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float,
         while group := list(itertools.islice(batches, processes.world)):
             is_spare = processes.rank >= len(group)
             if is_spare and learner.sharing != "fsdp":
-                continue  # with fsdp every pass needs every process: there a spare one computes and does not count
+                continue  # with fsdp every pass needs every process: a spare batch is computed, not counted
             batch, wanted = group[0 if is_spare else processes.rank]
             loss = learner.summed_loss(batch.inputs, batch.targets, wanted)
             if not is_spare:
@@ -111,22 +111,22 @@ def validation_loss(run: Run, *, seq_tokens: int, n_tokens: int) -> tuple[float,
 
 
 def _of_sums(device: torch.device) -> torch.device:
-    """Where float64 sums are made: MPS knows none."""
+    """The device for float64 sums: MPS has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 class Checkpoints(Callback):
-    """Saves the state now and then, after a best validation, when stopped, and at the end."""
+    """Saves the state regularly, after a best validation, when stopped, and at the end."""
 
     def __init__(self) -> None:
         self._saved_step: int | None = None
 
     def at_start(self, run: Run) -> None:
-        """Know what a run that goes on has saved."""
+        """Note the step that a resumed run has saved."""
         self._saved_step = run.progress.step or None
 
     def after_step(self, run: Run, report: StepReport) -> None:
-        """Save where it is due. A disk that is full is told, and the run goes on: the next save may succeed."""
+        """Save when due. If the disk is full, warn and go on: the next save may succeed."""
         every = run.config.run.checkpoint_every_steps
         if (every and report.step % every == 0) or run.progress.best_step == report.step:
             try:
@@ -165,13 +165,15 @@ class Checkpoints(Callback):
                     states.save(run.folder, state, run.feed.tokenizer, keep=run.config.run.keep)
         except (OSError, TrainingError) as error:
             failure = error
-        if processes.any(failure is not None, run.learner.precision.device):  # all wait, and all know
+        if processes.any(
+            failure is not None, run.learner.precision.device
+        ):  # every process waits for the first and learns of its failure
             raise failure or TrainingError(f"the first process could not save step {run.progress.step}")
         self._saved_step = run.progress.step
 
 
 class Samples(Callback):
-    """Lets the caller show what the model writes now, and keeps it in `samples.jsonl`: the text is made elsewhere."""
+    """Lets the caller generate samples from the model, and keeps them in `samples.jsonl`."""
 
     def __init__(self, show: Sampler) -> None:
         self._show = show
@@ -179,20 +181,20 @@ class Samples(Callback):
         self._shown_step = -1
 
     def at_start(self, run: Run) -> None:
-        """Show what a model that learns on wrote before."""
+        """Sample from the model that the run starts from."""
         path, step = run.folder / "samples.jsonl", run.progress.step
         self._journal = run.learner.processes.first_does("begin", lambda: Journal(path, from_step=step))
         if run.config.start.model and run.progress.step == 0 and run.config.run.sample_every_steps:
             self._sample(run)
 
     def after_step(self, run: Run, report: StepReport) -> None:
-        """Show where it is due."""
+        """Sample when due."""
         every = run.config.run.sample_every_steps
         if every and report.step % every == 0:
             self._sample(run)
 
     def at_end(self, run: Run) -> None:
-        """Show the finished model's."""
+        """Sample from the finished model."""
         if run.is_finished and run.config.run.sample_every_steps and self._shown_step != run.progress.step:
             self._sample(run)
 
@@ -200,7 +202,7 @@ class Samples(Callback):
         learner = run.learner
         self._shown_step = run.progress.step
         model = learner.model
-        if learner.sharing == "fsdp":  # all give their parts, and the first makes a whole of them
+        if learner.sharing == "fsdp":  # all contribute their shards; the first process assembles the model
             arrays = {name: array for name, array in model.named_arrays() if learner.processes.is_first}
             if arrays:
                 model = GPT(model.config)

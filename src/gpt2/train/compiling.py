@@ -1,8 +1,8 @@
-"""When PyTorch's compiler fails over its own cache: what it stored there was cut off, and it reads it again and again.
+"""Recovering when a damaged cache makes PyTorch's compiler fail.
 
-The compiler keeps what it made in one folder for all programs of a user. A disk that was full while it wrote, or a
-process that was killed, leaves half a file there under the name of the whole one; from then on every compilation of the
-same code ends with an error about a symbol, a library or a line of Python that nobody wrote.
+The compiler keeps its results in one folder for all programs of a user. A full disk or a killed process leaves half a
+file there under the name of the whole one. From then on every compilation of the same code fails, with an error about
+a symbol, a library or a line of Python that nobody wrote.
 """
 
 import logging
@@ -18,22 +18,22 @@ from gpt2.errors import TrainingError
 
 T = TypeVar("T")
 _log = logging.getLogger("gpt2")
-_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # where PyTorch looks for the place of its cache, and writes the one it chose
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable for its cache folder; it also writes its choice there
 
 
 def with_own_cache(
     compute: Callable[[], T], *, before_again: Callable[[], None], others_wait: Callable[[], bool] = lambda: False
 ) -> T:
-    """What `compute` gives; where the compiler fails in it, once more with a new and empty cache of this process.
+    """Return `compute()`; if the compiler fails in it, try once more with an empty cache of this process's own.
 
     Args:
-        compute: something that compiles when it is first called.
-        before_again: undoes what a first try may have left.
-        others_wait: whether, when it fails, other processes wait for what this one was to tell them next: it cannot
-            begin again then, since they would take what it tells them first for that.
+        compute: something that compiles on its first call.
+        before_again: undoes what the first try left behind.
+        others_wait: whether, on failure, other processes already wait in a collective operation. Then there is no
+            second try: its first message would be mistaken for the one they wait for.
 
     Raises:
-        TrainingError: the compiler fails with an empty cache, too, or fails while others wait.
+        TrainingError: the compiler fails with an empty cache too, or fails while others wait.
     """
     try:
         return compute()
@@ -70,7 +70,7 @@ def with_own_cache(
 
 
 def failed(error: RuntimeError) -> bool:
-    """Whether it is the compiler's; in the backward pass it is known only by the file that it names."""
+    """Whether an error is the compiler's; in the backward pass only the file that it names tells."""
     from torch._dynamo.exc import BackendCompilerFailed
 
     cache = os.environ.get(_CACHE)

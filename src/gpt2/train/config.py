@@ -1,4 +1,4 @@
-"""Every setting of a training run: a tree of frozen dataclasses, checked once, here. Files of it: `config_files`."""
+"""Every setting of a training run: a tree of frozen dataclasses, validated here. `config_files` reads and writes it."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from gpt2.files import is_utf8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """What is trained on.
+    """The training data.
 
     Attributes:
         folder: token shards, as `gpt2 prepare` writes them.
         tokenizer: folder of the vocabulary that wrote them; empty: the published one.
-        mixture: subfolders of `folder` and their weights; empty: `folder` itself is all there is.
+        mixture: subfolders of `folder` and their weights; empty: only `folder` itself.
         validation: subfolder whose shards are held out; empty: the validation split of `folder`, if it has one.
     """
 
@@ -40,12 +40,12 @@ class OptimConfig:
         muon_lr: peak learning rate of Muon.
         muon_momentum: Muon's, after its warm-up.
         muon_weight_decay: Muon's.
-        muon_cautious: whether it decays only those weights that the step makes smaller already.
-        clip_norm: longer gradients are scaled to this length; 0 leaves them.
+        muon_cautious: whether it decays only those weights that the step already makes smaller.
+        clip_norm: longer gradients are scaled to this length; 0: no clipping.
         zero_projections: begin with both `c_proj` of every block at zero.
         dropout: of the embedding, the attention weights and what each sublayer adds, while training.
-        average_fraction: the last part of the run over whose steps the weights are averaged; the average is what the
-            run leaves when all its tokens are done.
+        average_fraction: the last part of the run, over whose steps the weights are averaged; a finished run leaves
+            the average.
     """
 
     matrices: Literal["adamw", "muon"] = "adamw"
@@ -74,10 +74,10 @@ class ScheduleConfig:
             `batch_tokens`.
         sequence: stages (fraction at which it begins, tokens of a sequence), the first at 0.
         shape: of the learning rate.
-        warmup_fraction: over which it rises from 0.
-        decay_fraction: over which it falls (trapezoid only).
-        final_fraction: of the peak, at the end.
-        momentum_warmup_steps: over which Muon's momentum rises from 0.85.
+        warmup_fraction: the part over which the rate rises from 0.
+        decay_fraction: the part over which the rate falls (trapezoid only).
+        final_fraction: the rate at the end, as a fraction of the peak.
+        momentum_warmup_steps: steps over which Muon's momentum rises from 0.85.
     """
 
     tokens: int = 10_000_000
@@ -92,7 +92,7 @@ class ScheduleConfig:
 
     @property
     def batches(self) -> tuple[tuple[float, int], ...]:
-        """The stages of the batch, of which there is at least one."""
+        """The stages of the batch; at least one."""
         return self.batch_stages or ((0.0, self.batch_tokens),)
 
 
@@ -101,9 +101,9 @@ class LossConfig:
     """What the loss runs over.
 
     Attributes:
-        rows: rows of the head that are used in most of the run, where the processor is slow; 0: always all.
+        rows: rows of the head used in most of the run, for slow processors; 0: always all.
         full_fraction: the last part of the run, which uses all rows.
-        chunk_tokens: the most tokens whose logits exist at one time; 0: chosen by the device.
+        chunk_tokens: the most tokens whose logits exist at one time; 0: as suits the device.
     """
 
     rows: int = 0
@@ -113,11 +113,11 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundingConfig:
-    """What weights are rounded to while they still learn, so that little is lost when they are stored so.
+    """Training with rounded weights, so that little is lost when they are stored rounded.
 
     Attributes:
-        form: of the blocks' matrices and the token embedding; none: they are never rounded.
-        fraction: the last part of the run, in which they are.
+        form: of the blocks' matrices and the token embedding; "none": never rounded.
+        fraction: the last part of the run, in which they are rounded.
     """
 
     form: Literal["none", "int8", "int4"] = "none"
@@ -126,10 +126,10 @@ class RoundingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartConfig:
-    """What the first weights are.
+    """The initial weights.
 
     Attributes:
-        model: a model to go on from, by name, folder or hub id; empty: fresh ones, drawn by the seed.
+        model: a model to start from, by name, folder or hub id; empty: random weights, drawn by the seed.
     """
 
     model: str = ""
@@ -137,13 +137,13 @@ class StartConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraConfig:
-    """Adapters: low-rank changes of some matrices, trained while the model itself stays as it is.
+    """Adapters: trainable low-rank changes of some matrices of a frozen model.
 
     Attributes:
-        rank: of a change; 0: there are no adapters, and the whole model learns.
-        alpha: times a change, over the rank.
-        dropout: of what a change reads, while training.
-        targets: the maps that are changed, by the end of their names.
+        rank: of a change; 0: no adapters, the whole model learns.
+        alpha: a change is scaled by alpha / rank.
+        dropout: of a change's input, while training.
+        targets: the maps to change, by the end of their names.
     """
 
     rank: int = 0
@@ -154,27 +154,27 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Where and how it runs, and what it leaves behind.
+    """Where and how a run computes, and what it leaves behind.
 
     Attributes:
         folder: of the run; empty: the run cannot start.
-        seed: of the first weights, the order of the data and the rows of the loss.
+        seed: of the initial weights, the order of the data and the rows of the loss.
         device: where it computes.
         dtype: of the matrix products; weights and optimizer are float32. fp16 is for GPUs without bf16: the loss is
             scaled so that gradients stay within its range.
         threads: on a CPU; 0: its physical cores.
-        micro_batch_tokens: of one forward and backward pass; 0: chosen by the device.
+        micro_batch_tokens: of one forward and backward pass; 0: as suits the device.
         compile: have PyTorch compile the blocks and the softmax of the loss.
-        residual: dtype of the residual stream; bf16 only where the products are: less to read and write, less exact.
+        residual: dtype of the residual stream; bf16 only if the products are in bf16: less memory traffic, less exact.
         validate_every_steps: 0: only at the end.
-        validation_tokens: of one measurement; 0: all there are.
+        validation_tokens: of one measurement; 0: all held-out tokens.
         sample_every_steps: 0: never.
         checkpoint_every_steps: 0: only at the end and when stopped.
-        keep: newest checkpoints that stay, beside the best.
+        keep: how many of the newest checkpoints to keep, besides the best.
         patience: validations in a row without a new best after which the run ends; 0: it never ends early.
-        recompute: keep only what enters each block, and compute the rest again in the backward pass: less memory, a
-            third more work.
-        parallel: how several processes share the model: each has it whole (ddp), or a part of each array (fsdp).
+        recompute: keep only the input of each block and recompute the rest in the backward pass: less memory, a third
+            more work.
+        parallel: how several processes share the model: each holds all of it (ddp), or a part of each array (fsdp).
     """
 
     folder: str = ""
@@ -200,7 +200,7 @@ class TrainConfig:
     """A whole training run.
 
     Raises:
-        SettingError: settings that cannot be, alone or together.
+        SettingError: a setting is invalid, alone or with the others.
     """
 
     model: ModelConfig
@@ -250,7 +250,7 @@ class TrainConfig:
             ("run.keep", run.keep, 1, 1 << 30),
             ("run.patience", run.patience, 0, 1 << 30),
         ):
-            if not low <= value <= high:  # not so for NaN either
+            if not low <= value <= high:  # refuses NaN too
                 raise SettingError(f"{name} must lie between {low:,} and {high:,}: got {value}.")
         self._check_texts()
         self._check_stages()
@@ -265,7 +265,7 @@ class TrainConfig:
                 raise SettingError(f"data.mixture.{name} must be above 0: got {weight}. Leave out what is not wanted.")
 
     def _check_texts(self) -> None:
-        """Refuse what is not UTF-8, as a path may be: a run leaves its settings in files of text."""
+        """Refuse text that is not UTF-8, as a path may be: a run saves its settings as text files."""
         data, run = self.data, self.run
         for name, texts in (
             ("data.folder", (data.folder,)),

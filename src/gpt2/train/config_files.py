@@ -1,7 +1,7 @@
 """Settings of a run from a recipe, a TOML file or nested mappings, and back.
 
 A recipe is a TOML file inside the package (`gpt2/recipes`). What a file leaves out has the default of `config`;
-`--set section.name=value` comes last. The resolved tree is saved in the run's folder as TOML, and is a recipe itself.
+`--set section.name=value` overrides both. The run's folder keeps the resolved tree as TOML, itself a usable recipe.
 """
 
 import copy
@@ -20,29 +20,29 @@ from gpt2.train.config import TrainConfig
 
 T = TypeVar("T")
 _LIMIT_BYTES = 1 << 20
-_MOST_BITS = 1000  # a number above that is no float, and too long to be printed
+_MOST_BITS = 1000  # a larger number does not fit a float, and is too long to print
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a recipe of the package by its name, or a TOML file, and apply `section.name=value` overrides.
 
     Raises:
-        SettingError: no such recipe or file, not TOML, an unknown key, or a value that cannot be.
+        SettingError: no such recipe or file, not TOML, an unknown key, or an invalid value.
     """
     return config_from(_read_toml(str(recipe)), overrides)
 
 
 def config_from(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
-    """A configuration from nested mappings, such as `tomllib` and `as_tree` give, and overrides of them.
+    """A configuration from nested mappings, such as those of `tomllib` and `as_tree`, and overrides of them.
 
     Raises:
-        SettingError: an unknown key (the nearest one is named), a missing one, or a value that cannot be.
+        SettingError: an unknown key (the nearest one is named), a missing key, or an invalid value.
     """
     return build(TrainConfig, overridden(tree, overrides))
 
 
 def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested mappings with the overrides in it, their values not yet checked."""
+    """A copy of nested mappings with the overrides applied, their values not yet checked."""
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
         _apply(changed, override)
@@ -50,12 +50,12 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 
 def as_tree(config: TrainConfig) -> dict[str, Any]:
-    """Nested plain dicts, lists and numbers: what `config_from` reads and JSON can hold."""
+    """Nested dicts, lists and numbers, which `config_from` reads and JSON can hold."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The resolved configuration as a TOML file that `load_config` reads back to an equal one."""
+    """The resolved configuration as TOML, which `load_config` reads back as an equal one."""
     lines: list[str] = []
     for section, values in as_tree(config).items():
         lines += [f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items()), ""]
@@ -99,7 +99,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def build(cls: type[T], values: Any, where: str = "") -> T:
-    """A section of settings, or the whole tree, of values that have the types it is declared with."""
+    """A section of settings, or the whole tree, from values checked against its declared types."""
     if not isinstance(values, Mapping):
         raise SettingError(f"{where.rstrip('.')} must be a section of settings: got {values!r}.")
     hints = get_type_hints(cls)
@@ -122,7 +122,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the type `kind`, without guessing: a whole number may stand for a float, nothing else for another."""
+    """`value` as the type `kind`. The only conversion between types is from a whole number to a float."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise SettingError(f"{where} is out of every range: it has {value.bit_length():,} bits.")
     if dataclasses.is_dataclass(kind):
@@ -151,4 +151,4 @@ def _toml_value(value: Any) -> str:
         return "{ " + ", ".join(f"{json.dumps(k)} = {_toml_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # numbers, booleans and quoted texts are written alike in both
+    return json.dumps(value, ensure_ascii=False)  # TOML and JSON write numbers, booleans and strings alike

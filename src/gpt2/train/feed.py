@@ -20,8 +20,8 @@ from gpt2.optim import stage
 from gpt2.tokenizer import Tokenizer
 from gpt2.train.config import TrainConfig
 
-# A folder of shards may have, beside the tokens of a split, a 1 for each that is to be learned and a 0 for each that is
-# only to be read, such as those of a prompt: a split of its own, of the same length.
+# A folder of shards may mark which tokens of a split are to be learned (1) and which are only read (0), such as those
+# of a prompt. The marks are a split of their own, of the same length.
 MARKS = "-wanted"
 Wanted = NDArray[np.bool_] | None
 """Which targets of a batch are to be learned, bool [B, T]; None: all."""
@@ -30,7 +30,7 @@ _COUNTED_TOKENS = 20_000_000  # of each source: enough to know how frequent a to
 
 
 class Ahead:
-    """Reads the next batch while the one at hand is learned from; what it gives is what the feed would have given."""
+    """Reads the next batch during the present step; returns the same batches as the feed."""
 
     def __init__(self, feed: "Feed") -> None:
         self._feed = feed
@@ -44,7 +44,7 @@ class Ahead:
             self._next = cursor, progress, self._reader.submit(self._feed.batch, cursor, progress)
 
     def batch(self, cursor: Cursor, progress: float) -> "tuple[Batch, Wanted]":
-        """The batch at `cursor`, from ahead if it was read there."""
+        """The batch at `cursor`, read ahead if possible."""
         if self._next is not None and self._next[:2] == (cursor, progress):
             return self._next[2].result()
         return self._feed.batch(cursor, progress)
@@ -56,13 +56,13 @@ class Feed:
     Attributes:
         tokenizer: the vocabulary that wrote the shards.
         validation: the held-out tokens, if there are any.
-        data_hash: of all that is read, wherever it lies.
+        data_hash: of all that is read, wherever the folders are.
 
     Raises:
         SettingError: no folder was named.
         ConfigError: the vocabularies of data, tokenizer and model do not agree.
-        DataError: a source that cannot be mixed or is too short.
-        ShardError: a folder that is unfinished or broken.
+        DataError: a source cannot be mixed or is too short.
+        ShardError: a folder is unfinished or broken.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -73,9 +73,9 @@ class Feed:
         sources = [Source(folder=folder / name, weight=weight, name=name or "all") for name, weight in mixture.items()]
         lengths = {length for _, length in config.schedule.sequence}
         self._config = config
-        self._chunk_tokens = math.lcm(*lengths)  # what is shuffled: every length must divide it
+        self._chunk_tokens = math.lcm(*lengths)  # the unit of shuffling: every length must divide it
         self._loaders = self._open(sources)
-        self._first = self._loaders[min(self._loaders)]  # for what is alike in all
+        self._first = self._loaders[min(self._loaders)]  # for what all have in common
         streams = self._first.streams
         self._wanted = self._open_wanted(sources) if any(has_marks(one.folder) for one in streams) else {}
         self.tokenizer = (
@@ -102,7 +102,7 @@ class Feed:
         self.data_hash = self._hash()
 
     def _hash(self) -> str:
-        """A hash that changes with any shard that is read, wherever the folders lie."""
+        """A hash of every shard that is read, wherever the folders are."""
         parts = [*zip(self._first.names, self._first.streams, strict=True)]
         if self.validation is not None:
             parts.append(("", self.validation))
@@ -115,7 +115,7 @@ class Feed:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def broken(self) -> Iterator[str]:
-        """What is wrong with the shards, after reading every byte; nothing when all is well."""
+        """Read every byte of the shards; yield what is wrong with them."""
         for folder in dict.fromkeys(stream.folder for stream in (*self._first.streams, self.validation) if stream):
             yield from (f"{folder}: {problem}" for problem in verify(folder))
 
@@ -128,7 +128,7 @@ class Feed:
         return stage(progress, self._config.schedule.sequence)
 
     def batch(self, cursor: Cursor, progress: float) -> tuple[Batch, Wanted]:
-        """The next batch, whose cursor is the next call's, and which of its targets are to be learned."""
+        """The next batch and which of its targets are to be learned; pass the batch's cursor to the next call."""
         shape = self.sequence_tokens(progress), stage(progress, self._config.schedule.batches)
         wanted = self._wanted[shape].batch(cursor).targets.astype(bool) if self._wanted else None
         return self._loaders[shape].batch(cursor), wanted
@@ -166,7 +166,7 @@ class Feed:
         return total / total.sum()
 
     def _open(self, sources: list[Source]) -> dict[tuple[int, int], Loader]:
-        """A loader for every pair of a sequence's and a step's tokens that the schedule has."""
+        """A loader for every pair of (tokens of a sequence, tokens of a step) in the schedule."""
         schedule = self._config.schedule
         begins = {begin for begin, _ in (*schedule.sequence, *schedule.batches)}
         shapes = {(stage(begin, schedule.sequence), stage(begin, schedule.batches)) for begin in begins}
@@ -182,7 +182,7 @@ class Feed:
         }
 
     def _open_wanted(self, sources: list[Source]) -> dict[tuple[int, int], Loader]:
-        """Loaders of the marks beside the tokens: the same places of the same order."""
+        """Loaders of the marks, in the same places and order as the tokens."""
         if len(sources) > 1:
             raise DataError("Data with prompts cannot be mixed with others. Prepare them as one.")
         return self._open([dataclasses.replace(source, split=f"train{MARKS}") for source in sources])
@@ -192,7 +192,7 @@ class Feed:
         for split in ("validation", "train"):  # a folder may be held out as a whole
             with contextlib.suppress(ShardError):
                 stream = TokenStream.open(folder / inside, split)
-                if stream.n_tokens > 1:  # of one alone nothing follows
+                if stream.n_tokens > 1:  # a single token has no target
                     return stream
             if not inside:
                 return None
