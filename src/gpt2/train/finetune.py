@@ -1,6 +1,6 @@
-"""Fine-tuning: a model and a user's own text in, a model that writes like it out. What `gpt2 finetune` calls.
+"""Fine-tuning: takes a model and a user's text, makes a model that writes like it. `gpt2 finetune` calls it.
 
-The folder that is made is the model; `run` inside it is the training.
+The folder it makes is the model; `run` inside it is the training run.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def finetune(
 
     Args:
         text: a file (plain text, CSV, JSON Lines, Parquet) or a folder of them. JSON objects and tables have `text`,
-            or `prompt` and `completion`, of which the completion is learned.
+            or `prompt` and `completion`, of which only the completion is learned.
         out: the folder of the new model.
         model: the model to start from: a name, a folder, a file or a hub id.
         lora: train adapters of the model's matrices (True: of rank 8) and leave the model unchanged.
@@ -124,14 +124,14 @@ def finetune(
     base = checkpoint.read(hub.locate(model))
     name = os.fspath(model)
     if Path(name).exists():
-        name = str(Path(name).resolve())  # the run goes on from any folder
+        name = str(Path(name).resolve())  # the run can resume from any working directory
     tokenizer = base.tokenizer()
     asked_device = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("run.device=")), "auto")
     config_for = partial(choose_config, base.config, name=name, out=out, lora=lora, epochs=epochs, overrides=overrides)
     with joined(asked_device.strip("\"'")) as processes:
         if report:
             processes.first_does("draw the report", check_charts)
-        config_for(None)  # what is wrong is said before a long text is read
+        config_for(None)  # raises on invalid settings before a long text is read
 
         def prepare() -> Prepared:
             goal = out / RUN / "data"
@@ -143,7 +143,7 @@ def finetune(
                 tokenizer.save(out / RUN / "vocabulary")
             return prepared
 
-        prepared = processes.first_does("prepare the text", begin) or prepare()  # the others find what the first made
+        prepared = processes.first_does("prepare the text", begin) or prepare()  # the others read what the first wrote
         config = config_for(prepared)
         if processes.is_first and base.weights.form in ("int8", "int4"):
             gigabytes = 4 * base.config.parameters / 1e9
@@ -252,11 +252,11 @@ def _nothing_gained(ended: Finetuned, config: TrainConfig, name: str) -> str:
 
 
 def _export(outcome: Outcome, out: Path, text_of_card: str) -> None:
-    """The best checkpoint's model files into the folder that the user asked for, each whole or as it was."""
+    """Copy the best checkpoint's model files into the user's folder, each one atomically."""
     names = sorted(source.name for source in outcome.best_checkpoint.iterdir() if source.name not in _STATE)
     for name in names:
         with (outcome.best_checkpoint / name).open("rb") as file, files.atomic_file(out / name) as goal:
             shutil.copyfileobj(file, goal)
-    for name in _OF_EITHER.difference(names):  # of a try that was stopped before its first step
+    for name in _OF_EITHER.difference(names):  # left by a try that was stopped before its first step
         (out / name).unlink(missing_ok=True)
     files.write_text(out / "README.md", text_of_card)

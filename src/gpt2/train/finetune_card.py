@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned model: what is known of how it was made, and nothing else."""
+"""The model card of a fine-tuned model: what is known about its making, and nothing else."""
 
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,16 @@ def card(*, base: str, config: TrainConfig, prepared: Prepared, ended: "Finetune
     """The text of README.md.
 
     Args:
-        base: the model it began from.
+        base: the model it started from.
         config: of the training.
-        prepared: what the text was.
-        ended: how it went.
+        prepared: facts of the text.
+        ended: the result.
         text: the name of the file or folder.
     """
     lora, schedule = config.lora, config.schedule
     kind = f"adapters of rank {lora.rank} (alpha {lora.alpha:g}) for" if lora.rank else "all weights of"
     library = "peft" if lora.rank else "transformers"
-    named = markdown.line(base.replace("\\", "/").rpartition("/")[2])  # no folder of whoever made it
+    named = markdown.line(base.replace("\\", "/").rpartition("/")[2])  # without the maker's own folders
     held_out = "Nothing was held out, so what it learned was not measured."
     if prepared.validation_tokens:
         held_out = "How well it learned is not known: no finite loss on the held-out text was measured after it."

@@ -1,4 +1,4 @@
-"""Examples to token shards: held-out documents apart, and marks for what is to be learned."""
+"""Examples to token shards: holds out documents, and marks the tokens to learn."""
 
 import dataclasses
 import hashlib
@@ -19,24 +19,24 @@ from gpt2.train.feed import MARKS
 from gpt2.train.finetune_text import Errors, passed_over, read_examples, sources
 
 _OPENING_TOKENS, _LONGEST_OPENING_TOKENS = 12, 256
-LEAST_TOKENS = 256  # fewer teach a model nothing but themselves
+LEAST_TOKENS = 256  # from fewer a model only learns them by heart
 
 Ids = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """What the text turned out to be.
+    """Facts of a prepared text.
 
     Attributes:
-        documents: that are learned from.
-        tokens: of these.
-        wanted_tokens: of these, those that are learned and not only read.
-        validation_documents: held out whole; 0 where the end of the longest was cut off instead.
+        documents: to learn from.
+        tokens: of these documents.
+        wanted_tokens: of these tokens, those to learn and not only to read.
+        validation_documents: held out whole; 0 if the end of the longest was cut off instead.
         validation_tokens: held out.
-        opening: how a text that is held out begins, or its prompt: what to let the model continue.
-        empty: examples passed over, since their text or completion is nothing, or nothing but blanks.
-        passed_over: what its folder holds that is not read, for people.
+        opening: the beginning of a held-out text, or its prompt, for the model to continue.
+        empty: examples skipped because their text or completion is empty or blank.
+        passed_over: what the folder holds that is not read, for people.
     """
 
     documents: int
@@ -50,7 +50,7 @@ class Prepared:
 
     @property
     def size(self) -> str:
-        """What is learned from, in words."""
+        """The amount of text to learn from, in words."""
         learned = "" if self.wanted_tokens == self.tokens else f", {self.wanted_tokens:,} of them completions"
         return f"{self.tokens:,} tokens in {counted(self.documents)}{learned}"
 
@@ -77,7 +77,7 @@ def counted(n: int) -> str:
 
 
 def fingerprint(text: Path) -> str:
-    """A hash of the bytes of every file that is read."""
+    """A hash over the bytes of all files that are read."""
     whole = hashlib.sha256()
     for name in sources(text):
         whole.update(bytes.fromhex(files.sha256_file(Path(name))))
@@ -87,9 +87,9 @@ def fingerprint(text: Path) -> str:
 def prepare_text(
     text: Path, out: Path, tokenizer: Tokenizer, *, field: str, validation: float, errors: Errors = "strict"
 ) -> Prepared:
-    """Write a folder of token shards from a user's text; one that is there already is checked against the text.
+    """Write a folder of token shards from a user's text, or check an existing folder against it.
 
-    One of another text is written anew as long as no step was learned from it.
+    A folder of another text is replaced as long as no step has been trained on it.
 
     Args:
         text: a file or a folder.
@@ -100,11 +100,11 @@ def prepare_text(
         errors: as for `read_examples`.
 
     Raises:
-        DataError: nothing to learn, too little of it, or a text that changed since the run began.
-        FolderInUseError: another process learns from another text there.
+        DataError: there is nothing to learn, or too little, or the text changed since the run began.
+        FolderInUseError: another process trains on another text there.
     """
     settings = {"text": fingerprint(text), "field": field, "validation": validation, "tokenizer": tokenizer.hash}
-    if errors != "strict":  # a run that knew only strict goes on
+    if errors != "strict":  # keeps runs from before this setting resumable
         settings["errors"] = errors
     if was_other := (out / files.MANIFEST_NAME).is_file():
         manifest = files.read_json(out / files.MANIFEST_NAME)
@@ -126,7 +126,7 @@ def prepare_text(
     has_prompts = any(not d.wanted.all() for d in documents)
     with files.lock(out.parent), files.atomic_folder(out) as partial:
         if was_other:
-            _refuse_other(out.parent, text)  # again, now that no other process can learn there
+            _refuse_other(out.parent, text)  # again, now that no other process can train there
         listed: dict[str, dict[str, Any]] = {}
         for split, part in (("train", train), ("validation", held_out)):
             if part:
@@ -161,7 +161,7 @@ def _refuse_other(run_folder: Path, text: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Encoded:
-    """A document's ids, and for each whether it is learned.
+    """A document's ids, and whether each is learned.
 
     `read` is how many ids at the beginning are only read: the mark that begins a document, and its prompt.
     """
@@ -184,7 +184,7 @@ def _encode(text: Path, tokenizer: Tokenizer, field: str, errors: Errors) -> tup
         if parts:
             ids = np.concatenate(parts)
             wanted = np.ones(ids.size, bool)
-            if n_read > mark.size:  # a prompt is read; the mark before it is the end of the example before, and learned
+            if n_read > mark.size:  # a prompt is only read; the mark before it is learned, as the last example's end
                 wanted[mark.size if documents else 0 : n_read] = False
             documents.append(_Encoded(ids=ids, wanted=wanted, digest=digest, read=n_read))
 
@@ -215,16 +215,16 @@ def _opening(document: _Encoded, tokenizer: Tokenizer) -> str:
     begin = 1 if tokenizer.eot is not None and document.ids[0] == tokenizer.eot else 0
     if document.read > begin:
         return tokenizer.decode(document.ids[begin : document.read].tolist()[-_LONGEST_OPENING_TOKENS:])
-    # the end of a text that was cut begins anywhere: from a new line on it makes sense
+    # a cut text begins anywhere, so start after its first new line
     text = tokenizer.decode(document.ids[begin : begin + _LONGEST_OPENING_TOKENS].tolist())
     lines = [line for line in text.split("\n")[0 if begin else 1 :] if len(line.split()) >= 3]
     return tokenizer.decode(tokenizer.encode(lines[0] if lines else text)[:_OPENING_TOKENS])
 
 
 def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Encoded], list[_Encoded], bool]:
-    """Documents to learn from, documents held out, and whether these are only the end of the longest one.
+    """Documents to learn from, documents held out, and whether the latter are only the end of the longest one.
 
-    Which are held out depends on their hashes, so it is the same each time; they keep their order.
+    Their hashes decide which are held out, so the split is the same each time; the order is kept.
     """
     goal = validation * sum(d.ids.size for d in documents)
     if not goal:
@@ -243,7 +243,7 @@ def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Enco
             False,
         )
     left = max(2, round(goal))
-    cuts: dict[int, int] = {}  # of the longest: where the end that is held out begins
+    cuts: dict[int, int] = {}  # of the longest documents: where the held-out end begins
     for i in sorted(range(len(documents)), key=lambda i: -documents[i].ids.size):
         if left > 0 and (documents[i].ids.size > 1 or not cuts):
             cuts[i] = max(1, documents[i].ids.size - left)
@@ -251,7 +251,9 @@ def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Enco
     parts = [(documents[i], at) for i, at in cuts.items()]
     return (
         [
-            *(d for i, d in enumerate(documents) if i not in cuts),  # then what has no end, for nothing to follow
+            *(
+                d for i, d in enumerate(documents) if i not in cuts
+            ),  # the document without its end goes last, so that nothing follows it
             *(dataclasses.replace(d, ids=d.ids[:at], wanted=d.wanted[:at]) for d, at in parts),
         ],
         [dataclasses.replace(d, ids=d.ids[at:], wanted=d.wanted[at:], read=0) for d, at in parts],

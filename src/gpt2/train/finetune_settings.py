@@ -1,6 +1,6 @@
 """The settings of a fine-tuning, from the size of the text, the shape of the model and the device.
 
-AdamW, since what Muon gained in trials was little (docs/finetune.md).
+The optimizer is AdamW: in trials Muon gained little (docs/finetune.md).
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from gpt2.train.config_files import build, config_from, overridden
 from gpt2.train.finetune_data import Prepared
 from gpt2.train.precision import choose_precision
 
-RUN = "run"  # the folder of the training, inside that of the model
+RUN = "run"  # the run's folder, inside the model's
 
-# The text's tokens up to which it is read so many times at most; the end comes earlier where validation turns.
+# (tokens up to which, epochs at most); a run ends earlier if its validation loss rises again.
 _EPOCHS = ((50_000, 12), (500_000, 6), (5_000_000, 3), (50_000_000, 2))
-# Peak rates at a width of 768; wider models want smaller steps. Four times the first one undid in two steps what the
-# model knew, and took a whole run to win back (docs/notes/2026-11-26-fine-tuning.md).
+# Peak rates at a width of 768; wider models want smaller ones. Four times the first undid in two steps what the model
+# knew, which then took a whole run to win back (docs/notes/2026-11-26-fine-tuning.md).
 _FULL_LR, _LORA_LR = 5e-5, 1e-3
 _LR_WIDTH = 768
-_STEPS_AN_EPOCH = 40  # wanted at least, as long as a batch keeps one sequence
+_STEPS_AN_EPOCH = 40  # at least, as long as a batch holds one sequence
 _MOST_BATCH_TOKENS = {"cpu": 8192, "mps": 16_384, "cuda": 65_536}
 _PATIENCE = 3
 
@@ -39,14 +39,14 @@ def choose_config(
     epochs: float | None = None,
     overrides: Sequence[str] = (),
 ) -> TrainConfig:
-    """The settings for a text of this size and a model of this shape; pure but for looking at the device.
+    """The settings for a text of this size and a model of this shape; pure except for looking at the device.
 
-    Of a text that is not read yet (None) they are only checked: its length is made up.
+    With None for a text not read yet, they are only checked, with a made-up length.
 
     Raises:
-        SettingError: overrides that cannot be.
-        MismatchError: adapters of maps that a GPT-2 does not have.
-        BackendError: a device that is not here.
+        SettingError: an override is invalid.
+        MismatchError: adapters are asked for on maps that a GPT-2 does not have.
+        BackendError: the device is not here.
     """
     base_lr = (_LORA_LR if lora.rank else _FULL_LR) * (_LR_WIDTH / model.n_embd) ** 0.5
     tree: dict[str, Any] = {
@@ -77,9 +77,9 @@ def _with_length(
     epochs: float | None,
     lengths: Sequence[int],
 ) -> dict[str, Any]:
-    """The settings that follow from the text's length and from those of the sequences, where the user chose these."""
+    """The settings that follow from the length of the text and, if the user chose them, of the sequences."""
     context = lengths[-1] if lengths else model.n_positions
-    while context > 16 and 4 * context > prepared.tokens:  # a few different sequences at least
+    while context > 16 and 4 * context > prepared.tokens:  # for at least four different sequences
         context //= 2
     whole = math.lcm(*lengths) if lengths else context  # a batch is a multiple of every sequence
     batch_tokens = whole * max(

@@ -1,7 +1,7 @@
 """A user's own text as examples: plain text, CSV, JSON Lines, Parquet, one file or a folder of them.
 
-An example is a document, or a prompt with the completion that is to be learned. In plain text a file is a document,
-or several with `<|endoftext|>` between them.
+An example is a document, or a prompt with a completion to learn. A plain text file is one document, or several with
+`<|endoftext|>` between them.
 """
 
 import csv
@@ -43,7 +43,7 @@ class Example:
         text: the document, or the completion of the prompt.
         prompt: only read; empty for a document.
         where: file and line, for messages.
-        begins: False for a piece of a document that goes on where the one before stopped.
+        begins: False for a piece that continues the document of the piece before.
     """
 
     text: str
@@ -53,10 +53,10 @@ class Example:
 
 
 def sources(path: Path) -> list[str]:
-    """The files that are read, in order.
+    """The files to read, in order.
 
     Raises:
-        DataError: nothing there, or nothing that can be read.
+        DataError: there is nothing, or nothing that can be read.
     """
     if path.is_dir():
         tables = [
@@ -87,7 +87,7 @@ def sources(path: Path) -> list[str]:
 
 
 def passed_over(path: Path) -> str:
-    """What a folder holds that is not read, for people; empty where there is nothing else."""
+    """What a folder holds that is not read, for people; empty if nothing."""
     return documents.passed_over(path, _KINDS)
 
 
@@ -100,7 +100,7 @@ def read_examples(path: Path, *, field: str = "", errors: Errors = "strict") -> 
         errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD for them.
 
     Raises:
-        DataError: a file that cannot be read, or one without the fields that are needed; place and fields are named.
+        DataError: a file cannot be read or lacks the needed fields; place and fields are named.
         MissingExtraError: the library for its compression, or for Parquet, is not installed.
         OSError: it cannot be opened.
     """
@@ -142,13 +142,13 @@ def _table(name: str, field: str, errors: Errors) -> Iterator[Example]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         header = [cell.strip() for cell in next(rows, [])]
-        only = len(header) == 1 and not field  # the form that other fine-tuning tools ask for: one column of texts
+        only = len(header) == 1 and not field  # one column of texts: the form of other fine-tuning tools
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
             where = f"{name}, line {rows.line_num}"
             if len(row) != len(header):
-                # as Excel saves in many countries
+                # Excel saves so in many countries
                 semicolons = len(header) == 1 and delimiter == "," and ";" in header[0]
                 raise DataError(
                     f"{where}, has {_counted(len(row), 'cell')}, and the first line names "

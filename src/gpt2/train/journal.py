@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, which grow as a run goes on: `metrics.jsonl` and `samples.jsonl`."""
+"""JSON Lines files that grow during a run: `metrics.jsonl` and `samples.jsonl`."""
 
 import errno
 import json
@@ -13,10 +13,10 @@ _log = logging.getLogger("gpt2")
 
 
 class Journal:
-    """A file of one JSON object a line. After a resume, what was not saved is cut off: it will be written again."""
+    """A JSON Lines file. A resume cuts off the lines after the last checkpoint: they will be written again."""
 
     def __init__(self, path: Path, *, from_step: int) -> None:
-        # a text may hold other line ends, and a line that was cut off may end within a character
+        # texts may hold other line separators, and a truncated line may end within a character
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= from_step] if from_step else []
         files.write_text(path, "".join(f"{line}\n" for line in kept))
@@ -24,7 +24,7 @@ class Journal:
         self._has_warned = False
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one object. What cannot be written is left out, and that is told once: no run ends for a line."""
+        """Append one object. A failed write is skipped, with one warning a run: no run ends for a line."""
         line = json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
         try:
             append(self._path, line.encode())
@@ -43,7 +43,7 @@ def append(path: Path, line: bytes) -> None:
     with path.open("ab", buffering=0) as file:
         length = file.tell()
         try:
-            while line:  # a system that took a part of it says at the next try why it takes no more
+            while line:  # after a partial write the next try raises the reason
                 line = line[file.write(line) :]
         except OSError:
             file.truncate(length)
@@ -51,7 +51,7 @@ def append(path: Path, line: bytes) -> None:
 
 
 def why(error: OSError) -> str:
-    """What kept a file from being written, in words."""
+    """Why a file was not written, in words."""
     return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
@@ -59,4 +59,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # the last line of a process that was killed
+        return float("inf")  # the last line of a killed process

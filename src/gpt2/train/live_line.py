@@ -1,4 +1,4 @@
-"""The line that people watch: loss, rate, share of the peak, and how long it will still take."""
+"""The progress line: loss, speed, share of the device's peak, and the time left."""
 
 import time
 from collections import deque
@@ -10,21 +10,21 @@ from gpt2.train.plan import spoken
 from gpt2.train.step import StepReport
 
 _EVERY_STEPS = 10  # between lines
-_EARLY_LINE = 3  # the step of a start after which there is a line, however seldom lines are
+_EARLY_LINE = 3  # after this step of a start there is always a line
 _RATE_STEPS = 20
-_LONGER = 1.25  # by so much than was expected is worth saying; what is shorter, every line says
+_LONGER = 1.25  # correct the estimate if the run takes longer than it by this factor
 
 
 class ProgressLine(Callback):
-    """Says a line about every so many steps: loss, rate, share of the peak, how long it will still take.
+    """Says a line every few steps: loss, speed, share of the device's peak, time left.
 
-    The first step of a start, which compiles, does not count for the rate; after the third there is a line already, and
-    what was expected of the run's length is corrected if it takes longer than it seemed.
+    The first step of a start compiles, so it does not count for the speed. There is a line after the third step, and a
+    second one if the run will take longer than was said.
 
     Args:
-        say: given the line.
+        say: takes the line.
         metrics: knows the share of the peak.
-        expected_seconds: that the rest of the run was said to take; None: nothing was said.
+        expected_seconds: what the user was told that the rest of the run takes; None: nothing.
     """
 
     def __init__(self, say: Callable[[str], None], metrics: Metrics, *, expected_seconds: float | None = None) -> None:
@@ -32,18 +32,18 @@ class ProgressLine(Callback):
         self._metrics = metrics
         self._expected_seconds = expected_seconds
         self._steps = 0
-        self._newest: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)  # tokens and seconds of steps
-        self._since, self._in_steps_seconds = 0.0, 0.0  # by the clock, and of steps, since the first step's end
+        self._newest: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)  # (tokens, seconds) of a step
+        self._since, self._in_steps_seconds = 0.0, 0.0  # clock at the end of the first step; seconds in later steps
 
     def after_step(self, run: Run, report: StepReport) -> None:
-        """Say it where it is due."""
+        """Say it when due."""
         self._steps += 1
         if self._steps == 1:
             self._since = time.perf_counter()
         else:
             self._in_steps_seconds += report.seconds
         if self._steps == 2:
-            self._newest.clear()  # of the first one, now that there is another
+            self._newest.clear()  # drops the first step
         self._newest.append((report.batch_tokens, report.seconds))
         is_early = self._steps == _EARLY_LINE
         if report.step % _EVERY_STEPS and not is_early and not run.is_finished:
@@ -64,7 +64,7 @@ class ProgressLine(Callback):
             )
 
     def _all_over_steps(self) -> float:
-        """How much longer everything takes than the steps alone: validation, samples and saving come between them."""
+        """The ratio of all time to time in steps: validation, samples and saving come between them."""
         if not self._in_steps_seconds:
             return 1.0
         return max(1.0, (time.perf_counter() - self._since) / self._in_steps_seconds)

@@ -1,4 +1,4 @@
-"""The loop: while there are tokens left, one step, then the callbacks. It writes no file; it only warns."""
+"""The loop: while tokens are left, one step, then the callbacks. It writes no file; it only warns."""
 
 import logging
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Run:
         folder: what it leaves behind.
         start_hash: of the weights that it began from; empty: of fresh ones.
         progress: how far it is.
-        stop: whether the loop ends after the step at hand; of several processes all or none.
+        stop: whether the loop ends after the present step; the same in all processes.
     """
 
     def __init__(self, config: TrainConfig, learner: Learner, feed: Feed, folder: Path, start_hash: str = "") -> None:
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def fraction(self) -> float:
-        """The share of the run's tokens that is done."""
+        """The fraction of the run's tokens done."""
         return self.progress.tokens / self.config.schedule.tokens
 
     @property
@@ -61,7 +61,7 @@ class Run:
         return bool(patience) and self.progress.validations_since_best >= patience
 
     def ask_to_stop(self) -> None:
-        """End after the step at hand; several processes agree in the next, since not all may have been told yet."""
+        """End after the present step. Several processes agree during the next one, as not all may know yet."""
         self._asked_to_stop = True
         self.stop = self.learner.processes.world == 1
 
@@ -69,7 +69,7 @@ class Run:
         """Take one step.
 
         Raises:
-            TrainingError: it goes on failing, and going back did not help.
+            TrainingError: steps keep failing, even after going back to the last good state.
         """
         progress = self.progress
         batch, wanted = self._ahead.batch(progress.cursor, self.fraction)
@@ -100,9 +100,9 @@ class Run:
         return report
 
     def capture(self) -> TrainState:
-        """What must survive; its arrays are those that the next step changes, and empty but in the first process.
+        """What must survive. The arrays are not copies: the next step changes them. Only the first process has any.
 
-        Where processes hold parts of the arrays, all must ask: each is gathered as its turn comes.
+        If processes hold parts of the arrays, all must call this: arrays are gathered one at a time.
         """
         keep = self.learner.processes.is_first
         return TrainState(
@@ -118,16 +118,16 @@ class Run:
         )
 
     def resume(self, state: TrainState) -> None:
-        """Go on from what was saved."""
+        """Restore a saved state."""
         states.restore(self.learner, state)
         torch.set_rng_state(state.rng)
         self.progress = state.progress
         scale, saved = self.learner.loss_scale, state.loss_scale
-        if not scale.fixed and not saved.fixed:  # a run that was not in float16 till now begins with the first scale
+        if not scale.fixed and not saved.fixed:  # a run that only now uses float16 begins with the initial scale
             scale.factor, scale.good_steps = saved.factor, saved.good_steps
 
     def _return_to_last_good(self) -> None:
-        """Weights and optimizer as last saved; the data go on, so that the same batches do not come again."""
+        """Restore the last saved weights and optimizer; the data go on, so that the same batches do not recur."""
         folder = states.latest(self.folder)
         if folder is None or self.progress.returns == _MOST_RETURNS:
             raise TrainingError(
@@ -142,7 +142,7 @@ class Run:
 
 
 class Callback:
-    """Something that is done between steps. Every method does nothing unless a subclass says otherwise."""
+    """Something to do between steps. By default every method does nothing."""
 
     def at_start(self, run: Run) -> None:
         """Called once, before the first step of this start."""
@@ -151,7 +151,7 @@ class Callback:
         """Called after every step, in the order of the callbacks."""
 
     def at_end(self, run: Run) -> None:
-        """Called once, when the run is finished or was told to stop."""
+        """Called once, when the run is finished or stopped."""
 
 
 def loop(run: Run, callbacks: Sequence[Callback]) -> None:

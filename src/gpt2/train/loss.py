@@ -1,11 +1,10 @@
 """Next-token cross-entropy over a vocabulary of 50,257 without ever holding [tokens x 50,257] logits.
 
-The plain loss is `functional.cross_entropy(x @ head.T, targets)`. Here it is computed in chunks of tokens, and
-since its gradient is known as soon as a chunk's softmax is, the gradient is taken in the same pass: three matrix
-products a chunk and no logits kept.
+The plain loss is `functional.cross_entropy(x @ head.T, targets)`. Here it is computed in chunks of tokens. A chunk's
+softmax also gives its gradient, so both come from the same pass: three matrix products a chunk and no logits kept.
 
-Between the products lie passes over the logits, which cost more than the products wherever memory is slow beside
-arithmetic: on every GPU. `Fused` has PyTorch's compiler make them one pass that reads and one that writes.
+The passes over the logits between the products cost more than the products wherever memory is slow relative to
+arithmetic: on every GPU. `fused_softmax` has PyTorch's compiler fuse them into one that reads and one that writes.
 
 `sample_rows` chooses fewer rows of the head, for training on processors where the head is most of the work.
 
@@ -22,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-# Rows of the head are padded to a multiple of this where they are multiplied on a GPU: 50,257 is odd, and a matrix
-# unit reads rows that begin at even addresses.
+# On a GPU the head's rows are padded to a multiple of this: 50,257 is odd, and matrix units need aligned rows.
 _PADDED_ROWS = {"cuda": 64}
 
 # From logits [C, V], their targets [C], a correction [V] or None, how many of the V are rows, and a factor:
-# the sum of the losses and the gradient of the logits, scaled by the factor. It may lie where the logits were.
+# the sum of the losses and the gradient of the logits, scaled by the factor. The gradient may overwrite the logits.
 Softmax = Callable[[Tensor, Tensor, Tensor | None, int, float], tuple[Tensor, Tensor]]
 
 
@@ -45,19 +43,19 @@ def cross_entropy(
 
     Args:
         x_ND: the residual stream after the last norm.
-        head_VD: a row for each token that may come next.
+        head_VD: a row for each possible next token.
         targets_N: indices of rows.
         correction_V: added to every logit but the target's own.
         chunk_tokens: the most tokens whose logits exist at one time.
         scale: factor of the sum over tokens; None gives the mean, 1/N.
-        softmax: what turns logits into loss and gradient: None is `softmax_in_place`, which needs no compiler.
+        softmax: turns logits into loss and gradient; None: `softmax_in_place`, which needs no compiler.
 
-    The products run in the dtype of autocast, if it is on; sums and the softmax in float32 at least.
+    The products run in the dtype of autocast, if it is on; sums and the softmax in at least float32.
     """
     device = x_ND.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
     scale = 1.0 / x_ND.shape[0] if scale is None else scale
-    # under no_grad, autograd still reports what the inputs would need: the gradient must not be computed then
+    # under no_grad, needs_input_grad is still true: do not compute the gradient then
     wanted = torch.is_grad_enabled() and (x_ND.requires_grad or head_VD.requires_grad)
     loss: Any = _ChunkedCrossEntropy.apply(
         x_ND, head_VD, targets_N, correction_V, chunk_tokens, scale, dtype, wanted, softmax or softmax_in_place
@@ -68,7 +66,7 @@ def cross_entropy(
 def softmax_in_place(
     logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of one chunk, in as little memory as can be: the gradient lies where the logits were."""
+    """Loss and gradient of one chunk in the least memory: the gradient overwrites the logits."""
     dtype, own_C1 = logits_CV.dtype, targets_C[:, None]
     sums_CV = logits_CV.to(torch.float64 if dtype == torch.float64 else torch.float32)
     target_C1 = sums_CV.gather(1, own_C1)
@@ -87,7 +85,7 @@ def softmax_in_place(
 def softmax_in_passes(
     logits_CV: Tensor, targets_C: Tensor, correction_V: Tensor | None, n_rows: int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same in whole arrays: what the compiler turns into one pass that reads, and one that reads and writes."""
+    """The same in whole arrays, which the compiler fuses into one pass that reads and one that reads and writes."""
     own_C1 = targets_C[:, None]
     sums_CV = logits_CV.to(torch.float64 if logits_CV.dtype == torch.float64 else torch.float32)
     target_C1 = sums_CV.gather(1, own_C1)
@@ -104,8 +102,8 @@ def softmax_in_passes(
 def fused_softmax(backend: Any = "inductor") -> Softmax:
     """`softmax_in_passes`, compiled when first called, for each shape of a chunk.
 
-    The factor goes in as an array: a number would be compiled into the pass, and compiled again for every length of a
-    batch and every loss scale.
+    The factor is passed as an array: a number would be a compile-time constant, and every batch length and loss scale
+    would compile again.
     """
     compiled: Any = torch.compile(softmax_in_passes, dynamic=False, backend=backend)
 
@@ -161,7 +159,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                         grad_head_VD.addmm_(gradient_CV.T, x)
                     else:
                         grad_head_VD += gradient_CV.T @ x
-                del gradient_CV  # before there are logits of the next chunk
+                del gradient_CV  # before the next chunk's logits are allocated
             if grad_x_ND is not None:
                 ctx.save_for_backward(grad_x_ND, None if grad_head_VD is None else grad_head_VD[:n_rows])
         assert total is not None, "a batch has tokens"
@@ -170,7 +168,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_x_ND, grad_head_VD = ctx.saved_tensors
-        # in place, since each is used once: PyTorch refuses a second backward pass
+        # in place, since each is used only once: PyTorch refuses a second backward pass
         grad_head = None if grad_head_VD is None else grad_head_VD.mul_(grad_output)
         return grad_x_ND.mul_(grad_output), grad_head, *(None,) * 7
 
@@ -181,8 +179,8 @@ class Rows:
 
     Attributes:
         ids: their token ids, ascending, [R].
-        correction: minus the logarithm of each one's chance of being here, [R].
-        place: where a token's row is in `ids`, [V]; defined for tokens of the batch only.
+        correction: minus the logarithm of each row's probability of being chosen, [R].
+        place: the index of a token's row in `ids`, [V]; defined only for tokens of the batch.
     """
 
     ids: Tensor
@@ -200,10 +198,9 @@ def sample_rows(
     """Choose rows for one batch: every token of it, and uniform random others up to `n_rows`.
 
     A row v is chosen with probability q = 1 - (1 - p)^n (1 - r): p is the token's frequency in the corpus, n the
-    tokens of the batch and r the share of the other rows that is drawn. A logit corrected by -log q stands for
-    all the times its row is left out, so that the sum of the softmax stays nearly unbiased (the idea is that of
-    importance sampling: Bengio and Senecal 2003; Jean et al. 2015). The target's own logit is not corrected: it is
-    always there.
+    tokens of the batch and r the fraction of the other rows that is drawn. Correcting a logit by -log q makes up for
+    the times its row is left out, so the softmax's sum stays nearly unbiased, as in importance sampling (Bengio and
+    Senecal 2003; Jean et al. 2015). The target's own logit is not corrected, since it is always there.
     """
     present_V = np.zeros(frequency_V.size, dtype=bool)
     present_V[targets] = True

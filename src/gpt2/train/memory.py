@@ -1,8 +1,7 @@
-"""Memory that a step frees, kept for the next one.
+"""Keeping the memory that a step frees for the next one.
 
-The C library gives large arrays back to the system when they are freed, and asks for new pages for the next ones:
-each page is a fault, and is filled with zeros before it is used. For the arrays of a training step on a CPU that
-costs as much as a tenth of the step.
+The C library returns large arrays to the system when they are freed, and asks for new pages for the next ones: each
+page costs a fault and a fill with zeros. In a training step on a CPU that takes as much as a tenth of the step.
 """
 
 import contextlib
@@ -11,7 +10,7 @@ import platform
 from collections.abc import Generator
 from typing import Any
 
-# mallopt's names in glibc's malloc.h, and what they are unless something sets them.
+# mallopt's parameters in glibc's malloc.h, and their defaults.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 << 10, 65_536
 _NEVER = -1
@@ -19,9 +18,9 @@ _NEVER = -1
 
 @contextlib.contextmanager
 def kept_memory() -> Generator[bool]:
-    """Inside the block, freed memory stays with the process; yields whether the C library knows how.
+    """Inside the block, freed memory stays with the process; yields whether the C library supports it.
 
-    Affects the whole process. Afterwards the library's defaults hold again, and what is free goes back.
+    Affects the whole process. Afterwards the library's defaults hold again, and free memory is returned.
     """
     library = _glibc()
     if library is None:

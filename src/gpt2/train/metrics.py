@@ -1,4 +1,4 @@
-"""What a run measures of itself at every step: a line of `metrics.jsonl`, and whoever else is told of it."""
+"""The measurements of every step, for `metrics.jsonl` and for trackers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from gpt2.train.step import StepReport
 
 
 class Tracker(Protocol):
-    """Is told every line of `metrics.jsonl` as it is written."""
+    """Receives every line of `metrics.jsonl` as it is written."""
 
     def tell(self, values: Mapping[str, Any]) -> None:
-        """Values by name; `step` and `tokens` say where they belong."""
+        """Take values by name; `step` and `tokens` say where they belong."""
         ...
 
     def close(self) -> None:
@@ -22,18 +22,18 @@ class Tracker(Protocol):
 
 
 class Metrics(Callback):
-    """`metrics.jsonl`: one object a step, and one for every validation. After a resume, what was not saved is cut off.
+    """Writes `metrics.jsonl`: one object for every step, and one for every validation.
 
     Args:
         path: the file.
-        from_step: where the run goes on; lines after it are of steps that will be done again.
+        from_step: where the run resumes; later lines are cut off, since their steps will be done again.
         flops_per_token: of forward and backward, at a point of the run.
         peak_flops: of the device; None: unknown.
-        processes: that train together, each on a device of that peak.
-        trackers: that are told the same.
+        processes: how many train together, each on a device with that peak.
+        trackers: receive the same values.
 
     Attributes:
-        mfu: of the newest step, if the peak is known; one that is surpassed was wrong, and is forgotten.
+        mfu: of the newest step, if the peak is known. A peak that is exceeded was wrong, and is dropped.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Metrics(Callback):
         rate = report.batch_tokens / report.seconds
         began = (report.tokens - report.batch_tokens) / run.config.schedule.tokens
         self.mfu = self._flops_per_token(run, began) * rate / self._peak_flops if self._peak_flops else None
-        if self.mfu is not None and self.mfu > 1.0:  # the peak was measured while other work ran
+        if self.mfu is not None and self.mfu > 1.0:  # other work slowed the measurement of the peak
             self.mfu = self._peak_flops = None
         self.write(
             step=report.step,

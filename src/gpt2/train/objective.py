@@ -1,4 +1,4 @@
-"""From token ids to the loss, as one module: what is compiled, shared between processes and differentiated.
+"""From token ids to the loss as one module, to be compiled, shared between processes and differentiated.
 
 Axes: B sequences, T tokens, N tokens whose next one is wanted, D embedding.
 """
@@ -21,10 +21,10 @@ class Objective(nn.Module):
 
     Args:
         model: whose loss it is.
-        blocks: called in place of the model's own: the same, compiled; None: its own.
+        blocks: compiled versions to call in place of the model's own blocks; None: its own.
         softmax: of the loss; None: the one that needs no compiler.
         chunk_tokens: the most tokens whose logits exist at one time.
-        recompute: keep only what enters each block, and compute it again in the backward pass.
+        recompute: keep only the input of each block, and recompute the rest in the backward pass.
         residual: dtype of the residual stream; None: that of the parameters.
     """
 
@@ -49,22 +49,22 @@ class Objective(nn.Module):
     def forward(
         self, ids_BT: Tensor, targets_BT: Tensor, wanted_BT: Tensor | None, rows: Rows | None, scale: float
     ) -> Tensor:
-        """The loss of the wanted targets, summed and times `scale`; a scalar.
+        """The summed loss of the wanted targets times `scale`; a scalar.
 
         Args:
             ids_BT: token ids.
             targets_BT: the token that follows each.
-            wanted_BT: which of them the loss is of; None: all.
+            wanted_BT: which targets count; None: all.
             rows: of the head that the loss runs over; None: all.
-            scale: one over the tokens of the whole batch gives their mean.
+            scale: one over the tokens of the whole batch gives the mean.
         """
         x_BTD = self.model.hidden(ids_BT, blocks=self._blocks, residual=self._residual)
         x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
         if wanted_BT is not None:
             x_ND, targets_N = x_ND[wanted_BT.flatten()], targets_N[wanted_BT.flatten()]
             if not targets_N.numel():
-                return 0.0 * x_ND.sum()  # a loss of nothing, with a gradient of zeros: the others wait for it
-        # every number of wanted tokens would be a shape of its own to compile for
+                return 0.0 * x_ND.sum()  # no targets: the other processes still wait for a gradient
+        # uncompiled with marks: each number of wanted tokens would be a new shape to compile for
         softmax = self._softmax if wanted_BT is None else None
         head = self.model.wte.weight
         if rows is not None:

@@ -1,4 +1,4 @@
-"""A run's optimizers: which there are, and what the schedule makes of their rates at each step."""
+"""A run's optimizers, and their rates by the schedule."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ _MOMENTUM_START = 0.85
 def build_optimizers(
     model: nn.Module, optim: OptimConfig, products: torch.dtype | None = None
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run: between them they hold every parameter once.
+    """The optimizers of a run; each parameter is in exactly one.
 
     Args:
         model: on its device, shared between processes if it will be.
@@ -55,8 +55,8 @@ def set_rates(optimizers: Iterable[torch.optim.Optimizer], config: TrainConfig, 
     Args:
         optimizers: of `build_optimizers`.
         config: of the run.
-        progress: share of the run's tokens that is done.
-        step: number of the step that follows, from 1.
+        progress: fraction of the run's tokens done.
+        step: number of the coming step, from 1.
     """
     optim = config.optim
     factor = lr_factor(config.schedule, progress)
@@ -76,7 +76,7 @@ def set_rates(optimizers: Iterable[torch.optim.Optimizer], config: TrainConfig, 
 
 
 def lr_factor(schedule: ScheduleConfig, progress: float) -> float:
-    """The part of the peak learning rate at a point of the run."""
+    """The learning rate at a point of the run, as a fraction of the peak."""
     if schedule.shape == "cosine":
         return cosine(progress, warmup=schedule.warmup_fraction, final=schedule.final_fraction)
     return trapezoid(
