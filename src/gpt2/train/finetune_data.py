@@ -251,9 +251,8 @@ def _split(documents: Sequence[_Encoded], validation: float) -> tuple[list[_Enco
     parts = [(documents[i], at) for i, at in cuts.items()]
     return (
         [
-            *(
-                d for i, d in enumerate(documents) if i not in cuts
-            ),  # the document without its end goes last, so that nothing follows it
+            *(d for i, d in enumerate(documents) if i not in cuts),
+            # cut documents go last, so that nothing follows a cut end
             *(dataclasses.replace(d, ids=d.ids[:at], wanted=d.wanted[:at]) for d, at in parts),
         ],
         [dataclasses.replace(d, ids=d.ids[at:], wanted=d.wanted[at:], read=0) for d, at in parts],

@@ -1,8 +1,8 @@
-"""Several processes as one trainer: who they are, what each computes, how their gradients become one.
+"""Several processes as one trainer: their ranks, their shares of a batch, and the reduction of their gradients.
 
-`torchrun` (or Slurm, Ray, ...) starts the same command in every process and says by RANK, WORLD_SIZE and LOCAL_RANK
-who each is. A batch is cut between them by sequences; losses and gradients are sums over the whole batch divided by
-its tokens, so the number of processes changes nothing but the order of sums.
+`torchrun` (or Slurm, Ray, ...) starts the same command in every process and identifies each by RANK, WORLD_SIZE and
+LOCAL_RANK. A batch is split between them by sequences. Losses and gradients are sums over the whole batch divided by
+its tokens, so the number of processes changes only the order of sums.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from gpt2.train.precision import take_gpu
 
 T = TypeVar("T")
 _BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments, in float32
-_SHARE_OF_MEMORY = 0.5  # that these may take; the rest is for what the backward pass keeps
-_PATIENCE = timedelta(minutes=30)  # of one process with another: to come at the start, to answer ever after
+_SHARE_OF_MEMORY = 0.5  # for these; the rest is for activations
+_PATIENCE = timedelta(minutes=30)  # how long processes wait for each other, at the start and later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +35,9 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        rank: its number, from 0; number 0 writes and speaks.
+        rank: its number, from 0; process 0 writes files and reports.
         world: how many there are.
-        local_rank: its number on its machine: which GPU it has.
+        local_rank: its number on its machine, and of its GPU.
         local_world: how many there are on its machine.
     """
 
@@ -48,14 +48,14 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and reports."""
         return self.rank == 0
 
     def rows(self, n_rows: int) -> slice:
         """This process's part of the sequences of a batch.
 
         Raises:
-            ConfigError: there are fewer than processes.
+            ConfigError: there are fewer sequences than processes.
         """
         if n_rows < self.world:
             raise ConfigError(
@@ -65,28 +65,28 @@ class Processes:
         return slice(self.rank * n_rows // self.world, (self.rank + 1) * n_rows // self.world)
 
     def most_rows(self, n_rows: int) -> int:
-        """The most sequences that any process has of a batch."""
+        """The largest number of sequences that any process has of a batch."""
         return -(-n_rows // self.world)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes, which all must ask for; the tensor itself is changed."""
+        """The sum over all processes, in place. All must call it."""
         if self.world > 1:
             dist.all_reduce(value)
         return value
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is so in any process; all must ask."""
+        """Whether the flag is set in any process. All must call it."""
         return bool(self.sum(torch.tensor(float(flag), device=device))) if self.world > 1 else flag
 
     def first_does(self, what: str, do: Callable[[], T]) -> T | None:
-        """Have the first process do something alone, and wait for it; the others get None. All must ask.
+        """Run something in the first process only; the others wait for it and get None. All must call it.
 
         Args:
-            what: it is, as in "begin", for the error of the others.
-            do: it; what it raises is raised in the first process.
+            what: a verb for the others' error, such as "begin".
+            do: what to run; its exceptions are raised in the first process.
 
         Raises:
-            TrainingError: in the others, where the first one failed.
+            TrainingError: in the others, if the first process failed.
         """
         if self.world == 1:
             return do()
@@ -95,7 +95,7 @@ class Processes:
         if self.is_first:
             try:
                 done = do()
-            except BaseException as error:  # Ctrl-C too: the others must not wait for what will not come
+            except BaseException as error:  # Ctrl-C too: the others must not wait in vain
                 failure = error
         nccl = "nccl" in str(dist.get_backend())
         if self.any(failure is not None, torch.device("cuda" if nccl else "cpu")):
@@ -105,13 +105,13 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: str) -> Generator[Processes]:
-    """The processes that this one was started with, able to talk to each other inside the block.
+    """Join the processes that this one was started with; they can communicate inside the block.
 
     Args:
-        device: as the run asks for it; GPUs talk by NCCL, processors by gloo.
+        device: as the run asks for it; GPUs communicate by NCCL, CPUs by gloo.
 
     Raises:
-        ConfigError: the launcher's variables are not what a launcher sets.
+        ConfigError: the launcher's environment variables are missing or invalid.
         BackendError: the device is not here, or there are fewer GPUs than processes.
         TrainingError: another process does not come, is gone, or cannot be reached.
     """
@@ -162,7 +162,7 @@ def joined(device: str) -> Generator[Processes]:
 
 @contextlib.contextmanager
 def _of_others(processes: Processes, what: str, advice: str) -> Generator[None]:
-    """In the block, an error from talking to other processes is told as one; gloo's own have no class."""
+    """Turn communication errors inside the block into a TrainingError. gloo's have no class of their own."""
     try:
         yield
     except RuntimeError as error:
@@ -173,12 +173,12 @@ def _of_others(processes: Processes, what: str, advice: str) -> Generator[None]:
 
 
 def _meet(backend: str, processes: Processes) -> None:
-    """Find the others at the place that the launcher named.
+    """Find the other processes at the address that the launcher named.
 
-    torchrun keeps one store over all restarts, where the addresses of processes that died still lie under the same
-    keys: whoever reads those waits for the dead. So every start has keys of its own. How many restarts there were is
-    known to each machine's torchrun alone; on several machines TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every start
-    a new store instead.
+    torchrun keeps one store over all restarts, with the addresses of dead processes under the same keys; a process that
+    reads those waits for the dead. So every start has a key prefix of its own. Each machine's torchrun counts its own
+    restarts, so on several machines this cannot work: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every start a new
+    store instead.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     if restarts is None or processes.local_world < processes.world:
@@ -197,7 +197,7 @@ def _from_launcher() -> tuple[int, int]:
 
 
 def choose(config: TrainConfig, processes: Processes, device: torch.device) -> str:
-    """Whether each process has the model whole ("ddp") or a part of each array ("fsdp"); alone it is "none"."""
+    """Whether each process holds the whole model ("ddp") or a part of each array ("fsdp"); "none" for one process."""
     if processes.world == 1:
         return "none"
     if config.run.parallel != "auto":
@@ -211,13 +211,13 @@ def choose(config: TrainConfig, processes: Processes, device: torch.device) -> s
 
 
 def share(objective: nn.Module, blocks: Sequence[nn.Module], how: str, device: torch.device) -> nn.Module:
-    """Make what computes the loss one of many.
+    """Wrap the objective for data-parallel training.
 
     Args:
-        objective: the whole forward pass, the loss included, so that its hooks see every use of a parameter.
+        objective: the whole forward pass with the loss, so that hooks see every use of a parameter.
         blocks: parts of it that are gathered one at a time ("fsdp").
-        how: as `choose` says.
-        device: where the parameters lie.
+        how: the result of `choose`.
+        device: of the parameters.
     """
     if how == "ddp":
         from torch.nn.parallel import DistributedDataParallel
@@ -235,7 +235,7 @@ def share(objective: nn.Module, blocks: Sequence[nn.Module], how: str, device: t
 
 
 def accumulating(shared: nn.Module, how: str, *, last: bool) -> AbstractContextManager[Any]:
-    """A context for one micro-batch: gradients travel between processes in the last one of a step only."""
+    """A context for one micro-batch: processes exchange gradients only in the last one of a step."""
     if how == "ddp" and not last:
         return cast("Any", shared).no_sync()
     if how == "fsdp":
@@ -244,18 +244,18 @@ def accumulating(shared: nn.Module, how: str, *, last: bool) -> AbstractContextM
 
 
 def let_go(shared: nn.Module, how: str) -> None:
-    """Give back what a forward pass without a backward one gathered, so that parameters are parts again."""
+    """Free the parameters gathered by a forward pass without a backward pass, so that they are sharded again."""
     if how == "fsdp":
         cast("Any", shared).reshard()
 
 
 def put(parameter: Tensor, value: Tensor) -> None:
-    """Copy a whole array into a parameter, or this process's part of it into its part."""
+    """Copy a whole array into a parameter, or this process's part of it into its shard."""
     parameter.copy_(like(parameter, value))
 
 
 def like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole array on the parameter's device, cut as the parameter is."""
+    """A whole array on the parameter's device, sharded like the parameter."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(parameter, DTensor):

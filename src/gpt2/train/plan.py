@@ -1,4 +1,4 @@
-"""What a run will be, said before it starts: parameters, tokens, memory, device and dtype with the reason, threads."""
+"""The plan that a run reports before it starts: parameters, tokens, memory, device and dtype with reasons, threads."""
 
 import dataclasses
 import shutil
@@ -17,10 +17,10 @@ from gpt2.model import flops
 from gpt2.train.config import TrainConfig
 from gpt2.train.precision import Precision, chunk_tokens, micro_batch_tokens
 
-# Of a large product the best of so many trials counts, since other work on the machine only ever makes one slower;
-# where a product is slow, as in float16 on a CPU, there are fewer.
+# The best of so many trials of a large product counts, since other work on the machine only makes them slower. There
+# are fewer if the product is slow, as in float16 on a CPU.
 _TRIALS, _TRIALS_SECONDS = 10, 0.5
-_PROCESS_BYTES = 900_000_000  # Python with PyTorch and its compiler, and the engine that writes samples
+_PROCESS_BYTES = 900_000_000  # Python with PyTorch, its compiler, and the engine for samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +31,11 @@ class Plan:
         parameters: trained.
         tokens: of the whole run.
         steps: of the whole run.
-        memory_bytes: estimated, at the most.
-        device: and what is computed there.
+        memory_bytes: estimated peak.
+        device: and the dtype of its products.
         threads: on a CPU.
-        resumed_step: where the run goes on; 0 for a new one.
-        seconds: that what is left will take, by one trial of a micro-batch; None: not tried.
+        resumed_step: where the run resumes; 0 for a new one.
+        seconds: estimated for the rest of the run, by timing part of a batch; None: not timed.
     """
 
     parameters: int
@@ -59,7 +59,7 @@ class Plan:
 
 
 def spoken(seconds: float) -> str:
-    """A time for people: to the second below two minutes, else to the minute."""
+    """A duration for people: to the second below two minutes, else to the minute."""
     minutes = round(seconds / 60)
     if seconds < 120:
         return f"{round(seconds)} s"
@@ -67,13 +67,13 @@ def spoken(seconds: float) -> str:
 
 
 def flops_per_token(model: ModelConfig, *, seq_tokens: int, rows: int) -> float:
-    """Operations of forward and backward a token, with the `rows` of the head that the loss runs over."""
+    """Floating-point operations a token, forward and backward, if the loss runs over `rows` rows of the head."""
     skipped = 6.0 * (model.vocab_size - rows) * model.n_embd
     return flops.training_flops_per_token(model, seq_tokens, causal=False) - skipped
 
 
 def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) -> int:
-    """The process, weights, gradient, optimizer, and what a micro-batch keeps for its backward pass, in float32.
+    """Memory of the process, weights, gradient, optimizer, and a micro-batch's activations, in float32.
 
     Args:
         config: of the run.
@@ -86,7 +86,7 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
     n_parameters = model.parameters
     n_learned = lora_parameters(config) if config.lora.rank else n_parameters
     kept_a_token = model.n_layer * (10 * model.n_embd + 3 * model.n_inner)
-    if config.run.recompute:  # what enters each block, and one block's all
+    if config.run.recompute:  # each block's input, and all activations of one block
         kept_a_token = model.n_layer * model.n_embd + kept_a_token // model.n_layer
     rows = config.loss.rows or model.vocab_size
     logits = min(chunk, micro_tokens) * model.vocab_size * 2
@@ -95,12 +95,12 @@ def memory_estimate_bytes(config: TrainConfig, micro_tokens: int, chunk: int) ->
 
 
 def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], None]) -> TrainConfig:
-    """The same run in micro-batches that fit the memory that a CPU's machine has now; the batch stays the same.
+    """The same run in micro-batches that fit a CPU's free memory; the batch stays the same.
 
-    A GPU says itself when it is full, and then the micro-batch is halved; a machine may end the process instead.
+    On a GPU an allocation fails, and the micro-batch is then halved; a system out of memory may kill the process.
 
     Raises:
-        TrainingError: not even one sequence fits, or not the micro-batch that was asked for.
+        TrainingError: not even one sequence fits, or the requested micro-batch does not.
     """
     there_bytes = machine.available_memory_bytes()
     if precision.device.type != "cpu" or not there_bytes:
@@ -141,14 +141,14 @@ def fit_memory(config: TrainConfig, precision: Precision, say: Callable[[str], N
 
 
 def check_room(config: TrainConfig, folder: Path) -> None:
-    """See that a state of the run can be saved at all, before hours are spent on it.
+    """Check that the run's state can be saved at all, before hours are spent on it.
 
     Raises:
-        TrainingError: the disk has not the room for the weights and one array of the optimizer.
+        TrainingError: the disk has no room for the weights and one array of the optimizer.
     """
     n_learned = lora_parameters(config) if config.lora.rank else config.model.parameters
     least_bytes, disk = 2 * 4 * n_learned, shutil.disk_usage(folder)
-    if disk.total and disk.free < least_bytes:  # some file systems do not say how large they are
+    if disk.total and disk.free < least_bytes:  # some file systems do not report their size
         raise TrainingError(
             f"The run could not be saved: its state takes at least {least_bytes / 1e6:,.1f} MB, and "
             f"{disk.free / 1e6:,.1f} MB are free in {folder}. Make room, or choose a folder on another disk (--out)."
@@ -156,7 +156,7 @@ def check_room(config: TrainConfig, folder: Path) -> None:
 
 
 def lora_parameters(config: TrainConfig) -> int:
-    """Numbers that adapters learn: for each map its inputs and outputs, times the rank."""
+    """The number of adapter parameters: for each map its inputs plus outputs, times the rank."""
     model = config.model
     width = {
         "c_attn": 4 * model.n_embd,
@@ -169,7 +169,7 @@ def lora_parameters(config: TrainConfig) -> int:
 
 
 def measured_peak_flops(precision: Precision) -> float | None:
-    """Operations a second at best: from the table for a GPU, measured with one large product on a CPU, else None."""
+    """Peak operations a second: from the table for a GPU, measured with one large product on a CPU, else None."""
     if precision.device.type == "cuda":
         return machine.device_peaks(torch.cuda.get_device_name(precision.device))
     if precision.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""Where, in what numbers and in what pieces a run computes, and why: chosen once, said aloud."""
+"""A run's device, dtype and micro-batch size: chosen once, with the reason reported."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from gpt2.train.config import RunConfig, TrainConfig
 
 _log = logging.getLogger("gpt2")
 
-# Without one of these a CPU computes bf16 products element by element, hundreds of times slower than fp32.
+# Without one of these a CPU computes bf16 products element by element, hundreds of times slower than fp32 ones.
 _FAST_BF16 = ("avx512-bf16", "amx-bf16", "neon-bf16")
 _FAST_FP16_CAPABILITY = (7, 0)  # NVIDIA's Volta, the first with units for products in float16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,8 +27,8 @@ class Precision:
     """What was chosen.
 
     Attributes:
-        device: where parameters and batches lie.
-        dtype: of the matrix products; parameters and optimizer state are float32 (or what the model has).
+        device: of parameters and batches.
+        dtype: of the matrix products; parameters and optimizer state are float32 (or the model's own dtype).
         reason: of the choice, for the user.
     """
 
@@ -42,7 +42,7 @@ class Precision:
 
     @property
     def is_short(self) -> bool:
-        """Whether a number of the products has 16 bits."""
+        """Whether the products are in 16 bits."""
         return self.dtype in (torch.bfloat16, torch.float16)
 
 
@@ -50,11 +50,11 @@ def choose_precision(run: RunConfig, instruction_sets: tuple[str, ...] | None = 
     """The device and the dtype for a run.
 
     Args:
-        run: asks for them, or leaves them to `auto`.
-        instruction_sets: the processor's; None looks.
+        run: names them, or says `auto`.
+        instruction_sets: the processor's; None: detect them.
 
     Raises:
-        BackendError: a device that is not here.
+        BackendError: the device is not here.
     """
     device = _device(run.device)
     if run.dtype != "auto":
@@ -88,20 +88,20 @@ def can_compile(device: torch.device) -> bool:
 
 
 def micro_batch_tokens(run: RunConfig, precision: Precision) -> int:
-    """Tokens of one forward and backward pass: what was asked, or what suits the device."""
+    """Tokens of one forward and backward pass: as asked, or as suits the device."""
     return run.micro_batch_tokens or _MICRO_BATCH_TOKENS[precision.device.type]
 
 
 def chunk_tokens(config: TrainConfig, precision: Precision) -> int:
-    """The most tokens whose logits exist at one time: what was asked, or what suits the device."""
+    """The most tokens whose logits exist at one time: as asked, or as suits the device."""
     return config.loss.chunk_tokens or _CHUNK_TOKENS[precision.device.type]
 
 
 def check_device(asked: str) -> None:
-    """Refuse a name that no device has; whether one is here is another question.
+    """Refuse a name that is no device's; does not check whether that device is here.
 
     Raises:
-        BackendError: there is none.
+        BackendError: no device has this name.
     """
     try:
         torch.device("cpu" if asked == "auto" else asked)
@@ -110,14 +110,14 @@ def check_device(asked: str) -> None:
 
 
 def take_gpu(asked: str, place: int | None = None) -> bool:
-    """Make the GPU that this process computes on its current one; returns whether it computes on one.
+    """If this process computes on a GPU, make that its current one; return whether it does.
 
     Args:
-        asked: as the run asks for a device.
+        asked: the device, as the run names it.
         place: of this process among those on its machine, which is the number of its GPU; None: it is alone.
 
     Raises:
-        BackendError: a device that is not here.
+        BackendError: the device is not here.
     """
     device = _device(asked)
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""A whole run from its configuration: what `gpt2 train` and `gpt2.pretrain` call."""
+"""A whole run from its configuration; `gpt2 train` and `gpt2.pretrain` call it."""
 
 import contextlib
 import logging
@@ -36,11 +36,11 @@ from gpt2.train.trackers import TensorBoard, WeightsAndBiases
 
 _log = logging.getLogger("gpt2")
 _TRIAL_TOKENS = 2048
-_ROUND_ROWS = 128  # what a vocabulary is filled up to a multiple of, for speed
-_OF_A_RUN = {"latest", "metrics.jsonl"}  # one of them is there as soon as it began
-_BESIDE = {"data", "vocabulary", "tensorboard", "wandb"}  # what may be there before
+_ROUND_ROWS = 128  # vocabularies are padded to a multiple of this, for speed
+_OF_A_RUN = {"latest", "metrics.jsonl"}  # a run that has begun has one of them
+_BESIDE = {"data", "vocabulary", "tensorboard", "wandb"}  # may be there before a run begins
 
-# What may differ between two starts of one run: it does not touch what is learned, or only from now on.
+# Settings that may change between two starts of one run: they affect what is learned only from now on, or never.
 _FREE = {
     "schedule": {"tokens"},
     "start": {"model"},  # its weights are known by their hash
@@ -185,7 +185,7 @@ def _outcome(run: Run) -> Outcome:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    """Raise a ConfigError where the folder holds what no run, nor what prepares one, has put there."""
+    """Raise a ConfigError if the folder holds files that neither a run nor its preparation puts there."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} cannot be trained in: it is a file. Choose the name of a folder (--out).")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
@@ -198,7 +198,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _silent(line: str) -> None:
-    """Only the first of several processes speaks."""
+    """Say nothing: only the first of several processes reports."""
 
 
 def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> tuple[Run, Plan]:
@@ -206,9 +206,9 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
     newest = states.latest(folder)
     state = None if newest is None else states.load(newest)
     before = 0 if state is None else state.config["run"].get("micro_batch_tokens", 0)
-    if before and not config.run.micro_batch_tokens:  # what was fitted stays: another order of sums is other bits
+    if before and not config.run.micro_batch_tokens:  # keep the fitted size: another order of sums gives other bits
         config = replace(config, run=replace(config.run, micro_batch_tokens=before))
-    elif processes.world == 1:  # several must have micro-batches alike
+    elif processes.world == 1:  # several need equal micro-batches
         config = plans.fit_memory(config, precision, say)
     threads = config.run.threads or max(1, machine.physical_cores() // processes.local_world)
     torch.set_num_threads(threads)
@@ -216,7 +216,7 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
     if problems := list(feed.broken()):
         raise ShardError(f"The run cannot start, its data are not what they were: {problems[0]}. Prepare them again.")
     if feed.validation is None:
-        own = Path(config.data.folder) == folder / "data"  # of a user's text, which `finetune` prepares itself
+        own = Path(config.data.folder) == folder / "data"  # `finetune` prepares this folder itself
         advice = "give a share of the text (--validation 0.1)" if own else "prepare with --validation 0.01"
         _log.warning("nothing is held out, so no validation loss will be measured: %s", advice)
     if state is None and not config.start.model:
@@ -257,7 +257,7 @@ def _prepare(config: TrainConfig, folder: Path, processes: Processes, say: Calla
 
 
 def _tell_of_unused_rows(config: TrainConfig, n_ids: int) -> None:
-    """Warn where the model has rows that no id of its vocabulary uses, more than fill up a round number."""
+    """Warn if the vocabulary leaves more of the model's rows unused than padding to a round number would."""
     n_rows = config.model.vocab_size
     if n_rows - n_ids >= _ROUND_ROWS:
         rows = " --set loss.rows=0" if config.loss.rows > n_ids else ""
@@ -272,7 +272,7 @@ def _tell_of_unused_rows(config: TrainConfig, n_ids: int) -> None:
 
 
 def _trial_seconds(run: Run) -> float:
-    """What is left of the run, by the time that some sequences of its next batch take; nothing is learned."""
+    """Estimate the seconds left by timing some sequences of the next batch; nothing is learned."""
     schedule, learner = run.config.schedule, run.learner
     batch, wanted = run.feed.batch(run.progress.cursor, run.fraction)
     n_rows = max(1, min(learner.micro_tokens, _TRIAL_TOKENS) // batch.inputs.shape[1])
@@ -295,7 +295,7 @@ def _build(config: TrainConfig, weights: checkpoint.Weights | None) -> GPT:
     """The model with its first weights: drawn by the seed, or those of `start.model`, if it names one.
 
     Raises:
-        ConfigError: the model that is named has another shape.
+        ConfigError: `start.model` has another shape.
     """
     generator = torch.Generator().manual_seed(config.run.seed)
     if weights is None:
@@ -337,7 +337,7 @@ def _check_same_start(state: states.TrainState, config: TrainConfig, start_hash:
 
 
 def _how_to_go_on(folder: Path, asked: Mapping[str, Any], setting: str, before: object) -> str:
-    """Advice for a recipe that is not what it was; the settings of a fine-tuning come from its text."""
+    """Advice for a recipe that has changed; the settings of a fine-tuning come from its text."""
     if setting == "lora.rank":
         return f"Keep that (--lora --lora-rank {before})" if before else "Leave out --lora"
     if asked["start"]["model"]:
@@ -353,9 +353,9 @@ def _flops_per_token(run: Run, progress: float) -> float:
 
 @contextlib.contextmanager
 def _torch_as_it_was() -> Generator[None]:
-    """PyTorch's random numbers and its number of threads are the whole process's: afterwards they are as before."""
+    """Restore PyTorch's random state and number of threads afterwards: they belong to the whole process."""
     threads = torch.get_num_threads()
-    seen = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # what nobody used has no state
+    seen = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # an unused GPU has no state
     with torch.random.fork_rng(devices=seen):
         try:
             yield
@@ -365,7 +365,7 @@ def _torch_as_it_was() -> Generator[None]:
 
 @contextlib.contextmanager
 def _stopped_by_signals(run: Run) -> Generator[None]:
-    """The first SIGTERM or Ctrl-C asks the loop to stop; a second one does what it would have done without."""
+    """The first SIGTERM or Ctrl-C asks the loop to stop; a second one has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

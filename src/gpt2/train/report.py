@@ -1,4 +1,4 @@
-"""A run's page: how loss, learning rate, gradient and speed went, and what the model wrote on the way."""
+"""A run's page: curves of loss, learning rate, gradient and speed, and samples."""
 
 import itertools
 import math
@@ -27,14 +27,14 @@ Rows = list[dict[str, Any]]
 
 
 def first_validation(folder: Path) -> tuple[float | None, int]:
-    """The held-out loss before the first step, if it was measured, and over how many tokens."""
+    """The held-out loss before the first step, if it was measured, and its number of tokens."""
     rows = files.read_journal(folder / "metrics.jsonl")
     first: dict[str, Any] = next((row for row in rows if row["step"] == 0 and "validation_loss" in row), {})
     return first.get("validation_loss"), first.get("validation_tokens", 0)
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run's folder, from what the run has written there.
+    """Write `report.html` into a run's folder, from the run's files.
 
     Raises:
         TrainingError: the folder holds no run that took a step.
@@ -111,7 +111,7 @@ def _courses(steps: Rows) -> list[str | Block]:
 
 
 def _with_means(name: str, x: Sequence[float], y: Sequence[float | None]) -> list[Line]:
-    """A noisy curve pale, and the means of its stretches over it."""
+    """A noisy curve drawn pale, with the means of its stretches over it."""
     if len(x) < 2 * _MEANS:
         return [Line(name=name, x=x, y=y, color=1)]
     edges = [round(i * len(x) / _MEANS) for i in range(_MEANS + 1)]
@@ -131,7 +131,7 @@ def _samples(rows: Rows) -> list[str | Block]:
     steps = sorted({row["step"] for row in rows})
     if len(steps) > _SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (_SAMPLES - 1))] for i in range(_SAMPLES)]
-    prompts = list(dict.fromkeys(row["prompt"] for row in rows))  # one after the other, so that one sees it change
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))  # prompt by prompt, to show the change
     return [
         Sample(prompt=prompt, text=row["text"], caption=f"step {row['step']:,}" if row["step"] else "before")
         for prompt in prompts

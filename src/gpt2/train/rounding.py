@@ -1,8 +1,8 @@
-"""Training with the weights as they will be stored: rounded on the way forward, exact underneath.
+"""Quantisation-aware training: the forward pass uses rounded weights, the optimizer keeps the exact ones.
 
-The gradient at the rounded weights changes the exact ones (a straight-through estimate: Bengio et al. 2013, section
-3.4; Jacob et al. 2018 for whole networks), so that by the end the rounded ones are where the loss is low. The forms
-are those of `checkpoint/forms.py` and `int4.py`, to which these functions are equal but for near ties.
+The gradient at the rounded weights updates the exact ones (a straight-through estimator: Bengio et al. 2013, section
+3.4; Jacob et al. 2018 for whole networks), so that in the end the rounded weights have a low loss. The forms are those
+of `checkpoint/forms.py` and `int4.py`; these functions equal them except at near ties.
 
 Axes: O outputs and I inputs of a matrix, G groups of 32 inputs, K inputs of one group.
 """
@@ -21,7 +21,7 @@ _SMALLEST = 1e-30
 
 @contextlib.contextmanager
 def rounded(parameters: Sequence[Tensor], round_to: Callable[[Tensor], Tensor]) -> Generator[None]:
-    """While inside, the parameters, [out, in], hold their values as `round_to` gives them; afterwards their own."""
+    """Inside the block the parameters, [out, in], are rounded by `round_to`; afterwards they are exact again."""
     exact = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         for p in parameters:
@@ -41,7 +41,7 @@ def round_int8(w_OI: Tensor) -> Tensor:
 
 
 def round_int4(w_OI: Tensor) -> Tensor:
-    """Codes of -8..7 times a group's whole scale of 1..127 times the output's scale."""
+    """Codes of -8..7 times a group's integer scale of 1..127 times the output's scale."""
     inputs = w_OI.shape[1]
     w_OGK = functional.pad(w_OI, (0, -inputs % GROUP_INPUTS)).unflatten(1, (-1, GROUP_INPUTS))
     largest_OG1 = w_OGK.abs().amax(2, keepdim=True)
@@ -62,5 +62,5 @@ ROUND = {"int8": round_int8, "int4": round_int4}
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """1 / x, and 0 where x is too small to divide by."""
+    """1 / x, or 0 if x is too small to divide by."""
     return torch.where(x > _SMALLEST, 1.0 / x, 0.0)

@@ -1,8 +1,8 @@
-"""Keeping gradients within float16: the loss is multiplied, the gradient divided again (Micikevicius et al. 2018).
+"""Loss scaling for float16: multiplies the loss, and divides the gradient again (Micikevicius et al. 2018).
 
-Below 6e-8 float16 knows only zero, and above 65,504 only infinity. So the factor falls by half when a gradient
-overflows, which skips that step, and doubles after many steps that did not. It is a power of two: where nothing
-overflows and nothing vanishes, the gradient is the same to the bit.
+Below 6e-8 float16 has only zero, and above 65,504 only infinity. So the factor halves when a gradient overflows, which
+skips that step, and doubles after many steps without overflow. It is a power of two: if nothing overflows or vanishes,
+the gradient is the same to the bit.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class LossScale:
     """The factor of the loss, which changes from step to step.
 
     Attributes:
-        factor: at present.
+        factor: its present value.
         good_steps: since it last changed.
-        fixed: it never changes: the products are in float32 or bfloat16, whose range is wide enough.
+        fixed: it never changes, as float32 and bfloat16 products have range enough.
     """
 
     factor: float = 1.0
@@ -27,16 +27,16 @@ class LossScale:
 
     @classmethod
     def of_float16(cls) -> "LossScale":
-        """As a run in float16 begins."""
+        """The initial scale of a run in float16."""
         return cls(factor=_FIRST, fixed=False)
 
     @property
     def can_fall(self) -> bool:
-        """Whether a gradient that is not finite may be the factor's fault."""
+        """Whether the factor may be the cause of a gradient that is not finite."""
         return not self.fixed and self.factor > 1.0
 
     def adjust(self, *, finite: bool) -> None:
-        """Note how a step went."""
+        """Adjust the factor after a step."""
         if self.fixed:
             return
         self.good_steps += 1

@@ -1,9 +1,9 @@
-"""What must survive a crash, and how it is kept: one `TrainState`, one folder for each that is saved.
+"""What must survive a crash, and how it is kept: each saved `TrainState` is a folder.
 
-`checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...; or that of an adapter, where adapters
-are trained) with `training_state.safetensors` (the optimizer's arrays and the random state), `training_state.json` (all
-that is not an array) and a manifest of SHA-256. It is written beside its place, flushed and renamed; `latest` is
-written last. So whatever moment the process dies at, the newest folder that `latest` names is whole.
+`checkpoints/step-N/` is a model folder (`model.safetensors`, `config.json`, ...; or an adapter's) with
+`training_state.safetensors` (the optimizer's arrays and the random state), `training_state.json` (all that is not an
+array) and a manifest of SHA-256. It is written under a temporary name, flushed and renamed; `latest` is written last.
+So whenever the process dies, the folder that `latest` names is whole.
 """
 
 import logging
@@ -30,24 +30,24 @@ from gpt2.train.step import Learner
 _log = logging.getLogger("gpt2")
 _ARRAYS, _FACTS = "training_state.safetensors", "training_state.json"
 _RNG = "rng"
-_VERSION = 2  # of these two files; in version 1 the scale of the loss lay beside `progress`, in it, or nowhere
-_NO_SCALE = {"factor": 1.0, "good_steps": 0}  # as a run in float32 or bfloat16 saved it before `fixed` was saved too
+_VERSION = 2  # of these two files; version 1 kept the loss scale beside `progress`, in it, or nowhere
+_NO_SCALE = {"factor": 1.0, "good_steps": 0}  # a float32 or bfloat16 run's, from before `fixed` was saved
 
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """How far a run is: everything that changes from step to step beside weights, moments and random state.
+    """How far a run is: everything that changes from step to step besides weights, moments and random state.
 
     Attributes:
-        step: optimizer steps done, skipped ones included.
+        step: optimizer steps done, including skipped ones.
         tokens: read so far.
         seconds: spent in steps, over all starts of the run.
-        cursor: where the data go on.
+        cursor: where the data continue.
         best_loss: the lowest validation loss so far.
         best_step: where it was measured.
         validations_since_best: in a row, none of them a new best.
         skipped: steps skipped because loss or gradient was not finite.
-        skipped_in_a_row: of these, the last ones without a good step between.
+        skipped_in_a_row: skipped steps since the last good one.
         returns: how often the run went back to a saved state.
     """
 
@@ -73,7 +73,7 @@ class TrainState:
         rng: PyTorch's random state on the CPU, uint8. (Data order and sampled rows are functions of the seed and
             of the cursor or step, so they have no state.)
         progress: how far the run is.
-        loss_scale: what gradients are multiplied by, in float16; `fixed` where it was not in use.
+        loss_scale: the factor of gradients in float16; `fixed` if it was not in use.
         config: the resolved configuration, as a tree.
         tokenizer_hash: of the vocabulary that the data were written with.
         data_hash: of the data; empty in what earlier versions wrote.
@@ -93,7 +93,7 @@ class TrainState:
 
 
 def optimizer_arrays(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """The optimizers' arrays, by parameter; one that processes hold parts of is gathered as its turn comes."""
+    """The optimizers' arrays, by parameter; sharded arrays are gathered one at a time."""
     names: dict[Tensor, str] = {p: name for name, p in learner.model.named_parameters()}
     for optimizer in learner.optimizers:
         for p, values in optimizer.state.items():
@@ -102,7 +102,7 @@ def optimizer_arrays(learner: Learner) -> Iterator[tuple[str, Tensor]]:
 
 
 def restore(learner: Learner, state: TrainState) -> None:
-    """Put weights and optimizers back to what was saved, by however many processes.
+    """Restore saved weights and optimizers; the number of processes may differ from the saved run's.
 
     Raises:
         MismatchError: the weights are not those of this model.
@@ -120,13 +120,13 @@ def restore(learner: Learner, state: TrainState) -> None:
         parameter = parameters.get(parameter_name)
         if parameter is None or parameter not in owner:
             raise CheckpointError(f"The saved state has {name!r}, which no optimizer here has.")
-        is_cut = value.shape == parameter.shape  # as its parameter is; a count of steps is not
+        is_cut = value.shape == parameter.shape  # sharded like its parameter; a count of steps is not
         own = like(parameter, value) if is_cut else value.to(parameter.device, copy=True)
         owner[parameter].state[parameter][key] = own
 
 
 def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int) -> Path:
-    """Write a checkpoint, then `latest`, then remove what is no longer kept.
+    """Write a checkpoint, then `latest`; then remove old checkpoints.
 
     Raises:
         TrainingError: the weights are not finite.
@@ -157,10 +157,10 @@ def save(run_folder: Path, state: TrainState, tokenizer: Tokenizer, *, keep: int
 
 
 def load(folder: Path) -> TrainState:
-    """Read a checkpoint whose manifest was checked, of this version or the one before.
+    """Read a checkpoint of this version or the one before; its manifest must have been checked.
 
     Raises:
-        CheckpointError: it cannot be read as one.
+        CheckpointError: it cannot be read as a checkpoint.
     """
     version = files.read_json(folder / files.MANIFEST_NAME).get("version")
     if version not in (1, _VERSION):
@@ -192,13 +192,13 @@ def load(folder: Path) -> TrainState:
 
 
 def _scale_of_version_1(facts: Mapping[str, Any], progress: dict[str, Any]) -> Mapping[str, Any]:
-    """The scale of the loss, wherever it was kept; what lay in `progress` is taken out of it."""
+    """The loss scale, wherever it was kept; its entries are removed from `progress`."""
     kept = {"factor": progress.pop("loss_scale", None), "good_steps": progress.pop("loss_scale_steps", None)}
     return facts.get("loss_scale", {**_NO_SCALE, **{name: value for name, value in kept.items() if value is not None}})
 
 
 def latest(run_folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None. A broken one is named in a warning and passed over."""
+    """The newest whole checkpoint of a run, or None. Broken ones are skipped with a warning."""
     name = _named(run_folder)
     if name is None:
         return None
@@ -215,12 +215,12 @@ def latest(run_folder: Path) -> Path | None:
 
 
 def has_learned(run_folder: Path) -> bool:
-    """Whether a step of a run was saved; one that was stopped before the first saved only what it began with."""
+    """Whether a run saved any step; a run stopped before its first step saved only its initial state."""
     return _named(run_folder) not in (None, checkpoint_folder(run_folder, 0).name)
 
 
 def _named(run_folder: Path) -> str | None:
-    """The checkpoint that `latest` names: "" where the file is damaged or lost, None where nothing was saved."""
+    """The checkpoint that `latest` names: "" if the file is damaged or lost, None if nothing was saved."""
     marker = run_folder / "latest"
     if not marker.is_file():
         return "" if any(folder != checkpoint_folder(run_folder, 0) for folder in checkpoints(run_folder)) else None
@@ -229,7 +229,7 @@ def _named(run_folder: Path) -> str | None:
 
 
 def drop_beginning(run_folder: Path) -> None:
-    """Remove the state of a run that was stopped before its first step: it is made anew, and may be another."""
+    """Remove the state of a run that was stopped before its first step; the next start may then be another run."""
     if not has_learned(run_folder):
         (run_folder / "latest").unlink(missing_ok=True)
         shutil.rmtree(checkpoint_folder(run_folder, 0), ignore_errors=True)
@@ -241,7 +241,7 @@ def checkpoints(run_folder: Path) -> list[Path]:
 
 
 def checkpoint_folder(run_folder: Path, step: int) -> Path:
-    """Where the state after that step is, if it is kept."""
+    """The folder of the state after a step, if it is kept."""
     return run_folder / "checkpoints" / f"step-{step:08d}"
 
 
@@ -250,5 +250,5 @@ def _remove_old(run_folder: Path, *, keep: int, best_step: int | None) -> None:
     for folder in folders:
         if best_step is None or folder != checkpoint_folder(run_folder, best_step):
             shutil.rmtree(folder, ignore_errors=True)
-    for left in (run_folder / "checkpoints").glob(".partial-*"):  # of a process that was killed while saving
+    for left in (run_folder / "checkpoints").glob(".partial-*"):  # left by a process killed while saving
         shutil.rmtree(left, ignore_errors=True)

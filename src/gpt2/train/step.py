@@ -1,7 +1,7 @@
-"""One optimizer step: micro-batches forward and backward, the gradient's length, the update.
+"""One optimizer step: micro-batches forward and backward, the gradient norm, the update.
 
-The host waits for the device once a step, for the loss and the gradient's length, before the update is queued; while
-the device updates, the host prepares the next step.
+The host waits for the device once a step, for the loss and the gradient norm, before it queues the update; while the
+device updates, the host prepares the next step.
 
 Axes: B sequences of the batch, T tokens of a sequence, N tokens of a micro-batch.
 """
@@ -52,8 +52,8 @@ class StepReport:
         grad_norm: Euclidean length of the whole gradient, before clipping.
         lr: AdamW's learning rate.
         skipped: loss or gradient was not finite, and nothing was updated.
-        overflowed: that may be for want of range alone; the loss is scaled by half as much from now on.
-        seconds: it took.
+        overflowed: it was skipped perhaps only for float16's range; the loss scale halves from now on.
+        seconds: that it took.
     """
 
     step: int
@@ -74,13 +74,13 @@ class Learner:
         model: on its device, initialised.
         config: of the run.
         precision: of the run.
-        frequency_V: share of each token in the corpus; needed where the loss runs over sampled rows.
-        processes: that learn together; by default this one alone.
+        frequency_V: share of each token in the corpus; needed if the loss runs over sampled rows.
+        processes: that train together; by default this one alone.
 
     Attributes:
         sharing: "none", "ddp" or "fsdp": how processes hold the model.
-        micro_tokens: of one forward and backward pass; halved where the device has no memory for it.
-        loss_scale: what gradients are multiplied by until they are complete.
+        micro_tokens: of one forward and backward pass; halved if the device has no memory for it.
+        loss_scale: the factor of gradients until they are complete.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Learner:
         self.processes = processes or Processes()
         self.micro_tokens = micro_batch_tokens(config.run, precision)
         self._frequency_V = frequency_V
-        # One block is compiled and serves for all: a fraction of the time that compiling the whole model takes.
+        # One compiled block serves for all, in a fraction of the time that compiling the whole model takes.
         self._is_compiled = compiled = config.run.compile and can_compile(precision.device)
         if compiled and precision.device.type == "cpu" and precision.dtype == torch.bfloat16:
             _put_faster_parts(model)
@@ -119,7 +119,7 @@ class Learner:
         self._objective = parallel.share(objective, list(model.h), self.sharing, precision.device)
         products = torch.bfloat16 if precision.dtype == torch.bfloat16 else None
         self.optimizers = build_optimizers(model, config.optim, products)  # of the shared parameters
-        self._others_wait = False  # for what this process tells them next
+        self._others_wait = False  # in a collective operation, for this process
         self.loss_scale = LossScale.of_float16() if precision.dtype == torch.float16 else LossScale()
 
     def step(
@@ -138,14 +138,14 @@ class Learner:
             targets_BT: the token that follows each.
             step: number of this step, from 1.
             tokens: trained on before it.
-            wanted_BT: the targets that the loss is of; None: all.
+            wanted_BT: which targets count; None: all.
 
         Raises:
-            TrainingError: there is not the memory for a micro-batch of one sequence.
+            TrainingError: the memory does not suffice for a micro-batch of one sequence.
         """
         began = time.perf_counter()
         progress = tokens / self.config.schedule.tokens
-        # the rate of a step's middle: were it that of its beginning, the first step of a warm-up would do nothing
+        # the rate at the step's middle: at its beginning, the first step of a warm-up would have rate 0
         middle = (tokens + 0.5 * inputs_BT.size) / self.config.schedule.tokens
         lr = set_rates(self.optimizers, self.config, progress=middle, step=step)
         rows = self._rows(targets_BT, progress, step)
@@ -189,11 +189,11 @@ class Learner:
         )
 
     def uses_all_rows(self, progress: float) -> bool:
-        """Whether the loss at this point of the run is over the whole vocabulary."""
+        """Whether the loss at this point of the run covers the whole vocabulary."""
         return not self.config.loss.rows or progress >= 1.0 - self.config.loss.full_fraction
 
     def rounded(self, progress: float) -> AbstractContextManager[None]:
-        """A context in which the weights are as they will be stored, if this point of the run asks for that."""
+        """A context in which the weights are rounded as they will be stored, if this point of the run requires it."""
         rounding = self.config.rounding
         if self._round is None or progress < 1.0 - rounding.fraction:
             return nullcontext()
@@ -203,7 +203,7 @@ class Learner:
     def rehearse(
         self, inputs_BT: NDArray[np.int64], targets_BT: NDArray[np.int64], wanted_BT: NDArray[np.bool_] | None = None
     ) -> None:
-        """Compute a gradient and throw it away: to see how long it takes, and whether there is the memory."""
+        """Compute a gradient and discard it, to see how long it takes and whether it fits the memory."""
         self._compiling(lambda: self._backward(inputs_BT, targets_BT, wanted_BT, None, 0))
         self.model.zero_grad(set_to_none=True)
         if self.precision.device.type == "cuda":
@@ -226,10 +226,10 @@ class Learner:
         return float(loss)
 
     def _compiling(self, compute: Callable[[], T]) -> T:
-        """What `compute` gives, its first compilation survived if need be."""
+        """Return `compute()`; if its first compilation fails, try again with a cache of our own."""
         if not self._is_compiled:
             return compute()
-        self._others_wait = self.sharing == "fsdp"  # which talks from the first block on
+        self._others_wait = self.sharing == "fsdp"  # which communicates from the first block on
         return with_own_cache(
             compute,
             before_again=lambda: self.model.zero_grad(set_to_none=True),
@@ -244,10 +244,10 @@ class Learner:
         rows: Rows | None,
         step: int,
     ) -> Tensor:
-        """Fill the gradients with those of the batch's mean loss, and return it.
+        """Fill the gradients with those of the batch's mean loss, and return the loss.
 
-        Where the device has not the memory, the micro-batch is halved and the whole batch begun again: the gradient
-        is that of the batch however it is cut.
+        If the device runs out of memory, the micro-batch is halved and the whole batch begins again: the split does
+        not change the gradient.
         """
         n_wanted = inputs_BT.size if wanted_BT is None else max(1, int(wanted_BT.sum()))
         while True:
@@ -275,14 +275,14 @@ class Learner:
         device, processes = self.precision.device, self.processes
         mine = np.arange(inputs_BT.shape[0])[processes.rows(inputs_BT.shape[0])]
         sequences = max(1, self.micro_tokens // inputs_BT.shape[1])
-        n_micro = -(-processes.most_rows(inputs_BT.shape[0]) // sequences)  # alike in all processes
+        n_micro = -(-processes.most_rows(inputs_BT.shape[0]) // sequences)  # the same in all processes
         loss = torch.zeros((), device=device, dtype=torch.promote_types(self.model.ln_f.weight.dtype, torch.float32))
         pieces = np.array_split(mine, range(sequences, n_micro * sequences, sequences))
         for i, piece in enumerate(pieces):
-            is_spare = piece.size == 0  # the others have one more: a sequence that does not count keeps step with them
+            is_spare = piece.size == 0  # others have one more: compute a sequence that does not count
             piece = mine[:1] if is_spare else piece
             if self.config.optim.dropout or self.config.lora.dropout:
-                # what is dropped depends on the place in the run alone, so there is no state to save
+                # dropout depends only on the place in the run, so there is no state to save
                 torch.manual_seed(hash((self.config.run.seed, step, int(piece[0]))))
             inputs, targets = _on(device, inputs_BT[piece]), _on(device, targets_BT[piece])
             wanted = None if wanted_BT is None else torch.from_numpy(wanted_BT[piece]).to(device)
@@ -328,21 +328,21 @@ class Learner:
 
 
 def _put_faster_parts(model: GPT) -> None:
-    """What a CPU with bf16 units does faster than PyTorch's own, once it is compiled."""
+    """Put in parts that, once compiled, are faster than PyTorch's own on a CPU with bf16 units."""
     for block in model.h:
         parts: Any = block
         parts.attn.attend = attend_in_blocks
         behind = parts.mlp.c_proj
-        if type(behind) is nn.Linear and behind.weight.requires_grad:  # one with an adapter is more than its weight
+        if type(behind) is nn.Linear and behind.weight.requires_grad:  # an adapter adds to its weight
             parts.mlp.activated_map = activated_map
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or on a CPU PyTorch's allocator, had no memory."""
+    """Whether a device, or PyTorch's allocator on a CPU, ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _on(device: torch.device, ids: NDArray[np.int64]) -> Tensor:
-    """Token ids on a device; to a GPU they travel while the host goes on."""
+    """Token ids on a device; the copy to a GPU is asynchronous."""
     tensor = torch.from_numpy(ids)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,4 +1,4 @@
-"""Other people's pages for a run's numbers, where somebody wants them: TensorBoard, Weights & Biases."""
+"""Optional trackers of a run's numbers: TensorBoard, Weights & Biases."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,13 +42,13 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, values["step"])
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()
 
 
 class WeightsAndBiases:
-    """Logs a run to Weights & Biases, by the settings and the login of its own program (`wandb login`, WANDB_MODE).
+    """Logs a run to Weights & Biases, with the settings and login of its own program (`wandb login`, WANDB_MODE).
 
     Args:
         project: its name there.
@@ -68,7 +68,7 @@ class WeightsAndBiases:
         self._run: Any = None
 
     def begin(self) -> None:
-        """Begin the run there; one here does so just before its first step: without a login it ends there and then."""
+        """Begin the run at W&B, just before our first step; without a login our run ends at once."""
         if self._run is None:
             make_folder(self._folder)
             self._run = self._library.init(project=self._project, dir=str(self._folder))
@@ -79,7 +79,7 @@ class WeightsAndBiases:
         self._run.log({name: value for name, value in values.items() if value is not None}, step=values["step"])
 
     def close(self) -> None:
-        """Finish the run there."""
+        """Finish the run at W&B."""
         if self._run is not None:
             self._run.finish()
 

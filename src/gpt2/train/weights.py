@@ -1,4 +1,4 @@
-"""A run's weights as a model folder, its other arrays as a safetensors file, and back: exact in both directions."""
+"""A run's weights to a model folder, its other arrays to a safetensors file, and back without loss."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ def arrays_of(model: GPT) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def put_arrays(model: GPT, arrays: Mapping[str, Tensor]) -> None:
-    """Put back what `arrays_of` gave, whoever holds parts of the parameters.
+    """Put back what `arrays_of` gave, also into sharded parameters.
 
     Raises:
         MismatchError: the arrays are not those of this model.
@@ -48,7 +48,7 @@ def write(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]
     """Fill a folder with the files that every GPT-2 program loads: weights in float32, configuration, vocabulary.
 
     Args:
-        folder: there already.
+        folder: that exists.
         weights: of a model, by OpenAI's names, [in, out]; or of adapters.
         config: of the run, as a tree.
         tokenizer: its vocabulary.
@@ -70,10 +70,10 @@ def write(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """What `write` wrote, in float32 by the names it had."""
+    """Read what `write` wrote, in float32 under the same names."""
     if (folder / "adapter_config.json").is_file():
         return {name: torch.tensor(array) for name, array in checkpoint.read_adapter(folder).arrays.items()}
-    stored = checkpoint.read_safetensors(folder / WHOLE)  # all of it: opened as a model, rows without an id may be cut
+    stored = checkpoint.read_safetensors(folder / WHOLE)  # not as a model: that may cut rows without an id
     n_layer = len(stored) // ARRAYS_PER_BLOCK
     theirs = huggingface_names(n_layer)
     return {name: torch.tensor(stored[PREFIX + theirs[name]].float32()) for name in theirs}
