@@ -1,8 +1,8 @@
 """Files <-> named arrays: one module for each format, one table of names, and nothing is ever unpickled.
 
-`read` opens a model in any format into `Weights`, mapped into memory; `write` writes it in any format, and
-`write_folder` a Hugging Face folder from whatever gives arrays. The names below are imported when they are first
-used: opening a model wants none of what writes one.
+`read` opens a model in any format as memory-mapped `Weights`; `write` writes it in any format, and `write_folder`
+writes a Hugging Face folder from any source of arrays. The names below are imported on first use: opening a model needs
+none of the writers.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,7 +10,7 @@ _LIMIT_BYTES = 1 << 20
 
 
 def plain_card(config: ModelConfig) -> str:
-    """The card of a model of which nothing but its shape is known. It claims nothing else."""
+    """The card of a model of which only the shape is known. It claims nothing else."""
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation

@@ -5,7 +5,7 @@ from gpt2.checkpoint.forms import COMPACT
 
 
 def describe_changes(found: Checkpoint, *, format: str, form: str) -> list[str]:
-    """Everything that reading a model left out, and that writing it in a format and form changes; one line each."""
+    """What reading a model left out and what writing it in a format and form changes, one line each."""
     return [*found.notes, *_of_layout(found, format), *_of_precision(found.weights.form, format, form)]
 
 

@@ -1,4 +1,4 @@
-"""What reading a model gives, whichever format it was in."""
+"""The result of reading a model in any format."""
 
 import hashlib
 import logging
@@ -31,9 +31,9 @@ class Checkpoint:
         path: the folder or file that was read.
         format: the name of the format, as `gpt2 convert` calls it.
         notes: what reading changed or left out, one line each: padding cut, masks dropped.
-        vocabulary: gives the tokenizer of a format that holds it in the file itself.
-        sources: every file that the arrays come from, an adapter's base included.
-        expanded_from: forms of rounded numbers that reading expands to fp32.
+        vocabulary: makes the tokenizer, for a format that holds it in the file itself.
+        sources: every file that the arrays come from, including an adapter's base.
+        expanded_from: quantised forms that reading expands to fp32.
     """
 
     weights: Weights
@@ -51,19 +51,19 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """Where the model lies: the path, or the folder of the file that it is."""
+        """The model's folder: the path, or the folder of the file at it."""
         return self.path if self.path.is_dir() else self.path.parent
 
     @property
     def rounded_to(self) -> str | None:
-        """The form, or forms, that weights were rounded to when they were stored, or None for fp32."""
+        """The form or forms to which the stored weights were rounded; None for fp32."""
         return ", ".join(self.expanded_from or (form for form in self.weights.forms if form != "fp32")) or None
 
     def files_sha256(self) -> str:
-        """One hash of what the model answers by: the names and contents of its files, an adapter's base included.
+        """One hash of all that determines the model's answers: the names and contents of its files, with its base's.
 
-        Where not all of it lies in one folder, the configuration or the vocabulary may lie beside what was read, and
-        it is taken over values and vocabulary too.
+        If not all of them are in one folder, the configuration or the vocabulary may be outside what was read. Then the
+        hash covers the values and the vocabulary too.
         """
         whole = hashlib.sha256()
         for file in filter(_changes_answers, self.sources):
@@ -108,10 +108,10 @@ class Checkpoint:
 
 
 def described_config(source: object, **sizes: Any) -> ModelConfig:
-    """The configuration of the sizes that a file, `source`, says.
+    """The configuration of the sizes that the file `source` gives.
 
     Raises:
-        FormatError: they cannot be.
+        FormatError: they are invalid.
     """
     try:
         return ModelConfig(**sizes)
@@ -120,11 +120,11 @@ def described_config(source: object, **sizes: Any) -> ModelConfig:
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds vocabulary files of any form we read."""
+    """Whether a folder holds vocabulary files in any form that we read."""
     return any((folder / name).is_file() for name in VOCABULARY_FILES)
 
 
 def _changes_answers(file: Path) -> bool:
-    """Whether a file of a model can: no card does, nor its pictures, nor what `gpt2 detect` compares with."""
+    """Whether a file can affect a model's answers: not the card or its pictures, nor the calibration of `gpt2 detect`."""
     is_beside = file.name.startswith(".") or file.name in ("LICENSE", "calibration.json")
     return not is_beside and file.suffix not in (".md", ".svg")

@@ -1,11 +1,11 @@
 """CRC-32C (Castagnoli), the checksum of TensorFlow's files and of LevelDB's, at some 300 MB/s in NumPy.
 
-A checksum is sequential, but linear over GF(2). So the bytes are cut into equal lanes whose checksums advance side by
-side, four bytes a step, and neighbouring lanes are then joined in pairs: crc(A B) = shift(crc(A), len(B)) ^ crc(B),
+A checksum is sequential, but linear over GF(2). So the bytes are cut into equal lanes whose checksums advance in
+parallel, four bytes a step, and neighbouring lanes are then joined in pairs: crc(A B) = shift(crc(A), len(B)) ^ crc(B),
 where shifting past a number of zero bytes is a linear map of 32 bits.
 
-Polynomial 0x1EDC6F41, reflected (RFC 3720, section 12.1); the mask is LevelDB's (util/crc32c.h): a checksum of data
-that itself holds checksums is a poor one.
+Polynomial 0x1EDC6F41, reflected (RFC 3720, section 12.1). The mask is LevelDB's (util/crc32c.h), since the checksum of
+data that itself holds checksums is weak.
 """
 
 from functools import cache, lru_cache
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 _REFLECTED = 0x82F63B78
 _MASK_DELTA = 0xA282EAD8
 _BLOCK_BYTES = 8 << 20  # bounds the memory used
-_LANE_BYTES = 1 << 9  # at the least; joining two lanes costs as much as some hundred steps
-_SMALL_BYTES = 1 << 12  # so little is faster byte by byte
+_LANE_BYTES = 1 << 9  # at least; joining two lanes costs as much as some hundred steps
+_SMALL_BYTES = 1 << 12  # below this, byte by byte is faster
 
 Words = NDArray[np.uint32]
 
 
 def crc32c(data: bytes | memoryview | NDArray[Any], crc: int = 0) -> int:
-    """The checksum of bytes, or of a contiguous array's bytes; `crc` is that of what came before them."""
+    """The checksum of bytes, or of a contiguous array's bytes; `crc` is the checksum of the bytes before them."""
     octets = np.frombuffer(data, np.uint8)
     state = crc ^ 0xFFFFFFFF
     for begin in range(0, octets.size, _BLOCK_BYTES):
@@ -33,12 +33,12 @@ def crc32c(data: bytes | memoryview | NDArray[Any], crc: int = 0) -> int:
 
 
 def masked(crc: int) -> int:
-    """The checksum in the form in which it is stored."""
+    """The checksum as it is stored."""
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def _advance(state: int, octets: NDArray[np.uint8]) -> int:
-    """The state after one block of bytes: what fills whole lanes by lanes, the rest byte by byte."""
+    """The state after one block of bytes: whole lanes in parallel, the rest byte by byte."""
     depth = 0 if octets.size < _SMALL_BYTES else (octets.size // _LANE_BYTES).bit_length() - 1  # 2 ** depth lanes
     lane_bytes = (octets.size >> depth) & ~3
     split = lane_bytes << depth
@@ -73,7 +73,7 @@ def _byte_table() -> list[int]:
 
 @cache
 def _step_tables() -> tuple[Words, Words]:
-    """The state after four zero bytes, as the sum of what its lower and its upper half become."""
+    """The state after four zero bytes, as the sum of two tables: of its lower and of its upper half."""
     table = np.array(_byte_table(), np.uint32)
     halves: Words = np.arange(1 << 16, dtype=np.uint32)
     tables: list[Words] = []

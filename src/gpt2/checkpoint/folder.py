@@ -1,6 +1,6 @@
-"""Writing a model as a Hugging Face folder, whole or not at all.
+"""Writing a model as a Hugging Face folder, atomically.
 
-One array is fetched, rounded and written at a time, in pieces of a few megabytes, so writing needs hardly more
+Arrays are fetched, rounded and written one at a time, in pieces of a few megabytes, so writing needs hardly more
 memory than the arrays already take.
 """
 
@@ -46,7 +46,7 @@ from gpt2.files import atomic_folder, read_json, write_json, write_text
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
 
-ONNX_FOLDER = "onnx"  # in a model's folder, where transformers.js and Optimum look for graphs
+ONNX_FOLDER = "onnx"  # in a model's folder; transformers.js and Optimum look there for graphs
 ONNX_SUFFIXES = (".onnx", ".onnx_data")
 _PUBLISHED_EOT = 50256
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -93,16 +93,16 @@ def write_folder(
     """Write a model folder that Hugging Face's `AutoModelForCausalLM` and `AutoTokenizer` load.
 
     Args:
-        folder: takes its name only when complete; parents are made.
-        weights: `Weights`, or float arrays by OpenAI's names, of which one at a time is asked for.
+        folder: gets its name only when complete; parents are made.
+        weights: `Weights`, or float arrays by OpenAI's names, fetched one at a time.
         config: the model's shape.
         tokenizer: its vocabulary; None writes no vocabulary files, which fits a model of the published vocabulary.
         form: fp32, fp16, bf16; or int8 and int4, our own compact forms, which only this package reads.
-        card: the text of its model card, README.md; None writes one that says the shape and nothing else.
-        overwrite: replace a model folder that is there. A folder with anything else in it is never replaced.
+        card: the text of its model card, README.md; None writes one that gives only the shape.
+        overwrite: replace an existing model folder. A folder with anything else in it is never replaced.
 
     Raises:
-        CheckpointError: the folder is there already, or cannot be written; what was there before stays.
+        CheckpointError: the folder exists, or cannot be written; what was there before stays.
         MismatchError: the arrays are not those of `config`, or do not fit `form`.
     """
     if form not in FORMS:
@@ -120,10 +120,10 @@ def write_folder(
 
 
 def check_goal(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write a model where something is that may not be replaced.
+    """Refuse to write a model over something that may not be replaced.
 
     Raises:
-        CheckpointError: it is there already; or it may be overwritten, and is no model.
+        CheckpointError: the goal exists; or, with `overwrite`, it is not a model.
     """
     if not folder.exists():
         return
@@ -156,9 +156,9 @@ def fill_folder(
     form: str = "fp32",
     journal: Journal | None = None,
 ) -> None:
-    """Write the files of a model into a folder that is there, for a caller who makes the whole folder atomic.
+    """Write the files of a model into an existing folder, for a caller who makes the whole folder atomic.
 
-    With a `journal` the weights go on where an interrupted start stopped.
+    With a `journal` the weights resume where an interrupted start stopped.
 
     Raises:
         MismatchError: the arrays are not those of `config`, or do not fit `form`.
@@ -211,7 +211,7 @@ def fill_settings(folder: Path, config: ModelConfig, tokenizer: "Tokenizer | Non
 
 
 def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[], StoredArray]:
-    """Asks for one array when it is its turn, and checks that it is what the configuration says."""
+    """A function that fetches one array and checks it against the configuration."""
 
     def fetch() -> StoredArray:
         if isinstance(weights, Weights):
@@ -228,7 +228,7 @@ def _fetcher(weights: Arrays, name: str, shape: tuple[int, ...]) -> Callable[[],
 def _int8_pair(
     stored_name: str, name: str, shape: tuple[int, ...], fetch: Callable[[], StoredArray]
 ) -> dict[str, LazyArray]:
-    """The integers of a matrix and their scales; an array that is int8 already is copied."""
+    """The integers of a matrix and their scales; an int8 array is copied."""
 
     def scale_of(array: StoredArray) -> Floats:
         if array.dtype == "I8" and array.scale is not None:
@@ -258,10 +258,10 @@ def _int8_pair(
 def _int4_parts(
     stored_name: str, name: str, shape: tuple[int, ...], fetch: Callable[[], StoredArray]
 ) -> dict[str, LazyArray]:
-    """Codes, output scales and group scales of a matrix, which are written one after the other."""
+    """Codes, output scales and group scales of a matrix, to be written one after the other."""
     by_output = name in EMBEDDINGS
     outputs, inputs = shape if by_output else shape[::-1]
-    kept: list[Int4Array] = []  # from the codes to the group scales, which come next in the file
+    kept: list[Int4Array] = []  # kept from the codes until the group scales, which come next in the file
 
     def rounded() -> Int4Array:
         if not kept:

@@ -1,4 +1,4 @@
-"""The files of a model's folder that its other files name: they lie in that folder, and nowhere else."""
+"""The files of a model's folder that its other files name; they must be in that folder."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from gpt2.files import read_json
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file that a folder names, which must lie in that folder.
+    """The path of a file that a folder names, which must be in that folder.
 
-    The one link that may lead out is that of Hugging Face's cache: from snapshots/REVISION/ to blobs/.
+    Only the links of Hugging Face's cache may lead out: from snapshots/REVISION/ to blobs/.
     """
     if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
         raise FormatError(f"{folder} names the file {name[:80]!r}; only names of files in the folder itself are read.")
@@ -28,10 +28,10 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_settings(path: Path, name: str) -> Any:
-    """What the JSON file says that tells a model's shape, in the folder that `path` is or lies in.
+    """Read the JSON file with a model's shape, in the folder at `path` or in the folder of the file at `path`.
 
     Raises:
-        FormatError: it is not there, or cannot be read.
+        FormatError: it is missing, or cannot be read.
     """
     folder = path.parent if path.is_file() else path
     if not (folder / name).is_file():
@@ -45,16 +45,16 @@ def read_settings(path: Path, name: str) -> Any:
 def read_shards(
     folder: Path, index: str, suffix: str, read: Callable[[Path], Mapping[str, StoredArray]]
 ) -> dict[str, StoredArray]:
-    """Every array of a sharded model; the index and the shards must say the same.
+    """Every array of a sharded model; the index and the shards must agree.
 
     Args:
         folder: that holds them.
         index: the name of the index in it.
-        suffix: that a shard's name ends in.
-        read: gives the arrays of one.
+        suffix: of a shard's name.
+        read: returns the arrays of one shard.
 
     Raises:
-        FormatError: a file is damaged or missing, or names another than those in the folder.
+        FormatError: a file is damaged or missing, or names a file outside the folder.
     """
     raw: Any = read_json(inside(folder, index), limit_bytes=4 << 20)
     shard_of: Any = raw.get("weight_map") if isinstance(raw, dict) else None

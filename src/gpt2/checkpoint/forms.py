@@ -1,11 +1,11 @@
 """The forms in which weights are stored, and rounding into them.
 
 `fp32`, `fp16` and `bf16` are one number type for every array. `int8` keeps vectors in fp32 and stores a matrix
-as whole numbers from -127 to 127 with one fp32 scale for every output: for each row of the embeddings `wte` and
+as integers from -127 to 127 with one fp32 scale for every output: for each row of the embeddings `wte` and
 `wpe` (a row of `wte` is an output of the tied head), for each column of an [in, out] matrix. `int4` is `int8` with the
-matrices of the blocks and `wte` as `int4.py` has it.
+matrices of the blocks and `wte` in the form of `int4.py`.
 
-NumPy has no bfloat16: its values are held as the uint16 that are the upper half of a float32.
+NumPy has no bfloat16, so its values are held as uint16, the upper half of a float32.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ COMPACT = ("int8", "int4")  # our own, which only this package reads
 DTYPE_OF_FORM = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8", "int4": "I4"}
 FORM_OF_DTYPE = {dtype: form for form, dtype in DTYPE_OF_FORM.items()} | {"F64": "fp32"}  # rounded when it is used
 
-# NumPy's type for each type of numbers, by safetensors' name of it.
+# NumPy's type for each of safetensors' types.
 NUMPY_TYPE = {
     "F64": "<f8",
     "F32": "<f4",
@@ -52,7 +52,7 @@ def dtype_in_form(form: str, name: str, shape: tuple[int, ...]) -> str:
 
 
 def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Floats:
-    """The float32 values of stored data; `data` itself where it holds them already.
+    """The float32 values of stored data; `data` itself if it holds them already.
 
     Raises:
         MismatchError: a finite float64 lies beyond the largest float32.
@@ -76,7 +76,7 @@ def decode(data: NDArray[Any], dtype: str, scale: Floats | None = None) -> Float
             return (data.astype(np.uint32) << 16).view(np.float32)
         case "I8":
             assert scale is not None
-            with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
+            with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even NaN
                 return data.astype(np.float32) * scale
         case _:
             raise AssertionError(f"{dtype} is no form of weights")
@@ -103,7 +103,7 @@ def encode(values: Floats, dtype: str, name: str) -> NDArray[Any]:
         case "BF16":
             bits = np.ascontiguousarray(values).view(np.uint32)
             rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-            quiet_nan = ((bits >> 16) | 0x40).astype(np.uint16)  # a NaN stays one: rounding could carry it to infinity
+            quiet_nan = ((bits >> 16) | 0x40).astype(np.uint16)  # keeps NaN: rounding could carry it to infinity
             return np.where(np.isnan(values), quiet_nan, rounded)
         case _:
             raise AssertionError(f"{dtype} is not a type to round to")
@@ -117,7 +117,7 @@ def int8_scale(blocks: Iterable[Floats], name: str) -> Floats:
         `values = int8 * scale`. An output that is all zeros (or too small for fp32 to divide) has scale 1.
 
     Raises:
-        MismatchError: a value is infinite or not a number.
+        MismatchError: a value is infinite or NaN.
     """
     if name in EMBEDDINGS:
         largest = np.concatenate([np.abs(block).max(axis=1, keepdims=True) for block in blocks])
@@ -135,5 +135,5 @@ def int8_scale_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def int8_round(block: Floats, scale: Floats) -> NDArray[np.int8]:
-    """Divide by the scale and round to the nearest whole number, halves to even."""
+    """Divide by the scale and round to the nearest integer, halves to even."""
     return np.clip(np.rint(block / scale), -_INT8_LARGEST, _INT8_LARGEST).astype(np.int8)

@@ -1,8 +1,7 @@
 """GGUF files of architecture gpt2, llama.cpp's form of a GPT-2: one file with weights and vocabulary.
 
-Matrices are [out, in] there. F32, F16 and BF16 are used as they lie in the file; the block types are expanded to
-float32 where they are used. Vectors and positions are written as F32, whatever the matrices are, as llama.cpp's own
-converter does.
+Matrices are [out, in]. F32, F16 and BF16 are used as stored; block types are expanded to float32 on use. Vectors and
+positions are written as F32 whatever the matrices are, as in llama.cpp's own converter.
 """
 
 import re
@@ -57,7 +56,7 @@ _PARTS = {
     "ln_f": "output_norm",
 }
 _HEAD = "output.weight"
-# How much of a row rounding changes at most; of two matrices that were learned apart, about 1.4.
+# The largest relative difference that rounding makes in a row; two independently trained matrices differ by about 1.4.
 _ROUNDING = {"F32": 0.0, "F16": 2**-10, "BF16": 2**-7, "Q2_K": 0.6}
 _ROUNDING_OF_BLOCKS = 0.3
 _NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # llama.h, enum llama_token_type
@@ -84,7 +83,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         FormatError: it is damaged, truncated or hostile, or stores tensors in a type that is not read.
-        MismatchError: a sound file that is not a GPT-2.
+        MismatchError: it is a sound file, but not a GPT-2.
         OSError: it cannot be opened.
     """
     file = _file(path)
@@ -140,7 +139,7 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Pa
     epsilon = settings["layer_norm_epsilon"]
     if not isinstance(epsilon, float):
         raise FormatError(f"{path}: {_KEYS['layer_norm_epsilon']} must be a number: got {epsilon!r:.40}.")
-    settings["layer_norm_epsilon"] = float(f"{epsilon:.7g}")  # 1e-05 again, after the file's float32
+    settings["layer_norm_epsilon"] = float(f"{epsilon:.7g}")  # 1e-05 again, from the file's float32
     config = described_config(path, **settings, vocab_size=embedding.shape[0])
     if config.n_embd != embedding.shape[1]:
         raise MismatchError(f"{path}: token_embd.weight has rows of {embedding.shape[1]:,}, not of {config.n_embd:,}.")
@@ -148,10 +147,10 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Pa
 
 
 def _one_of(head: Tensor, embedding: Tensor, path: Path) -> tuple[Tensor, str]:
-    """Which of two copies of the embedding is taken, and what to say: llama-quantize rounds that of the head less.
+    """Choose one of two copies of the embedding, with a note; llama-quantize rounds the head's copy less.
 
     Raises:
-        MismatchError: they are two matrices.
+        MismatchError: they are different matrices.
     """
     if head.shape != embedding.shape or not _is_same_but_rounded(head, embedding):
         raise MismatchError(
@@ -169,7 +168,7 @@ def _is_same_but_rounded(head: Tensor, embedding: Tensor) -> bool:
     most = max(_ROUNDING.get(tensor.type, _ROUNDING_OF_BLOCKS) for tensor in (head, embedding))
     parts = zip(_stored(head, "wte").blocks(), _stored(embedding, "wte").blocks(), strict=True)
     for one, other in ((a.float32(), b.float32()) for a, b in parts):
-        with np.errstate(over="ignore", invalid="ignore"):  # of infinities, which are then not the same
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities, which compare as different
             changed, whole = (np.linalg.norm(rows, axis=1) for rows in (one - other, other))
             if not (changed <= most * whole).all():
                 return False
@@ -199,7 +198,7 @@ def _stored(tensor: Tensor, name: str) -> StoredArray:
 
 
 def _true_vocab_size(metadata: Mapping[str, Any], rows: int) -> int:
-    """The rows of the embedding less those at the end whose tokens are marked as unused."""
+    """The rows of the embedding without those at the end whose tokens are marked as unused."""
     kinds = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(kinds, list) or len(kinds) != rows:
         return rows

@@ -1,6 +1,6 @@
-"""A tensor of ggml's block types as an array of ours, expanded to float32 a part at a time, when it is asked for.
+"""A tensor of ggml's block types as a stored array, expanded to float32 part by part, on demand.
 
-So a file of any size is opened and rewritten in the memory of one part, and only the parts in use are ever expanded.
+So opening and rewriting a file of any size takes the memory of one part, and only parts in use are expanded.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from gpt2.checkpoint.weights import MadeArray, StoredArray
 
 
 class ExpandingArray(MadeArray):
-    """Rows of blocks, or the same with its axes exchanged; as an array it is F32.
+    """Rows of blocks, or their transpose, as an F32 array.
 
     Args:
         blocks_RNb: the mapped bytes: rows, blocks of a row, bytes of a block.
         kind: their type.
-        first: where the array begins and
-        last: ends, on the axis of values within the rows if `is_turned`, else on that of the rows.
+        first: where the array begins: an index of values within the rows if `is_turned`, else of rows.
+        last: where it ends, likewise.
         is_turned: whether the rows are the array's columns.
     """
 

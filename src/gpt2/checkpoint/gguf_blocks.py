@@ -1,8 +1,8 @@
 """ggml's block types, to and from float32.
 
-A block is 32 neighbouring values of a row, or 256 in the types with a K, and what scales them. Layouts and arithmetic
-are those of ggml-common.h and ggml-quants.c (dequantize_row_*); each decoder takes blocks as bytes, [n, bytes of a
-block], and gives [n, values of a block].
+A block is 32 neighbouring values of a row, or 256 in the K types, with their scales. Layouts and arithmetic are those
+of ggml-common.h and ggml-quants.c (dequantize_row_*). Each decoder takes blocks as bytes, [n, bytes of a block], and
+returns [n, values of a block].
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ BLOCK_VALUES = 32
 _Q8_0 = np.dtype([("scale", "<f2"), ("codes", "i1", (32,))])
 _Q4_0 = np.dtype([("scale", "<f2"), ("codes", "u1", (16,))])
 
-# ggml-common.h, kvalues_iq4nl: what the 16 codes of IQ4_NL stand for.
+# ggml-common.h, kvalues_iq4nl: the values of IQ4_NL's 16 codes.
 _IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 
 Octets = NDArray[np.uint8]
@@ -26,7 +26,7 @@ Octets = NDArray[np.uint8]
 
 def expand_blocks(blocks: Octets, kind: str) -> Floats:
     """The float32 values of blocks of one of the types of `DECODERS`."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
+    with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even NaN
         return DECODERS[kind](blocks)
 
 
@@ -161,7 +161,9 @@ def to_q8_0(values: Floats, name: str) -> NDArray[np.uint8]:
         raise MismatchError(f"{name} cannot be stored as Q8_0: it holds values that are not finite, or beyond 8.3e6.")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = np.where(scale > 0, np.float32(1) / scale, np.float32(0))
-        steps = np.where(np.isfinite(inverse), rows * inverse, np.float32(0))  # a scale too small to divide by is 0
+        steps = np.where(
+            np.isfinite(inverse), rows * inverse, np.float32(0)
+        )  # 0 if the scale is too small to divide by
     blocks = np.empty(len(rows), _Q8_0)
     blocks["scale"] = scale[:, 0]
     magnitudes = np.abs(steps)

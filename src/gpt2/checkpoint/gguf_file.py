@@ -1,4 +1,4 @@
-"""GGUF as a container: typed key-value metadata, then tensors by name, type, shape and place.
+"""GGUF as a container: typed key-value metadata, then tensors by name, type, shape and offset.
 
 Format: ggml's docs/gguf.md. Little-endian; versions 2 and 3, which differ only in allowing big-endian files. Shapes are
 written innermost axis first. Everything a file claims is checked against its true size before it is used.
@@ -28,7 +28,7 @@ _KEYS_LIMIT = 1 << 12
 _TENSORS_LIMIT = 1 << 14
 _ARRAY_LIMIT = 1 << 20
 _NAME_LIMIT_BYTES = 1 << 10
-_HEADER_LIMIT_BYTES = 32 << 20  # the published vocabulary takes 2 MB; a number in Python takes ten times its bytes
+_HEADER_LIMIT_BYTES = 32 << 20  # the published vocabulary takes 2 MB; Python's numbers take ten times the file's
 _DIMENSIONS_LIMIT = 4
 _SIZE_LIMIT = 1 << 40
 
@@ -37,7 +37,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class TensorType(NamedTuple):
-    """How ggml stores numbers: its number for the type, and the values and bytes of one block."""
+    """One of ggml's types: its number, and the values and bytes of one block."""
 
     number: int
     block_values: int
@@ -79,7 +79,7 @@ class Tensor:
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The metadata of a file (numbers, truth values, text, and lists of one of these) and its tensors, mapped.
+    """The metadata of a file (numbers, booleans, text, and lists of one of these) and its tensors, mapped.
 
     Raises:
         FormatError: it is truncated, damaged, hostile or of another version, or stores a tensor in a type that is not
@@ -152,7 +152,7 @@ def _entries(cursor: "_Cursor", count: int, path: Path) -> Iterable[tuple[str, _
 def _tensors(
     mapping: mmap.mmap, entries: Mapping[str, _Entry], header_bytes: int, alignment: int, path: Path
 ) -> dict[str, Tensor]:
-    """Every tensor lies in the file, aligned, and no two share a byte."""
+    """Check that every tensor is inside the file and aligned, and that none overlap."""
     start = -(-header_bytes // alignment) * alignment
     position = 0
     tensors: dict[str, Tensor] = {}
@@ -222,7 +222,7 @@ class _Cursor:
 
 
 class Unwritten(NamedTuple):
-    """A tensor to be written: its type, its shape (outermost axis first), and a call that gives its bytes in pieces."""
+    """A tensor to write: its type, its shape (outermost axis first), and a function that yields its bytes in pieces."""
 
     type: str
     shape: tuple[int, ...]
@@ -232,7 +232,7 @@ class Unwritten(NamedTuple):
 def write_gguf(out: ArrayFile, metadata: Mapping[str, Any], tensors: Mapping[str, Unwritten]) -> None:
     """Write a file, version 3, one piece of one tensor at a time; equal input gives equal bytes.
 
-    Whole numbers in the metadata are stored as uint32 (in lists as int32), fractions as float32.
+    Integers in the metadata are stored as uint32 (in lists as int32), fractions as float32.
 
     Raises:
         OSError: the disk is full.

@@ -1,7 +1,7 @@
 """Hugging Face's `config.json`, to and from a `ModelConfig`.
 
-A configuration can ask for much that GPT-2 has not. Whatever changes the mathematics is refused by name, since a
-model that runs wrong is worse than one that does not run.
+A configuration can ask for much that GPT-2 does not have. Whatever changes the mathematics is refused by name: a model
+that runs wrong is worse than one that does not run.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from gpt2.errors import FormatError, MismatchError
 
 DTYPE_NAME = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}
 
-# What a key means that is not there, by `GPT2Config`: the smallest published model.
+# `GPT2Config`'s defaults for missing keys: the smallest published model.
 _DEFAULTS = PUBLISHED["gpt2"]
-# Names that `GPT2Config` takes as well.
+# `GPT2Config`'s aliases.
 _OTHER_NAMES = {
     "n_layer": "num_hidden_layers",
     "n_head": "num_attention_heads",
@@ -29,8 +29,8 @@ def config_from_json(raw: object, source: str) -> ModelConfig:
     """Read the parsed `config.json` that came from `source`.
 
     Raises:
-        MismatchError: it describes another model than GPT-2, or a GPT-2 changed in a way that is not supported.
-        FormatError: a value is not of its type.
+        MismatchError: it describes another model than GPT-2, or an unsupported variant of it.
+        FormatError: a value has the wrong type.
     """
     if not isinstance(raw, dict):
         raise FormatError(f"{source} is not a JSON object.")
@@ -86,7 +86,7 @@ def _shown(value: object) -> str:
 
 
 def config_to_json(config: ModelConfig, *, form: str, eot: int | None) -> dict[str, Any]:
-    """What `config.json` says of a model stored in `form`, key by key as Hugging Face writes it."""
+    """The `config.json` of a model stored in `form`, key by key as Hugging Face writes it."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

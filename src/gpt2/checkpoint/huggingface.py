@@ -24,14 +24,14 @@ NAME = "hf"
 CONFIG = "config.json"
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Our compact forms; not WHOLE: transformers would take the integers for weights.
+# Our compact forms; not named WHOLE, or transformers would take the integers for weights.
 COMPACT_FILES = {"int8": "model.int8.safetensors", "int4": "model.int4.safetensors"}
 FORM_KEY = "gpt2kit_form"
 SCALE_SUFFIX = ".scale"
 GROUP_SCALE_SUFFIX = ".group_scale"
 PREFIX = "transformer."
 
-# What stands before the names of a model inside another module, and whose it is.
+# Prefixes of a model inside another module, and what adds them.
 _WRAPPERS = {
     "_orig_mod": "torch.compile",
     "module": "DistributedDataParallel",
@@ -56,7 +56,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         FormatError: a file is damaged, hostile or missing.
-        MismatchError: sound files that are not a GPT-2.
+        MismatchError: the files are sound, but not a GPT-2.
         OSError: a file cannot be opened.
     """
     folder = path.parent if path.is_file() else path
@@ -73,10 +73,10 @@ def assemble(
     said_by: str,
     notes: Sequence[str] = (),
 ) -> Checkpoint:
-    """A checkpoint of arrays by Hugging Face's names, matrices as [in, out]; masks, padding and tied head left out.
+    """A checkpoint of arrays by Hugging Face's names, matrices as [in, out], without masks, padding and tied head.
 
     Raises:
-        MismatchError: they are not those of the configuration, which `said_by` gave.
+        MismatchError: they are not those of the configuration, which came from `said_by`.
     """
     notes = list(notes)
     arrays = unwrapped(arrays, path, notes)
@@ -115,7 +115,7 @@ def _read_arrays(path: Path) -> dict[str, StoredArray]:
 
 
 def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, StoredArray]:
-    """Put the scales of a compact form beside their matrices; refuse integers in a file that does not declare them."""
+    """Join the scales of a compact form to their matrices; refuse integers in a file that does not declare a form."""
     if not any(array.dtype in ("I8", "U8") for name, array in arrays.items() if not _MASK.search(name)):
         return arrays
     files = [path / name for name in COMPACT_FILES.values()] if path.is_dir() else [path]
@@ -148,7 +148,7 @@ def _join_scales(arrays: dict[str, StoredArray], path: Path) -> dict[str, Stored
 
 
 def unwrapped(arrays: dict[str, StoredArray], path: Path, notes: list[str]) -> dict[str, StoredArray]:
-    """The arrays by `GPT2Model`'s names, freed of what wrappers and `GPT2LMHeadModel` put before them."""
+    """The arrays by `GPT2Model`'s names, without the prefixes of wrappers and `GPT2LMHeadModel`."""
     found: dict[str, StoredArray] = {}
     freed: dict[str, str] = {}
     for name, array in arrays.items():
@@ -165,7 +165,7 @@ def unwrapped(arrays: dict[str, StoredArray], path: Path, notes: list[str]) -> d
 
 
 def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:
-    """Old releases store the causal mask as if it were a weight."""
+    """Drop the causal masks that old releases store as weights."""
     masks = [name for name in arrays if _MASK.fullmatch(name)]
     for name in masks:
         del arrays[name]
@@ -174,7 +174,7 @@ def _drop_masks(arrays: dict[str, StoredArray], notes: list[str]) -> None:
 
 
 def _check_tied(head: StoredArray, wte: StoredArray, path: Path) -> None:
-    """A head of its own would be silently replaced by `wte`: that is another model."""
+    """Refuse an untied head: replacing it by `wte` would make another model."""
     same = (
         head.shape == wte.shape
         and head.dtype == wte.dtype != "I8"
@@ -188,10 +188,10 @@ def _check_tied(head: StoredArray, wte: StoredArray, path: Path) -> None:
 
 
 def _cut_padding(arrays: dict[str, StoredArray], config: ModelConfig, folder: Path, notes: list[str]) -> ModelConfig:
-    """Cut the rows of `wte` that only round the vocabulary up; return the configuration with the true size."""
+    """Cut the padding rows of `wte`; return the configuration with the true vocabulary size."""
     wte = arrays.get("wte.weight")
     if wte is None or len(wte.shape) != 2:
-        return config  # `Weights` says what is wrong
+        return config  # `Weights` raises the error
     vocab_size = _true_vocab_size(config.vocab_size, folder)
     if wte.shape[0] > vocab_size:
         notes.append(f"vocabulary cut from {wte.shape[0]:,} rows to the {vocab_size:,} that are tokens")
@@ -201,9 +201,9 @@ def _cut_padding(arrays: dict[str, StoredArray], config: ModelConfig, folder: Pa
 
 
 def _true_vocab_size(declared: int, folder: Path) -> int:
-    """The declared size, or that of the vocabulary where the declared one only rounds it up.
+    """The declared size, or the vocabulary's own size if the declared one is that rounded up.
 
-    nanoGPT rounds 50,257 up to a multiple of 64, llm.c of 128. Any other difference is the model's own affair.
+    nanoGPT rounds 50,257 up to a multiple of 64, llm.c to one of 128. Any other difference is kept.
     """
     if declared == PUBLISHED_VOCAB_SIZE or declared % _PADDING_MULTIPLE:
         return declared

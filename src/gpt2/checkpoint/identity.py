@@ -1,4 +1,4 @@
-"""Which weights these are, whatever file and format holds them."""
+"""The identity of weights, independent of file and format."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from gpt2.checkpoint.weights import Weights
 def fingerprint(weights: Weights) -> str:
     """SHA-256 over names, shapes and float32 values of all arrays; a quarter of a second for 30 million parameters.
 
-    The same values in another format or order of file have the same; a quantised copy is another model.
+    The same values in another format or file order have the same fingerprint; a quantised copy is another model.
     """
     digest = hashlib.sha256(repr(weights.config).encode())
     for name in weights.names:

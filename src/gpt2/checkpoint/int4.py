@@ -1,13 +1,13 @@
-"""The int4 form: what it means, in plain NumPy, and how a file holds it.
+"""The int4 form: its definition in plain NumPy, and its layout in a file.
 
-    weight = scale of its output * whole scale of its group, 1..127 * code, -8..7
+    weight = scale of its output * integer scale of its group, 1..127 * code, -8..7
 
-Thirty-two inputs of an output are a group. Since the groups' scales are whole numbers, a kernel sums a whole row
-exactly. Files hold a matrix by outputs, whichever way it is multiplied: two codes a byte, the even input in the lower
-half, each plus 8.
+Thirty-two inputs of an output are a group. Since the groups' scales are integers, a kernel sums a whole row exactly.
+Files hold a matrix by outputs, whichever way it is multiplied: two codes a byte, the even input in the lower half, each
+plus 8.
 
 Axes: I inputs and O outputs of a matrix, G groups of 32 inputs. All floats are float32, and every operation of
-`quantise_int4` is rounded as it stands: the engine packs the same bits.
+`quantise_int4` is rounded as written: the engine packs the same bits.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 GROUP_INPUTS = 32
-# A group's scale is chosen among those that would put its largest weight at one of these codes. Beyond 7 the
-# largest weights are clipped, which pays when the others gain more.
+# The candidates for a group's scale put its largest weight at one of these codes. Beyond 7 the largest weights are
+# clipped, which pays if the others gain more.
 LARGEST_CODES = (6.5, 7.0, 7.4, 7.8, 8.2, 8.6, 9.1, 9.7)
 
 _SMALLEST = np.float32(1e-30)  # below this a row counts as zeros: 127 / x must stay finite
@@ -43,7 +43,7 @@ class Int4Array(StoredArray):
         by_output: the matrix is [O, I], as the embedding is; otherwise [I, O].
     """
 
-    scale: Floats  # pyright: ignore[reportGeneralTypeIssues]  # here it is never absent
+    scale: Floats  # pyright: ignore[reportGeneralTypeIssues]  # never None here
     group_scale: Bytes
     by_output: bool
 
@@ -59,10 +59,10 @@ class Int4Array(StoredArray):
         return self.data.nbytes + self.scale.nbytes + self.group_scale.nbytes
 
     def check_scales(self, name: str) -> None:
-        """Refuse scales that are not those of the array called `name`.
+        """Refuse scales that do not fit the array called `name`.
 
         Raises:
-            MismatchError: they do not fit the codes, or a group's scale cannot be one.
+            MismatchError: they do not fit the codes, or a group's scale is out of range.
         """
         outputs, groups = self.data.shape[0], -(-2 * self.data.shape[1] // GROUP_INPUTS)
         if self.scale.shape != (outputs, 1) or self.group_scale.shape != (outputs, groups):
@@ -86,7 +86,7 @@ class Int4Array(StoredArray):
         for begin in range(0, outputs, at_once):
             part = self._outputs(begin, begin + at_once)
             whole_OI = part.codes() * np.repeat(part.group_scale.astype(np.int16), GROUP_INPUTS, axis=1)[:, :inputs]
-            with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even one that is no number
+            with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any scale, even NaN
                 np.multiply(whole_OI, part.scale, out=values_OI[begin : begin + at_once], dtype=np.float32)
         return values_OI if self.by_output else np.ascontiguousarray(values_OI.T)
 
@@ -157,7 +157,7 @@ def to_int4(array: StoredArray, name: str, *, by_output: bool) -> Int4Array:
 
 
 def int4_scale(array: StoredArray, name: str, *, by_output: bool) -> Floats:
-    """The scales of a matrix's outputs alone, [O, 1], as `to_int4` gives them and without its work.
+    """The scales of a matrix's outputs, [O, 1], as `to_int4` computes them, without the rest of its work.
 
     Raises:
         MismatchError: a value is not finite.
@@ -173,7 +173,7 @@ def int4_scale(array: StoredArray, name: str, *, by_output: bool) -> Floats:
 
 
 def _row_scale(largest_O: Floats) -> Floats:
-    """An output's scale: what puts its largest weight at the least of `LARGEST_CODES` in a group of scale 127."""
+    """An output's scale: puts its largest weight at the smallest of `LARGEST_CODES` in a group of scale 127."""
     scale_O = largest_O / np.float32(LARGEST_CODES[0]) / np.float32(127)
     return np.where(largest_O > _SMALLEST, scale_O, np.float32(0)).astype(np.float32)
 
@@ -181,7 +181,7 @@ def _row_scale(largest_O: Floats) -> Floats:
 def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Floats]:
     """A matrix as codes, group scales and output scales: [I, O] -> [I, O], [G, O], [O].
 
-    Inputs are padded with zeros to whole groups in the computation, and the padding is cut off again.
+    For the computation, inputs are padded with zeros to whole groups.
     """
     inputs, outputs = w_IO.shape
     groups = -(-inputs // GROUP_INPUTS)
@@ -200,7 +200,7 @@ def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Fl
         step_GO = scale_GO * row_scale_O
         inverse_GO = _inverse(step_GO)
         error_GO = np.zeros_like(largest_GO)
-        for k in range(GROUP_INPUTS):  # in order: the sum is the engine's to the bit
+        for k in range(GROUP_INPUTS):  # in this order, to equal the engine's sum to the bit
             miss_GO = w_GKO[:, k] - _codes(w_GKO[:, k], inverse_GO) * step_GO
             error_GO += miss_GO * miss_GO
         better_GO = error_GO < least_GO
@@ -212,7 +212,7 @@ def quantise_int4(w_IO: Floats) -> tuple[NDArray[np.int8], NDArray[np.int32], Fl
 
 
 def _outputs_at_once(inputs: int) -> int:
-    """So many that rounding them takes about a block's memory."""
+    """The number of outputs that takes about a block's memory to round."""
     return max(1, weights.BLOCK_VALUES // (8 * inputs))
 
 
@@ -221,7 +221,7 @@ def _codes(w: Floats, inverse: Floats) -> Floats:
 
 
 def _inverse(x: Floats) -> Floats:
-    """1 / x, and 0 where x is too small to divide by."""
+    """1 / x, or 0 if x is too small to divide by."""
     small = x <= _SMALLEST
     inverse: Any = np.where(small, np.float32(0), np.float32(1) / np.where(small, np.float32(1), x))
     return inverse.astype(np.float32)

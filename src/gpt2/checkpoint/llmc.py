@@ -2,7 +2,7 @@
 
 Version 3 holds float32, version 5 bfloat16 (karpathy/llm.c, train_gpt2.py, write_model). Matrices are [out, in], so
 they are read as transposed views; the vocabulary is padded with zero rows to a multiple of 128. The file has no
-vocabulary: we put its files beside it.
+vocabulary, so we write the vocabulary's files beside it.
 """
 
 import mmap
@@ -40,7 +40,7 @@ _PADDING_MULTIPLE = 128
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` is such a file, or a folder in which `model.bin` is one."""
+    """Whether `path` is such a file, or a folder whose `model.bin` is one."""
     file = path / FILE if path.is_dir() else path
     if file.suffix != ".bin" or not file.is_file():
         return False
@@ -101,7 +101,7 @@ def _read_header(data: bytes, path: Path) -> tuple[ModelConfig, int, str]:
 
 
 def _in_file_order(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes as they follow one another: a kind of array, for every block."""
+    """Names and shapes in file order: each kind of array, for every block."""
     shape_of = shapes(config)
     names = [
         "wte",
@@ -116,10 +116,10 @@ def _in_file_order(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]
 def fill(
     folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
 ) -> None:
-    """Write `model.bin` and, given a tokenizer, the vocabulary files beside it, into a folder that is there.
+    """Write `model.bin` and, given a tokenizer, the vocabulary files beside it, into an existing folder.
 
     Raises:
-        MismatchError: the model has what the header has no place for.
+        MismatchError: the model has a setting for which the header has no place.
         OSError: the disk is full or the folder cannot be written.
     """
     config, dtype = weights.config, DTYPE_OF_FORM[form]
@@ -147,7 +147,7 @@ def fill(
 
 
 def _pieces(weights: Weights, name: str, dtype: str, padding: int) -> Iterator[NDArray[Any]]:
-    """The values of an array as the file has them, and zeros after them."""
+    """The values of an array in the file's form, then zeros as padding."""
     array = weights.stored(name)
     for values in (array.transposed() if name.endswith(".w") else array).rounded(dtype, name):
         yield np.ascontiguousarray(values, NUMPY_TYPE[dtype])

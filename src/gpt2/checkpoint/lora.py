@@ -1,10 +1,10 @@
 """Adapters in PEFT's format: a folder with the low-rank changes of some matrices, and the name of their base model.
 
 An adapted matrix is `W + scale * (B A)^T` where W is stored as [in, out] (Hu et al. 2021, LoRA, section 4.1); A is
-[rank, in], B is [out, rank], and the scale is alpha / rank, or alpha / sqrt(rank) where the folder says rsLoRA
-(Kalajdzievski 2023). `read` opens the base and merges: what comes out is a GPT-2 like any other.
+[rank, in], B is [out, rank], and the scale is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023).
+`read` opens the base and merges the adapter: the result is a GPT-2 like any other.
 
-PEFT can say more than that (DoRA, trained biases, whole modules, ...). Such a folder is refused by name.
+PEFT supports more than that (DoRA, trained biases, whole modules, ...). Such a folder is refused, naming the setting.
 """
 
 import math
@@ -40,9 +40,9 @@ _KEY = re.compile(
 )
 _PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
 _PART = re.compile(r"\\\.|\\d\+?|\.\*|.")  # of such a pattern, between two bars
-# What would make it another function than the one above, and the value that leaves it out.
+# Settings that would change the function above, and the values that turn them off.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    # The ways of beginning that leave the base as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, …) change it too.
+    # Initialisations that leave the base unchanged; others (PiSSA, OLoRA, CorDA, LoftQ, …) change it.
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal", "mica"),
     "use_dora": (False, None),
     "use_qalora": (False, None),
@@ -85,17 +85,17 @@ class Adapter:
         return self.arrays[f"{name}.lora_A"].shape[1], self.arrays[f"{name}.lora_B"].shape[0]
 
     def change(self, name: str) -> Floats:
-        """What is added to a map's matrix, [in, out]."""
+        """The change of a map's matrix, [in, out]."""
         a, b = self.arrays[f"{name}.lora_A"], self.arrays[f"{name}.lora_B"]
         return np.float32(self.scales[name]) * (b @ a).T
 
 
 class MergedArray(MadeArray):
-    """A matrix of the base with its change, added when its values are asked for; nothing of it is kept.
+    """A matrix of the base plus its change, computed on each access and not kept.
 
     Args:
         base: the matrix, [in, out].
-        change: gives what is added.
+        change: returns the change.
     """
 
     __slots__ = ("_base", "_change")
@@ -110,7 +110,7 @@ class MergedArray(MadeArray):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the base."""
+        """The base's shape."""
         return self._base.shape
 
     @property
@@ -133,7 +133,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         FormatError: a file is damaged or missing.
-        MismatchError: an adapter of another kind, or not of this base.
+        MismatchError: the adapter is of another kind, or not of this base.
         ModelNotFoundError: the base is not on this machine.
     """
     adapter = read_adapter(path)
@@ -146,10 +146,10 @@ def read(path: Path) -> Checkpoint:
 
 
 def merge(weights: Weights, adapter: Adapter) -> Weights:
-    """The base with the changes added: of a matrix that changes when it is asked for, in float32.
+    """The base with the changes added on access, in float32.
 
     Raises:
-        MismatchError: the adapter changes what this model has not, or has other shapes.
+        MismatchError: the adapter changes a map that this model does not have, or has other shapes.
     """
     arrays = {name: weights.stored(name) for name in weights.names}
     for name in adapter.scales:
@@ -169,7 +169,7 @@ def read_adapter(folder: Path) -> Adapter:
 
     Raises:
         FormatError: a file is damaged or missing.
-        MismatchError: an adapter of a kind that is not read here.
+        MismatchError: the adapter is of an unsupported kind.
     """
     settings: Any = read_json(inside(folder, SETTINGS))
     if not isinstance(settings, dict):
@@ -183,7 +183,7 @@ def read_adapter(folder: Path) -> Adapter:
             )
         raise FormatError(f"{folder} is not complete: it has {SETTINGS} and no {ARRAYS}. Copy it again.")
     arrays: dict[str, Floats] = {}
-    prefixes: dict[str, str] = {}  # before the map's name in the model that PEFT changed: GPT2Model has none
+    prefixes: dict[str, str] = {}  # what precedes a map's name in PEFT's model; nothing for GPT2Model
     for stored_name, array in read_safetensors(inside(folder, ARRAYS)).items():
         found = _KEY.fullmatch(stored_name)
         if found is None or len(array.shape) != 2 or array.dtype not in ("F64", "F32", "F16", "BF16"):
@@ -221,13 +221,13 @@ def write_adapter(
     dropout: float,
     targets: tuple[str, ...],
 ) -> None:
-    """Write an adapter's two files into a folder that is there, as PEFT writes and reads them.
+    """Write an adapter's two files into an existing folder, as PEFT writes and reads them.
 
     Args:
         folder: to fill.
         arrays: A and B, named as in `Adapter.arrays`; all of one rank.
         base: the model it changes, by a name, a path or a hub id.
-        alpha: times the change, over the rank.
+        alpha: a change is scaled by alpha / rank.
         dropout: that it was trained with.
         targets: the maps it changes, of `MAPS`.
     """
@@ -259,12 +259,12 @@ def write_adapter(
 
 
 def map_names(config: ModelConfig, targets: tuple[str, ...]) -> list[str]:
-    """The maps that `targets` mean, in the order of the computation.
+    """The maps that `targets` select, in the order of the computation.
 
-    A target is the end of a map's name, as PEFT has it: `c_proj` means that of the attention and that of the MLP.
+    As in PEFT, a target is the end of a map's name: `c_proj` selects the attention's and the MLP's.
 
     Raises:
-        MismatchError: a target that no map ends in.
+        MismatchError: no map's name ends in a target.
     """
     check_targets(targets)
     chosen = [name for name in MAPS if any(name == t or name.endswith(f".{t}") for t in targets)]
@@ -272,10 +272,10 @@ def map_names(config: ModelConfig, targets: tuple[str, ...]) -> list[str]:
 
 
 def check_targets(targets: tuple[str, ...]) -> None:
-    """Refuse what adapters cannot change.
+    """Refuse targets that adapters cannot change.
 
     Raises:
-        MismatchError: a target that no map ends in.
+        MismatchError: no map's name ends in a target.
     """
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in MAPS):
@@ -303,7 +303,7 @@ def _scale(settings: Mapping[str, Any], name: str, rank: int, folder: Path, pref
 
 
 def _pattern(patterns: object, name: str, otherwise: Any, prefix: str = _PREFIXED) -> Any:
-    """PEFT's rule: the first pattern that a module's name ends in; the rank's own patterns show in the shapes.
+    """PEFT's rule: the value of the first pattern that a module's name ends in. Rank patterns show in the shapes.
 
     Raises:
         MismatchError: a pattern is more than names and numbers.
@@ -321,9 +321,9 @@ def _pattern(patterns: object, name: str, otherwise: Any, prefix: str = _PREFIXE
 
 
 def _fits(parts: list[str], name: str, *, is_end: bool) -> bool:
-    """Whether parts of a pattern are all of the name, or, with `is_end`, of what follows some dot in it.
+    """Whether the parts of a pattern match the whole name or, with `is_end`, all that follows some dot in it.
 
-    `re` tries one way after another, and `.*` twenty times has no end; here all ways are followed at once.
+    `re` backtracks, and would never finish with twenty `.*`; here all ways are followed at once.
     """
     reached = {0}
     for character in name:
@@ -349,7 +349,7 @@ def _base(name: str, folder: Path) -> Checkpoint:
     try:
         found = hub.locate(name)
     except ModelNotFoundError:
-        beside = folder / name  # an adapter may travel together with its base
+        beside = folder / name  # an adapter may come together with its base
         if not beside.exists():
             raise ModelNotFoundError(
                 f"{folder} is an adapter, and its base {name[:200]!r} is not on this machine. Download that, or put "

@@ -52,7 +52,7 @@ class StepReport:
         grad_norm: Euclidean length of the whole gradient, before clipping.
         lr: AdamW's learning rate.
         skipped: loss or gradient was not finite, and nothing was updated.
-        overflowed: it was skipped perhaps only for float16's range; the loss scale halves from now on.
+        overflowed: perhaps only float16 overflowed; the loss scale halves from now on.
         seconds: that it took.
     """
 
