@@ -125,6 +125,6 @@ def has_vocabulary(folder: Path) -> bool:
 
 
 def _changes_answers(file: Path) -> bool:
-    """Whether a file can affect a model's answers: not the card or its pictures, nor the calibration of `gpt2 detect`."""
+    """Whether a file can affect a model's answers: not the card or its pictures, nor the calibration for `detect`."""
     is_beside = file.name.startswith(".") or file.name in ("LICENSE", "calibration.json")
     return not is_beside and file.suffix not in (".md", ".svg")

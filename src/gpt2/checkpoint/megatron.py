@@ -1,10 +1,10 @@
 """Megatron-LM's GPT-2: its names, and the order in which it keeps queries, keys and values.
 
-A matrix is [out, in]. The rows of `query_key_value` are ordered by the file's `checkpoint_version`: 0 keeps queries,
-keys and values one after the other, as GPT-2 does; 1 the three numbers of each place of each head side by side; from 2
-on the three of each head (NVIDIA/Megatron-LM v2.4, megatron/checkpointing.py, fix_query_key_value_ordering). All have
-the same shape, so a wrong order would pass every check of shapes. Training settings (`args`) say the model's shape;
-older files have none, and the shape comes from a `config.json` beside them.
+A matrix is [out, in]. The file's `checkpoint_version` tells the order of the rows of `query_key_value`: 0 keeps
+queries, keys and values one after the other, as GPT-2 does; 1 puts the three numbers of each place of each head side by
+side; from 2 on the three of each head (NVIDIA/Megatron-LM v2.4, megatron/checkpointing.py,
+fix_query_key_value_ordering). All have the same shape, so no check of shapes would find a wrong order. The training
+settings (`args`) give the model's shape; older files have none, and a `config.json` beside them must give it.
 
 Axes: D embedding, S queries, keys and values, H heads, K width of a head.
 """
@@ -50,7 +50,7 @@ _SIZES = {
     "max_position_embeddings": "n_positions",
     "padded_vocab_size": "vocab_size",
 }
-# What would make it another model than a GPT-2, and the values that leave it out.
+# Settings that would make it another model than GPT-2, and the values that turn them off.
 _OTHER: dict[str, tuple[object, ...]] = {
     "apply_residual_connection_post_layernorm": (False, None),
     "untie_embeddings_and_output_weights": (False, None),
@@ -67,7 +67,7 @@ _OTHER: dict[str, tuple[object, ...]] = {
 
 
 def file_in(folder: Path) -> Path | None:
-    """The file of a checkpoint's folder (`release`, `iter_0001000`), or of the newest one in a folder of several."""
+    """The file in a checkpoint's folder (`release`, `iter_0001000`), or in the newest of a folder of several."""
     folders = [folder, folder / "release"]
     try:
         newest = (folder / _LATEST).read_bytes()[:40].decode("ascii").strip()
@@ -83,10 +83,10 @@ def file_in(folder: Path) -> Path | None:
 
 
 def check_whole(file: Path) -> None:
-    """Refuse one of several parts that only together are a model.
+    """Refuse a file that is one of several parts of a model.
 
     Raises:
-        MismatchError: it is one.
+        MismatchError: it is a part.
     """
     folder = file.parent
     if re.fullmatch(r"mp_rank_\d\d(_\d{3})?", folder.name):
@@ -102,8 +102,8 @@ def config_of(settings: Mapping[str, Any], file: Path) -> ModelConfig:
     """The shape of the model by its `args`.
 
     Raises:
-        FormatError: they are not complete.
-        MismatchError: they ask for what GPT-2 has not.
+        FormatError: they are incomplete.
+        MismatchError: they ask for something that GPT-2 does not have.
     """
     for key, without in _OTHER.items():
         if (value := settings.get(key)) not in without:
@@ -119,15 +119,15 @@ def config_of(settings: Mapping[str, Any], file: Path) -> ModelConfig:
 
 
 def has_tanh_gelu(settings: Mapping[str, Any]) -> bool:
-    """Whether the model was trained with GPT-2's form of GELU; Megatron's fused kernel is that form too."""
+    """Whether the model was trained with GPT-2's form of GELU, which Megatron's fused kernel also computes."""
     return settings.get("openai_gelu") is True or settings.get("bias_gelu_fusion") is True
 
 
 def ordering(version: object, file: Path) -> str:
-    """How the rows of `query_key_value` are ordered: by axes, outermost first.
+    """The order of the rows of `query_key_value`, as axes, outermost first.
 
     Raises:
-        FormatError: the version is not known.
+        FormatError: the version is unknown.
     """
     known: dict[float | None, str] = {None: "SHK", 0: "SHK", 1: "HKS", 2: "HSK", 3: "HSK"}
     if not isinstance(version, int | float | None) or isinstance(version, bool) or version not in known:
@@ -139,7 +139,7 @@ def renamed(arrays: Mapping[str, StoredArray], n_head: int, order: str, file: Pa
     """Arrays by Hugging Face's names, matrices as [in, out], queries, keys and values in GPT-2's order.
 
     Raises:
-        FormatError: an array is there twice.
+        FormatError: an array occurs twice.
         MismatchError: a shape does not fit the heads.
     """
     found: dict[str, StoredArray] = {}
@@ -173,7 +173,7 @@ def _reordered(array: StoredArray, n_head: int, order: str, name: str, file: Pat
 
 
 class ReorderedArray(MadeArray):
-    """A matrix [D, S H K] whose columns lie elsewhere in the file: they are put in order when they are asked for.
+    """A matrix [D, S H K] whose columns are in another order in the file; reordered on access.
 
     Args:
         view_DSHK: the mapped numbers.
@@ -202,11 +202,11 @@ class ReorderedArray(MadeArray):
         return self._view_DSHK.nbytes
 
     def rows(self, begin: int, end: int) -> "ReorderedArray":
-        """The part from `begin` to `end` of the first axis, not yet in order."""
+        """The part from `begin` to `end` of the first axis, not yet reordered."""
         return ReorderedArray(self._view_DSHK[begin:end], self.dtype)
 
     def blocks(self) -> Iterator[StoredArray]:
-        """The whole in ordered pieces of a few megabytes."""
+        """The whole in reordered pieces of a few megabytes."""
         step = max(1, weights.BLOCK_VALUES // self.shape[1])
         for begin in range(0, self.shape[0], step):
             yield StoredArray(data=self.rows(begin, begin + step).data, dtype=self.dtype)

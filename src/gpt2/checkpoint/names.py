@@ -1,7 +1,7 @@
 """The one table of names: OpenAI's, Hugging Face's, and the shape of each array.
 
-OpenAI's names are those of the released TensorFlow files without their leading `model/` and with dots for
-slashes; Hugging Face's those of `GPT2Model`, without the `transformer.` that `GPT2LMHeadModel` puts before them.
+OpenAI's names are those of the released TensorFlow files without the leading `model/` and with dots for slashes;
+Hugging Face's are those of `GPT2Model`, without the `transformer.` that `GPT2LMHeadModel` puts before them.
 Both store a matrix as [in, out], so no file of either is ever transposed.
 
 Axes: V vocabulary, T positions, D embedding, Q queries, keys and values side by side (3 D), F width of the MLP.

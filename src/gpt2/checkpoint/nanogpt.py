@@ -1,8 +1,8 @@
 """Writing nanoGPT's `ckpt.pt`, a file of `torch.save`, without torch.
 
-Matrices are [out, in]; `lm_head.weight` shares the storage of `wte`, as it does in nanoGPT. There is no optimizer in
-it: nanoGPT's `sample.py` opens it, and `train.py` resumes only from files of its own. The pickle is written instruction
-by instruction, and holds nothing but the names, numbers and tensor descriptions that torch's `weights_only` allows.
+Matrices are [out, in]; `lm_head.weight` shares the storage of `wte`, as in nanoGPT. The file has no optimizer state:
+nanoGPT's `sample.py` opens it, but its `train.py` resumes only from its own files. The pickle is written instruction
+by instruction, and holds only the names, numbers and tensor descriptions that torch's `weights_only` allows.
 """
 
 import struct
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 NAME = "nanogpt"
 FILE = "ckpt.pt"
 FORMS = ("fp32", "fp16", "bf16")
-GELU, TANH = "gelu", "tanh"  # an entry in the file's `config`, of our own: nanoGPT's files do not say which they mean
+GELU, TANH = "gelu", "tanh"  # our own entry in the file's `config`: nanoGPT's files do not say which GELU they use
 
 _ALIGNMENT_BYTES = 64
 _STORAGE_OF = {dtype: name for name, dtype in DTYPES.items()}
-_LOCAL_HEADER_BYTES = 30 + 20  # of a member: fixed part, and the lengths of a large one
+_LOCAL_HEADER_BYTES = 30 + 20  # of a zip member: the fixed part, and the zip64 sizes
 
 
 def fill(
     folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
 ) -> None:
-    """Write `ckpt.pt` and, given a tokenizer, the vocabulary files beside it, into a folder that is there.
+    """Write `ckpt.pt` and, given a tokenizer, the vocabulary files beside it, into an existing folder.
 
     Raises:
-        MismatchError: the model has what nanoGPT has no setting for.
+        MismatchError: nanoGPT has no setting for something in the model.
         OSError: the disk is full or the folder cannot be written.
     """
     config, dtype = weights.config, DTYPE_OF_FORM[form]
@@ -88,7 +88,7 @@ def fill(
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """A member whose content begins at a multiple of 64 bytes, as torch has it, so that it can be mapped."""
+    """A member whose content begins at a multiple of 64 bytes, as in torch's files, so that it can be mapped."""
     member = zipfile.ZipInfo(name)
     begin = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(name) if archive.fp else 0
     padding = -(begin + 4) % _ALIGNMENT_BYTES
@@ -97,10 +97,10 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 
 
 def _enter(archive: zipfile.ZipFile, member: zipfile.ZipInfo, begin: int, size: int, crc: int) -> None:
-    """Put a member that is in the file already into the archive's list, as if it had been written now."""
+    """Add a member that is already in the file to the archive's directory."""
     member.header_offset, member.file_size, member.compress_size, member.CRC = begin, size, size, crc
     member.external_attr = 0o600 << 16
-    member.FileHeader(zip64=True)  # sets the versions that the list names
+    member.FileHeader(zip64=True)  # sets the versions for the directory
     archive.filelist.append(member)
     archive.NameToInfo[member.filename] = member
     archive.start_dir = archive.fp.tell() if archive.fp else 0

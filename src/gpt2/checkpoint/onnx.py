@@ -1,13 +1,13 @@
 """ONNX: a model for onnxruntime in any language, for Optimum, and for transformers.js in a web page.
 
-A Hugging Face folder with `onnx/` in place of the weights, and in it the graph, under the name that transformers.js
-gives its precision. Inputs and outputs are those that both expect of a decoder with its past:
+A Hugging Face folder in which `onnx/` takes the place of the weights. It holds the graph, under transformers.js's name
+for its precision. Inputs and outputs are those that both libraries expect of a decoder with its past:
 
     input_ids [B, T], attention_mask [B, S + T], position_ids [B, T], past_key_values.N.key and .value [B, H, S, K]
     -> logits [B, T, V], present.N.key and .value [B, H, S + T, K]
 
-The mask is 0 where a sequence is padded. fp32 and int4 hold the values that `hf` holds in that form, but `wpe`, which
-in int4 is in fp32. In fp16 matrices are rounded, vectors and `wpe` are not. All compute in fp32.
+The mask is 0 where a sequence is padded. fp32 and int4 hold the same values as the `hf` format in that form, except
+that int4 keeps `wpe` in fp32. fp16 rounds the matrices, but not the vectors or `wpe`. All forms compute in fp32.
 
 Axes: B sequences, T tokens, S positions before them, H heads of width K, D embedding, V vocabulary; G groups of 32
 inputs, O outputs of a map.
@@ -42,7 +42,7 @@ _GROUP_BYTES = GROUP_INPUTS // 2
 def fill(
     folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
 ) -> None:
-    """Write the files of a model into a folder that is there.
+    """Write the files of a model into an existing folder.
 
     Raises:
         MismatchError: the vocabulary is not the model's, or a width does not fit int4.
@@ -57,7 +57,7 @@ def fill(
     fill_settings(folder, config, tokenizer)
     file = folder / _FILE_OF_FORM[form]
     _graph(weights, form).write(file, journal)
-    (folder / ONNX_FOLDER).mkdir()  # at the end, for a journal knows files of the folder itself
+    (folder / ONNX_FOLDER).mkdir()  # moved at the end: a journal knows only files directly in the folder
     for written in (file, file.with_name(file.name + DATA_SUFFIX)):
         if written.is_file():
             written.rename(folder / ONNX_FOLDER / written.name)
@@ -103,7 +103,7 @@ class _Floats:
         return self._graph.array(name, dtype, shapes(self._weights.config)[name], pieces)
 
     def _matrix(self, name: str) -> str:
-        """Its values in float32, which onnxruntime makes once, when it opens the file."""
+        """Its values in float32; onnxruntime converts them once, when it opens the file."""
         stored = self._stored(name, self._dtype)
         return stored if self._dtype == "float32" else self._graph.once("Cast", stored, to=FLOAT)
 
@@ -126,18 +126,18 @@ class _Floats:
 
 
 class _Int4(_Floats):
-    """The arrays of a model with its matrices in groups of 32 codes, each with one scale."""
+    """The arrays of a model, its matrices in groups of 32 codes with one scale each."""
 
     def __init__(self, graph: Graph, weights: Weights) -> None:
         super().__init__(graph, weights, "fp32")
-        self._rounded: dict[str, Int4Array] = {}  # from the codes to the scales, which come next in the file
+        self._rounded: dict[str, Int4Array] = {}  # kept from the codes until the scales, which come next in the file
 
     def linear(self, x: str, name: str) -> str:
         """x w + b."""
         return self._graph.op("Add", self._product(x, f"{name}.w"), self.vector(f"{name}.b"))
 
     def embedded(self, ids_BT: str) -> str:
-        """Rows of `wte`, whose codes lie two in a byte, the even input in its lower half: [B, T, D]."""
+        """Rows of `wte`, stored as two codes a byte, the even input in the lower half: [B, T, D]."""
         op, graph = self._graph.op, self._graph
         (codes, scales), n_embd = self._parts("wte"), self._weights.config.n_embd
         groups = n_embd // GROUP_INPUTS

@@ -1,8 +1,8 @@
 """ONNX files: a graph of named operations, and the arrays that they read.
 
-A file is one message of protocol buffers (onnx/onnx.proto, ModelProto). The graph is small and is made in memory; the
-arrays follow it and are written a piece at a time. No file of ONNX holds 2 GiB: of a larger model the arrays go to a
-second file beside the first, which says where each begins.
+A file is one protocol-buffer message (onnx/onnx.proto, ModelProto). The graph is small and made in memory; the arrays
+follow it and are written a piece at a time. No ONNX file may reach 2 GiB, so a larger model's arrays go to a second
+file beside the first, which gives the offset of each.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from gpt2.checkpoint.protobuf import opening
 from gpt2.checkpoint.unfinished import Journal, array_file
 from gpt2.files import atomic_file
 
-DATA_SUFFIX = "_data"  # of the second file's name, which is that of the first and this
+DATA_SUFFIX = "_data"  # added to the first file's name for the second file
 
 _TYPES = {"float32": 1, "uint8": 2, "int64": 7, "float16": 10}  # TensorProto.DataType
 FLOAT = _TYPES["float32"]
@@ -30,12 +30,12 @@ _ALIGNMENT_BYTES = 4096  # of arrays in the second file, which may be mapped
 _EXTERNAL = 1
 
 Pieces = Callable[[], Iterable[NDArray[Any]]]
-Shape = Sequence[int | str]  # a text names a size that is known when the graph runs
+Shape = Sequence[int | str]  # a string names a size that is known only when the graph runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Array:
-    """An array of a graph, to be written: its values in row-major order, in pieces."""
+    """An array to write: its values in row-major order, in pieces."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class _Array:
 
 @dataclass(kw_only=True, slots=True)
 class Graph:
-    """Operations in order, each added by `op`; what they read is named by `given`, `array`, `constant` or an `op`."""
+    """Operations in order, added by `op`. Their inputs are names that `given`, `array`, `constant` or `op` returned."""
 
     _nodes: list[bytes] = field(default_factory=list[bytes])
     _made: set[str] = field(default_factory=set[str])  # outputs of operations
@@ -58,31 +58,31 @@ class Graph:
     _outputs: list[bytes] = field(default_factory=list[bytes])
 
     def given(self, name: str, dtype: str, shape: Shape) -> str:
-        """What whoever runs the graph gives it."""
+        """Declare an input of the graph."""
         self._inputs.append(_value(name, dtype, shape))
         return name
 
     def answer(self, name: str, dtype: str, shape: Shape) -> None:
-        """What the graph gives back: the output of that name of an `op`."""
+        """Declare an output of the graph: an `op`'s output of that name."""
         self._outputs.append(_value(name, dtype, shape))
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...], pieces: Pieces) -> str:
-        """An array of the file; asked for under the same name again it is the same."""
+        """Add an array of the file; the same name again returns the same array."""
         self._arrays.setdefault(name, _Array(dtype=dtype, shape=shape, pieces=pieces))
         return name
 
     def constant(self, name: str, value: Any) -> str:
-        """A small array that is at hand; it stays within the graph, where onnxruntime looks for shapes."""
+        """Add a small array to the graph itself, where onnxruntime looks for shapes."""
         array = np.asarray(value)
         self._constants[name] = _head(name, array.dtype.name, array.shape) + proto(9, array.tobytes())
         return name
 
     def whole(self, *values: int) -> str:
-        """Integers, as a vector."""
+        """Add a constant vector of integers."""
         return self.constant("whole_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def op(self, kind: str, *inputs: str, names: Sequence[str] = (), domain: str = "", **attributes: Any) -> str:
-        """Add an operation; its first output, called as in `names`, or by a number."""
+        """Add an operation; return its first output, named as in `names`, or by a number."""
         names = names or [f"{kind}_{len(self._nodes)}"]
         node = [proto(1, name) for name in inputs] + [proto(2, name) for name in names] + [proto(4, kind)]
         node += [proto(5, _attribute(name, value)) for name, value in attributes.items()]
@@ -91,14 +91,14 @@ class Graph:
         return names[0]
 
     def once(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """An operation whose output others have asked for already, perhaps."""
+        """Add an operation unless it is there already; return its output."""
         name = "_".join((kind, *inputs))
         return name if name in self._made else self.op(kind, *inputs, names=[name], **attributes)
 
     def write(self, path: Path, journal: Journal | None = None) -> None:
-        """Write the file, and of a large graph the arrays to a second one beside it.
+        """Write the file; if it would be too large, write the arrays to a second one beside it.
 
-        With a `journal` the arrays go on where an interrupted start stopped.
+        With a `journal` the arrays resume where an interrupted start stopped.
 
         Raises:
             OSError: the disk is full or the folder cannot be written.
@@ -141,13 +141,13 @@ class Graph:
 
 
 def _model_until(graph_bytes: int) -> bytes:
-    """A file up to its graph, which takes so many bytes."""
+    """The file's bytes up to its graph, which takes `graph_bytes`."""
     sets = [proto(8, proto(1, domain) + proto(2, version)) for domain, version in _OPSETS.items()]
     return proto(1, _IR_VERSION) + proto(2, "gpt2kit") + b"".join(sets) + opening(7, graph_bytes)
 
 
 def _head(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What is said of an array besides its values, or where they lie."""
+    """The description of an array without its values or their place."""
     return b"".join(proto(1, length) for length in shape) + proto(2, _TYPES[dtype]) + proto(8, name)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from gpt2.checkpoint.onnx_file import Graph
 from gpt2.config import ModelConfig
 
-Named = Callable[[str], str]  # from our name of an array to that of its float32 values in the graph
-Linear = Callable[[str, str], str]  # from an input, and our name of a map, to what the map makes of it
+Named = Callable[[str], str]  # from our name of an array to the graph's name of its float32 values
+Linear = Callable[[str, str], str]  # from an input and our name of a map to the map's output
 
-HIDDEN = -1e9  # added to the score of a position that must not be attended to
+HIDDEN = -1e9  # added to the score of a masked position
 
 
 def blocks(
@@ -30,12 +30,12 @@ def blocks(
     """Every block and the last norm: [B, T, D] -> [B, T, D].
 
     Args:
-        graph: gets the operations.
+        graph: receives the operations.
         config: of the model.
         x_BTD: the embedded tokens.
-        hidden: what is added to scores, broadcast to [B, H, T, S + T]: 0, or `HIDDEN` for what is hidden.
-        past: of each layer the keys and values before, [B, H, S, K].
-        present: how those with the tokens' own are to be called, [B, H, S + T, K].
+        hidden: the mask added to scores, broadcast to [B, H, T, S + T]: 0 or `HIDDEN`.
+        past: each layer's earlier keys and values, [B, H, S, K].
+        present: the names for these with the tokens' own appended, [B, H, S + T, K].
         vector: names a bias or the gain of a norm.
         linear: adds one of the four maps of a block.
     """
@@ -72,9 +72,9 @@ def blocks(
 
 
 def caches(graph: Graph, config: ModelConfig) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Of each layer the keys and values before, which are given, and those with the tokens' own, which are answered.
+    """Declare each layer's earlier keys and values as inputs, and those with the tokens' own as outputs.
 
-    The names are those that Optimum and transformers.js know.
+    The names are those that Optimum and transformers.js expect.
     """
     past, present = (
         [(f"{name}.{layer}.key", f"{name}.{layer}.value") for layer in range(config.n_layer)]

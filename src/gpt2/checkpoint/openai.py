@@ -47,7 +47,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         FormatError: a file is damaged, hostile or missing.
-        MismatchError: sound files that are not a GPT-2.
+        MismatchError: the files are sound, but not a GPT-2.
         OSError: a file cannot be opened.
     """
     folder = path.parent if path.is_file() else path
@@ -78,12 +78,12 @@ def _config(raw: Any, path: Path) -> ModelConfig:
 
 
 def _newest(folder: Path) -> str:
-    """The name of the bundle that `checkpoint` points to, which must lie in the folder itself."""
+    """The name of the bundle that `checkpoint` points to, which must be in the folder itself."""
     if not (folder / STATE).is_file():
         return _BUNDLE
     text = read_bounded(folder / STATE, _STATE_LIMIT_BYTES).decode("utf-8", errors="replace")
     found = re.search(r'^model_checkpoint_path:\s*"([^"\n]*)"', text, re.MULTILINE)
-    name = re.split(r"[/\\]", found[1])[-1] if found else ""  # an absolute path is of another machine
+    name = re.split(r"[/\\]", found[1])[-1] if found else ""  # drop an absolute path: it is of another machine
     if not re.fullmatch(r"[\w.-]+", name) or not (folder / (name + INDEX_SUFFIX)).is_file():
         raise FormatError(
             f"{folder / STATE} names no checkpoint of this folder: {name[:80]!r} has no index here. "
@@ -93,7 +93,7 @@ def _newest(folder: Path) -> str:
 
 
 def _is_weight(name: str) -> bool:
-    """Training leaves a counter and, of each array, the optimizer's two averages."""
+    """Whether an array is a weight: not the step counter, nor one of the optimizer's two averages."""
     return name.startswith(PREFIX) and not re.search(r"/(Adam|Adam_1|Adafactor\w*|Momentum)$", name)
 
 
@@ -112,10 +112,10 @@ def _without_leading_axis(array: StoredArray) -> StoredArray:
 def fill(
     folder: Path, weights: Weights, tokenizer: "Tokenizer | None", *, form: str, journal: Journal | None = None
 ) -> None:
-    """Write the files of a model, which OpenAI's own code loads, into a folder that is there.
+    """Write a model's files, for OpenAI's own code to load, into an existing folder.
 
     Raises:
-        MismatchError: the model has what OpenAI's code has no key for.
+        MismatchError: OpenAI's code has no key for something in the model.
         OSError: the disk is full or the folder cannot be written.
     """
     assert form in FORMS

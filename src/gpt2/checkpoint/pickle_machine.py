@@ -1,9 +1,9 @@
-"""A pickle read without running it, as far as a state dict needs.
+"""Reading a pickle without running it, as far as a state dict needs.
 
-A pickle is a program for a small stack machine, and the danger lies in its instruction to call any function there is.
-The machine here has no such instruction: it builds dictionaries, lists, tuples, numbers and texts, and for the few
-names that a state dict needs, descriptions of tensors; of an empty object of a class outside the standard library,
-its attributes; of a few more names, nothing at all. Any other name, and any other instruction, is refused.
+A pickle is a program for a small stack machine. Its danger is the instruction that calls any function at all. The
+machine here has no such instruction: it builds dictionaries, lists, tuples, numbers and strings, and describes tensors
+for the few names that a state dict needs. Of an object of a class outside the standard library it keeps only the
+attributes; calls of a few more names it skips. Any other name or instruction is refused.
 """
 
 import pickletools
@@ -42,11 +42,11 @@ class _Name(NamedTuple):
 
 
 class _Namespace(dict[Any, Any]):
-    """The attributes, or the items, of an object: settings, as a rule. Its class is never looked up."""
+    """The attributes, or the items, of an object, usually settings. Its class is never looked up."""
 
 
 class _Opaque:
-    """What a function would have made that is of no use here and is never called."""
+    """Stands for the result of a function that is not needed and never called."""
 
 
 class _Storage(NamedTuple):
@@ -56,7 +56,7 @@ class _Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor as the pickle describes it: its storage, and how it lies in it, counted in numbers."""
+    """A tensor as the pickle describes it: its storage, and its layout there, counted in elements."""
 
     storage: _Storage
     offset: int
@@ -65,7 +65,7 @@ class Tensor(NamedTuple):
 
 
 class _Bounded:
-    """A file of which no more than a limit is read, whatever the pickle in it claims."""
+    """A file that reads no more than a limit, whatever the pickle in it claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -86,8 +86,8 @@ class _Bounded:
 
 _MARK = object()
 _STANDARD = sys.stdlib_module_names | {"__builtin__"}  # nobody keeps settings in an object of these
-# What a state of training holds beside the weights, of which the values are left out: NumPy's random numbers and
-# results, paths, times, collections. Of Megatron's own classes (`megatron.…`) too.
+# What training states hold besides weights: NumPy's random states and scalars, paths, times, collections. Their values
+# are skipped, and so are those of Megatron's own classes (`megatron.…`).
 _PASSED_OVER = {
     _Name(module, name)
     for modules, names in (
@@ -107,7 +107,7 @@ _PASSED_OVER = {
 
 
 def _rebuild(function: Any, arguments: Any, *, is_new: bool) -> Any:
-    """What calling one of the known functions gives, or, if `is_new`, an empty object of a class."""
+    """The result of one of the known functions, or, if `is_new`, an empty object of a class."""
     match function, arguments:
         case ("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, *_):
             sound = (
@@ -168,13 +168,13 @@ def load(file: IO[bytes], storages: dict[str, str] | None = None) -> Any:
 
     Args:
         file: at the pickle's beginning.
-        storages: to be filled with the type of each storage that the pickle names, by its key.
+        storages: receives the type of each storage that the pickle names, by its key.
 
     Raises:
-        RefusedError: it is damaged, or wants something that a state dict does not need.
+        RefusedError: it is damaged, or uses something that a state dict does not need.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a name with a backslash, which is refused by itself
+        warnings.simplefilter("ignore", DeprecationWarning)  # about a name with a backslash, which is refused anyway
         return _run(file, storages)
 
 
@@ -228,7 +228,7 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
     elif name in ("REDUCE", "NEWOBJ"):
         arguments = stack.pop()
         stack.append(_rebuild(stack.pop(), arguments, is_new=name == "NEWOBJ"))
-    elif name == "BUILD":  # of an OrderedDict: its `_metadata`, which says nothing of the numbers
+    elif name == "BUILD":  # an OrderedDict's `_metadata`, which does not affect the numbers
         state = stack.pop()
         if isinstance(stack[-1], _Namespace) and isinstance(state, dict):
             stack[-1].update(cast("dict[Any, Any]", state))

@@ -1,15 +1,15 @@
 """Models that `torch.save` wrote: nanoGPT's `ckpt.pt`, minGPT's `model.pt`, Megatron's `model_optim_rng.pt`,
 transformers' `pytorch_model.bin`.
 
-Read only when asked for by name, since others run programs from such files. Nothing here does: `torch_pickle`, in a
-process of its own, says what tensors there are and where their numbers lie; what it says is checked against the file
-once more, and the numbers are mapped.
+Read only with the caller's consent, since other readers run programs from such files. This one does not:
+`torch_pickle`, in a process of its own, reports the tensors and the places of their numbers; the report is checked
+against the file, and the numbers are mapped.
 
-nanoGPT and minGPT keep a matrix as [out, in], transformers as [in, out], under the same names. nanoGPT says its shape
-in the file (`model_args`), Megatron too (`args`); the others in a `config.json` beside it.
+nanoGPT and minGPT keep a matrix as [out, in], transformers as [in, out], under the same names. nanoGPT and Megatron
+keep the shape in the file (`model_args`, `args`), the others in a `config.json` beside it.
 
-nanoGPT computes GELU exactly (`nn.GELU()`), GPT-2 by its tanh form. Such a model is refused unless the caller takes it
-as a GPT-2 all the same; files of our own writing say which they mean.
+nanoGPT computes GELU exactly (`nn.GELU()`), GPT-2 in its tanh form. Such a model is refused unless the caller accepts
+the difference; files of our own writing say which form they use.
 """
 
 import mmap
@@ -45,8 +45,8 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _OUTPUT_LIMIT_BYTES = 64 << 20
 _TIMEOUT_SECONDS = 120
 _TURNED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-_OF_OBJECT = re.compile(r"\b(_modules|_parameters|_buffers)\.")  # how a module that was saved whole holds its parts
-# Where a file says the model's sizes, and what the code that writes it so does or may do.
+_OF_OBJECT = re.compile(r"\b(_modules|_parameters|_buffers)\.")  # in the names of a module that was saved whole
+# The entry with the model's sizes, and which GELU the code that writes it uses, or may use.
 _DOES = {
     "model_args": "nanoGPT computes GELU exactly",
     "config": "the code that wrote it may compute GELU exactly (it does not say)",
@@ -62,7 +62,7 @@ _SIZES = {  # nanoGPT's and minGPT's names, and ours
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """The tensors of a model, by their names among them, and the numbers and texts of the file."""
+    """The tensors of a model, by name, and the numbers and strings of the file."""
 
     arrays: dict[str, StoredArray]
     settings: dict[str, Any]
@@ -84,11 +84,11 @@ def read(path: Path, *, tanh_gelu: bool = False) -> Checkpoint:
 
     Args:
         path: of either.
-        tanh_gelu: run a model by GPT-2's form of GELU that was not trained so, or may not have been.
+        tanh_gelu: use GPT-2's form of GELU even if the model was not, or may not have been, trained with it.
 
     Raises:
-        FormatError: it is damaged, hostile, or wants more than a state dict needs.
-        MismatchError: a sound file that is not a GPT-2.
+        FormatError: it is damaged, hostile, or uses more than a state dict needs.
+        MismatchError: it is a sound file, but not a GPT-2.
         OSError: it cannot be opened.
     """
     file = _file(path)
@@ -141,9 +141,9 @@ def _read_megatron(
 
 
 def _settings_of(found: _Found, file: Path) -> tuple[str, dict[str, Any]]:
-    """The model's own settings in a file, and where there: nanoGPT's `model_args`, or a `config` that says them all.
+    """The name and content of the model's settings in a file: nanoGPT's `model_args`, or a complete `config`.
 
-    A `config.json` beside the file goes before the second, since it also says how the matrices lie.
+    A `config.json` beside the file takes precedence over `config`, since it also tells the layout of the matrices.
     """
     for place in _DOES:
         settings = {
@@ -158,10 +158,10 @@ def _settings_of(found: _Found, file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _other_gelu(file: Path, does: str, *, tanh_gelu: bool) -> str:
-    """What is to be said of a model that is run with another GELU than its own.
+    """The note on a model that runs with another GELU than its own.
 
     Raises:
-        MismatchError: nobody allowed it.
+        MismatchError: the caller did not allow it.
     """
     if not tanh_gelu:
         raise MismatchError(
@@ -183,7 +183,7 @@ def _nanogpt_config(settings: Mapping[str, Any], path: Path, said_by: str) -> Mo
 
 
 def _config_beside(file: Path) -> tuple[ModelConfig, str]:
-    """transformers' configuration, or minGPT's, which its trainer writes as `config.json` with a part `model`."""
+    """transformers' configuration, or minGPT's, whose trainer writes a `config.json` with a section `model`."""
     if not (file.parent / CONFIG).is_file():
         raise FormatError(
             f"{file} cannot be read: it does not say how many heads the model has, and there is no {CONFIG} beside it. "
@@ -199,7 +199,7 @@ def _config_beside(file: Path) -> tuple[ModelConfig, str]:
 
 
 def _with_biases(arrays: dict[str, StoredArray], config: ModelConfig, notes: list[str]) -> dict[str, StoredArray]:
-    """A model trained without biases is one whose biases are zero."""
+    """Add zero biases to a model trained without biases."""
     if config.n_layer > len(arrays):  # before any list of that length is made
         return arrays
     theirs = huggingface_names(config.n_layer)
@@ -213,7 +213,7 @@ def _with_biases(arrays: dict[str, StoredArray], config: ModelConfig, notes: lis
 
 
 def _look(file: Path) -> _Found:
-    """Ask the other process what is in a file, check it against the file, and map it."""
+    """Have the other process describe a file, check the description against the file, and map it."""
     command = [sys.executable, "-P", "-m", "gpt2.checkpoint.torch_pickle", str(file.resolve())]
     try:
         done = subprocess.run(
@@ -231,7 +231,7 @@ def _look(file: Path) -> _Found:
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    way = facts["weights"]  # what lies beside the weights may be of any shape
+    way = facts["weights"]  # other entries may have any shape
     tensors = {
         name.removeprefix(way): tensor
         for name, tensor in facts["tensors"].items()
@@ -244,7 +244,7 @@ def _look(file: Path) -> _Found:
 
 
 def _mapped(mapping: mmap.mmap | bytes, name: str, tensor: Mapping[str, Any], size: int, file: Path) -> StoredArray:
-    """A tensor of the file, as it lies there or with its axes exchanged."""
+    """A tensor of the file, as stored or transposed."""
     kind, shape, strides = NUMPY_TYPE[tensor["dtype"]], tuple(tensor["shape"]), tuple(tensor["strides"])
     count, begin = prod(shape), tensor["begin"]
     end = begin + count * np.dtype(kind).itemsize

@@ -1,4 +1,4 @@
-"""Messages of protocol buffers, as far as files here are made of them."""
+"""Encoding protocol-buffer messages, as far as our files need it."""
 
 import struct
 
@@ -22,7 +22,7 @@ def fixed32(number: int, value: int) -> bytes:
 
 
 def opening(number: int, size: int) -> bytes:
-    """What comes before the `size` bytes of a field, for a message that is written in pieces."""
+    """The header of a field of `size` bytes, for a message that is written in pieces."""
     return varint(number << 3 | _BYTES) + varint(size)
 
 

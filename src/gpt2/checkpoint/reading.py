@@ -1,7 +1,7 @@
-"""Opening a model in whichever format it is.
+"""Opening a model in any format.
 
 A format is a module with `matches(path) -> bool`, which only looks, and `read(path) -> Checkpoint`. To add one, write
-the module and name it in `FORMATS`; the first that matches reads, and those after it are not even imported.
+the module and name it in `FORMATS`. The first that matches reads the model; those after it are not even imported.
 """
 
 import shlex
@@ -14,7 +14,7 @@ from gpt2.errors import CheckpointError, FormatError
 
 FORMATS = ("lora", "huggingface", "openai", "llmc", "gguf")
 
-# Formats that read nothing but what lies at the path: what is computed from their weights may be kept by those files.
+# Formats that read only files at the path, so caches of computed weights may be keyed by those files.
 _WHOLE = ("huggingface", "openai", "llmc", "gguf")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -24,14 +24,14 @@ def read(path: str | Path, *, allow_pickle: bool = False, tanh_gelu: bool = Fals
 
     Args:
         path: the folder or file.
-        allow_pickle: read what `torch.save` wrote too (nanoGPT, minGPT, Megatron, pytorch_model.bin): nothing in it is
-            run, and a process of its own looks through it.
-        tanh_gelu: take a model as GPT-2 whose own code computes GELU exactly, or may (nanoGPT, some of Megatron's);
-            its logits differ a little here.
+        allow_pickle: also read files of `torch.save` (nanoGPT, minGPT, Megatron, pytorch_model.bin). Nothing in them is
+            run, and a separate process parses them.
+        tanh_gelu: accept a model whose own code computes GELU exactly, or may (nanoGPT, some of Megatron's); its
+            logits differ a little here.
 
     Raises:
-        FormatError: no format that is read here, or a damaged, truncated or hostile file of one.
-        MismatchError: sound files that are not a GPT-2.
+        FormatError: the format is not supported, or a file is damaged, truncated or hostile.
+        MismatchError: the files are sound, but not a GPT-2.
         CheckpointError: the files cannot be opened.
     """
     path = Path(path)
@@ -53,7 +53,7 @@ def read(path: str | Path, *, allow_pickle: bool = False, tanh_gelu: bool = Fals
 
 
 def _with_sources(found: Checkpoint) -> Checkpoint:
-    """The same with the files that lie at its path among its sources."""
+    """The same with the files at its path added to its sources."""
     path = found.path
     here = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return replace(found, sources=(*here, *found.sources))

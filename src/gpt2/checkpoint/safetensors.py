@@ -1,8 +1,8 @@
 """Reading and writing safetensors: a length, a JSON header, and the numbers.
 
-Read here rather than with the library because NumPy has no bfloat16 and because a file must be distrusted
-before anything is allocated: the header is bounded, and every name, type, shape and offset in it is checked
-against the file's true size. The numbers are mapped, not read. Writing streams one array at a time.
+Not read with the library, because NumPy has no bfloat16 and because a file must be checked before anything is
+allocated: the header is bounded, and every name, type, shape and offset in it is checked against the file's true size.
+The numbers are mapped, not read. Writing streams one array at a time.
 
 Format: 8 bytes N (little-endian), N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data, every byte
 of which belongs to exactly one array (https://huggingface.co/docs/safetensors).
@@ -76,7 +76,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _mapped(entry: _Entry, mapping: mmap.mmap, data_start: int) -> StoredArray:
     data = np.frombuffer(mapping, NUMPY_TYPE[entry.dtype], prod(entry.shape), data_start + entry.begin)
-    if not data.flags.aligned:  # only files of odd writers; everybody downstream may then count on alignment
+    if not data.flags.aligned:  # only in unusual writers' files; the copy guarantees alignment downstream
         data = data.copy()
     return StoredArray(data=data.reshape(entry.shape), dtype=entry.dtype)
 
@@ -138,14 +138,14 @@ def _refused(name: str, path: Path, fault: str) -> FormatError:
 def _are_sizes(value: object, *, most: int) -> TypeGuard[list[int]]:
     if not isinstance(value, list) or len(cast("list[object]", value)) > most:
         return False
-    for size in cast("list[object]", value):  # noqa: SIM110 - a plain loop: a long header spends its time here
+    for size in cast("list[object]", value):  # noqa: SIM110 - a plain loop is faster, and long headers spend their time here
         if type(size) is not int or not 0 <= size < _SIZE_LIMIT:
             return False
     return True
 
 
 def _check_cover(entries: list[_Entry], data_bytes: int, path: Path) -> None:
-    """Every byte of the data belongs to exactly one array: no hole, no overlap, nothing left over."""
+    """Check that every byte of the data belongs to exactly one array: no hole, no overlap, nothing left over."""
     position = 0
     for entry in entries:
         if entry.begin != position:
@@ -161,12 +161,12 @@ def _check_cover(entries: list[_Entry], data_bytes: int, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LazyArray:
-    """An array to be written, whose values are fetched when its turn comes.
+    """An array to write, whose values are fetched only then.
 
     Attributes:
-        dtype: the name safetensors gives the type.
+        dtype: safetensors' name of the type.
         shape: its shape.
-        pieces: called once; gives the values in row-major order, in one piece or several (BF16 as uint16).
+        pieces: called once; yields the values in row-major order, in one piece or several (BF16 as uint16).
     """
 
     dtype: str
@@ -184,8 +184,8 @@ def write_safetensors(
     """Write a file atomically, one piece of one array at a time; equal input gives equal bytes.
 
     Arrays of wider types come first, each kind in the order given, and the data starts at a multiple of 64 bytes,
-    so every array is aligned. `metadata` is put beside `{"format": "pt"}`, which other readers look for. With a
-    `journal` the file is not atomic but goes on where an interrupted start stopped.
+    so every array is aligned. `metadata` is added to `{"format": "pt"}`, which other readers look for. With a
+    `journal` the file is not atomic, but resumes where an interrupted start stopped.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before stays.

@@ -1,7 +1,7 @@
 """TensorFlow's tensor bundle, without TensorFlow: an index of named arrays, and one file of their bytes.
 
 The index is a LevelDB table (LevelDB's doc/table_format.md): blocks of sorted keys, each block with its CRC-32C, and a
-footer of 48 bytes that leads to them. The key "" has a BundleHeaderProto, any other key, an array's name, has a
+footer of 48 bytes that points to them. The key "" maps to a BundleHeaderProto, every other key, an array's name, to a
 BundleEntryProto (tensorflow/core/protobuf/tensor_bundle.proto): type, shape, offset, size and CRC-32C of its bytes.
 
 Everything a file claims is checked against the files' true sizes before any of it is used.
@@ -29,7 +29,7 @@ from gpt2.files import atomic_file, read_bounded
 INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".data-00000-of-00001"
 
-_INDEX_LIMIT_BYTES = 1 << 20  # that of the 1.5B model takes 40 KB
+_INDEX_LIMIT_BYTES = 1 << 20  # the 1.5B model's index takes 40 KB
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # after each block: type of compression, checksum
 _MAGIC = 0xDB4775248B80FB57
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 
 
 def read_bundle(prefix: Path) -> dict[str, StoredArray]:
-    """Every float array of a bundle, mapped into memory, its checksum verified. Arrays of other types are left out.
+    """Every float array of a bundle, mapped into memory and its checksum verified. Other arrays are left out.
 
     Args:
         prefix: the path of the index without `.index`, which is what TensorFlow calls the checkpoint.
@@ -87,7 +87,7 @@ def read_bundle(prefix: Path) -> dict[str, StoredArray]:
 
 
 def _check_places(entries: Mapping[str, _Entry], data_bytes: int, path: Path) -> None:
-    """Every array lies in the file, and no two share a byte."""
+    """Check that every array is inside the file, and that none overlap."""
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].bytes)):
         if entry.begin < position:
@@ -104,7 +104,7 @@ def _read_index(data: bytes, path: Path) -> dict[str, _Entry]:
     if len(data) < _FOOTER_BYTES or struct.unpack("<Q", data[-8:])[0] != _MAGIC:
         raise FormatError(f"{path} is not a whole TensorFlow index: its last 8 bytes are not a table's.")
     footer = _Cursor(data[-_FOOTER_BYTES:-8], path)
-    for _ in range(2):  # where the block of statistics is, and its size: it is always empty
+    for _ in range(2):  # skip the handle of the meta-index block, which is always empty
         footer.varint()
     table = data[:-_FOOTER_BYTES]
     entries: dict[str, _Entry] = {}
@@ -114,7 +114,7 @@ def _read_index(data: bytes, path: Path) -> dict[str, _Entry]:
     for _, handle in _block(table, footer.varint(), footer.varint(), path):
         place = _Cursor(handle, path)
         begin, size = place.varint(), place.varint()
-        if begin < position:  # or one block named a million times would be checked a million times
+        if begin < position:  # else a block named a million times is checked a million times
             raise FormatError(f"{path} is damaged: its blocks are out of order.")
         position = begin + size + _TRAILER_BYTES
         for key, value in _block(table, begin, size, path):
@@ -241,7 +241,7 @@ class _Cursor:
 
 
 class BundleArray(NamedTuple):
-    """A float32 array to be written: its shape, and its values in row-major order, in pieces."""
+    """A float32 array to write: its shape, and its values in row-major order, in pieces."""
 
     shape: tuple[int, ...]
     pieces: Iterable[NDArray[np.float32]]
@@ -253,7 +253,7 @@ def write_bundle(prefix: Path, arrays: Mapping[str, BundleArray], journal: Journ
     Args:
         prefix: as of `read_bundle`.
         arrays: by name.
-        journal: goes on where an interrupted start stopped.
+        journal: resumes where an interrupted start stopped.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -285,10 +285,10 @@ def _field(number: int, value: int | bytes) -> bytes:
 
 
 def _table(entries: Mapping[bytes, bytes]) -> bytes:
-    """A table of one data block, an empty block of statistics, and the block that leads to the first."""
+    """A table of one data block, an empty meta-index block, and the index block."""
     data = _block_bytes(entries)
     statistics = _block_bytes({})
-    after_all = bytes([max(entries)[0] + 1])  # the shortest key that is not before any other
+    after_all = bytes([max(entries)[0] + 1])  # a short key not below any other
     index = _block_bytes({after_all: varint(0) + varint(len(data) - _TRAILER_BYTES)})
     handles = b"".join(
         varint(begin) + varint(len(block) - _TRAILER_BYTES)
@@ -299,7 +299,7 @@ def _table(entries: Mapping[bytes, bytes]) -> bytes:
 
 
 def _block_bytes(entries: Mapping[bytes, bytes]) -> bytes:
-    """Keys in order, each without the bytes it shares with the one before; every sixteenth is written whole."""
+    """Keys in order, each without the prefix that it shares with the one before; every sixteenth is whole."""
     result = bytearray()
     restarts = [0]
     last = b""

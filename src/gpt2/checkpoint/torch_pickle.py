@@ -1,9 +1,9 @@
-"""What is in a file that `torch.save` wrote, found without unpickling it.
+"""Describing a file of `torch.save` without unpickling it.
 
-Its pickles are read by `pickle_machine`, which calls nothing. Both of torch's layouts are read: the zip archive (since
-1.6; torch/serialization.py, _save) and the older one of pickles in a row with the numbers after them (_legacy_save).
-Run as a program (`python -m gpt2.checkpoint.torch_pickle FILE`) it writes what it found as JSON; that is how a reader
-uses it, so that a file which confuses it confuses a process of its own.
+`pickle_machine` reads its pickles and calls nothing. Both of torch's layouts are supported: the zip archive (since 1.6;
+torch/serialization.py, _save) and the older sequence of pickles with the numbers after them (_legacy_save). Run as a
+program (`python -m gpt2.checkpoint.torch_pickle FILE`) it writes the description as JSON. Readers run it so, to confine
+a hostile file to a separate process.
 """
 
 import ctypes
@@ -20,21 +20,21 @@ from gpt2.checkpoint.pickle_machine import ITEMS_LIMIT, PICKLE_LIMIT_BYTES, Refu
 
 _MEMBERS_LIMIT = 1 << 16
 _DEPTH_LIMIT = 16
-_NAME_LIMIT = 1000  # of characters on the way to a value, and of a text that is one: a memo makes much of little
+_NAME_LIMIT = 1000  # characters of a value's name, and of a string value: memo references can make a small file huge
 _BYTE_ORDER_BYTES = 16
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # linux/sched.h, CLONE_NEWUSER and CLONE_NEWNET
 
-_OF_WEIGHTS = ("model", "state_dict", "model_state_dict")  # what scripts call the weights beside other things
+_OF_WEIGHTS = ("model", "state_dict", "model_state_dict")  # scripts' names for the weights among other entries
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def flatten(content: Any) -> Iterator[tuple[str, Any]]:
-    """Every tensor, number, text and truth value in `content`, by the keys on the way to it with dots between.
+    """Every tensor, number, string and boolean in `content`, named by the keys leading to it, joined by dots.
 
-    A dictionary that is in another many times is small in the file and would be endless here, so all that is passed
-    is counted.
+    Dictionaries that contain one another many times are small in the file but could be endless here, so everything
+    visited is counted against a limit.
     """
     passed = 0
 
@@ -58,10 +58,10 @@ def flatten(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def read(path: Path) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """The content of a file, and where in it each storage lies: first byte and number of bytes.
+    """The content of a file, and the place of each storage in it: first byte and number of bytes.
 
     Raises:
-        RefusedError: it is no such file, damaged or hostile.
+        RefusedError: it is not such a file, or is damaged or hostile.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -74,9 +74,9 @@ def read(path: Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 
 
 def _way_to_weights(content: Any) -> str:
-    """What the names of the weights begin with, where they lie in a dictionary beside other things: "model." or such.
+    """The prefix of the weights' names, such as "model.", if the weights are one dictionary among other entries.
 
-    A name with such a beginning is no dictionary: then what is beside it belongs to the model too.
+    If only names begin so, and no dictionary has that key, the entries beside them belong to the model too.
     """
     way = ""
     for key in _OF_WEIGHTS:
@@ -123,7 +123,7 @@ def _read_zip(path: Path, file: IO[bytes]) -> tuple[Any, dict[str, tuple[int, in
 
 
 def _places(members: list[zipfile.ZipInfo], file: IO[bytes], size: int) -> dict[str, tuple[int, int]]:
-    """Where the members' bytes lie: as they are, none twice, none over another, all in the file."""
+    """The places of the members' bytes; checks that they are uncompressed, unique, in the file, and do not overlap."""
     places: dict[str, tuple[int, int]] = {}
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
@@ -173,7 +173,7 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[str, tuple[int, int]]]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What is in a file, as JSON can hold it: `{"error": …}`, or its tensors, the way to the weights, its settings."""
+    """The description of a file for JSON: `{"error": …}`, or its tensors, the weights' prefix, and its settings."""
     try:
         content, places = read(path)
         found = _flattened(content)
@@ -199,13 +199,13 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def confine() -> bool:
-    """Limit this process in memory and time, and take the network from it where the system can; says whether it did."""
+    """Limit this process's memory and time, and cut off its network if possible; return whether that was possible."""
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-    except (ImportError, OSError, ValueError):  # Windows, or a system that is stricter already
+    except (ImportError, OSError, ValueError):  # Windows, or a stricter limit already
         pass
     if sys.platform != "linux":
         return False
@@ -213,7 +213,7 @@ def confine() -> bool:
         unshare = ctypes.CDLL(None).unshare
     except (OSError, AttributeError):
         return False
-    # An empty network of its own: of root by right, of others where the system lets them have a user namespace.
+    # An empty network namespace: root may make one; others only if the system allows user namespaces.
     return unshare(_NEW_NETWORK) == 0 or unshare(_NEW_USER | _NEW_NETWORK) == 0
 
 

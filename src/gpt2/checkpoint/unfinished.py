@@ -1,10 +1,9 @@
-"""Writing a model so that an interrupted start is not lost: the same call goes on where the former one stopped.
+"""Resumable writing of models: after an interruption the same call continues where the last one stopped.
 
-A model's file is its arrays one after the other, the same bytes every time. So of what was interrupted two things must
-be known: what was being written from what, and how much of it has reached the disk for certain. Both stand in a journal
-beside the files, in the folder `.unfinished-GOAL`: its first line is what was being written, every other line an array
-that is finished. Where the first line says something else, the whole is begun again. The goal takes its name when all
-is written, and never before.
+A model's file is its arrays one after the other, the same bytes every time. So resuming needs two facts: what was being
+written from what, and how much has certainly reached the disk. A journal beside the files, in the folder
+`.unfinished-GOAL`, holds both: its first line is what was being written, every other line a finished array. If the
+first line differs, writing begins again. The goal gets its name only when everything is written.
 """
 
 import contextlib
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from gpt2.errors import Gpt2Error
 from gpt2.files import atomic_file, atomic_folder, beside, lock, read_journal, true_place, write_text
 
-SYNC_BYTES = 64 << 20  # so often the disk is asked to have written everything; only then the journal says so
+SYNC_BYTES = 64 << 20  # bytes between two fsyncs; the journal notes arrays only after one
 
-Checksum = Callable[[NDArray[np.uint8], int], int]  # of octets, going on from the checksum of those before
+Checksum = Callable[[NDArray[np.uint8], int], int]  # of octets, continuing the checksum of those before
 
 _JOURNAL, _CONTENT = "journal.jsonl", "content"
 
@@ -33,7 +32,7 @@ class Journal:
     """What an unfinished goal has on the disk.
 
     Attributes:
-        folder: to be filled; what is in it, and finished by the journal, need not be written again.
+        folder: to fill; arrays in it that the journal lists as finished need not be written again.
         resumed_bytes: of the arrays that were finished when this start began.
     """
 
@@ -50,23 +49,23 @@ class Journal:
             self._path.unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
         self.resumed_bytes = sum(size for _, size, _ in self._finished.values())
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))  # without a line that was cut off
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))  # drops a truncated line
         self.folder.mkdir(exist_ok=True)
         known = {file for file, _ in self._finished}
         for entry in self.folder.iterdir():
-            if entry.name not in known:  # all else is written anew, and what a killed process was writing is nobody's
+            if entry.name not in known:  # other files are written anew, or left by a killed process
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def end_of(self, file: str) -> int:
-        """The byte up to which a file is finished."""
+        """How many bytes of a file are finished."""
         return max((begin + size for (of, _), (begin, size, _) in self._finished.items() if of == file), default=0)
 
     def forget(self, file: str) -> None:
-        """Of a file that is not what the journal says, nothing is finished."""
+        """Treat a file as not begun, since it does not match the journal."""
         self._finished = {key: facts for key, facts in self._finished.items() if key[0] != file}
 
     def finished(self, file: str, name: str) -> tuple[int, int, int] | None:
-        """Where a finished array begins, its bytes and its checksum."""
+        """The offset, size and checksum of a finished array."""
         return self._finished.get((file, name))
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -87,10 +86,10 @@ def _is_sound(row: object) -> bool:
 
 
 class ArrayFile:
-    """A file that is written array by array, and steps over those that an interrupted start has finished.
+    """A file written array by array, skipping those that an interrupted start has finished.
 
     Attributes:
-        file: what is written to, for whatever is no array: a header, an index.
+        file: the file itself, to write what is not an array: a header, an index.
     """
 
     def __init__(self, file: IO[bytes], journal: Journal | None = None, name: str = "") -> None:
@@ -118,7 +117,7 @@ class ArrayFile:
         return crc
 
     def step_over(self, name: str, size: int) -> int | None:
-        """Pass an array that is finished and begins here, and return its checksum; None where it must be written."""
+        """Skip an array if a finished one begins here, and return its checksum; None if it must be written."""
         found = self._journal.finished(self._name, name) if self._journal else None
         if found is None or found[:2] != (self._position(), size):
             return None
@@ -126,7 +125,7 @@ class ArrayFile:
         return found[2]
 
     def note(self, name: str, begin: int, checksum: int) -> None:
-        """An array that begins at `begin` is written, up to here."""
+        """Note that an array is written, from `begin` up to here."""
         if self._journal is None:
             return
         size = self._position() - begin
@@ -144,7 +143,7 @@ class ArrayFile:
 
 @contextlib.contextmanager
 def array_file(path: Path, journal: Journal | None) -> Generator[ArrayFile]:
-    """Open a file for arrays: with a journal, one that keeps what is finished of it; without, an atomic one.
+    """Open a file for arrays: resumable with a journal, atomic without.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -164,14 +163,14 @@ def array_file(path: Path, journal: Journal | None) -> Generator[ArrayFile]:
 
 @contextlib.contextmanager
 def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generator[Journal]:
-    """Fill the folder of a journal; its content takes the name `goal` if the block ends well.
+    """A journal whose folder the block fills; the content gets the name `goal` if the block succeeds.
 
-    Interrupted, by a signal or a full disk, it stays if an array in it is finished, and the next call with the same
-    `what` goes on with it. An error of ours, which another start would only repeat, removes it.
+    After an interruption by a signal or a full disk the folder stays if an array in it is finished, and the next call
+    with the same `what` resumes it. An error of ours, which another start would repeat, removes it.
 
     Args:
         goal: the folder, or the file that the block makes under the goal's own name.
-        what: everything that the bytes depend on, as JSON gives it back.
+        what: everything that the bytes depend on, unchanged by a round trip through JSON.
         is_file: whether the goal is a file.
 
     Raises:
@@ -198,28 +197,28 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
             raise
         _remove(place, goal)
     if sys.platform == "win32":
-        with contextlib.suppress(OSError):  # somebody holds it again
+        with contextlib.suppress(OSError):  # another process holds it already
             (place / ".lock").unlink()
             place.rmdir()
 
 
 def journal_of(goal: Path) -> Path:
-    """The file that is there where something of a goal is kept."""
+    """The journal's path; it exists if unfinished work of a goal is kept."""
     goal = true_place(goal)
     return goal.parent / f".unfinished-{goal.name}" / _JOURNAL
 
 
 def _is_of_use(place: Path) -> bool:
-    """Whether another start has anything to go on from."""
+    """Whether another start has anything to resume."""
     rows = filter(_is_sound, read_journal(place / _JOURNAL)[1:])
     return any((place / _CONTENT / row["file"]).is_file() for row in rows)
 
 
 def _remove(place: Path, goal: Path) -> None:
-    """Take a folder that is held away, at once, so that nothing of whoever holds its name next is removed with it."""
+    """Rename a held folder, then remove it, so that nothing of the next holder of its name is removed."""
     gone = beside(goal)
     try:
         place.rename(gone)
-    except OSError:  # so it is on Windows, where the lock is a file that is open, and stays
+    except OSError:  # on Windows, where the open lock file prevents it
         gone = place
     shutil.rmtree(gone, ignore_errors=True)

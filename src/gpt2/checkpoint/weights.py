@@ -1,7 +1,7 @@
 """The weights of one GPT-2: named arrays as they are stored, usually still in the file.
 
-`Weights` is what every format is read into and what every backend is built from. Reading maps the file into
-memory, so opening a model costs neither time nor memory until its values are touched.
+Every format is read into `Weights`, and every backend is built from them. Reading maps the file into memory, so
+opening a model costs neither time nor memory until its values are touched.
 """
 
 import mmap
@@ -18,7 +18,7 @@ from gpt2.checkpoint.names import shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import MismatchError
 
-BLOCK_VALUES = 2 << 20  # 8 MB in float32: large enough for full speed, small beside any model
+BLOCK_VALUES = 2 << 20  # 8 MB in float32: large enough for full speed, small relative to any model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class StoredArray:
 
     Attributes:
         data: the stored numbers; BF16 as uint16, since NumPy has no such type.
-        dtype: the name safetensors gives the type: F32, F16, BF16, I8 and so on.
+        dtype: safetensors' name of the type: F32, F16, BF16, I8 and so on.
         scale: for weights in I8: float32, [rows, 1] or [1, columns], so that `values = data * scale`.
     """
 
@@ -46,7 +46,7 @@ class StoredArray:
         return self.data.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def check_scales(self, name: str) -> None:
-        """Refuse scales that are not those of the array called `name`.
+        """Refuse scales that do not fit the array called `name`.
 
         Raises:
             MismatchError: there is not one for each output.
@@ -57,7 +57,7 @@ class StoredArray:
             raise MismatchError(f"{name} is stored as int8 without one scale for each of its outputs.")
 
     def float32(self) -> Floats:
-        """The values in float32: the data itself where it is F32 (and then read-only if mapped), else a new array."""
+        """The values in float32: the data itself if it is F32 (read-only if mapped), else a new array."""
         return decode(self.data, self.dtype, self.scale)
 
     def rows(self, begin: int, end: int) -> "StoredArray":
@@ -71,7 +71,7 @@ class StoredArray:
         return StoredArray(data=self.data.T, dtype=self.dtype, scale=None if self.scale is None else self.scale.T)
 
     def blocks(self) -> Iterator["StoredArray"]:
-        """The whole in pieces of a few megabytes; the memory behind a mapped piece is given back after it."""
+        """The whole in pieces of a few megabytes; a mapped piece's memory is released after use."""
         if self.data.ndim == 0 or self.data.size == 0:
             yield self
             return
@@ -82,12 +82,12 @@ class StoredArray:
             block.release()
 
     def rounded(self, dtype: str, name: str) -> Iterator[NDArray[Any]]:
-        """The values in F32, F16 or BF16, in the same pieces: as they lie there, or else as `encode` rounds them."""
+        """The values in F32, F16 or BF16, in the same pieces: as stored, or rounded by `encode`."""
         for block in self.blocks():
             yield block.data if block.dtype == dtype else encode(block.float32(), dtype, name)
 
     def release(self) -> None:
-        """Let the system forget the mapped pages behind the data; when touched again they come from the file."""
+        """Let the system drop the mapped pages behind the data; a later access reads them from the file again."""
         base: Any = self.data
         while isinstance(base, np.ndarray):
             base = base.base
@@ -97,21 +97,21 @@ class StoredArray:
         start = _address(self.data) - _address(np.frombuffer(mapping, np.uint8))
         start_of_page = start // mmap.PAGESIZE * mmap.PAGESIZE
         span = sum((n - 1) * stride for n, stride in zip(self.shape, self.data.strides, strict=True))
-        end = start + span + self.data.itemsize  # of a transposed view all the rows it is spread over
+        end = start + span + self.data.itemsize  # for a transposed view, all rows that it spans
         mapping.madvise(mmap.MADV_DONTNEED, start_of_page, end - start_of_page)
 
 
 class MadeArray(StoredArray):
-    """An array whose values are made each time they are asked for, and not kept: a subclass says its `data`.
+    """An array whose values are computed on each access and not kept. A subclass defines `data`.
 
-    It says its `shape`, `nbytes` and `release` too, and its parts where they can be had without the whole.
+    It also defines `shape`, `nbytes` and `release`, and parts if they can be computed without the whole.
     """
 
     __slots__ = ()
 
     def __init__(self, *, dtype: str, **parts: Any) -> None:
         for name, value in {"dtype": dtype, "scale": None, **parts}.items():
-            object.__setattr__(self, name, value)  # it is frozen, and has no `data` to be given
+            object.__setattr__(self, name, value)  # frozen, and without a `data` to set
 
     def rows(self, begin: int, end: int) -> StoredArray:
         """The part from `begin` to `end` of the first axis."""
@@ -134,14 +134,14 @@ def _address(array: NDArray[Any]) -> int:
 
 
 class Weights:
-    """A configuration and every array it asks for, by OpenAI's names; the head is `wte`, tied.
+    """A configuration and every array it requires, by OpenAI's names; the head is tied to `wte`.
 
     Attributes:
-        files: all that the arrays were read from, so that whoever keeps something made of them notices a change;
-            empty where that is not known, as for arrays in memory.
+        files: all that the arrays were read from, so that caches notice a change; empty if unknown, as for arrays in
+            memory.
 
     Raises:
-        MismatchError: an array is missing, unknown, of another shape, or of a type weights cannot have.
+        MismatchError: an array is missing, unknown, or has a wrong shape or an invalid type.
     """
 
     def __init__(self, config: ModelConfig, arrays: Mapping[str, StoredArray]) -> None:
@@ -155,10 +155,10 @@ class Weights:
 
     @classmethod
     def from_arrays(cls, config: ModelConfig, arrays: Mapping[str, NDArray[Any]]) -> "Weights":
-        """Weights of arrays in memory: float32, float16, or any other float, which is rounded to float32.
+        """Weights of arrays in memory: float32, float16, or any other float type, which is rounded to float32.
 
         Raises:
-            MismatchError: an array is not of floats, or they are not those of `config`.
+            MismatchError: an array is not of floats, or the arrays are not those of `config`.
         """
         for name, array in arrays.items():
             if np.asarray(array).dtype.kind != "f":
@@ -172,13 +172,13 @@ class Weights:
 
     @property
     def form(self) -> str:
-        """The form the matrices are stored in: fp32, fp16, bf16, int8 or int4; fp32 where they differ in it."""
+        """The form in which the matrices are stored: fp32, fp16, bf16, int8 or int4; fp32 if they differ."""
         forms = self.forms
         return forms[0] if len(forms) == 1 else "fp32"
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """Each form that a matrix is stored in: of what an adapter was merged into, the base's and fp32."""
+        """Every form in which a matrix is stored; with a merged adapter, the base's and fp32."""
         names = (name for name in self._arrays if name == "wte" or name.endswith(".w"))
         return tuple(dict.fromkeys(FORM_OF_DTYPE[self._arrays[name].dtype] for name in names))
 
@@ -192,7 +192,7 @@ class Weights:
         return self._arrays[name]
 
     def float32(self, name: str) -> Floats:
-        """One array in float32: a view of the file where that holds float32, else a new array."""
+        """One array in float32: a view of the file if that holds float32, else a new array."""
         return self._arrays[name].float32()
 
     def __repr__(self) -> str:
@@ -209,7 +209,7 @@ def check_names(names: Iterable[str], config: ModelConfig) -> None:
     """Refuse names that are not exactly those of the configuration's arrays.
 
     Raises:
-        MismatchError: one is missing, or one too many.
+        MismatchError: a name is missing or unknown.
     """
     given, wanted = dict.fromkeys(names), shapes(config)
     unknown = [name for name in given if name not in wanted]
@@ -223,7 +223,7 @@ def check_names(names: Iterable[str], config: ModelConfig) -> None:
 
 
 def check_plain(config: ModelConfig, reader: str) -> None:
-    """Refuse, before writing for code that has no setting for them, another width of the MLP or another epsilon.
+    """Refuse an unusual MLP width or epsilon, before writing for code that has no setting for them.
 
     Raises:
         MismatchError: the model has one.

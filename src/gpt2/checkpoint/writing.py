@@ -1,4 +1,4 @@
-"""Writing a model in any format that can be written.
+"""Writing a model in any writable format.
 
 Such a format's module has `FORMS`, the precisions it can hold, and `fill`, which puts its files into a folder, or
 `write`, if it is one file.
@@ -25,7 +25,7 @@ from gpt2.files import atomic_folder, make_folder, path_of, true_place, write_te
 if TYPE_CHECKING:
     from gpt2.tokenizer import Tokenizer
 
-# What each format can be written in; where the precision of the source is not among them, the first is taken.
+# The forms of each format; if the source's form is not among them, the first is taken.
 FORMS_OF = {
     "hf": FORMS,
     "openai": openai.FORMS,
@@ -35,7 +35,7 @@ FORMS_OF = {
     "onnx": onnx.FORMS,
 }
 _FOLDERS = {"openai": openai, "nanogpt": nanogpt, "llmc": llmc, "onnx": onnx}
-_LAYOUT = 1  # to be raised whenever the bytes of any format change: what an older version left is then begun anew
+_LAYOUT = 1  # raise it whenever any format's bytes change: unfinished work of older versions then begins again
 
 
 def write(
@@ -50,7 +50,7 @@ def write(
     sources: Sequence[Path] = (),
     resumed: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write a model in a format: a folder, or for GGUF a file, that takes its name only when complete.
+    """Write a model in a format: a folder, or for GGUF a file, which gets its name only when complete.
 
     Args:
         goal: the folder or file; parents are made.
@@ -59,14 +59,14 @@ def write(
         format: hf, openai, nanogpt, llmc, gguf or onnx.
         form: one of the format's `FORMS_OF`.
         card: the text of its model card, README.md; a file has none.
-        overwrite: replace a model that is there; nothing else is ever replaced.
-        sources: every file that the arrays come from. Given, what an interruption leaves is kept in `.unfinished-GOAL`
-            beside the goal, and the same call goes on from there, unless one of them has changed since.
-        resumed: called with the bytes that an interrupted call had written already, if there are any.
+        overwrite: replace an existing model; nothing else is ever replaced.
+        sources: every file that the arrays come from. If given, an interruption leaves its work in `.unfinished-GOAL`
+            beside the goal, and the same call resumes it, unless a source has changed since.
+        resumed: called with the number of bytes that an interrupted call had already written, if any.
 
     Raises:
-        CheckpointError: there is no such format or form, the goal is there already, or it cannot be written; what was
-            there before stays.
+        CheckpointError: there is no such format or form, the goal exists, or it cannot be written; what was there
+            before stays.
         MismatchError: the model does not fit the format or form.
         FolderInUseError: another process is writing the same goal.
     """
@@ -108,7 +108,7 @@ def write(
 
 
 def check_form(format: str, form: str) -> None:
-    """Refuse what no model is written in.
+    """Refuse an unknown format or form.
 
     Raises:
         CheckpointError: there is no such format, or it has no such form.
@@ -127,7 +127,7 @@ def _fill(
     card: str | None,
     journal: Journal | None,
 ) -> None:
-    """The files of a model in a folder that is there, or the one file."""
+    """Write the files of a model into an existing folder, or the one file."""
     if format == "gguf":
         with array_file(place, journal) as out:
             gguf.write(out, weights, tokenizer, form=form)
