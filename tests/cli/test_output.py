@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2.cli import output
+from gpt2.cli.status_line import StatusLine
 
 HOSTILE = "\x1b]0;title\x07 \x1b[31mred\x9b31m \u202eback\u202c \r\x08\x7f\x00"
 
@@ -61,6 +62,20 @@ def test_columns_align_and_controls_cannot_break_them() -> None:
     assert output.table([("piece", "rank"), ("\n\x1b", "7"), ("word", "12345")], right=[1]) == (
         "piece   rank\n␊␛         7\nword   12345"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("天气.txt", "天气.txt 1"), ("abcd.txt", "abcd.txt 1"), ("xe\u0301", "xe\u0301 1 of 15")]
+)
+def test_how_far_a_verb_is_stays_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, shown: str
+) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", "11")
+    caplog.set_level(logging.INFO, "gpt2")
+    StatusLine().show(lambda: f"{name} 1 of 15")
+    assert stream.getvalue() == f"\r\x1b[K{shown}"
 
 
 @pytest.mark.parametrize(

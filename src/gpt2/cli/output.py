@@ -14,7 +14,9 @@ import re
 import sys
 import time
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Generator, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -144,6 +146,12 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
         parts = zip(row, blanks, strict=True)
         lines.append("  ".join(blank + cell if i in right else cell + blank for i, (cell, blank) in enumerate(parts)))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def fitted(text: str, columns: int) -> str:
+    """As much of the beginning of a text as a terminal shows in so many columns."""
+    ends = list(accumulate(map(_columns, text)))
+    return text[: bisect_right(ends, columns)]
 
 
 def _columns(text: str) -> int:

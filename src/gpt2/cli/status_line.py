@@ -42,7 +42,7 @@ class StatusLine:
             return
         self._next = now + (_LIVE_SECONDS if self._live else _LOGGED_SECONDS)
         if self._live:
-            line = output.visible(status())[: shutil.get_terminal_size().columns - 1]
+            line = output.fitted(output.visible(status()), shutil.get_terminal_size().columns - 1)
             sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
         else:
