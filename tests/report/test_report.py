@@ -210,3 +210,12 @@ def test_a_legend_stands_above_the_drawing_where_a_narrow_page_shows_it() -> Non
     top = min(float(y) for y in re.findall(r'd="M [\d.]+ [\d.]+ \nL [\d.]+ ([\d.]+) \n" clip-path', drawn))
     places = re.findall(r'<text[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>(first|other)</text>', drawn)
     assert len(places) == 2 and all(float(x) < 340 and float(y) < top for x, y, _ in places)
+
+
+def test_bars_of_counts_stand_over_whole_numbers() -> None:
+    def drawn(*values: float) -> list[str]:
+        chart = BarChart(title="t", y_label="y", names=["a", "b"], series={"s": values})
+        return re.findall(r"<text[^>]*>([^<]*)</text>", chart.html("c"))
+
+    assert {"0", "1", "2"} <= set(drawn(1, 2)) and not [each for each in drawn(1, 2) if "." in each]
+    assert "0.5" in drawn(1.0, 2.0) or "0.50" in drawn(1.0, 2.0)

@@ -160,6 +160,8 @@ class BarChart:
         axes.set_yticks(range(len(self.names)), self.names)
         axes.invert_yaxis()
         set_scales(axes, names_on_y=True)
+        if all(isinstance(value, int) for values in self.series.values() for value in values):
+            axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half document
         axes.grid(visible=False, axis="y")
         if len(self.series) > 1:
             add_legend(axes)
