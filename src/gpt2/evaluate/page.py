@@ -155,6 +155,7 @@ def _known_table(done: Mapping[str, Any]) -> Table:
         columns=["benchmark", "size", "figure", "value", "setting", "source"],
         rows=rows or [("none", None, None, None, None, None)],
         caption="Published weights, measured by others; mind the settings.",
+        decimals=2,
     )
 
 
