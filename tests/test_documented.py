@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 LINKED = [*PAGES, *sorted((ROOT / "docs/notes").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(gpt2 [^`]+)`(?!`)")
-LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)")
+LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!\w+:)([^)#\s\"]*)#?([^)\s\"]*)[)\"]")
 SHELL = {"", "sh", "console", "bash"}
 SOURCE = Path(gpt2.__file__).parent
 OF_A_MODEL = {*dir(LanguageModel), "backend", "checkpoint", "name", "noise", "tokenizer"}
