@@ -1,4 +1,4 @@
-"""Was this generated? Statistics of a text under a model, and what may honestly be concluded from them."""
+"""Detects generated text: statistics of a text under a model, and the conclusions they support."""
 
 from gpt2.detect.calibrating import beginnings_of
 from gpt2.detect.calibration import CALIBRATION, Calibration

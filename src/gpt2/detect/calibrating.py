@@ -1,4 +1,4 @@
-"""Making a calibration: beginnings of human texts, and what the model writes after the beginnings of such."""
+"""Makes a calibration from human texts and from the model's continuations of their beginnings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from gpt2.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
 _AT_ONCE = 16
-_SPARE = 40  # tokens: read again, a text may be of fewer than it was written in
-_CHARACTERS = 1 << 16  # of a text: its beginning has fewer
+_SPARE = 40  # tokens: encoded again, a generated text may have fewer tokens
+_CHARACTERS = 1 << 16  # of a text: more than its beginning needs
 SETTINGS = {
     "temperature 1": {"temperature": 1.0},
     "top-k 40": {"temperature": 1.0, "top_k": 40},
@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 class Write(Protocol):
-    """Continues prompts as `LanguageModel.generate` does, and gives the continuations alone."""
+    """Continues prompts like `LanguageModel.generate`, and returns only the continuations."""
 
     def __call__(
         self, prompts: list[str], *, max_tokens: int, min_tokens: int, seed: int, **settings: float
@@ -33,14 +33,14 @@ class Write(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Author:
-    """The model whose texts are to be told.
+    """The model whose texts are to be detected.
 
     Attributes:
         name: for people.
         fingerprint: of its weights.
-        tokenizer: of both.
-        read: what it makes of a text, in fp32.
-        write: how it continues prompts.
+        tokenizer: used by `read` and `write`.
+        read: its reading of a text, in fp32.
+        write: continues prompts.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Author:
     write: Write
 
     def own_texts(self, beginnings: Sequence[Sequence[int]], *, seed: int) -> Iterator[tuple[str, Reading]]:
-        """Setting and reading of a continuation of each beginning, in their order, as many of every setting."""
+        """The setting and reading of a continuation of each beginning, in order, equally many per setting."""
         prompts = [self.tokenizer.decode(ids) for ids in beginnings]
         length, blank = max(LENGTHS), self.tokenizer.encode(" ")
         written = length + _SPARE
@@ -59,7 +59,7 @@ class Author:
             share = -(-len(some) // len(SETTINGS))
             for n, (setting, values) in enumerate(SETTINGS.items()):
                 batch = some[n * share : (n + 1) * share]
-                if not batch:  # four are two, two and none
+                if not batch:  # four prompts over three settings make two, two and none
                     continue
                 texts = self.write(batch, max_tokens=written, min_tokens=written, seed=seed + start + n, **values)
                 for text in texts:
@@ -67,7 +67,7 @@ class Author:
 
 
 def beginnings_of(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """The beginning of each text that is long enough: what `judge` goes by, and no text counts twice."""
+    """The beginning of each text that is long enough, as `judge` compares it; each text counts once."""
     for text in texts:
         check_text(text, "compared with")
         ids = tokenizer.encode(normalise(text[:_CHARACTERS])[0].strip())
@@ -84,15 +84,15 @@ def calibrate_model(
     seed: int = 0,
     progress: Callable[[int, str], None] = lambda done, of: None,
 ) -> Calibration:
-    """Make a calibration by the curvature.
+    """Make a calibration that scores by curvature.
 
     Args:
         human: the beginning of each human text, as `beginnings_of` gives them.
-        author: reads them, and writes.
+        author: reads them, and writes its own.
         source: what the human texts are, for people.
-        samples: how many texts the author writes, after the beginnings of the first of them.
-        seed: of these.
-        progress: told how many texts of which sort are done.
+        samples: how many texts the author writes, continuing the first human texts.
+        seed: of these samples.
+        progress: called with the number of texts done and their kind.
 
     Raises:
         DataError: too few texts.
@@ -119,7 +119,7 @@ def calibrate_model(
 
 
 def facts_of(source: str, *, n_human: int, n_own: int, seed: int) -> dict[str, Any]:
-    """What a calibration says of its texts."""
+    """A calibration's record of its texts."""
     return {
         "human": source,
         "human_texts": n_human,

@@ -1,9 +1,9 @@
-"""What human text and the model's own text score, by length: what a p-value is read from.
+"""Scores of human text and of the model's own text, by length, from which p-values are computed.
 
 A p-value is exact in the sense of split conformal prediction (Vovk, Gammerman, Shafer, "Algorithmic learning in a
 random world", 2005; one-class as in Bates et al. 2023, "Testing for outliers with conformal p-values"): if a text
 is exchangeable with the human texts of the calibration, the chance that its p-value is at most a is at most a,
-whatever the model, the statistic or the distribution. It holds for text of the same kind, and for no other.
+whatever the model, the statistic or the distribution. This holds only for text of the same kind.
 """
 
 import json
@@ -27,8 +27,8 @@ LENGTHS = (25, 35, 50, 70, 100, 140, 200, 280, 400)
 
 CALIBRATION = "calibration.json"
 _KIND, _VERSION = "gpt2 detect calibration", 1
-_LEAST_TEXTS = 99  # with fewer, no p-value can be 1 %
-_UNFAMILIAR = 0.01  # of human texts of the calibration's kind are taken for another kind
+_LEAST_TEXTS = 99  # with fewer, no p-value can reach 1 %
+_UNFAMILIAR = 0.01  # share of human texts of the calibration's kind that are taken for another kind
 _LIMIT_BYTES = 64 << 20
 
 Doubles = NDArray[np.float64]
@@ -40,12 +40,12 @@ class Calibration:
 
     Attributes:
         model: its name, for people.
-        fingerprint: of its weights; the calibration says nothing about another model.
+        fingerprint: of its weights; the calibration is not valid for another model.
         made_from: where the human texts came from and how the model's own were made.
         human: length -> scores of human texts, ascending; curvatures, if there is no `detector`.
         familiar: length -> their mean log-probabilities, ascending.
-        generated: how the model wrote ("top-k 40") -> length -> scores of such texts, ascending.
-        detector: a trained one, whose log-odds the scores are.
+        generated: the model's sampling setting ("top-k 40") -> length -> scores of its texts, ascending.
+        detector: a trained one; the scores are then its log-odds.
     """
 
     model: str
@@ -57,42 +57,42 @@ class Calibration:
     detector: Detector | None = field(default=None, repr=False)
 
     def score(self, reading: Reading, decode: Callable[[Sequence[int]], str]) -> float:
-        """What of a text is compared: larger speaks for generated text."""
+        """The score of a text that is compared; larger values indicate generated text."""
         if self.detector is None:
             return curvature(reading)
         return self.detector.score(reading, decode(reading.ids_T.tolist()))
 
     def length_of(self, n_tokens: int) -> int | None:
-        """The largest length that a text of so many tokens reaches; None: it is too short for any."""
+        """The largest calibrated length that a text of this many tokens reaches; None: it is too short."""
         return max((length for length in self.human if length <= n_tokens), default=None)
 
     def p_human(self, length: int, score: float) -> float:
-        """The p-value of "a human wrote it": small where the score is above those of human text."""
+        """The p-value of "a human wrote it": small if the score is above those of human text."""
         known = self.human[length]
         return (1 + len(known) - int(np.searchsorted(known, score, side="left"))) / (1 + len(known))
 
     def p_generated(self, length: int, score: float) -> float:
-        """The p-value of "this model wrote it": small where the score is below those of its own text in every way."""
+        """The p-value of "this model wrote it": small if the score is below its own texts' in every setting."""
         return max(_p_low(own[length], score) for own in self.generated.values())
 
     def is_familiar(self, length: int, mean: float) -> bool:
-        """Whether it may be text of this kind; not, where the model is more surprised than by nearly all of it."""
+        """Whether it may be text of this kind; False if it surprises the model more than nearly all such text."""
         return _p_low(self.familiar[length], mean) > _UNFAMILIAR
 
     def power(self, setting: str, length: int, false_positive_rate: float) -> float:
-        """Which share of the model's own texts of this setting and length would be called generated."""
+        """The share of the model's own texts of this setting and length that would be called generated."""
         own = self.generated[setting][length].tolist()
         return float(np.mean([self.p_human(length, score) <= false_positive_rate for score in own]))
 
     def least_lengths(self, false_positive_rate: float, *, power: float = 0.9) -> dict[str, int | None]:
-        """By setting, tokens from which at least this share of such texts is told; None: at no length here."""
+        """By setting, the least length in tokens at which this share of texts is detected; None: none here."""
         return {
             setting: min((n for n in own if self.power(setting, n, false_positive_rate) >= power), default=None)
             for setting, own in self.generated.items()
         }
 
     def check(self, fingerprint: str, name: str) -> None:
-        """Refuse another model than the one it was made with.
+        """Refuse a model other than the one it was made with.
 
         Raises:
             MismatchError: the fingerprints differ.
@@ -116,7 +116,7 @@ class Calibration:
 
     @classmethod
     def beside(cls, folder: Path) -> "Calibration | None":
-        """The one in a model's folder, if there is one. Raises as `read` does."""
+        """The calibration in a model's folder, if there is one. Raises as `read` does."""
         path = folder / CALIBRATION
         return cls.read(path) if path.is_file() else None
 
@@ -164,10 +164,10 @@ def calibrate(
     detector: Detector | None = None,
     decode: Callable[[Sequence[int]], str] = lambda ids: "",
 ) -> Calibration:
-    """Make a calibration of known texts; each counts at every length that it reaches.
+    """Make a calibration from known texts; each counts at every length that it reaches.
 
-    With a trained detector the texts must not be those that it was trained on; `decode` gives it their text.
-    Lengths that fewer than 99 human texts reach are left out, for there no p-value can be as small as 1 %.
+    A trained detector must not have been trained on these texts; `decode` gives it their text. Lengths that fewer
+    than 99 human texts reach are left out, since no p-value there can reach 1 %.
 
     Raises:
         DataError: there is no length that enough texts reach.

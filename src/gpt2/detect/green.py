@@ -1,9 +1,9 @@
-"""Reading a green-list mark: how many tokens are green, as transformers' `WatermarkDetector` counts them.
+"""Reads a green-list mark: counts green tokens like transformers' `WatermarkDetector`.
 
-Of n-grams that owe nothing to the key a share gamma is green. Theirs is the z-score, and a p-value from the normal
-distribution; ours is the binomial tail, over distinct n-grams, since a repeated one is no second witness. It is exact
-as far as 32-bit seeds are independent; n-grams that share a list are drawn from it without replacement, which makes it
-slightly too large.
+Of n-grams that do not depend on the key, a share gamma is green. Transformers reports a z-score and a p-value from
+the normal distribution; here the p-value is the binomial tail over distinct n-grams, since a repeated n-gram is no
+further evidence. It is exact as far as 32-bit seeds are independent; n-grams that share a list are drawn from it
+without replacement, which makes it slightly too large.
 """
 
 import math
@@ -17,14 +17,14 @@ from gpt2.generation import GreenList
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GreenMark:
-    """What the tokens of a text say of a green list.
+    """The evidence for a green list in a text's tokens.
 
     Attributes:
         n_tokens: of the text.
-        n_scored: n-grams that were counted.
-        n_green: of these, green ones.
-        z_score: by how many standard deviations that is more than by chance; 0 where none was counted.
-        log_p_value: natural logarithm of how often a text without the mark has so many.
+        n_scored: n-grams counted.
+        n_green: green ones among them.
+        z_score: standard deviations above chance; 0 if none was counted.
+        log_p_value: natural logarithm of the chance that a text without the mark has as many.
     """
 
     n_tokens: int
@@ -35,19 +35,19 @@ class GreenMark:
 
     @property
     def p_value(self) -> float:
-        """How often a text without the mark has so many; 0 where that is less than a float can hold."""
+        """The chance that a text without the mark has as many; 0 if too small for a float."""
         return math.exp(self.log_p_value)
 
 
 def read_green(ids: Sequence[int], green: GreenList, *, vocab_size: int, repeated: bool = False) -> GreenMark:
-    """How many of a text's tokens are green.
+    """Count a text's green tokens.
 
     Args:
-        ids: the text, without the end-of-text token that some put before it.
-        green: the settings that it would have been marked with.
-        vocab_size: of the model that would have marked it, which the lists depend on.
-        repeated: count every n-gram as often as it comes, as `WatermarkDetector` does by default. The p-value then
-            takes repetitions for independent, which they are not.
+        ids: the text, without an end-of-text token before it.
+        green: the settings of the suspected mark.
+        vocab_size: of the model that would have written the text; the lists depend on it.
+        repeated: count every occurrence of an n-gram, the default of `WatermarkDetector`. The p-value then treats
+            repetitions as independent, which they are not.
     """
     ngrams = [tuple(ids[i : i + green.ngram]) for i in range(len(ids) - green.ngram + 1)]
     judged = {ngram: green.is_green(ngram, vocab_size) for ngram in set(ngrams)}

@@ -1,4 +1,4 @@
-"""A mark in a long text: of the whole, and of its parts, for a marked passage in a long text is diluted by the rest."""
+"""Reads the mark of a long text as a whole and by parts, since the rest of the text dilutes a marked passage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gpt2.tokenizer import Tokenizer
 
 MarkVerdict = Literal["marked", "possibly marked", "no mark found"]
 
-CLEAR_RATE = 1e-4  # weaker evidence than this is met in every large pile of unmarked texts, and is called possible
+CLEAR_RATE = 1e-4  # weaker evidence occurs in any large set of unmarked texts, and is called possible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,9 +19,9 @@ class MarkedPart:
     """A stretch of a text.
 
     Attributes:
-        start, end: characters of it.
-        mark: of its tokens alone.
-        is_marked: in the light of all parts (Holm's correction).
+        start, end: characters of the text.
+        mark: of this part's tokens alone.
+        is_marked: after Holm's correction over all parts.
         verdict: the same in words, by strength.
     """
 
@@ -34,14 +34,15 @@ class MarkedPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marks:
-    """What a key says of a text.
+    """The evidence for a key in a text.
 
     Attributes:
-        whole: of all its tokens.
-        parts: in order; none where the text is short.
-        p_value: of "it owes nothing to this key": twice the smaller of the whole's and of Bonferroni's over the parts.
-        is_marked: whether that is at most the rate asked for.
-        verdict: the same in words: marked only where it is at most 1 in 10,000 too, else possibly marked.
+        whole: over all its tokens.
+        parts: in order; empty for a short text.
+        p_value: of "the text does not depend on this key": for a text with parts, twice the smaller of the whole's
+            and of Bonferroni's over the parts.
+        is_marked: whether that is at most the requested rate.
+        verdict: the same in words: marked if it is also at most 1 in 10,000, else possibly marked.
     """
 
     whole: Mark | GreenMark
@@ -60,15 +61,15 @@ def read_marks(
     window: int = 200,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Marks:
-    """Read the mark of a text, and of its parts where it has more tokens than two windows.
+    """Read the mark of a text, and of its parts if it is longer than two windows.
 
     Args:
-        text: as it stands.
+        text: unchanged.
         tokenizer: of the model that may have written it.
         read: `read_mark` or `read_green` with its key.
-        rate: how often text without the mark may be called marked.
+        rate: false-positive rate for text without the mark.
         window: tokens of a part.
-        progress: told how many parts of a long text have been read, of how many.
+        progress: called with the number of parts of a long text read and the total.
     """
     ids = tokenizer.encode(text)
     whole = read(ids)

@@ -1,8 +1,8 @@
-"""Text as its readers see it: look-alike letters and invisible characters put back, and how many there were.
+"""Normalises text to what readers see: undoes look-alike letters and invisible characters, and counts them.
 
-A letter of another script that looks like a Latin one costs a reader nothing and a language model everything, so
-it is the cheapest way around a detector. Greek and Russian stay: changed are words that mix scripts, and in a text
-that has no other Cyrillic letter those that look Latin throughout.
+A letter of another script that looks Latin does not disturb a reader but ruins a language model's prediction, so it is
+the cheapest way around a detector. Greek and Russian text stays: only words that mix scripts change, and, in a text
+without other Cyrillic letters, words that look entirely Latin.
 """
 
 import re
@@ -18,10 +18,10 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u
 
 
 def normalise(text: str) -> tuple[str, int]:
-    """The text with look-alikes put back, and how many characters that changed or removed.
+    """The text with look-alikes replaced, and the number of characters changed or removed.
 
-    Compatibility forms (full-width letters, ligatures: NFKC) and every kind of space become plain ones; invisible
-    characters go.
+    Compatibility forms (full-width letters, ligatures: NFKC) and all kinds of space become plain; invisible characters
+    are removed.
     """
     visible, n_invisible = _INVISIBLE.subn("", text)
     plain, n_changed = visible, 0
@@ -37,7 +37,7 @@ def normalise(text: str) -> tuple[str, int]:
 
 
 def _is_letter_form(character: str) -> bool:
-    """Full-width, mathematical, circled letters and ligatures; not spaces, ellipses and fractions, which people use."""
+    """Full-width, mathematical, circled letters and ligatures; not spaces, ellipses and fractions, which are common."""
     return ord(character) > 0x2000 and unicodedata.category(character) in ("Lu", "Ll", "Lo", "So", "Lm", "Nl")
 
 

@@ -1,4 +1,4 @@
-"""What a model makes of a text, token by token: all that the statistics of this room are computed from.
+"""A model's numbers for each token of a text, from which this package computes all its statistics.
 
 Axes: T scored tokens, R rows of one step, V vocabulary.
 """
@@ -20,17 +20,17 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Reading:
-    """A text as a scorer sees it, and as a sampler would have had it.
+    """A text's scores under a scorer, compared with what a sampler would have drawn.
 
-    The sampler is the model whose distribution the text may have been drawn from; without one of its own, the scorer.
+    The sampler is the model from whose distribution the text may have been drawn; by default it is the scorer.
 
     Attributes:
-        ids_T: the tokens that were scored.
+        ids_T: the scored tokens.
         logprobs_T: the scorer's natural logarithm of the probability of each token.
-        ranks_T: how many tokens the scorer held likelier; 0 is its first guess.
+        ranks_T: how many tokens the scorer found more likely; 0 is its first guess.
         entropies_T: of the scorer's distribution, in nats.
-        means_T: what the scorer's log-probability is on average over the sampler's distribution.
-        variances_T: and its variance there.
+        means_T: mean of the scorer's log-probability over the sampler's distribution.
+        variances_T: its variance there.
     """
 
     ids_T: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Reading:
         return len(self.ids_T)
 
     def first(self, n_tokens: int) -> "Reading":
-        """The same of the first tokens alone; no token's numbers depend on those after it."""
+        """The reading of the first tokens alone; no token's numbers depend on later ones."""
         return Reading(
             ids_T=self.ids_T[:n_tokens],
             logprobs_T=self.logprobs_T[:n_tokens],
@@ -63,9 +63,9 @@ def read(
     sampler: Backend | None = None,
     score_first: bool = True,
 ) -> Reading:
-    """Read a text of any length; past the context the window slides on by half of it.
+    """Read a text of any length; beyond the context, the window slides by half the context.
 
-    Whole distributions are held for at most 128 tokens at a time.
+    At most 128 tokens' full distributions are held at a time.
 
     Args:
         scorer: gives the log-probabilities, ranks and entropies.
@@ -75,8 +75,8 @@ def read(
         score_first: put the end-of-text token before the text, so that its first token is scored as a beginning.
 
     Raises:
-        GenerationError: nothing to score, an id outside the vocabulary, a sampler of another vocabulary or context,
-            or no end-of-text token to score the first token by.
+        GenerationError: nothing to score, an id outside the vocabulary, a sampler with another vocabulary or context,
+            or no end-of-text token before the first token.
     """
     config = scorer.config
     if sampler is not None and (sampler.config.vocab_size, sampler.config.n_positions) != (
@@ -123,8 +123,8 @@ def read(
 def _moments(scorer_RV: NDArray[np.float32], sampler_RV: NDArray[np.float32] | None) -> tuple[Doubles, Doubles]:
     """Mean and variance of the scorer's log-probability over the sampler's distribution, row by row.
 
-    A row and its scratch fit the processor's cache, where whole arrays in float64 would not. The variance goes by its
-    definition: the mean of squares less the square of the mean would cancel.
+    A row and its scratch fit the CPU cache; whole float64 arrays would not. The variance follows its definition, since
+    the mean of squares minus the square of the mean would cancel.
     """
     n_rows, n_vocab = scorer_RV.shape
     mean_R, variance_R = np.empty(n_rows), np.empty(n_rows)
@@ -138,7 +138,7 @@ def _moments(scorer_RV: NDArray[np.float32], sampler_RV: NDArray[np.float32] | N
             np.subtract(sampler_RV[row], sampler_RV[row].max(), out=weight_V, dtype=np.float64)
             np.exp(weight_V, out=weight_V)
             total = weight_V.sum()
-        # einsum, since BLAS would wake its threads for each row
+        # einsum, since BLAS would wake its threads for every row
         mean_R[row] = np.einsum("v,v->", weight_V, logp_V) / total
         logp_V -= mean_R[row]
         np.square(logp_V, out=logp_V)

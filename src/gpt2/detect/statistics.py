@@ -1,7 +1,7 @@
-"""The statistics by which the literature tells generated text from human text, as pure functions of a reading.
+"""The published statistics that distinguish generated from human text, as pure functions of a reading.
 
-Each is the number of its source, in that source's orientation. `EVIDENCE` holds them turned so that a larger value
-speaks for generated text, as the sources use them. Ranks count from 1 here, as in all of these papers.
+Each keeps its source's definition and orientation. `EVIDENCE` holds them oriented so that a larger value indicates
+generated text, as the sources use them. Ranks count from 1 here, as in all these papers.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ BUCKETS = (10, 100, 1000)
 
 
 def mean_logprob(reading: Reading) -> float:
-    """Of a token, in nats: Solaiman et al. 2019, "Release strategies and the social impacts of language models"."""
+    """Per token, in nats: Solaiman et al. 2019, "Release strategies and the social impacts of language models"."""
     return float(reading.logprobs_T.mean())
 
 
 def mean_rank(reading: Reading) -> float:
-    """Of a token among all, the likeliest being 1: Gehrmann et al. 2019, "GLTR"."""
+    """Per token, the most likely being 1: Gehrmann et al. 2019, "GLTR"."""
     return float((reading.ranks_T + 1).mean())
 
 
@@ -29,18 +29,18 @@ def mean_log_rank(reading: Reading) -> float:
 
 
 def mean_entropy(reading: Reading) -> float:
-    """Of the distribution that each token is drawn from, in nats: Gehrmann et al. 2019."""
+    """Of each token's distribution, in nats: Gehrmann et al. 2019."""
     return float(reading.entropies_T.mean())
 
 
 def lrr(reading: Reading) -> float:
-    """Log-likelihood log-rank ratio: Su et al. 2023, "DetectLLM", equation 1. Infinite where every rank is 1."""
+    """Log-likelihood log-rank ratio: Su et al. 2023, "DetectLLM", equation 1. Infinite if every rank is 1."""
     log_ranks = float(np.log(reading.ranks_T + 1).sum())
     return float(-reading.logprobs_T.sum() / log_ranks) if log_ranks > 0 else float("inf")
 
 
 def histogram(reading: Reading) -> tuple[int, int, int, int]:
-    """Tokens among the likeliest 10, else 100, else 1,000, and the rest: GLTR's colours, Gehrmann et al. 2019."""
+    """Tokens among the 10 most likely, else 100, else 1,000, and the rest: GLTR's colours, Gehrmann et al. 2019."""
     counts = np.bincount(np.digitize(reading.ranks_T, BUCKETS), minlength=len(BUCKETS) + 1)
     return int(counts[0]), int(counts[1]), int(counts[2]), int(counts[3])
 
@@ -48,8 +48,8 @@ def histogram(reading: Reading) -> tuple[int, int, int, int]:
 def curvature(reading: Reading) -> float:
     """Conditional probability curvature in closed form: Bao et al. 2024, "Fast-DetectGPT", equation 3.
 
-    How many standard deviations the text's log-probability lies above that of alternatives which the sampler would
-    have drawn at each place: about 0 for a sample at temperature 1, above it where sampling was cut (top-k, top-p),
+    The number of standard deviations by which the text's log-probability exceeds that of alternatives drawn from the
+    sampler at each position: about 0 for a sample at temperature 1, above it for truncated sampling (top-k, top-p),
     below it for human text.
     """
     deviation = float(np.sqrt(reading.variances_T.sum()))
@@ -59,8 +59,8 @@ def curvature(reading: Reading) -> float:
 def binoculars(reading: Reading) -> float:
     """Log-perplexity over cross-perplexity: Hans et al. 2024, "Spotting LLMs with Binoculars", equation 4.
 
-    The scorer is the paper's performer and the sampler its observer; it says something only where they are two.
-    Smaller speaks for generated text. A scorer without surprise, of entropy 0, gives 0.
+    The scorer is the paper's performer and the sampler its observer; the ratio is informative only if they differ.
+    Smaller values indicate generated text. A scorer with entropy 0 gives 0.
     """
     cross = float(-reading.means_T.sum())
     return float(-reading.logprobs_T.sum()) / cross if cross > 0 else 0.0

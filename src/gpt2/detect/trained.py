@@ -1,8 +1,8 @@
-"""The trained baseline: words and pairs of words, beside the statistics, in one logistic regression.
+"""The trained baseline: a logistic regression on words, word pairs and the statistics.
 
-As OpenAI released with GPT-2 (openai/gpt-2-output-dataset, baseline.py: TF-IDF of one and two words, logistic
-regression), with this room's statistics as further features. Training takes scikit-learn (`training`); applying what it
-found takes none: a table of words with two numbers each, and a sum.
+OpenAI released such a detector with GPT-2 (openai/gpt-2-output-dataset, baseline.py: TF-IDF of one and two words,
+logistic regression); this one adds this package's statistics as features. Training needs scikit-learn (`training`);
+applying the detector does not: it is a table of words with two numbers each, and a sum.
 """
 
 import math
@@ -17,15 +17,15 @@ from gpt2.detect.reading import Reading
 from gpt2.detect.statistics import curvature as curvature_of
 from gpt2.detect.statistics import histogram, lrr, mean_entropy, mean_log_rank, mean_logprob
 
-_WORD = re.compile(r"\b\w\w+\b")  # scikit-learn's own
+_WORD = re.compile(r"\b\w\w+\b")  # scikit-learn's default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Detector:
-    """What a training found.
+    """A trained detector.
 
     Attributes:
-        terms: word, or two with a space -> (inverse document frequency, weight).
+        terms: word, or two words joined by a space -> (inverse document frequency, weight).
         statistics: name of `features` -> (mean, deviation, weight).
         bias: added to the sum.
     """
@@ -35,11 +35,11 @@ class Detector:
     bias: float
 
     def score(self, reading: Reading, text: str) -> float:
-        """Log-odds of "generated" among texts as it was trained on; their rates are `Calibration`'s business.
+        """Log-odds of "generated" among texts like its training texts; `Calibration` turns them into error rates.
 
         Args:
             reading: of the text.
-            text: that was read.
+            text: the text itself.
         """
         counts = Counter(term for term in terms_of(text) if term in self.terms)
         weighed = [(count * self.terms[term][0], self.terms[term][1]) for term, count in counts.items()]
@@ -50,7 +50,7 @@ class Detector:
         return self.bias + words + numbers
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, of five digits."""
+        """Plain data, rounded to five digits."""
         return {
             "terms": {term: [_short(x) for x in pair] for term, pair in self.terms.items()},
             "statistics": {name: [_short(x) for x in three] for name, three in self.statistics.items()},
@@ -59,7 +59,7 @@ class Detector:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Detector":
-        """What `as_json` gave.
+        """A detector from the result of `as_json`.
 
         Raises:
             KeyError, TypeError, ValueError: it is something else.
@@ -80,13 +80,13 @@ FEATURES = ("mean_logprob", "mean_log_rank", "mean_entropy", "lrr", "curvature",
 
 
 def features(reading: Reading) -> dict[str, float]:
-    """The statistics that stand beside the words, by name."""
+    """The statistics used as features, by name."""
     counts = histogram(reading)
     found = (
         mean_logprob(reading),
         mean_log_rank(reading),
         mean_entropy(reading),
-        min(lrr(reading), 20.0),  # infinite where every token is the first guess
+        min(lrr(reading), 20.0),  # infinite if every token is the first guess
         curvature_of(reading),
         counts[0] / len(reading),
         counts[3] / len(reading),
@@ -95,7 +95,7 @@ def features(reading: Reading) -> dict[str, float]:
 
 
 def terms_of(text: str) -> Iterator[str]:
-    """Its words in lower case, and each two that follow each other, as scikit-learn's vectoriser has them."""
+    """The text's words in lower case, and each pair of consecutive words, as in scikit-learn's vectoriser."""
     words = _WORD.findall(text.lower())
     yield from words
     yield from (f"{first} {second}" for first, second in pairwise(words))

@@ -1,6 +1,6 @@
-"""Training the baseline on pairs of human text and text that the user's own model writes after its beginnings.
+"""Trains the baseline on pairs of human text and the user's own model's continuations of its beginnings.
 
-The texts that it is trained on do not count when its error rate is measured: every other human text is kept for that.
+Training texts do not count for the error rate: every other human text is held out to measure it.
 """
 
 import random
@@ -17,7 +17,7 @@ from gpt2.detect.trained import FEATURES, Detector, features, terms_of
 from gpt2.errors import DataError, MissingExtraError
 from gpt2.tokenizer import Tokenizer
 
-_LEAST_TEXTS = 198  # half of them measure the rate, and 1 % of fewer than 99 is none
+_LEAST_TEXTS = 198  # half of them measure the rate, which takes 99 texts for 1 %
 _TERMS = 1 << 16
 _STRENGTHS = tuple(4.0**k for k in range(-3, 4))  # inverse regularisation, 1/64 to 64, as in OpenAI's baseline
 
@@ -30,14 +30,14 @@ def train_detector(
     seed: int = 0,
     progress: Callable[[int, str], None] = lambda done, of: None,
 ) -> Calibration:
-    """Train a detector, and measure its scores on texts that it was not trained on.
+    """Train a detector, and measure its scores on held-out texts.
 
     Args:
         human: the beginning of each human text, as `beginnings_of` gives them.
         author: reads them, and continues the beginning of each.
         source: what the human texts are, for people.
-        seed: of the samples and the lengths that texts are cut to.
-        progress: told how many texts of which sort are done.
+        seed: of the samples and the lengths to which texts are cut.
+        progress: called with the number of texts done and their kind.
 
     Raises:
         DataError: too few texts.
@@ -52,7 +52,7 @@ def train_detector(
         )
     of_humans: list[Reading] = []
     for n, ids in enumerate(given):
-        trains = n % 2 == 0  # on what stands where the model's own stands; measured is a text as it will be judged
+        trains = n % 2 == 0  # train on the same stretch as the model's; measure on whole texts, as judged
         of_humans.append(author.read(ids[PROMPT_TOKENS:] if trains else ids))
         progress(n + 1, "human texts")
     own: list[tuple[str, Reading]] = []
@@ -88,7 +88,7 @@ def _require_sklearn() -> None:
 def _fit(
     human: Sequence[Reading], generated: Sequence[Reading], tokenizer: Tokenizer, *, seed: int
 ) -> tuple[Detector, float]:
-    """The regression whose regularisation does best on a fifth of the texts, trained again on all of them."""
+    """The regression with the regularisation that does best on a held-out fifth, retrained on all texts."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -105,14 +105,14 @@ def _fit(
     vectoriser = TfidfVectorizer(analyzer=analyzer, min_df=3, max_features=_TERMS)
     try:
         words: Any = vectoriser.fit_transform([tokenizer.decode(text.ids_T.tolist()) for text in texts])
-    except ValueError:  # no term is left
+    except ValueError:  # no terms remain
         raise DataError("The detector cannot be trained: no word occurs in three texts. Give more texts.") from None
     numbers = np.array([list(features(text).values()) for text in texts])
     mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
     scale[scale == 0] = 1.0
     x: Any = hstack([words, csr_matrix((numbers - mean) / scale)], format="csr")
     y = np.array(labels)
-    held = np.arange(len(y)) // 2 % 5 == 0  # both cuts of a text are on one side
+    held = np.arange(len(y)) // 2 % 5 == 0  # keeps both cuts of a text on one side
 
     def fitted(strength: float, rows: Any) -> Any:
         return LogisticRegression(solver="liblinear", C=strength, random_state=seed).fit(x[rows], y[rows])

@@ -1,4 +1,4 @@
-"""From readings of a text's parts to a verdict with an error rate, or to the honest "inconclusive"."""
+"""Turns readings of a text's parts into a verdict with an error rate, or into "inconclusive"."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +14,7 @@ from gpt2.tokenizer import Tokenizer
 
 Said = Literal["generated", "human", "inconclusive", "uncalibrated"]
 
-_OF_BEGINNING = 2 / 3  # of the errors allowed, the share of a long text's beginning
+_OF_BEGINNING = 2 / 3  # share of the allowed errors that a long text's beginning gets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,13 +22,13 @@ class Part:
     """A stretch of the text, judged by itself.
 
     Attributes:
-        start, end: characters of the text as it was read (after look-alikes were put back).
-        n_tokens: in it; `n_compared` of them, from its beginning, are compared with texts of just that length.
-        verdict: about this part; "generated" in the light of all parts (Holm's correction).
-        p_human: how rare such a curvature is in human text; None where it could not be compared.
-        p_generated: how rare one so low is in what the model writes.
+        start, end: characters of the text as read (after look-alikes were replaced).
+        n_tokens: in it; the first `n_compared` are compared with texts of exactly that length.
+        verdict: about this part; "generated" after Holm's correction over all parts.
+        p_human: how rare so high a score is in human text; None if it could not be compared.
+        p_generated: how rare so low a score is in the model's own text.
         statistics: name -> value over the whole part, in their sources' orientation.
-        histogram: tokens among the likeliest 10, 100, 1,000, and beyond.
+        histogram: tokens among the 10, 100 and 1,000 most likely, and beyond.
     """
 
     start: int
@@ -72,7 +72,7 @@ class Verdict:
     readings: tuple[Reading, ...] = field(default=(), repr=False, compare=False)
 
     def facts(self) -> dict[str, Any]:
-        """All but the readings, as plain data."""
+        """Everything except the readings, as plain data."""
         found = asdict(replace(self, readings=()))
         del found["readings"]
         return found
@@ -89,11 +89,11 @@ def judge(
     n_normalised: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Verdict:
-    """Read a text and judge it: whole up to the longest length of the calibration, by windows and its beginning beyond.
+    """Read and judge a text: as a whole up to the calibration's longest length, beyond it by windows and its beginning.
 
-    Windows find the part that a model wrote, but each has to stand out among all: with a few hundred human texts in the
-    calibration no text of several windows would be told at a rate of 1 %. Its beginning, as long as the longest there,
-    is compared as it is. `progress` is told how many of the parts have been read.
+    Windows find the part that a model wrote, but each must stand out among all: with a few hundred human texts in the
+    calibration, no text of several windows would be detected at a rate of 1 %. So the beginning, of the calibration's
+    longest length, is also compared by itself. `progress` is called with the parts read and their number.
 
     Raises:
         GenerationError: an empty text, or a rate or window out of range.
@@ -149,7 +149,7 @@ class _Compared:
     length: int
     p_human: float | None = None
     p_generated: float | None = None
-    otherwise: Said = "inconclusive"  # if it is not told as generated
+    otherwise: Said = "inconclusive"  # the verdict unless it is called generated
     why: str = ""
 
 
@@ -233,15 +233,15 @@ def _why_not(calibration: Calibration, least: Mapping[str, int | None], n_tokens
 
 
 def _or_one(compared: _Compared) -> float:
-    """What cannot be compared says nothing; it counts all the same, for what is left was chosen by the text itself."""
+    """1 for a part that cannot be compared; it still counts, since the text itself decides which parts those are."""
     return 1.0 if compared.p_human is None else compared.p_human
 
 
 def _combined(of_parts: Sequence[float], of_beginning: float | None = None) -> float:
-    """One p-value of several that may depend on each other in any way, by Bonferroni's inequality.
+    """Combine p-values with any dependence into one, by Bonferroni's inequality.
 
-    A part may stand out among all the parts, or the beginning, where all tokens do a little. The beginning has the
-    larger share of the errors allowed: few human texts bound how small its p-value can be.
+    One part may stand out among all, or the beginning may, if every token deviates a little. The beginning gets the
+    larger share of the allowed errors, since the few human texts bound how small its p-value can be.
     """
     among_parts = len(of_parts) * min(of_parts)
     if of_beginning is None:
@@ -258,4 +258,4 @@ def _statistics(reading: Reading) -> dict[str, float]:
         "lrr": lrr(reading),
         "curvature": curvature(reading),
     }
-    return {name: value for name, value in found.items() if value != float("inf")}  # which JSON does not have
+    return {name: value for name, value in found.items() if value != float("inf")}  # JSON has no infinity

@@ -1,12 +1,12 @@
-"""Reading a watermark from token ids and its key alone: no model, no prompt, and an exact p-value.
+"""Reads a watermark from token ids and its key alone: no model, no prompt, and an exact p-value.
 
-`generation.ContextNoise` keys the noise of each draw by a secret and the tokens before it. Of a text that does not
-depend on the secret, the keyed number u of each token is uniform on (0, 1); a draw with that noise prefers tokens whose
-u is near 1. So with n distinct contexts the score S = sum of -log(1 - u) is Gamma(n, 1) without a mark, and
+`generation.ContextNoise` keys the noise of each draw by a secret and the preceding tokens. In a text that does not
+depend on the secret, each token's keyed number u is uniform on (0, 1); a draw with that noise prefers tokens with u
+near 1. So with n distinct contexts, the score S = sum of -log(1 - u) is Gamma(n, 1) without a mark, and
 
     P(score >= S) = exp(-S) * sum over k < n of S^k / k!
 
-A context counts once, where it comes first: the same noise twice is no second witness, and the writer does not use it
+A context counts once, at its first occurrence: repeated noise is no further evidence, and the writer does not use it
 twice. Statistic: Aaronson's (lecture of 2022); counting once: Fernandez et al. 2023, "Three bricks to consolidate
 watermarks for large language models".
 """
@@ -22,13 +22,13 @@ from gpt2.generation import ContextNoise, draws
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """What the tokens of a text say of a key.
+    """The evidence for a key in a text's tokens.
 
     Attributes:
         n_tokens: of the text.
-        n_scored: tokens after distinct contexts. Without a mark the score is about as large.
+        n_scored: tokens after distinct contexts. Without a mark, the score is about this large.
         score: sum over them of -log(1 - u).
-        log_p_value: natural logarithm of how often a text without the mark scores so high; 0 where none is scored.
+        log_p_value: natural logarithm of the chance that a text without the mark scores as high; 0 if none is scored.
     """
 
     n_tokens: int
@@ -38,16 +38,16 @@ class Mark:
 
     @property
     def p_value(self) -> float:
-        """How often a text without the mark scores so high; 0 where that is less than a float can hold."""
+        """The chance that a text without the mark scores as high; 0 if too small for a float."""
         return math.exp(self.log_p_value)
 
 
 def read_mark(ids: Sequence[int], noise: ContextNoise) -> Mark:
-    """How far the tokens of a text follow the noise of a key.
+    """Measure how closely the tokens of a text follow the noise of a key.
 
     Args:
         ids: the text in the vocabulary of the model that may have written it.
-        noise: with the secret and the width that the text would have been marked with.
+        noise: with the secret and width of the suspected mark.
     """
     first: dict[tuple[int, ...], int] = {}
     for i in range(noise.width, len(ids)):
@@ -58,7 +58,7 @@ def read_mark(ids: Sequence[int], noise: ContextNoise) -> Mark:
 
 
 def _log_tail(n: int, score: float) -> float:
-    """log P(X >= score) of X ~ Gamma(n, 1): that a Poisson variable of that mean is less than n."""
+    """log P(X >= score) of X ~ Gamma(n, 1): the chance that a Poisson variable with mean `score` is below n."""
     k = np.arange(n)
     terms = k * math.log(score) - np.cumsum(np.log(np.maximum(k, 1)))
     most = float(terms.max())

@@ -1,6 +1,6 @@
-"""The key file of a watermark: a random secret, and how many tokens the noise depends on.
+"""The key file of a watermark: a random secret, and the number of tokens that the noise depends on.
 
-Its text is in no message: an error says which file, and never what stands in it.
+No message contains the key: an error names the file, never its content.
 """
 
 import codecs
@@ -26,7 +26,7 @@ _MOST_BYTES = 4096
 _REMARK = (
     "# Whoever has this key can read the mark of texts, and forge it. Without it nobody can read them: keep a copy."
 )
-_GREEN: dict[str, tuple[str, Callable[[Any], Any]]] = {  # transformers' names, and ours
+_GREEN: dict[str, tuple[str, Callable[[Any], Any]]] = {  # transformers' names -> ours
     "greenlist_ratio": ("gamma", float),
     "bias": ("delta", float),
     "hashing_key": ("hash_key", operator.index),
@@ -40,13 +40,13 @@ def write_new_key(path: Path, *, width: int = 4, green: Literal["lefthash", "sel
     """Draw a secret and write it to a new file that only its owner may read.
 
     Args:
-        path: that is not there yet, for a key that is overwritten leaves its texts unreadable.
-        width: tokens that the noise depends on: fewer survive more editing, and repeat more often.
+        path: must not exist yet, since overwriting a key makes the marks of its texts unreadable.
+        width: tokens that the noise depends on: fewer survive more editing, but repeat more often.
         green: make it a green list of this scheme, as the JSON of transformers' `WatermarkingConfig`.
 
     Raises:
-        ConfigError: the file is there already.
-        OSError: it cannot be written; then there is none.
+        ConfigError: the file exists.
+        OSError: it cannot be written; no file is left.
     """
     assert 1 <= width <= 99
     try:
@@ -57,7 +57,7 @@ def write_new_key(path: Path, *, width: int = 4, green: Literal["lefthash", "sel
             f"cannot be read. Name another file."
         ) from None
     except NotADirectoryError:
-        make_folder(path.parent)  # cannot, and says why
+        make_folder(path.parent)  # fails, with the reason
         raise
     try:
         with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
@@ -81,11 +81,11 @@ def _new_green(scheme: Literal["lefthash", "selfhash"], width: int) -> str:
 def read_key(path: Path) -> ContextNoise | GreenList:
     """The noise of a key file, to mark with (`model.noise`) or to read by (`read_mark`, `read_green`).
 
-    A JSON object is the green list that transformers' `WatermarkingConfig.to_json_file` wrote. A file that others of
-    this machine may read is read all the same, with a warning.
+    A JSON object is a green list, as transformers' `WatermarkingConfig.to_json_file` writes it. A file that other users
+    of this machine may read is accepted with a warning.
 
     Raises:
-        ConfigError: it is no key file.
+        ConfigError: it is not a key file.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -103,7 +103,7 @@ def read_key(path: Path) -> ContextNoise | GreenList:
 
 
 def _noise_of(data: bytes) -> ContextNoise | GreenList | None:
-    text = data.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace")  # the mark is an editor's, as Notepad's
+    text = data.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace")  # editors such as Notepad add a BOM
     if text.lstrip().startswith("{"):
         return _green_list_of(text)
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""A long text by parts: where they are, and which of several findings may be believed together."""
+"""Parts of a long text: where they are, and which of several findings hold together."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from gpt2.tokenizer import Tokenizer
 
 
 def holm(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Which are rejected so that the chance of any false one is at most `rate`: Holm 1979."""
+    """Which hypotheses to reject so that the chance of any false rejection is at most `rate`: Holm 1979."""
     rejected = [False] * len(p_values)
     for n_before, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         if p_values[index] > rate / (len(p_values) - n_before):
@@ -16,14 +16,14 @@ def holm(p_values: Sequence[float], rate: float) -> list[bool]:
 
 
 def windows(n_tokens: int, window: int) -> list[tuple[int, int]]:
-    """Stretches of equal length; a rest shorter than half of one goes with the last."""
+    """Stretches of equal length; a remainder shorter than half a window joins the last."""
     n = max(1, round(n_tokens / window))
     ends = [window * (i + 1) for i in range(n - 1)] + [n_tokens]
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def character_offsets(tokenizer: Tokenizer, ids: Sequence[int], text: str, ends: Sequence[int]) -> list[int]:
-    """Where in the text the token before each of `ends` ends; in the middle of a character, before it."""
+    """Where in the text the token before each of `ends` ends; if inside a character, after that character."""
     data, offsets, n_bytes, n_characters, token = text.encode("utf-8", "surrogatepass"), list[int](), 0, 0, 0
     for end in ends:
         begin = n_bytes

@@ -1,4 +1,4 @@
-"""Detecting with a model as a user holds it: its readings, its calibration, its own texts to compare with."""
+"""Detection with a user's model: its readings, its calibration, its own texts for comparison."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from gpt2.tokenizer import Tokenizer
 
 
 class Model(Protocol):
-    """A model: what `LanguageModel` is, as far as detecting goes."""
+    """The part of `LanguageModel` that detection needs."""
 
     name: str
     tokenizer: Tokenizer
@@ -28,11 +28,11 @@ class Model(Protocol):
         ...
 
     def calibration(self) -> Calibration | None:
-        """The one beside its files."""
+        """The calibration beside its files, if any."""
         ...
 
     def exact_backend(self) -> Backend:
-        """What reads texts."""
+        """The backend that reads texts."""
         ...
 
     def generate(self, prompt: list[str], /, **settings: Any) -> list[Completion]:
@@ -49,10 +49,10 @@ def detect(
     window: int,
     progress: Callable[[int, int], None],
 ) -> Verdict:
-    """Judge a text as it was given, by a calibration of this model: the one given, or its own if it has one.
+    """Judge a text with a calibration of this model: the given one, or the model's own if it has one.
 
     Raises:
-        GenerationError: no text, no calibration, or as `judge` does.
+        GenerationError: not a text, not a calibration, or as `judge` does.
         MismatchError: the calibration was made with another model.
     """
     check_text(text, "judged")
@@ -87,12 +87,12 @@ def calibrate_with(
     seed: int,
     progress: Callable[[int, str], None],
 ) -> Calibration:
-    """A calibration by the curvature, or by a detector that is trained for it.
+    """A calibration that scores by curvature or by a newly trained detector.
 
     Raises:
         DataError: too few texts.
-        GenerationError: something that is no text, or a setting that is none.
-        MissingExtraError: a detector is to be trained without scikit-learn.
+        GenerationError: a text or setting is invalid.
+        MissingExtraError: training a detector needs scikit-learn, which is not installed.
     """
     if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- anybody calls this
         raise GenerationError(f"A calibration is made of texts, at least 99 of them: got {texts!r:.60}.")
