@@ -1,7 +1,7 @@
-"""Looking inside a GPT-2: activations, attention, neurons, the logit lens, what decides an answer, and one token.
+"""Looks inside a GPT-2: activations, attention, neurons, the logit lens, what decides an answer, and one token.
 
-Each is a function from a backend, or from the definition where no backend tells, and a text to a frozen result whose
-arrays end in their axes. None holds [depths, T, V] logits, however long the text.
+Each is a function from a backend (or the definition, if no backend offers the values) and a text to a frozen result
+whose arrays end in their axes. None holds [depths, T, V] logits, however long the text.
 """
 
 from gpt2.inspect.ablation import Ablation, ablate

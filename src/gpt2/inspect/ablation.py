@@ -1,8 +1,8 @@
-"""Ablation: what the answer loses without a head, or without the MLP of a layer.
+"""Ablation: how the answer changes without a head, or without the MLP of a layer.
 
-Each in turn is silent, or says what it would of another text, and all that follows is computed anew: so what others
-make of its work counts too (Michel et al. 2019, "Are sixteen heads really better than one?"; with another text Wang et
-al. 2022, "Interpretability in the wild").
+Each in turn outputs nothing, or its output for another text, and everything after it is computed again, so indirect
+effects count too (Michel et al. 2019, "Are sixteen heads really better than one?"; with another text Wang et al. 2022,
+"Interpretability in the wild").
 
 Axes: L layers, H heads, T tokens, D embedding.
 """
@@ -20,15 +20,15 @@ from gpt2.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Ablation:
-    """The log-probability of the answer, natural, and what each change adds to it: below 0 it was needed.
+    """The natural log-probability of the answer, and what each ablation adds to it: negative if the part was needed.
 
     Attributes:
         pieces: of the text that was run.
-        source_pieces: of the text whose values stood in; empty where the parts were silent.
-        answer: the token whose probability is meant.
-        before: its log-probability after the text as it is.
-        heads_LH: with one head changed, at all tokens.
-        mlps_L: with all neurons of one MLP changed, at all tokens.
+        source_pieces: of the text whose values were substituted; empty if parts were set to zero.
+        answer: the token whose probability is measured.
+        before: its log-probability after the unchanged text.
+        heads_LH: effect of changing one head, at all tokens.
+        mlps_L: effect of changing all neurons of one MLP, at all tokens.
     """
 
     pieces: tuple[str, ...]
@@ -39,7 +39,7 @@ class Ablation:
     mlps_L: Floats
 
     def html(self) -> str:
-        """A picture: by layer (a row) what changing each head and the MLP adds to the log-probability."""
+        """A picture, one row per layer: what changing each head and the MLP adds to the log-probability."""
         done = "exchanged" if self.source_pieces else "silent"
         return by_part(
             self.heads_LH,
@@ -47,7 +47,7 @@ class Ablation:
             caption=f"log-probability of the answer: {self.before:.2f}; what is added where one part is {done}",
         )
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
@@ -56,15 +56,15 @@ def ablate(
 ) -> Ablation:
     """Run a text without each head and each MLP in turn.
 
-    That is layers times (heads + 1) runs from there on: of 124M, some 80 whole ones.
+    This takes layers times (heads + 1) partial runs: for 124M, as much as some 80 whole ones.
 
     Args:
         definition: of the model.
         tokenizer: of the model.
         text: within the context, or ids.
-        answer: one token, as its text (mostly with a space before it) or id.
-        source: a text of as many tokens: each part says what it says there. Without it the part is silent: it adds 0,
-            and only the bias of its layer stays.
+        answer: one token, as its text (usually with a space before it) or id.
+        source: a text with as many tokens, from which each part takes its values. Without it, a part is set to 0, and
+            only the bias of its layer stays.
 
     Raises:
         ContextError: the text is longer than the context.

@@ -1,9 +1,9 @@
-"""Direct logit attribution: which parts of the model speak for a token, and how much each adds to its logit.
+"""Direct logit attribution: how much each part of the model adds to a token's logit.
 
-What stands before the last layer norm is a sum: the embedding, and what each head and each MLP has added (Elhage et al.
-2021, "A mathematical framework for transformer circuits"). The norm divides the sum by one number and the head is
-linear, so the logit is a sum over the same parts. Only what is added directly counts: a head whose work others read is
-not seen here, but by `ablate`.
+The residual stream before the last layer norm is a sum: the embedding, and the outputs of each head and each MLP
+(Elhage et al. 2021, "A mathematical framework for transformer circuits"). The norm divides the sum by one number and
+the head is linear, so the logit is a sum over the same parts. Only direct effects count: a head that acts through
+other parts is visible to `ablate`, not here.
 
 Axes: L layers, H heads, K width of a head, F neurons of an MLP, D embedding.
 """
@@ -23,23 +23,23 @@ from gpt2.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Attribution:
-    """What each part adds to the logit of `answer` after a text, or to how far it is above that of `against`.
+    """What each part adds to the logit of `answer` after a text, or to its lead over the logit of `against`.
 
-    A part adds to the logits of all tokens at once, and only differences between logits matter: with `against` the
-    numbers say more.
+    A part adds to the logits of all tokens at once, and only differences between logits matter, so the numbers are
+    more informative with `against`.
 
     Attributes:
         ids: the text's tokens.
         pieces: the text of each.
-        answer: the token that is spoken for.
-        against: another, or None.
-        token: what the embedding of the last token adds.
-        position: what that of its position adds.
-        heads_LH: each head.
-        neurons_LF: each neuron of the MLPs.
-        mlps_L: each MLP: its neurons and its bias.
+        answer: the token whose logit is divided.
+        against: another token, or None.
+        token: contribution of the last token's embedding.
+        position: contribution of its position embedding.
+        heads_LH: of each head.
+        neurons_LF: of each neuron of the MLPs.
+        mlps_L: of each MLP: its neurons and its bias.
         biases: the rest, which is the same after any text: biases of attention and of the last norm.
-        total: the logit, or difference of logits: the sum of all these but the neurons.
+        total: the logit, or difference of logits: the sum of all these except the neurons.
     """
 
     ids: tuple[int, ...]
@@ -55,7 +55,7 @@ class Attribution:
     total: float
 
     def strongest(self, count: int = 10) -> list[tuple[str, float]]:
-        """The parts that add or take most, by name ("head 3.7" is the eighth of the fourth layer), strongest first."""
+        """The parts that add or subtract most, by name ("head 3.7": fourth layer, eighth head), strongest first."""
         count = checked_number("count", count, whole=True, limits={"least": 0})
         parts = {"token": self.token, "position": self.position}
         parts |= {f"head {layer}.{head}": float(value) for (layer, head), value in np.ndenumerate(self.heads_LH)}
@@ -63,7 +63,7 @@ class Attribution:
         return sorted(parts.items(), key=lambda part: -abs(part[1]))[:count]
 
     def html(self) -> str:
-        """A picture: by layer (a row) what each head and the MLP add."""
+        """A picture, one row per layer: what each head and the MLP add."""
         what = "the logit of the answer" if self.against is None else "how far the answer's logit is above the other's"
         return by_part(
             self.heads_LH,
@@ -72,7 +72,7 @@ class Attribution:
             f"its position {self.position:.2f}, biases {self.biases:.2f}",
         )
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
@@ -85,8 +85,8 @@ def attribute(
         definition: of the model.
         tokenizer: of the model.
         text: within the context, or ids.
-        answer: one token, as its text (mostly with a space before it) or id.
-        against: another one; without it the answer's logit itself is divided.
+        answer: one token, as its text (usually with a space before it) or id.
+        against: another token; without it, the answer's logit itself is divided.
 
     Raises:
         ContextError: the text is longer than the context.

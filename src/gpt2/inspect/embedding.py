@@ -1,7 +1,7 @@
-"""A text as one vector: the last layer's states, normalised as before the head, and pooled over its tokens.
+"""Embeds a text as one vector: the last layer's states after the last layer norm, pooled over tokens.
 
-GPT-2 was not trained for this: vectors of texts that mean alike tend to lie near each other, and a model made for
-search does better. The last token has seen the whole text; the mean keeps more of its words.
+GPT-2 was not trained for this: texts of similar meaning tend to have similar vectors, but a model made for search does
+better. The last token has seen the whole text; the mean keeps more of its words.
 
 Axes: N texts, T tokens, D embedding.
 """
@@ -27,9 +27,9 @@ def embed(
     Args:
         backend: any.
         head: of the same model.
-        tokenizer: likewise.
-        texts: or ids of several, each within the context.
-        pooling: the mean over the tokens, or the last one's state.
+        tokenizer: of the same model.
+        texts: one text, or several texts or ids, each within the context.
+        pooling: the mean over the tokens, or the last token's state.
 
     Raises:
         ContextError: a text is longer than the context.

@@ -1,4 +1,4 @@
-"""Attention: how much each token takes from each token before it, by layer and head."""
+"""Attention: how much each token attends to each token before it, by layer and head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Attention:
         pieces: the text of each.
         layers: counted from 0.
         heads: of each of these layers.
-        rows: which tokens look, by position.
-        weights_LHRT: what each of them takes from every token; a row sums to 1, and is 0 for what comes after.
+        rows: positions of the attending tokens.
+        weights_LHRT: their weights over all tokens; a row sums to 1, and is 0 for later tokens.
     """
 
     ids: tuple[int, ...]
@@ -39,12 +39,12 @@ class Attention:
         """The weights of one head: [R, T].
 
         Raises:
-            GenerationError: its layer or head is not among those that were asked for.
+            GenerationError: its layer or head was not requested.
         """
         return self.weights_LHRT[place("layer", layer, self.layers), place("head", head, self.heads)]
 
     def html(self) -> str:
-        """A picture: of one head a table, a row for each token that looks; of several a small square each."""
+        """A picture: for one head a table with a row per attending token; for several a small square each."""
         pairs = [(layer, head) for layer in self.layers for head in self.heads]
         first = max(0, len(self.ids) - MOST_COLUMNS)
         first_row = max(0, first - self.rows.start)
@@ -67,7 +67,7 @@ class Attention:
             most=1.0,
         )
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
@@ -88,7 +88,7 @@ def attention(
         text: within the context.
         layer: one or several; all by default.
         head: one or several; all by default.
-        last: only the rows of this many last tokens; all by default.
+        last: only the rows of this many tokens at the end; all by default.
 
     Raises:
         ContextError: the text is longer than the context.

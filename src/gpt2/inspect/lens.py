@@ -1,4 +1,4 @@
-"""The logit lens: what the model would say next if it stopped after each layer.
+"""The logit lens: what the model would predict next if it stopped after each layer.
 
 The last layer norm and the head are applied to every depth of the residual stream (nostalgebraist 2020,
 "interpreting GPT: the logit lens"). The last depth is the model's own prediction.
@@ -24,17 +24,17 @@ from gpt2.tokenizer import Tokenizer
 class Lens:
     """What each depth predicts after each token.
 
-    Column t is read where token t stands. What is said of the actual next token is of token t + 1, and the last
-    column, which has none, is missing there.
+    Column t is read at token t. The arrays about the actual next token are about token t + 1, so they lack the last
+    column.
 
     Attributes:
         ids: the text's tokens.
         pieces: the text of each.
         depths: 0 is the embedding, i the output of block i.
-        best_ids_LTK: the likeliest next tokens, likeliest first.
+        best_ids_LTK: the most likely next tokens, most likely first.
         best_logprobs_LTK: their log-probabilities, natural.
-        guesses_LT: the text of the likeliest, if any were asked for.
-        ranks_LR: of the actual next token, R = T - 1 of them; 0 is the likeliest.
+        guesses_LT: the text of the most likely one, if any were requested.
+        ranks_LR: of the actual next token, R = T - 1 of them; 0 is the most likely.
         logprobs_LR: of the actual next token.
         entropies_LT: of the prediction, in nats.
     """
@@ -50,7 +50,7 @@ class Lens:
     entropies_LT: Floats
 
     def html(self) -> str:
-        """A picture: by depth (a row) the guess at what follows each token, the darker the surer."""
+        """A picture, one row per depth: the guess after each token, darker if more certain."""
         if not self.guesses_LT:
             raise GenerationError("There is no picture of a lens without guesses: ask for best=1 at least.")
         first = max(0, len(self.ids) - MOST_COLUMNS)
@@ -64,7 +64,7 @@ class Lens:
             most=1.0,
         )
 
-    def _repr_html_(self) -> str | None:  # what a notebook shows
+    def _repr_html_(self) -> str | None:  # for notebooks
         return self.html() if self.guesses_LT else None
 
 
@@ -85,7 +85,7 @@ def logit_lens(
         tokenizer: of the model.
         text: within the context.
         depths: all by default.
-        best: how many of the likeliest tokens to keep.
+        best: how many of the most likely tokens to keep.
 
     Raises:
         ContextError: the text is longer than the context.
@@ -96,7 +96,7 @@ def logit_lens(
     wanted = chosen("depth", depths, backend.config.n_layer + 1)
     L, T, K = len(wanted), len(ids), min(best, backend.config.vocab_size)
     traced = run(backend, ids, Want(rows=T, trace=Trace(residual=wanted)))
-    want = Want(rows=T, best=best, targets=[*ids[1:], 0])  # the last token has no next: its column is left out
+    want = Want(rows=T, best=best, targets=[*ids[1:], 0])  # the last token has no next one: its column is dropped
     lens = Lens(
         ids=ids,
         pieces=pieces,

@@ -1,7 +1,7 @@
 """Neurons: how active each hidden unit of the MLPs is at each token.
 
-A neuron looks for something in the residual stream and, where it is found, adds a vector of its own to it (Geva et al.
-2021, "Transformer feed-forward layers are key-value memories").
+A neuron detects a pattern in the residual stream and, if it finds it, adds a vector of its own to the stream (Geva et
+al. 2021, "Transformer feed-forward layers are key-value memories").
 
 Axes: L layers, T tokens, F neurons of an MLP.
 """
@@ -19,13 +19,13 @@ from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, place, read_tokens
 from gpt2.tokenizer import Tokenizer
 
-_MOST_BYTES = 1 << 30  # all of gpt2's over its whole context are 151 MB, of gpt2-xl 1.3 GB
-_SHOWN = 12  # neurons of a picture
+_MOST_BYTES = 1 << 30  # all neurons over the whole context: 151 MB for gpt2, 1.3 GB for gpt2-xl
+_SHOWN = 12  # neurons in a picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Neurons:
-    """The neurons of some layers, after GELU: from -0.17 up, and mostly near 0.
+    """The neurons of some layers, after GELU: at least -0.17, and mostly near 0.
 
     Attributes:
         ids: the text's tokens.
@@ -43,27 +43,27 @@ class Neurons:
         """One neuron over the text: [T].
 
         Raises:
-            GenerationError: its layer is not among those that were asked for, or there is no such neuron.
+            GenerationError: its layer was not requested, or there is no such neuron.
         """
         [neuron] = chosen("neuron", checked_number("neuron", neuron, whole=True), self.neurons_LTF.shape[2])
         return self.neurons_LTF[place("layer", layer, self.layers), :, neuron]
 
     def strongest(self, count: int = 10) -> list[tuple[int, int]]:
-        """The (layer, neuron) pairs that are most active at any token but the first, most active first.
+        """The (layer, neuron) pairs that are most active at any token except the first, most active first.
 
-        At the first token the same few are, and more than any elsewhere, whatever the text.
+        At the first token the same few neurons dominate in every text, and more than any elsewhere.
         """
         count = checked_number("count", count, whole=True, limits={"least": 0})
         return self._strongest(count, 1)
 
     def _strongest(self, count: int, first: int) -> list[tuple[int, int]]:
-        first = min(first, len(self.ids) - 1)  # of one token that one
+        first = min(first, len(self.ids) - 1)  # a text of one token has only that one
         most_LF = self.neurons_LTF[:, first:].max(axis=1)
         order = np.argsort(-most_LF, axis=None, kind="stable")[:count].tolist()
         return [(self.layers[place // most_LF.shape[1]], place % most_LF.shape[1]) for place in order]
 
     def html(self) -> str:
-        """A picture: the neurons that are most active (a row each) at the tokens shown, the text's first apart."""
+        """A picture, one row per neuron: those most active at the tokens shown, not counting the text's first."""
         first = max(0, len(self.ids) - MOST_COLUMNS)
         pairs = self._strongest(_SHOWN, max(1, first))
         values_RT = np.array([self.of(*pair)[first:] for pair in pairs])
@@ -76,14 +76,14 @@ class Neurons:
             most=float(values_RT.max(initial=0)),
         )
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
 def neurons(
     definition: Definition, tokenizer: Tokenizer, text: Text, *, layer: Sequence[int] | int | None = None
 ) -> Neurons:
-    """Look at the neurons of a text, or ids.
+    """Compute the neurons of a text, or ids.
 
     Args:
         definition: of the model.

@@ -1,9 +1,9 @@
-"""Activation patching: which part of the residual stream carries what decides the answer.
+"""Activation patching: which part of the residual stream carries the information that decides the answer.
 
-Two texts of as many tokens differ in something that matters, such as a name. Where the vector of the one, at
-one depth and position, is put into the run of the other, the answer moves: by how much says whether what
-matters was there (Meng et al. 2022, "Locating and editing factual associations in GPT", section 2.1, where the
-text is disturbed by noise instead).
+Two texts with equally many tokens differ in something that matters, such as a name. Putting one text's vector, at
+one depth and position, into the run of the other changes the answer; how much tells whether that information was
+there (Meng et al. 2022, "Locating and editing factual associations in GPT", section 2.1, which disturbs the text
+with noise instead).
 
 Axes: L depths, P positions, T tokens, D embedding.
 """
@@ -21,15 +21,15 @@ from gpt2.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Patching:
-    """The log-probability of the answer, as it is and with one vector exchanged. Natural logarithms.
+    """The natural log-probability of the answer, without a patch and with one vector replaced.
 
     Attributes:
         pieces: of the text that was run.
-        source_pieces: of the text that the vectors were taken from.
-        answer: the token whose probability is meant.
-        depths: where vectors were exchanged: 0 is the embedding, i the output of block i.
-        positions: of which tokens.
-        before: after the text.
+        source_pieces: of the text that the vectors came from.
+        answer: the token whose probability is measured.
+        depths: of the replaced vectors: 0 is the embedding, i the output of block i.
+        positions: of the replaced vectors' tokens.
+        before: after the unchanged text.
         source: after the source.
         after_LP: after the text, with the source's vector at that depth and position.
     """
@@ -45,11 +45,11 @@ class Patching:
 
     @property
     def effect(self) -> Floats:
-        """What each exchange adds to the log-probability of the answer: [L, P]."""
+        """What each patch adds to the log-probability of the answer: [L, P]."""
         return self.after_LP - np.float32(self.before)
 
     def html(self) -> str:
-        """A picture: by depth (a row) and token what the exchange adds to the log-probability of the answer."""
+        """A picture by depth (a row) and token: what the patch adds to the log-probability of the answer."""
         first = max(0, len(self.positions) - MOST_COLUMNS)
         effect_LP = self.effect[:, first:]
         return shaded(
@@ -62,7 +62,7 @@ class Patching:
             most=abs(self.source - self.before),
         )
 
-    def _repr_html_(self) -> str:  # what a notebook shows
+    def _repr_html_(self) -> str:  # for notebooks
         return self.html()
 
 
@@ -76,14 +76,14 @@ def patch(
     depths: Sequence[int] | int | None = None,
     positions: Sequence[int] | int | None = None,
 ) -> Patching:
-    """Run a text with single vectors of another in it.
+    """Run a text with single vectors replaced by those of another.
 
     Args:
         backend: one that intervenes: torch or reference.
         tokenizer: of the model.
-        text: that is run, or ids.
-        source: what vectors are taken from; as many tokens.
-        answer: one token, as its text (mostly with a space before it) or id.
+        text: the text to run, or ids.
+        source: the text that vectors come from, with as many tokens.
+        answer: one token, as its text (usually with a space before it) or id.
         depths: all by default.
         positions: all by default.
 
@@ -109,10 +109,10 @@ def patch(
         assert plain.target_logprobs_R is not None
         for p in sorted(range(len(at_positions)), key=lambda p: -at_positions[p]):
             position = at_positions[p]
-            if position < alike:  # up to here the texts have the same vectors
+            if position < alike:  # before this, both texts have the same vectors
                 after_LP[:, p] = plain.target_logprobs_R[0]
                 continue
-            backend.truncate(held, position)  # what comes before is as it was: no patch reaches it
+            backend.truncate(held, position)  # patches do not affect earlier positions
             patches = [Patch(depth=d, row=0, value_D=after_source.residual[d][position]) for d in at_depths]
             after_LP[:, p] = _after_each(backend, held, ids[position:], patches, want)
     finally:
@@ -131,10 +131,10 @@ def patch(
 
 
 def _after_each(backend: Backend, held: int, ids: Sequence[int], patches: Sequence[Patch], want: Want) -> list[float]:
-    """The target's log-probability after `ids` behind what a slot holds, with each patch by itself."""
+    """The target's log-probability after a slot's tokens and `ids`, for each patch by itself."""
     slots: list[int] = []
     try:
-        slots.extend(backend.fork(held) for _ in patches)  # those made before one that fails are in it
+        slots.extend(backend.fork(held) for _ in patches)  # keeps the forks made before one fails
         work = [
             Work(slot=slot, tokens=ids, want=want, patches=(one,)) for slot, one in zip(slots, patches, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Looks inside as HTML: tables of shaded cells, for a notebook or a file; no script, every text escaped.
+"""Draws results as HTML tables of shaded cells, for a notebook or a file; no script, all text escaped.
 
 Axes: R rows, C columns, L layers, H heads.
 """
@@ -10,8 +10,8 @@ import numpy as np
 from gpt2.backends.seam import Floats
 from gpt2.generation.coloured import shown
 
-MOST_COLUMNS = 60  # tokens that are shown of a longer text: its last
-MOST_CELLS = 10_000  # of all tables of a page together
+MOST_COLUMNS = 60  # a longer text shows only its last tokens
+MOST_CELLS = 10_000  # of all tables on a page together
 
 _HEAD = "font-weight:normal;text-align:{};white-space:pre;padding:0 4px"
 _CAPTION = "text-align:left;white-space:nowrap"
@@ -27,7 +27,7 @@ def shaded(
     caption: str,
     most: float,
 ) -> str:
-    """A table of texts, each on blue as dark as its value is near `most`; on orange where it is below 0."""
+    """A table of texts on blue, darker as the value nears `most`, or on orange if it is below 0."""
     head = "".join(f'<th style="{_HEAD.format("center")}">{shown(column)}</th>' for column in columns)
     lines = [f'<caption style="{_CAPTION}">{shown(caption)}</caption><tr><th></th>{head}</tr>']
     for row, values_C, texts_C in zip(rows, values_RC.tolist(), texts_RC, strict=True):
@@ -40,7 +40,7 @@ def shaded(
 
 
 def small(values_RC: Floats, *, caption: str) -> str:
-    """The same without any text, to stand beside many others."""
+    """The same without text, to fit beside many others."""
     cell = '<td style="width:6px;height:6px;padding:0;background:{}"></td>'
     lines = "".join(
         f"<tr>{''.join(cell.format(_shade(value, 1.0)) for value in values_C)}</tr>" for values_C in values_RC.tolist()
@@ -52,7 +52,7 @@ def small(values_RC: Floats, *, caption: str) -> str:
 
 
 def by_part(heads_LH: Floats, mlps_L: Floats, *, caption: str) -> str:
-    """A table of what each head and MLP does to an answer, a row for each layer."""
+    """A table of each head's and MLP's effect on an answer, one row per layer."""
     values_RC = np.column_stack([heads_LH, mlps_L])
     return shaded(
         values_RC,
@@ -65,7 +65,7 @@ def by_part(heads_LH: Floats, mlps_L: Floats, *, caption: str) -> str:
 
 
 def of_last(n_shown: int, n_tokens: int) -> str:
-    """What a caption says where not all tokens are shown."""
+    """The caption's note if not all tokens are shown."""
     return f"; the last {n_shown:,} of {n_tokens:,} tokens" if n_shown < n_tokens else ""
 
 

@@ -1,4 +1,4 @@
-"""What every look inside begins with: a text's tokens, and one step of the backend over them."""
+"""Shared first steps of every inspection: a text's tokens, and one backend step over them."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -19,7 +19,7 @@ def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens
 
     Raises:
         GenerationError: no token, or neither a text nor ids.
-        ContextError: more than the context.
+        ContextError: the text is longer than the context.
     """
     ids = tuple(ids_of(text, tokenizer, config.vocab_size, done="looked into", where="the text"))
     if not ids:
@@ -33,11 +33,11 @@ def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens
 
 
 def read_pair(config: ModelConfig, tokenizer: Tokenizer, text: Text, source: Text) -> tuple[Tokens, Tokens]:
-    """Two texts of as many tokens, so that what one has inside can stand in the other.
+    """Two texts with equally many tokens, so that activations of one can replace those of the other.
 
     Raises:
-        GenerationError: they have not; or as `read_tokens`.
-        ContextError: more than the context.
+        GenerationError: the numbers differ; or as `read_tokens`.
+        ContextError: a text is longer than the context.
     """
     read, of_source = read_tokens(config, tokenizer, text), read_tokens(config, tokenizer, source)
     if len(read[0]) != len(of_source[0]):
@@ -49,10 +49,10 @@ def read_pair(config: ModelConfig, tokenizer: Tokenizer, text: Text, source: Tex
 
 
 def one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
-    """The id of an answer, which is one token.
+    """The id of an answer, which must be one token.
 
     Raises:
-        GenerationError: its text is several, or there is no such id.
+        GenerationError: its text is several tokens, or there is no such id.
     """
     if isinstance(answer, Integral):
         check_ids([int(answer)], vocab_size, "the answer")
@@ -71,7 +71,7 @@ def one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
 
 
 def run(backend: Backend, ids: Sequence[int], want: Want) -> Result:
-    """One step over all of `ids` in a slot of its own, which is given back."""
+    """Run one step over all of `ids` in a temporary slot."""
     slot = backend.new()
     try:
         [result] = backend.step([Work(slot=slot, tokens=ids, want=want)])
@@ -81,10 +81,10 @@ def run(backend: Backend, ids: Sequence[int], want: Want) -> Result:
 
 
 def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[int, ...]:
-    """Those asked for, in their order, or all `count` of them.
+    """The requested numbers in their order, or all `count` of them.
 
     Raises:
-        GenerationError: there is none of that number, it is no number, one is named twice, or none is named.
+        GenerationError: a number is out of range, not a number or repeated, or none is given.
     """
     if given is None:
         return tuple(range(count))
@@ -101,10 +101,10 @@ def chosen(what: str, given: Sequence[int] | int | None, count: int) -> tuple[in
 
 
 def place(what: str, number: int, among: Sequence[int]) -> int:
-    """Where a layer or head stands among those that were asked for.
+    """The index of a layer or head among the requested ones.
 
     Raises:
-        GenerationError: it does not, or it is no number.
+        GenerationError: it is not among them, or not a number.
     """
     number = checked_number(what, number, whole=True)
     if number not in among:

@@ -1,4 +1,4 @@
-"""The residual stream: the vector each token is, from the embedding through every block."""
+"""The residual stream: each token's vector, from the embedding through every block."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""One token from every side: what else might have stood there, layer by layer, and where the model looked.
+"""One token in detail: its alternatives, the prediction layer by layer, and the model's attention.
 
-All of it is one step of the backend and one row of it: that of the token before, whose prediction it is.
+All of it comes from one backend step and one row: that of the previous token, which predicts this one.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from gpt2.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alternative:
-    """A token that might stand there.
+    """A token that the model might have put there.
 
     Attributes:
         token: its id.
-        logprob: of the model, natural.
-        filtered_logprob: of the distribution that is sampled from; None if the filters leave it no chance.
+        logprob: under the model, natural.
+        filtered_logprob: under the sampling distribution; None if the filters remove it.
     """
 
     token: int
@@ -39,8 +39,8 @@ class Depth:
 
     Attributes:
         depth: 0 is the embedding, i the output of block i.
-        best: the likeliest tokens and their log-probabilities.
-        rank: of the actual token, 0 the likeliest; None where the text ends.
+        best: the most likely tokens and their log-probabilities.
+        rank: of the actual token, 0 being the most likely; None at the end of the text.
         logprob: of the actual token.
     """
 
@@ -52,15 +52,15 @@ class Depth:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TokenView:
-    """What the model made of one place of a text.
+    """The model's view of one position in a text.
 
     Attributes:
-        position: of the token, counted from 0; the number of tokens itself is the place after the last.
-        alternatives: the likeliest tokens.
+        position: of the token, counted from 0; the number of tokens is the position after the last.
+        alternatives: the most likely tokens.
         kept: how many tokens the filters keep.
         entropy: of the model's distribution, in nats.
         depths: the logit lens, from the embedding to the model's own prediction.
-        attention_HS: of each head of the layer asked for, over the S tokens before; None if none was.
+        attention_HS: of each head of the requested layer, over the S tokens before; None without a layer.
     """
 
     position: int
@@ -82,21 +82,21 @@ def view_token(
     layer: int | None = None,
     best: int = 10,
 ) -> TokenView:
-    """Look at one place of a text.
+    """Examine one position in a text.
 
     Args:
         backend: any; every backend traces.
         head: of the same weights.
         tokenizer: of the model.
         ids: the text.
-        position: 1 to the number of tokens: the first token has nothing before it that could predict it.
-        sampling: whose filters the second probability of each alternative comes from; none by default. What is
-            before `position` counts as the prompt.
-        layer: whose attention is wanted.
+        position: 1 to the number of tokens: nothing precedes and predicts the first token.
+        sampling: settings whose filters give each alternative's filtered probability; no filters by default. The
+            tokens before `position` count as the prompt.
+        layer: the layer whose attention is wanted.
         best: how many alternatives.
 
     Raises:
-        ContextError: more tokens before the place than the context.
+        ContextError: more tokens before the position than the context.
         GenerationError: no such position, layer or id.
     """
     config = backend.config
@@ -140,7 +140,7 @@ def view_token(
 
 
 def _read_depths(head: Head, residual_D: Sequence[Floats], actual: int | None, *, best: int) -> tuple[Depth, ...]:
-    """The lens over one place: what each depth predicts, all in one product with the embedding."""
+    """The lens at one position: each depth's prediction, all in one product with the embedding."""
     rows = len(residual_D)
     read = head.read(np.stack(residual_D), Want(rows=rows, best=best, targets=[actual or 0] * rows))
     assert read.target_ranks_R is not None

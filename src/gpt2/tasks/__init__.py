@@ -1,8 +1,8 @@
 """GPT-2's zero-shot tasks as prompts and answer rules: translate, summarize, answer.
 
-What the model is asked is data (`prompts.toml`); each task is two pure functions: `ask` makes the prompt,
-`read` takes the answer out of the continuation. A third, which bears the task's name, has somebody write between them.
-Nothing here computes a model.
+Prompts are data (`prompts.toml`). Each task has two pure functions: `ask` makes the prompt, and `read` extracts the
+answer from the continuation. A third, named after the task, calls the given `write` between them. Nothing here runs a
+model.
 """
 
 from gpt2.tasks import answer, summarize, translate

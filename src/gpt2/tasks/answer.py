@@ -1,4 +1,4 @@
-"""Questions: about a passage (section 3.5), or from what the model knows (section 3.8).
+"""Question answering: about a passage (section 3.5), or from the model's knowledge (section 3.8).
 
 "Greedy decoding from GPT-2 when conditioned on a document, the history of the associated conversation, and a
 final token A:" (3.5). "[T]he context of the language model is seeded with example question answer pairs which
@@ -26,7 +26,7 @@ def answer(
     room: Room,
     write: Write,
 ) -> str:
-    """The answer that `write` gives to what is asked. Raises as `ask` does, and for what is no text."""
+    """Ask a question and return the answer from `write`. Raises as `ask` does, and if an argument is not text."""
     check_text(question, "answered")
     if context is not None:
         check_text(context, "the passage of a question")
@@ -38,7 +38,7 @@ def answer(
 def prompt(
     question: str, *, before: Sequence[QuestionAnswer], prompts: AnswerPrompts, context: str | None = None
 ) -> str:
-    """The passage if there is one, questions with their answers, the question, and the mark of an answer."""
+    """The passage if there is one, earlier questions with answers, the question, and the answer mark."""
     lines = [] if context is None else [context, ""]
     for asked, answered in before:
         lines += [f"{prompts.question}{asked}", f"{prompts.answer} {answered}"]
@@ -53,14 +53,14 @@ def ask(
     context: str | None = None,
     history: Sequence[QuestionAnswer] = (),
 ) -> Asked:
-    """What to ask for an answer.
+    """Make the prompt for an answer.
 
     Args:
         question: one line; a line break in it becomes a space.
-        prompts: the marks, and the examples that a question without a passage is seeded with.
+        prompts: the marks, and the examples put before a question without a passage.
         room: how long the prompt may be.
-        context: the passage the question is about. Beyond the model's context its beginning is kept.
-        history: questions about the passage asked before, with their answers. The first are left out first.
+        context: the passage that the question is about. If it does not fit, its beginning is kept.
+        history: earlier questions about the passage, with their answers. The oldest are left out first.
 
     Raises:
         GenerationError: no question, a passage without a word, or earlier questions without a passage.

@@ -1,8 +1,8 @@
-"""A prompt that fits the context, and the stated rules by which a longer input is made to fit.
+"""Makes a prompt fit the context by fixed rules.
 
-Two rules, in this order: examples (or earlier questions) are left out, the first ones first; then, where a
-task allows it, the end of the text is cut at a word. What was left out is said. A sentence to be translated
-or a question is never cut: if it does not fit alone, it is refused.
+There are two rules, in this order: leave out examples (or earlier questions), the first ones first; then, if the
+task allows it, cut the end of the text at a word. What was left out is reported. A question or a sentence to
+translate is never cut: if it does not fit alone, it is refused.
 """
 
 import logging
@@ -26,25 +26,25 @@ class Room:
 
     Attributes:
         n_positions: the model's context, in tokens.
-        count: the tokens of a text.
+        count: counts the tokens of a text.
     """
 
     n_positions: int
     count: Callable[[str], int]
 
     def prompt_tokens(self, max_tokens: int) -> int:
-        """Those left beside `max_tokens` of answer; but half the context is always the prompt's."""
+        """Tokens left beside an answer of `max_tokens`; at least half the context."""
         return self.n_positions - min(max_tokens, self.n_positions // 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What the model is really asked.
+    """The final prompt.
 
     Attributes:
         prompt: its text.
-        sampling: how it is continued.
-        left_out: a sentence that says what did not fit; empty where all did.
+        sampling: how to continue it.
+        left_out: a sentence on what did not fit; empty if everything did.
     """
 
     prompt: str
@@ -52,7 +52,7 @@ class Asked:
     left_out: str = ""
 
     def continued(self, write: Write) -> str:
-        """What is written after it; a warning says what did not fit."""
+        """The continuation from `write`; logs a warning about what did not fit."""
         if self.left_out:
             log.warning("%s", self.left_out)
         return write(self.prompt, self.sampling)
@@ -64,7 +64,7 @@ def fit_examples(
     """The prompt with as many of the last examples as fit, and how many of the first were left out.
 
     Raises:
-        ContextError: it does not fit without any.
+        ContextError: it does not fit even without examples.
     """
     alone = build(())
     if (n_tokens := room.count(alone)) > limit_tokens:
@@ -80,13 +80,13 @@ def fit_examples(
 
 
 def fit_text(build: Callable[[str], str], text: str, limit_tokens: int, room: Room) -> tuple[str, int, int]:
-    """The prompt with as many of the first words of `text` as fit, the number kept, and that of all.
+    """The prompt with as many of the first words of `text` as fit, the number kept, and the total.
 
     Raises:
-        ContextError: it does not fit with one of them.
+        ContextError: it does not fit even with one word.
     """
     prompt = build(text)
-    # a text of a thousand contexts is not counted whole: no token of this vocabulary is longer than 128 characters
+    # avoids counting a huge text: no token of this vocabulary is longer than 128 characters
     if len(prompt) <= 128 * limit_tokens and room.count(prompt) <= limit_tokens:
         n_words = len(text.split())
         return prompt, n_words, n_words

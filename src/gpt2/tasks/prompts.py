@@ -1,4 +1,4 @@
-"""The prompts as data: those of `prompts.toml` in this package, or a user's file of the same form."""
+"""The prompts as data: from this package's `prompts.toml`, or a user's file of the same form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ class TranslatePrompts:
     """Attributes:
     form: of one example, with {source} and {target}.
     examples: the same sentence by language.
-    max_tokens: at most generated.
+    max_tokens: the most to generate.
     """
 
     form: str
@@ -24,7 +24,7 @@ class TranslatePrompts:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Those that every example has."""
+        """The languages that every example has."""
         shared = set[str].intersection(*(set(example) for example in self.examples)) if self.examples else set[str]()
         return tuple(sorted(shared))
 
@@ -33,10 +33,10 @@ class TranslatePrompts:
 class SummarizePrompts:
     """Attributes:
     form: with {text} and {hint}.
-    hint: that asks for a summary; empty for the paper's comparison without.
+    hint: asks for a summary; empty for the paper's comparison without one.
     max_tokens: generated.
-    top_k: tokens sampled from.
-    sentences: kept of what was generated.
+    top_k: tokens to sample from.
+    sentences: kept from the generated text.
     """
 
     form: str
@@ -49,10 +49,10 @@ class SummarizePrompts:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerPrompts:
     """Attributes:
-    question: what marks a question.
-    answer: what marks an answer, and ends the prompt.
+    question: marks a question.
+    answer: marks an answer, and ends the prompt.
     examples: question and answer, for questions without a passage.
-    max_tokens: at most generated.
+    max_tokens: the most to generate.
     """
 
     question: str
@@ -63,7 +63,7 @@ class AnswerPrompts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompts:
-    """What is asked in each task."""
+    """The prompts of all tasks."""
 
     translate: TranslatePrompts
     summarize: SummarizePrompts
@@ -71,15 +71,15 @@ class Prompts:
 
     @classmethod
     def ours(cls) -> "Prompts":
-        """Those of this package."""
+        """This package's prompts."""
         return _parsed(_OURS.read_text(encoding="utf-8"), _OURS.name)
 
     @classmethod
     def given(cls, prompts: object) -> "Prompts":
-        """Those that a caller gave, or ours.
+        """The caller's prompts, or this package's.
 
         Raises:
-            GenerationError: something else was given.
+            GenerationError: `prompts` is something else.
         """
         if not isinstance(prompts, Prompts | None):
             raise GenerationError(f"Prompts are what gpt2.tasks.Prompts.read makes of a file: got {prompts!r:.60}.")
@@ -87,10 +87,10 @@ class Prompts:
 
     @classmethod
     def read(cls, path: Path) -> "Prompts":
-        """Those of a file; what it leaves out is ours.
+        """Prompts from a file; this package's for those that it omits.
 
         Raises:
-            DataError: it is not TOML, or a value is not of the form that `prompts.toml` has; the message says which.
+            DataError: it is not TOML, or a value does not have the form of `prompts.toml`; the message says which.
             OSError: it cannot be read.
         """
         try:
@@ -101,7 +101,7 @@ class Prompts:
 
 
 def _parsed(text: str, source: str, under: Prompts | None = None) -> Prompts:
-    import tomllib  # only where a task is asked; every verb with a model imports this module
+    import tomllib  # only for tasks; every command with a model imports this module
 
     try:
         tables: dict[str, Any] = tomllib.loads(text)

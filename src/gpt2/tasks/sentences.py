@@ -1,21 +1,21 @@
-"""Where a sentence ends."""
+"""Splits text into sentences."""
 
 import re
 from collections.abc import Iterator
 from itertools import islice
 
-# A full stop after these ends no sentence; the last are initials, and I is none.
+# A full stop after these does not end a sentence; the last pattern is initials, except I.
 _ABBREVIATIONS = re.compile(
     r"Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|Gen|Col|Capt|Lt|Sgt|Rev|Sen|Rep|Gov|vs|etc|cf|Inc|Ltd|Co|Corp|"
     r"Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|e\.g|i\.e|a\.m|p\.m|Mme|Mlle|(?!I$)(?:[A-Z]\.)*[A-Z]"
 )
-_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")  # a row of stops is tried once, from its first
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s|$)|\n\s*\n")  # a run of stops is tried only from its first
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text`, without the white space around them.
+    """The sentences of `text`, without surrounding white space.
 
-    A sentence ends at . ! ? or … and any closing quotes after it, before white space; and at an empty line. Not at
+    A sentence ends at . ! ? or … with any closing quotes, before white space; and at an empty line. It does not end at
     the full stop of a common abbreviation or an initial (`Dr.`, `J. R.`, `U.S.`).
     """
     found: list[str] = []
@@ -27,14 +27,14 @@ def sentences(text: str) -> list[str]:
 
 
 def first_sentences(text: str, n: int) -> str:
-    """The first `n` sentences of `text`, without the white space around them; all of it where it has fewer."""
+    """The first `n` sentences of `text`, without surrounding white space; all of it if it has fewer."""
     text = text.strip()
     end = next(islice(_ends(text), n - 1, None), len(text))
     return text[:end].rstrip()
 
 
 def _ends(text: str) -> Iterator[int]:
-    after = 0  # the stop before: white space follows it, so no word reaches across, and none that ends in it counts
+    after = 0  # end of the previous stop; white space follows it, so no abbreviation reaches across
     for end in _END.finditer(text):
         if end[0] != "." or not _abbreviates(text[after : end.start()]):
             yield end.end()

@@ -14,7 +14,7 @@ from gpt2.tasks.sentences import first_sentences
 
 
 def summarize(text: str, *, prompts: Prompts | None, room: Room, write: Write) -> str:
-    """The summary that `write` makes of what is asked. Raises as `ask` does, and for what is no text."""
+    """Ask for a summary and return the one from `write`. Raises as `ask` does, and if `text` is not text."""
     check_text(text, "summarized")
     chosen = Prompts.given(prompts).summarize
     return read(ask(text, prompts=chosen, room=room).continued(write), sentences=chosen.sentences)
@@ -27,10 +27,10 @@ def prompt(text: str, *, form: str, hint: str) -> str:
 
 
 def ask(text: str, *, prompts: SummarizePrompts, room: Room) -> Asked:
-    """What to ask for a summary of `text`. Of an article beyond the context the beginning is kept.
+    """Make the prompt for a summary of `text`. If the article does not fit, its beginning is kept.
 
     Raises:
-        GenerationError: no text.
+        GenerationError: there is no text.
         ContextError: not even the hint and one word fit the context.
     """
     text = text.strip()

@@ -16,24 +16,24 @@ from gpt2.tasks.sentences import first_sentences
 
 
 def translate(text: str, *, source: str, target: str, prompts: Prompts | None, room: Room, write: Write) -> str:
-    """The translation that `write` makes of what is asked. Raises as `ask` does, and for what is no text."""
+    """Ask for a translation and return the one from `write`. Raises as `ask` does, and if `text` is not text."""
     check_text(text, "translated")
     asked = ask(text, source=source, target=target, prompts=Prompts.given(prompts).translate, room=room)
     return read(asked.continued(write))
 
 
 def prompt(text: str, *, source: str, target: str, form: str, examples: Sequence[Mapping[str, str]]) -> str:
-    """The examples, one a line, and the text with nothing after the equals sign."""
+    """The examples, one per line, and the text with nothing after the equals sign."""
     pairs = [form.replace("{source}", each[source]).replace("{target}", each[target]) for each in examples]
     last = form.partition("{target}")[0].replace("{source}", text).rstrip()
     return "\n".join([*pairs, last])
 
 
 def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room: Room) -> Asked:
-    """What to ask for the translation of `text`; a line break in it becomes a space, for a pair is one line.
+    """Make the prompt for translating `text`; a line break in it becomes a space, since a pair is one line.
 
     Raises:
-        GenerationError: no text, or a language that the examples do not have.
+        GenerationError: there is no text, or a language that the examples do not have.
         ContextError: the text alone does not fit the context.
     """
     text = " ".join(text.split())
@@ -53,10 +53,10 @@ def ask(text: str, *, source: str, target: str, prompts: TranslatePrompts, room:
 
 
 def check_languages(source: str, target: str, prompts: TranslatePrompts) -> None:
-    """Refuse what the examples are not of.
+    """Refuse languages that the examples lack.
 
     Raises:
-        GenerationError: a language that they do not have, or one twice.
+        GenerationError: a language that they lack, or the same language twice.
     """
     for language in (source, target):
         if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
