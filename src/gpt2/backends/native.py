@@ -142,7 +142,7 @@ class NativeBackend:
         return self._page_bytes * -(-tokens // PAGE_TOKENS)
 
     def step(self, work: Sequence[Work]) -> list[Result]:
-        """Append every work's tokens to its slot and return what each wanted, in order."""
+        """Append every piece's tokens to its slot and return the results each wanted, in order."""
         check(self.config, self.length, work, intervenes=self.intervenes)
         with self._turn:
             if all(map(_draws_next, work)):

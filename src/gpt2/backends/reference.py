@@ -87,7 +87,7 @@ class ReferenceBackend:
         return 2 * config.n_layer * config.n_embd * 4 * capacity
 
     def step(self, work: Sequence[Work]) -> list[Result]:
-        """Append every work's tokens to its slot and return what each wanted, in order."""
+        """Append every piece's tokens to its slot and return the results each wanted, in order."""
         check(self.config, self.length, work)
         with np.errstate(over="ignore", invalid="ignore"):  # `read_out` refuses damaged weights
             return [self._run(piece) for piece in undrawn(work)]

@@ -195,8 +195,7 @@ class Backend(Protocol):
         ...
 
     def step(self, work: Sequence[Work]) -> list[Result]:
-        """Append every work's tokens to its slot and return what each wanted, in order.
-
+        """Append every piece's tokens to its slot and return the results each wanted, in order.
         Slots are distinct; tokens are not empty and fit the context (`ContextError` otherwise, before anything
         changes); ids are in the vocabulary (`GenerationError`). Patches need a backend that `intervenes`
         (`BackendError`).

@@ -1,4 +1,4 @@
-"""Parts of a long text: where they are, and which of several findings hold together."""
+"""Windows of a long text, and the correction for testing several of them."""
 
 from collections.abc import Sequence
 

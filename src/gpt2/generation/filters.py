@@ -1,6 +1,6 @@
-"""Logit filters as pure functions of one row: what each is, and the order in which they apply.
+"""Logit filters as pure functions of one row, and the order in which they apply.
 
-The order, equal to Hugging Face's `generate` where both have the filter:
+The order, equal to Hugging Face's `generate` for the filters that both have:
 
     1. logit bias               5. minimum length (banned ids)      9. top-p
     2. repetition penalty       6. temperature                     10. min-p

@@ -1,15 +1,15 @@
 // Matrix products by tiles of rows and panels: their order, what they prefetch, and how they finish their sums.
 //
 //              panels ──>                  A tile of R rows x P panels keeps its sums in registers and walks the inputs once.
-//   rows  ┌────────┬────────┬───           Panels outside, rows inside: so panels come from memory once, and stay in the
-//    │    │ tile 1 │ tile 4 │              first caches while all tiles of rows pass over them. Each of these asks for a
-//    v    ├────────┼────────┤              part of the panels that come next.
+//   rows  ┌────────┬────────┬───           Panels in the outer loop, rows in the inner: panels are read from memory once and
+//    │    │ tile 1 │ tile 4 │              stay in the L1 and L2 caches while all tiles of rows pass over them. Each of these
+//    v    ├────────┼────────┤              tiles prefetches a part of the next panels.
 //         │ tile 2 │ tile 5 │
-//         ├────────┼────────┤              Few rows take panels that lie far apart, each in a stream of its own: memory is
-//         │ tile 3 │ tile 6 │              fastest when streams are long.
+//         ├────────┼────────┤              Few rows take panels that lie far apart, each in its own stream: memory is
+//         │ tile 3 │ tile 6 │              fastest with long streams.
 //
-// A kernel is a struct with the most rows and panels of its tile, kRows and kPanels, how many inputs a line of 64 bytes
-// holds, kLineInputs, and run<R, P>(), which computes one tile: dense_float.h, dense_int8.h and dense_int4.h have them.
+// A kernel is a struct with its tile's maximum rows and panels, kRows and kPanels, the number of inputs in a 64-byte
+// line, kLineInputs, and run<R, P>(), which computes one tile: dense_float.h, dense_int8.h and dense_int4.h have them.
 
 #pragma once
 

@@ -149,7 +149,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def step(self, work: Sequence[Work]) -> list[Result]:
-        """Append every work's tokens to its slot and return what each wanted, in order."""
+        """Append every piece's tokens to its slot and return the results each wanted, in order."""
         check(self.config, self.length, work)
         work = undrawn(work, only_penalised=self._draws)
         results = [Result() for _ in work]
