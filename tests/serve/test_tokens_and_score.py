@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from gpt2.errors import TokenizerError
+from gpt2.generation import Counts, Statistics
 from gpt2.language_model import LanguageModel
 from gpt2.serve import Limits, large
 from gpt2.serve.faults import ApiError, json_bytes
+from gpt2.serve.metrics import Metrics
 from gpt2.serve.models import ServedModel
 
 
@@ -236,6 +238,76 @@ def test_metrics_count_what_was_done(serve: Any, scripted: Any) -> None:
         assert lines[f"gpt2_{name}_count{label}"] == "1.0"
     assert lines[f"gpt2_inter_token_latency_seconds_count{label}"] == "4.0"
     assert lines['gpt2_http_requests_total{path="other",status="404"}'] == "1.0"
+
+
+def test_what_a_request_asked_and_got_is_measured(serve: Any, scripted: Any) -> None:
+    running = serve(scripted([464] * 4))
+    fields: dict[str, Any] = {"model": "scripted", "prompt": [[1, 2], [3, 4, 5]], "max_tokens": 3, "n": 2}
+    usage = running.client().completions.create(best_of=4, **fields).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (5, 24, 29)  # all that was drawn
+    assert usage.prompt_tokens_details.cached_tokens == 0
+    text = running.request("GET", "/metrics")[2].decode()
+    for name, value in (
+        ("prompt_tokens_total", 5.0),
+        ("generation_tokens_total", 24.0),
+        ("request_prompt_tokens_sum", 5.0),
+        ("request_generation_tokens_sum", 24.0),
+        ("request_params_n_sum", 2.0),
+        ("request_params_max_tokens_sum", 3.0),
+    ):
+        assert f'gpt2_{name}{{model_name="scripted"}} {value}\n' in text
+
+
+def test_metrics_take_over_what_a_scheduler_counts_and_holds() -> None:
+    metrics = Metrics()
+    for counts, sequences in (
+        (
+            Counts(steps=3, prompt_tokens=10, generated_tokens=7, drafted_tokens=4, accepted_tokens=2, prefix_tokens=5),
+            6,
+        ),
+        (
+            Counts(steps=8, prompt_tokens=30, generated_tokens=9, drafted_tokens=6, accepted_tokens=3, prefix_tokens=9),
+            3,
+        ),
+    ):
+        now = Statistics(
+            running=2,
+            waiting=1,
+            sequences=sequences,
+            kv_bytes=640,
+            reserved_bytes=0,
+            prefix_entries=0,
+            prefix_bytes=0,
+            counts=counts,
+        )
+        metrics.take("m", now, places=4)
+        assert f'gpt2_kv_cache_usage_perc{{model_name="m"}} {min(1.0, sequences / 4)}\n' in metrics.text().decode()
+    for name, value in (
+        ("num_requests_running", 2),
+        ("num_requests_waiting", 1),
+        ("kv_cache_bytes", 640),
+        ("engine_steps_total", 8),
+        ("generation_tokens_total", 9),
+        ("spec_decode_num_draft_tokens_total", 6),
+        ("spec_decode_num_accepted_tokens_total", 3),
+        ("prefix_cache_hits_total", 9),
+        ("prefix_cache_queries_total", 39),  # 30 were computed
+    ):
+        assert f'gpt2_{name}{{model_name="m"}} {value}.0\n' in metrics.text().decode()
+
+
+def test_what_was_computed_before_is_told_for_all_prompts_together(serve: Any, scripted: Any) -> None:
+    client = serve(scripted([464] * 4)).client()
+    prompts = [list(range(1, 41)), list(range(101, 141))]
+
+    def cached(prompt: Any) -> int:
+        usage = client.completions.create(model="scripted", prompt=prompt, max_tokens=1, temperature=0).usage
+        return usage.prompt_tokens_details.cached_tokens
+
+    assert [cached(prompt) for prompt in prompts] == [0, 0]
+    first, second = (cached(prompt) for prompt in prompts)
+    assert 0 < first < 40 and 0 < second < 40
+    assert cached(prompts) == first + second
 
 
 @pytest.mark.parametrize(("stream", "status"), [(True, 200), (False, 499)])
