@@ -8,6 +8,9 @@ import openai
 import pytest
 
 from gpt2.language_model import LanguageModel
+from gpt2.serve import Limits
+from gpt2.serve.plan import Plan, make_plan
+from gpt2.serve.schema import CompletionRequest
 
 PROMPT = "The cat sat on"
 
@@ -219,6 +222,41 @@ def test_the_extensions_of_the_answer(tiny: Any, tiny_model: LanguageModel) -> N
     assert choice.prompt_logprobs[0] is None
     assert choice.prompt_logprobs[1]["612"]["decoded_token"] == " there"
     assert answer.system_fingerprint.startswith("gpt2-")
+
+
+def planned(tiny: Any, namespace: str = "", **fields: Any) -> Plan:
+    asked = CompletionRequest.model_validate({"prompt": [[1, 2], [3, 4, 5]], "max_tokens": 4} | fields)
+    return make_plan(asked, tiny.served, Limits(), namespace=namespace)
+
+
+def test_what_is_asked_becomes_what_the_scheduler_is_told(tiny: Any) -> None:
+    plan = planned(tiny, n=2, best_of=5, priority=3, presence_penalty=0.5, frequency_penalty=-0.5, min_tokens=1)
+    assert plan.n_tokens == (2 + 5 * 4) + (3 + 5 * 4)
+    for request in plan.requests:
+        assert request.priority == -3, "the lower begins first"
+        told = request.sampling
+        assert (told.n, told.candidates, told.min_tokens) == (2, 5, 1)
+        assert (told.presence_penalty, told.frequency_penalty) == (0.5, -0.5)
+    asked = {"echo": True, "logprobs": 2}
+    for n, wanted in ((1, 2), (3, 3)):
+        assert planned(tiny, prompt_logprobs=n, **asked).requests[0].sampling.prompt_logprobs == wanted
+
+
+def test_prompts_with_a_seed_share_it_and_others_have_their_own(tiny: Any) -> None:
+    assert [request.sampling.seed for request in planned(tiny, seed=7).requests] == [7, 7]
+    assert planned(tiny, seed=-1).requests[0].sampling.seed == 2**64 - 1
+    one, other = (request.sampling.seed for request in planned(tiny).requests)
+    assert one != other
+
+
+def test_computed_prompts_are_shared_within_a_key_and_a_salt_alone(tiny: Any) -> None:
+    spaces = [
+        planned(tiny, namespace, **salt).requests[0].namespace
+        for namespace in ("ann", "eve")
+        for salt in ({}, {"cache_salt": "s"}, {"cache_salt": "t"})
+    ]
+    assert len(set(spaces)) == 6
+    assert planned(tiny, "eve", cache_salt="t").requests[0].namespace == spaces[-1]
 
 
 def test_truncation_keeps_the_end(tiny: Any) -> None:

@@ -42,6 +42,7 @@ def is_well(running: Any) -> bool:
         ({"max_tokens": 64}, "prompt", "1 and 64 tokens, and the context of tiny is 64"),
         ({"max_tokens": 64}, "prompt", "max_tokens alone is too large, whatever the prompt: ask for 63 at most."),
         ({"max_tokens": 2000, "truncate_prompt_tokens": -1}, "prompt", "max_tokens alone is too large"),
+        ({"max_tokens": 64, "truncate_prompt_tokens": -1}, "prompt", "max_tokens alone is too large"),
         ({"prompt": "a " * 100}, "prompt", "truncate_prompt_tokens=-1"),
         ({"max_tokens": -1}, "max_tokens", "got -1"),
         ({"max_tokens": True}, "max_tokens", "got true"),
