@@ -1,8 +1,7 @@
 """Data: text to documents, documents to token shards, shards to batches.
 
-The path of a corpus: `read_documents` yields documents from files of many kinds, `prepare` cuts them into
-token shards with a manifest, `TokenStream` opens a folder of shards, and `Loader` draws batches from a
-mixture of such folders.
+`read_documents` yields documents from files of many kinds, `prepare` turns them into token shards with a manifest,
+`TokenStream` opens a folder of shards, and `Loader` draws batches from a mixture of such folders.
 """
 
 from gpt2.data.documents import Document, ReadOptions, find_sources, read_documents

@@ -1,7 +1,7 @@
 """Documents to blocks to ids, in order: the parallel half of `prepare`.
 
-This process reads documents and cuts them into blocks, always at the same places; worker processes encode them;
-the ids come back in the order of the blocks. So the number of workers cannot change what is written.
+This process reads documents and cuts them into blocks, always at the same places; worker processes encode the blocks;
+the ids come back in order. So the number of workers cannot change what is written.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from gpt2.tokenizer import Tokenizer
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 BLOCK_CHARACTERS = 1 << 20
 BLOCK_DOCUMENTS = 4096
-SPLIT_CHARACTERS = 1 << 20  # of a document, which decide its split: fewer than the first piece of a long one has
+SPLIT_CHARACTERS = 1 << 20  # the part of a document that decides its split; the first piece of a long one has more
 
 Encoded = dict[str, NDArray[Any]]
 """Ids by split."""
@@ -32,7 +32,7 @@ Encoded = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """What is encoded at once: a document, or part of a very long one."""
+    """The unit of encoding: a document, or part of a very long one."""
 
     text: str
     begins: bool
@@ -46,7 +46,7 @@ class Block:
     Attributes:
         pieces: what to encode.
         documents: how many begin here, by split.
-        empty: documents passed over since the last block because they hold nothing but white space.
+        empty: documents skipped since the last block because they hold only white space.
         text_bytes: of the pieces, as UTF-8.
         chain: a hash of every document up to here, in order; equal chains mean equal documents.
         source: the file that the last piece came from.
@@ -67,7 +67,7 @@ def cut_blocks(
     validation: float,
     on_read: Callable[[int], None] | None = None,
 ) -> Iterator[Block]:
-    """The documents of all sources, in blocks; a share of about `validation` of them is marked for that split."""
+    """The documents of all sources, in blocks; about a fraction `validation` of them is marked for that split."""
     limit = validation * 2.0**64
     chain, split, source = b"", TRAIN, ""
     pieces: list[Piece] = []
@@ -109,7 +109,7 @@ def _none() -> dict[str, int]:
 
 
 def encode_block(block: list[Piece], tokenizer: Tokenizer) -> Encoded:
-    """The ids of a block by split; every document is begun by <|endoftext|>, where the vocabulary has it."""
+    """The ids of a block by split; every document begins with <|endoftext|>, if the vocabulary has it."""
     dtype = dtype_of(version_for(tokenizer.vocab_size))
     mark = np.array([] if tokenizer.eot is None else [tokenizer.eot], dtype)
     ids: dict[str, list[NDArray[Any]]] = {split: [mark[:0]] for split in SPLITS}
@@ -119,9 +119,9 @@ def encode_block(block: list[Piece], tokenizer: Tokenizer) -> Encoded:
 
 
 def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Generator[tuple[Block, Encoded]]:
-    """Every block with its ids, in order; blocks are read only a little ahead of what has been encoded.
+    """Every block with its ids, in order; reads blocks only a little ahead of the encoding.
 
-    One worker is this process itself; several are started anew ("spawn").
+    One worker is this process itself; several are new processes ("spawn").
 
     Raises:
         DataError: a worker died.
@@ -148,7 +148,7 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
         ) from error
 
 
-_tokenizer_here: list[Tokenizer] = []  # of a worker process, opened once as it starts
+_tokenizer_here: list[Tokenizer] = []  # a worker process's own, opened once at its start
 
 
 def _start_worker(tokenizer: Tokenizer) -> None:

@@ -1,7 +1,7 @@
 """Reading a source's bytes: plain or decompressed, in bounded memory, and never silently short.
 
-The libraries' own file objects will do for sound files; here a cut-off archive is an error rather than an end,
-and how much of the file has been read can be asked, which is what an estimate of the time left goes by.
+The libraries' own file objects suffice for sound files. Here a truncated archive is an error rather than an end, and
+the bytes read of the file are reported, for an estimate of the time left.
 """
 
 import io
@@ -15,12 +15,12 @@ from gpt2.errors import DataError, MissingExtraError
 
 STDIN = "-"
 SUFFIXES = (".gz", ".zst")
-# Fed in small bites, for a bite of zstd may swell by a factor of 32,768: at most 32 MiB are held.
+# Input is fed in small bites, since zstd can expand one by a factor of 32,768: at most 32 MiB are held.
 _BITE_BYTES = 1024
 
 
 class _Inflater(Protocol):
-    """What zlib and zstandard have in common."""
+    """The common interface of zlib and zstandard."""
 
     def decompress(self, data: bytes, /) -> bytes: ...
     @property
@@ -30,12 +30,12 @@ class _Inflater(Protocol):
 
 
 def open_source(name: str, on_read: Callable[[int], None] | None = None) -> io.BufferedReader:
-    """Open a file by its name, or standard input (`-`), as the bytes it stands for.
+    """Open a file by its name, or standard input (`-`), as decompressed bytes.
 
-    `on_read` is told the bytes of the file itself, as they are read.
+    `on_read` receives the number of bytes read of the file itself.
 
     Raises:
-        DataError: while reading, an archive that is broken or cut off.
+        DataError: while reading: the archive is broken or truncated.
         MissingExtraError: the library for this compression is not installed.
         OSError: the file cannot be read.
     """
@@ -63,7 +63,7 @@ class _Source(io.RawIOBase):
         self._on_read = on_read
         self._ready = memoryview(b"")
         self._left = b""
-        self._ended = False  # an archive has, and another may follow
+        self._ended = False  # an archive has ended; another may follow
 
     def readable(self) -> bool:
         return True
@@ -92,14 +92,14 @@ class _Source(io.RawIOBase):
         if self._new is None:
             return bite
         if self._ended and self._inflater is None and self._name.lower().endswith(".gz"):
-            bite = bite.lstrip(b"\0")  # after an archive zeros are padding, as of a tape's block
+            bite = bite.lstrip(b"\0")  # zeros after an archive are padding, as on tapes
             if not bite:
                 self._left = b""
                 return b""
         self._inflater = self._inflater or self._new()
         try:
             data = self._inflater.decompress(bite)
-        except Exception as error:  # zlib.error or zstandard.ZstdError, which may not be there to name
+        except Exception as error:  # zlib.error, or zstandard.ZstdError, which may not be importable
             if "too much memory" in str(error):
                 raise DataError(
                     f"{self._name} cannot be read: it was packed with a larger window than 128 MiB. Unpack it first "

@@ -1,7 +1,6 @@
 """Sources to documents: plain text, JSON Lines and Parquet, compressed or not, as a stream in constant memory.
 
-Text is kept as it is: line ends are not changed (CRLF stays CRLF), nothing is stripped; only a byte order mark
-at the beginning of a file is dropped.
+Text is kept unchanged: CRLF stays CRLF, and nothing is stripped but a byte order mark at the beginning of a file.
 """
 
 import codecs
@@ -18,7 +17,7 @@ from gpt2.files import CONVERT, is_utf8, refuse_other_documents
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
-_ROWS = 64  # of Parquet at once: a book may be a row
+_ROWS = 64  # of Parquet at a time: a row may be a book
 _CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
@@ -39,10 +38,10 @@ class Document:
     """One document, or one piece of a plain text too large to be held at once.
 
     Attributes:
-        text: what it says.
+        text: its text.
         where: file and line, for messages.
-        begins: False for a piece that goes on where the one before stopped.
-        ends: False for a piece that another follows.
+        begins: False for a piece that continues the one before.
+        ends: False for a piece that another one continues.
     """
 
     text: str
@@ -56,11 +55,11 @@ class ReadOptions:
     """How sources are read.
 
     Attributes:
-        kind: "text" or "jsonl" whatever the name; "auto" goes by the name, and takes standard input for text.
+        kind: "text" or "jsonl", whatever the name; "auto" goes by the name, and takes standard input as text.
         errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD for them.
         field: the field of a JSON line, or the Parquet column, that holds the text.
-        split_on: what stands between two documents of a plain text; None: a file is one document.
-        max_document_bytes: a JSON line above this is refused by name, so that a broken file cannot fill the memory.
+        split_on: the separator of documents in a plain text; None: a file is one document.
+        max_document_bytes: a longer JSON line is refused, so that a broken file cannot fill the memory.
     """
 
     kind: Literal["auto", "text", "jsonl"] = "auto"
@@ -76,13 +75,13 @@ class ReadOptions:
 
 
 def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
-    """The files that these names mean, in order: a folder gives its files, recursively and sorted.
+    """The files at these names, in order: a folder stands for its files, recursively and sorted.
 
-    Inside a folder, hidden files and files of unknown kinds are passed over. `-` is standard input. A file named
-    itself may be called anything if its `kind` is told.
+    Inside a folder, hidden files and files of unknown kinds are skipped. `-` is standard input. A file that is named
+    itself may have any name if `kind` is given.
 
     Raises:
-        DataError: a name that is not there, a file of unknown kind, or a folder with nothing to read.
+        DataError: a name does not exist, a file is of unknown kind, or a folder has nothing to read.
     """
     found: list[str] = []
     for name in map(str, names):
@@ -108,7 +107,7 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
 
 
 def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
-    """What a folder holds beside files of known kinds, for people; empty where there is nothing else, and of a file."""
+    """What a folder holds besides files of known kinds, for people; empty if nothing, or for a file."""
     others = [file.suffix.lower() or file.name for file in files_in(folder) if not file.name.lower().endswith(known)]
     if not others:
         return ""
@@ -132,7 +131,7 @@ def read_documents(
 ) -> Iterator[Document]:
     """The documents of one file, or of standard input (`-`, read as plain text), in order.
 
-    `on_read` is told how many bytes of the file itself have been read since it was last told.
+    `on_read` receives the number of bytes read of the file itself since its last call.
 
     Raises:
         DataError: bytes that are not UTF-8 (named by offset), a broken line (named by number), a broken archive.
@@ -149,7 +148,7 @@ def read_documents(
 
 
 def has_fields(name: str, kind: str = "auto") -> bool:
-    """Whether this file's text stands in a field or column: JSON Lines and Parquet, but no plain text."""
+    """Whether this file holds its text in a field or column, as JSON Lines and Parquet do."""
     if kind != "auto":
         return kind == "jsonl"
     name = name.lower()
@@ -198,7 +197,7 @@ def _jsonl(name: str, options: ReadOptions, on_read: OnRead) -> Iterator[Documen
 def read_json_lines(
     name: str, options: ReadOptions | None = None, *, on_read: OnRead = None
 ) -> Iterator[tuple[str, Any]]:
-    """File and line, for messages, and what stands there, of each line that is not empty.
+    """The place (file and line, for messages) and the value of each line that is not empty.
 
     Raises:
         DataError: as `read_documents`.
@@ -219,10 +218,10 @@ def read_json_lines(
 
 
 def whole_characters(text: str, where: str, options: ReadOptions) -> str:
-    """`text` of a JSON line, in which an escape may have put half a surrogate pair.
+    """`text` of a JSON line without lone surrogates, which escapes may have put there.
 
     Raises:
-        DataError: one did, and `options` are strict.
+        DataError: there is one, and `options` are strict.
     """
     try:
         text.encode("utf-8")
@@ -244,7 +243,7 @@ def _decode(data: bytes, name: str, offset: int, options: ReadOptions) -> str:
 
 
 def _not_utf8(name: str, offset: int, byte: int) -> DataError:
-    if offset == 0 and byte in (0xFF, 0xFE):  # as Windows writes what it calls Unicode
+    if offset == 0 and byte in (0xFF, 0xFE):  # UTF-16, which Windows calls Unicode
         return DataError(
             f"{name} is not UTF-8: it begins as UTF-16 does. Convert the file (`iconv -f utf-16 -t utf-8`), or save it "
             f"as UTF-8."

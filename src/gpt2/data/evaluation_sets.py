@@ -1,7 +1,7 @@
-"""Evaluation sets of any form as texts: whatever a file says in strings is an example or part of one.
+"""Evaluation sets of any form as texts: every string in a file is an example or part of one.
 
-What overlap and decontamination need of an evaluation set is its words, not its structure. So a JSON value gives
-all its strings, a Parquet row all its text columns, and a file of any other name, if it is UTF-8, itself.
+Overlap and decontamination need an evaluation set's words, not its structure. So a JSON value yields all its strings, a
+Parquet row all its text columns, and any other file its whole text, if it is UTF-8.
 """
 
 import gzip
@@ -16,20 +16,20 @@ from gpt2.data.compressed import SUFFIXES, open_source
 from gpt2.data.documents import files_in
 from gpt2.errors import DataError, MissingExtraError
 
-_ASIDE = ("readme", "licence", "license", "manifest")  # beside the data, and not of it
+_ASIDE = ("readme", "licence", "license", "manifest")  # beside the data, but not part of it
 _log = logging.getLogger("gpt2")
 
 
 def find_test_sets(names: Sequence[str | Path]) -> list[Path]:
-    """The files that these names mean; of a folder all, recursively and sorted, but hidden ones and read-me's.
+    """The files at these names; a folder stands for all its files, recursively and sorted, except hidden and read-me's.
 
     Raises:
-        DataError: a name that is not there, or a folder without a file.
+        DataError: a name does not exist, or a folder has no file.
     """
     found: list[Path] = []
     for name in names:
         path = Path(name)
-        if not str(name):  # as a path it would be the folder that one is in
+        if not str(name):  # as a path it would be the working directory
             raise DataError("The test set '' cannot be read: it has no name. Name a file or a folder.")
         if not path.exists():
             raise DataError(f"The test set {path} cannot be read: there is no such file or folder.")
@@ -46,10 +46,10 @@ def find_test_sets(names: Sequence[str | Path]) -> list[Path]:
 def read_test_set(path: Path) -> Iterator[str]:
     """The examples of one file: lines of JSON Lines, items of a JSON list, rows of Parquet, or the whole text.
 
-    A file that is not text is passed over, and that is said.
+    A file that is not text is skipped with a warning.
 
     Raises:
-        DataError: a broken archive or Parquet file.
+        DataError: the archive or Parquet file is broken.
         MissingExtraError: a library for this form is not installed.
         OSError: the file cannot be read.
     """
@@ -73,7 +73,7 @@ def read_test_set(path: Path) -> Iterator[str]:
     if kind in (".jsonl", ".ndjson", ".json"):
         try:
             values = [json.loads(text)] if kind == ".json" else [json.loads(line) for line in _lines(text)]
-        except (ValueError, RecursionError):  # another thing under this name: its words count all the same
+        except (ValueError, RecursionError):  # not JSON despite its name: use its words all the same
             values = [text]
         if len(values) == 1 and isinstance(values[0], list):
             values = values[0]

@@ -1,7 +1,7 @@
-"""A folder of token shards while it is written: what is on the disk, what of it is safe, and when it is whole.
+"""Writing a folder of token shards resumably.
 
-What is safe is recorded in `progress.json` from time to time, at the end of a shard and when a run is stopped.
-Whoever comes next cuts the shards back to the record and goes on from there. The manifest comes last.
+`progress.json` records what is safely on the disk: from time to time, at the end of a shard, and when a run is stopped.
+The next run truncates the shards to that record and continues from there. The manifest comes last.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from gpt2.tokenizer import Tokenizer
 
 PROGRESS_NAME = "progress.json"
 _RECORD_SECONDS = 15.0
-_LET_PASS = ("errors", "max_document_bytes")  # settings that decide only whether a source is refused, until it was
+_LET_PASS = ("errors", "max_document_bytes")  # these only decide whether a source is refused
 _log = logging.getLogger("gpt2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _State:
-    """What has been written; replaced as a whole, so that an interruption finds it before or after, never between.
+    """What has been written. It is replaced as a whole, so that an interruption never finds it half changed.
 
     Attributes:
         blocks: how many.
         chain: the hash of all their documents.
-        empty: documents passed over.
+        empty: documents skipped.
         text_bytes: of all their documents.
         closed: finished shards by name, as the manifest lists them.
         open: tokens and documents in the shard that each split is filling.
@@ -63,7 +63,7 @@ class FolderWriter:
 
     Args:
         out: the folder, whose lock the caller holds.
-        settings: all that decides the bytes; an unfinished folder of others is refused.
+        settings: all that decides the bytes; an unfinished folder with other settings is refused.
         shard_tokens: a shard is closed by the block that brings it to this many.
         tokenizer: for the manifest.
     """
@@ -78,7 +78,7 @@ class FolderWriter:
         self.last_record = time.monotonic()
 
     def resume(self) -> None:
-        """Take up the record of a former run, and cut the shards back to what it says."""
+        """Read the record of an earlier run, and truncate the shards to it."""
         path = self.out / PROGRESS_NAME
         if not path.is_file():
             strangers = [file.name for file in sorted(self.out.iterdir()) if not file.name.startswith(".")]
@@ -90,7 +90,7 @@ class FolderWriter:
             self._record()
             return
         settings, state = _read_record(path)
-        if state.blocks:  # before the first one nothing is decided
+        if state.blocks:  # before the first block the settings may still change
             refuse_other(self.out, _that_decides(settings), _that_decides(self.settings))
             self.state = state
         open_bytes = {
@@ -113,7 +113,7 @@ class FolderWriter:
             _log.info("%s: resuming after %s documents that an earlier run finished", self.out, f"{documents:,}")
 
     def missing(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The blocks that are not yet written, after checking that those before them are the ones that were."""
+        """The blocks not yet written, after checking that the earlier blocks equal the written ones."""
         seen = ""
         for block in itertools.islice(blocks, self.state.blocks):
             seen = block.chain
@@ -126,7 +126,7 @@ class FolderWriter:
 
     @contextlib.contextmanager
     def recorded(self) -> Generator[None]:
-        """Whatever ends the block early, what was written is kept; a failing disk keeps the last record."""
+        """Record what was written, however the block ends; if the disk fails, the last record stays."""
         try:
             yield
         except OSError:
@@ -210,7 +210,7 @@ class FolderWriter:
             self._record()
 
     def _record(self) -> None:
-        """Make what has been written safe, then say so."""
+        """Flush what has been written to the disk, then record it."""
         for split, facts in self.state.open.items():
             if facts["tokens"]:
                 with (self.out / self.state.filling(split)).open("rb+") as file:
@@ -256,17 +256,17 @@ def refuse_other(out: Path, before: object, now: object) -> None:
 
 
 def _that_decides(settings: dict[str, Any]) -> dict[str, Any]:
-    """What an unfinished run must share with the one before.
+    """The settings that a run must share with the unfinished one.
 
-    A source may be mended behind what was read of it, or what stopped there be let pass: that what lies before still
-    gives the same documents is checked by their hash.
+    A source may be repaired beyond the part already read, or a setting relaxed that stopped the run: a hash checks that
+    the part before still yields the same documents.
     """
     read = {name: value for name, value in settings["read"].items() if name not in _LET_PASS}
     return {**settings, "sources": [source["name"] for source in settings["sources"]], "read": read}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Where two values made of objects, lists and scalars differ, one phrase each."""
+    """The differences of two values made of objects, lists and scalars, one phrase each."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)

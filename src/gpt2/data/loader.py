@@ -1,12 +1,11 @@
 """Batches from a weighted mixture of shard folders, each a pure function of (seed, cursor).
 
-A source is cut into chunks of `chunk_tokens`; every epoch visits its chunks once, in an order that a keyed
-permutation gives without storing it, from a start that moves with the epoch (the stream is taken as a ring).
-A sequence is the next `seq_tokens` tokens of that order, and its targets are the same tokens one place on.
-Which source the next sequence comes from follows a low-discrepancy sequence, so that every stretch of a run
-holds the mixture very nearly in proportion.
+A source is cut into chunks of `chunk_tokens`. Every epoch visits each chunk once, in the order of a keyed permutation
+that is computed and never stored; where the first chunk begins moves with the epoch (the stream is a ring). A sequence
+is the next `seq_tokens` tokens of that order, and its targets are the same tokens one place on. A low-discrepancy
+sequence chooses the source of each sequence, so that every stretch of a run has very nearly the mixture's proportions.
 
-Documents are packed one behind another, each begun by <|endoftext|>; a sequence may begin inside one.
+Documents are packed one after another, each beginning with <|endoftext|>; a sequence may begin inside one.
 Axes: B sequences of the batch, T tokens of a sequence.
 """
 
@@ -45,11 +44,11 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cursor:
-    """How far a run has read: all that is needed to go on exactly.
+    """How far a run has read: all that an exact resume needs.
 
     Attributes:
         sequences: drawn so far, from all sources together.
-        tokens: passed in each source, by its name.
+        tokens: read in each source, by its name.
     """
 
     sequences: int = 0
@@ -94,14 +93,14 @@ class Batch:
 class Loader:
     """Draws batches from a mixture; holds no position of its own.
 
-    Any `batch_sequences` and any `seq_tokens` that divides `chunk_tokens` may follow one another under one
-    cursor. After a change to longer sequences, a source goes on at its next multiple of the new length; the
-    tokens between (fewer than one sequence a source) are passed over in that epoch.
+    One cursor serves any `batch_sequences` and any `seq_tokens` that divides `chunk_tokens`, in any order. After a
+    change to longer sequences, a source continues at its next multiple of the new length; the tokens between (fewer
+    than one sequence a source) are skipped in that epoch.
 
     Raises:
         DataError: no source, a weight that is not positive, two sources of one name, lengths that do not
             divide, vocabularies that differ, or a source shorter than one chunk.
-        ShardError: a folder that is unfinished or broken.
+        ShardError: a folder is unfinished or broken.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class Loader:
         return Cursor()
 
     def batch(self, cursor: Cursor) -> Batch:
-        """The batch at `cursor`: this rank's rows of the global batch, rank after rank."""
+        """The batch at `cursor`: this rank's rows of the global batch, which is cut in the order of ranks."""
         tokens = dict(cursor.tokens)
         local = self.batch_sequences // self.world
         first, last = self.rank * local, (self.rank + 1) * local
@@ -200,7 +199,7 @@ class Loader:
 
 
 def batches_in_order(stream: TokenStream, *, seq_tokens: int, batch_sequences: int) -> Iterator[Batch]:
-    """Every token of a stream but the first, once each as a target, in order: for validation.
+    """Batches for validation: every token of a stream but the first is a target once, in order.
 
     Full batches come first, then one of fewer rows, then one row of fewer tokens; none is padded.
     """
@@ -219,9 +218,9 @@ def batches_in_order(stream: TokenStream, *, seq_tokens: int, batch_sequences: i
 
 
 def permuted(index: int, count: int, key: int) -> int:
-    """Where a keyed permutation of range(count) sends `index`: four Feistel rounds, walked until inside.
+    """The image of `index` under a keyed permutation of range(count): four Feistel rounds, with cycle walking.
 
-    Computed alone, so no order is ever stored, and the same on every machine and library version.
+    Each image is computed alone, so no order is stored; it is the same on every machine and library version.
     """
     half_bits = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half_bits) - 1
@@ -235,7 +234,7 @@ def permuted(index: int, count: int, key: int) -> int:
 
 
 def _mix(value: int) -> int:
-    """Stir 64 bits (the finaliser of splitmix64; Steele, Lea and Flood 2014)."""
+    """Mix 64 bits (the finaliser of splitmix64; Steele, Lea and Flood 2014)."""
     value = (value + _GOLDEN) & _MASK
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK

@@ -1,4 +1,4 @@
-"""Word n-grams as 64-bit numbers: what overlap, decontamination and near duplicates are found by.
+"""Word n-grams as 64-bit numbers, for overlap, decontamination and near duplicates.
 
 Text is normalised as in the paper's section 4: lower-cased alphanumeric words, a single space between them. A word's
 number is 8 bytes of its BLAKE2b hash; that of an n-gram mixes its words' numbers with their places. Two different
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 
 _WORD = re.compile(r"[^\W_]+")
-_PLACE = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing
+_PLACE = 0x9E3779B97F4A7C15  # odd, so that multiplying by it is invertible
 _REMEMBERED_WORDS = 1 << 20
 
 
@@ -25,7 +25,7 @@ def words_of(text: str) -> list[str]:
 
 
 class WordHashes(dict[str, int]):
-    """The number of each word, remembered; forgets everything when a million words have been seen."""
+    """A cache of each word's number; cleared when it holds a million words."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= _REMEMBERED_WORDS:

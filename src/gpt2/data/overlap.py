@@ -1,8 +1,8 @@
 """How much of a test set stands word for word in a training set: the paper's section 4.
 
-A test set is small and a training set is not, so the filter is built over the 8-grams of the test sets and the
-training text streams past it, in memory that depends on the test sets alone. What the filter lets through is looked
-up among the test sets' own 64-bit hashes, which errs with a probability below 1e-12 for each 8-gram.
+A test set is small and a training set is not, so the filter holds the 8-grams of the test sets and the training text
+streams past it, in memory that depends only on the test sets. What passes the filter is looked up among the test sets'
+64-bit hashes, with an error probability below 1e-12 for each 8-gram.
 """
 
 import time
@@ -45,7 +45,7 @@ class NgramIndex:
         self.bloom.add(self.hashes)
 
     def find(self, ngrams: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where in `ngrams` an indexed one stands, and which one it is (an index into `hashes`)."""
+        """The indices of indexed n-grams in `ngrams`, and which they are (indices into `hashes`)."""
         if not self.hashes.size:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         places = self.bloom.find(ngrams)
@@ -57,11 +57,11 @@ class NgramIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """An example of a test set with n-grams that the training text holds.
+    """An example of a test set of which the training text holds n-grams.
 
     Attributes:
         number: of the example in its file, from 1.
-        found: of its n-grams, how many.
+        found: how many of its n-grams were found.
         ngrams: how many it has.
         text: its first found n-gram, normalised.
     """
@@ -74,14 +74,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overlap:
-    """What of one test set was found.
+    """How much of one test set was found.
 
     Attributes:
         name: of the file.
-        examples: in it, with at least one n-gram or not.
-        ngrams: in all examples; none runs from one example into the next.
-        found: of these, how many stand in the training text.
-        touched: examples with at least one that does.
+        examples: in it, including those too short for an n-gram.
+        ngrams: in all examples; none crosses from one example into the next.
+        found: how many of these are in the training text.
+        touched: examples with at least one found n-gram.
         worst: the examples with the largest share found, largest first.
     """
 
@@ -100,7 +100,7 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Searched:
-    """How far a search is: documents and bytes of files read, seconds, and seconds left where that is known."""
+    """How far a search is: documents and bytes of files read, seconds, and seconds left if known."""
 
     documents: int
     read_bytes: int
@@ -110,7 +110,7 @@ class Searched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """What every worker is started with."""
+    """The arguments of every worker."""
 
     index: NgramIndex
     options: ReadOptions
@@ -130,23 +130,23 @@ def measure_overlap(
     workers: int = 1,
     progress: Callable[[Searched], None] | None = None,
 ) -> list[Overlap]:
-    """Which n-grams of each test set stand in the training text.
+    """Find which n-grams of each test set are in the training text.
 
-    With more than one worker, processes are started anew ("spawn"): a script that calls this must guard its
-    main part by `if __name__ == "__main__"`.
+    With more than one worker, processes are spawned: a script that calls this must guard its main part by
+    `if __name__ == "__main__"`.
 
     Args:
         train: files or folders, read as `prepare` reads them.
-        tests: files or folders of evaluation sets in whatever form; a file is a test set.
+        tests: files or folders of evaluation sets in any form; each file is a test set.
         n: words in an n-gram.
-        read: how the training text is read.
+        read: how to read the training text.
         confirm: compare the words themselves, not only their hashes.
-        worst: how many examples of each test set to tell.
-        workers: processes, one file of the training text at a time; the result is the same.
+        worst: how many examples of each test set to list.
+        workers: processes, each reading one file of the training text at a time; the result is the same.
         progress: called a few times a second.
 
     Raises:
-        DataError: something that cannot be read, or a test set without a single n-gram.
+        DataError: something cannot be read, or a test set has no n-gram.
     """
     if n < 1:
         raise DataError(f"The length of an n-gram must be at least 1: got {n}.")
@@ -178,7 +178,7 @@ def hash_examples(path: Path, n: int) -> list[Hashes]:
     return [hash_ngrams(words.of(words_of(text)), n) for text in read_test_set(path)]
 
 
-_job_here: list[_Job] = []  # of a worker process, set once as it starts
+_job_here: list[_Job] = []  # a worker process's own, set once at its start
 
 
 def _start(job: _Job) -> None:
@@ -186,7 +186,7 @@ def _start(job: _Job) -> None:
 
 
 def _search(source: str) -> tuple[NDArray[np.int64], dict[int, set[str]]]:
-    """Which n-grams of the index stand in one file; with their words, where that was asked for."""
+    """Which n-grams of the index are in one file; with their words, if asked for."""
     job = _job_here[0]
     seen = np.zeros(job.index.hashes.size, np.bool_)
     texts: dict[int, set[str]] = {}
@@ -202,7 +202,7 @@ def _search(source: str) -> tuple[NDArray[np.int64], dict[int, set[str]]]:
 
 
 def _document_words(source: str, options: ReadOptions, on_read: Callable[[int], None], n: int) -> Iterator[list[str]]:
-    """The words of each document; a text read in pieces gives each piece with the last n - 1 words before it."""
+    """The words of each document; of a text read in pieces, each piece with the last n - 1 words before it."""
     before: list[str] = []
     for document in read_documents(source, options, on_read=on_read):
         words = before + words_of(document.text)
@@ -260,7 +260,7 @@ class _Meter:
         self._began = time.monotonic()
 
     def tell(self) -> None:
-        """Tell it."""
+        """Report the progress."""
         if self._tell is None:
             return
         documents, read_bytes = self._tally.read()

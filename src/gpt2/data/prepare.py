@@ -1,8 +1,8 @@
-"""Documents to a folder of token shards: streaming, parallel, resumable, and the same bytes however it was run.
+"""Documents to a folder of token shards: streaming, parallel, resumable, and always the same bytes.
 
 One process reads the documents in order and cuts them into blocks, workers encode the blocks, and their ids are
-written in order. A run that goes on reads the documents again, checks that they are the same, and encodes only
-the blocks that are missing.
+written in order. A resumed run reads the documents again, checks that they are the same, and encodes only the missing
+blocks.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ _log = logging.getLogger("gpt2")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareConfig:
-    """What decides the bytes that `prepare` writes, beside the sources and the vocabulary.
+    """What decides the bytes that `prepare` writes, besides the sources and the vocabulary.
 
     Attributes:
         validation: share of the documents kept for validation, from 0 to 1. A document goes there if the
-            64-bit BLAKE2b hash of its text, or of its first 2^20 characters, lies below this share of 2^64: so the
-            same text always goes the same way, wherever it stands.
+            64-bit BLAKE2b hash of its text, or of its first 2^20 characters, is below this share of 2^64: so the
+            same text always goes to the same split, wherever it occurs.
         shard_tokens: a shard is closed by the block that brings it to this many.
-        read: how sources are read.
+        read: how to read sources.
 
     Raises:
-        DataError: a value that cannot be.
+        DataError: a value is invalid.
     """
 
     validation: float = 0.0
@@ -56,13 +56,13 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        documents: encoded so far, those of earlier runs included.
+        documents: encoded so far, including earlier runs.
         tokens: likewise.
         text_bytes: likewise, as UTF-8.
         new_documents: encoded by this run.
         new_text_bytes: likewise.
         seconds: since this run encoded its first block.
-        seconds_left: estimated from the part of the source files that has been read; None where that is unknown.
+        seconds_left: estimated from the fraction of the source files read; None if unknown.
         source: the file being read.
     """
 
@@ -85,33 +85,33 @@ def prepare(
     workers: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the token shards of `sources` to the folder `out`, or finish what a former run began there.
+    """Write the token shards of `sources` to the folder `out`, or finish what an earlier run began there.
 
-    With more than one worker, processes are started anew ("spawn"): a script that calls this must guard its
-    main part by `if __name__ == "__main__"`.
+    With more than one worker, processes are spawned: a script that calls this must guard its main part by
+    `if __name__ == "__main__"`.
 
     Args:
         sources: files, folders, or "-" for standard input.
         out: the folder of shards.
         config: what decides the bytes.
-        tokenizer: None is GPT-2's own.
-        workers: processes that encode; 1 encodes in this one.
+        tokenizer: None: GPT-2's own.
+        workers: processes that encode; 1: encode in this process.
         progress: called after every block, in this process.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: a source that cannot be read, has nothing in it, or is not what the run began with; or a
-            folder that holds the output of another configuration.
-        ShardError: the record of the former run is damaged, or a shard that it finished is.
+        DataError: a source cannot be read, is empty, or is not what the run began with; or the folder holds the
+            output of another configuration.
+        ShardError: the record of the earlier run, or a shard that it finished, is damaged.
         FolderInUseError: another process is writing there.
-        OSError: the disk is full; run again once there is room, what was recorded is kept.
+        OSError: the disk is full. What was recorded is kept: run again once there is room.
     """
     config = config or PrepareConfig()
     out = Path(out)
     tokenizer = tokenizer or Tokenizer.published()
-    if isinstance(sources, str | Path):  # a text is a sequence too: of names of one letter
+    if isinstance(sources, str | Path):  # a string would be taken as a sequence of one-letter names
         sources = [sources]
     found = find_sources(sources, config.read.kind)
     for folder in {Path(name): None for name in sources if Path(name).is_dir()}:
@@ -158,7 +158,7 @@ class _Meter:
         self.read_bytes += n_bytes
 
     def report(self, block: Block, writer: FolderWriter) -> None:
-        """Tell how far the run is, after one more block."""
+        """Report the progress after one more block."""
         if self.tell is None:
             return
         now = time.monotonic()

@@ -1,7 +1,7 @@
-"""What a model's samples repeat of its training text word for word, and what that text says near given words.
+"""Finding what a model's samples repeat of its training text word for word, and what that text says near given words.
 
-One pass over the training text, in memory that depends on the samples alone: the n-grams of the samples are looked up
-as in `overlap`. Consecutive n-grams of a document that are consecutive in a sample too are one passage of both.
+It takes one pass over the training text, in memory that depends only on the samples, whose n-grams are looked up as in
+`overlap`. N-grams that are consecutive both in a document and in a sample make one common passage.
 """
 
 from collections import Counter, defaultdict
@@ -33,7 +33,7 @@ class Passage:
         n_words: of the passage.
         text: its words, normalised.
         samples: how many samples contain it.
-        times: how often it stands in the training text; of a passage longer than an n-gram, its rarest n-gram.
+        times: how often it occurs in the training text; for a passage longer than an n-gram, its rarest n-gram.
     """
 
     sample: int
@@ -45,11 +45,11 @@ class Passage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Near:
-    """What stands near the words of a group.
+    """What occurs near the words of a group.
 
     Attributes:
         mentions: how often the group is named.
-        near: category -> of the mentions, after how many one of its words follows within `WINDOW_WORDS` words.
+        near: category -> the number of mentions that one of its words follows within `WINDOW_WORDS` words.
     """
 
     mentions: int = 0
@@ -62,13 +62,13 @@ class Repeated:
 
     Attributes:
         n: words of an n-gram.
-        samples, ngrams, found: samples that have one; their n-grams; of these, how many stand in the training text.
-        touched: samples with at least one that does.
+        samples, ngrams, found: samples with an n-gram; their n-grams; how many of these are in the training text.
+        touched: samples with at least one found n-gram.
         longest: the longest common passages, each sample once, longest first.
         frequent: n-grams of the training text that most samples contain, most first.
         documents, text_bytes: of the training text.
         sources: source and licence, as the records of JSON Lines state them -> documents and bytes.
-        near: group -> what stands near it in the training text.
+        near: group -> what occurs near it in the training text.
     """
 
     n: int
@@ -102,9 +102,9 @@ def find_repeated(
         train: files or folders, read as `prepare` reads them.
         groups, categories: names and their words, for `near`.
         n: words of an n-gram.
-        shown: how many passages to tell.
-        workers: processes, one file at a time; the result is the same.
-        progress: told documents and bytes of files read so far.
+        shown: how many passages to list.
+        workers: processes, each reading one file at a time; the result is the same.
+        progress: receives the numbers of documents and of bytes of files read so far.
 
     Raises:
         DataError: something cannot be read, or no sample has an n-gram.
@@ -157,7 +157,7 @@ def find_repeated(
 
 
 def _longest(runs: Mapping[tuple[int, int], int]) -> list[tuple[int, int, int]]:
-    """Of each sample the first of its longest runs, as sample, place and n-grams; longest first."""
+    """The first of the longest runs of each sample, as (sample, place, n-grams), longest first."""
     longest: dict[int, tuple[int, int]] = {}  # sample -> n-grams, -place
     for (sample, place), n_grams in runs.items():
         longest[sample] = max(longest.get(sample, (0, 0)), (n_grams, -place))
@@ -209,7 +209,7 @@ class _Seen:
             self.near[group] += counts
 
 
-_job_here: list[_Job] = []  # of a worker process, set once as it starts
+_job_here: list[_Job] = []  # a worker process's own, set once at its start
 
 
 def _start(job: _Job) -> None:
@@ -242,7 +242,7 @@ def _look_up(words: list[str], job: _Job, seen: _Seen) -> None:
     for end in [*(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]:
         numbers = which[begin:end].tolist()
         begin = end
-        going: dict[tuple[int, int], int] = {}  # where the run stands in a sample now -> how many n-grams it has
+        going: dict[tuple[int, int], int] = {}  # (sample, place) that a run has reached -> its n-grams
         for number in numbers:
             going = {(s, p): 1 + going.get((s, p - 1), 0) for s, p in job.homes[number]}
             for (sample, place), n_grams in going.items():
@@ -252,7 +252,7 @@ def _look_up(words: list[str], job: _Job, seen: _Seen) -> None:
 
 
 def _records(source: str, on_read: Callable[[int], None]) -> Iterator[tuple[str, str, str]]:
-    """Text, source and licence of each document; of other files than JSON Lines the file's name, and no licence."""
+    """Text, source and licence of each document; outside JSON Lines the source is the file's name, without licence."""
     if ".jsonl" not in Path(source).suffixes:
         for document in read_documents(source, ReadOptions(), on_read=on_read):
             yield document.text, Path(source).name, ""

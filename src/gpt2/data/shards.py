@@ -1,9 +1,9 @@
-"""Token shards: ids in flat files that are memory-mapped, with a manifest that says what is in them.
+"""Token shards: ids in flat, memory-mapped files, with a manifest of their content.
 
 A shard is 256 little-endian int32 (magic, version, number of tokens, zeros) and then the ids, as uint16
 (version 1, the form that llm.c and the speedruns read) or, for a vocabulary above 65,536, as uint32
-(version 2). Every document begins with <|endoftext|>, and no document runs over the end of a shard unless
-it is larger than what is held in memory at once. A folder of shards is whole when its `manifest.json` is there.
+(version 2). Every document begins with <|endoftext|>, and no document crosses the end of a shard unless it is larger
+than what is held in memory at once. A folder of shards is complete if it has a `manifest.json`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def write_shard(path: Path, ids: Sequence[int] | Ids, *, vocab_size: int) -> Non
     """Write one shard, atomically.
 
     Raises:
-        ShardError: an id that is no whole number or that the vocabulary does not have.
+        ShardError: an id is not an integer, or not in the vocabulary.
         OSError: the disk is full or the folder cannot be written; what was there before stays.
     """
     array = np.asarray(ids)
@@ -77,7 +77,7 @@ def read_shard(path: Path) -> Ids:
     """Map one shard's ids, [n_tokens], after checking its header and its size.
 
     Raises:
-        ShardError: not a shard, of an unknown version, or cut off.
+        ShardError: it is not a shard, of an unknown version, or truncated.
     """
     try:
         with path.open("rb") as file:
@@ -146,13 +146,13 @@ def _describes_shards(manifest: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenStream:
-    """The shards of one split of one folder, seen as one array of ids.
+    """The shards of one split of one folder as one array of ids.
 
     Attributes:
         folder: where the shards are.
         split: "train" or "validation".
         shards: the mapped ids of every shard, in order.
-        starts: where each shard begins in the stream, in tokens, and at the end the total; int64 [n_shards + 1].
+        starts: where each shard begins in the stream, in tokens, then the total; int64 [n_shards + 1].
         vocab_size: every id is below it.
         tokenizer_hash: the vocabulary that wrote them.
         eot: the id that begins every document, if the vocabulary has one.
@@ -205,7 +205,7 @@ class TokenStream:
         return int(self.starts[-1])
 
     def read(self, start: int, n_tokens: int) -> NDArray[np.int64]:
-        """`n_tokens` ids from position `start`, int64; past the end the stream begins again."""
+        """`n_tokens` ids from position `start`, int64; the stream wraps around at its end."""
         parts: list[Ids] = []
         position, left = start % self.n_tokens, n_tokens
         while left:
@@ -219,7 +219,7 @@ class TokenStream:
 
 
 def verify(folder: Path) -> Iterator[str]:
-    """Read every byte of a folder of shards and yield what is wrong, one line each; nothing when all is well.
+    """Read every byte of a folder of shards and yield what is wrong, one line each.
 
     Raises:
         ShardError: there is no readable manifest.

@@ -1,6 +1,6 @@
-"""Work for several processes: each task is done whole or again, and a process that dies costs only what it held.
+"""Running tasks in several processes; the tasks of a process that dies are done again.
 
-Processes are started anew ("spawn"), so nothing is inherited by accident and every system behaves alike.
+Processes are spawned, so nothing is inherited by accident and every system behaves alike.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ _TOLD_DOCUMENTS = 64
 class Tally:
     """Counts that workers add to and this process reads: documents done and bytes read.
 
-    What a worker has counted it tells now and then, for telling waits for the others, and at the end by `flush`.
+    Adding takes a lock, so a worker adds its counts only now and then, and the rest at the end by `flush`.
     """
 
     def __init__(self) -> None:
         self._counts = multiprocessing.get_context("spawn").Array("q", 2)
-        self._documents = self._bytes = 0  # of this process, not told yet
+        self._documents = self._bytes = 0  # of this process, not added yet
 
     def count_documents(self, n: int = 1) -> None:
         """Count documents that are done."""
@@ -45,14 +45,14 @@ class Tally:
         self._bytes += n_bytes
 
     def flush(self) -> None:
-        """Tell what is not told yet."""
+        """Add what is not added yet."""
         with self._counts.get_lock():
             self._counts[0] += self._documents
             self._counts[1] += self._bytes
         self._documents = self._bytes = 0
 
     def read(self) -> tuple[int, int]:
-        """Documents and bytes so far, those of tasks that were begun again included."""
+        """Documents and bytes so far, including those of tasks that were begun again."""
         with self._counts.get_lock():
             return self._counts[0], self._counts[1]
 
@@ -71,13 +71,13 @@ def run_tasks(
     Args:
         do: a function of a module, which may be called twice for a task whose worker died.
         tasks: what to do.
-        workers: processes; 1 does the work in this one.
+        workers: processes; 1: work in this process.
         start: called once in each process with `arguments`, before its first task.
         arguments: of `start`.
         look: called a few times a second while waiting.
 
     Raises:
-        DataError: the workers died again and again.
+        DataError: workers kept dying.
     """
     if workers <= 1 or len(tasks) <= 1:
         start(*arguments)
@@ -122,7 +122,7 @@ def _run_in_pool(
 
 @contextlib.contextmanager
 def spawned(workers: int, start: Callable[..., None], *arguments: Any) -> Generator[ProcessPoolExecutor]:
-    """A pool of processes that are started anew as tasks are submitted: do that within `deaf_children`.
+    """A pool of processes, spawned as tasks are submitted; submit them within `deaf_children`.
 
     Args:
         workers: how many.
@@ -130,7 +130,7 @@ def spawned(workers: int, start: Callable[..., None], *arguments: Any) -> Genera
         arguments: of `start`.
     """
     if sys.platform != "win32":
-        resource_tracker.ensure_running()  # starting it listens to signals again, so not while we must not
+        resource_tracker.ensure_running()  # before `deaf_children`: starting it unblocks signals
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(start, *arguments))
     try:
@@ -141,15 +141,15 @@ def spawned(workers: int, start: Callable[..., None], *arguments: Any) -> Genera
 
 def _start_worker(start: Callable[..., None], *arguments: Any) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds its workers down
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     start(*arguments)
 
 
 @contextlib.contextmanager
 def deaf_children() -> Generator[None]:
-    """Processes started in the block never hear Ctrl-C: a terminal sends it to all, and the parent answers it.
+    """Processes started in the block ignore Ctrl-C: a terminal sends it to all, and the parent handles it.
 
-    What reaches this process meanwhile is heard as the block ends. (On Windows a worker is deaf only once it runs.)
+    A signal to this process waits until the block ends. (On Windows a worker ignores Ctrl-C only once it runs.)
     """
     if sys.platform == "win32":
         yield
