@@ -161,9 +161,7 @@ def to_q8_0(values: Floats, name: str) -> NDArray[np.uint8]:
         raise MismatchError(f"{name} cannot be stored as Q8_0: it holds values that are not finite, or beyond 8.3e6.")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = np.where(scale > 0, np.float32(1) / scale, np.float32(0))
-        steps = np.where(
-            np.isfinite(inverse), rows * inverse, np.float32(0)
-        )  # 0 if the scale is too small to divide by
+        steps = np.where(np.isfinite(inverse), rows * inverse, np.float32(0))  # 0 if scale is too small
     blocks = np.empty(len(rows), _Q8_0)
     blocks["scale"] = scale[:, 0]
     magnitudes = np.abs(steps)

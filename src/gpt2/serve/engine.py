@@ -301,9 +301,7 @@ class Engine:
     def _note_begun(self, events: Sequence[Event]) -> None:
         """Mark tickets of which a prompt got a place in this step: their other prompts have no deadline from now on."""
         now = time.monotonic()
-        ended = (
-            event.request for event in events if event.finish_reason not in (None, "error")
-        )  # began and ended within the step
+        ended = (event.request for event in events if event.finish_reason not in (None, "error"))  # within the step
         for number in (*self._scheduler.running, *ended):
             found = self._tickets.get(number)
             if found is not None and found[0] in self._unbegun:

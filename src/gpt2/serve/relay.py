@@ -127,9 +127,7 @@ class ExactWork:
         asked = Asked()
 
         def computed() -> T:
-            backend = (
-                self._model.exact_backend()
-            )  # the first request opens it; it stays open even if that client leaves
+            backend = self._model.exact_backend()  # opened by the first request, for good
             asked.check()
             return function(Relay(backend, self._engine, asked))
 

@@ -1,7 +1,7 @@
 """From raw pages and other sources to a corpus: cleaned, without duplicates, shuffled, and accounted for.
 
-`build` reads sources (`SourceSpec`) by a `CorpusConfig` into a folder of JSON Lines shards, with what every step did;
-`read_stats` opens that account again. docs/corpus.md describes the steps and the folder.
+`build` turns sources (`SourceSpec`) into a folder of JSON Lines shards as a `CorpusConfig` says, with an account of
+every step; `read_stats` reads that account. docs/corpus.md describes the steps and the folder.
 """
 
 from gpt2.data.corpus.build import build

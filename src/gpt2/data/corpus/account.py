@@ -1,7 +1,7 @@
-"""The account of a corpus: how much went into each step, what each dropped and why, and a handful to look at.
+"""The account of a corpus: how much went into each step, what each dropped and why, and a few samples.
 
-Every task keeps its own account, and accounts add up in any order to the same sum: counts are sums, and a handful is
-the few documents with the least keyed hash, so that it is random and the same whoever draws it.
+Every task keeps its own account. Accounts add up to the same total in any order: counts are sums, and the samples are
+the documents with the smallest keyed hashes, which is random but reproducible.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 from gpt2.data.corpus.page import Dropped, Page
 
 HANDFUL = 6
-KEPT = "kept: "  # before the name of a step: the handful that it let through, not one of a reason
+KEPT = "kept: "  # before a step's name: samples of what it kept, not of what a reason dropped
 _SHOWN_CHARACTERS = 1200
 _TOLD_DAMAGE = 10
 
@@ -23,10 +23,10 @@ class Account:
     """What happened to documents.
 
     Attributes:
-        entered: documents and bytes of text into each step, by its name; of pages the bytes of HTML until extraction.
+        entered: documents and bytes of text into each step, by its name; for pages, bytes of HTML until extraction.
         dropped: documents and bytes by reason.
-        samples: a handful by reason, and of what each step let through by `KEPT` and its name.
-        damage: what could not be read: the first of it, and `damaged` counts all.
+        samples: a few by reason, and, under `KEPT` and a step's name, of what the step kept.
+        damage: the first things that could not be read; `damaged` counts all.
         left: documents and bytes that passed every step.
     """
 
@@ -38,25 +38,25 @@ class Account:
     left: list[int] = field(default_factory=lambda: [0, 0])
 
     def enter(self, step: str, page: Page) -> None:
-        """A page goes into a step."""
+        """Count a page that enters a step."""
         _add(self.entered, step, _size(page))
 
     def keep(self, step: str, page: Page) -> None:
-        """A step let a page through."""
+        """Count a page that a step kept."""
         self._sample(f"{KEPT}{step}", page, "")
 
     def drop(self, dropped: Dropped) -> None:
-        """A step did not."""
+        """Count a page that a step dropped."""
         _add(self.dropped, dropped.reason, _size(dropped.page))
         self._sample(dropped.reason, dropped.page, dropped.detail)
 
     def finish(self, page: Page) -> None:
-        """A page passed every step."""
+        """Count a page that passed every step."""
         self.left[0] += 1
         self.left[1] += _size(page)
 
     def tell_damage(self, what: object) -> None:
-        """Something could not be read."""
+        """Note something that could not be read."""
         self.damaged += 1
         if len(self.damage) < _TOLD_DAMAGE:
             self.damage.append(str(what))
@@ -82,7 +82,7 @@ class Account:
         del handful[HANDFUL:]
 
     def add(self, other: "Account") -> None:
-        """Put another account into this one; whose is first does not matter but for which damage is told."""
+        """Add another account to this one; the order only decides which damage is listed."""
         for mine, theirs in ((self.entered, other.entered), (self.dropped, other.dropped)):
             for name, (documents, size) in theirs.items():
                 _add(mine, name, size, documents)
@@ -109,7 +109,7 @@ class Contents:
     """What is in a finished corpus.
 
     Attributes:
-        documents: in it; bytes: of their text; tokens: of GPT-2, counted on one document in sixteen of a large shard.
+        documents: in it; bytes: of their text; tokens: GPT-2's, counted on one document in sixteen of a large shard.
         sources, licences, languages, hosts: documents and bytes by name.
         lengths: documents by the power of two below their number of characters.
     """
@@ -139,7 +139,7 @@ class Contents:
         return size
 
     def add(self, other: "Contents") -> None:
-        """Put another's counts into these."""
+        """Add another's counts to these."""
         self.documents += other.documents
         self.bytes += other.bytes
         self.counted_bytes += other.counted_bytes
@@ -152,5 +152,5 @@ class Contents:
 
     @property
     def tokens(self) -> int:
-        """About how many."""
+        """The estimated number of tokens."""
         return round(self.bytes * self.counted_tokens / self.counted_bytes) if self.counted_bytes else 0

@@ -1,12 +1,12 @@
-"""From sources to a corpus: rounds of tasks, each task's output whole or absent, so that nothing is done twice.
+"""From sources to a corpus in rounds of tasks; each task's output is whole or absent, so that nothing is done twice.
 
     read    an input -> documents that pass every step, and what finding duplicates needs      (a task an input)
     decide  all of that -> the fate of every document                                          (in this process)
     deal    documents -> hands for the output shards                                           (a task 64 MB of text)
     gather  hands -> an output shard in its final order                                        (a task a shard)
 
-The result is the same for any number of workers, and after any interruption: a task depends on its own input and on
-the rounds before it, and on nothing else.
+The result is the same for any number of workers and after any interruption: a task depends only on its own input and
+on the rounds before it.
 """
 
 import json
@@ -54,25 +54,25 @@ def build(
     part: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Build the corpus of these sources in the folder `out`, or finish what a former run began there.
+    """Build the corpus of these sources in the folder `out`, or finish what an earlier run began there.
 
     With `part=(i, n)`, i from 1, only the i-th of n shares of the inputs is read, and nothing more: n machines with a
-    common folder do that at the same time, and a call without a part then does the rest.
+    common folder can do that at the same time, and a call without a part then does the rest.
 
-    With more than one worker, processes are started anew ("spawn"): a script that calls this must guard its
-    main part by `if __name__ == "__main__"`.
+    With more than one worker, processes are spawned: a script that calls this must guard its main part by
+    `if __name__ == "__main__"`.
 
     Returns:
-        What `stats.json` holds: the configuration, the account of every step, and what the corpus contains. Of a
-        part: nothing.
+        The content of `stats.json`: the configuration, the account of every step, and what the corpus contains. Empty
+        for a part.
 
     Raises:
-        SettingError: a configuration or rule set that cannot be used.
-        DataError: a source that cannot be used, a part that there is not, nothing left, or a folder that holds another
+        SettingError: a configuration or rule set cannot be used.
+        DataError: a source cannot be used, the part does not exist, nothing is left, or the folder holds another
             corpus.
         MissingExtraError: something that a source or step needs is not installed.
         FolderInUseError: another process is building there.
-        OSError: the disk is full; what was finished is kept, and the same call goes on.
+        OSError: the disk is full. What was finished is kept, and the same call resumes.
     """
     config = config or CorpusConfig()
     out = Path(out)
@@ -83,7 +83,7 @@ def build(
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} cannot be filled: it is a file. Choose the name of a folder.")
     settings = _settings(config, inputs)
-    for name in settings["rule_sets"]:  # what cannot be used is told before the work, not after an hour of it
+    for name in settings["rule_sets"]:  # fails before the work, not after an hour of it
         make_steps(name)
     for one in inputs:
         plan_steps(config, one.spec.rules, None, has_html=False, is_web=one.kind in _WEB_KINDS)
@@ -108,10 +108,10 @@ def _is_built(out: Path) -> bool:
 
 
 def check_asked(sources: Sequence[SourceSpec], part: tuple[int, int] | None) -> None:
-    """Refuse what nothing can be built of.
+    """Refuse a build without sources or with an impossible part.
 
     Raises:
-        DataError: no source, or a part that there is not.
+        DataError: there is no source, or no such part.
     """
     if not sources:
         raise DataError("There is nothing to build a corpus from: no source was named.")
@@ -127,7 +127,7 @@ def _require(inputs: Sequence[Input]) -> None:
 
 
 def _settings(config: CorpusConfig, inputs: Sequence[Input]) -> dict[str, Any]:
-    """All that decides the corpus, as JSON has it: rule sets and test sets by what is in them."""
+    """All that decides the corpus, in JSON's types; rule sets and test sets by their content."""
     names = sorted({*config.rules, *config.text_rules, *(rule for one in inputs for rule in one.spec.rules or ())})
     settings = {
         **asdict(config),
@@ -145,7 +145,7 @@ def _settings(config: CorpusConfig, inputs: Sequence[Input]) -> dict[str, Any]:
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     path = out / SETTINGS_NAME
     strangers = [file.name for file in sorted(out.iterdir()) if not file.name.startswith(".")]
-    if path.is_file():  # looked for after the strangers: another machine may be writing it just now
+    if path.is_file():  # checked after the strangers: another machine may be writing it just now
         refuse_other(out, read_json(path, limit_bytes=64 << 20), settings)
         return
     if strangers:
@@ -217,7 +217,7 @@ class _Build:
         self._read_missing(self.tasks)
         for task in self.tasks:
             account = read_account(task.folder(self.out))
-            account.left = [0, 0]  # what is left is counted at the end
+            account.left = [0, 0]  # counted at the end
             self.account.add(account)
         for what in self.account.damage:
             _log.warning("unreadable: %s", what)

@@ -1,7 +1,7 @@
 """Bytes of a page to characters, whatever the page and its server claim.
 
-Servers and pages often lie: what is valid UTF-8 with characters beyond ASCII is UTF-8, and what is not is not,
-whoever says so. A declared charset counts only where it can be true.
+Servers and pages often declare a wrong charset. Valid UTF-8 with characters beyond ASCII is UTF-8, and invalid UTF-8 is
+not, whatever is declared; a declared charset counts only if it is possible.
 """
 
 import codecs
@@ -12,7 +12,7 @@ _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,400}?(?:charset|encoding)\s*=\s*(?:["']\s*)?([\w.:-]+)""", re.IGNORECASE
 )
 _HEAD_BYTES = 4096
-# The web's reading of these codecs (WHATWG Encoding): a superset that browsers use.
+# What these names mean on the web (WHATWG Encoding): supersets, which browsers use.
 _MEANT = {
     "iso8859-1": "cp1252",
     "ascii": "cp1252",
@@ -26,13 +26,13 @@ _MEANT = {
     "big5": "big5hkscs",
 }
 _NOT_OF_PAGES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
-_SPOILT = 0.1  # broken sequences to sound ones, up to which a text is UTF-8 with faults
+_SPOILT = 0.1  # ratio of broken to sound sequences up to which a text is damaged UTF-8
 
 
 def decode_page(data: bytes, declared: str = "") -> tuple[str, str]:
-    """The characters of a page and the charset they were read by; `declared` is what the server said.
+    """The characters of a page and the charset used; `declared` is the server's.
 
-    Every input gives a text: bytes that have no meaning become U+FFFD.
+    Every input yields a text: meaningless bytes become U+FFFD.
     """
     for mark, charset in _MARKS:
         if data.startswith(mark):
@@ -60,16 +60,16 @@ def _known(name: str) -> str:
     name = name.strip().strip("\"'").lower()
     for known in (name, _of_the_web(name)):
         try:
-            b"x".decode(known or "utf-8")  # of nothing, any codec will do
+            b"x".decode(known or "utf-8")  # any codec decodes empty bytes, so decode one
             charset = codecs.lookup(known).name if known else ""
-        except (LookupError, ValueError):  # unknown, or a codec that is not one of text
+        except (LookupError, ValueError):  # unknown, or not a text codec
             continue
         return "" if charset in _NOT_OF_PAGES else _MEANT.get(charset, charset)
     return ""
 
 
 def _of_the_web(name: str) -> str:
-    """Python's codec for a name that only the web knows, such as x-sjis; empty for any other."""
+    """Python's codec for a name that only the web uses, such as x-sjis; empty for any other."""
     from resiliparse.parse.encoding import map_encoding_to_html5  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
     return str(map_encoding_to_html5(name, fallback_utf8=False) or "")
@@ -78,7 +78,7 @@ def _of_the_web(name: str) -> str:
 def _decode(data: bytes, charset: str) -> str:
     try:
         return data.decode(charset, "replace")
-    except ValueError:  # some codecs cannot replace
+    except ValueError:  # some codecs do not support "replace"
         return data.decode("cp1252", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What decides a corpus, beside its sources: one frozen configuration, from TOML or the command line."""
+"""What decides a corpus besides its sources: one frozen configuration, from TOML or the command line."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -16,24 +16,24 @@ class CorpusConfig:
     """The configuration of a corpus.
 
     Attributes:
-        languages: codes of ISO 639-1; a text in no other stays. None means all.
+        languages: ISO 639-1 codes; texts in other languages are dropped. None: all stay.
         language_confidence: from 0 to 1; below it a text in a wanted language is dropped too.
         min_characters: shorter texts are dropped.
-        rules: rule sets for documents from the web, by name or path, in their order.
+        rules: rule sets for documents from the web, by name or path, in order.
         text_rules: rule sets for all other documents.
         mask: whose personal data is masked: "web", "all" or "none".
         drop_wikipedia: drop pages from Wikipedia's addresses, as WebText did.
         block_hosts: drop pages from these hosts and from hosts below them.
         duplicates: drop exact duplicates, by address and by text.
-        near_duplicates: how near duplicates are found; None keeps them.
+        near_duplicates: how to find near duplicates, to drop them; None keeps them.
         decontaminate: files and folders of test sets; a document that shares an n-gram with them is dropped.
         decontaminate_words: words in that n-gram.
         seed: of the shuffle and of fractional weights.
         shard_bytes: text in an output shard, about.
-        fetch: how addresses are fetched; alone of all these no part of what the corpus is known by.
+        fetch: how to fetch addresses; the only setting that is not part of the corpus's identity.
 
     Raises:
-        SettingError: a value that cannot be.
+        SettingError: a value is invalid.
     """
 
     languages: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ def read_config(path: Path) -> tuple[CorpusConfig, list[SourceSpec]]:
     """A configuration and its `[[source]]` tables from a TOML file.
 
     Raises:
-        SettingError: not TOML, an unknown key (the nearest is named), or a value that cannot be.
+        SettingError: not TOML, an unknown key (the nearest is named), or an invalid value.
         OSError: the file cannot be read.
     """
     values = parse_toml(path.read_bytes(), str(path), SettingError)
@@ -107,7 +107,7 @@ def make(kind: type[Any], values: Any, where: str) -> Any:
 
 
 def _fits(value: Any, declared: str) -> bool:
-    """Whether a value of TOML is of the type that a field is declared with; dataclasses see to their own."""
+    """Whether a TOML value has a field's declared type; nested dataclasses check their own."""
     if "bool" in declared or isinstance(value, bool):
         return "bool" in declared and isinstance(value, bool)
     if "tuple" in declared:

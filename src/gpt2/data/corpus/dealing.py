@@ -1,8 +1,8 @@
-"""The last two rounds: kept documents are dealt to output shards by a hash, and each shard is sorted by it and written.
+"""The last two rounds: deal kept documents to output shards by a hash, then sort each shard by it and write it.
 
-A document's place in the corpus is a 64-bit hash of the seed and its number: its first bits are the shard, all of it
-the order. So the shuffle is global, needs no memory, and does not depend on who dealt. A deal's file holds a zstd
-frame for every shard, after a table of where each begins.
+A document's place in the corpus is a 64-bit hash of the seed and its number: the first bits choose the shard, all of
+them the order. So the shuffle is global, needs no memory, and does not depend on the workers. A deal's file holds a
+table of offsets, then a zstd frame for every shard.
 """
 
 import io
@@ -24,17 +24,17 @@ from gpt2.errors import DataError
 from gpt2.files import atomic_file, write_json
 from gpt2.tokenizer import Tokenizer
 
-_COUNTED_SHARE = 16  # one document in so many is counted in tokens
-_COUNTED_WHOLE = 512  # documents of a shard up to which all are
+_COUNTED_SHARE = 16  # the tokens of one document in so many are counted
+_COUNTED_WHOLE = 512  # in a shard of up to so many documents, all are counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DealJob:
-    """What every worker of these rounds is started with.
+    """The arguments of every worker of these rounds.
 
     Attributes:
         out: the corpus's folder.
-        seed: of the shuffle, and of which documents a fraction of a weight takes.
+        seed: of the shuffle and of the choice of documents by a fractional weight.
         shards: how many output shards there are.
         tally: counts documents.
         deals: the files of all deals, in order.
@@ -53,9 +53,9 @@ class DealTask:
 
     Attributes:
         part: the file.
-        first: the number of its first document among all, and `count` how many it has.
-        weight: how often each is taken.
-        deal: the file to write; its account stands beside it as .json.
+        first: the number of its first document among all; `count` is how many it has.
+        weight: how often to take each.
+        deal: the file to write; its account is beside it as .json.
     """
 
     part: Path
@@ -69,7 +69,7 @@ _job_here: list[tuple[DealJob, NDArray[np.uint8], NDArray[np.int64]]] = []
 
 
 def start_dealing(job: DealJob) -> None:
-    """Make this process ready for tasks of both rounds."""
+    """Prepare this process for tasks of both rounds."""
     fates = np.load(job.out / "work" / "fate.npy", mmap_mode="r")
     winners = np.load(job.out / "work" / "winner.npy", mmap_mode="r")
     _job_here[:] = [(job, fates, winners)]
@@ -162,5 +162,5 @@ def gather_task(shard: int) -> None:
 
 
 def shard_path(out: Path, shard: int, *, work: bool = False) -> Path:
-    """Where an output shard is, or what is known of it while the corpus is built."""
+    """The path of an output shard or, with `work`, of its facts while the corpus is built."""
     return out / "work" / f"shard-{shard:05d}.json" if work else out / f"corpus-{shard:05d}.jsonl.zst"

@@ -1,9 +1,9 @@
-"""The main text of a page: a cheap reading of all its words first, the true extraction only for what survives.
+"""The main text of a page: a cheap reading of all its words first, the real extraction only for pages that survive.
 
-The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode, once. Its full
-mode takes its place where the fast result is very short, or of a very different length than that of a second, cheaper
-extractor (resiliparse's); and where it is short, most of its lines are no sentences (teasers, lists) and the full mode
-leaves some of it out. So it has the full mode's quality at little more than the fast mode's price.
+The reading is resiliparse's, about a millisecond a page. The extraction is trafilatura's fast mode, run once. Its full
+mode replaces it if the fast result is very short, or differs much in length from that of a second, cheaper extractor
+(resiliparse's); or if it is short, most of its lines are not sentences (teasers, lists), and the full mode leaves some
+of it out. This has the full mode's quality at little more than the fast mode's cost.
 """
 
 import functools
@@ -17,13 +17,13 @@ from gpt2.data.corpus.page import Dropped, Page, Step
 from gpt2.errors import MissingExtraError
 
 MAX_HTML_BYTES = 4 << 20
-MAX_TAGS = 60_000  # beyond, and above all nested, a parser takes minutes or the whole stack
+MAX_TAGS = 60_000  # with more, above all nested ones, a parser takes minutes or the whole stack
 MAX_DEPTH = 2_000
 _SHORT_CHARACTERS = 500
-_DOUBTFUL_CHARACTERS = 2500  # below which some lines should be sentences
+_DOUBTFUL_CHARACTERS = 2500  # in shorter results some lines should be sentences
 _LEAST_SENTENCES = 0.3  # share of lines
 _SENTENCE_ENDS = (*".!?…:;。！？", '"', "'", "”", "’", ")", "»")
-_LEAST, _MOST = 0.7, 1.5  # lengths of the two extractions, beyond which they disagree
+_LEAST, _MOST = 0.7, 1.5  # ratio of the two extractions' lengths; outside it they disagree
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "li", "link", "meta", "p", "source", "td", "th", "tr"]
@@ -32,14 +32,14 @@ _CLOSED = re.compile(
     r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)(\w[\w:.-]*+)([^<>]*)/>"
 )
 _SPACES = re.compile(r"[ \t\r\f\v\u00a0]+")
-_BREAKS = re.compile(r"(?<!\s)\s*\n\s*")  # tried once in a run of white space, and not from each place in it
+_BREAKS = re.compile(r"(?<!\s)\s*\n\s*")  # tried once per run of white space, not at each place in it
 
 
 def require_extractors() -> None:
-    """Check that what reading pages needs is installed.
+    """Check that the packages for reading pages are installed.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: one is not.
     """
     for name in ("trafilatura", "lxml_html_clean", "resiliparse"):
         if find_spec(name) is None:
@@ -47,12 +47,12 @@ def require_extractors() -> None:
 
 
 def as_html(xhtml: str) -> str:
-    """XHTML for who reads HTML, in which `<title/>` opens a title and all that follows is in it."""
+    """XHTML for an HTML parser, to which `<title/>` opens a title that contains all that follows."""
     return _CLOSED.sub(r"<\1\2></\1>", xhtml)
 
 
 def decode_html(page: Page) -> Page | Dropped:
-    """The characters of a page into `text`, still as HTML; too large or too deep a page is dropped."""
+    """Decode a page into `text`, still as HTML; drop a page that is too large or too deep."""
     if page.html is None:
         return page
     if len(page.html) > MAX_HTML_BYTES:
@@ -70,7 +70,7 @@ def decode_html(page: Page) -> Page | Dropped:
 
 
 def _depth(html: str) -> int:
-    """About how deep the tags are nested, taken from those that are opened and closed."""
+    """About how deep the tags are nested, estimated from opening and closing tags."""
     depth = most = 0
     for closing, name in _TAG.findall(html):
         if name.lower() in _VOID:
@@ -101,19 +101,19 @@ def _parse(html: str) -> Any:
 
 @functools.cache
 def _options(*, fast: bool) -> Any:
-    """trafilatura's settings; made once, for reading its configuration takes as long as parsing a small page."""
+    """trafilatura's settings; made once, since reading its configuration takes as long as parsing a small page."""
     from trafilatura.settings import Extractor  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
     options = Extractor(fast=fast, comments=False)
     if fast:
-        # Of its own accord it tries a short result again, after measuring the whole page, which costs a quarter of all.
-        # It does that in its "balanced" focus alone; here the full mode is what comes after a doubtful result.
+        # In its "balanced" focus it measures the whole page to retry short results, which costs a quarter of the time.
+        # Any other focus prevents that; here the full mode follows a doubtful result.
         options.focus = "once"
     return options
 
 
 def extract_text(html: str) -> str:
-    """The main text of a page; empty where none is found."""
+    """The main text of a page; empty if none is found."""
     import trafilatura  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
     text = trafilatura.extract(html, options=_options(fast=True)) or ""
@@ -150,12 +150,12 @@ def extract_main(page: Page) -> Page | Dropped:
 
 
 def tidy(text: str) -> str:
-    """Lines without white space at their ends and no empty ones between."""
+    """A text without empty lines or white space at the ends of lines."""
     return _BREAKS.sub("\n", _SPACES.sub(" ", text)).strip()
 
 
 def skim_gate(*, least_characters: int, is_wanted: Step) -> Step:
-    """Drop a page whose words, all of them, are too few or in no wanted language, before it costs an extraction."""
+    """Before the costly extraction, drop a page with too few words in all, or in no wanted language."""
 
     def gate(page: Page) -> Page | Dropped:
         if page.html is None:

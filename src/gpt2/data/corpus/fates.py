@@ -1,8 +1,8 @@
-"""The round between: which documents are duplicates of which, from all tasks' facts and sorted runs together.
+"""The second round: finds duplicates from the facts and sorted runs of all tasks together.
 
-Each task left its keys sorted on the disk. They are merged range by range: of every run the slice whose keys fall
-into the range, joined and sorted, so that memory is bounded by the range and not by the corpus. What stays in memory
-is about 24 bytes a document.
+Each task left its keys sorted on the disk. They are merged range by range: the slices of all runs whose keys fall into
+the range are joined and sorted, so the range, not the corpus, bounds the memory. About 24 bytes a document stay in
+memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Fates:
     Attributes:
         fate: KEPT or why not; uint8.
         winner: the document kept in its place, itself if kept; int64.
-        clusters: the size of every cluster of near duplicates, with how many there are of it.
+        clusters: size of a cluster of near duplicates -> how many have it.
     """
 
     fate: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class Fates:
 def decide(folders: Sequence[Path], *, exact: bool, near: bool) -> Fates:
     """The fate of all documents that the tasks in these folders wrote.
 
-    Of each group of duplicates the text with the most words stays, of equal ones the first.
+    In each group of duplicates the text with the most words stays; among equals, the first.
     """
     facts = [np.load(folder / "facts.npy", mmap_mode="r") for folder in folders]
     starts = np.cumsum([0, *(each.size for each in facts)], dtype=np.int64)
@@ -67,7 +67,7 @@ def decide(folders: Sequence[Path], *, exact: bool, near: bool) -> Fates:
         found, how_many = np.unique(sizes[sizes > 1], return_counts=True)
         clusters = dict(zip(found.tolist(), how_many.tolist(), strict=True))
         _settle(labels, words, fate, winner, NEAR)
-    for _ in range(3):  # whose place was taken by one that later lost its own
+    for _ in range(3):  # a winner may itself have lost later
         winner = winner[winner]
     return Fates(fate=fate, winner=winner, clusters=clusters)
 
@@ -95,12 +95,12 @@ def _band_runs(folders: Sequence[Path], starts: Ids, band: int) -> list[Run]:
 def merge_groups(
     runs: Sequence[Run], *, ignore_zero: bool = False, range_entries: int = _RANGE_ENTRIES
 ) -> Iterator[tuple[Ids, Ids]]:
-    """Pairs that join all documents of equal keys: each with the first of its group.
+    """Pairs that join all documents with equal keys: each with the first of its group.
 
     Args:
         runs: of each task.
-        ignore_zero: the key 0 is no key.
-        range_entries: how many keys to hold at once, about.
+        ignore_zero: the key 0 means no key.
+        range_entries: about how many keys to hold at once.
     """
     total = sum(keys.shape[0] for keys, _, _ in runs)
     parts = max(1, -(-total // range_entries))
@@ -134,7 +134,7 @@ def _join(pairs: Iterator[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
 
 
 def connect(count: int, first: Ids, second: Ids) -> Ids:
-    """For each of `count` documents the least one that a chain of pairs joins it to."""
+    """For each of `count` documents, the smallest one that a chain of pairs joins to it."""
     labels = np.arange(count, dtype=np.int64)
     while True:
         least = np.minimum(labels[first], labels[second])
@@ -147,7 +147,7 @@ def connect(count: int, first: Ids, second: Ids) -> Ids:
 
 
 def _settle(labels: Ids, words: NDArray[np.uint32], fate: NDArray[np.uint8], winner: Ids, reason: int) -> None:
-    """In every group of living documents with one label keep the one with the most words."""
+    """In every group of kept documents with one label, keep only the one with the most words."""
     alive = np.flatnonzero(fate == KEPT)
     order = alive[np.lexsort((alive, -words[alive].astype(np.int64), labels[alive]))]
     if not order.size:

@@ -1,4 +1,4 @@
-"""A finished corpus looked at again: its account, its page, and the handful that was kept of each reason."""
+"""Reading a finished corpus: its account, its page, and the samples kept for each reason."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def read_stats(out: Path) -> dict[str, Any]:
 
 
 def write_page(out: Path, stats: dict[str, Any]) -> Path:
-    """Write the corpus's page, `report.html`, and return its place; without matplotlib it has no charts.
+    """Write the corpus's page, `report.html`, and return its path; without matplotlib it has no charts.
 
     Raises:
         OSError: the folder cannot be written.
@@ -34,7 +34,7 @@ def write_page(out: Path, stats: dict[str, Any]) -> Path:
 
 
 def read_samples(out: Path, reason: str) -> list[dict[str, Any]]:
-    """The handful that was kept of one reason.
+    """The samples kept for one reason.
 
     Raises:
         DataError: nothing was dropped for it; the nearest reason is named.

@@ -1,8 +1,8 @@
-"""Which language a text is in: py3langid's answer (140 languages, NumPy alone), and CLD2's where that one is in doubt.
+"""Language identification: py3langid (140 languages, needs only NumPy), and CLD2 where py3langid is in doubt.
 
-Where py3langid is unsure, or does not know the language at all, a clear answer of CLD2's counts, but never for English:
-so nothing is let through as English that py3langid would not let through. Together they are right as often as the best
-detector measured, at a twentieth of its cost (benchmarks/languages.py).
+If py3langid is unsure, or does not know the language at all, a clear answer of CLD2 counts, but never for English: so
+nothing passes as English that py3langid would not pass. Together they are right as often as the best detector measured,
+at a twentieth of its cost (benchmarks/languages.py).
 """
 
 import functools
@@ -12,7 +12,7 @@ from gpt2.data.corpus.page import Dropped, Page, Step
 from gpt2.errors import DataError, MissingExtraError
 
 _SAMPLE_CHARACTERS = 600
-_UNSURE = 0.7  # py3langid's confidence, below which CLD2 is heard
+_UNSURE = 0.7  # below this confidence of py3langid's, ask CLD2
 _CLEAR = 0.8  # of the text, the share that CLD2 finds in one language
 _ONLY_CLD2 = ("mi", "tn", "ts")  # languages that py3langid does not know
 _SAME = {"iw": "he", "jw": "jv", "zh-Hant": "zh"}  # CLD2's codes
@@ -33,7 +33,7 @@ def _known() -> frozenset[str]:
 
 
 def known_languages() -> list[str]:
-    """The codes (ISO 639-1) that can be told."""
+    """The ISO 639-1 codes of the languages that can be identified."""
     return sorted({*_known(), *_ONLY_CLD2})
 
 
@@ -47,14 +47,14 @@ def identify(text: str) -> tuple[str, float]:
 
 
 def _second_opinion(text: str) -> tuple[str, float]:
-    """CLD2's answer and the share of the text it is for; none where it is not sure of it."""
+    """CLD2's answer and its share of the text; none if CLD2 is not sure."""
     try:
         import pycld2  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError.of("Languages cannot be told", package="pycld2", extra="corpus") from error
     try:
         is_reliable, _, found = pycld2.detect(text.encode("utf-8", "replace"))
-    except pycld2.error:  # characters that it does not take
+    except pycld2.error:  # characters that it does not accept
         return "", 0.0
     code, percent = str(found[0][1]), int(found[0][2])
     return (_SAME.get(code, code), percent / 100) if is_reliable else ("", 0.0)
@@ -75,10 +75,10 @@ def sample_of(text: str) -> str:
 
 
 def language_gate(languages: tuple[str, ...], confidence: float) -> Step:
-    """Drop what is not in one of these languages, or not surely so; none means all.
+    """Drop texts that are not, or not surely, in one of these languages; none means all languages.
 
     Raises:
-        DataError: a language that cannot be told.
+        DataError: a language cannot be identified.
     """
     if unknown := set(languages) - set(known_languages() if languages else ()):
         raise DataError(

@@ -1,4 +1,4 @@
-"""What people look at: the account of a corpus as rows for a terminal, and as one self-contained page."""
+"""The account of a corpus for people: as rows for a terminal, and as one self-contained page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from gpt2.report import BarChart, Facts, Sample, Section, Table, page
 
 _SHOWN_NAMES = 20
 _SHOWN_CLUSTERS = 30
-# Reasons that are no step's: in this order documents are dropped after all steps.
+# Reasons that belong to no step: after all steps documents are dropped in this order.
 _AT_THE_END = ("duplicate.address", "duplicate.text", "duplicate.near", "sampling.weight")
 
 
 def funnel(stats: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
-    """Step, documents and bytes that went in, documents dropped in it, in the order of the steps.
+    """(step, documents in, bytes in, documents dropped), in the order of the steps.
 
     Bytes are of HTML up to the extraction, and of text after it.
     """
@@ -36,7 +36,7 @@ def funnel(stats: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
 
 
 def tokens_in(stats: Mapping[str, Any], step: str, size: int) -> int | None:
-    """About how many tokens went into a step, at the finished corpus's bytes for each; None while they are of HTML."""
+    """The estimated tokens into a step, by the finished corpus's bytes per token; None while the bytes are of HTML."""
     contents, steps = stats["contents"], list(stats["account"]["entered"])
     has_html = "extraction" in steps and step in steps[: steps.index("extraction") + 1]
     if has_html or not contents["counted_bytes"]:
@@ -45,7 +45,7 @@ def tokens_in(stats: Mapping[str, Any], step: str, size: int) -> int | None:
 
 
 def _step_of(reason: str, steps: Mapping[str, Any]) -> str:
-    """The step that a reason is of: a rule set's reason names the set and the rule, its step the set and the check."""
+    """The step of a reason: a rule set's reason names set and rule, its step set and check."""
     if reason in steps:
         return reason
     head = reason.split(".")[0]
@@ -63,7 +63,7 @@ def _step_of(reason: str, steps: Mapping[str, Any]) -> str:
 
 
 def largest(table: Mapping[str, Sequence[int]], count: int = _SHOWN_NAMES) -> list[tuple[str, int, int]]:
-    """Name, documents and bytes of the largest, by bytes."""
+    """(name, documents, bytes) of the largest, by bytes."""
     rows = [(name or "(none)", documents, size) for name, (documents, size) in table.items()]
     return sorted(rows, key=lambda row: (-row[2], row[0]))[:count]
 
@@ -147,7 +147,7 @@ def _largest_of_each(stats: Mapping[str, Any]) -> list[Table]:
 
 
 def _length_chart(found: Sequence[tuple[str, int]]) -> BarChart | Table:
-    """Documents by length: a chart, or a table where nothing can draw one."""
+    """Documents by length: a chart, or a table without matplotlib."""
     title = "Documents by length in characters"
     if not find_spec("matplotlib"):
         return Table(columns=["characters", "documents"], rows=found, caption=title)

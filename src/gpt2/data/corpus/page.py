@@ -1,7 +1,7 @@
-"""A document on its way into the corpus, and what is left of it when a step drops it.
+"""A document on its way into the corpus, and the record of its being dropped.
 
-Every step is a pure function `Page -> Page | Dropped`: what becomes of a page depends on the page and on the
-configuration, never on the pages before it.
+Every step is a pure function `Page -> Page | Dropped`: its result depends on the page and the configuration, never on
+earlier pages.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ class Page:
 
     Attributes:
         where: file and place in it, for messages; with the source's name it makes the document's number.
-        text: what it says; empty as long as it is only in `html`.
-        html: the bytes of a page that has yet to be extracted; None for a text.
-        charset: of `html`, as the server told; may be empty or wrong.
-        source: the name of the source that it came from.
+        text: its text; empty until `html` is decoded.
+        html: the bytes of a page that is not yet extracted; None for a text.
+        charset: of `html`, as the server declared; may be empty or wrong.
+        source: the name of its source.
         licence: of the text.
-        address: its URL, where it has one.
+        address: its URL, if it has one.
         is_web: whether it came from the web, so that rules for web pages and masking apply.
         measures: what the steps measured, by name.
     """
@@ -40,25 +40,25 @@ class Page:
 
     @property
     def id(self) -> str:
-        """The same for the same place in the same source, wherever it is run: 16 hexadecimal digits."""
+        """16 hexadecimal digits, the same on every machine for the same place in the same source."""
         return hashlib.blake2b(f"{self.source}\n{self.where}".encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     @property
     def host(self) -> str:
-        """Of the address, lower-cased; empty where there is none."""
+        """The host of the address, in lower case; empty if there is none."""
         try:
             return (urlsplit(self.address).hostname or "").lower()
         except ValueError:
             return ""
 
     def measured(self, **measures: Value) -> "Page":
-        """The same page with more measures."""
+        """A copy of the page with more measures."""
         return replace(self, measures={**self.measures, **measures})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dropped:
-    """A page that a step did not let through.
+    """A page that a step dropped.
 
     Attributes:
         page: as the step saw it.
@@ -75,7 +75,7 @@ Step = Callable[[Page], Page | Dropped]
 
 
 def through(steps: "list[tuple[str, Step]]", page: Page) -> tuple[Page | Dropped, int]:
-    """A page after as many steps as it passes, and how many those are."""
+    """Take a page through the steps until one drops it; return the result and how many it passed."""
     for passed, (_, step) in enumerate(steps):
         result = step(page)
         if isinstance(result, Dropped):

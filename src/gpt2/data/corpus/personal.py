@@ -1,7 +1,7 @@
-"""Personal data masked: mail and IP addresses, phone and card numbers become words in angle brackets.
+"""Masking personal data: mail and IP addresses, phone and card numbers become words in angle brackets.
 
-Plain patterns, on the side of leaving text alone: a number is taken for a card's only if its check digit (Luhn) is
-right, for a phone's only if it is written like one. Names and street addresses are not touched.
+The patterns are plain and conservative: a number is taken for a card number only if its check digit (Luhn) is right,
+and for a phone number only if it is written like one. Names and street addresses are not touched.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ _PHONE = re.compile(
 
 
 def mask_personal(page: Page) -> Page:
-    """The page with what looks like personal data masked, and how often."""
+    """The page with what looks like personal data masked; a measure counts how often."""
     text, count = mask_text(page.text)
     return replace(page, text=text).measured(masked=count) if count else page
 

@@ -1,4 +1,4 @@
-"""How far a build is, and how long its round will still take."""
+"""How far a build is, and how long its present round will still take."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ class BuildProgress:
 
     Attributes:
         round: "read", "deal" or "gather".
-        tasks_done: of this round, those of earlier runs included, and `tasks` how many it has.
+        tasks_done: of this round, including earlier runs; `tasks` is how many it has.
         documents: seen by this run in this round.
         seconds: since it began.
         seconds_left: of this round, estimated; None while unknown.
@@ -33,14 +33,14 @@ Progress = Callable[[BuildProgress], None]
 
 
 class RoundMeter:
-    """Tells how far one round is.
+    """Reports how far one round is.
 
     Args:
         name: of the round.
-        tasks: those that this run has to do.
-        total: those of the round, earlier runs' included.
-        tally: what the workers count.
-        tell: whom to tell, if anybody.
+        tasks: that this run has to do.
+        total: tasks of the round, including earlier runs'.
+        tally: the workers' counts.
+        tell: receives the progress, if anything.
     """
 
     def __init__(self, name: str, tasks: Sequence[Any], total: int, tally: Tally, tell: Progress | None) -> None:
@@ -51,16 +51,16 @@ class RoundMeter:
 
     @property
     def seconds(self) -> float:
-        """Since the round began."""
+        """Seconds since the round began."""
         return time.monotonic() - self._began
 
     def finish_task(self) -> None:
-        """Count one more task as done, and tell."""
+        """Count one more task as done, and report."""
         self._done += 1
         self.tell()
 
     def tell(self) -> None:
-        """Tell how far the round is."""
+        """Report how far the round is."""
         if self._tell is None:
             return
         documents, read_bytes = self._tally.read()
@@ -76,7 +76,7 @@ class RoundMeter:
         )
 
     def _seconds_left(self, read_bytes: int) -> float | None:
-        """By bytes while inputs are read, for they may be of very different sizes; by tasks otherwise."""
+        """Estimated by bytes while inputs are read, as their sizes may differ much; otherwise by tasks."""
         inputs = [task.input for task in self._tasks if isinstance(task, ReadTask)]
         if inputs:
             total_bytes = sum(one.bytes for one in inputs)

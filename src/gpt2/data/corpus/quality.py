@@ -1,8 +1,7 @@
-"""Checks of a text's quality: each measures something, compares it with its limit, and says what it saw.
+"""Checks of a text's quality: each measures something, compares it with its limit, and reports what it found.
 
-A limit of None is off. Words are runs of word characters (with the apostrophes inside) and runs of other marks, in
-place of the language's own tokenizer that the published rules were computed with: a text at the very border of a
-limit may fall to the other side.
+A limit of None is off. Words are runs of word characters (with inner apostrophes) and runs of other marks. The
+published rules were computed with each language's own tokenizer, so a text close to a limit may fall on the other side.
 """
 
 import functools
@@ -19,21 +18,21 @@ from gpt2.tokenizer import Tokenizer
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPHS = re.compile(r"\n{2,}")
-_SENTENCE = re.compile(r"(?<![.!?…。！？])[.!?…。！？]+[\"'”’)\]]*(?=\s|$)")  # tried once in a run of dots
+_SENTENCE = re.compile(r"(?<![.!?…。！？])[.!?…。！？]+[\"'”’)\]]*(?=\s|$)")  # tried once per run of dots
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _CLOSING = tuple(".!?…。！？؟।॥:;\"'”’")
 _word_hashes = WordHashes()
 
 
-@functools.lru_cache(maxsize=1)  # several checks ask for those of the same text, one after another
+@functools.lru_cache(maxsize=1)  # several checks in a row split the same text
 def split_words(text: str) -> tuple[str, ...]:
-    """Words and runs of marks, as they are written."""
+    """Words and runs of marks, unchanged."""
     return tuple(_WORD.findall(text))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """A step with limits; `set_name` stands before the reason's name."""
+    """A step with limits; `set_name` is the prefix of its reasons."""
 
     set_name: str = ""
 
@@ -42,7 +41,7 @@ class Check:
         raise NotImplementedError
 
     def _over(self, page: Page, measured: Iterator[tuple[str, float]]) -> Page | Dropped:
-        """Compare each measure with the limit named min_… or max_…; a measure without a limit is not made."""
+        """Compare each measure with its limit, min_… or max_…; measures without a limit are not computed."""
         for rule, value in measured:
             limit = getattr(self, rule)
             if limit is not None and (value < limit if rule.startswith("min_") else value > limit):
@@ -93,12 +92,12 @@ class Repetition(Check):
         for n in range(5, 11):
             characters = _duplicate_characters(hash_ngrams(numbers, n), ends, n)
             if not characters:
-                return  # then no longer n-gram repeats either
+                return  # then no longer n-gram repeats
             yield f"max_duplicate_{n}gram_characters", characters / size
 
 
 def count_duplicates(parts: Sequence[str]) -> tuple[int, int]:
-    """How many parts were there before, and their characters."""
+    """How many parts occurred before, and their characters."""
     seen: set[str] = set()
     count = characters = 0
     for part in parts:
@@ -111,7 +110,7 @@ def count_duplicates(parts: Sequence[str]) -> tuple[int, int]:
 
 
 def _top_characters(grams: Hashes, ends: "np.ndarray[tuple[int], np.dtype[np.int64]]", n: int) -> int:
-    """The characters of the most frequent n-gram, each time it stands there, with spaces between its words."""
+    """The characters of all occurrences of the most frequent n-gram, with spaces between its words."""
     _, first, counts = np.unique(grams, return_index=True, return_counts=True)
     most = counts == counts.max()
     place = int(first[most].min())
@@ -119,11 +118,11 @@ def _top_characters(grams: Hashes, ends: "np.ndarray[tuple[int], np.dtype[np.int
 
 
 def _duplicate_characters(grams: Hashes, ends: "np.ndarray[tuple[int], np.dtype[np.int64]]", n: int) -> int:
-    """The characters of n-grams that stood there before, none counted twice: after one, reading goes on behind it."""
+    """The characters of repeated n-grams, none counted twice: after one, the search continues behind it."""
     _, which, counts = np.unique(grams, return_inverse=True, return_counts=True)
     seen: set[int] = set()
     characters = free = 0
-    for place in np.flatnonzero(counts[which] > 1).tolist():  # the others never stood there before
+    for place in np.flatnonzero(counts[which] > 1).tolist():  # the others occur once
         if place < free:
             continue
         number = int(which[place])
@@ -170,7 +169,7 @@ class Words(Check):
         lines = [line.strip() for line in text.splitlines()]
         yield "max_bullet_lines", sum(line.startswith(("•", "-")) for line in lines) / max(1, len(lines))
         yield "max_ellipsis_lines", sum(line.endswith(("...", "…")) for line in lines) / max(1, len(lines))
-        # By white space: with every comma a word of its own, one in eight sound news articles would fall.
+        # Split at white space: if every comma counted as a word, one in eight sound news articles would fail.
         spaced = text.split()
         yield "min_alphabetic_words", sum(1 for word in spaced if _LETTER.search(word)) / max(1, len(spaced))
         yield "min_stop_words", len(set(self.stop_words).intersection(words))
@@ -178,7 +177,7 @@ class Words(Check):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleaning(Check):
-    """Takes lines out, and drops a page of which too little stays."""
+    """Removes lines, and drops a page of which too little stays."""
 
     keep_lines_ending_in: tuple[str, ...] = ()
     min_words_per_line: int = 0

@@ -1,6 +1,6 @@
-"""The first round: each input is read, taken through the steps, and written with what finding duplicates needs.
+"""The first round: read each input, take it through the steps, and write it with what finding duplicates needs.
 
-A task's output is a folder that appears as a whole or not at all:
+A task's output is a folder that appears atomically:
 
     part-000.jsonl.zst …   the documents that passed, about 64 MB of text each, so that no later task needs more
     facts.npy, bands.npy, rows.npy   what finding duplicates needs: see runs.py
@@ -35,7 +35,7 @@ _TRACKING = ("utm_", "fbclid", "gclid", "mc_cid", "mc_eid")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadJob:
-    """What every worker of the first round is started with."""
+    """The arguments of every worker of the first round."""
 
     config: CorpusConfig
     out: Path
@@ -51,7 +51,7 @@ class ReadTask:
     input: Input
 
     def folder(self, out: Path) -> Path:
-        """Where its output is."""
+        """The folder of its output."""
         return out / "work" / f"read-{self.number:06d}"
 
 
@@ -59,9 +59,9 @@ _job_here: list[ReadJob] = []
 
 
 def start_reading(job: ReadJob) -> None:
-    """Make this process ready for tasks."""
+    """Prepare this process for tasks."""
     _job_here[:] = [job]
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it tells of every page in which it finds nothing
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs every page in which it finds nothing
 
 
 def read_task(task: ReadTask) -> None:
@@ -140,7 +140,7 @@ def hash_text(text: str) -> int:
 def address_hash(address: str) -> int:
     """A number for an address, the same for its usual spellings; 0 for none.
 
-    Scheme, `www.`, fragment, a slash at the end and what only tracks the visitor do not count.
+    Scheme, `www.`, fragment, a final slash and tracking parameters are ignored.
     """
     if not address:
         return 0

@@ -1,7 +1,7 @@
 """Quality rules from TOML: each section of a file is one check with its limits, applied in the file's order.
 
-A rule that is left out is off. The sets inside the package are named by their file: gopher, c4, c4-lines,
-c4-paragraphs, fineweb, webtext; any other is the path of a TOML file.
+A missing rule is off. The sets inside the package are named by their files: gopher, c4, c4-lines, c4-paragraphs,
+fineweb, webtext; any other name is the path of a TOML file.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def shipped_sets() -> list[str]:
 
 
 def read_set(name: str) -> dict[str, Any]:
-    """A set of rules as it stands in its file.
+    """The content of a rule set's file.
 
     Raises:
         SettingError: there is no such set, or the file is not TOML.

@@ -1,7 +1,7 @@
-"""What finding duplicates needs of each document, as a task leaves it on the disk: facts, and keys in sorted runs.
+"""A task's files for finding duplicates: facts of each document, and keys in sorted runs.
 
 facts.npy              for each document: hashes of address and text, words, bytes, place (part)
-bands.npy, rows.npy    for each band the MinHash numbers, ascending, and which documents they are of
+bands.npy, rows.npy    for each band the MinHash numbers, ascending, and the documents they belong to
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gpt2.data.corpus.minhash import MinHash, Signer
 from gpt2.data.ngrams import Hashes
 
 FACTS = np.dtype([("address", "u8"), ("text", "u8"), ("words", "u4"), ("bytes", "u4"), ("part", "u4")])
-_BATCH_WORDS = 1 << 15  # of documents that are signed at once: for a short one, NumPy's calls cost more than their work
+_BATCH_WORDS = 1 << 15  # of documents signed together: for a short one, NumPy's call overhead dominates
 
 
 class RunWriter:
@@ -27,10 +27,10 @@ class RunWriter:
         self._bands: list[Hashes] = []
 
     def add(self, words: Sequence[str], *, address: int, text: int, size: int, part: int) -> None:
-        """One document: its words, hashes of its address and text, its bytes and its part."""
+        """Add one document: its words, hashes of its address and text, its bytes and its part."""
         self._facts.append((address, text, len(words), min(size, 0xFFFFFFFF), part))
         if self._signer:
-            self._waiting.append(words or [f"no words, but {text}"])  # like nothing but itself
+            self._waiting.append(words or [f"no words, but {text}"])  # similar only to itself
             self._waiting_words += max(1, len(words))
             if self._waiting_words >= _BATCH_WORDS:
                 self._sign(self._signer)

@@ -1,7 +1,7 @@
 """The steps of a corpus in their order, the cheap gates first, from its configuration.
 
 address -> characters of the page -> all its words: enough, in a wanted language? -> main text -> length -> language
--> rule sets -> test sets -> masking. What needs the other documents (duplicates) comes after all of them.
+-> rule sets -> test sets -> masking. Finding duplicates needs the other documents, so it comes after all steps.
 """
 
 from gpt2.data.corpus.config import CorpusConfig
@@ -29,8 +29,8 @@ def plan_steps(
         is_web: whether the rules for the web apply.
 
     Raises:
-        SettingError: a rule set that cannot be used.
-        DataError: a language that cannot be told.
+        SettingError: a rule set cannot be used.
+        DataError: a language cannot be identified.
     """
     if rules is None:
         rules = config.rules if is_web else config.text_rules
@@ -40,7 +40,7 @@ def plan_steps(
     if blocked:
         steps.append(("address", host_gate(blocked)))
     if has_html:
-        # All words of a page are more than its main text, and its menus may be in another language: be lenient.
+        # A page's words include its menus, which may be in another language, so be lenient.
         lenient = language_gate(config.languages, config.language_confidence / 2)
         steps += [
             ("html", decode_html),

@@ -1,6 +1,6 @@
-"""Where a corpus comes from: each kind of source is a small adapter that yields pages.
+"""The sources of a corpus: each kind has a small adapter that yields pages.
 
-An adapter tells what it could not read, by file and place, and goes on; the pages it gives say where they came from.
+An adapter reports what it could not read, by file and place, and continues; its pages say where they came from.
 """
 
 from gpt2.data.corpus.sources.fetch_settings import FetchSettings

@@ -1,6 +1,6 @@
-"""Lists of addresses, and Reddit's submissions as such lists: the pages behind them, politely fetched and cached.
+"""Lists of addresses, and Reddit's submissions as such lists; their pages are fetched politely and cached.
 
-WebText's rule: links that people had recommended, submissions with a score of at least 3.
+WebText's rule for submissions: links with a score of at least 3, which people have thus recommended.
 """
 
 import functools
@@ -24,19 +24,19 @@ from gpt2.files import cache_folder
 
 LEAST_SCORE = 3
 _BATCH = 256
-_WINDOW_BYTES = 1 << 31  # the dumps are packed so
+_WINDOW_BYTES = 1 << 31  # the dumps' zstd window
 _HTML = ("text/html", "application/xhtml+xml")
 
 
 @functools.cache
 def _not_text() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Endings of hosts and of paths behind which there is no text to read."""
+    """Endings of hosts and of paths that lead to no text."""
     lists = tomllib.loads(resources.files("gpt2.data.corpus.sources").joinpath("not_text.toml").read_text("utf-8"))
     return tuple(f".{host}" for host in lists["hosts"]), tuple(lists["endings"])
 
 
 def read_addresses(path: Path, on_damage: OnDamage, on_read: OnRead, **fetching: Any) -> Iterator[Page]:
-    """The pages behind a list: an address a line, empty lines and those that begin with # passed over."""
+    """The pages of a list with one address a line; empty lines and lines that begin with # are skipped."""
     return _pages(_listed(path, on_damage, on_read), path, on_damage, fetching)
 
 
@@ -55,7 +55,7 @@ def read_reddit(path: Path, on_damage: OnDamage, on_read: OnRead, **fetching: An
 
 
 def recommended(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[str]:
-    """The addresses of a dump of submissions: scored at least 3, not for adults only, not without text to read."""
+    """The addresses in a dump of submissions with a score of at least 3, not for adults only, that lead to text."""
     number = 0
     with Stretches(path, on_damage, on_read, window_bytes=_WINDOW_BYTES) as source:
         while source.next_stretch():
@@ -76,7 +76,7 @@ def recommended(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[st
 
 
 def is_recommended(submission: dict[str, Any]) -> bool:
-    """Whether a submission's link belongs into the corpus."""
+    """Whether a submission's link belongs in the corpus."""
     if int(submission.get("score") or 0) < LEAST_SCORE or submission.get("over_18") or submission.get("is_self"):
         return False
     parts = urlsplit(str(submission.get("url") or ""))
@@ -103,7 +103,7 @@ def _fetched(batch: list[str], number: int, fetcher: Fetcher, path: Path, on_dam
     """The pages of some addresses.
 
     Raises:
-        DownloadError: there is no network; a corpus without its pages would be taken for finished.
+        DownloadError: there is no network; else a corpus without its pages would seem finished.
     """
     answers = fetcher.fetch_all(batch)
     if answers and not fetcher.was_online and all(got.offline for got in answers):

@@ -1,7 +1,7 @@
-"""Web archives: WARC (with WAT and WET) and ARC, plain or compressed, sound or not.
+"""Web archives: WARC (with WAT and WET) and ARC, plain or compressed, sound or damaged.
 
-Every record that can be read is given; what cannot is told by file and offset, and reading goes on at the next
-record. (Libraries for WARC stop at the first damage, and refuse folded fields, which the standard permits.)
+Every readable record is yielded; damage is reported by file and offset, and reading continues at the next record.
+(Libraries for WARC stop at the first damage, and refuse folded fields, which the standard permits.)
 """
 
 import re
@@ -17,7 +17,7 @@ MAX_RECORD_BYTES = 128 << 20
 _LINE_BYTES = 1 << 16
 _MAX_FIELDS = 1000
 _WARC_BEGINS = re.compile(rb"\n(?=WARC/[01]\.)", re.IGNORECASE)
-# URL, address, date, type and length, perhaps with five more fields between; the URL may hold spaces.
+# URL, address, date, type and length, with up to five more fields between; the URL may hold spaces.
 _ARC_LINE = re.compile(
     rb"(?P<uri>[A-Za-z][A-Za-z0-9+.-]*:\S.*?) [0-9a-fA-F.:]{3,45} \d{8,18} (?:(?P<type>\S+) )?"
     rb"(?:\S+ \S+ \S+ \S+ \S+ )?(?P<length>\S+)\r?\n?"
@@ -32,10 +32,10 @@ class Record:
 
     Attributes:
         kind: "response", "conversion" and so on, lower-cased; "arc_header" for the first record of an ARC.
-        uri: what it is of, without angle brackets; may be empty.
-        content_type: of the block; for what HTTP carries, of its body.
+        uri: of its subject, without angle brackets; may be empty.
+        content_type: of the block or, in an HTTP message, of its body.
         message: the block as an HTTP message, or as a body alone.
-        offset: where in the file it begins, or the compressed member that holds it.
+        offset: where in the file it, or the compressed member that holds it, begins.
     """
 
     kind: str
@@ -119,7 +119,7 @@ def _warc(source: Stretches, offset: int) -> Record | None:
 
 
 def _block(source: Stretches, offset: int, length: str | None) -> bytes | None:
-    """The block of a WARC record, told short where the next record begins inside it."""
+    """The block of a WARC record; reported as too short if the next record begins inside it."""
     n_bytes = _size(length)
     if n_bytes is None:
         source.damage(offset, f"this record's Content-Length is {length!r}" if length else "this record has no length")
@@ -159,7 +159,7 @@ def _arc(source: Stretches, offset: int, found: "re.Match[bytes]") -> Record:
     block = source.read(n_bytes)
     if len(block) < n_bytes:
         source.damage(offset, f"this record is cut off: {len(block):,} of {n_bytes:,} bytes are there")
-    # An ARC describes itself in two lines; some put more behind them.
+    # An ARC describes itself in two lines; some files have more after them.
     message = (
         Message(body=block.split(b"\n", 2)[-1] if block.count(b"\n") > 1 else b"")
         if is_header

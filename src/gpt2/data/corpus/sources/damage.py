@@ -1,4 +1,4 @@
-"""What in a source could not be read, and who is told of it."""
+"""Reports of what could not be read in a source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ class Damage:
 
     Attributes:
         file: its name.
-        offset: in the file as it lies on the disk, in bytes: of the record, or of the compressed member it is in.
-        why: what was seen there.
+        offset: in bytes of the file on the disk: of the record, or of the compressed member that holds it.
+        why: what was found there.
     """
 
     file: str

@@ -26,7 +26,7 @@ _BROKEN = (
 
 
 def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
-    """A book as a document; a chapter that cannot be read is told and left out."""
+    """A book as a document; a chapter that cannot be read is reported and left out."""
     from resiliparse.extract.html2text import (  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
         extract_plain_text,
     )
@@ -66,7 +66,7 @@ def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
 
 
 def _reading_order(book: zipfile.ZipFile) -> tuple[str, list[str]]:
-    """What the book says of its rights, and the names of its chapters."""
+    """The book's statement of rights, and the names of its chapters in reading order."""
     container = ElementTree.fromstring(_head(book, "META-INF/container.xml"))
     root = next(one.attrib["full-path"] for one in container.iter() if one.tag.endswith("}rootfile"))
     package = ElementTree.fromstring(_head(book, root))
@@ -82,7 +82,7 @@ def _reading_order(book: zipfile.ZipFile) -> tuple[str, list[str]]:
 
 
 def _encrypted(book: zipfile.ZipFile) -> set[str]:
-    """Names of what cannot be read without a key, as in books that are sold with a lock."""
+    """The names of encrypted files, as in books with copy protection."""
     try:
         listed = ElementTree.fromstring(_head(book, "META-INF/encryption.xml"))
     except KeyError:

@@ -1,8 +1,8 @@
 """Pages over HTTP, politely and safely: robots.txt, one request a host at a time, limits on everything.
 
-Only http and https, only public addresses: a name is resolved once, every address it has is checked, and the
-connection goes to the one that was checked, so that a name cannot mean another machine the second time. Redirects are
-followed by the same rules. What was fetched, and what cannot be, is remembered in a cache.
+Only http and https, only public addresses: a name is resolved once, all its addresses are checked, and the connection
+goes to a checked address, so that DNS rebinding cannot redirect it. Redirects follow the same rules. A cache keeps what
+was fetched, and what cannot be.
 """
 
 import concurrent.futures
@@ -36,19 +36,19 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is of the open internet: not private, loopback, link-local, multicast or reserved."""
+    """Whether an IP address is on the public internet: not private, loopback, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is not None and not is_public(str(inner)):
             return False
-        if ip in ipaddress.ip_network("64:ff9b::/96"):  # IPv4 behind a translator
+        if ip in ipaddress.ip_network("64:ff9b::/96"):  # IPv4 behind NAT64
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
     return ip.is_global and not ip.is_multicast
 
 
 class _RefusedError(Exception):
-    """An address that is not fetched, or an answer that is not taken; `lasting` as in `Fetched`."""
+    """An address that is not fetched, or an answer that is not accepted; `lasting` as in `Fetched`."""
 
     def __init__(self, why: str, *, lasting: bool = True) -> None:
         super().__init__(why)
@@ -57,7 +57,7 @@ class _RefusedError(Exception):
 
 @dataclass(kw_only=True, slots=True)
 class _Host:
-    """What is known of a host: its rules, and when it may be asked again."""
+    """A host's rules, and when it may be asked again."""
 
     robots: urllib.robotparser.RobotFileParser | None = None
     next_request: float = 0.0
@@ -66,7 +66,7 @@ class _Host:
 
 
 def set_alarm(seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
-    """Call `ring` after so long; the function returned takes that back."""
+    """Call `ring` after so many seconds; the returned function cancels that."""
     timer = threading.Timer(seconds, ring)
     timer.daemon = True
     timer.start()
@@ -78,9 +78,9 @@ class Fetcher:
     """Fetches pages.
 
     Attributes:
-        cache: what is remembered.
+        cache: of answers.
         settings: delays and limits.
-        resolve, allowed: how names become addresses, and which of them may be asked.
+        resolve, allowed: resolve names to addresses, and tell which may be connected to.
         now, sleep, alarm: the clock.
         was_online: whether any server has answered.
     """
@@ -96,7 +96,7 @@ class Fetcher:
     _known: dict[str, _Host] = field(default_factory=dict[str, _Host])
 
     def fetch_all(self, addresses: Sequence[str]) -> list[Fetched]:
-        """What each address gives, in their order; each host is asked by one thread, one request after the other."""
+        """The answers of all addresses, in order; one thread asks each host, one request after the other."""
         by_host: dict[str, list[int]] = {}
         for place, address in enumerate(addresses):
             by_host.setdefault(_host_of(address), []).append(place)
@@ -111,7 +111,7 @@ class Fetcher:
         return [one for one in got if one is not None]
 
     def fetch(self, address: str) -> Fetched:
-        """What an address gives; a problem is part of the answer and not an error."""
+        """The answer of an address; a problem is part of it, not an exception."""
         known = self.cache.get(address)
         if known is not None:
             return known
@@ -149,7 +149,7 @@ class Fetcher:
         return self._known.setdefault(key, _Host(delay_seconds=self.settings.delay_seconds))
 
     def _ask_robots(self, address: str) -> None:
-        """Refuse what the host's robots.txt forbids; a host whose rules cannot be had is left alone for now."""
+        """Refuse what the host's robots.txt forbids; if that cannot be fetched, leave the host alone for now."""
         parts = urlsplit(address)
         key = f"{parts.scheme}://{parts.netloc}"
         host = self._host(key)
@@ -174,7 +174,7 @@ class Fetcher:
             raise _RefusedError(f"its robots.txt asks for {host.delay_seconds:g} s between requests")
 
     def _request(self, address: str, max_bytes: int, *, is_page: bool = True) -> tuple[Fetched, str]:
-        """One request: what came, and where it redirects to."""
+        """Make one request; return the answer and where it redirects to."""
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise _RefusedError(f"only http and https are fetched, not {parts.scheme or 'this'}")
@@ -203,14 +203,14 @@ class Fetcher:
         return got, ""
 
     def _exchange(self, parts: SplitResult, name: str, port: int, max_bytes: int) -> tuple[int, dict[str, str], bytes]:
-        """Status, fields and body as sent; everything after the connection within `total_seconds`."""
+        """Status, fields and body as sent; all that follows the connection must take at most `total_seconds`."""
         late = threading.Event()
         sock = socket.create_connection((self._check(name, port), port), timeout=self.settings.connect_seconds)
 
         def hang_up() -> None:
             late.set()
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own takes the session from under a reader
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own drops the session under a reader
 
         take_back = self.alarm(self.settings.total_seconds, hang_up)
         connection = http.client.HTTPConnection(name, port, timeout=self.settings.connect_seconds)
@@ -218,10 +218,10 @@ class Fetcher:
             if parts.scheme == "https":
                 context = ssl.create_default_context()
                 sock = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
-                if late.is_set():  # perhaps while neither could be shut down
+                if late.is_set():  # the alarm may have rung while neither socket could be shut down
                     raise TimeoutError
-                sock.do_handshake()  # only now, when it can be cut short
-            connection.sock = sock  # the address that was checked, whatever the name means by now
+                sock.do_handshake()  # not before the alarm can interrupt it
+            connection.sock = sock  # connected to the checked address, whatever the name resolves to now
             path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
             query = f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._')}" if parts.query else ""
             fields = {"User-Agent": self.settings.agent, "Accept": "text/html, */*;q=0.1", "Accept-Encoding": "gzip"}
@@ -241,7 +241,7 @@ class Fetcher:
         return answer.status, {field.lower(): value for field, value in answer.getheaders()}, body
 
     def _check(self, name: str, port: int) -> str:
-        """The address to connect to, after all that the name has were checked."""
+        """The address to connect to, after checking all addresses of the name."""
         addresses = self.resolve(name, port)
         if not addresses:
             raise _RefusedError(f"{name} has no address", lasting=False)
@@ -263,7 +263,7 @@ class Fetcher:
 
 
 def _is_offline(error: Exception) -> bool:
-    """Whether a name cannot be resolved or nothing reached: without a network all are like that."""
+    """Whether the name did not resolve or nothing was reachable, as happens to all addresses without a network."""
     unreached = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH)
     return isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in unreached)
 

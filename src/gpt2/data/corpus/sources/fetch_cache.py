@@ -1,4 +1,4 @@
-"""What addresses gave, and the folder that remembers it."""
+"""The answers of addresses, and the folder that caches them."""
 
 import hashlib
 import json
@@ -10,16 +10,16 @@ from gpt2.files import atomic_file
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """What an address gave.
+    """The answer of an address.
 
     Attributes:
         address: the last one, after redirects.
-        status: of HTTP; 0 where it did not come so far.
-        content_type: as the server told.
+        status: HTTP's; 0 without a response.
+        content_type: as the server declared.
         body: decompressed.
-        problem: why there is no page; empty where there is one.
-        lasting: whether the problem will not mend by itself.
-        offline: whether it may be that this machine has no network.
+        problem: why there is no page; empty if there is one.
+        lasting: whether the problem will not resolve itself.
+        offline: whether the cause may be that this machine has no network.
     """
 
     address: str
@@ -32,7 +32,7 @@ class Fetched:
 
 
 class Cache:
-    """A folder that remembers what addresses gave: a head in JSON, and the body behind it."""
+    """A folder of answers: each a file with a JSON head and the body after it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -42,7 +42,7 @@ class Cache:
         return self.folder / name[:2] / name
 
     def get(self, address: str) -> Fetched | None:
-        """What is remembered."""
+        """The cached answer, if there is one."""
         try:
             head, _, body = self._path(address).read_bytes().partition(b"\n")
             return Fetched(**json.loads(head), body=body)
@@ -50,7 +50,7 @@ class Cache:
             return None
 
     def put(self, address: str, got: Fetched) -> None:
-        """Remember it."""
+        """Cache an answer."""
         head = {name: value for name, value in asdict(got).items() if name != "body"}
         with atomic_file(self._path(address)) as file:
             file.write(json.dumps(head).encode() + b"\n" + got.body)

@@ -1,4 +1,4 @@
-"""How pages are fetched: delays, limits, who asks and where answers are remembered."""
+"""How to fetch pages: delays, limits, the agent's name and the cache."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ AGENT = "gpt2kit-corpus"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchSettings:
-    """What a fetch may take. None of it is part of what a corpus is known by: a build may go on with others.
+    """Settings of fetching. None is part of a corpus's identity, so a build may resume with others.
 
     Attributes:
         delay_seconds: between two requests to a host; its robots.txt may ask for more.
-        most_delay_seconds: a host that asks for more is left alone.
+        most_delay_seconds: a host that asks for more is skipped.
         connect_seconds: for connecting and for each read.
         total_seconds: for a page, from the connection to the last byte.
         max_bytes: of a body, as sent and decompressed.
-        redirects: how many are followed.
-        tries: of a request that failed in a way that may mend; waits double.
-        hosts: how many are asked at the same time.
-        agent: the name given to servers and looked for in robots.txt; an address to write to may follow it.
-        cache: the folder that remembers answers; empty means the user's cache folder.
+        redirects: how many to follow.
+        tries: of a request after temporary failures; waits double.
+        hosts: how many to ask at the same time.
+        agent: the name sent to servers and looked for in robots.txt; a contact address may follow it.
+        cache: the folder of cached answers; empty: the user's cache folder.
 
     Raises:
-        SettingError: a value that cannot be.
+        SettingError: a value is invalid.
     """
 
     delay_seconds: float = 1.0

@@ -1,4 +1,4 @@
-"""Names to inputs: which files there are, of what kind each is, and which adapter reads it."""
+"""Names to inputs: finds the files, the kind of each, and the adapter that reads it."""
 
 import dataclasses
 from collections import Counter
@@ -16,7 +16,7 @@ from gpt2.files import is_utf8
 Reader = Callable[[Path, OnDamage, OnRead], Iterator[Page]]
 
 _PACKED = ("", ".gz", ".zst", ".lz4", ".bz2", ".xz")
-# kind -> the endings it is known by, and its adapter's module and function
+# kind -> the endings of its files, and its adapter's module and function
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "warc": ((".warc", ".arc", ".wet"), "web:read_archive_pages"),
     "html": ((".html", ".htm", ".xhtml"), "web:read_html"),
@@ -29,9 +29,9 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "reddit": ((".submissions",), "addresses:read_reddit"),
 }
 FETCHED = ("addresses", "reddit")
-_NAMING = ("jsonl", "parquet")  # kinds in which a document may say what source it is of, whatever the file's is called
-_ASIDE = ("readme", "licence", "license")  # a folder's text files of these names are about it, and not in it
-_TOGETHER = {"html": 256, "epub": 16, "text": 64}  # files in one task, where files are small
+_NAMING = ("jsonl", "parquet")  # kinds in which a document may name its own source
+_ASIDE = ("readme", "licence", "license")  # a folder's text files of these names are about it, not in it
+_TOGETHER = {"html": 256, "epub": 16, "text": 64}  # files in one task, for kinds of small files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +39,12 @@ class SourceSpec:
     """A source as the user names it.
 
     Attributes:
-        path: a file, or a folder, which stands for the files in it whose kind is known.
+        path: a file, or a folder, which stands for its files of known kinds.
         name: of the source in the corpus; by default that of the file or folder.
         kind: one of `KINDS`; by default by each file's name.
-        licence: of its texts, where they do not say themselves.
-        weight: how often each of its documents is taken: 2 twice, 0.5 every other one.
-        rules: names of rule sets in place of the configuration's; None leaves them.
+        licence: of its texts, if they do not state their own.
+        weight: how often to take each of its documents: 2 twice, 0.5 every other one.
+        rules: names of rule sets in place of the configuration's; None: the configuration's.
     """
 
     path: str
@@ -55,7 +55,7 @@ class SourceSpec:
     rules: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.path:  # it would be the folder that one is in
+        if not self.path:  # would mean the working directory
             raise DataError("A source cannot be read: it has no name. Name a file or a folder.")
         if self.kind != "auto" and self.kind not in KINDS:
             raise DataError(
@@ -73,11 +73,11 @@ class Input:
     """What one task reads: a file, or some small files together.
 
     Attributes:
-        spec: the source it is of, its name filled in.
+        spec: its source, with the name filled in.
         kind: of the files.
         files: their paths.
-        labels: how they are called in messages and in the numbers of documents: below the source's folder, and
-            numbered where two would be called alike.
+        labels: their names in messages and document numbers: relative to the source's folder, and numbered if two are
+            equal.
         bytes: of all of them.
     """
 
@@ -89,11 +89,11 @@ class Input:
 
 
 def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
-    """The inputs of all sources, in order; in a folder files are taken recursively and sorted, hidden ones and
-    read-me's not.
+    """The inputs of all sources, in order. Folders are searched recursively and sorted, without hidden and read-me
+    files.
 
     Raises:
-        DataError: a source that is not there, of unknown kind, without anything to read, or named twice.
+        DataError: a source does not exist, is of unknown kind, has nothing to read, or is named twice.
     """
     inputs: list[Input] = []
     called: Counter[tuple[str, str]] = Counter()
@@ -136,7 +136,7 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
 
 
 def _label(name: str, owner: str, called: "Counter[tuple[str, str]]") -> str:
-    """A file's name, numbered where an earlier one is called so: no two documents may have one number."""
+    """A file's name, numbered if an earlier file has it: no two documents may have the same number."""
     called[owner, name] += 1
     return name if called[owner, name] == 1 else f"{name} ({called[owner, name]})"
 
@@ -145,7 +145,7 @@ def _kind_of(name: str) -> str:
     name = name.lower()
     packed = next((end for end in _PACKED[1:] if name.endswith(end)), "")
     name = name.removesuffix(packed)
-    if name.startswith("rs_") and "." not in name.removesuffix(".jsonl"):  # how Reddit's dumps are called
+    if name.startswith("rs_") and "." not in name.removesuffix(".jsonl"):  # the names of Reddit's dumps
         return "reddit"
     return next((kind for kind, (endings, _) in KINDS.items() if name.endswith(endings)), "")
 
@@ -155,10 +155,10 @@ def _stem(path: Path) -> str:
 
 
 def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: object) -> Iterator[Page]:
-    """The pages of an input, with the source's name and licence; a file of a folder that vanished is told as damage.
+    """The pages of an input, with the source's name and licence. A vanished file of a folder is reported as damage.
 
     Raises:
-        DataError: a file that was named itself has vanished, or may not be read.
+        DataError: a file that the user named has vanished, or may not be read.
         MissingExtraError: what reads this kind is not installed.
     """
     module, name = KINDS[one.kind][1].split(":")
@@ -175,7 +175,7 @@ def read_input(one: Input, on_damage: OnDamage, on_read: OnRead, **settings: obj
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)
             why = "is no longer there" if gone else "cannot be read"
-            # One of many in a folder may be missed, not what was asked for. Readers also raise this of a damaged file.
+            # One of many files in a folder may be missing, but not a named one. Readers raise this for damage too.
             if (gone or isinstance(error, PermissionError)) and Path(one.spec.path) == Path(file):
                 raise DataError(
                     f"The corpus cannot be built: {file} {why} ({error.strerror or error}). Put it right, and run "

@@ -1,4 +1,4 @@
-"""The bytes of a file in pieces: plain, or compressed member by member, a broken one told and passed over.
+"""The bytes of a file in pieces: plain, or decompressed member by member; broken members are reported and skipped.
 
 Memory stays bounded whatever a member claims to hold.
 """
@@ -16,21 +16,21 @@ from gpt2.errors import MissingExtraError
 
 _GZIP, _LZ4, _ZSTD = b"\x1f\x8b\x08", b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd"
 _BZIP2, _XZ = b"BZh", b"\xfd7zXZ\0"
-_BZIP2_FILE = re.compile(rb"BZh[1-9](?:1AY&|\x17rE8)")  # for a text may begin with the three letters
+_BZIP2_FILE = re.compile(rb"BZh[1-9](?:1AY&|\x17rE8)")  # longer, since a text may begin with BZh
 _ASIDE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd or lz4 that holds no data, but perhaps a dictionary
 _DICTIONARY = b"\x37\xa4\x30\xec"
 _DICTIONARY_BYTES = 16 << 20
 _XZ_BYTES = 256 << 20  # of memory; xz's own presets need at most 65 MiB
 _BITE_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20
-_SMALL_BITE_BYTES = 1024  # of zstd, which may swell by a factor of 32,768
-WINDOW_BYTES = 128 << 20  # of zstd, as its own tool has it
+_SMALL_BITE_BYTES = 1024  # for zstd, which can expand by a factor of 32,768
+WINDOW_BYTES = 128 << 20  # of zstd, as in its own tool
 _TOO_WIDE = "this compressed member needs a larger window than 128 MiB: unpack the file first (zstd -d --long=31)"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes, and where in the file they, or the compressed member that holds them, begin."""
+    """Some bytes, and the offset in the file of them or of the compressed member that holds them."""
 
     data: bytes
     origin: int
@@ -40,12 +40,12 @@ class Piece:
 def read_pieces(
     file: BinaryIO, name: str, on_read: OnRead, *, window_bytes: int = WINDOW_BYTES
 ) -> Iterator[Piece | Damage]:
-    """What a file holds, piece by piece, its compression told by its first bytes.
+    """The content of a file, piece by piece; its first bytes tell the compression.
 
     Args:
         file: at its beginning.
         name: for messages.
-        on_read: told the bytes of the file, as they are read.
+        on_read: receives the number of bytes read of the file.
         window_bytes: the largest window of zstd, which is held in memory.
 
     Raises:
@@ -79,20 +79,20 @@ def read_pieces(
             if dictionary:
                 shared = zstandard.ZstdCompressionDict(dictionary)
                 unpack = zstandard.ZstdDecompressor(dict_data=shared, max_window_size=window_bytes)
-        except zstandard.ZstdError:  # what needs it will be found broken
+        except zstandard.ZstdError:  # members that need it will be reported as broken
             pass
         return _members(file, name, on_read, _ZSTD, lambda: _Zstd(unpack.decompressobj()), _SMALL_BITE_BYTES)
     return _plain(file, on_read)
 
 
 def _after_asides(file: BinaryIO) -> tuple[bytes, bytes]:
-    """How the first member that holds data begins, and the dictionary before it: a WARC in zstd may have one."""
+    """The first bytes of the first member with data, and the dictionary before it, as a WARC in zstd may have one."""
     dictionary = b""
     while _ASIDE.match(head := file.read(8)):
         size = int.from_bytes(head[4:], "little")
         if head[0] == 0x5D and not dictionary and size <= _DICTIONARY_BYTES:
             dictionary = file.read(size)
-            if not dictionary.startswith((_DICTIONARY, _ZSTD)):  # something else, aside
+            if not dictionary.startswith((_DICTIONARY, _ZSTD)):  # some other skippable frame
                 dictionary = b""
         else:
             file.seek(size, 1)
@@ -108,7 +108,7 @@ def _plain(file: BinaryIO, on_read: OnRead) -> Iterator[Piece]:
 
 
 class _Gzip:
-    """One member; `feed` gives some of what it holds, and is called with nothing for more."""
+    """One member; `feed` returns part of its content; call it with nothing for more."""
 
     def __init__(self) -> None:
         self._inflater = zlib.decompressobj(wbits=31)
@@ -130,7 +130,7 @@ class _Gzip:
 
 
 class _Bounded:
-    """The like, of the libraries for lz4, bzip2 and xz."""
+    """The same for the libraries of lz4, bzip2 and xz."""
 
     def __init__(self, inflater: Any) -> None:
         self._inflater = inflater
@@ -152,7 +152,7 @@ class _Bounded:
 
 
 class _Aside:
-    """A frame without data: four bytes to know it by, four of its length, and so many more."""
+    """A skippable frame: a magic of four bytes, a length of four, and that many more."""
 
     hungry = True
     unused = b""
@@ -202,8 +202,8 @@ def _members(
     new: Callable[[], Any],
     bite_bytes: int,
 ) -> Iterator[Piece | Damage]:
-    """The members of a compressed file; after a broken one, from where the next could begin."""
-    compressed, end = b"", 0  # what was read and not yet used; where in the file it ends
+    """The members of a compressed file; after a broken one, reading resumes where the next could begin."""
+    compressed, end = b"", 0  # bytes read and not yet used; where in the file they end
 
     def bite() -> bytes:
         nonlocal end
@@ -232,7 +232,7 @@ def _members(
             compressed = _seek(compressed, magic, bite)
             continue
         member, fed = _Aside() if is_aside else new(), compressed
-        seen = compressed  # of this member, for going on within it should it break; only the first bite is kept
+        seen = compressed  # this member's first bite, to search within it if it is broken
         try:
             while not member.eof:
                 if not fed and member.hungry:
@@ -254,7 +254,7 @@ def _members(
 
 
 def _seek(compressed: bytes, magic: bytes, bite: Callable[[], bytes]) -> bytes:
-    """From the next place where a member could begin; nothing at the end of the file."""
+    """The bytes from the next place where a member could begin; nothing at the end of the file."""
     while (at := compressed.find(magic)) < 0:
         data = bite()
         if not data:

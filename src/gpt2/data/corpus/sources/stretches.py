@@ -1,8 +1,8 @@
-"""The bytes of an archive that may be damaged: sound stretches, with what is wrong between them told by offset.
+"""The bytes of an archive that may be damaged: sound stretches, with the damage between them reported by offset.
 
-An ordinary decompressor gives up at the first broken byte. A web archive is many compressed members one behind
-another, so whatever begins after the damage can still be read: here a broken member ends a stretch, and the next
-member begins another. Memory stays bounded whatever a member claims to hold.
+An ordinary decompressor gives up at the first broken byte. A web archive is many compressed members one after another,
+so members after the damage can still be read: here a broken member ends a stretch, and the next member begins another.
+Memory stays bounded whatever a member claims to hold.
 """
 
 from collections import deque
@@ -15,12 +15,12 @@ from gpt2.data.corpus.sources.members import WINDOW_BYTES, read_pieces
 class Stretches:
     """A file as stretches of bytes.
 
-    Reading stops at the end of a stretch as at the end of a file; `next_stretch` goes on to the next.
+    Reading stops at the end of a stretch as at the end of a file; `next_stretch` moves to the next.
 
     Args:
         path: the file: plain, or gzip, lz4, zstd, bzip2 or xz by its first bytes.
-        on_damage: told what ended a stretch early.
-        on_read: told the bytes of the file, as they are read.
+        on_damage: receives what ended a stretch early.
+        on_read: receives the number of bytes read of the file.
         window_bytes: the largest window of zstd that is held.
     """
 
@@ -37,12 +37,12 @@ class Stretches:
         self._file = Path(path).open("rb")  # noqa: SIM115  # closed by close()
         self._pieces = read_pieces(self._file, self.name, on_read, window_bytes=window_bytes)
         self._held = b""
-        self._at = 0  # in what is held
-        self._before = 0  # bytes of the whole that came before what is held
+        self._at = 0  # position in the held bytes
+        self._before = 0  # decompressed bytes before the held ones
         self._ended = True
-        self._read = False  # to the end of the file
-        self._plain = False  # offsets in what is held are offsets in the file
-        self._origins: deque[tuple[int, int]] = deque()  # where in the whole bytes from where in the file begin
+        self._read = False  # whether the file was read to its end
+        self._plain = False  # offsets in the held bytes are offsets in the file
+        self._origins: deque[tuple[int, int]] = deque()  # (decompressed offset, offset in the file) of each piece
 
     def __enter__(self) -> "Stretches":
         return self
@@ -62,15 +62,15 @@ class Stretches:
         return origin + (position - start if self._plain else 0)
 
     def damage(self, offset: int, why: str) -> None:
-        """Tell what is wrong."""
+        """Report damage."""
         self._tell(Damage(file=self.name, offset=offset, why=why))
 
     def next_stretch(self) -> bool:
-        """Go on to the next stretch; whether there is one."""
+        """Move to the next stretch; return whether there is one."""
         while not self._ended:
             self._at = len(self._held)
             self._more()
-        while not self._read:  # what is broken may stand next to what is broken too
+        while not self._read:  # several broken members may follow one another
             self._ended = False
             if self._more():
                 return True
@@ -110,7 +110,7 @@ class Stretches:
         return b"".join(parts)
 
     def readline(self, limit: int) -> bytes:
-        """Up to and with the next newline, at most `limit` bytes; nothing at the end of the stretch."""
+        """Up to and including the next newline, at most `limit` bytes; nothing at the end of the stretch."""
         parts: list[bytes] = []
         while True:
             end = self._held.find(b"\n", self._at, self._at + limit) + 1
@@ -131,7 +131,7 @@ class Stretches:
             self._at = 0
 
     def skip(self, blank: bytes) -> None:
-        """Pass over bytes of `blank`."""
+        """Skip bytes that are in `blank`."""
         while True:
             while self._at < len(self._held):
                 if self._held[self._at] not in blank:
@@ -142,7 +142,7 @@ class Stretches:
 
 
 def read_whole(path: Path, limit_bytes: int, on_damage: OnDamage, on_read: OnRead) -> bytes | None:
-    """All that can be read of a file; None, and that is told, where it is more than `limit_bytes`."""
+    """All that can be read of a file; if that is more than `limit_bytes`, report it and return None."""
     with Stretches(path, on_damage, on_read) as source:
         parts: list[bytes] = []
         left = limit_bytes

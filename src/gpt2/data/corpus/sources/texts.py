@@ -18,19 +18,19 @@ _GUTENBERG_BEGINS, _GUTENBERG_ENDS = "*** START OF", "*** END OF"
 
 
 def read_text(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
-    """A text file as a document; of a Project Gutenberg text what stands between its marks."""
+    """A text file as a document; of a Project Gutenberg text, only what is between its marks."""
     data = read_whole(path, MAX_TEXT_BYTES, on_damage, on_read)
     if data is None:
         return
     text, _ = decode_page(data)
-    if "\0" in text:  # no text has it, and every picture, archive and encrypted file does
+    if "\0" in text:  # no text has NUL; pictures, archives and encrypted files do
         on_damage(Damage(file=str(path), offset=0, why="this is no text, whatever its name: it holds zero bytes"))
         return
     yield Page(where="", text=without_gutenberg(text.replace("\r\n", "\n")))
 
 
 def without_gutenberg(text: str) -> str:
-    """A Project Gutenberg text without its notices before and after; any other text as it is."""
+    """A Project Gutenberg text without the notices before and after it; any other text unchanged."""
     begins = text.find(_GUTENBERG_BEGINS)
     if begins < 0 or "gutenberg" not in text[: begins + 200].lower():
         return text
@@ -40,7 +40,7 @@ def without_gutenberg(text: str) -> str:
 
 
 def read_jsonl(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
-    """The lines of a file; `text` is the text, and `source`, `licence` and `url` are kept where they are there."""
+    """The lines of a file: `text` is the text; `source`, `licence` and `url` are kept if present."""
     number = 0
     with Stretches(path, on_damage, on_read) as source:
         while source.next_stretch():
@@ -69,7 +69,7 @@ def read_jsonl(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Pag
 
 
 def read_parquet(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
-    """The rows of a file, by the same names of columns."""
+    """The rows of a file, with columns of the same names."""
     try:
         import pyarrow  # pyright: ignore[reportMissingImports]
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
@@ -100,7 +100,7 @@ def _page(value: dict[str, Any], where: str) -> Page:
         return next((value[name] for name in names if isinstance(value.get(name), str)), "")
 
     text = value["text"]
-    if not text.isascii():  # only an escape can bring half a surrogate pair
+    if not text.isascii():  # only an escape can produce half a surrogate pair
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     address = first(_ADDRESS)
     return Page(

@@ -21,7 +21,7 @@ def charset_of(content_type: str) -> str:
 
 
 def read_archive_pages(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
-    """The pages of a WARC or ARC, and the texts of a WET; what is neither is passed over."""
+    """The pages of a WARC or ARC, and the texts of a WET; other records are skipped."""
     for number, record in enumerate(read_archive(path, on_damage=on_damage, on_read=on_read), start=1):
         page = _page(record, f", record {number}")
         if page is None:
