@@ -1,4 +1,4 @@
-"""The paper's zero-shot suite: one file a benchmark, each pure functions from examples to requests to a score."""
+"""The paper's zero-shot suite: one file per benchmark, with pure functions from examples to requests to a score."""
 
 from gpt2.evaluate.benchmark import Benchmark, Choice, Continued, DataFile, Judged, Known, Plan, Setting
 from gpt2.evaluate.comparison import compare

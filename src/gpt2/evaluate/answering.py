@@ -1,4 +1,4 @@
-"""From requests to answers: those that are kept, and the others computed together where that is faster."""
+"""From requests to answers: takes them from the cache, and computes the others, batched where that is faster."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from gpt2.generation.targets import Target, computed_tokens, score_targets, shar
 from gpt2.language_model import LanguageModel
 from gpt2.tasks import Asked
 
-_STEP_TOKENS = 512  # of short requests together: enough to keep the matrix products busy
+_STEP_TOKENS = 512  # of short requests together: enough for efficient matrix products
 _PROMPTS_AT_ONCE = 32
 
 
@@ -22,9 +22,9 @@ class Answered:
 
     Attributes:
         answers: in the order of the requests.
-        from_cache: how many of them were kept from before.
-        tokens_computed: for the others, a shared beginning once.
-        seconds: that these took.
+        from_cache: how many of them came from the cache.
+        tokens_computed: for the others, counting a shared beginning once.
+        seconds: that the others took.
     """
 
     answers: Sequence[Answer]
@@ -36,13 +36,13 @@ class Answered:
 def answer_all(
     model: LanguageModel, requests: Sequence[Request], kept: Answers, progress: Callable[[int, int], None]
 ) -> Answered:
-    """The answer to each request; what is computed is kept at once.
+    """Answer each request; computed answers are cached at once.
 
     Args:
-        model: that is asked.
+        model: answers them.
         requests: of one kind, in any order.
-        kept: from before, and to be added to.
-        progress: called with how many are answered, and of how many, at the beginning and after each step.
+        kept: the cache of answers; new ones are added.
+        progress: called with (answered, all) at the beginning and after each step.
     """
     found = [kept.get(request) for request in requests]
     missing = [i for i, answer in enumerate(found) if answer is None]
@@ -67,7 +67,7 @@ def answer_all(
 
 
 def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Sequence[Answer], int]:
-    """The answers, and how many tokens were computed for them."""
+    """The answers, and the number of tokens computed for them."""
     targets = [request for request in requests if isinstance(request, Target)]
     if targets:
         return score_targets(model.backend, targets), computed_tokens(targets)
@@ -83,9 +83,9 @@ def answers_of(model: LanguageModel, requests: Sequence[Request]) -> tuple[Seque
 
 
 def groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Requests that are computed together: of about the same length, up to `_STEP_TOKENS` tokens, or so many prompts.
+    """Group requests to compute together: of similar length, up to `_STEP_TOKENS` tokens, or so many prompts.
 
-    Neighbours that begin alike stay together, and what they share counts once.
+    Neighbours with a common beginning stay together, and the beginning counts once.
     """
     group: list[int] = []
     n_tokens = 0
@@ -102,7 +102,7 @@ def groups(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[
 
 
 def _families(requests: Sequence[Request], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of neighbours that have at least half their tokens in common with the first of them."""
+    """Runs of neighbours that share at least half their tokens with the first of the run."""
     family: list[int] = []
     for i in wanted:
         if family and not _alike(requests[family[0]], requests[i]):

@@ -14,11 +14,11 @@ from gpt2.tasks import Asked, Room
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continued:
-    """What the model wrote when it was asked.
+    """A continuation that the model wrote.
 
     Attributes:
         text: up to what stopped it.
-        logprob: of all its tokens, the one that stopped it included.
+        logprob: of all its tokens, including the one that stopped it.
     """
 
     text: str
@@ -33,17 +33,16 @@ COUNTS = ("words", "tokens", "bytes")  # figures that measure the text, not the 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
-    """A file of a benchmark, as it is handed out.
+    """A file of a benchmark, as published.
 
     Attributes:
         path: below the data folder.
-        sha256: of its bytes; empty where no copy was at hand to take it from, and then any file is taken and its
-            hash reported.
+        sha256: of its bytes; empty if we had no copy: then any file is accepted and its hash reported.
         origin: what it is, and its licence.
-        url: where `gpt2 download-data` gets it: the file, or a .zip that holds it; empty where this package may not.
-        member: what is read of it, where it is an archive (.zip, .tar.gz, .tgz).
-        tail_bytes: only so many bytes at its end are read.
-        when: a choice and those of its values with which the file is read; empty for always.
+        url: where `gpt2 download-data` gets the file, or a .zip that holds it; empty if this package may not.
+        member: the file to read, in an archive (.zip, .tar.gz, .tgz).
+        tail_bytes: read only so many bytes at its end.
+        when: a choice and the values of it for which the file is read; empty: always.
     """
 
     path: str
@@ -60,8 +59,8 @@ class Choice:
     """Something the paper leaves open.
 
     Attributes:
-        values: that may be chosen; the first is the default.
-        help: what is chosen.
+        values: its possible values; the first is the default.
+        help: what it decides.
     """
 
     values: tuple[str, ...]
@@ -70,14 +69,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What a plan is made for.
+    """The model and options that a plan is made for.
 
     Attributes:
         encode: text to ids.
         decode: ids to text.
-        eot: the end-of-text token, which stands before a text that has nothing before it.
+        eot: the end-of-text token, which precedes a text that has nothing before it.
         n_positions: the context, in tokens.
-        stride: by how many tokens the window moves on in a text beyond the context.
+        stride: tokens by which the window moves in a text longer than the context.
         limit: at most this many examples.
         choices: a value for each of the benchmark's choices.
     """
@@ -92,18 +91,18 @@ class Setting:
 
     @property
     def room(self) -> Room:
-        """How long the prompt of a task may be."""
+        """The longest allowed prompt of a task."""
         return Room(n_positions=self.n_positions, count=lambda text: len(self.encode(text)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """One example, as people look at it.
+    """One judged example, for people.
 
     Attributes:
-        given: the end of what the model was given.
+        given: the end of the model's input.
         expected: the right answer.
-        answered: the model's, or its favourite.
+        answered: the model's answer, or its favourite.
         score: 1 for right, 0 for wrong, or between.
         confidence: the probability that the model gave its answer, where it can be told.
         then: what follows the answer, where the answer is chosen by how likely it makes that.
@@ -119,16 +118,16 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What to ask the model, and what to make of its answers.
+    """What to ask the model, and how to measure its answers.
 
     Attributes:
-        requests: of one kind, in any order the runner likes; each stands for itself.
+        requests: of one kind and independent, so the runner may choose the order.
         measure: figures from the answers, in the order of the requests.
-        n_examples: that were taken from the files.
-        judge: what was made of each example, from the answers, where examples are right or wrong.
-        scored: the figure that is the mean of the examples' scores, where one is.
-        errors: standard errors of figures that are no shares of right examples and no means of their scores.
-        notes: what is to be said beside the figures.
+        n_examples: taken from the files.
+        judge: the judged examples from the answers, if examples can be right or wrong.
+        scored: the figure that is the mean of the examples' scores, if there is one.
+        errors: standard errors of figures that are neither shares of right examples nor means of their scores.
+        notes: to report with the figures.
     """
 
     requests: Sequence[Target] | Sequence[Asked]
@@ -142,14 +141,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What somebody else measured with the published weights.
+    """A published measurement of the published weights.
 
     Attributes:
         size: "124M", "355M", "774M" or "1.5B".
-        figure: what it is, in words where it is none of ours.
+        figure: which, in words if it is none of ours.
         value: measured.
-        setting: how, as far as it is known.
-        source: where it is written.
+        setting: how it was measured, as far as known.
+        source: where it was published.
     """
 
     size: str
@@ -168,13 +167,13 @@ class Benchmark:
         title: in tables.
         protocol: the paper's words, with their section.
         files: that it reads.
-        choices: by name, what the protocol leaves open.
-        plan: from the text of each file, in order, to requests.
-        paper: figure -> what the paper reports for 124M, 355M, 774M and 1.5B, where it prints it.
+        choices: what the protocol leaves open, by name.
+        plan: makes a plan from the text of each file, in order.
+        paper: figure -> the paper's values for 124M, 355M, 774M and 1.5B, where printed.
         better: whether "higher" or "lower" is better.
         made_up: files in `examples/` of the same form, in the order of `files`, that need no licence.
-        headline: the figure that the comparison over model sizes shows.
-        known: what others measured of the published weights, by their settings.
+        headline: the figure for the comparison over model sizes.
+        known: others' measurements of the published weights, with their settings.
     """
 
     name: str
@@ -190,7 +189,7 @@ class Benchmark:
     known: tuple[Known, ...] = ()
 
     def files_for(self, chosen: Mapping[str, str]) -> tuple[DataFile, ...]:
-        """Those that are read with these choices."""
+        """The files that are read with these choices."""
         return tuple(file for file in self.files if not file.when or chosen.get(file.when[0]) in file.when[1:])
 
     def defaults(self) -> dict[str, str]:
@@ -198,10 +197,10 @@ class Benchmark:
         return {name: choice.values[0] for name, choice in self.choices.items()}
 
     def chosen(self, asked: Mapping[str, str]) -> dict[str, str]:
-        """Every choice: as it was asked for, else its first value.
+        """Every choice: as asked for, else its first value.
 
         Raises:
-            DataError: there is no such choice, or it cannot be so.
+            DataError: there is no such choice, or no such value.
         """
         for name, value in asked.items():
             if name not in self.choices:

@@ -1,8 +1,8 @@
-"""Answers of a model that were already computed, so that an interrupted evaluation goes on where it was.
+"""A cache of a model's answers, so that an interrupted evaluation can resume.
 
-One file for each model, weight form and backend: a line of JSON for each request, added as soon as it is
-answered and found again by a hash of the request. Nothing else decides, so a changed choice or limit
-reuses what is the same and computes what is not. A line that an interruption cut short is ignored.
+There is one file for each model, weight form and backend, with a line of JSON for each request, added as soon as it is
+answered and found by a hash of the request. Nothing else is part of the key, so after a change of a choice or limit,
+equal requests are reused. A truncated line is ignored.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ class Answers:
             self._file.write("\n")
 
     def get(self, request: Request) -> Answer | None:
-        """The answer to a request, where there is one."""
+        """The answer to a request, if there is one."""
         return self._found.get(_key(request))
 
     def put(self, request: Request, answer: Answer) -> None:
-        """Keep an answer; it is on its way to the disk when this returns.
+        """Keep an answer; it has been handed to the system when this returns.
 
         Raises:
             OSError: it cannot be written; the error names the file.
@@ -56,7 +56,7 @@ class Answers:
             self._file.flush()
         except OSError as error:
             file, self._file = self._file, None
-            with contextlib.suppress(OSError):  # closing it would try to write again
+            with contextlib.suppress(OSError):  # closing tries to write again
                 file.close()
             error.filename = str(self._path)
             raise

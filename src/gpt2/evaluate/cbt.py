@@ -14,7 +14,7 @@ _BLANK = "XXXXX"
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """Ten requests a question: a word and the rest of the sentence, after all before it."""
+    """Ten requests a question: each a word and the rest of the sentence, after everything before it."""
     items: list[Item] = []
     n_lines = as_they_were = 0
     for lines, answer, candidates in _questions(texts[0]):

@@ -1,4 +1,4 @@
-"""CNN and Daily Mail: summaries of news articles, beside the highlights that stood with them."""
+"""CNN and Daily Mail: summaries of news articles, compared with their published highlights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from gpt2.tasks.sentences import first_sentences, sentences
 class Article:
     """Attributes:
     text: of the article.
-    highlights: what a summary is compared with, sentence by sentence.
+    highlights: the reference summary, sentence by sentence.
     """
 
     text: str
@@ -24,7 +24,7 @@ class Article:
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """One prompt an article: the article, then TL;DR: unless the choice is to do without."""
+    """One prompt an article: the article, then TL;DR: unless the choice leaves it out."""
     expected = 'CNN/Daily Mail is not {"article": …, "highlights": …}'
     articles = read_examples(texts[0], _article, expected)[: setting.limit]
     prompts = Prompts.ours().summarize

@@ -1,4 +1,4 @@
-"""Two results of `evaluate` beside each other: what changed, what was set otherwise, and whether chance explains it."""
+"""Comparing two results of `evaluate`: changes, different settings, and whether chance explains the changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from gpt2.evaluate.benchmark import COUNTS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One figure of both.
+    """One figure in both results.
 
     Attributes:
         benchmark: its title.
         figure: its name.
-        before: of the first result; None where it has none.
-        after: of the second.
-        standard_error: of the difference, from the examples both answered; None where examples have no scores.
+        before: in the first result; None if it is not there.
+        after: in the second.
+        standard_error: of the difference, over the examples that both answered; None if examples have no scores.
     """
 
     benchmark: str
@@ -29,7 +29,7 @@ class Difference:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
-    """The figures of both, and a sentence for whatever makes them hard to compare.
+    """The figures of both, and a sentence for each thing that makes them hard to compare.
 
     Raises:
         DataError: one of them is not a result of `gpt2 evaluate`.
@@ -56,7 +56,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
             ):
                 raise TypeError(f"{figure} of {name}")
             if figure in COUNTS and (one_value == other_value or None in (one_value, other_value)):
-                continue  # of the text, which is the same
+                continue  # it measures the text, which is the same
             found.append(
                 Difference(
                     benchmark=title,
@@ -70,7 +70,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Di
 
 
 def _error(figure: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> float | None:
-    """The standard error of the mean difference, example by example, where the figure is the mean of the scores."""
+    """The standard error of the mean difference over examples, if the figure is the mean of their scores."""
     if not figure == first.get("scored") == second.get("scored"):
         return None
     a, b = first.get("scores"), second.get("scores")

@@ -14,8 +14,8 @@ from gpt2.tasks import Prompts, answer
 class Turn:
     """Attributes:
     story: the passage.
-    before: questions asked before, with the first person's answers.
-    question: asked now.
+    before: earlier questions, with the first person's answers.
+    question: the present one.
     answers: of one person or several.
     """
 

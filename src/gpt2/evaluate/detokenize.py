@@ -1,9 +1,9 @@
-"""Texts whose words were set apart by spaces, back to how they are usually written; and the way back.
+"""De-tokenizers: texts with spaces between all words to ordinary writing, and their inverses.
 
 Section 3.1 reports results with "invertible de-tokenizers which remove as many of these tokenization /
-pre-processing artifacts as possible": what is invertible leaves the probability of the data set well defined,
-whatever the text looks like in between. The paper prints none of them. Here each function has its
-inverse beside it, both of one line without the space around it; a line that would not come back is left as it is.
+pre-processing artifacts as possible": being invertible, they leave the probability of the data set well defined. The
+paper prints none of them. Here each function has its inverse after it; both take one line without surrounding space. A
+line that the inverse would not restore is left unchanged.
 """
 
 import re
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detokenized:
     """Attributes:
-    lines: as they are usually written.
-    as_they_were: lines that were left untouched because they would not have come back.
-    lost: of those, lines whose inverse is not the line, so that strictly they could not be told apart from another.
+    lines: in ordinary writing.
+    as_they_were: lines left unchanged because the inverse would not restore them.
+    lost: how many of those the inverse changes, so that strictly they are ambiguous.
     """
 
     lines: list[str]
@@ -25,7 +25,7 @@ class Detokenized:
 
 
 def detokenize(lines: Sequence[str], there: Callable[[str], str], back: Callable[[str], str]) -> Detokenized:
-    """Every line through `there` where `back` returns it."""
+    """Apply `there` to every line that `back` restores."""
     written: list[str] = []
     as_they_were = lost = 0
     for line in lines:
@@ -38,11 +38,11 @@ def detokenize(lines: Sequence[str], there: Callable[[str], str], back: Callable
     return Detokenized(lines=written, as_they_were=as_they_were, lost=lost)
 
 
-_Word = tuple[str, bool, bool]  # as it is written, whether it joins the word before it, and the word after it
+_Word = tuple[str, bool, bool]  # text, whether it joins the word before it, whether it joins the word after it
 
 
 def _joined(words: Iterable[_Word]) -> str:
-    """A space between any two words that do not join."""
+    """Join words, with a space between any two that do not join."""
     out: list[str] = []
     joins = True
     for written, before, after in words:
@@ -54,7 +54,7 @@ def _joined(words: Iterable[_Word]) -> str:
 _CLITICS = r"'(?:s|t|re|ve|m|d|ll)"
 _WIKITEXT_LEFT = frozenset(", ; : ! ? ) ] %".split())  # noqa: SIM905 -- as they stand in the text
 _WIKITEXT_RIGHT = frozenset("( [ $ £ ¥ #".split())  # noqa: SIM905
-# Words that end in s and have no plural's apostrophe: a mark after them opens a quotation.
+# Words in s that are no plurals: an apostrophe after them opens a quotation.
 _NO_PLURALS = frozenset("as does has his is its s this thus us was yes".split())  # noqa: SIM905
 # Words that keep their full stop; initials too.
 _ABBREVIATION = re.compile(
@@ -103,7 +103,7 @@ def wikitext_back(line: str) -> str:
     if heading:
         return f"{' '.join(heading[1])} {wikitext_back(heading[2])} {' '.join(heading[3])}"
     line = re.sub(r"(?<=\S)-(?=\S)", " @-@ ", line)
-    line = re.sub(r"(?<=[\d>]),(?=[\d<])", " @\0@ ", line)  # a comma that the next but one line must not see
+    line = re.sub(r"(?<=[\d>]),(?=[\d<])", " @\0@ ", line)  # hides this comma from the next line but one
     line = re.sub(r"(?<=[\d>])\.(?=[\d<])", " @.@ ", line)
     line = re.sub(r"(?<=\d)–(?=\d)|(?<=[a-z])/(?=[a-z])|(?<=s)'(?=[\s.,;:!?)\"]|$)", r" \g<0> ", line)
     line = re.sub(r'([,;:!?)\]%(\[$£¥#"])', r" \1 ", line).replace("\0", ",")
@@ -144,7 +144,7 @@ _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{
 
 
 def cbt_there(line: str) -> str:
-    """A sentence of the Children's Book Test, whose marks are the treebank's: `` '' ` ' for quotes, -LRB- for (."""
+    """A sentence of the Children's Book Test, which has the treebank's marks: `` '' ` ' for quotes, -LRB- for (."""
     return _joined(map(_cbt_word, line.split(" ")))
 
 
@@ -166,7 +166,7 @@ def cbt_back(line: str) -> str:
 
 
 def news_there(line: str) -> str:
-    """A sentence of One Billion Word: quotes are \" on both sides, clitics and marks stand apart."""
+    """A sentence of One Billion Word, in which quotes are \" on both sides and clitics and marks are set apart."""
     return _joined(_news_words(line))
 
 
@@ -186,7 +186,7 @@ def news_back(line: str) -> str:
 
 
 def _marks_apart(line: str, *, clitics: str) -> str:
-    """Marks that end a word and clitics with a space before them; a comma, colon or stop inside a number stays."""
+    """Put a space before clitics and marks at the end of a word; a comma, colon or stop inside a number stays."""
     line = re.sub(r"([;!?%])", r" \1 ", line)
     line = re.sub(r"([$£€])", r" \1 ", line)
     line = re.sub(r"[,:](?!\S)|[,:](?=\D)", lambda found: f" {found[0]} ", line)

@@ -1,4 +1,4 @@
-"""Fetching the files of benchmarks, where their licences let this package do so; each checked by its hash."""
+"""Fetching benchmark files whose licences allow it, each checked by its hash."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ class Outcome:
     Attributes:
         file: that was wanted.
         path: where it is, or would be.
-        state: "here" before, "fetched", or "by hand" where this package may not fetch it.
+        state: "here" already, "fetched", or "by hand" if this package may not fetch it.
     """
 
     file: DataFile
@@ -31,7 +31,7 @@ class Outcome:
 
 
 def files_of(benchmarks: Sequence[Benchmark], *, every_choice: bool) -> list[DataFile]:
-    """The files of benchmarks, each path once: those of the default choices, or all."""
+    """The files of benchmarks, each path once: for the default choices, or for all."""
     found: dict[str, DataFile] = {}
     for benchmark in benchmarks:
         files = benchmark.files if every_choice else benchmark.files_for(benchmark.defaults())
@@ -47,17 +47,17 @@ def download(
     begin: Callable[[DataFile], Progress] = lambda file: lambda more: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[Outcome]:
-    """Fetch those that are not in the folder. What has arrived stays, whatever stops it, and the next call goes on.
+    """Fetch the files that are not in the folder. What has arrived stays after any stop, and the next call resumes.
 
     Args:
         files: from `files_of`.
-        folder: the data folder; made where it is not there.
-        begin: called before a file is fetched; what it returns is called with the bytes that arrive.
-        pause: waits before an attempt after a failed one.
+        folder: the data folder; made if it does not exist.
+        begin: called before a file is fetched; its result is called with the number of bytes that arrive.
+        pause: waits before a retry.
 
     Raises:
-        DataError: a file is there that is another one than is meant; it is left as it is. Or what came is.
-        DownloadError: a server refuses, cannot be reached, or sends something else than is meant.
+        DataError: an existing file, which is left unchanged, or a received one is not the intended file.
+        DownloadError: a server refuses, cannot be reached, or sends something else.
         FolderInUseError: another process is fetching into the same folder.
         OSError: the folder cannot be written.
     """
@@ -88,7 +88,7 @@ def _fetch(file: DataFile, path: Path, progress: Progress, pause: Callable[[floa
 
 
 def _unpack(archive: Path, path: Path, file: DataFile) -> None:
-    """Write the one file of an archive that is meant, if it is."""
+    """Extract the intended file of an archive, after checking it."""
     fault = f"{file.path} cannot be taken from {file.url}"
     try:
         with zipfile.ZipFile(archive) as opened, atomic_file(path) as out:

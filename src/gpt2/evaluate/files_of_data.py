@@ -1,4 +1,4 @@
-"""Reading a benchmark's files, each checked against the hash its numbers were measured with."""
+"""Reading a benchmark's files, each checked against the hash of the file that its numbers were measured with."""
 
 import codecs
 import json
@@ -23,7 +23,7 @@ def read_made_up(benchmark: Benchmark, chosen: Mapping[str, str]) -> tuple[list[
     """The text of each of a benchmark's made-up files, and their hashes.
 
     Raises:
-        DataError: another set than the first was chosen, and there is no made-up one of it.
+        DataError: another set than the first was chosen, which has no made-up files.
     """
     for name in {file.when[0] for file in benchmark.files if file.when}:
         if benchmark.files_for(chosen) != benchmark.files_for(benchmark.defaults()):
@@ -37,12 +37,12 @@ def read_made_up(benchmark: Benchmark, chosen: Mapping[str, str]) -> tuple[list[
 
 
 def missing_files(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
-    """Those that are not in the folder."""
+    """The files that are not in the folder."""
     return [file for file in files if not (folder / file.path).is_file()]
 
 
 def check_files(folder: Path, files: Sequence[DataFile]) -> None:
-    """Refuse before the work what would be missing in it.
+    """Refuse missing files before the work begins.
 
     Raises:
         DataError: a file is not in the folder; the message says how to get it.
@@ -62,7 +62,7 @@ def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict
     """The text of each file, and by path the SHA-256 of each.
 
     Raises:
-        DataError: one is missing, or is not the file that is meant; the message says which, and both hashes.
+        DataError: one is missing, or is not the intended file; the message names it, with both hashes.
         OSError: one cannot be read.
     """
     check_files(folder, files)
@@ -85,11 +85,11 @@ def read_examples(text: str, example_of: Callable[[Any], Example], expected: str
 
     Args:
         text: of the file.
-        example_of: takes what a line holds; may fail as it likes where that is something else.
-        expected: what is said then: "HellaSwag is not an item".
+        example_of: makes an example of a line's value; may raise any error if that is something else.
+        expected: the message for that: "HellaSwag is not an item".
 
     Raises:
-        DataError: a line is something else; it is named by its number and how it begins.
+        DataError: a line is something else; the message has its number and its beginning.
     """
     examples: list[Example] = []
     for number, line in enumerate(StringIO(text), start=1):  # by newlines: a text may hold U+2028
@@ -128,7 +128,7 @@ def _member(path: Path, member: str) -> bytes:
 
 
 def _tail(data: bytes, n_bytes: int | None) -> str:
-    """The text of all bytes, or of the last, without the halves of characters at either end."""
+    """The text of all bytes, or of the last `n_bytes`, without partial characters at either end."""
     if n_bytes is None:
         return data.decode("utf-8")
     data = data[-n_bytes:]

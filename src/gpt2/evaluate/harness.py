@@ -29,7 +29,7 @@ def for_harness(model: LanguageModel) -> Any:
     assert eot is not None, "the harness begins texts with the end-of-text token"
 
     class Adapter(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
-        """Answers the three questions of the harness."""
+        """Answers the harness's three kinds of request."""
 
         @property
         def eot_token_id(self) -> int:
@@ -78,6 +78,6 @@ def score_all(model: LanguageModel, targets: Sequence[Target]) -> list[TargetSco
 
 
 def _target(before: Sequence[int], after: Sequence[int], n_positions: int) -> Target:
-    """As the harness cuts them: what does not fit is left out at the beginning."""
+    """A request cut as the harness does: at its beginning, to fit the context."""
     after = tuple(after)[-n_positions:]
     return Target(context=tuple(before)[-(n_positions - len(after) + 1) :], targets=after)

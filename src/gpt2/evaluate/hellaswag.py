@@ -1,4 +1,4 @@
-"""HellaSwag: how a short description goes on. Not in the paper; the field has measured GPT-2 by it since."""
+"""HellaSwag: how a short description continues. Not in the paper, but used for GPT-2 since."""
 
 import functools
 import re
@@ -13,7 +13,7 @@ from gpt2.generation.targets import TargetScore
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """Four requests an item: each ending after the same beginning."""
+    """Four requests an item: each of the endings after the same beginning."""
     item_of = functools.partial(_item, cleaned=setting.choices["text"] == "harness")
     items = read_examples(texts[0], item_of, "HellaSwag is not an item")[: setting.limit]
     start = (setting.eot,) if setting.choices["start"] == "endoftext" else ()
@@ -54,7 +54,7 @@ def _item(found: Mapping[str, Any], *, cleaned: bool) -> Item:
 
 
 def _cleaned(text: str) -> str:
-    """Without the marks of WikiHow, as lm-evaluation-harness does it."""
+    """Remove WikiHow's marks, as lm-evaluation-harness does."""
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
 

@@ -1,12 +1,12 @@
-"""Known answers of the published weights: what other people's code was seen to compute with them.
+"""Known answers of the published weights: published results of other people's code.
 
 `known_answers.json` holds, for each of the four sizes, greedy continuations, a logit, losses and token probabilities,
-each with its public source and that source's licence. A model that gives them all is the published one and is computed
-right; one that gives none is another model of the same shape, or is computed wrong.
+each with its public source and that source's licence. A model that gives them all is the published one, computed
+correctly; one that gives none is another model of the same shape, or computed incorrectly.
 
 Tolerances cover the rounding of the printed values and the order of the sums in other people's kernels, nothing else.
-For the largest two sizes little is published: of 774M that each token of a contrastive search was among the four
-likeliest, of 1558M the mean log-likelihood of texts it had written.
+For the two largest sizes little is published: for 774M, that each token of a contrastive search was among the four
+likeliest; for 1558M, the mean log-likelihood of texts it had written.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ from gpt2.language_model import LanguageModel
 Progress = Callable[[str], None]
 
 _FILE = Path(__file__).with_name("known_answers.json")
-_ROUNDED_NLL = 0.1  # what rounding the weights to a smaller form may change a loss by
+_ROUNDED_NLL = 0.1  # by how much rounding the weights may change a loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        name: what.
-        passed: whether it is as it must be; None where it cannot be compared, and `found` says why.
+        name: what is checked.
+        passed: whether it passed; None if it cannot be compared, and `found` says why.
         expected: what it must be, in words.
         found: what it is.
-        source: where the expectation comes from.
+        source: of the expectation.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Check:
 
 
 def known_answers(name: str) -> list[dict[str, Any]]:
-    """What is known of a published model, as the file has it."""
+    """The known answers of a published model, as in the file."""
     assert name in PUBLISHED
     return [answer for answer in read_json(_FILE) if answer["model"] == name]
 
@@ -62,10 +62,10 @@ def check_answers(
     Args:
         model: on a backend that holds the weights in fp32.
         answers: of `known_answers`.
-        rounded: the form that the weights were rounded to, if they were: then only losses are compared, and loosely.
+        rounded: the form to which the weights were rounded, if any: then only losses are compared, and loosely.
 
     Raises:
-        MismatchError: the model has not the vocabulary and context of a published one.
+        MismatchError: the model does not have the vocabulary and context of a published one.
     """
     kinds = {
         "greedy": _check_greedy,
@@ -84,7 +84,7 @@ def check_answers(
 
 
 def check_shape(model: LanguageModel, name: str) -> None:
-    """Refuse a comparison that makes no sense.
+    """Refuse to compare with a published model of another shape.
 
     Raises:
         MismatchError: the model's shape is not that of the published one.
@@ -145,7 +145,7 @@ def _score(model: LanguageModel, ids: Sequence[int], first: int) -> tuple[Sequen
 
 
 def check_integrity(model: LanguageModel, *, progress: Progress = lambda what: None) -> Iterator[Check]:
-    """What must hold of any GPT-2: finite weights, a vocabulary that is its own, and a loss that is a number.
+    """Checks that any GPT-2 must pass: finite weights, a fitting vocabulary, and a finite loss.
 
     Args:
         model: opened.
@@ -177,7 +177,7 @@ def _check_vocabulary(model: LanguageModel) -> Check:
 
 
 def _check_loss(model: LanguageModel) -> Check:
-    """A trained model is better than chance at plain English; one read in the wrong order is not."""
+    """Check for better than chance on plain English, which fails if weights are read in a wrong order."""
     text, chance = "The cat sat on the mat, and the dog lay in the sun.", math.log(model.config.vocab_size)
     name, expected = "loss of an English sentence", f"below chance, {chance:.2f}"
     ids = model.tokenizer.encode(text)[: model.config.n_positions]

@@ -1,4 +1,4 @@
-"""LAMBADA: the last word of a passage, which people guess from the whole passage and not from its last sentence."""
+"""LAMBADA: the last word of a passage, which people can guess from the whole passage but not from its last sentence."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from gpt2.evaluate.files_of_data import read_examples
 from gpt2.evaluate.language_modelling import exp
 from gpt2.generation.targets import Target, TargetScore
 
-# Words that can hardly end a sentence on a guess. The paper's list is not known; these are function words.
+# Unlikely last words of a sentence. The paper's list is unknown; these are function words.
 STOP_WORDS = frozenset(
     re.findall(
         r"\S+",
@@ -32,7 +32,7 @@ _QUOTES = str.maketrans({"“": '"', "”": '"'})
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """One request an example: the last word after all before it."""
+    """One request an example: the last word, after everything before it."""
     passages = _passages(texts[0], setting.choices["text"], setting.limit)
     forms = [f" {form}" for word in STOP_WORDS for form in (word, word.capitalize())]
     stop_ids = frozenset(ids[0] for ids in map(setting.encode, forms) if len(ids) == 1)

@@ -30,14 +30,14 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Texts:
-    """What is scored, and what its log-probability is divided by.
+    """The documents to score, and the units to divide their log-probability by.
 
     Attributes:
         documents: each scored by itself, after the end-of-text token.
         n_words: of the original text, by its own count.
         n_bytes: of the original text.
-        n_examples: of whatever a limit counts.
-        notes: to be said beside the figures.
+        n_examples: of the unit that a limit counts.
+        notes: to report with the figures.
     """
 
     documents: Sequence[str]
@@ -48,17 +48,17 @@ class Texts:
 
 
 def windows(ids: Sequence[int], *, eot: int, n_positions: int, stride: int, full: bool = False) -> Iterator[Target]:
-    """Every token of a text once, the first after the end-of-text token.
+    """Windows that score every token of a text once, the first after the end-of-text token.
 
     The windows are those of `generation.scoring`: each begins `stride` tokens after the one before, and each token
-    but those of the first has at least `n_positions - stride` tokens before it.
+    outside the first window has at least `n_positions - stride` tokens before it.
 
     Args:
         ids: of the text.
         eot: the end-of-text token.
         n_positions: the context.
-        stride: tokens by which the window moves on.
-        full: the last window reaches back so that it is as long as the others.
+        stride: tokens by which the window moves.
+        full: the last window begins earlier, to be as long as the others.
     """
     all_ids = (eot, *ids)
     done = 1
@@ -132,8 +132,8 @@ def plan(
         there: the de-tokenizer of a line.
         back: its inverse.
         blank_lines: whether empty lines are part of the text.
-        apart: every line is a document of its own.
-        begins: whether a line begins a document; without it (and not `apart`) the whole file is one.
+        apart: make every line a document of its own.
+        begins: tells whether a line begins a document; without it (and not `apart`) the whole file is one.
     """
     lines, n_examples = _taken(text, setting.limit, blank_lines=blank_lines)
     natural, notes = lines, ()
@@ -169,7 +169,7 @@ def benchmark_by_word(
     made_up: str,
     known: tuple[Known, ...],
 ) -> Benchmark:
-    """A benchmark that the paper reports as the perplexity per word; the arguments are those of `Benchmark`."""
+    """A benchmark for which the paper reports the perplexity per word; the arguments are those of `Benchmark`."""
     return Benchmark(
         name=name,
         title=title,
@@ -186,7 +186,7 @@ def benchmark_by_word(
 
 
 def exp(x: float) -> float:
-    """The exponential, infinite where a float cannot hold it."""
+    """The exponential; infinite if a float cannot hold it."""
     try:
         return math.exp(x)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Which of several continuations is the likeliest: what CBT and HellaSwag ask."""
+"""Choosing the likeliest of several continuations, for CBT and HellaSwag."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gpt2.generation.targets import Target, TargetScore
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """Attributes:
-    before: what stands before every continuation.
+    before: the text before every continuation.
     continuations: each with the space before it, if there is one.
     right: the index of the right one.
     names: of the continuations, for people.
@@ -24,14 +24,14 @@ class Item:
 
 
 def requests_of(items: Sequence[Item], setting: Setting, *, start: Sequence[int]) -> list[Target]:
-    """One request for each continuation of each item; what stands before it, from its end, as far as the context goes.
+    """One request for each continuation of each item, after as much of the preceding text's end as the context holds.
 
-    All continuations of an item stand after the same tokens, those that the longest leaves room for.
+    All continuations of an item follow the same tokens, as many as the longest continuation leaves room for.
 
     Args:
-        items: at least one token stands before each, `start` included.
+        items: each has at least one token before it, including `start`.
         setting: the vocabulary and the context.
-        start: what stands before everything.
+        start: tokens that precede everything.
     """
     requests: list[Target] = []
     for item in items:
@@ -49,7 +49,7 @@ def by_item(items: Sequence[Item], results: Sequence[TargetScore]) -> list[list[
 
 
 def best(values: Sequence[float]) -> int:
-    """The index of the largest, the first of equals."""
+    """The index of the largest value; the first among equals."""
     return max(range(len(values)), key=lambda i: (values[i], -i))
 
 

@@ -1,4 +1,4 @@
-"""Natural Questions: what people asked a search engine, answered from what the model knows."""
+"""Natural Questions: people's questions to a search engine, answered from the model's knowledge."""
 
 import math
 from collections.abc import Mapping, Sequence

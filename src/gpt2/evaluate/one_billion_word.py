@@ -10,7 +10,7 @@ _FOLDER = "1-billion-word-language-modeling-benchmark-r13output"
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """Each sentence after the end-of-text token, or all as one text."""
+    """Each sentence as a document after the end-of-text token, or all as one text."""
     apart = setting.choices["sentences"] == "apart"
     return language_modelling.plan(texts[0], setting, news_there, news_back, blank_lines=False, apart=apart)
 

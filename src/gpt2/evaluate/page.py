@@ -1,4 +1,4 @@
-"""A result as one page: our figures beside the paper's and others', over model size; calibration; examples."""
+"""A result as one page: our figures beside the paper's and others' over model size, calibration, and examples."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -75,7 +75,7 @@ def _facts(result: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, obje
 
 
 def _paper_table(done: Mapping[str, Any], *, headlines: bool) -> Table:
-    """One figure of each benchmark, or all."""
+    """Our figures beside the paper's: one of each benchmark, or all."""
     rows: list[tuple[object, ...]] = []
     for found in done.values():
         for figure, value in found["figures"].items():
@@ -101,7 +101,7 @@ def _named(figure: str) -> str:
 
 
 def _from_the_nearest(value: float | None, paper: Sequence[float | None]) -> str | None:
-    """How far a figure is from that of the paper's sizes which comes nearest, and which that is."""
+    """The distance to the nearest of the paper's sizes, and which size that is."""
     printed = [(each, size) for each, size in zip(paper, SIZES, strict=True) if each is not None]
     if value is None or not printed:
         return None

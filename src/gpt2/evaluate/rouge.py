@@ -1,4 +1,4 @@
-"""ROUGE (Lin 2004): how many words, pairs of words and longest common subsequences a summary shares with another."""
+"""ROUGE (Lin 2004): the overlap of a summary with another in words, pairs of words and longest common subsequences."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ def _f1(hits: int, n_given: int, n_wanted: int) -> float:
 
 
 def _common(words: Sequence[str], others: Sequence[str]) -> list[int]:
-    """Places in `words` of a longest subsequence that `others` has too."""
+    """The places in `words` of a longest common subsequence with `others`."""
     rows = [[0] * (len(others) + 1)]
     for word in words:
         before, row = rows[-1], [0]

@@ -1,4 +1,4 @@
-"""Running benchmarks on a model, and everything that must be known to compare the figures."""
+"""Running benchmarks on a model, and recording all that is needed to compare the figures."""
 
 import math
 import platform
@@ -31,10 +31,10 @@ class _Ready:
     """A benchmark whose files are read.
 
     Attributes:
-        name: its own.
+        name: of the benchmark.
         choices: with which it runs.
-        files: by path, the SHA-256 of what was read.
-        plan: of what to ask the model.
+        files: path -> SHA-256 of what was read.
+        plan: what to ask the model.
     """
 
     name: str
@@ -57,26 +57,26 @@ def evaluate(
     skip_missing: bool = False,
     progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Figures of each benchmark, with what they were measured with, as JSON holds it.
+    """The figures of each benchmark and how they were measured, in JSON's types.
 
     Args:
-        model: evaluated on its backend as it was opened; fp32 is the form to compare by.
+        model: evaluated on its backend as opened; fp32 is the form for comparisons.
         benchmarks: in the order to run.
-        data: the folder of their files, all checked before the first is run; None for the made-up examples.
+        data: the folder of their files, all checked before the first runs; None for the made-up examples.
         version: of this package.
-        stride: of windows over texts beyond the context; half the context by default.
+        stride: of windows over texts longer than the context; half the context by default.
         limit: at most so many examples of each.
         limits: by benchmark, instead of `limit`.
-        choices: by benchmark and choice, where not the default.
-        cache: the folder that keeps answers; None keeps none.
-        skip_missing: where files of a benchmark are not there, take another of its sets that is, or else say so in
-            its place, instead of refusing; the same where the context is too short for one of its examples.
+        choices: by benchmark and choice, if not the default.
+        cache: the folder of cached answers; None: no cache.
+        skip_missing: if a benchmark's files are missing, use another of its sets that is there, or else report it as
+            skipped, instead of refusing; also if the context is too short for one of its examples.
         progress: called after each step.
 
     Raises:
         ContextError: the model's context is too short for an example.
-        DataError: a file is missing or not the one meant, or all are; a choice is not known; or the vocabulary has
-            no end-of-text token.
+        DataError: a file is missing or not the intended one, or all are missing; a choice is unknown; or the vocabulary
+            has no end-of-text token.
     """
     setting = _setting(model, stride)
     limits = limits or {}
@@ -123,10 +123,10 @@ def check_data(
     choices: Mapping[str, Mapping[str, str]] | None = None,
     skip_missing: bool = False,
 ) -> None:
-    """Refuse what `evaluate` would for its files that are not here, before a model is opened for it.
+    """Refuse missing files as `evaluate` would, before a model is opened.
 
     Raises:
-        DataError: a file is missing, or all are; a choice is not known, or has no made-up examples.
+        DataError: a file is missing, or all are; a choice is unknown, or has no made-up examples.
     """
     chosen, absent = _asked(benchmarks, data, choices or {}, skip_missing=skip_missing)
     for benchmark in benchmarks:
@@ -143,7 +143,7 @@ def _asked(
     *,
     skip_missing: bool,
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """By benchmark, the choices with which it runs; and of those that are not run, why."""
+    """The choices with which each benchmark runs, and why others do not run."""
     chosen = {each.name: each.chosen(choices.get(each.name, {})) for each in benchmarks}
     if data is None or not skip_missing:
         return chosen, {}
@@ -152,10 +152,10 @@ def _asked(
 
 
 def stride_of(asked: int | None, n_positions: int) -> int:
-    """The stride of windows over a text: what was asked for, or half the context.
+    """The stride of windows over a text: as asked for, or half the context.
 
     Raises:
-        DataError: it is no part of the context.
+        DataError: it is not between 1 and the context.
     """
     stride = default_stride(n_positions) if asked is None else asked
     if not 1 <= stride <= n_positions:
@@ -164,7 +164,7 @@ def stride_of(asked: int | None, n_positions: int) -> int:
 
 
 def _setting(model: LanguageModel, stride: int | None) -> Setting:
-    """What is the same for every benchmark."""
+    """The part of the setting that all benchmarks share."""
     eot = model.tokenizer.eot
     if eot is None:
         raise DataError("The model cannot be evaluated: its vocabulary has no end-of-text token to begin a text with.")
@@ -181,7 +181,7 @@ def _setting(model: LanguageModel, stride: int | None) -> Setting:
 
 
 def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dict[str, str]:
-    """These choices, or those of a part of the set, where only the part is here."""
+    """These choices, or those of a part of the set if only the part is here."""
     for value in benchmark.choices["set"].values if "set" in benchmark.choices else ():
         if not missing_files(data, benchmark.files_for(chosen)):
             break
@@ -190,7 +190,7 @@ def _with_files(benchmark: Benchmark, chosen: dict[str, str], data: Path) -> dic
 
 
 def _absent(benchmarks: Sequence[Benchmark], chosen: Mapping[str, Mapping[str, str]], data: Path) -> dict[str, str]:
-    """By benchmark, the file that is not here and how to get it; all of them missing is an error."""
+    """By benchmark, the missing file and how to get it; it is an error if all are missing."""
     absent: dict[str, str] = {}
     for benchmark in benchmarks:
         missing = missing_files(data, benchmark.files_for(chosen[benchmark.name]))
@@ -244,7 +244,7 @@ def _facts(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _used() -> dict[str, str]:
-    """Versions of what some benchmarks need, where they did."""
+    """Versions of packages that only some benchmarks need, if they were used."""
     return {name: sys.modules[name].__version__ for name in ("sacrebleu", "nltk") if name in sys.modules}
 
 
@@ -270,7 +270,7 @@ def _run(model: LanguageModel, ready: _Ready, kept: Answers, progress: Progress)
 
 
 def _standard_errors(plan: Plan, answers: Sequence[Any], figures: Figures, scores: Sequence[float]) -> Figures:
-    """Of shares that are right, of the figure that is the mean of the scores, and those that the plan brings."""
+    """Standard errors: of shares of right examples, of the mean of the scores, and those that the plan computes."""
     errors: Figures = {}
     for figure, value in figures.items():
         if figure.startswith(("accuracy", "exact_match")):
@@ -281,7 +281,7 @@ def _standard_errors(plan: Plan, answers: Sequence[Any], figures: Figures, score
 
 
 def _judged(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Every example's score and confidence, and a few to look at: those the model was surest of, or the first."""
+    """Every example's score and confidence, and a few to show: those the model was surest of, or the first."""
     scores = [round(each.score, 4) for each in judged]
     order = sorted(judged, key=lambda each: -(each.confidence or 0.0))
     right, wrong = ([each for each in order if (each.score >= 0.5) is which][:_SHOWN] for which in (True, False))

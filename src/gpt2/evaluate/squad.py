@@ -1,4 +1,4 @@
-"""How SQuAD compares an answer with the right ones: exact match, and F1 over words."""
+"""SQuAD's comparison of an answer with the right ones: exact match, and F1 over words."""
 
 import re
 import string
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 def normalised(text: str) -> str:
-    """Without case, punctuation, articles and extra spaces."""
+    """A text without case, punctuation, articles and extra spaces."""
     bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def f1(answer: str, right: str) -> float:
-    """The harmonic mean of precision and recall of words; nothing equals only nothing."""
+    """The harmonic mean of precision and recall of words; an empty answer matches only an empty one."""
     given, wanted = normalised(answer).split(), normalised(right).split()
     if not given or not wanted:
         return float(given == wanted)
@@ -22,9 +22,9 @@ def f1(answer: str, right: str) -> float:
 
 
 def f1_among(answer: str, right: Sequence[str]) -> float:
-    """Against several people's answers, as CoQA does: the best among all but one, averaged over whom to leave out.
+    """F1 against several people's answers, as in CoQA: the best of all but one, averaged over the one left out.
 
-    So the answers of people can be measured against each other in the same way.
+    So people's answers can be measured against each other in the same way.
     """
     if len(right) == 1:
         return f1(answer, right[0])

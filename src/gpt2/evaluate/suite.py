@@ -1,4 +1,4 @@
-"""The benchmarks there are, by name, in the order of the paper's table."""
+"""All benchmarks by name, in the order of the paper's table."""
 
 import difflib
 

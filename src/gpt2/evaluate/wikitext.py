@@ -9,7 +9,7 @@ from gpt2.evaluate.detokenize import wikitext_back, wikitext_there
 
 _HEADING = re.compile(r" ?= [^=].* = ?")
 
-# What lm-evaluation-harness (and Megatron-LM before it) replaces, in its order. It has no inverse.
+# The replacements of lm-evaluation-harness (and Megatron-LM before it), in its order. They have no inverse.
 _HARNESS_RULES: tuple[tuple[str, str], ...] = (
     (r"s '", "s'"),
     (r"/' [0-9]/", r"/'[0-9]/"),
@@ -56,7 +56,7 @@ def harness_there(page: str) -> str:
 
 
 def _as_the_harness(text: str, limit: int | None) -> language_modelling.Texts:
-    """Pages, and words counted by its rule: white space at either end of a page makes one word more."""
+    """Pages, with words counted by the harness's rule: white space at either end of a page adds a word."""
     taken = pages(text)[:limit]
     return language_modelling.Texts(
         documents=[harness_there(page) for page in taken],

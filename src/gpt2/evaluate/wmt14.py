@@ -1,4 +1,4 @@
-"""WMT-14: translation between English and French, by examples alone."""
+"""WMT-14: translation between English and French, prompted only by examples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from gpt2.tasks import Prompts, translate
 def plan_from(source: str, target: str, texts: Sequence[str], setting: Setting) -> Plan:
     """One prompt a sentence; `texts` are the English file and the French."""
     try:
-        sacrebleu = import_module("sacrebleu")  # before the model works for hours
+        sacrebleu = import_module("sacrebleu")  # fails now, not after the model has worked for hours
     except ImportError:
         raise MissingExtraError.of("BLEU cannot be computed", package="sacrebleu", extra="evaluate") from None
     both: dict[str, list[str]] = dict(zip(("english", "french"), (text.splitlines() for text in texts), strict=True))

@@ -17,7 +17,7 @@ from gpt2.generation.targets import Target, TargetScore
 class Schema:
     """Attributes:
     starts: the sentence up to the pronoun, with each name in the pronoun's place.
-    rest: what follows, with the space before it.
+    rest: the rest of the sentence, with the space before it.
     right: which name is meant, 0 or 1.
     """
 
@@ -27,7 +27,7 @@ class Schema:
 
 
 def plan(texts: Sequence[str], setting: Setting) -> Plan:
-    """Four requests a schema: each name, scored by the whole sentence and by what follows the name."""
+    """Four requests a schema: for each name, one scores the whole sentence and one what follows the name."""
     schemas = read_examples(texts[0], _schema, "WSC273 is not a schema")[: setting.limit]
     requests: list[Target] = []
     for schema in schemas:

@@ -1,6 +1,6 @@
 """Models on this machine: finding them in the package, our cache, Hugging Face's or at a path; and fetching them.
 
-Only `plan` and `download` open a connection. They are imported when first used: opening a model wants none of it.
+Only `plan` and `download` open a connection. They are imported on first use: opening a model does not need them.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
-"""Bringing a published model or one of the hub here: first a plan, then its files, and last its name.
+"""Downloading a published model or one of the hub: first a plan, then its files, and last its name.
 
-Until every file is here and its hash is right, the model has no name, and nothing takes half of it for a whole. What
-has arrived stays, whatever stops it, and the next call goes on from there.
+The model has no name until every file is here with the right hash, so nothing can open half of it. What has arrived
+stays after any stop, and the next call resumes.
 """
 
 import errno
@@ -24,7 +24,7 @@ from gpt2.hub.transfer import Progress, RemoteFile, fetch, wrong_hash
 
 SOURCES = ("huggingface", "openai")
 
-_RESERVE_BYTES = 64 << 20  # a disk that is full to the last byte serves nobody
+_RESERVE_BYTES = 64 << 20  # leave this much of the disk free
 _PART = ".gpt2-part"
 
 log = logging.getLogger("gpt2")
@@ -35,12 +35,12 @@ class Plan:
     """What a download would do.
 
     Attributes:
-        name: what `--model` will call it.
+        name: for `--model`.
         source: "huggingface" or "openai".
         server: the address it comes from.
         place: the folder that it will be read from.
         files: all of them, in the order of fetching.
-        present_bytes: what is here already, parts included.
+        present_bytes: already here, including partial files.
         total_bytes: of all files whose length is known.
         free_bytes: on the disk of `place`.
     """
@@ -56,20 +56,20 @@ class Plan:
 
     @property
     def missing_bytes(self) -> int:
-        """What is still to come."""
+        """Bytes still to fetch."""
         return self.total_bytes - self.present_bytes
 
 
 def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) -> Plan:
-    """Look what there is to download.
+    """Find out what there is to download.
 
     Args:
         name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, or a hub id `ORG/NAME`.
         source: "huggingface", the hub or its mirror; or "openai", the files of 2019 of a published model.
-        allow_pickle: take `pytorch_model.bin` where there is nothing better.
+        allow_pickle: take `pytorch_model.bin` if there is nothing better.
 
     Raises:
-        DownloadError: offline mode, no such name, or the server cannot be reached or has no model there.
+        DownloadError: offline mode is on, the name is unknown, or the server cannot be reached or has no model there.
     """
     if source not in SOURCES:
         raise DownloadError(f"Models cannot be downloaded from {source!r}: choose one of {', '.join(SOURCES)}.")
@@ -104,16 +104,16 @@ def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) 
 def download(
     plan: Plan, *, progress: Progress = lambda more: None, pause: Callable[[float], None] = time.sleep
 ) -> Path:
-    """Carry a plan out, and return the folder of the model.
+    """Carry out a plan, and return the folder of the model.
 
     Args:
         plan: from `plan`.
-        progress: called with the bytes that are here, as they arrive.
-        pause: waits before an attempt after a failed one.
+        progress: called with the number of bytes that are new here.
+        pause: waits before a retry.
 
     Raises:
-        DownloadError: not enough room on the disk, the connection fails for good, or something else came than was
-            announced; or the disk becomes full, or the cache cannot be written.
+        DownloadError: the disk has not enough room or becomes full, the connection fails for good, what came is not
+            what was announced, or the cache cannot be written.
         FolderInUseError: another process is fetching the same model.
     """
     if plan.missing_bytes + _RESERVE_BYTES > plan.free_bytes:
@@ -154,7 +154,7 @@ def _from_huggingface(plan: Plan, progress: Progress, pause: Callable[[float], N
 
 
 def _from_openai(plan: Plan, progress: Progress, pause: Callable[[float], None]) -> Path:
-    """The files gather in a folder beside the goal, which takes the goal's name at the end."""
+    """Fetch the files into a folder beside the goal, which gets the goal's name at the end."""
     if places.holds_model(plan.place):
         if damaged := next((file for file in check_hashes(plan.place) if file.fault), None):
             raise DownloadError(
@@ -188,7 +188,7 @@ def _is_damaged(path: Path, file: RemoteFile) -> bool:
 
 
 def _plan(name: str, source: str, server: str, place: Path, files: list[RemoteFile], present: int, total: int) -> Plan:
-    standing = next((parent for parent in place.parents if parent.exists()), place.parent)  # a drive may not be there
+    standing = next((parent for parent in place.parents if parent.exists()), place.parent)  # a drive may not exist
     return Plan(
         name=name,
         source=source,

@@ -1,4 +1,4 @@
-"""Whether files that were downloaded are still what they were: their hashes against those that came with them."""
+"""Checking that downloaded files are unchanged, against the hashes that came with them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ class Hashed:
     Attributes:
         name: in its folder.
         hash: that it must have.
-        fault: how it differs, in words; None where it does not.
+        fault: how it differs, in words; None if it does not.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Hashed:
 
 
 def check_hashes(folder: Path, *, progress: Callable[[str], None] = lambda name: None) -> Iterator[Hashed]:
-    """Every file whose hash is known: from the name of its content in Hugging Face's cache, or as we noted it.
+    """Check every file whose hash is known: from its blob's name in Hugging Face's cache, or from our own record.
 
     Raises:
-        FormatError: the note cannot be read.
+        FormatError: the record cannot be read.
         OSError: a file cannot be read.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

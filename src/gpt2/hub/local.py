@@ -1,4 +1,4 @@
-"""From a model's name to its files, and the list of all that are here."""
+"""From a model's name to its files, and a list of all models here."""
 
 import os
 import re
@@ -20,13 +20,12 @@ class LocalModel:
     """A model on this machine.
 
     Attributes:
-        name: what `locate` and `--model` call it.
+        name: for `locate` and `--model`.
         path: its folder.
-        parameters: how many, by its configuration; None where that cannot be read.
+        parameters: how many, by its configuration; None if that cannot be read.
         bytes: of all its files.
         origin: "package", "gpt2 cache" or "hugging face cache".
-        used: when its weights were last read, in seconds since 1970, as the disk noted it: most systems note it once a
-            day at the most.
+        used: the access time of its weights, in seconds since 1970; most systems update it at most once a day.
     """
 
     name: str
@@ -43,7 +42,7 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
     Nothing is downloaded.
 
     Raises:
-        ModelNotFoundError: there is no such model here; the message lists those there are.
+        ModelNotFoundError: there is no such model here; the message lists the models.
     """
     name = _name_of(name_or_path)
     for folder in _places_of(name):
@@ -55,10 +54,10 @@ def locate(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def locate_or_download(name_or_path: str | os.PathLike[str], *, download: bool) -> Path:
-    """The same; where it is not here and `download` says so, it is fetched.
+    """Like `locate`, but fetch a missing model if `download` is set.
 
     Raises:
-        ModelNotFoundError: there is no such model here, and nothing was to be fetched.
+        ModelNotFoundError: there is no such model here, and `download` is not set.
         DownloadError: it cannot be fetched.
     """
     download = truth_of("download", download, DownloadError)
@@ -82,7 +81,7 @@ def _name_of(given: object) -> str:
 
 
 def _places_of(name: str) -> Iterator[Path | None]:
-    """Where a model of this name may lie; a path that is there comes before a hub id of the same spelling."""
+    """Where a model of this name may be; an existing path comes before a hub id of the same spelling."""
     short = name.removeprefix(f"{PUBLISHER}/")
     if short in PUBLISHED:
         yield places.in_our_cache(short)
@@ -119,7 +118,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _described(name: str, folder: Path, origin: str) -> list[LocalModel]:
-    """One model, or none where the folder holds another kind of model or only part of one."""
+    """One model, or none if the folder holds another kind of model or only part of one."""
     if not places.holds_model(folder):
         return []
     try:
@@ -139,7 +138,7 @@ def _described(name: str, folder: Path, origin: str) -> list[LocalModel]:
 
 
 def _sizes(folder: Path) -> dict[str, Any] | None:
-    """What the configuration of a folder says of the model's shape; None for another kind of model."""
+    """The model's shape by the folder's configuration; None for another kind of model."""
     if (folder / "config.json").is_file():
         raw: Any = read_json(folder / "config.json")
         if not isinstance(raw, dict) or raw.get("model_type") != "gpt2":
@@ -160,7 +159,7 @@ def _sizes(folder: Path) -> dict[str, Any] | None:
 
 
 def removable(name: str) -> list[Path]:
-    """The folders in the caches, unfinished downloads included, that removing the model of this name would delete."""
+    """The folders in the caches that removing this model would delete, including unfinished downloads."""
     short = name.removeprefix(f"{PUBLISHER}/")
     hub_ids = [f"{PUBLISHER}/{short}", short] if short in PUBLISHED else [name]
     if not all(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", hub_id) for hub_id in hub_ids):
@@ -171,7 +170,7 @@ def removable(name: str) -> list[Path]:
 
 
 def remove(name: str) -> int:
-    """Delete a model from the caches, and return the bytes that were freed. A model in the package is not touched.
+    """Delete a model from the caches, and return the bytes freed. A model in the package is not touched.
 
     Raises:
         ModelNotFoundError: no cache has it.

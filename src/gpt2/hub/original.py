@@ -1,8 +1,8 @@
 """OpenAI's files of 2019, from OpenAI's own store: the TensorFlow checkpoint, its settings and its vocabulary.
 
-Addresses and names from openai/gpt-2, download_model.py. The store publishes no hashes. Known without it are the length
-of the weights (four bytes a parameter), the hashes of the vocabulary (openai/tiktoken, openai_public.py), and the
-checksum of every array, which is in the index and is verified whenever the model is opened.
+Addresses and names are from openai/gpt-2, download_model.py. The store publishes no hashes. Known from elsewhere are
+the length of the weights (four bytes a parameter), the hashes of the vocabulary (openai/tiktoken, openai_public.py),
+and the checksum of every array, which is in the index and is verified whenever the model is opened.
 """
 
 from gpt2.config import PUBLISHED
@@ -20,7 +20,7 @@ _SMALL = ("hparams.json", "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt
 
 
 def list_files(name: str) -> list[RemoteFile]:
-    """The files of a published model; the graph, `model.ckpt.meta`, is not among them: nothing here needs it."""
+    """The files of a published model without the graph, `model.ckpt.meta`, which nothing here needs."""
     return [
         RemoteFile(
             name=file,

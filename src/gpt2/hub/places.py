@@ -1,4 +1,4 @@
-"""Where models lie on this machine, by name.
+"""Where models are on this machine, by name.
 
 - inside the package: `gpt2/models/NAME`
 - our cache: `CACHE/gpt2/models/NAME`, a hub id with `--` for its slash
@@ -22,7 +22,7 @@ _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
 
 def huggingface_cache() -> Path:
     """The folder in which Hugging Face's libraries keep repositories (HF_HUB_CACHE, HF_HOME, or their default)."""
-    # read as theirs do: Path's own `expanduser` fails where nobody has the name behind the ~
+    # as in their code: Path's own `expanduser` fails if no user has the name after the ~
     if chosen := os.environ.get("HF_HUB_CACHE"):
         return Path(os.path.expanduser(chosen))  # noqa: PTH111
     if home := os.environ.get("HF_HOME"):
@@ -41,7 +41,7 @@ def huggingface_repository(hub_id: str) -> Path:
 
 
 def in_huggingface_cache(hub_id: str) -> Path | None:
-    """The snapshot of a repository's main revision, where there is one."""
+    """The snapshot of a repository's main revision, if there is one."""
     return snapshot(huggingface_repository(hub_id))
 
 
@@ -57,7 +57,7 @@ def snapshot(repository: Path) -> Path | None:
 
 
 def holds_model(folder: Path) -> bool:
-    """Whether a folder has a configuration and weights; whether they are sound is for reading to say."""
+    """Whether a folder has a configuration and weights; only reading them tells whether they are sound."""
     try:
         names = [file.name for file in folder.iterdir()]
     except OSError:

@@ -1,10 +1,10 @@
-"""A repository on Hugging Face's hub, or a mirror of it: what files of a model it has, and where they are kept here.
+"""A repository on Hugging Face's hub, or a mirror of it: which files of a model it has, and where they are kept here.
 
-They are kept as Hugging Face's own libraries keep them, so that each finds what the other has fetched: content under
-its hash in `blobs/`, names as links to it in `snapshots/REVISION/`, the revision in `refs/main` (huggingface_hub's
-guide "Understand caching"). Where links cannot be made (Windows without the right), the content lies in the snapshot.
+The layout is that of Hugging Face's own libraries, so that each finds what the other has fetched: content under its
+hash in `blobs/`, names as links to it in `snapshots/REVISION/`, the revision in `refs/main` (huggingface_hub's guide
+"Understand caching"). If links cannot be made (Windows without the right), the content is in the snapshot.
 
-Obeyed are HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, HF_TOKEN and the variables of the cache.
+HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, HF_TOKEN and the variables of the cache are respected.
 """
 
 import os
@@ -20,7 +20,7 @@ from gpt2.hub.transfer import RemoteFile, read_url
 
 ENDPOINT = "https://huggingface.co"
 
-# Beside the weights; none of them holds code, and none has a path.
+# Files besides the weights; none holds code, and no name has a folder.
 _SMALL = (
     "config.json",
     "generation_config.json",
@@ -40,7 +40,7 @@ _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
 def headers() -> Mapping[str, str]:
-    """What proves to the hub who asks, if the user set it."""
+    """The user's token for the hub, if set."""
     token = os.environ.get("HF_TOKEN", "").strip()
     return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -54,7 +54,7 @@ def list_files(hub_id: str, *, allow_pickle: bool = False) -> tuple[str, list[Re
     """The revision of a repository and the files of the model in it, `config.json` first.
 
     Raises:
-        DownloadError: it cannot be reached, is not there, or holds no model that is read here.
+        DownloadError: it cannot be reached, does not exist, or holds no model that we can read.
     """
     address = f"{endpoint()}/api/models/{hub_id}/revision/main?blobs=true"
     try:
@@ -138,5 +138,5 @@ def name_blob(repository: Path, revision: str, file: RemoteFile) -> None:
 
 
 def name_revision(repository: Path, revision: str) -> None:
-    """Make a revision, all of whose files are here, the one that names lead to."""
+    """Make a completely fetched revision the one that the repository's name resolves to."""
     write_text(repository / "refs" / "main", revision)

@@ -1,7 +1,7 @@
-"""One file over HTTP, whole or not at all: resumed where it broke off, checked before it has a name.
+"""One file over HTTP, whole or not at all: resumed after a break, and checked before it gets its name.
 
-A server is not believed: how much it sends, from where on and what it is are compared with what was announced. What
-has arrived stays in a part file when a connection breaks or the user stops it, and the next attempt asks for the rest.
+The server is not trusted: the amount, offset and content of what it sends are compared with what was announced. If the
+connection breaks or the user stops it, a part file keeps what has arrived, and the next attempt asks for the rest.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from gpt2.errors import DownloadError
 from gpt2.files import make_folder
 
-Progress = Callable[[int], None]  # bytes more; below 0 where what had arrived was thrown away
+Progress = Callable[[int], None]  # takes new bytes; negative if arrived bytes were discarded
 
-ATTEMPTS = 5  # in a row that bring next to nothing
+ATTEMPTS = 5  # in a row that bring almost nothing
 _TIMEOUT_SECONDS = 30.0
 _PIECE_BYTES = 1 << 20
 _NEXT_TO_NOTHING_BYTES = 256 << 10
@@ -41,9 +41,9 @@ class RemoteFile:
     Attributes:
         name: its name in the model's folder.
         url: where it is.
-        bytes: its length; None where nobody has said it.
-        sha256: of its content, in hexadecimal; None where not known.
-        git_sha1: of its content as a blob of git, where that is known instead.
+        bytes: its length; None if unknown.
+        sha256: of its content, in hexadecimal; None if unknown.
+        git_sha1: of its content as a git blob, if that is known instead.
     """
 
     name: str
@@ -62,15 +62,15 @@ def fetch(
     progress: Progress = lambda more: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Bring a file to `goal`, going on with `part` where that is there.
+    """Fetch a file to `goal`, resuming from `part` if that exists.
 
     Args:
-        file: what and from where.
-        goal: takes its name when all has arrived and its hash is right.
-        part: what has arrived so far; stays when this fails.
-        headers: sent to the server that `file` names, and to no other that it redirects to.
-        progress: called with the bytes that arrived.
-        pause: waits before another attempt.
+        file: what to fetch, and from where.
+        goal: appears when everything has arrived with the right hash.
+        part: what has arrived so far; stays if this fails.
+        headers: sent only to the server that `file` names, not after a redirect to another.
+        progress: called with the number of bytes that arrived.
+        pause: waits before a retry.
 
     Raises:
         DownloadError: the server refuses, cannot be reached, or sends something else than it announced.
@@ -125,7 +125,7 @@ def fetch(
 
 
 def read_url(url: str, *, limit_bytes: int, headers: Mapping[str, str] | None = None) -> bytes:
-    """The content behind an address, of at most `limit_bytes`.
+    """The content at an address, of at most `limit_bytes`.
 
     Raises:
         DownloadError: the server refuses, cannot be reached, or sends more.
@@ -150,10 +150,10 @@ def read_url(url: str, *, limit_bytes: int, headers: Mapping[str, str] | None = 
 
 
 def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progress: Progress) -> int | None:
-    """Append what is missing to the part file; returns the whole length as far as it is known."""
+    """Append what is missing to the part file; return the whole length, if known."""
     begin = part.stat().st_size if part.is_file() else 0
     if file.bytes is not None and begin >= file.bytes:
-        if begin > file.bytes:  # of another version, or not ours
+        if begin > file.bytes:  # a part of another version, or of another file
             progress(-begin)
             part.unlink()
             begin = 0
@@ -165,7 +165,7 @@ def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progre
     except urllib.error.HTTPError as error:
         if error.code != 416 or not begin:
             raise
-        error.close()  # there is no such place in the file: what we have is of another one
+        error.close()  # the file has no such offset: our part is of another one
         progress(-begin)
         part.unlink()
         raise http.client.HTTPException("the server has fewer bytes than had arrived") from error
@@ -201,14 +201,14 @@ def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progre
 
 
 def _goes_on(response: Any, begin: int, total: int | None) -> bool:
-    """Whether the answer is the rest that was asked for; a server may send the whole instead, or some other part."""
+    """Whether the answer is the requested rest; a server may send the whole file, or another part, instead."""
     found = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
     first = found[0].partition("-")[0]
     return response.status == 206 and first == str(begin) and (total is None or found[2] in ("*", str(total)))
 
 
 def wrong_hash(path: Path, *, sha256: str | None = None, git_sha1: str | None = None) -> str | None:
-    """How a file's hash differs from the one it must have, in words; None where it is right or nothing is known."""
+    """How a file's hash differs from the right one, in words; None if it is right or none is known."""
     if sha256 is not None:
         name, wanted, digest = "SHA-256", sha256, hashlib.sha256()
     elif git_sha1 is not None:
@@ -224,10 +224,10 @@ def wrong_hash(path: Path, *, sha256: str | None = None, git_sha1: str | None = 
 
 
 def _open(url: str, private: Mapping[str, str], headers: Mapping[str, str]) -> Any:
-    """Open an address, over TLS or on this machine; `private` headers go to that server only."""
+    """Open an address, over TLS or on this machine; `private` headers go only to that server."""
     try:
         return _open_address(url, private, headers)
-    except ValueError as error:  # of an address, this one or one that it leads to, that is none
+    except ValueError as error:  # this address, or one that it redirects to, is invalid
         raise DownloadError(
             f"{url} cannot be downloaded: it is no address, or leads to what is none ({error}). Check HF_ENDPOINT, or "
             f"try another mirror."
@@ -239,14 +239,14 @@ def _open_address(url: str, private: Mapping[str, str], headers: Mapping[str, st
     if split.scheme != "https" and not (split.scheme == "http" and split.hostname):
         raise DownloadError(f"{url} cannot be downloaded: only https and http addresses are. Check HF_ENDPOINT.")
     request = urllib.request.Request(url, headers={"User-Agent": "gpt2kit", "Accept-Encoding": "identity", **headers})
-    if split.scheme == "https" or split.hostname in _LOOPBACK:  # never in the clear over a network
+    if split.scheme == "https" or split.hostname in _LOOPBACK:  # never unencrypted over a network
         for name, value in private.items():
             request.add_unredirected_header(name, value)
     return urllib.request.build_opener(_Redirects(private)).open(request, timeout=_TIMEOUT_SECONDS)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but never from TLS to none, and with private headers only on the same server."""
+    """Follows redirects, but never from TLS to plain HTTP, and sends private headers only to the same server."""
 
     def __init__(self, private: Mapping[str, str]) -> None:
         self._private = private
@@ -267,13 +267,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
-    """How many seconds a server asks to be left alone; 0 where it says nothing, or a date."""
+    """The seconds that a server asks to wait; 0 if it says nothing, or a date."""
     said = (error.headers.get("Retry-After") or "").strip() if error.headers else ""
     return float(said) if re.fullmatch("[0-9]{1,9}", said) else 0.0
 
 
 def refused(url: str, error: urllib.error.HTTPError) -> DownloadError:
-    """The error for an answer that another attempt at once would not change."""
+    """The error for an answer that an immediate retry would not change."""
     server, code = _server(url), error.code
     if code in (401, 403):
         return DownloadError(
@@ -300,7 +300,7 @@ def _unreachable(url: str, reason: object) -> DownloadError:
 
 def _why(reason: object) -> str:
     text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
-    text = " ".join(text.split())  # what a server sent may hold ends of lines
+    text = " ".join(text.split())  # a server's text may hold line ends
     advice = " (the certificates of this Python may be missing: SSL_CERT_FILE names them)"
     return text + advice if "CERTIFICATE_VERIFY_FAILED" in text else text
 
