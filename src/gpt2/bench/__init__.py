@@ -1,7 +1,7 @@
 """How fast a model runs here: decode, prefill, batches and cold start, alone or beside other software.
 
-Each engine runs in a process of its own, so that its threads and its memory are its own; the engines take
-turns, so that a slow minute of the machine hits all of them.
+Each engine runs in its own process, with its own threads and memory; the engines take turns, so that a slow minute of
+the machine affects all of them.
 """
 
 from gpt2.bench.comparison import PEERS, Figures, compare

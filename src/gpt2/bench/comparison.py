@@ -1,7 +1,7 @@
 """Measuring engines side by side, each in its own process, in turns.
 
-A peer that cannot be opened, fails or ends is left out with a warning, and the others go on: what was measured of them
-is not lost. What peers print is not shown, but for the last of one that ended.
+A peer that cannot be opened, fails or ends is left out with a warning, and the others continue, so their measurements
+are not lost. Peers' output is hidden, except the last lines of one that ended.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from gpt2.errors import BackendError
 
 log = logging.getLogger("gpt2")
 
-# The shortest programs that say one token, as a user of each would write them.
+# The shortest programs that print one token, as a user of each would write them.
 _START = {
     "gpt2": (
         "import sys; from gpt2.cli.main import run;"
@@ -49,16 +49,16 @@ _START = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """What one engine did: the median of the rounds, and all of them.
+    """The figures of one engine: the median of the rounds, and every round.
 
     Attributes:
-        engine: what it calls itself.
+        engine: its own name.
         tokens_per_second: by figure: decode, prefill, batch.
-        rounds: the same of every round.
-        peak_bytes: the most memory its process held, libraries included; 0 where the system does not say.
+        rounds: the same for every round.
+        peak_bytes: of its process's memory, libraries included; 0 if the system does not report it.
         start_seconds: from starting Python to one token generated, the median; None if not measured.
-        settings: how our engine was opened.
-        limits: tokens per second that this machine allows at most, by figure; empty where that is not known.
+        settings: with which our engine was opened.
+        limits: the most tokens per second that this machine allows, by figure; empty if unknown.
     """
 
     engine: str
@@ -83,20 +83,20 @@ def compare(
     rounds: int = 3,
     starts: int = 3,
 ) -> list[Figures]:
-    """Measure our engine and peers on the model in `folder`; peers that are not there or fail are left out.
+    """Measure our engine and peers on the model in `folder`; peers that are not installed or fail are left out.
 
     Args:
         folder: the model.
-        peers: of `PEERS`, or `("all",)`. For those that are left out a warning is logged.
-        peers_folder: a Hugging Face folder of the same model in fp32, which peers read and beside which they write what
-            they make of it; None if `folder` is one.
-        backend: of our engine; also `weights`.
-        weights: the form our engine holds weights in.
+        peers: of `PEERS`, or `("all",)`. A warning is logged for each that is left out.
+        peers_folder: a Hugging Face folder of the same model in fp32, which peers read and beside which they write
+            their conversions; None if `folder` is one.
+        backend: of our engine.
+        weights: the form in which our engine holds weights.
         device: for all engines.
         threads: for all engines; None leaves it to each.
-        workload: what is timed; one round before the first is not.
-        rounds: how often; the median counts.
-        starts: how often a cold start is timed; 0 leaves it out.
+        workload: what to time, after one round of warm-up.
+        rounds: how many; the median counts.
+        starts: how many cold starts to time; 0: none.
 
     Raises:
         BackendError: our own engine could not be opened, or died.
@@ -104,11 +104,11 @@ def compare(
     workload = workload or Workload()
     peers = _installed(peers, device)
     options = {"backend": backend, "weights": weights, "device": device, "threads": threads}
-    theirs = replace(workload, contexts=())  # what a context costs is asked of our engine alone
+    theirs = replace(workload, contexts=())  # only our engine is timed at long contexts
     models = {name: folder if name == "gpt2" else peers_folder or folder for name in ("gpt2", *peers)}
     engines: list[_Process] = []
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
-        for name in models:  # one by one: two of them may make the same file of the folder
+        for name in models:  # one by one: two of them may convert to the same file
             if peers:
                 log.info("opening %s", name)
             said = "" if name == "gpt2" else str(Path(scratch) / name)
@@ -123,7 +123,7 @@ def compare(
             for engine in tuple(engines):
                 with _left_out_if_it_fails(engine, engines):
                     figures = engine.ask("round")
-                    if number:  # the first warms up
+                    if number:  # the first is a warm-up
                         engine.rounds.append(figures)
         for engine in tuple(engines):
             with _left_out_if_it_fails(engine, engines):
@@ -132,7 +132,7 @@ def compare(
         if start_program(engine.name):
             try:
                 engine.start_seconds = start_seconds(engine.name, models[engine.name], options, times=starts)
-            except Exception as error:  # what else was measured of a peer counts
+            except Exception as error:  # a peer's other figures still count
                 if engine.name == "gpt2":
                     raise
                 log.warning("the start of %s is not measured: %s", engine.name, error)
@@ -140,9 +140,9 @@ def compare(
 
 
 def _installed(peers: Sequence[str], device: str) -> list[str]:
-    """The peers that were asked for and whose packages are here; a name that is no peer's is for opening to refuse."""
+    """The requested peers whose packages are installed; opening refuses unknown names."""
     if "all" in peers:
-        is_gpu = device.startswith("cuda")  # whose graph transformers-compiled is
+        is_gpu = device.startswith("cuda")  # transformers-compiled needs CUDA graphs
         peers = [name for name in PEERS if is_gpu or name != "transformers-compiled"]
     found: list[str] = []
     for name in peers:
@@ -174,15 +174,15 @@ def start_seconds(engine: str, folder: Path, options: Mapping[str, Any], *, time
 
 
 def start_program(engine: str) -> str:
-    """The shortest program of an engine that says one token, given its model file; empty where there is none."""
+    """The shortest program of an engine that prints one token, given its model file; empty if there is none."""
     return _START.get(engine.partition("-")[0], "") if engine == "transformers" or "transformers" not in engine else ""
 
 
 class _Process:
-    """One engine in a fresh process, which answers one question at a time; and what it answered.
+    """One engine in a fresh process, which answers one question at a time; and its answers.
 
     Args:
-        said: a file for what it prints; "" lets it print.
+        said: a file for its output; "": do not redirect it.
     """
 
     def __init__(self, name: str, folder: str, options: Mapping[str, Any], workload: Workload, said: str) -> None:
@@ -199,14 +199,14 @@ class _Process:
         theirs.close()
 
     def ask(self, question: str) -> Any:
-        with contextlib.suppress(BrokenPipeError):  # it has ended; what it said last is read
+        with contextlib.suppress(BrokenPipeError):  # it has ended; read its last answer
             self._pipe.send(question)
         return self.answer()
 
     def answer(self) -> Any:
         try:
             found = self._pipe.recv()
-        except (EOFError, ConnectionResetError):  # the latter where it ended with a question unread
+        except (EOFError, ConnectionResetError):  # the latter if it ended before reading the question
             raise BackendError(f"{self.name} ended before it answered: {self._last_words()}.") from None
         if isinstance(found, Exception):
             raise found
@@ -236,7 +236,7 @@ class _Process:
         self._process.join(timeout=10)
         code = self._process.exitcode or 0
         ending = "the memory may not have sufficed"
-        if code < 0 and code != -getattr(signal, "SIGKILL", 0):  # which is how a system takes memory back
+        if code < 0 and code != -getattr(signal, "SIGKILL", 0):  # SIGKILL is the out-of-memory killer's
             ending = f"it was stopped by {signal.Signals(-code).name}"
         said = Path(self._said).read_text(encoding="utf-8", errors="replace").strip() if self._said else ""
         return f"{ending}; it said last: {said[-300:]}" if said else ending
@@ -244,7 +244,7 @@ class _Process:
 
 @contextlib.contextmanager
 def _left_out_if_it_fails(engine: _Process, engines: list[_Process]) -> Generator[None]:
-    """A peer that fails meanwhile is taken from `engines`, and a warning says why; our own failing is the end."""
+    """Remove a peer that fails in the block from `engines`, with a warning; raise if our own engine fails."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The engines that can be measured: our own, and others on the same folder where they are installed."""
+"""The engines that can be measured: our own, and other installed software, on the same folder."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -12,7 +12,7 @@ from gpt2.errors import BackendError, MissingExtraError
 
 
 class Ours:
-    """A backend of this package, through the seam alone."""
+    """A backend of this package, used only through its interface."""
 
     def __init__(self, folder: str, *, backend: str, weights: str, device: str, threads: int | None) -> None:
         source = checkpoint.read(folder).weights
@@ -36,7 +36,7 @@ class Ours:
             self._step([[token] for token in self._next])
 
     def limits(self, workload: Workload) -> dict[str, float]:
-        """Tokens per second that this machine allows at most, by figure; nothing where that is not known."""
+        """The most tokens per second that this machine allows, by figure; empty if unknown."""
         return limits(self._backend, workload)
 
     def _step(self, rows: list[list[int]]) -> None:
@@ -50,11 +50,11 @@ class Ours:
 def _likeliest(result: Result) -> int:
     if result.drawn_R is not None:
         return int(result.drawn_R[0])
-    assert result.best_ids_RK is not None  # a backend that draws nothing itself: what it would be drawn from
+    assert result.best_ids_RK is not None  # this backend does not draw tokens itself, but returns the best
     return int(result.best_ids_RK[0, 0])
 
 
-# What each peer needs, and how it is opened. A name is an engine, and after the dash the form of its weights.
+# The packages of each peer, and how to open it. A name is an engine and, after the dash, the form of its weights.
 _PEERS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "transformers": (("transformers", "torch"), "Transformers", {"form": "fp32"}),
     "transformers-bf16": (("transformers", "torch"), "Transformers", {"form": "bf16"}),
@@ -73,14 +73,14 @@ PEERS = tuple(_PEERS)
 
 
 def missing_packages(peer: str) -> list[str]:
-    """What would have to be installed before the peer can be measured; nothing if it is all here."""
+    """The packages that a peer needs and that are not installed."""
     return [package for package in _PEERS[peer][0] if find_spec(package) is None]
 
 
 def open_engine(
     name: str, folder: str, *, backend: str, weights: str, device: str, threads: int | None
 ) -> tuple[Engine, str]:
-    """An engine on a model folder, and what it calls itself.
+    """An engine on a model folder, and its own name.
 
     Raises:
         MissingExtraError: its software is not installed.

@@ -1,4 +1,4 @@
-"""What a figure needs beside it to mean something: the machine, the software, the command."""
+"""The facts without which a figure means nothing: the machine, the software, the command."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _PACKAGES = ("gpt2kit", "numpy", "safetensors", "tiktoken", "tokenizers", "torch
 
 def facts() -> dict[str, Any]:
     """The processor, cores, load, memory, operating system and versions, and the command of this process."""
-    # by their names: not where the program is installed, nor where its files lie
+    # names only, without the paths of the program and its files
     program = Path(sys.argv[0]).name.replace("__main__.py", "gpt2")
     named = [_without_place(argument) for argument in sys.argv[1:]]
     return {
@@ -23,7 +23,7 @@ def facts() -> dict[str, Any]:
         "cpu": machine.cpu_name(),
         "physical_cores": machine.physical_cores(),
         "usable_cores": machine.usable_cores(),
-        # above 0 something else ran too, and figures of two machines or hours cannot be compared
+        # above 0, something else was running too, and figures of two machines or hours are not comparable
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "memory_bytes": machine.memory_bytes(),
         "instruction_sets": list(machine.instruction_sets()),
@@ -34,7 +34,7 @@ def facts() -> dict[str, Any]:
 
 
 def _without_place(argument: str) -> str:
-    """An argument that is a whole path, or ends in one after a "=", by its last name."""
+    """An argument in which an absolute path, also one after a "=", is replaced by its last part."""
     before, is_set, value = argument.rpartition("=")
     return f"{before}{is_set}{Path(value).name}" if Path(value).is_absolute() else argument
 

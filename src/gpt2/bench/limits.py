@@ -1,6 +1,6 @@
-"""What the machine allows at most: weights cannot be read, nor products made, faster than it does nothing else.
+"""The machine's upper limits (a roofline), from its peak rates of reading memory and of multiplying.
 
-A decoded token reads every weight once, and the keys and values before it; a batch reads the weights once for all its
+Decoding a token reads every weight once, and the keys and values before it; a batch reads the weights once for all its
 sequences, or is bound by its products; a prompt is bound by products. Attention's products are counted at the rate of
 the weights' form, and everything between matrices as free: so these are limits, not estimates.
 """
@@ -17,10 +17,10 @@ from gpt2.native.library import Library
 
 
 def limits(backend: Backend, workload: Workload) -> dict[str, float]:
-    """Tokens per second at most, by figure of the workload; also the rates they follow from, measured here and now."""
+    """The most tokens per second, by figure of the workload, and the rates behind them, measured now."""
     config, sizes = backend.config, workload.fitting(backend.config.n_positions)
     if isinstance(backend, NativeBackend):
-        weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # of the positions a token reads a row
+        weights = backend.weights_bytes - 4 * config.n_positions * config.n_embd  # a token reads one row of `wpe`
         read_rate = _read_rate(weights, backend.threads)
         product_rate = _product_rate(backend.level, backend.weights, backend.threads)
     elif backend.device.startswith("cuda"):
@@ -49,12 +49,12 @@ def limits(backend: Backend, workload: Workload) -> dict[str, float]:
 
 
 def _products(config: ModelConfig, context: float) -> float:
-    """Multiply-adds of one token but for the head: matrices, scores and mixing of `context` positions."""
+    """Multiply-adds of one token without the head: matrices, and attention over `context` positions."""
     return config.n_layer * (_matrices(config) + 2 * context * config.n_embd)
 
 
 def _matrices(config: ModelConfig) -> int:
-    """Weights of a layer's matrices."""
+    """The number of weights in a layer's matrices."""
     return (4 * config.n_embd + 2 * config.n_inner) * config.n_embd
 
 
@@ -71,7 +71,7 @@ def _product_rate(level: str, form: str, threads: int) -> float:
 
 
 def _device_rates(device: str, form: str) -> tuple[float, float]:
-    """Bytes read a second, of a gigabyte that is added up, and multiply-adds a second, of matrices of 8,192 a side."""
+    """Bytes read a second, by summing a gigabyte, and multiply-adds a second, by 8,192 x 8,192 matrices."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[form]

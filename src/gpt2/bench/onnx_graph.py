@@ -1,9 +1,9 @@
-"""GPT-2 as an ONNX graph with its key-value cache as inputs and outputs: what onnxruntime is measured on.
+"""GPT-2 as an ONNX graph with its key-value cache as inputs and outputs, to measure onnxruntime.
 
     ids [B, T], past keys and values of each layer [B, H, S, K]  ->  logits of the last token [B, V], present ones
 
 B sequences, T tokens, S positions before them, H heads of width K, D embedding, V vocabulary. The blocks are those of
-`checkpoint.onnx`; here nothing is padded, and only one token is asked for.
+`checkpoint.onnx`; here nothing is padded, and only the last token's logits are computed.
 """
 
 from pathlib import Path

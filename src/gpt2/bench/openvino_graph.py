@@ -1,4 +1,4 @@
-"""GPT-2 as OpenVINO runs language models: keys and values are states of the request, where its attention reads them.
+"""GPT-2 as OpenVINO runs language models: keys and values are states of the request, which its attention reads.
 
     ids [B, T], positions [T], rows [B], the order of the sequences in the cache  ->  logits of the last token [B, V]
 
@@ -14,7 +14,7 @@ from gpt2.checkpoint import Weights
 
 
 def openvino_model(weights: Weights) -> Any:
-    """The graph with its weights in fp32: what OpenVINO's compiler, or a compressor of weights, is given."""
+    """The graph with its weights in fp32, for OpenVINO's compiler or a weight compressor."""
     openvino: Any = import_module("openvino")
     ops: Any = import_module("openvino.opset13")
     config = weights.config
@@ -48,7 +48,7 @@ def openvino_model(weights: Weights) -> Any:
     assigned: list[Any] = []
 
     def kept(new: Any, name: str) -> Any:
-        """The state `name` with `new` behind it: [B, H, S + T, K]."""
+        """The state `name` with `new` appended: [B, H, S + T, K]."""
         before = ops.read_value(empty, name, floats, openvino.PartialShape([-1, H, -1, K]))
         after = ops.concat([ops.gather(before, rows, zero), new], 2)
         assigned.append(ops.assign(after, name))

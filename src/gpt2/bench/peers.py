@@ -1,7 +1,7 @@
-"""Other engines behind the same two verbs: read prompts, decode greedily. Each runs where its package is installed.
+"""Other engines behind the same two verbs: read prompts, decode greedily. Each needs its package.
 
-All get the weights of one Hugging Face folder, converted beside it where an engine has its own format. Each is called
-by the leanest way it offers, and decodes exactly as many tokens as it is asked for.
+All get the weights of one Hugging Face folder, converted beside it if an engine has its own format. Each is called by
+its leanest interface, and decodes exactly as many tokens as asked for.
 """
 
 import queue
@@ -20,7 +20,7 @@ from gpt2.machine import physical_cores
 
 
 class Transformers:
-    """Hugging Face transformers: its forward pass and cache called directly, which is less work than its `generate`."""
+    """Hugging Face transformers: calls its forward pass and cache directly, which is less work than its `generate`."""
 
     def __init__(self, folder: str, *, form: str, device: str, threads: int | None) -> None:
         import torch
@@ -31,7 +31,7 @@ class Transformers:
         transformers.utils.logging.disable_progress_bar()
         self._torch: Any = torch
         self._device = "cpu" if device == "auto" else device
-        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length of a text: 60 ms a token
+        torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans again for each length: 60 ms a token
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[form]
         loader: Any = transformers.AutoModelForCausalLM
         self._model: Any = loader.from_pretrained(folder, dtype=dtype).to(self._device).eval()
@@ -57,13 +57,13 @@ class Transformers:
             self._cache = answer.past_key_values
             self._next = answer.logits[:, -1].argmax(-1, keepdim=True)
             if self._device != "cpu":
-                self._next.tolist()  # the clock would otherwise stop before the device does
+                self._next.tolist()  # waits for the device before the clock stops
 
 
 class CompiledTransformers(Transformers):
     """Its `generate` with a cache of fixed size, which compiles the step for one token and records it as a CUDA graph.
 
-    It starts from the prompts each time, so that reading them is in the time of decoding.
+    It starts from the prompts each time, so the time of decoding includes reading them.
     """
 
     def __init__(self, folder: str, *, form: str, device: str, threads: int | None) -> None:
@@ -84,7 +84,7 @@ class CompiledTransformers(Transformers):
 
 
 class LlamaCpp:
-    """llama.cpp by its C interface, as llama-cpp-python compiles it for this processor: one step a call."""
+    """llama.cpp through its C interface, as compiled by llama-cpp-python for this processor; one step a call."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         llama: Any = import_module("llama_cpp")
@@ -108,7 +108,7 @@ class LlamaCpp:
     def prefill(self, prompts: list[list[int]]) -> None:
         """See `Engine`."""
         llama, length = self._llama, len(prompts[0])
-        if len(prompts) not in self._contexts:  # of as much memory as is needed: for several, room to double each
+        if len(prompts) not in self._contexts:  # sized to need: for several, room to double each
             settings: Any = llama.llama_context_default_params()
             settings.n_ctx = self.n_positions if len(prompts) == 1 else 2 * length * len(prompts)
             settings.n_seq_max = len(prompts)
@@ -147,7 +147,7 @@ class LlamaCpp:
 
 
 def gguf_file(folder: str | Path, form: str) -> Path:
-    """The model as llama.cpp reads it, written beside the folder if it is not there yet."""
+    """The model in llama.cpp's format, written beside the folder if it is not there yet."""
     model = Path(folder).with_name(f"{Path(folder).name}-{form}.gguf")
     if not model.exists():
         found = read(folder)
@@ -156,7 +156,7 @@ def gguf_file(folder: str | Path, form: str) -> Path:
 
 
 class CTranslate2:
-    """CTranslate2. It has no call for one step: its generation is held back at each token until it is wanted."""
+    """CTranslate2. It has no call for one step, so its generation is paused at each token until the next is wanted."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         import ctranslate2  # pyright: ignore[reportMissingImports]
@@ -197,7 +197,7 @@ class CTranslate2:
             callback=token,
             asynchronous=True,
         )
-        self._came.get()  # of the batch's first tokens, the first
+        self._came.get()  # wait for the batch's first token
 
     def decode(self, n_tokens: int) -> None:
         """See `Engine`."""
@@ -217,7 +217,7 @@ class CTranslate2:
 
 
 class _Onnx:
-    """What the engines that run an ONNX graph have in common: the graph of GPT-2 with its cache as input and output."""
+    """The base of engines that run an ONNX graph of GPT-2 with its cache as input and output."""
 
     def __init__(self, folder: str) -> None:
         found = read(folder)
@@ -271,7 +271,7 @@ class OnnxRuntime(_Onnx):
 
 
 class OpenVino:
-    """OpenVINO, keys and values as its states, at the precision it chooses here or with its own narrow weights."""
+    """OpenVINO, with keys and values as its states, in the precision it chooses or with its own compressed weights."""
 
     def __init__(self, folder: str, *, form: str, threads: int | None) -> None:
         import openvino  # pyright: ignore[reportMissingImports]
@@ -317,7 +317,7 @@ class OpenVino:
 
 
 def _words(tokenizer: Any, vocab_size: int) -> list[str]:
-    """Ids as CTranslate2 calls them: GPT-2's printable stand-ins for bytes."""
+    """CTranslate2's names of ids: GPT-2's printable stand-ins for bytes."""
     from gpt2.tokenizer.alphabet import letters
 
     return ["<|endoftext|>" if id == tokenizer.eot else letters(tokenizer.token_bytes(id)) for id in range(vocab_size)]

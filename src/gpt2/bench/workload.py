@@ -1,4 +1,4 @@
-"""What is timed, and on what: any engine that can read prompts and then decode greedily."""
+"""The workload that is timed, and the interface of engines: read prompts, then decode greedily."""
 
 import random
 import time
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Engine(Protocol):
-    """What is measured: software with a model in it."""
+    """Software with a model loaded, to be measured."""
 
     vocab_size: int
     n_positions: int
@@ -18,21 +18,21 @@ class Engine(Protocol):
         ...
 
     def decode(self, n_tokens: int) -> None:
-        """Go on greedily with the batch last read, `n_tokens` for each prompt."""
+        """Continue the batch last read greedily, by `n_tokens` for each prompt."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """Sizes of what is timed; those that do not fit the model's context are cut.
+    """The sizes of what is timed; `fitting` cuts them to a model's context.
 
     Attributes:
         prompt_tokens: read before decoding.
         decode_tokens: then decoded, and timed, for each sequence.
         prefill_tokens: length of the prompt whose reading is timed.
         batch: sequences decoded at once in the batched figure.
-        contexts: lengths of text after each of which `context_tokens` more are decoded and timed.
-        context_tokens: see there.
+        contexts: lengths of text after which to decode and time `context_tokens` more.
+        context_tokens: see `contexts`.
     """
 
     prompt_tokens: int = 128
@@ -58,8 +58,8 @@ class Workload:
 def run_once(engine: Engine, workload: Workload, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """One round: tokens per second of decoding alone, of reading a prompt, and of decoding a batch.
 
-    The prompts are the same for every engine: drawn uniformly from the vocabulary with a fixed seed, for neither
-    the text nor its likelihood changes how much there is to compute.
+    The prompts are the same for every engine: drawn uniformly from the vocabulary with a fixed seed, since the text
+    does not change how much there is to compute.
     """
     sizes = workload.fitting(engine.n_positions)
     draw = random.Random(0)

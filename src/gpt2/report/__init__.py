@@ -1,6 +1,6 @@
 """Reports: self-contained HTML pages, with charts, from plain data.
 
-`page(title, sections)` gives the text of one file that opens anywhere: no script, no network, light and dark, every
+`page(title, sections)` returns the text of one file that opens anywhere: no script, no network, light and dark, every
 chart with its numbers in a table below it. Charts need matplotlib (the extra `report`).
 """
 

@@ -1,4 +1,4 @@
-"""What a page is made of beside charts: sections, tables, tiles of facts, text samples, text with marks."""
+"""The parts of a page besides charts: sections, tables, tiles of facts, text samples, marked text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ MARK_LEVELS = 5
 
 
 class Block(Protocol):
-    """Anything that can stand in a section."""
+    """Anything that a section can contain."""
 
     def html(self, name: str) -> str:
         """The block as HTML; `name` is unique in the page, for what needs an id."""
@@ -25,7 +25,7 @@ class Section:
 
     Attributes:
         title: the heading; sections of a page need not have different ones.
-        blocks: what stands below it, in order; a plain text is a paragraph (parts in `backticks` are code).
+        blocks: its content, in order; a string is a paragraph (parts in `backticks` are code).
     """
 
     title: str
@@ -34,14 +34,14 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows under named columns; numbers are written for reading and set to the right.
+    """Rows under named columns; numbers are formatted for reading and right-aligned.
 
     Attributes:
         columns: their names.
         rows: cells, as many as columns; None is shown as a dash.
         caption: says what the table is.
-        strong_rows: indices of rows to bring out.
-        decimals: of every fraction, where they are to be compared down a column; None: four significant digits.
+        strong_rows: indices of rows to emphasise.
+        decimals: of every fraction, to compare them down a column; None: four significant digits.
     """
 
     columns: Sequence[str]
@@ -61,7 +61,7 @@ class Table:
         kinds = [' class="n"' if n else "" for n in numeric]
         head = "".join(f'<th scope="col"{k}>{escape(c)}</th>' for c, k in zip(self.columns, kinds, strict=True))
         label = escape(self.caption or "a table")
-        opened = f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">'  # keys can scroll it
+        opened = f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">'  # scrollable by keyboard
         lines = [f"{opened}<table>{caption(self.caption, 'caption')}<thead><tr>{head}</tr></thead><tbody>"]
         for i, row in enumerate(self.rows):
             first, *others = zip(row, kinds, strict=True)
@@ -78,10 +78,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """A row of tiles: what one wants to know first.
+    """A row of tiles with the most important facts.
 
     Attributes:
-        values: name and value; numbers are written for reading.
+        values: name and value; numbers are formatted for reading.
     """
 
     values: Mapping[str, object]
@@ -100,8 +100,8 @@ class Sample:
     """A text that a model wrote.
 
     Attributes:
-        text: it, line breaks kept.
-        prompt: what it continues; set apart from it.
+        text: its text, with line breaks.
+        prompt: that it continues; shown apart from it.
         caption: such as the step it was written at.
     """
 
@@ -120,9 +120,9 @@ class Piece:
     """A stretch of a marked text.
 
     Attributes:
-        text: it.
+        text: its text.
         level: 0 (not marked) to 4 (most).
-        note: shown where the pointer rests.
+        note: shown under the pointer.
     """
 
     text: str
@@ -139,7 +139,7 @@ class Marked:
 
     Attributes:
         pieces: of the text, in order.
-        legend: what each level means, in order; the page says it beside the shades.
+        legend: what each level means, in order; shown with the shades.
         caption: says what the text is.
     """
 

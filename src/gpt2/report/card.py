@@ -1,6 +1,6 @@
-"""A model's card: README.md with the front matter that Hugging Face's hub reads, from what is known of it.
+"""A model's card: README.md with the front matter for Hugging Face's hub, from what is known of the model.
 
-Nothing is guessed. What was not given is a line that says it is not known.
+Nothing is guessed. For what was not given, a line says that it is not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,19 +26,18 @@ class Described:
     """What is known of a model.
 
     Attributes:
-        name: as it is called.
+        name: of the model.
         config: its shape.
         format, form, bytes, sha256: of its weights; the hash is over their values, whatever file holds them.
-        library: that loads it, as the hub calls it.
-        base_model: its id on the hub, where it began from a published model.
-        tokenizer: of its vocabulary, facts by name; None where it has none.
+        library: that loads it, by the hub's name.
+        base_model: the hub id of the published model it started from, if any.
+        tokenizer: facts of its vocabulary by name; None if it has none.
         notes: what reading it changed or left out.
-        training, data, evaluation, repeated, groups, detection: Markdown of those sections; None where nothing is
-            known.
-        notes_of_maker: Markdown, in the maker's own words and as it is.
+        training, data, evaluation, repeated, groups, detection: Markdown of those sections; None if nothing is known.
+        notes_of_maker: Markdown in the maker's own words, unchanged.
         licence, language: of the weights and the text, as the maker states them.
         samples: prompts with their unedited continuations.
-        settings: how those were drawn, as options of `gpt2 generate`.
+        settings: of the samples, as options of `gpt2 generate`.
     """
 
     name: str

@@ -18,11 +18,11 @@ def training(runs: Sequence[tuple[Record, Sequence[Record]]], *, model: Record) 
     """How a model was trained.
 
     Args:
-        runs: of each, in their order, the settings (`config.toml`) and the objects of its `metrics.jsonl`.
-        model: the shape of the model that the card is of, by the names of `[model]`, with its `parameters`.
+        runs: for each run, in order, its settings (`config.toml`) and the objects of its `metrics.jsonl`.
+        model: the shape of the card's model, by the names of `[model]`, with its `parameters`.
 
     Raises:
-        DataError: they are no record of a run, or of a model of another shape.
+        DataError: they are not the record of a run, or are of a model of another shape.
     """
     told = [_section("the run", lambda run=run: _training(*run, model)) for run in runs]
     if len(told) > 1:
@@ -32,25 +32,25 @@ def training(runs: Sequence[tuple[Record, Sequence[Record]]], *, model: Record) 
 
 
 def evaluation(result: Record, *, model: Record, files_sha256: str) -> str:
-    """What `gpt2 evaluate --out` wrote, beside the paper's four sizes.
+    """The result of `gpt2 evaluate --out`, beside the paper's four sizes.
 
     Args:
-        result: that.
-        model: the shape of the model that the card is of, with its `parameters`.
-        files_sha256: of its files, as `evaluate` takes it.
+        result: of `evaluate`.
+        model: the shape of the card's model, with its `parameters`.
+        files_sha256: of its files, as `evaluate` computes it.
 
     Raises:
-        DataError: it is no such result, or of a model of another shape.
+        DataError: it is not such a result, or is of a model of another shape.
     """
     return _section("the evaluation", lambda: _evaluation(result, model, files_sha256))
 
 
 def detection(made_from: Record, rows: Sequence[Sequence[object]]) -> str:
-    """With which calibration its text is told, and how much of it.
+    """The calibration that detects the model's text, and how much of it is detected.
 
     Args:
-        made_from: what the calibration says of its texts.
-        rows: by length, what is told of the model's own texts; the first has the names of the columns.
+        made_from: the calibration's description of its texts.
+        rows: by length, how much of the model's own text is detected; the first row has the names of the columns.
     """
     return "\n\n".join(
         [
@@ -66,7 +66,7 @@ def corpus(stats: Record) -> str:
     """The sources and licences of a corpus, from the `stats.json` of `gpt2 corpus build`.
 
     Raises:
-        DataError: it is not that.
+        DataError: it is not such a file.
     """
     return _section("the corpus", lambda: _corpus(stats["contents"]))
 
@@ -75,7 +75,7 @@ def shards(manifest: Record, *, tokenizer: str | None) -> str:
     """What is known of token shards, from the `manifest.json` of `gpt2 prepare`.
 
     Raises:
-        DataError: it is not that, or of another vocabulary than the model's.
+        DataError: it is not such a file, or is of another vocabulary than the model's.
     """
     return _section("the corpus", lambda: _shards(manifest, tokenizer))
 
@@ -140,7 +140,7 @@ def _training(config: Record, steps: Sequence[Record], model: Record) -> str:
 
 
 def optimizer(optim: Record) -> str:
-    """What learned, and how fast at most, from the settings of `[optim]`."""
+    """The optimizers and their peak rates, from the settings of `[optim]`."""
     first, second = optim["betas"]
     adamw = (
         f"AdamW, peak learning rate {optim['lr']:g}, betas {first:g} and {second:g}, weight decay "
@@ -155,7 +155,7 @@ def optimizer(optim: Record) -> str:
 
 
 def _spread(rows: Sequence[Record], most: int) -> list[Record]:
-    """At most so many of them, evenly, the first and last among them."""
+    """At most `most` rows, evenly spread, including the first and the last."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(at * (len(rows) - 1) / (most - 1))] for at in range(most)]
@@ -174,7 +174,7 @@ def _evaluation(result: Record, model: Record, files_sha256: str) -> str:
         errors = found.get("standard_errors", {})
         for figure, value in found["figures"].items():
             paper = found["paper"].get(figure)
-            if paper or figure == found.get("headline"):  # the rest is for whoever reads the result itself
+            if paper or figure == found.get("headline"):  # the rest is in the result itself
                 here = _interval(value, errors[figure]) if errors.get(figure) else value
                 rows.append((found["title"], figure.replace("_", " "), here, *(paper or (None,) * len(_SIZES))))
     limit = f", the first {settings['limit']:,} examples of each only" if settings["limit"] else ""
@@ -248,5 +248,5 @@ def _shards(manifest: Record, tokenizer: str | None) -> str:
 
 
 def _name(path: str) -> str:
-    """Without its folders, which are nobody's business."""
+    """A path without its folders, which are private."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -1,11 +1,11 @@
-"""The sections of a card that a pass over the training text gives: sources, what is repeated, and groups of people."""
+"""The sections of a card that need a pass over the training text: sources, repetition, and groups of people."""
 
 from collections.abc import Mapping, Sequence
 
 from gpt2.report.markdown import facts, table
 
 _MOST_ROWS = 120
-_TOGETHER = 3  # repositories of one owner, from which on they are one row
+_TOGETHER = 3  # an owner with at least so many repositories gets one row for all
 
 Counts = Mapping[tuple[str, str], tuple[int, int]]
 """Source and licence -> documents and bytes."""
@@ -43,7 +43,7 @@ def group_prompts() -> list[tuple[str, str]]:
 
 
 def sources(documents: int, n_bytes: int, counts: Counts) -> str:
-    """What the training text says of itself: documents and bytes by source and licence."""
+    """The training text's own statements: documents and bytes by source and licence."""
     licences: dict[tuple[str, str], tuple[int, int]] = {}
     for (_, licence), pair in counts.items():
         licences[licence, ""] = _sum([licences.get((licence, ""), (0, 0)), pair])
@@ -84,7 +84,7 @@ def repeated(
         n: words of an n-gram.
         samples, tokens: how many were drawn, and how long.
         touched: samples with at least one n-gram of the training text.
-        share: of all their n-grams.
+        share: of their n-grams, those in the training text.
         longest: words, times in the training text, number of the sample, text.
         frequent: samples, times in the training text, text.
     """
@@ -111,13 +111,13 @@ def groups(
     window: int,
     settings: str,
 ) -> str:
-    """What is said near groups of people: by the model, and by its training text.
+    """The words near mentions of groups of people, in the model's text and in its training text.
 
     Args:
-        here: group -> continuations of its prompts, and of these how many have a word of each category.
-        base: group -> mentions in the training text, and after how many such a word follows.
-        window: words that are looked at.
-        settings: how the continuations were drawn.
+        here: group -> continuations of its prompts, and how many of these have a word of each category.
+        base: group -> mentions in the training text, and how many of these such a word follows.
+        window: the number of words searched after a mention.
+        settings: of drawing the continuations.
     """
     rows: list[list[object]] = []
     for group, (count, near) in here.items():
@@ -145,7 +145,7 @@ def _share(near: Mapping[str, int], name: str, count: int) -> str:
 
 
 def _by_owner(counts: Counts) -> Counts:
-    """Many repositories of one owner under one licence as one row."""
+    """Merge many repositories of one owner under one licence into one row."""
     owners: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for source, licence in counts:
         owners.setdefault((source.rpartition("/")[0], licence), []).append((source, licence))

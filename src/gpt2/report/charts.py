@@ -1,7 +1,7 @@
 """Charts: lines, bars, points. Drawn by matplotlib as SVG, coloured by the page, with their numbers in a table.
 
-Colours are written as variables of the page's style, so a chart follows the reader's light or dark theme; series
-also differ in dashes, hatches or marks, since not everybody sees colours. A value of None or NaN is a gap.
+Colours are variables of the page's style, so a chart follows the reader's light or dark theme. Series also differ in
+dashes, hatches or marks, for readers who cannot tell colours apart. A value of None or NaN is a gap.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from gpt2.report.drawing import (
     set_scales,
 )
 
-_MOST_DRAWN = 800  # points of a line: more than pixels show nothing
+_MOST_DRAWN = 800  # points of a line: no use in more than pixels
 _MOST_ROWS = 60  # of the table below a chart
 
 Number = float | int | None
@@ -39,7 +39,7 @@ class Line:
         low: lower end of a band around the line, as many; empty: no band.
         high: upper end of it.
         faint: drawn thin and pale, such as a noisy curve behind its mean.
-        color: number of the colour, from 1, where lines of two charts or of one kind belong together; 0: the next.
+        color: number of the colour, from 1, for lines that belong together; 0: the next.
     """
 
     name: str
@@ -60,7 +60,7 @@ class LineChart:
     """Values over something.
 
     Attributes:
-        title: says what is to be seen.
+        title: says what it shows.
         x_label: with its unit.
         y_label: with its unit.
         lines: one or more.
@@ -123,10 +123,10 @@ class LineChart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BarChart:
-    """Values of named things, beside each other.
+    """Values of named things, side by side.
 
     Attributes:
-        title: says what is to be seen.
+        title: says what it shows.
         y_label: of the values, with their unit.
         names: of the things.
         series: values by the name of the series, one for each thing.
@@ -147,7 +147,7 @@ class BarChart:
         return figure(self.title, name, self._draw, self._table())
 
     def _draw(self) -> Any:
-        # lying down: names of any length can be read, and many of them fit
+        # horizontal bars: names of any length are legible, and many fit
         bars = len(self.names) * len(self.series)
         drawn, axes = new_axes(self.y_label, "", height=1.0 + 0.22 * bars + 0.12 * len(self.names))
         thick = 0.8 / max(1, len(self.series))
@@ -206,7 +206,7 @@ class ScatterChart:
     """Things by two of their values.
 
     Attributes:
-        title: says what is to be seen.
+        title: says what it shows.
         x_label: with its unit.
         y_label: with its unit.
         points: one kind or more.
@@ -277,14 +277,14 @@ def _floats(values: Sequence[Number], kept: Sequence[int]) -> list[float]:
 
 
 def _spread(n: int, most: int) -> list[int]:
-    """At most `most` of n indices, evenly spread, the first and the last among them."""
+    """At most `most` of n indices, evenly spread, including the first and the last."""
     if n <= most:
         return list(range(n))
     return [round(i * (n - 1) / (most - 1)) for i in range(most)]
 
 
 def _extremes(values: Sequence[Number]) -> list[int]:
-    """Which points to draw: all if they are few, else the lowest and highest of every stretch, so no spike is lost."""
+    """The points to draw: all of a few, else the lowest and highest of every stretch, so that no spike is lost."""
     n = len(values)
     if n <= _MOST_DRAWN:
         return list(range(n))

@@ -1,6 +1,6 @@
-"""From a matplotlib figure to an inline SVG: colours of the page instead of fixed ones, ids that are unique in it.
+"""From a matplotlib figure to an inline SVG with the page's colours and unique ids.
 
-The figure is drawn in key colours that nothing else uses, and each is then written as the style's variable.
+The figure is drawn in key colours that nothing else uses; each is then replaced by a variable of the style.
 """
 
 import importlib.util
@@ -47,14 +47,14 @@ _SETTINGS: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.unicode_minus": True,
     "figure.figsize": (8.0, 3.8),
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: widths are the same on every machine
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so text widths are the same on every machine
     "font.size": 10.5,
     "grid.color": _RULE,
     "grid.linewidth": 0.8,
     "hatch.linewidth": 0.6,
     "legend.labelcolor": _INK,
     "savefig.transparent": True,
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+    "svg.fonttype": "none",  # text stays text, for screen readers, search and copying
     "svg.hashsalt": "gpt2",
     "text.color": _INK,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -69,22 +69,22 @@ def series_color(i: int) -> str:
 
 
 def series_dashes(i: int) -> tuple[float, ...]:
-    """Its dashes; the first is drawn through."""
+    """The dashes of the i-th series; the first is solid."""
     return _DASHES[i % len(_DASHES)]
 
 
 def series_hatch(i: int) -> str:
-    """Its hatching; the first has none."""
+    """The hatching of the i-th series; the first has none."""
     return _HATCHES[i % len(_HATCHES)]
 
 
 def series_marker(i: int) -> str:
-    """The mark of its points."""
+    """The marker of the i-th series' points."""
     return _MARKERS[i % len(_MARKERS)]
 
 
 def new_axes(x_label: str, y_label: str, *, height: float = 3.8) -> tuple[Any, Any]:
-    """An empty figure and its axes; no window and no global state of matplotlib is touched."""
+    """An empty figure and its axes, without a window or matplotlib's global state."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(8.0, height), layout="constrained")
@@ -96,7 +96,7 @@ def new_axes(x_label: str, y_label: str, *, height: float = 3.8) -> tuple[Any, A
 
 
 def set_scales(axes: Any, *, log_x: bool = False, log_y: bool = False, names_on_y: bool = False) -> None:
-    """Logarithmic or plain axes, once everything is drawn: large numbers short (2M), small ones written out."""
+    """Set logarithmic or linear axes after drawing: large numbers short (2M), small ones written out."""
     for axis, log, low, high in ((axes.xaxis, log_x, *axes.get_xlim()), (axes.yaxis, log_y, *axes.get_ylim())):
         if axis is axes.yaxis and names_on_y:
             continue
@@ -126,7 +126,7 @@ def _short(value: float, place: int) -> str:
 
 
 def check_charts() -> None:
-    """Refuse before hours of work what could not be drawn after them.
+    """Check that charts can be drawn, before hours of work whose result needs them.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -136,7 +136,7 @@ def check_charts() -> None:
 
 
 def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> str:
-    """A chart as HTML: its title, the drawing, and its numbers to unfold.
+    """A chart as HTML: its title, the drawing, and a table of its numbers to unfold.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -146,7 +146,7 @@ def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> st
 
     written = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context(cast("Any", _SETTINGS)):
-        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts show it, not matplotlib's
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts are used, not matplotlib's
         draw().savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return (
         f'<figure class="chart"><figcaption><strong>{escape(title)}</strong></figcaption>\n'
@@ -157,7 +157,7 @@ def figure(title: str, name: str, draw: Callable[[], Any], numbers: Table) -> st
 
 
 def inline(svg: str, title: str, name: str) -> str:
-    """An SVG file's text made part of a page: no prologue, ids that begin with `name`, colours of the page."""
+    """An SVG file's text for a page: no prologue, ids that begin with `name`, the page's colours."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"|\sversion="[^"]*"', "", svg, count=3)

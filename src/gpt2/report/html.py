@@ -1,4 +1,4 @@
-"""The page around the blocks: HTML and its style, escaped, without script and without anything from elsewhere."""
+"""The page around the blocks: escaped HTML and its style, without scripts or external resources."""
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -6,7 +6,7 @@ from importlib import resources
 from gpt2.report.blocks import Section
 from gpt2.report.markup import escape, paragraph
 
-# Nothing may be loaded and nothing may run, whatever a text in the page contains.
+# Whatever a text in the page contains, it may load nothing and run nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -15,7 +15,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
 
     Args:
         title: of the page.
-        sections: its parts; from three on, the page begins with a list of them.
+        sections: its parts; a page of three or more begins with a list of them.
         lead: a sentence or two below the title.
         footer: small print, such as the command and versions that made the page.
     """

@@ -1,4 +1,4 @@
-"""Text as HTML: escaped, so that nothing a model wrote can become part of the page."""
+"""Text as HTML: escaped, so that nothing a model wrote can become markup."""
 
 import html as escaping
 import re
@@ -8,16 +8,16 @@ _CODE = re.compile("`([^`]+)`")
 
 
 def escape(text: str) -> str:
-    """Text for HTML, attributes included; what cannot be shown, or turns the direction of writing, becomes U+FFFD."""
+    """Text for HTML and its attributes; characters that are invalid or change the writing direction become U+FFFD."""
     return escaping.escape(_UNSEEN.sub("\ufffd", text))
 
 
 def paragraph(text: str) -> str:
-    """A paragraph; what stands in backticks is code."""
+    """A paragraph; text in backticks is code."""
     inside = _CODE.sub(r"<code>\1</code>", escape(text))
     return f"<p>{inside}</p>"
 
 
 def caption(text: str, element: str = "figcaption") -> str:
-    """What is said above a block; nothing, if nothing is."""
+    """The caption of a block; empty for an empty text."""
     return f"<{element}>{escape(text)}</{element}>" if text else ""

@@ -1,10 +1,10 @@
-"""Numbers as people read them in a table or on a tile."""
+"""Numbers formatted for people, in a table or on a tile."""
 
 import math
 
 
 def readable(value: object) -> str:
-    """A cell's text: thousands apart, four significant digits for fractions, a dash for what is not known."""
+    """A cell's text: thousands separated, four significant digits for fractions, a dash for an unknown value."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -17,7 +17,7 @@ def readable(value: object) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Whether a cell is set like a number, to the right."""
+    """Whether a cell is right-aligned like a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
