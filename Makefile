@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROMPT ?= Once upon a time
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard CMakeLists.txt src/gpt2/native/*.cpp src/gpt2/native/*.h)
 
-# Small matrices on a thread for each core are slower than on one; the engine's own threads are set by its tests.
+# Small matrices are slower on all cores than on one; the engine's tests set its own threads.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest
 
 .PHONY: demo test test-all test-sanitized test-kernels test-install browser lint types bench clean
@@ -32,18 +32,18 @@ test-sanitized: $(VENV)/completed
 	  LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	  $(PYTEST) tests/native tests/backends/test_native.py --ignore tests/native/test_other_processors.py
 
-# The kernels of a GPU in Triton's interpreter; where there is no Triton they are skipped, which pytest calls 5.
+# The GPU kernels in Triton's interpreter; without Triton they are skipped, for which pytest's exit code is 5.
 test-kernels: $(VENV)/completed
 	TRITON_INTERPRET=1 $(PYTEST) -n 2 tests/backends/test_torch_kernels.py || [ $$? = 5 ]
 
-# A browser for the tests of the page, where Debian's packages can be installed. Without one they skip, and say so.
+# A browser for the tests of the page, if Debian's packages can be installed. Without one they are skipped, and say so.
 browser:
 	@command -v chromium > /dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -qq --no-install-recommends chromium fonts-noto-core > /dev/null; } || \
 	  echo "no Chromium, and none can be installed: the tests of the page are skipped"
 
-# What a user gets from `pip install .` alone, in an environment of its own; then the same with no compiler.
+# What a user gets from `pip install .` alone, in a fresh environment; then the same without a compiler.
 ALONE := build/alone/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 test-install:
 	rm -rf build/alone && $(PYTHON) -m venv build/alone
@@ -59,7 +59,7 @@ lint: $(VENV)/completed
 types: $(VENV)/completed
 	$(BIN)/basedpyright
 
-# Two that must be given texts, and two that are parts of others.
+# Two need texts as arguments, and two are parts of others.
 NOT_ALONE := $(addprefix benchmarks/,calibration.py detection.py curves.py detection_texts.py)
 bench: $(VENV)/completed
 	@for script in $(filter-out $(NOT_ALONE),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -71,19 +71,19 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-# What running needs: no PyTorch.
+# Dependencies to run: no PyTorch.
 $(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@
 
-# What the tests need, in the same environment.
+# Dependencies of the tests, in the same environment.
 $(VENV)/completed: $(BUILD_INPUTS) Makefile | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,data,corpus,evaluate,serve,detect,dev]'
 	$(BIN)/python -m compileall -q src/gpt2
 	@touch $@ $(VENV)/installed
 
-# The peers that long tests compare with.
+# Peers that the long tests compare with.
 $(VENV)/refereed: $(VENV)/completed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[referees]'
 	@touch $@

@@ -1,5 +1,5 @@
-"""The `gpt2` command: one verb a file, each parsing its options, calling the rooms and printing.
+"""The `gpt2` command: one verb per file, each parses its options, calls the rooms and prints.
 
-`entry` begins; `main` holds the table of verbs and turns errors into messages and exit codes; `options` has what verbs
-share; `output` is the only way to a terminal. Nothing else in the package prints.
+`entry` is the entry point; `main` holds the table of verbs and turns errors into messages and exit codes; `options` has
+the shared options; `output` is the only way to a terminal. Nothing else in the package prints.
 """

@@ -70,7 +70,7 @@ def adapter_options(verb: Verb) -> Verb:
 
 
 def _refuse_settings() -> None:
-    """Refuse settings of adapters where none were asked for: the whole model would learn, in silence."""
+    """Refuse adapter settings without --lora: else the whole model would silently be trained."""
     context = click.get_current_context()
     for name in _SETTINGS:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:

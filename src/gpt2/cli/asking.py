@@ -1,4 +1,4 @@
-"""What the verbs of the zero-shot tasks share: the prompts' file, showing a prompt, and the answer's way out."""
+"""What the verbs of the zero-shot tasks share: the prompts file, showing a prompt, and writing the answer."""
 
 import dataclasses
 import logging
@@ -30,7 +30,7 @@ def prompt_options(verb: Verb) -> Verb:
 
 
 def chosen_prompts(file: Path | None) -> "Prompts":
-    """Those of a file, or the package's."""
+    """The prompts of a file, or the package's."""
     from gpt2.tasks import Prompts
 
     return Prompts.ours() if file is None else Prompts.read(file)
@@ -46,7 +46,7 @@ def put(
     draft: str,
     seed: int | None = None,
 ) -> None:
-    """Make the prompt for the chosen model; write it, or the model's answer to it."""
+    """Make the prompt for the chosen model; write the prompt, or the model's answer to it."""
     with choice.load() as model:
         asked = ask(model)
         if asked.left_out:

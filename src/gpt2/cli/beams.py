@@ -1,4 +1,4 @@
-"""`gpt2 generate --beams`: the likeliest continuations that a search of bounded width finds."""
+"""`gpt2 generate --beams`: the likeliest continuations by beam search."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpt2.generation import Beam, Sampling
     from gpt2.language_model import LanguageModel
 
-# What says how texts are drawn or shown one by one, and so has no say in a search.
+# Options of sampling, or of showing texts one by one, which do not apply to a search.
 _WITHOUT_SAY = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "best_of", "watermark", "draft"),
     *("stop", "logprobs", "prompt_logprobs", "interactive"),
@@ -29,14 +29,14 @@ log = logging.getLogger("gpt2")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """How wide it is, and whether it favours longer texts (above 0) or shorter ones."""
+    """The width of a search, and whether it favours longer texts (above 0) or shorter ones."""
 
     beams: int
     length_penalty: float
 
 
 def beam_options(verb: Verb) -> Verb:
-    """Add --beams and --length-penalty; the verb gets `search: Search`, or None where no search was asked for."""
+    """Add --beams and --length-penalty; the verb gets `search: Search`, or None without a search."""
 
     @option(
         "--beams",
@@ -87,14 +87,14 @@ def write_likeliest(
     """Write the likeliest continuations of each prompt, best first; each text but the first after a line of ---.
 
     Args:
-        numbered: an error says which prompt it is of.
+        numbered: errors name the number of their prompt.
 
     Raises:
         ContextError, GenerationError: as `LanguageModel.beam_search`; what was written before stays.
     """
     from gpt2.generation import Beam
 
-    nothing = Beam(ids=(), text="", score=0.0, finish_reason="length")  # where no token is asked for, or has room
+    nothing = Beam(ids=(), text="", score=0.0, finish_reason="length")  # if no token is asked for or fits
     n_tokens, n_written, number, begin = 0, 0, 0, time.perf_counter()
     for number, prompt in enumerate(prompts, start=1):
         try:

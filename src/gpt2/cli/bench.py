@@ -90,7 +90,7 @@ def bench(
 
 
 def _fitting(workload: "Workload", n_positions: int) -> "Workload":
-    """The workload within the context: what was asked for is refused where it does not fit, and a default is cut."""
+    """The workload within the context: refuses explicit sizes that do not fit, and cuts defaults."""
     fitting, context = workload.fitting(n_positions), click.get_current_context()
     for name in ("prompt_tokens", "decode_tokens", "prefill_tokens"):
         asked, cut = getattr(workload, name), getattr(fitting, name)
@@ -108,7 +108,7 @@ def _fitting(workload: "Workload", n_positions: int) -> "Workload":
 
 
 def _copy(model: Path, folder: Path) -> Path:
-    """The model as every engine can read it, where what they make of it is in nobody's way."""
+    """A copy of the model that every engine can read, in a folder where their conversions disturb nobody."""
     from gpt2 import checkpoint
 
     found = checkpoint.read(model)

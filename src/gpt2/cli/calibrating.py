@@ -1,4 +1,4 @@
-"""`gpt2 detect --calibrate` and `--train`: human texts in, what to compare with out."""
+"""`gpt2 detect --calibrate` and `--train`: make a calibration from human texts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def make(model: "LanguageModel", folder: Path, out: Path, *, limit: int, samples: int, trained: bool) -> None:
-    """Make a calibration of the texts of a folder and write it; a table says what it can tell.
+    """Make and write a calibration from the texts of a folder; a table shows what it can detect.
 
     Args:
-        model: that reads, and writes its own texts.
-        folder: or a file of human texts.
+        model: reads them, and writes its own texts.
+        folder: a folder or file of human texts.
         out: the file to write.
-        limit: of the texts, the first so many.
+        limit: use the first so many texts.
         samples: texts that the model writes for comparison.
-        trained: train a detector; then the model writes one for each human text.
+        trained: train a detector; then the model writes one text for each human one.
     """
     check_goal(out)
     texts = _texts(folder, limit)

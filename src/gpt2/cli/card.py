@@ -73,13 +73,13 @@ def card(
         raise click.UsageError("--out and --write exclude each other: give one.")
     found = checkpoint.read(hub.locate(model))
     goal = found.folder / "README.md" if write else out
-    overwrite = overwrite or (goal is not None and files.is_stream(goal))  # nothing takes a device's place
+    overwrite = overwrite or (goal is not None and files.is_stream(goal))  # writing to a device replaces nothing
     if goal is not None and (goal.exists() or goal.is_symlink()) and not overwrite:
         raise _is_there(goal)
     if goal is not None:
         files.check_goal(goal)
     notes_of_maker = "" if notes is None else _read_notes(notes)
-    if training:  # before the samples are drawn, which takes minutes
+    if training:  # checked before drawing samples, which takes minutes
         from gpt2.data.documents import find_sources, read_documents
 
         sources = find_sources(training)
@@ -88,11 +88,11 @@ def card(
                 f"The card cannot tell of the training text: there is none in {', '.join(map(str, training))}."
             )
     described = known.described(model, found)
-    beside = found.folder / "run"  # as `gpt2 finetune` leaves it
+    beside = found.folder / "run"  # where `gpt2 finetune` leaves it
     if not run and (beside / "config.toml").is_file():
         try:
             described = known.with_records(described, found, runs=[beside], corpus=None, evaluation=None)
-        except DataError as error:  # of something else: nobody named it
+        except DataError as error:  # not this model's run; the user did not name it
             log.warning("%s is left out: %s", beside, error)
     described = known.with_records(described, found, runs=run, corpus=corpus, evaluation=evaluation)
     if samples:
@@ -123,7 +123,7 @@ def _write(goal: Path, text: str, *, overwrite: bool) -> None:
         return
     files.make_folder(goal.parent)
     try:
-        goal.touch(exist_ok=False)  # of two at once, one has the name
+        goal.touch(exist_ok=False)  # of two processes only one gets the name
     except FileExistsError:
         raise _is_there(goal) from None
     try:

@@ -1,4 +1,4 @@
-"""What `gpt2 card` finds out of a model: from its files, from the records that were named, and by asking it."""
+"""What `gpt2 card` finds out about a model: from its files, from given records, and by generating samples."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[/\\].*[/\\]")  # of a whole path, 
 
 
 def described(name: str, found: "Checkpoint") -> Described:
-    """What the model's own files say."""
+    """The facts in the model's own files."""
     from gpt2.checkpoint import COMPACT, fingerprint
 
     form = found.weights.form
@@ -43,10 +43,10 @@ def described(name: str, found: "Checkpoint") -> Described:
 def with_records(
     known: Described, found: "Checkpoint", *, runs: Sequence[Path], corpus: Path | None, evaluation: Path | None
 ) -> Described:
-    """The same with what runs, a corpus, an evaluation, and a calibration beside the model say.
+    """The same with facts from runs, a corpus, an evaluation, and a calibration beside the model.
 
     Raises:
-        DataError: one of them is not what it should be, or of another model.
+        DataError: one of them is not such a record, or is of another model.
     """
     from gpt2 import hub
     from gpt2.report import card_sections as sections
@@ -72,7 +72,7 @@ def with_records(
 
 
 def with_samples(known: Described, model: str, count: int, *, threads: int | None) -> Described:
-    """The same with what the model writes after the first `count` of the fixed prompts."""
+    """The same with the model's continuations of the first `count` fixed prompts."""
     tokens = min(80, known.config.n_positions // 2)
     choice = ModelChoice(model=model, device="auto", backend="auto", weights="fp32", threads=threads)
     with choice.load() as opened:
@@ -102,7 +102,7 @@ def _tokenizer(found: "Checkpoint") -> dict[str, object] | None:
 
 
 def _calibration(found: "Checkpoint") -> "Calibration | None":
-    """That in the model's folder, if it was made with these weights."""
+    """The calibration in the model's folder, if it was made with these weights."""
     from gpt2.checkpoint import fingerprint
     from gpt2.detect import Calibration
 
@@ -132,5 +132,5 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    """A name or the last part of a path, which is nobody's business."""
+    """A name, or only the last part of a path, whose folders are private."""
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2] or name

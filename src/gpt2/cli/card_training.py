@@ -1,4 +1,4 @@
-"""What `gpt2 card --training` finds out: a thousand samples, and a pass over the text that the model was trained on."""
+"""What `gpt2 card --training` finds out from samples and from a pass over the model's training text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ def with_training(
     """The same with the training text's sources, what the model repeats of it, and how both write of groups.
 
     Args:
-        known: of the model.
+        known: facts of the model.
         model: its name.
         files: the training text.
-        samples: how many are drawn for what is repeated.
+        samples: how many to draw, to look for repetition.
         workers: processes that read the text.
-        threads: of the samples.
+        threads: for drawing samples.
     """
     from gpt2.data.ngrams import words_of
     from gpt2.data.repeated import WINDOW_WORDS, count_near, find_repeated
@@ -61,7 +61,7 @@ def with_training(
     for (group, _), completion in zip(prompts, done, strict=True):
         for sample in completion.samples:
             n, near = counts[group]
-            # as if the group had just been named: what follows counts
+            # count the words as following a mention of the group
             words = [group, *words_of(sample.text)]
             _, said = next(count_near(words, {group: frozenset([group])}, sections.CATEGORIES))
             near.update(said)

@@ -1,4 +1,4 @@
-"""Writing continuations, as text or as JSON, and what they cost."""
+"""Writing continuations, as text or as JSON, and reporting their speed."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ class Writer:
         self._seconds = 0.0  # of generating, not of waiting for someone to type
 
     def one(self, prompt: str, sampling: "Sampling", *, tell: Callable[[str], object] = lambda text: None) -> None:
-        """Write what continues one prompt, and tell the (first) text; as it comes where that can be."""
+        """Write one prompt's continuations, streaming if possible, and pass the (first) text to `tell`."""
         if not self._as_json and sampling.candidates == 1 and sampling.logprobs is None:
             self._stream(prompt, sampling, tell)
             return
@@ -45,10 +45,10 @@ class Writer:
         tell(completion.text)
 
     def many(self, prompts: Iterable[str], sampling: "Sampling") -> None:
-        """Write the continuations of all prompts, in order; those ahead of one that fails are not lost."""
+        """Write the continuations of all prompts, in order; those before a failing prompt are kept."""
         done = 0
         begin = time.perf_counter()
-        # Closed here, whatever ends the writing: its slots must be given back before the model is.
+        # Closed here, however the writing ends: its slots must be freed before the model is closed.
         with contextlib.closing(self._model.generate_each(prompts, sampling, draft=self._draft)) as completions:
             for completion in completions:
                 done += 1
@@ -71,7 +71,7 @@ class Writer:
                 output.write(event.text)
         finally:
             self._seconds += time.perf_counter() - begin
-            output.write("\n" if any_came else "")  # what is on the screen when it is interrupted stays there
+            output.write("\n" if any_came else "")  # ends the line of interrupted text
 
     def _count(self, completion: "Completion") -> None:
         self._tokens += sum(len(sample.tokens) for sample in completion.samples)
@@ -94,7 +94,7 @@ class Writer:
                 output.write(_table(sample.logprobs, tokenizer) + "\n")
 
     def summarise(self, *, seed: int | None, was_piped: bool) -> None:
-        """Say how much was generated, how fast, and with a `seed` that was drawn how to have it again."""
+        """Report how much was generated and how fast, and, for a random `seed`, how to repeat it."""
         if not self._tokens:
             return
         rate = self._tokens / self._seconds
@@ -106,7 +106,7 @@ class Writer:
 
             called, *said = sys.argv  # .venv/bin/gpt2, as make demo calls it, is not found as gpt2
             command = called if Path(called).name == "gpt2" and shutil.which("gpt2") is None else "gpt2"
-            end = said.index("--") if "--" in said else len(said)  # after it nothing is an option
+            end = said.index("--") if "--" in said else len(said)  # no options after it
             log.info(
                 "to repeat%s: %s",
                 ", with the same input" if was_piped else "",

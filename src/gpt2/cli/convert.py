@@ -72,7 +72,7 @@ def convert(
         raise CheckpointError(f"{source} cannot be converted onto itself: {destination} is where it lies.")
     found = checkpoint.read(path, allow_pickle=allow_pickle, tanh_gelu=tanh_gelu)
     before = found.weights.form
-    is_ours = format == "hf" and before in checkpoint.COMPACT  # nobody else reads it, so it must be asked for
+    is_ours = format == "hf" and before in checkpoint.COMPACT  # only we read it, so it must be asked for
     after = weights or (before if before in checkpoint.FORMS_OF[format] and not is_ours else "fp32")
     sign = journal_of(destination)
     with resumable(f"What is written is kept in {sign.parent.name}", sign=sign):

@@ -187,7 +187,7 @@ def show(*, reason: str, folder: Path, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _expected(folder: Path) -> Generator[None]:
-    """Say so where the statistics of a folder are not what a build writes."""
+    """Turn the errors of damaged statistics into a DataError."""
     try:
         yield
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What `gpt2 corpus build` was told, as a configuration and its sources: the file first, options over it."""
+"""The configuration and sources of `gpt2 corpus build`: from the file, overridden by options."""
 
 import dataclasses
 from pathlib import Path
@@ -30,11 +30,11 @@ def settled(
     seed: int | None,
     **fetching: Any,
 ) -> tuple["CorpusConfig", list["SourceSpec"]]:
-    """The configuration and the sources; a flag that was not given leaves what the file says.
+    """The configuration and the sources; options that were given override the file.
 
     Raises:
-        SettingError: a file or value that cannot be used.
-        click.UsageError: a source of unknown kind, or a language that cannot be told.
+        SettingError: a file or value cannot be used.
+        click.UsageError: a source is of unknown kind, or a language cannot be identified.
     """
     from gpt2.data.corpus import CorpusConfig, MinHash, SourceSpec, read_config
     from gpt2.data.corpus.language import language_gate

@@ -114,7 +114,7 @@ def detect(
 
 
 def _refuse_mixtures(text: str | None, calibration: Path | None, **tasks: Path | None) -> None:
-    """Refuse options of different tasks, and a TEXT or a setting that the task takes no notice of."""
+    """Refuse options of different tasks, and a TEXT or a setting that the task ignores."""
     human = tasks["calibrate"] or tasks["train"]
     if sum(given is not None for given in tasks.values()) > 1 or ((human or tasks["new_key"]) and text):
         raise click.UsageError(

@@ -35,13 +35,13 @@ def detokenize(*, ids: tuple[str, ...], model: str | None, as_json: bool) -> Non
     decoder = IncrementalDecoder(tokenizer)
     while batch := list(islice(lines, _LINES_AT_ONCE)):
         output.write("".join(decoder.push(i) for line in batch for i in _numbers(line)))
-    output.write(decoder.finish(), end="\n" if output.is_terminal(sys.stdout) else "")  # a shell's prompt comes next
+    output.write(decoder.finish(), end="\n" if output.is_terminal(sys.stdout) else "")  # for the shell's prompt
 
 
 def _numbers(line: str) -> Iterator[int]:
     for word in line.replace(",", " ").replace("[", " ").replace("]", " ").split():
         try:
-            if "_" in word or not word.isascii():  # which int() takes for parts of numbers
+            if "_" in word or not word.isascii():  # int() would accept these
                 raise ValueError
             yield int(word)
         except ValueError:

@@ -120,13 +120,13 @@ def _blas() -> str:
 
 
 def _free_disk_bytes(folder: Path) -> int:
-    """Where the folder is or would be; 0 where that is a drive that is not there."""
+    """Free bytes where the folder is or would be; 0 if that drive does not exist."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     return shutil.disk_usage(existing).free if existing else 0
 
 
 def bytes_below(folder: Path) -> int:
-    """The size of all files of a folder that others may be writing into."""
+    """The size of all files of a folder, into which others may be writing."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -43,7 +43,7 @@ def download(*, model: str, source: str, allow_pickle: bool, as_json: bool) -> N
 
 
 def fetch(plan: "Plan") -> "Path":
-    """Carry a plan out, saying what it is before, how far it is, and what can be done after."""
+    """Carry out a plan; report it before, the progress during, and what to do next after."""
     from gpt2 import checkpoint, hub
     from gpt2.cli.status_line import StatusLine
 

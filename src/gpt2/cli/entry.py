@@ -1,6 +1,6 @@
-"""Where the command line is entered: what is imported before this is what Python has already.
+"""The entry point of the command line. Nothing is imported before it that Python has not loaded already.
 
-So Ctrl-C finds a process that answers it in a line, however early it comes.
+So however early Ctrl-C comes, it is answered in one line.
 """
 
 import sys
@@ -12,7 +12,7 @@ def main() -> None:
         from gpt2.cli.main import main as run
 
         run()
-    except KeyboardInterrupt:  # while modules are imported, before the command line answers it itself
+    except KeyboardInterrupt:  # during imports, before the command line handles it
         if sys.stderr is not None:
             sys.stderr.write("interrupted\n")
         sys.exit(130)

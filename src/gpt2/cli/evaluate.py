@@ -133,7 +133,7 @@ def evaluate(
 
 
 def _without_infinities(value: Any) -> Any:
-    """JSON has no infinity: None in its place."""
+    """Replace infinities by None, since JSON has none."""
     if isinstance(value, dict):
         return {name: _without_infinities(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is given to `gpt2 evaluate` for single benchmarks: choices and limits."""
+"""The arguments of `gpt2 evaluate` for single benchmarks: choices and limits."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def choices(given: tuple[str, ...], benchmarks: "Sequence[Benchmark]") -> dict[str, dict[str, str]]:
-    """By benchmark, what its choices are to be."""
+    """The values of each benchmark's choices."""
     named = {benchmark.name: benchmark for benchmark in benchmarks}
     chosen: dict[str, dict[str, str]] = {}
     for each in given:
@@ -30,7 +30,7 @@ def choices(given: tuple[str, ...], benchmarks: "Sequence[Benchmark]") -> dict[s
 
 
 def limits(given: tuple[str, ...], names: list[str]) -> tuple[int | None, dict[str, int]]:
-    """The limit of all, and those of single benchmarks."""
+    """The limit for all, and the limits of single benchmarks."""
     of_all, of_one = None, dict[str, int]()
     for each in given:
         task, equals, number = each.rpartition("=")

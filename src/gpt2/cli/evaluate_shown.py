@@ -1,4 +1,4 @@
-"""What `gpt2 evaluate` shows: the table, the list of benchmarks, a comparison, and how far it is."""
+"""What `gpt2 evaluate` shows: the table, the list of benchmarks, a comparison, and the progress."""
 
 import logging
 import time
@@ -15,14 +15,14 @@ log = logging.getLogger("gpt2")
 
 
 class Progress(StatusLine):
-    """Called with a benchmark, how many of its requests are answered, and of how many."""
+    """Progress, called with (benchmark, answered requests, all requests)."""
 
     def __init__(self) -> None:
         super().__init__()
         self._name, self._begin, self._from = "", 0.0, 0
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Show how far the benchmark is, and how long it will take at the pace so far."""
+        """Show how far the benchmark is, and the time left at the speed so far."""
         if name != self._name:
             self._name, self._begin, self._from = name, time.monotonic(), done
         seconds, now = time.monotonic() - self._begin, done - self._from
@@ -81,7 +81,7 @@ def _within(standard_error: float | None) -> str:
 
 
 def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:
-    """Write two results beside each other."""
+    """Write two results side by side."""
     import dataclasses
 
     from gpt2.evaluate import compare
@@ -119,7 +119,7 @@ def described(benchmark: "Benchmark") -> str:
 
 
 def _shown(value: float | None, nothing: str = "-", *, sign: str = "") -> str:
-    """With two decimals; from a million on, as perplexities of weak models are, in powers of ten."""
+    """A number with two decimals; from a million on, as in weak models' perplexities, in powers of ten."""
     if value is None:
         return nothing
     return f"{value:{sign}.2e}" if abs(value) >= 1e6 else f"{value:{sign},.2f}"

@@ -79,7 +79,7 @@ def generate(
         log.warning(r"--stop '%s' looks for a backslash; a line end is $'\n' in most shells", slashed[0])
     repeatable = sampling.seed is not None or sampling.is_greedy or interactive
     was_piped = prompt in (None, "-") and file is None and not interactive
-    sampling = sampling.changed()  # with a seed, which is told at the end
+    sampling = sampling.changed()  # draws a seed, to report at the end
     if file is None and not interactive:
         reading.tell_of_file(prompt, "gpt2 generate - < {} continues it, and --file each of its lines")
         prompt = reading.read_text(prompt, errors=errors)

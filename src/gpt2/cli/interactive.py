@@ -26,11 +26,11 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
 
     Args:
         writer: writes the continuations as they come.
-        sampling: how, with a seed; each turn takes the next seed, so that a repeated line brings another text.
+        sampling: with a seed; each turn takes the next seed, so that a repeated line gets another text.
         errors: what to do with input that is not UTF-8.
 
     Raises:
-        DataError: what comes through a pipe is not UTF-8.
+        DataError: piped input is not UTF-8.
     """
     with contextlib.suppress(ImportError):  # absent on Windows, where the console edits lines itself
         import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] -- importing it gives input() line editing
@@ -65,7 +65,7 @@ def converse(writer: "Writer", sampling: "Sampling", *, errors: str) -> None:
             log.info("%s", HELP)
         else:
             pieces = [line or text]
-            with contextlib.suppress(*[KeyboardInterrupt] if typed else []):  # what was written until then counts
+            with contextlib.suppress(*[KeyboardInterrupt] if typed else []):  # Ctrl-C keeps what was written
                 writer.one(
                     pieces[0], dataclasses.replace(sampling, seed=seed, truncate_prompt=True), tell=pieces.append
                 )

@@ -1,9 +1,9 @@
 """`gpt2 VERB`: the table of verbs, and the one place where an error becomes a message and an exit code.
 
-A verb's module is imported only when the verb is called, so that `gpt2 --help` reads this file and click alone.
+A verb's module is imported only when the verb is called, so `gpt2 --help` imports only this file and click.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM with its state saved (training: by Ctrl-C too),
-130 interrupted by Ctrl-C, 141 the reader of the output has gone.
+130 interrupted by Ctrl-C, 141 output pipe closed by its reader.
 """
 
 import gc
@@ -22,9 +22,9 @@ from gpt2.errors import Gpt2Error
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
-NO_READER = 141  # as a shell reports whoever died of SIGPIPE
+NO_READER = 141  # a shell's exit code for SIGPIPE
 
-# Section -> verb -> what it does. The module is gpt2.cli.VERB, its command bears the verb's name (_ for -).
+# Section -> verb -> what it does. The module is gpt2.cli.VERB, its command has the verb's name (_ for -).
 VERBS = {
     "Use a model": {
         "generate": "Continue a text.",
@@ -67,7 +67,7 @@ VERBS = {
 }
 
 
-# What people type who come from other programs -> what it is called here.
+# Other programs' names for things -> ours.
 ELSEWHERE = {
     "chat": "generate --interactive",
     "complete": "generate",
@@ -79,7 +79,7 @@ ELSEWHERE = {
     "version": "--version",
 }
 
-# What is no verb, for it gives arrays or pictures -> how it is called in Python, and whether the page shows it.
+# Not verbs, since they return arrays or pictures -> the call in Python, and whether the page shows it.
 IN_PYTHON = {
     "activations": ("activations(text)", False),
     "attention": ("attention(text)", True),
@@ -104,7 +104,7 @@ OPTIONS_ELSEWHERE = {
     "--tokens": "--max-tokens",
 }
 
-GO_ON = ("train", "finetune", "prepare", "build", "convert", "evaluate", "download")  # without an option for it
+GO_ON = ("train", "finetune", "prepare", "build", "convert", "evaluate", "download")  # these resume without an option
 
 
 class Verbs(click.Group):
@@ -115,7 +115,7 @@ class Verbs(click.Group):
         return [verb for verbs in VERBS.values() for verb in verbs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, or None where there is no such verb."""
+        """The verb's command, or None if there is no such verb."""
         if cmd_name not in self.list_commands(ctx):
             return None
         name = cmd_name.replace("-", "_")
@@ -124,7 +124,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown verb is answered with the nearest ones."""
+        """As in click, but for an unknown verb suggest the nearest ones."""
         if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             import difflib
 
@@ -140,7 +140,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs, then the options; click has them the other way round."""
+        """The verbs, then the options, in the opposite order to click's."""
         self.format_commands(ctx, formatter)
         click.Command.format_options(self, ctx, formatter)
 
@@ -166,28 +166,28 @@ def program() -> None:
 
 def main() -> None:
     """Run the command line of this process and end it with the exit code."""
-    # NumPy's BLAS starts threads when it is imported. They would turn in place for a tenth of a second before they
-    # sleep, on the cores that the engine needs: now for 2^4 cycles, not 2^26.
+    # NumPy's BLAS starts threads on import. By default they spin for a tenth of a second before they sleep, on cores
+    # that the engine needs: make that 2^4 cycles, not 2^26.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    # PyTorch's threads (libgomp's, on Linux) meet after every operation, and would turn in place for milliseconds when
-    # one of them has lost its core to another program: now for a tenth of that, then they sleep.
+    # PyTorch's threads (libgomp's, on Linux) synchronise after every operation, and spin for milliseconds if one of
+    # them has lost its core to another program: make that a tenth, then they sleep.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     code = run(sys.argv[1:])
-    gc.freeze()  # the collector would look at all that is there several times before the end: 20 ms
+    gc.freeze()  # else the collector scans all objects several times at exit: 20 ms
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run `gpt2 ARGUMENTS` and return its exit code; every failure becomes a message on standard error."""
     output.prepare_streams()
-    if "_GPT2_COMPLETE" in os.environ:  # the shell asks what could come next
+    if "_GPT2_COMPLETE" in os.environ:  # shell completion
         program.main(arguments, prog_name="gpt2")
     messages = output.Messages()
     try:
         with messages.shown():
             try:
                 code = _invoke(arguments, messages)
-                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be answered
+                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be handled
                 return code
             except KeyboardInterrupt:
                 output.complain("interrupted")
@@ -220,7 +220,7 @@ def _invoke(arguments: list[str], messages: output.Messages) -> int:
 
 def _failed(error: Exception, messages: output.Messages) -> int:
     if isinstance(error, BrokenPipeError) and output.has_lost_reader():
-        return NO_READER  # `gpt2 … | head`: nobody is left to be told
+        return NO_READER  # `gpt2 … | head`: nobody reads a message
     if messages.debug:
         import traceback
 
@@ -241,7 +241,7 @@ def _failed(error: Exception, messages: output.Messages) -> int:
 
 
 def _message(error: click.ClickException) -> str:
-    """Click's message, with the one nearest option for several by alphabet, and in the words of this program."""
+    """Click's message in this program's style, with the one nearest option instead of an alphabetical list."""
     if isinstance(error, click.NoSuchOption):
         parameters = error.ctx.command.params if error.ctx else []
         ours = OPTIONS_ELSEWHERE.get(error.option_name, "")
@@ -267,6 +267,6 @@ def _message(error: click.ClickException) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Click's messages begin with a capital, and ours follow a colon; PROMPT, LoRA and others stay as they are."""
+    """Lower-case the first letter of click's message, to follow a colon; PROMPT, LoRA and others stay."""
     first = text.partition(" ")[0]
     return text[:1].lower() + text[1:] if first == first.capitalize() else text

@@ -1,4 +1,4 @@
-"""`gpt2 detect --watermark`: what a key says of texts, as a sentence or as JSON."""
+"""`gpt2 detect --watermark`: reads a key's mark in texts, as a sentence or as JSON."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def least_tokens(noise: "ContextNoise | GreenList") -> int:
-    """How many tokens a text must have for one of them to be read."""
+    """The fewest tokens of a text in which a mark can be read."""
     from gpt2.generation import GreenList
 
     return noise.ngram if isinstance(noise, GreenList) else noise.width + 1
@@ -36,7 +36,7 @@ def write_marks(
     """Read the mark of each (name, text) and write what was found.
 
     Args:
-        texts: names (None for text that has none) and texts.
+        texts: pairs of a name (or None) and a text.
         noise: of the key.
         tokenizer: of the model that may have written them.
         vocab_size: of that model, which may have more ids than its tokenizer.
@@ -111,7 +111,7 @@ def _sentence(found: "Marks", least: int) -> str:
 
 
 def _p_value(mark: "Mark | GreenMark") -> str:
-    """Of three digits; of a p-value too small for a float the power of ten."""
+    """A p-value with three digits; as a power of ten if too small for a float."""
     if mark.p_value > 1e-300:
         return f"p = {mark.p_value:.3g}"
     return f"p < 1e{math.ceil(mark.log_p_value / math.log(10))}"

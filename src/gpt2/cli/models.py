@@ -58,11 +58,11 @@ def models(*, remove: str | None, yes: bool, as_json: bool) -> None:
 
 
 def _form(path: Path) -> str:
-    """The precision of a model's weights, by a look at the files that costs nothing and counts as no use of them."""
+    """The precision of a model's weights, found cheaply and without changing the files' access time."""
     from gpt2 import checkpoint
 
     if not (path / "config.json").is_file():
-        return "fp32"  # OpenAI's; opening it would read it whole, for its checksums
+        return "fp32"  # OpenAI's; opening it would read all of it, for its checksums
     times = {file: file.stat() for file in path.iterdir() if file.is_file()}
     try:
         return checkpoint.read(path).weights.form
@@ -70,7 +70,7 @@ def _form(path: Path) -> str:
         log.debug("%s", error)
         return "unreadable"
     finally:
-        with contextlib.suppress(OSError):  # of another user's
+        with contextlib.suppress(OSError):  # another user's file
             for file, before in times.items():
                 os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 

@@ -1,6 +1,6 @@
-"""Options that several verbs share, so that each is spelt, explained and checked in one place.
+"""Options that several verbs share, so that each is named, explained and checked in one place.
 
-Each `…_options` is a decorator. Their help is shown in sections by a command of class `Sectioned`.
+Each `…_options` is a decorator. A command of class `Sectioned` shows their help in sections.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 Verb = Callable[..., object]
 
-_SINGULAR = {"stop_ids": "--stop-id"}  # fields that hold several are given one by one
+_SINGULAR = {"stop_ids": "--stop-id"}  # options for list fields take one value each
 _METAVARS = {"stop": "TEXT", "stop_ids": "ID", "logit_bias": "ID=BIAS"}
 
-_NOTABLE = 1 << 32  # nobody reaches the end of a range beyond this, so help need not name it
+_NOTABLE = 1 << 32  # help omits upper bounds beyond this: nobody reaches them
 
 
 class Option(click.Option):
-    """An option that names the section of the help it is shown in."""
+    """An option that names its section of the help."""
 
     def __init__(self, *args: Any, section: str = "Options", **rest: Any) -> None:
         super().__init__(*args, **rest)
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
-        """As click does, but without a range whose upper end is open or as good as open."""
+        """As in click, but without a range whose upper end is open or practically open."""
         extra = super().get_help_extra(ctx)
         most = getattr(self.type, "max", None)
         if most is None or most > _NOTABLE:
@@ -45,10 +45,10 @@ class Option(click.Option):
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers that are numbers: `nan` passes every comparison of click's own, and `inf` an open end."""
+    """A range of finite numbers: click's own accepts `nan` always, and `inf` at an open end."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As click does, but what is not finite is refused."""
+        """As in click, but refuse what is not finite."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
@@ -56,23 +56,23 @@ class FiniteRange(click.FloatRange):
 
 
 class Place(click.Path):
-    """A path. Empty, as by a variable that is not set, it would be the folder that the user is in: that is refused."""
+    """A path. An empty one, as from an unset variable, would be the working directory, and is refused."""
 
     def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
         super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, but a path without a name is refused."""
+        """As in click, but refuse an empty path."""
         if value == "":
             self.fail("a path without a name. Give one; . is the folder that you are in.", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class Name(click.types.StringParamType):
-    """A text that names something. Empty, as by a variable that is not set, it would say nothing: that is refused."""
+    """A text that names something. An empty one, as from an unset variable, is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, but an empty text is refused."""
+        """As in click, but refuse an empty text."""
         if value == "":
             advice = "Give another." if param is not None and param.required else "Give another, or leave it out."
             self.fail(f"an empty text says nothing. {advice}", param, ctx)
@@ -81,7 +81,7 @@ class Name(click.types.StringParamType):
 
 @contextlib.contextmanager
 def wrong_usage(kind: type[Gpt2Error]) -> Generator[None]:
-    """Around the one call that checks what was asked for: its error has the exit code of an option that is wrong."""
+    """Wrap the one call that checks the user's input: its error gets the exit code of wrong usage."""
     try:
         yield
     except kind as error:
@@ -91,11 +91,11 @@ def wrong_usage(kind: type[Gpt2Error]) -> Generator[None]:
 class Sectioned(click.Command):
     """A command whose help shows its own options first, then the shared ones by section.
 
-    A setting that cannot be is wrong usage, wherever it is found.
+    A `SettingError` is wrong usage, wherever it is raised.
     """
 
     def invoke(self, ctx: click.Context) -> object:
-        """As click does, but a `SettingError` has the exit code of an option that is wrong."""
+        """As in click, but a `SettingError` gets the exit code of wrong usage."""
         with wrong_usage(SettingError):
             return super().invoke(ctx)
 
@@ -114,7 +114,7 @@ class Sectioned(click.Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelChoice:
-    """What the model options said."""
+    """The values of the model options."""
 
     model: str
     device: str
@@ -144,7 +144,7 @@ class ModelChoice:
         return load(self.model, device=self.device, backend=self.backend, weights=weights, threads=self.threads)
 
     def fetch(self) -> None:
-        """Download the model if that was asked for and it is not here."""
+        """Download the model if --download was given and it is not here."""
         if not self.download:
             return
         from gpt2 import hub
@@ -239,7 +239,7 @@ def model_options(verb: Verb) -> Verb:
 
 
 def _force_level(isa: str) -> None:
-    """Say it where the engine, and every process that the verb starts, looks for it; until the verb ends."""
+    """Set the environment variable that the engine and the verb's child processes read, until the verb ends."""
     before = os.environ.get("GPT2_ISA")
     os.environ["GPT2_ISA"] = isa
 
@@ -255,7 +255,7 @@ def sampling_options(**defaults: Any) -> Callable[[Verb], Verb]:
     """Add an option for every setting of `Sampling`; the verb gets them as one `sampling: Sampling`.
 
     Args:
-        defaults: where the verb's defaults are other than `Sampling`'s; the help shows them.
+        defaults: the verb's defaults that differ from `Sampling`'s; the help shows them.
     """
     from gpt2.generation.settings import Sampling
 
@@ -317,9 +317,9 @@ def _logit_bias(ctx: click.Context, param: click.Parameter, values: tuple[str, .
 
 
 def watermark_option(verb: Verb) -> Verb:
-    """Add --watermark, for verbs that write; the verb gets a `gpt2.generation.Noise`, or None where it was not given.
+    """Add --watermark, for verbs that write; the verb gets a `gpt2.generation.Noise`, or None if it was not given.
 
-    The key is read before a model is loaded: a bad one costs no wait.
+    The key is read before a model is loaded, so a bad one fails at once.
     """
 
     def noise_of(ctx: click.Context, param: click.Parameter, path: Path | None) -> object:
@@ -352,14 +352,14 @@ def draft_option(verb: Verb) -> Verb:
 
 
 def seed_option(verb: Verb) -> Verb:
-    """Add --seed for verbs without sampling; None when it was not given."""
+    """Add --seed for verbs without sampling; None if it was not given."""
     return option(
         "--seed", type=click.IntRange(0, 2**64 - 1), metavar="N", help="The same seed gives the same result."
     )(verb)
 
 
 def message_options(verb: Verb) -> Verb:
-    """Add --quiet and --debug, which set what is shown on standard error; the verb need not know."""
+    """Add --quiet and --debug, which set what standard error shows; the verb does not see them."""
 
     def choose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         messages = ctx.find_root().obj

@@ -1,7 +1,7 @@
-"""The way to a terminal and to a pipe: text made safe for the one, untouched for the other; messages by level.
+"""Output to terminals and pipes: text made safe for the former, unchanged for the latter; messages by level.
 
 A model can write escape sequences, and a terminal would obey them (change its title, its colours, its keyboard).
-So on a terminal every control character is shown instead of sent. In a pipe or a file text goes as it is.
+So on a terminal control characters are shown instead of sent. To a pipe or a file text goes unchanged.
 Text goes to standard output; messages, tables of speed and errors go to standard error.
 """
 
@@ -35,19 +35,19 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f" + "".join(map(chr, _BIDI)) + "]")
 
 
 def prepare_streams() -> None:
-    """Make the standard streams UTF-8 on any locale; half a surrogate pair is written as its code.
+    """Make the standard streams UTF-8 on any locale; lone surrogates are written as their codes.
 
-    A terminal is read in its own encoding. What is not of the encoding is read as a surrogate, which no text may hold,
-    so that whoever gets it names the place. A stream that was closed before Python began is as if it were empty;
-    standard error takes all that is written, and standard output nothing: a result that is lost is a failure.
+    A terminal is read in its own encoding. Invalid bytes are read as surrogates, which no text may hold, so that the
+    reader can report their place. Of streams that were closed before Python began, standard input is empty, standard
+    error swallows everything, and standard output refuses everything, since a lost result is a failure.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # opened in their order, so that each takes its own number and no file does
+        if getattr(sys, name) is None:  # in order, so that each takes its own descriptor, not some file
             stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # stays open, as they do
             setattr(sys, name, _Closed(stream) if name == "stdout" else stream)
     own = sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper)
     if own and isinstance(sys.stdout.buffer, io.RawIOBase):
-        # PYTHONUNBUFFERED, which images set: Python then tries each write once, and forgets what a full disk left over
+        # PYTHONUNBUFFERED, as container images set it: Python then tries each write once, and drops the rest
         unbuffered = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(unbuffered), encoding="utf-8", line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
@@ -58,10 +58,10 @@ def prepare_streams() -> None:
 
 
 class _Closed(io.TextIOBase):
-    """A standard output that was closed before Python began: whoever writes to it is told."""
+    """A standard output that was closed before Python began: writing to it fails."""
 
     def __init__(self, place: IO[str]) -> None:
-        self._place = place  # keeps the stream's number taken
+        self._place = place  # keeps the descriptor taken
 
     def write(self, text: str, /) -> int:
         """Fail, unless there is nothing to write."""
@@ -71,7 +71,7 @@ class _Closed(io.TextIOBase):
 
 
 def settle_streams() -> None:
-    """Flush the standard streams; where a reader has gone, keep the interpreter from complaining at its end."""
+    """Flush the standard streams; if a reader has gone, keep the interpreter from complaining at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -81,26 +81,26 @@ def settle_streams() -> None:
 
 
 def has_lost_reader() -> bool:
-    """Whether nobody can read standard output any more, as after `gpt2 … | head`."""
-    if sys.platform == "win32":  # a pipe cannot be asked there
+    """Whether standard output has lost its reader, as after `gpt2 … | head`."""
+    if sys.platform == "win32":  # no way to poll a pipe
         return True
     import select
 
     watch = select.poll()
     try:
-        watch.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told unasked
-    except (OSError, ValueError):  # it is no file
+        watch.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
+    except (OSError, ValueError):  # not a file
         return False
     return bool(watch.poll(0))
 
 
 def visible(text: str) -> str:
-    """`text` with control and text-direction characters shown instead of obeyed; newline and tab stay."""
+    """`text` with control and text-direction characters made visible; newline and tab stay."""
     return text.translate(_SHOWN)
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person's terminal is at the other end."""
+    """Whether a stream is a terminal."""
     try:
         return stream.isatty()
     except ValueError:  # closed
@@ -108,18 +108,18 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def colour_wanted(stream: TextIO) -> bool:
-    """Colour and progress bars: only on a terminal that can, and where NO_COLOR is not set (no-color.org)."""
+    """Whether to use colour and progress bars: only on a capable terminal, without NO_COLOR (no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write(text: str, *, end: str = "") -> None:
-    """Write a model's text to standard output at once: safe on a terminal, as it is elsewhere."""
+    """Write a model's text to standard output at once: safe on a terminal, unchanged elsewhere."""
     sys.stdout.write((visible(text) if is_terminal(sys.stdout) else text) + end)
     sys.stdout.flush()
 
 
 def echo_prompt(prompt: str) -> None:
-    """Show on a terminal what is being continued, ahead of its continuation; it is not part of the output."""
+    """On a terminal, show the prompt before its continuation; it is not part of the output."""
     if is_terminal(sys.stderr):
         shown = visible(prompt)
         sys.stderr.write(click.style(shown, bold=True) if colour_wanted(sys.stderr) else shown)
@@ -127,7 +127,7 @@ def echo_prompt(prompt: str) -> None:
 
 
 def write_json(value: object, *, indent: int | None = None) -> None:
-    """Write `value` as JSON with a newline; what a terminal might obey is escaped as JSON allows."""
+    """Write `value` as JSON with a newline; characters that a terminal might obey are escaped as in JSON."""
     import json
 
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
@@ -137,7 +137,7 @@ def write_json(value: object, *, indent: int | None = None) -> None:
 
 
 def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Rows as lines of aligned columns, the first row a heading; columns named in `right` end at their right edge."""
+    """Rows as lines of aligned columns, the first row a heading; columns in `right` are right-aligned."""
     cells = [[visible(cell).replace("\n", "\u240a").replace("\t", "\u2409") for cell in row] for row in rows]
     widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
     lines: list[str] = []
@@ -163,12 +163,12 @@ def _columns(text: str) -> int:
 
 
 def counted(n: int, what: str) -> str:
-    """As one says it: "1 token", "1,024 tokens"."""
+    """A count in words: "1 token", "1,024 tokens"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def complain(message: str, usage: str = "") -> None:
-    """Write an error to standard error, with the usage line before it where usage was wrong."""
+    """Write an error to standard error, after the usage line if usage was wrong."""
     with contextlib.suppress(OSError):
         if usage:
             sys.stderr.write(visible(usage) + "\n")
@@ -193,14 +193,14 @@ class Messages(logging.Handler):
         self.form = "plain"
 
     def choose(self, *, quiet: bool = False, debug: bool = False) -> None:
-        """Take over --quiet or --debug."""
+        """Apply --quiet or --debug."""
         self.debug = self.debug or debug
         level = logging.DEBUG if self.debug else logging.WARNING if quiet else None
         if level is not None:
             logging.getLogger("gpt2").setLevel(level)
 
     def speak_for_all(self) -> None:
-        """Show what every library warns of, in the same form: whoever reads a server's log reads one."""
+        """Show other libraries' warnings too, in the same form, so that a server has one log."""
         logging.getLogger().addHandler(self)
 
     @contextlib.contextmanager

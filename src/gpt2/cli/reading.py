@@ -1,4 +1,4 @@
-"""Text from an argument, a file or standard input, with an answer to bytes that are not UTF-8.
+"""Text from an argument, a file or standard input, with an option for bytes that are not UTF-8.
 
 A byte order mark at the beginning of a file or of standard input is not part of the text.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger("gpt2")
 
 
 def field_option(whose: str) -> Callable[[Verb], Verb]:
-    """Add --field, for documents that have fields; `tell_of_field` says where none has."""
+    """Add --field, for documents that have fields; `tell_of_field` warns if none has."""
     return click.option(
         "--field",
         type=Name(),
@@ -49,9 +49,9 @@ def errors_option(verb: Verb) -> Verb:
 
 
 def read_text(argument: str | None, *, errors: str) -> str | None:
-    """The text of `argument`, or standard input for `-` and for None; None where that is an idle terminal.
+    """The text of `argument`, or standard input for `-` and for None; None if that is an idle terminal.
 
-    One newline at the end of standard input is taken as the end of the line, not as part of the text.
+    One newline at the end of standard input ends the line, and is not part of the text.
 
     Raises:
         DataError: the input is not UTF-8; the message names the offset.
@@ -64,11 +64,11 @@ def read_text(argument: str | None, *, errors: str) -> str | None:
 
 
 def tell_of_file(argument: str | None, instead: str) -> None:
-    """Warn where a text is the name of a file that is here: it is taken as text all the same.
+    """Warn if a text is the name of an existing file: it is still taken as text.
 
     Args:
-        argument: the text as it was given.
-        instead: what reads the file, with its name for `{}`.
+        argument: the text as given.
+        instead: the command that reads the file, with `{}` for its name.
     """
     if argument in (None, "", "-") or len(argument) >= 256 or "\0" in argument:
         return
@@ -87,7 +87,7 @@ def read_file(path: Path, *, errors: str) -> str:
 
 
 def read_prompts(path: Path, *, errors: Literal["strict", "replace"]) -> Iterator[str]:
-    """The prompts of a file, one by one: its lines, or `prompt` of each object where the name ends in .jsonl.
+    """The prompts of a file, one by one: its lines, or `prompt` of each object if the name ends in .jsonl.
 
     Raises:
         DataError: a line is not UTF-8, or not an object with a prompt of whole characters; the message names the line.
@@ -105,7 +105,7 @@ def lines_of(file: BinaryIO, source: str, *, errors: str) -> Iterator[str]:
     """The lines of a file or of standard input as they come, without their ends.
 
     Raises:
-        DataError: one is not UTF-8; the message names the offset.
+        DataError: a line is not UTF-8; the message names the offset.
     """
     offset = 0
     for line in file:
@@ -114,7 +114,7 @@ def lines_of(file: BinaryIO, source: str, *, errors: str) -> Iterator[str]:
 
 
 def decode(data: bytes, source: str, *, errors: str, offset: int = 0) -> str:
-    """`data` from UTF-8, without a byte order mark; `offset` is that of its first byte in `source`."""
+    """Decode UTF-8 without a byte order mark; `offset` is that of the first byte in `source`."""
     if not offset:
         refuse_other_documents(source, data)
     try:
@@ -149,7 +149,7 @@ def _without_newline(text: str) -> str:
 
 
 def tell_of_field(find: Callable[[], Sequence[str]], kind: str = "auto") -> None:
-    """Warn where --field was given and no file that there is has fields: it would be passed over, misspelt or not."""
+    """Warn if --field was given but no file has fields: it would be silently ignored."""
     from gpt2.data.documents import has_fields
 
     if click.get_current_context().get_parameter_source("field") is click.core.ParameterSource.DEFAULT:

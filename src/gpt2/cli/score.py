@@ -13,7 +13,7 @@ from gpt2.cli.status_line import StatusLine
 if TYPE_CHECKING:
     from gpt2.generation import Score
 
-_MOST_IN_FULL = 1e12  # beyond it nobody reads the digits
+_MOST_IN_FULL = 1e12  # write larger numbers as powers of ten
 
 
 @click.command(cls=Sectioned)
@@ -82,7 +82,7 @@ def _totals(found: "Score") -> dict[str, float | int]:
 
 
 def _shown(value: float | int) -> str:
-    if math.isnan(value):  # per word, of a text without any
+    if math.isnan(value):  # per word, for a text without words
         return "-"
     if math.isinf(value):  # the perplexity of one long unlikely word is beyond any float
         return "beyond measure"

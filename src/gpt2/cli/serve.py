@@ -194,9 +194,9 @@ def serve(
         service = build_service(served, limits=limits, log_text=log_text)
         server = Server(service, options)
         gc.collect()
-        gc.freeze()  # what is loaded stays: no collection has to go through it again while requests wait
+        gc.freeze()  # garbage collections need not scan what is loaded while requests wait
         code = server.run_until_ended(lambda: log.info("listening on %s", server.address))
-        if any(each.engine.is_running for each in served):  # in a step: nothing that it uses can be put away
+        if any(each.engine.is_running for each in served):  # hangs in a step: what it uses must stay open
             logging.shutdown()
             os._exit(code)
     if code:
@@ -204,7 +204,7 @@ def serve(
 
 
 def _named(model: str) -> tuple[str, str]:
-    """NAME=MODEL, or a model that goes by its own name: a folder's is its last part."""
+    """The name and the model of NAME=MODEL, or of a model alone, whose name is the last part of a folder's path."""
     name, equals, source = model.partition("=")
     if equals and name and "/" not in name and not Path(model).exists():
         return name, source

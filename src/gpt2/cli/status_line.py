@@ -15,7 +15,7 @@ _log = logging.getLogger("gpt2")
 
 
 class StatusLine:
-    """Rewritten in place on a terminal, added now and then elsewhere, not shown with --quiet."""
+    """A line rewritten in place on a terminal, appended now and then elsewhere, and hidden by --quiet."""
 
     def __init__(self) -> None:
         self._live = output.is_terminal(sys.stderr)
@@ -29,14 +29,14 @@ class StatusLine:
         self.clear()
 
     def clear(self) -> None:
-        """Take the line away; on a terminal the next one comes at once."""
+        """Erase the line; on a terminal the next one comes at once."""
         if self._live and self._wanted:
             self._next = 0.0
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
     def show(self, status: Callable[[], str]) -> None:
-        """Show what `status` gives, unless a line was shown a moment ago."""
+        """Show the result of `status`, unless a line was shown a moment ago."""
         now = time.monotonic()
         if not self._wanted or now < self._next:
             return

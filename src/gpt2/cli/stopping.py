@@ -1,4 +1,4 @@
-"""How a long verb that can go on later is stopped: by Ctrl-C, a signal or a full disk."""
+"""Stopping a long, resumable verb: by Ctrl-C, a signal or a full disk."""
 
 import contextlib
 import signal
@@ -9,18 +9,18 @@ from types import FrameType
 
 from gpt2.cli import output
 
-SAVED = 75  # the exit code where a signal stopped a verb, and the same command goes on
+SAVED = 75  # the exit code if a signal stopped a verb that the same command resumes
 
 
 @contextlib.contextmanager
 def resumable(kept: str, *, sign: Path | None = None) -> Generator[None]:
-    """While the block runs, SIGTERM stops it as Ctrl-C does; whatever stops it, it says what is kept.
+    """While the block runs, SIGTERM stops it like Ctrl-C; after any stop, a message says what is kept.
 
-    Where something is kept, a signal ends the verb with exit code `SAVED`.
+    If something is kept, a signal ends the verb with exit code `SAVED`.
 
     Args:
-        kept: what is there to go on from, as the beginning of a sentence; empty where nothing is.
-        sign: a file without which nothing is.
+        kept: what a resume starts from, as the beginning of a sentence; empty if nothing is kept.
+        sign: a file without which nothing is kept.
     """
     signals: list[int] = []
 

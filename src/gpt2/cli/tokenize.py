@@ -93,7 +93,7 @@ def tokenizer_of(model: str | None) -> "Tokenizer":
 
 
 def vocab_size_of(model: str | None, tokenizer: "Tokenizer") -> int:
-    """How many ids a model has, of which its tokenizer may name fewer; the tokenizer's where the model is not here."""
+    """The number of a model's ids, which may exceed its tokenizer's; the tokenizer's if the model is not here."""
     from gpt2 import checkpoint, hub
     from gpt2.config import PUBLISHED
     from gpt2.errors import CheckpointError, ModelNotFoundError
@@ -124,7 +124,7 @@ def _texts(text: str | None, file: Path | None, errors: "Errors") -> Generator[I
 
 
 def _told_of_mark(parts: Iterator[str], source: str) -> Iterator[str]:
-    """The same parts: here, and for no other verb, a byte order mark is text, so that the ids give back every byte."""
+    """The same parts, with a note on a byte order mark: this verb alone keeps it, so that the ids give every byte."""
     first = next(parts, "")
     if first.startswith(BYTE_ORDER_MARK):
         log.warning("%s begins with a byte order mark, which becomes tokens here; other verbs leave it out", source)
@@ -142,7 +142,7 @@ def _without_newline(parts: Iterable[str]) -> Iterator[str]:
 
 
 def _quoted(piece: bytes) -> str:
-    """A piece between quotes, with line ends and the like as codes; one that is part of a character by its bytes."""
+    """A piece in quotes, with line ends and the like as codes; its bytes if it is not whole characters."""
     try:
         return json.dumps(piece.decode("utf-8"), ensure_ascii=False)
     except UnicodeDecodeError:

@@ -60,7 +60,7 @@ def train(
             _log.info("%s", said)
     reading.tell_of_field(lambda: names)
     with lock(out):
-        _refuse_present(out)  # which another process may have written by now
+        _refuse_present(out)  # again: another process may have written it
         learned = learn(_texts(names, options), vocab_size)
         learned.save(out)
     if learned.vocab_size < vocab_size:

@@ -1,4 +1,4 @@
-"""What `train` and `finetune` share: texts by the engine of `generate`, trackers, the report, how a run ends."""
+"""What `train` and `finetune` share: samples by the engine of `generate`, trackers, the report, how a run ends."""
 
 import contextlib
 import logging
@@ -24,9 +24,9 @@ _log = logging.getLogger("gpt2")
 
 @contextlib.contextmanager
 def importing(what: str) -> Generator[None]:
-    """Around the import of what trains: without PyTorch, the error that says so.
+    """Wrap the import of the training code, to report a missing PyTorch.
 
-    Ctrl-C ends the process there and then: raised within PyTorch's own start it would be an abort of C++.
+    Ctrl-C ends the process at once: an exception within PyTorch's start-up would abort in C++.
     """
 
     def end(number: int, frame: object) -> None:
@@ -49,7 +49,7 @@ def importing(what: str) -> Generator[None]:
 
 
 def check_names(run: "RunConfig", lora: "LoraConfig") -> None:
-    """Refuse as wrong usage a device, or a map for adapters, that there is nowhere."""
+    """Refuse, as wrong usage, a device or a map for adapters that does not exist."""
     from gpt2.checkpoint.lora import check_targets
     from gpt2.train.precision import check_device
 
@@ -74,12 +74,12 @@ def watching_options(verb: Verb) -> Verb:
 
 
 def is_first() -> bool:
-    """Whether this process is the first of those that were started together, or the only one: it alone speaks."""
+    """Whether this process is the first of those started together, or the only one: only it reports."""
     return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tracker]":
-    """Those that were asked for, their files in the run's folder; none but in the first of several processes."""
+    """The requested trackers, with their files in the run's folder; none unless this is the first process."""
     from gpt2.train import TensorBoard, WeightsAndBiases
 
     found: list[Tracker] = []
@@ -94,11 +94,11 @@ def trackers(folder: Path, *, tensorboard: bool, wandb: str | None) -> "list[Tra
 def sampler(
     prompts: Sequence[str], vocabulary: Path, *, threads: int | None, **settings: Any
 ) -> "Callable[[GPT, int], list[tuple[str, str]]]":
-    """Says what the model writes now, with the engine of `gpt2 generate`.
+    """A function that returns the model's present samples, made with the engine of `gpt2 generate`.
 
     Args:
         prompts: to continue.
-        vocabulary: a folder with the model's; without its files the published one is meant.
+        vocabulary: the folder of the model's vocabulary; without files, the published one is used.
         threads: of the engine; None: its own choice.
         settings: of `Sampling`.
     """
@@ -115,7 +115,7 @@ def sampler(
         found = Checkpoint(weights=weights, path=vocabulary, format="training run")
         written: list[tuple[str, str]] = []
         level = _log.level
-        try:  # which backend it is, and why, is said once
+        try:  # report the choice of backend only once
             _log.setLevel(level if is_new else logging.ERROR)
             backend = backends.open(weights, threads=threads)
         finally:

@@ -1,4 +1,4 @@
-"""What `gpt2 detect` reads, and a verdict as it is written for people."""
+"""The texts that `gpt2 detect` reads, and verdicts written for people."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from gpt2.errors import GenerationError
 if TYPE_CHECKING:
     from gpt2.detect import Verdict
 
-_MANY = 12  # parts of which not each has a line
+_MANY = 12  # from so many parts on, not each has a line
 
 log = logging.getLogger("gpt2")
 
@@ -50,7 +50,7 @@ def texts_of(text: str | None, *, errors: str, least_tokens: int = 25) -> Iterat
 
 
 def _texts_of_files(files: list[Path], *, errors: str) -> Iterator[tuple[str, str]]:
-    """Of several files empty ones are left out, for they are no reason to judge none of the rest."""
+    """Skip empty files among several, so that the others are still judged."""
     for file in files:
         found = reading.read_file(file, errors=errors)
         if len(files) > 1 and not found.strip():
@@ -60,12 +60,12 @@ def _texts_of_files(files: list[Path], *, errors: str) -> Iterator[tuple[str, st
 
 
 def told(where: str | None, done: int, of: int) -> str:
-    """How far the parts of a long text are read."""
+    """How many parts of a long text are read."""
     return f"{where or ''} part {done:,} of {of:,}".strip()
 
 
 def told_size(where: str | None, text: str) -> str:
-    """What is to be read: a long text takes a while before its first part."""
+    """What will be read; a long text takes a while before its first part."""
     return f"{where or ''} {len(text):,} characters".strip()
 
 
@@ -76,7 +76,7 @@ def put_back(n_characters: int) -> str:
 
 
 def shown(found: "Verdict", where: str) -> str:
-    """The verdict, its reason, and a line for each part; of many parts, for each that was told as generated."""
+    """The verdict, its reason, and a line for each part; with many parts, only for those judged generated."""
     p_value = "" if found.p_value is None else f" (p = {found.p_value:.3g})"
     lines = [f"{where}{found.verdict}{p_value}: {found.reason}."]
     if found.n_normalised:
