@@ -9,7 +9,7 @@ from gpt2.report.numbers import readable
 # Of CommonMark and its usual extensions; `:` and `@` make links. Parentheses have a meaning only after square brackets.
 _MARKS = re.compile(r"[\\`*_{}\[\]<>#|&~:@$!]")
 _LONGEST_NAME = 200
-# Characters not to show in a sample: controls but line ends and tabs, direction marks, lone surrogates.
+# Characters not shown in a sample: controls other than line ends and tabs, direction marks, lone surrogates.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
