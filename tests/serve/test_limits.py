@@ -38,6 +38,8 @@ def is_well(running: Any) -> bool:
         ({"stop": "a" * 257}, "stop", "stop_characters is 256, and the request has one of 257 characters"),
         ({"bad_words": ["a", "a" * 257]}, "bad_words", "stop_characters is 256, and the request has one of 257"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "bias_entries is 1024"),
+        ({"allowed_token_ids": [1] * 1025}, "logit_bias", "bias_entries is 1024"),
+        ({"bad_words": ["a"] * 1025}, "logit_bias", "bias_entries is 1024"),
         ({"structured_outputs": {"regex": "a" * 65_537}}, "structured_outputs", "grammar_bytes is 65,536"),
         ({"max_tokens": 64}, "prompt", "1 and 64 tokens, and the context of tiny is 64"),
         ({"max_tokens": 64}, "prompt", "max_tokens alone is too large, whatever the prompt: ask for 63 at most."),
