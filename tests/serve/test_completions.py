@@ -224,6 +224,14 @@ def test_the_extensions_of_the_answer(tiny: Any, tiny_model: LanguageModel) -> N
     assert answer.system_fingerprint.startswith("gpt2-")
 
 
+def test_logprobs_and_prompt_logprobs_have_each_as_many_as_were_asked(tiny: Any) -> None:
+    fields = {"model": "tiny", "prompt": [464, 3797, 3332], "max_tokens": 1, "echo": True, "logprobs": 1}
+    [choice] = tiny.client().completions.create(extra_body={"prompt_logprobs": 4}, **fields).choices
+    assert all(1 <= len(top) <= 2 for top in choice.logprobs.top_logprobs[1:])  # the likeliest and the token itself
+    for shown in choice.prompt_logprobs[1:]:
+        assert [each["rank"] for each in shown.values()][:4] == [1, 2, 3, 4] and len(shown) <= 5
+
+
 def planned(tiny: Any, namespace: str = "", **fields: Any) -> Plan:
     asked = CompletionRequest.model_validate({"prompt": [[1, 2], [3, 4, 5]], "max_tokens": 4} | fields)
     return make_plan(asked, tiny.served, Limits(), namespace=namespace)
