@@ -21,6 +21,7 @@ from gpt2.config import ModelConfig
 from gpt2.language_model import LanguageModel, load
 from gpt2.serve import Limits, Options, ServedModel, Server, Service, build_service
 
+_clients: list[openai.OpenAI] = []  # of the test that runs
 SECONDS = 120  # longer than anything takes; nothing waits for it to pass
 PATIENT = dict.fromkeys(
     ("receive_seconds", "send_seconds", "grammar_seconds", "queue_seconds", "stall_seconds"), 10.0**6
@@ -137,7 +138,10 @@ class Running:
         return self.service.models.default
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=SECONDS, **{"max_retries": 0} | options)
+        """One that is closed with the test."""
+        options = {"api_key": "none", "timeout": SECONDS, "max_retries": 0} | options
+        _clients.append(openai.OpenAI(base_url=f"{self.url}/v1", **options))
+        return _clients[-1]
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
@@ -198,6 +202,14 @@ def patient(limits: Limits) -> Limits:
     """The same, but for times that were left as they are by default."""
     given = {name: seconds for name, seconds in PATIENT.items() if getattr(limits, name) == getattr(Limits(), name)}
     return replace(limits, **given)
+
+
+@pytest.fixture(autouse=True)
+def close_clients() -> Iterator[None]:
+    """A client left to the garbage collector may warn of its socket in the middle of another test."""
+    yield
+    while _clients:
+        _clients.pop().close()
 
 
 @pytest.fixture

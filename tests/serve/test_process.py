@@ -35,6 +35,7 @@ class Process:
             command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
         )
         self.url, self.port = "", 0
+        self._clients: list[openai.OpenAI] = []
 
     def wait_until_it_listens(self) -> None:
         for _ in range(SECONDS * 20):
@@ -59,7 +60,10 @@ class Process:
                 return error.code, error.read().decode()
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, timeout=SECONDS, max_retries=0)
+        """One that is closed with the process."""
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, timeout=SECONDS, max_retries=0)
+        self._clients.append(client)
+        return client
 
     def async_client(self) -> openai.AsyncOpenAI:
         """One that waits for a connection too for as long as it takes: by default it gives up after 5 seconds."""
@@ -74,6 +78,8 @@ class Process:
             self.process.send_signal(with_signal)
         code = self.process.wait(SECONDS)
         self._log.close()
+        while self._clients:
+            self._clients.pop().close()
         return code
 
 
