@@ -79,6 +79,17 @@ def test_avx_vnni_by_the_same_instructions_of_avx512(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("by_itself", [0, 1])
+def test_a_processor_that_prefetches_by_itself_or_not(by_itself: int, tmp_path: Path) -> None:
+    if "avx2" not in library_module.Library.load().levels or not shutil.which("g++"):
+        pytest.skip("needs g++ and a processor with AVX2")
+    defines = ["-DGPT2_LEVELS_X86", "-DGPT2_LEVEL_AVX2", f"-DGPT2_PREFETCHES_STREAMS={by_itself}"]
+    program = build("g++", tmp_path, {"level_avx2": AVX2}, *defines)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=1200, check=False)
+    assert done.stdout.splitlines() == ["avx2: well", "portable: well"]
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("system", ["linux-clang", "windows-mingw"])
 def test_by_another_compiler(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = {"linux-clang": "clang++", "windows-mingw": "x86_64-w64-mingw32-g++-posix"}[system]

@@ -38,8 +38,10 @@ std::vector<float> multiply(const Kernels& kernels, Form form) {
   for (int panel = 0; panel < kPanels; ++panel) {
     const auto to = [&](const void* part) { return static_cast<unsigned char*>(matrix.piece().data) + (static_cast<const unsigned char*>(part) - m.data); };
     if (form != Form::bf16) std::fill_n(reinterpret_cast<float*>(to(m.row_scales(panel))), kPanel, 1.0f);
-    if (form == Form::int4) std::generate(to(m.group_scales(panel)), to(m.weights(panel)), [&] { return static_cast<unsigned char>(1 + draw() % 127); });
     std::generate(to(m.weights(panel)), to(m.panel(panel + 1)), [&] { return static_cast<unsigned char>(draw()); });
+    for (int g = 0; form == Form::int4 && g < kInputs / kGroup; ++g) {
+      std::generate_n(to(m.weights(panel)) + MatrixView::scales_at(g), kPanel, [&] { return static_cast<unsigned char>(1 + draw() % 127); });
+    }
     for (unsigned char* byte = to(m.weights(panel)) + 1; form == Form::bf16 && byte < to(m.panel(panel + 1)); byte += 2) {
       *byte = static_cast<unsigned char>(0x3f | (*byte & 0x80));   // numbers near 1, without infinities
     }

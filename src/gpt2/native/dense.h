@@ -8,8 +8,8 @@
 //         ├────────┼────────┤              Few rows take panels that lie far apart, each in its own stream: memory is
 //         │ tile 3 │ tile 6 │              fastest with long streams.
 //
-// A kernel is a struct with its tile's maximum rows and panels, kRows and kPanels, the number of inputs in a 64-byte
-// line, kLineInputs, and run<R, P>(), which computes one tile: dense_float.h, dense_int8.h and dense_int4.h have them.
+// A kernel is a struct with its tile's maximum rows and panels, kRows and kPanels, and run<R, P>(), which computes one
+// tile: dense_float.h, dense_int8.h and dense_int4.h have them.
 
 #pragma once
 
@@ -76,15 +76,21 @@ struct FetchAll {
   void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + ahead + kLine * line); }
 };
 
-// Prefetches the lines of the panels before group scales and weights.
+// For a processor that prefetches by itself: asking as well only slows it down.
+struct FetchNothing {
+  void before(const void*) const {}
+  void operator()(const void*, int64_t) const {}
+};
+
+// Prefetches the lines of the panels before the weights.
 template <int P, int Lines, class Fetch>
 GPT2_INLINE void fetch_beginnings(const MatrixView& m, int panel, int step, const Fetch& fetch) {
   GPT2_UNROLL for (int p = 0; p < P; ++p) GPT2_UNROLL for (int line = 0; line < Lines; ++line) fetch.before(m.panel(panel + p * step) + line * kLine);
 }
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
-template <class Tile, int R, int P>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const FetchPart& fetch) {
+template <class Tile, int R, int P, class Fetch>
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const Fetch& fetch) {
   if constexpr (R > 1) {
     if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, fetch);
   }
@@ -95,20 +101,31 @@ void run_rows(const MatrixView& m, const Activations& x, const Output& out, int 
 template <class Tile, int P>
 void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step, int ahead) {
   const int tiles = (row_end - row + Tile::kRows - 1) / Tile::kRows;
+  const int64_t lines = (m.panel_bytes - m.weights_offset) / kLine;
   for (int tile = 0; tile < tiles; ++tile, row += Tile::kRows) {
     const int rows = row_end - row < Tile::kRows ? row_end - row : Tile::kRows;
-    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead * m.panel_bytes, m.padded_inputs / Tile::kLineInputs, tile, tiles));
+    run_rows<Tile, Tile::kRows, P>(m, x, out, rows, row, panel, step, FetchPart(ahead * m.panel_bytes, lines, tile, tiles));
   }
 }
 
 // A single row streams through memory so fast that it prefetches nearby: in each stream the line 1.5 KB ahead.
 constexpr int64_t kNear = 1536;
+constexpr int kFewPanels = 2;   // of a single row, on a processor that prefetches by itself
 
-// All tiles of panels that lie `step` apart. Several rows prefetch the next panel of each stream.
+template <class Tile>
+int panels_side_by_side(int rows) {
+  if (rows > 1) return Tile::kPanels;
+  return prefetches_streams() ? kFewPanels : kWidePanels;
+}
+
+// All tiles of panels that lie `step` apart. Several rows prefetch the next panel of each stream; two are still as one.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
-  if (row_end - row != 1) return walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
-  Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
+  const int rows = row_end - row;
+  if (rows == 1 && !prefetches_streams()) return Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
+  if (rows == 1) return Tile::template run<1, kFewPanels>(m, x, out, row, panel, step, FetchNothing());
+  if (rows == 2 && prefetches_streams()) return Tile::template run<2, Tile::kPanels>(m, x, out, row, panel, step, FetchNothing());
+  walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
 }
 
 // All tiles of a block. Panels in the outer loop, rows in the inner: a panel is read from memory once and stays in cache.

@@ -30,10 +30,9 @@ struct GroupBytes {
 
 // Unpacks groups [group, group_end) of a panel into two int8 panels.
 inline void make_bytes(const MatrixView& m, int panel, int group, int group_end, int8_t* to) {
-  const uint8_t* scales = m.group_scales(panel);
   for (; group < group_end; ++group) {
-    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
-    const __m512i scale = load_scales(scales + group * kPanel).v;
+    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel)) + MatrixView::codes_at(group);
+    const __m512i scale = load_scales(m.weights(panel) + MatrixView::scales_at(group)).v;
     const GroupBytes upper(_mm512_srli_epi32(scale, 4)), lower(_mm512_and_si512(scale, _mm512_set1_epi32(15)));
     GPT2_UNROLL for (int k = 0; k < kGroup; k += 8, w += kTileBytes, to += 2 * kTileBytes) {
       const Codes both = load_codes(w), first = low_nibbles(both), second = high_nibbles(both);
@@ -94,7 +93,7 @@ void run_int4_panel(const MatrixView& m, const Activations& x, const Output& out
     make_bytes(m, panel, input / kGroup, end / kGroup, bytes);
     if (inputs % kTileBytes) for (int half = 0; half < 2; ++half) std::memset(bytes + half * kHalfInt4 + inputs * kPanel, 0, kGroup * kPanel);
     for_row_blocks(row, row_end, tiles, [&](int first, int rows, int block) {
-      const FetchLines fetch(m.panel(panel + 1) + input * (kPanel / 2), kTileLines / 2, inputs / kTileBytes, block, row_blocks(row_end - row));
+      const FetchLines fetch(m.weights(panel + 1) + MatrixView::scales_at(input / kGroup), kTileLines / 2 + 1, inputs / kTileBytes, block, row_blocks(row_end - row));
       if (rows > kTileLines) add_products_int4<2>(x, first, input, end, block, bytes, sums, fetch);
       else add_products_int4<1>(x, first, input, end, block, bytes, sums, fetch);
     });

@@ -35,7 +35,7 @@ GPT2_INLINE void multiply_input(Lanes (&sums)[R][P], const Lanes (&weights)[P], 
 }
 
 struct Fp32Tile {
-  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 1;
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
@@ -58,7 +58,7 @@ struct Fp32Tile {
 };
 
 struct Bf16Tile {
-  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat, kLineInputs = 2;
+  static constexpr int kRows = kRowsFloat, kPanels = kPanelsFloat;
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {

@@ -2,11 +2,12 @@
 //
 //   weight = row scale * group scale * code, code in -8..7, stored as 0..15
 //
-//   panel p, group g: 256 bytes                  one load = 16 outputs x 8 inputs, 64 bytes
+//   a panel's weights   | scales of groups 0..3 | codes of group 0 | 1 | 2 | 3 | scales of groups 4..7 | codes of group 4 | ...
+//   scales of 4 groups: 64 bytes                 [group][16], one byte each
+//   codes of a group: 256 bytes                  one load = 16 outputs x 8 inputs, 64 bytes
 //     inputs 0..7   | o0: k0 k1 k2 k3 | o1: k0 k1 k2 k3 | ... | o15 |   in the lower nibbles
 //                   | o0: k4 k5 k6 k7 | o1: k4 k5 k6 k7 | ... | o15 |   in the upper nibbles
 //     inputs 8..15, 16..23, 24..31 likewise
-//   group scales: [group][16], one byte each, before the weights
 //
 // Group scales are integers, so a row sums exactly in 32 bits, without floats until the end.
 
@@ -16,14 +17,13 @@ namespace gpt2 {
 namespace {
 
 struct Int4Tile {
-  static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4, kLineInputs = 8;
+  static constexpr int kRows = kRowsInt4, kPanels = kPanelsInt4;
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {
     const int groups = m.padded_inputs / kGroup;
-    const int64_t group_size = kGroup * kPanel / 2, apart = step * m.panel_bytes;
-    const int8_t* w = reinterpret_cast<const int8_t*>(m.weights(panel));
-    const uint8_t* scales = m.group_scales(panel);
+    const int64_t apart = step * m.panel_bytes;
+    const uint8_t* w = m.weights(panel);
     const int8_t* rows = x.codes + row * x.code_stride;
     const int32_t* offsets = x.group_offsets + row * x.group_stride;
     fetch_beginnings<P, 2>(m, panel, step, fetch);
@@ -36,8 +36,8 @@ struct Int4Tile {
       for (int k = 0; k < kGroup; k += 8) {
         Codes lower[P], upper[P];
         GPT2_UNROLL for (int p = 0; p < P; ++p) {
-          const Codes both = load_codes(w + p * apart + g * group_size + k * (kPanel / 2));
-          fetch(w + p * apart, g * (kGroup / 8) + k / 8);
+          const Codes both = load_codes(reinterpret_cast<const int8_t*>(w) + p * apart + MatrixView::codes_at(g) + k / 8 * kLine);
+          fetch(w + p * apart, MatrixView::codes_at(g) / kLine + k / 8);
           lower[p] = low_nibbles(both);
           upper[p] = high_nibbles(both);
         }
@@ -48,9 +48,8 @@ struct Int4Tile {
         }
       }
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        const uint8_t* here = scales + p * apart + g * kPanel;
-        const Scales scale = load_scales(here);
-        fetch.before(here);
+        const Scales scale = load_scales(w + p * apart + MatrixView::scales_at(g));
+        if (g % kScaledGroups == 0) fetch(w + p * apart, MatrixView::scales_at(g) / kLine);
         GPT2_UNROLL for (int r = 0; r < R; ++r) sums[r][p] = add_scaled(sums[r][p], group[r][p], scale);
       }
     }

@@ -24,8 +24,7 @@ struct Int4Block {
   // Adds the products of R rows with some groups of inputs to their sums. Twice per group it prefetches at `next`.
   template <int R, bool TakesApart>
   GPT2_NOINLINE void add_products(const MatrixView& m, const Activations& x, int row, int panel, int first, int group, int group_end, const unsigned char* next, int64_t stride) {
-    const int8_t* packed = reinterpret_cast<const int8_t*>(m.weights(panel)) + group * (kGroup * kPanel / 2);
-    const uint8_t* packed_scales = m.group_scales(panel) + group * kPanel;
+    const uint8_t* w = m.weights(panel);
     const int8_t* rows = x.codes + (row + first) * x.code_stride + group * kGroup;
     const int32_t* offsets = x.group_offsets + (row + first) * x.group_stride + group;
     const int64_t row_stride = x.code_stride, group_stride = x.group_stride, panel_bytes = m.panel_bytes;
@@ -41,7 +40,7 @@ struct Int4Block {
         Codes lower[P], upper[P];
         GPT2_UNROLL for (int p = 0; p < P; ++p) {
           if constexpr (TakesApart) {
-            const Codes both = load_codes(packed + p * panel_bytes + k * (kPanel / 2));
+            const Codes both = load_codes(reinterpret_cast<const int8_t*>(w) + p * panel_bytes + MatrixView::codes_at(g) + k / 8 * kLine);
             quads[k / 4 * P + p] = lower[p] = low_nibbles(both);
             quads[(k / 4 + 1) * P + p] = upper[p] = high_nibbles(both);
           } else {
@@ -60,12 +59,10 @@ struct Int4Block {
         }
       }
       GPT2_UNROLL for (int p = 0; p < P; ++p) {
-        if constexpr (TakesApart) scale[p] = load_scales(packed_scales + p * panel_bytes);
+        if constexpr (TakesApart) scale[p] = load_scales(w + p * panel_bytes + MatrixView::scales_at(g));
         const Scales here = scale[p];
         GPT2_UNROLL for (int r = 0; r < R; ++r) total[r][p] = add_scaled(total[r][p], part[r][p], here);
       }
-      packed += kGroup * kPanel / 2;
-      packed_scales += kPanel;
       quads += kGroup / 4 * P;
       scale += P;
       rows += kGroup;
@@ -86,14 +83,14 @@ struct Int4Block {
   // Up to kMostRows rows with P panels. The tiles prefetch the next panels, a part each, as in dense.h.
   void run(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel) {
     const int groups = m.padded_inputs / kGroup, rows = row_end - row, tiles = (rows + kRowsMany - 1) / kRowsMany;
-    const int64_t ahead = P * m.panel_bytes, stride = (2 * kLine + tiles - 1) / tiles;
+    const int64_t ahead = P * m.panel_bytes, stride = ((kGroupBytes + kPanel) / 2 + tiles - 1) / tiles;
     for (int p = 0; p < P; ++p) {
       for (const unsigned char* line = m.panel(panel + p); line < m.weights(panel + p); line += kLine) prefetch(line + ahead);
     }
     for (int r = 0; r < rows; ++r) for (int p = 0; p < P; ++p) sums[r][p] = Sums{};
     for (int group = 0; group < groups; group += kGroups) {
       const int group_end = group + kGroups < groups ? group + kGroups : groups;
-      const unsigned char* next = m.weights(panel) + ahead + group * (kGroup * kPanel / 2);
+      const unsigned char* next = m.weights(panel) + ahead + MatrixView::scales_at(group);
       for (int tile = 0, first = 0; tile < tiles; ++tile, next += (group_end - group) * 2 * stride) {
         const int count = (rows - first + tiles - tile - 1) / (tiles - tile);   // equal shares, or one more
         if (tile == 0) add_rows<kRowsMany, true>(m, x, row, count, panel, first, group, group_end, next, stride);

@@ -13,7 +13,7 @@ namespace gpt2 {
 namespace {
 
 struct Int8Tile {
-  static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8, kLineInputs = 4;
+  static constexpr int kRows = kRowsInt8, kPanels = kPanelsInt8;
 
   template <int R, int P, class Fetch>
   static void run(const MatrixView& m, const Activations& x, const Output& out, int row, int panel, int step, const Fetch& fetch) {

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define GPT2_ABI 9
+#define GPT2_ABI 10
 
 enum { GPT2_FP32 = 0, GPT2_BF16 = 1, GPT2_INT8 = 2, GPT2_INT4 = 3, GPT2_INT4_WHOLE = 4 };
 

@@ -18,7 +18,7 @@ Ints = NDArray[np.int32]
 
 FORMS = ("fp32", "bf16", "int8", "int4")  # in the order of the C enum
 INT4_WHOLE = "int4 whole"  # next in the enum: int4 with the embedding in int4 too, as some files store it
-ABI = 9
+ABI = 10
 NO_MEMORY, NOT_FINITE = -2, -3  # return codes of failed calls
 PAGE_TOKENS = 64  # kPage: positions of a key-value page
 

@@ -16,6 +16,8 @@ namespace gpt2 {
 constexpr int kPanel = 16;   // outputs computed side by side; every packed layout consists of panels
 constexpr int kLine = 64;    // bytes of a cache line: a panel's floats
 constexpr int kGroup = 32;   // inputs that share an integer scale in int4
+constexpr int kGroupBytes = kGroup * kPanel / 2;   // a panel's codes of a group
+constexpr int kScaledGroups = kLine / kPanel;      // groups whose scales fill a line
 constexpr int kPage = 64;    // positions of a key-value page; attention walks whole pages at fixed positions
 constexpr int kMaxAttendRows = 16;   // neighbouring rows of one sequence that one thread handles, head by head
 constexpr int kShortlist = 32;   // tokens of a list examined together: its capacity is a multiple
@@ -53,7 +55,7 @@ struct Bf16 { uint16_t bits; };   // the upper half of a float
 // A packed matrix: y[n][o] = sum over k of x[n][k] * w[k][o], plus bias[o]. Layouts of the weights are drawn in dense_*.h.
 //
 //   a panel: 16 outputs                                      in whole lines of 64 bytes
-//     | bias | row scales: int8, int4 | group scales: int4, [group][16] | weights |
+//     | bias | row scales: int8, int4 | weights, in int4 with the group scales among them |
 //
 // Everything a panel needs lies together, so memory is read in order, with only one stream per panel side by side.
 struct MatrixView {
@@ -68,8 +70,10 @@ struct MatrixView {
   GPT2_INLINE const unsigned char* panel(int p) const { return data + p * panel_bytes; }
   GPT2_INLINE const float* bias(int p) const { return reinterpret_cast<const float*>(panel(p)); }
   GPT2_INLINE const float* row_scales(int p) const { return bias(p) + kPanel; }
-  GPT2_INLINE const uint8_t* group_scales(int p) const { return panel(p) + 2 * kLine; }
   GPT2_INLINE const unsigned char* weights(int p) const { return panel(p) + weights_offset; }
+  // int4: offsets among the weights of a group's scales and codes, which dense_int4.h draws.
+  static GPT2_INLINE int64_t scales_at(int group) { return group / kScaledGroups * (kLine + kScaledGroups * kGroupBytes) + group % kScaledGroups * kPanel; }
+  static GPT2_INLINE int64_t codes_at(int group) { return (group / kScaledGroups + 1) * kLine + group * kGroupBytes; }
 };
 
 // The rows that a matrix is applied to: floats for fp32 and bf16, codes for int8 and int4; bfloat16 for bf16 on levels with
@@ -173,12 +177,14 @@ struct Kernels {
   int32_t (*draw)(const Drawing&);
 
   // panel_K16, zeros from `inputs` to `padded` -> one packed panel of the form. Scales are written for int8 and int4.
-  void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales,
-                     float* row_scales);
+  void (*pack_panel)(Form, const float* panel_K16, int inputs, int padded, void* weights, float* row_scales);
 
   // Multiplies from registers only, at the level's peak rate; returns the number of multiply-adds.
   int64_t (*products)(Form, int64_t rounds);
 };
+
+// Whether this processor reads a few long streams fastest if nothing is prefetched by instructions.
+bool prefetches_streams();
 
 // The levels of this build that this machine can run, fastest first; ends with a null pointer.
 const Kernels* const* levels();

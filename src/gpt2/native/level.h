@@ -36,7 +36,7 @@ void dense(const MatrixView& m, const Activations& x, const Output& out, int row
 }
 
 int side_by_side(Form form, int rows) {
-  return with_tile(form, [=](auto tile) { return rows == 1 ? kWidePanels : decltype(tile)::kPanels; });
+  return with_tile(form, [=](auto tile) { return panels_side_by_side<decltype(tile)>(rows); });
 }
 
 void dense_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int panel_end, int step) {

@@ -25,19 +25,13 @@ int64_t bytes_of_weights(Form form, int padded_inputs) {   // per panel
     case Form::fp32: return weights * 4;
     case Form::bf16: return weights * 2;
     case Form::int8: return weights;
-    case Form::int4: return weights / 2;
+    case Form::int4: return weights / 2 + round_up(int64_t{padded_inputs} / kGroup * kPanel, kLine);   // with group scales
   }
   return 0;
 }
 
-// The bytes before the weights: bias, row scales and group scales.
-int64_t bytes_before_weights(Form form, int padded_inputs) {
-  switch (form) {
-    case Form::int8: return 2 * kLine;
-    case Form::int4: return 2 * kLine + round_up(int64_t{padded_inputs} / kGroup * kPanel, kLine);
-    default: return kLine;
-  }
-}
+// The bytes before the weights: bias and row scales.
+int bytes_before_weights(Form form) { return form == Form::int8 || form == Form::int4 ? 2 * kLine : kLine; }
 
 bool is_complete(Form form, const gpt2_source& source) {
   if (!source.codes) return source.values;
@@ -59,9 +53,8 @@ Matrix::Matrix(Form form, int inputs, int outputs, Arena* arena) {
   view_.outputs = outputs;
   view_.padded_inputs = static_cast<int>(round_up(inputs, inputs_at_once(form)));
   view_.panels = static_cast<int>(round_up(outputs, kPanel) / kPanel);
-  const int64_t before = bytes_before_weights(form, view_.padded_inputs);
-  view_.weights_offset = static_cast<int32_t>(before);
-  view_.panel_bytes = round_up(before + bytes_of_weights(form, view_.padded_inputs), kLine);
+  view_.weights_offset = bytes_before_weights(form);
+  view_.panel_bytes = round_up(view_.weights_offset + bytes_of_weights(form, view_.padded_inputs), kLine);
   data_ = Buffer<unsigned char>(static_cast<size_t>(view_.panels * view_.panel_bytes), arena);
   view_.data = data_.data();
 }
@@ -99,8 +92,7 @@ void Matrix::pack_floats(const Kernels& kernels, const gpt2_source& source, int 
     for (int o = first; o < last; ++o) for (int k = 0; k < view_.inputs; ++k) copy(k, o);
   }
   for (int p = panel; p < panel_end; ++p) {
-    kernels.pack_panel(view_.form, scratch + static_cast<size_t>(p - panel) * panel_size, view_.inputs, view_.padded_inputs, weights(p),
-                       group_scales(p), row_scales(p));
+    kernels.pack_panel(view_.form, scratch + static_cast<size_t>(p - panel) * panel_size, view_.inputs, view_.padded_inputs, weights(p), row_scales(p));
   }
 }
 
@@ -121,10 +113,10 @@ void Matrix::pack_int4_codes(const gpt2_source& source, int panel) {
   std::fill(to, to + bytes_of_weights(Form::int4, view_.padded_inputs), uint8_t{0x88});   // code 0 twice, for the padding
   std::copy(source.scales + first, source.scales + first + count, row_scales(panel));
   for (int o = 0; o < count; ++o) {
-    for (int g = 0; g < groups; ++g) group_scales(panel)[g * kPanel + o] = source.group_scales[static_cast<int64_t>(first + o) * groups + g];
+    for (int g = 0; g < groups; ++g) to[MatrixView::scales_at(g) + o] = source.group_scales[static_cast<int64_t>(first + o) * groups + g];
     const int8_t* from = source.codes + (first + o) * source.output_stride;
     for (int k = 0; k < view_.inputs; ++k) {
-      uint8_t& both = to[k / 8 * 4 * kPanel + 4 * o + k % 4];
+      uint8_t& both = to[MatrixView::codes_at(k / kGroup) + k % kGroup / 8 * kLine + 4 * o + k % 4];
       const int code = from[k * source.input_stride] + 8;
       both = static_cast<uint8_t>(k % 8 < 4 ? (both & 0xf0) | code : (both & 0x0f) | code << 4);
     }
@@ -144,9 +136,9 @@ void Matrix::read_output(int output, float* weights) const {
         break;
       }
       case Form::int4: {
-        const int byte = data[k / 8 * 4 * kPanel + 4 * lane + k % 4];
+        const int byte = data[MatrixView::codes_at(k / kGroup) + k % kGroup / 8 * kLine + 4 * lane + k % 4];
         const int code = (k % 8 < 4 ? byte & 15 : byte >> 4) - 8;
-        const int scale = view_.group_scales(panel)[k / kGroup * kPanel + lane];
+        const int scale = data[MatrixView::scales_at(k / kGroup) + lane];
         weights[k] = static_cast<float>(code * scale) * view_.row_scales(panel)[lane];
         break;
       }

@@ -34,7 +34,6 @@ class Matrix {
   // Writable parts of a panel.
   float* bias(int panel) { return const_cast<float*>(view_.bias(panel)); }
   float* row_scales(int panel) { return const_cast<float*>(view_.row_scales(panel)); }
-  uint8_t* group_scales(int panel) { return const_cast<uint8_t*>(view_.group_scales(panel)); }
   unsigned char* weights(int panel) { return const_cast<unsigned char*>(view_.weights(panel)); }
 
   MatrixView view_{};

@@ -62,7 +62,7 @@ inline Lanes group_error(const float* group_K16, int inputs, const Lanes& scale,
   return error;
 }
 
-void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uint8_t* group_scales, float* row_scales) {
+void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, float* row_scales) {
   // The largest group scale of a row puts its largest weight at code 6.5: that becomes 127.
   const Magnitude seen = magnitudes(panel_K16, 0, inputs);
   store(row_scales, row_scales_of(seen, div(div(seen.largest, broadcast(kLargestCodes[0])), broadcast(127.0f))));
@@ -83,12 +83,13 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
     }
     float whole[kPanel];
     store(whole, best);
-    for (int o = 0; o < kPanel; ++o) *group_scales++ = static_cast<uint8_t>(whole[o]);
+    const int group = begin / kGroup;
+    for (int o = 0; o < kPanel; ++o) out[MatrixView::scales_at(group) + o] = static_cast<uint8_t>(whole[o]);
 
     for (int k = 0; k < kGroup; ++k) {
       float codes[kPanel] = {};
       if (k < count) store(codes, clamp_round(mul(load(group_K16 + k * kPanel), best_inverse), -8.0f, 7.0f));
-      uint8_t* to = out + (begin + k) / 8 * (4 * kPanel) + k % 4;
+      uint8_t* to = out + MatrixView::codes_at(group) + k / 8 * kLine + k % 4;
       const int shift = k % 8 < 4 ? 0 : 4;
       for (int o = 0; o < kPanel; ++o) {
         const int code = static_cast<int32_t>(codes[o]) + 8;
@@ -98,12 +99,12 @@ void pack_int4(const float* panel_K16, int inputs, int padded, uint8_t* out, uin
   }
 }
 
-void pack_panel(Form form, const float* panel_K16, int inputs, int padded, void* weights, uint8_t* group_scales, float* row_scales) {
+void pack_panel(Form form, const float* panel_K16, int inputs, int padded, void* weights, float* row_scales) {
   switch (form) {
     case Form::fp32: std::memcpy(weights, panel_K16, sizeof(float) * static_cast<size_t>(inputs) * kPanel); return;
     case Form::bf16: return pack_bf16(panel_K16, padded, static_cast<Bf16*>(weights));
     case Form::int8: return pack_int8(panel_K16, inputs, padded, static_cast<int8_t*>(weights), row_scales);
-    case Form::int4: return pack_int4(panel_K16, inputs, padded, static_cast<uint8_t*>(weights), group_scales, row_scales);
+    case Form::int4: return pack_int4(panel_K16, inputs, padded, static_cast<uint8_t*>(weights), row_scales);
   }
 }
 
