@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-MACHINES = {"inference-amx": "Intel Xeon with AMX", "inference": "AMD EPYC, Zen 4"}
+MACHINES = {"inference-amx": "Intel Xeon with AMX", "inference-zen5": "AMD EPYC, Zen 5"}
 ENGINES = {"gpt2 native": "gpt2", "llama.cpp": "llama.cpp", "onnxruntime": "onnxruntime", "OpenVINO": "OpenVINO"}
 FORMS = {"int8": ("int8", "q8_0"), "int4": ("int4", "q4_0")}
 WORK = {"decode": "one text", "prefill": "a prompt of 1,000", "batch": "16 texts at once"}
