@@ -76,7 +76,7 @@ struct FetchAll {
   void operator()(const void* weights, int64_t line) const { prefetch(static_cast<const char*>(weights) + ahead + kLine * line); }
 };
 
-// For a processor that prefetches by itself: asking as well only slows it down.
+// For a processor that prefetches streams by itself: asking as well only slows it down.
 struct FetchNothing {
   void before(const void*) const {}
   void operator()(const void*, int64_t) const {}
@@ -89,8 +89,8 @@ GPT2_INLINE void fetch_beginnings(const MatrixView& m, int panel, int step, cons
 }
 
 // Calls Tile with `rows` of 1 .. R as a constant, so that each count has its own unrolled loop.
-template <class Tile, int R, int P, class Fetch>
-void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const Fetch& fetch) {
+template <class Tile, int R, int P>
+void run_rows(const MatrixView& m, const Activations& x, const Output& out, int rows, int row, int panel, int step, const FetchPart& fetch) {
   if constexpr (R > 1) {
     if (rows < R) return run_rows<Tile, R - 1, P>(m, x, out, rows, row, panel, step, fetch);
   }
@@ -110,7 +110,8 @@ void walk_rows(const MatrixView& m, const Activations& x, const Output& out, int
 
 // A single row streams through memory so fast that it prefetches nearby: in each stream the line 1.5 KB ahead.
 constexpr int64_t kNear = 1536;
-constexpr int kFewPanels = 2;   // of a single row, on a processor that prefetches by itself
+// A processor that prefetches by itself wants fewer streams, and also with two rows nothing else.
+constexpr int kFewPanels = 2;
 
 template <class Tile>
 int panels_side_by_side(int rows) {
@@ -118,13 +119,13 @@ int panels_side_by_side(int rows) {
   return prefetches_streams() ? kFewPanels : kWidePanels;
 }
 
-// All tiles of panels that lie `step` apart. Several rows prefetch the next panel of each stream; two are still as one.
+// All tiles of panels that lie `step` apart. Several rows prefetch the next panel of each stream.
 template <class Tile>
 void walk_apart(const MatrixView& m, const Activations& x, const Output& out, int row, int row_end, int panel, int step) {
   const int rows = row_end - row;
-  if (rows == 1 && !prefetches_streams()) return Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
-  if (rows == 1) return Tile::template run<1, kFewPanels>(m, x, out, row, panel, step, FetchNothing());
+  if (rows == 1 && prefetches_streams()) return Tile::template run<1, kFewPanels>(m, x, out, row, panel, step, FetchNothing());
   if (rows == 2 && prefetches_streams()) return Tile::template run<2, Tile::kPanels>(m, x, out, row, panel, step, FetchNothing());
+  if (rows == 1) return Tile::template run<1, kWidePanels>(m, x, out, row, panel, step, FetchAll{kNear});
   walk_rows<Tile, Tile::kPanels>(m, x, out, row, row_end, panel, step, 1);
 }
 
