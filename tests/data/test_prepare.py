@@ -462,4 +462,9 @@ def test_files_of_other_kinds_in_a_folder_are_named(tmp_path: Path, caplog: pyte
         (tmp_path / "in" / name).write_text("A text.", encoding="utf-8")
     caplog.set_level("INFO", logger="gpt2")
     prepare([tmp_path / "in", tmp_path / "in" / "a.txt"], tmp_path / "out")
-    assert caplog.messages == [f"skipped in {tmp_path / 'in'}: 1 file of another kind (.docx)"]
+    said = "1 file of another kind (.docx); save documents as plain text (.txt) to have them read"
+    assert caplog.messages == [f"skipped in {tmp_path / 'in'}: {said}"]
+    caplog.clear()
+    (tmp_path / "in" / "b.docx").rename(tmp_path / "in" / "b.jpg")
+    prepare([tmp_path / "in"], tmp_path / "more")
+    assert caplog.messages == [f"skipped in {tmp_path / 'in'}: 1 file of another kind (.jpg)"]

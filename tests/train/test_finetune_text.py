@@ -233,6 +233,7 @@ def test_files_of_other_kinds_in_a_folder_are_named(tmp_path: Path) -> None:
         write(tmp_path, f"in/{name}", "x")
     prepared = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
     said = f"skipped in {tmp_path / 'in'}: 4 files of other kinds (.docx, LICENSE, .pdf)"
+    said += "; save documents as plain text (.txt) to have them read"
     assert prepared.lines()[1:] == [said]
     again = prepare_text(tmp_path / "in", tmp_path / "more", Tokenizer.published(), field="", validation=0.1)
     assert again == prepared

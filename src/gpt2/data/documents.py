@@ -21,6 +21,7 @@ _ROWS = 64  # of Parquet at a time: a row may be a book
 _CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
+_WRITTEN = frozenset((".docx", ".doc", ".odt", ".rtf", ".pages", ".pdf"))  # texts that no reader here takes
 _KINDS = {
     int: "a number",
     float: "a number",
@@ -106,15 +107,21 @@ def find_sources(names: Sequence[str | Path], kind: str = "auto") -> list[str]:
     return found
 
 
-def passed_over(folder: Path, known: tuple[str, ...] = KNOWN) -> str:
-    """What a folder holds besides files of known kinds, for people; empty if nothing, or for a file."""
-    others = [file.suffix.lower() or file.name for file in files_in(folder) if not file.name.lower().endswith(known)]
+def is_known(name: str, endings: tuple[str, ...] = KNOWN) -> bool:
+    """Whether the name says that the file can be read."""
+    return name.lower().endswith(endings)
+
+
+def passed_over(folder: Path, is_read: Callable[[str], bool] = is_known) -> str:
+    """What a folder holds besides files to read, by their names, for people; empty if nothing, or for a file."""
+    others = [file.suffix.lower() or file.name for file in files_in(folder) if not is_read(file.name)]
     if not others:
         return ""
     kinds = [kind for kind, _ in Counter(others).most_common()]
     named = ", ".join(kinds[:5] + ["..."] * (len(kinds) > 5))
     files = "1 file of another kind" if len(others) == 1 else f"{len(others):,} files of other kinds"
-    return f"skipped in {folder}: {files} ({named})"
+    advice = "; save documents as plain text (.txt) to have them read" if not _WRITTEN.isdisjoint(kinds) else ""
+    return f"skipped in {folder}: {files} ({named}){advice}"
 
 
 def files_in(folder: Path) -> list[Path]:

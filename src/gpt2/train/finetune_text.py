@@ -88,7 +88,7 @@ def sources(path: Path) -> list[str]:
 
 def passed_over(path: Path) -> str:
     """What a folder holds that is not read, for people; empty if nothing."""
-    return documents.passed_over(path, _KINDS)
+    return documents.passed_over(path, lambda name: documents.is_known(name, _KINDS))
 
 
 def read_examples(path: Path, *, field: str = "", errors: Errors = "strict") -> Iterator[Example]:

@@ -307,6 +307,19 @@ def test_what_cannot_be_is_said(tmp_path: Path, source: Path) -> None:
         read_stats(tmp_path)
 
 
+def test_files_of_unknown_kinds_in_a_folder_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.txt", "b.docx", "c.odt", "d.jpg", "README.md", "e.txt.bz2"):
+        (tmp_path / "in" / name).write_bytes(prose(1).encode())
+    caplog.set_level("INFO", "gpt2")
+    build([tmp_path / "in"], tmp_path / "out", config=FAST)
+    said = "3 files of other kinds (.docx, .odt, .jpg); save documents as plain text (.txt) to have them read"
+    assert f"skipped in {tmp_path / 'in'}: {said}" in caplog.messages
+    caplog.clear()
+    build([tmp_path / "in" / "a.txt"], tmp_path / "one", config=FAST)
+    assert "skipped" not in caplog.text
+
+
 def test_a_source_that_disappears_and_broken_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_source(tmp_path / "source", files=2, each=5)
     with (source / "0.jsonl").open("a", encoding="utf-8") as file:

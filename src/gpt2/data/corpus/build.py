@@ -30,7 +30,7 @@ from gpt2.data.corpus.finished import STATS_NAME, read_stats
 from gpt2.data.corpus.progress import Progress, RoundMeter
 from gpt2.data.corpus.reading import ReadJob, ReadTask, read_account, read_task, start_reading
 from gpt2.data.corpus.rule_sets import make_steps, read_set
-from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs
+from gpt2.data.corpus.sources import Input, SourceSpec, find_inputs, skipped
 from gpt2.data.corpus.steps import plan_steps
 from gpt2.data.evaluation_sets import find_test_sets
 from gpt2.data.folder_writer import refuse_other
@@ -98,6 +98,8 @@ def build(
         _claim(out, settings)
         if _is_built(out):
             return read_stats(out)
+        for said in skipped(specs):
+            _log.info("%s", said)
         return _Build(config, inputs, out, workers, progress).run(keep_work=keep_work)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
-from gpt2.data.documents import files_in
+from gpt2.data.documents import files_in, passed_over
 from gpt2.errors import DataError, did_you_mean
 from gpt2.files import is_utf8
 
@@ -133,6 +133,12 @@ def find_inputs(specs: Sequence[SourceSpec]) -> list[Input]:
     if twice := next((file for file, count in counts.items() if count > 1), None):
         raise DataError(f"{twice} is named twice among the sources. Name it once, with a weight of 2 if that is meant.")
     return inputs
+
+
+def skipped(specs: Sequence[SourceSpec]) -> list[str]:
+    """For each folder among the sources what it holds of unknown kinds, for people."""
+    folders = {Path(spec.path): None for spec in specs if spec.kind == "auto" and Path(spec.path).is_dir()}
+    return [said for folder in folders if (said := passed_over(folder, lambda name: bool(_kind_of(name))))]
 
 
 def _label(name: str, owner: str, called: "Counter[tuple[str, str]]") -> str:
