@@ -107,6 +107,9 @@ def test_stopped_by_a_signal_ends_with_75_and_goes_on(
     assert "the same command resumes" in said
     assert frame.run([*arguments, "--validation", "0.2"]) == 1  # it has learned from the other part
     assert "it began with another text" in capsys.readouterr().err
+    assert frame.run([*arguments, "--context", "16"]) == 1
+    assert "Give the options that it began with (" in (said := capsys.readouterr().err)
+    assert f"{tmp_path / 'mine' / 'run' / 'config.toml'} holds its settings), or choose a new folder." in said
     assert frame.run(arguments) == 0
     assert "resuming from step 2" in capsys.readouterr().err
 

@@ -79,7 +79,11 @@ def test_a_field_of_another_name_can_be_named(tmp_path: Path) -> None:
             r"has PROMPT, completion\. Write the names .* in lower case\.$",
         ),
         ("a.pdf", "x", r"its kind is not known\. Known are .*\.csv.*call it \.txt"),
-        ("a.docx", "x", r"its kind is not known.*; save any other document as plain text\."),
+        (
+            "a.docx",
+            "x",
+            r"its kind is not known.*; `gpt2 corpus build` reads EPUB and HTML; save any other document as plain",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -82,7 +82,7 @@ def sources(path: Path) -> list[str]:
     except DataError:
         raise DataError(
             f"{path} cannot be read: its kind is not known. Known are {_KNOWN}. If it is plain text, call it .txt; "
-            f"save any other document as plain text."
+            f"`gpt2 corpus build` reads EPUB and HTML; save any other document as plain text."
         ) from None
 
 

@@ -341,7 +341,7 @@ def _how_to_go_on(folder: Path, asked: Mapping[str, Any], setting: str, before: 
     if setting == "lora.rank":
         return f"Keep that (--lora --lora-rank {before})" if before else "Leave out --lora"
     if asked["start"]["model"]:
-        return "Keep that"
+        return f"Give the options that it began with ({folder / 'config.toml'} holds its settings)"
     recipe = shlex.quote(str(folder / "config.toml"))
     return f"Keep that (`gpt2 train {recipe} --out {shlex.quote(str(folder))}` goes on with all settings as they were)"
 
