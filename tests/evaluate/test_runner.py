@@ -80,8 +80,13 @@ def test_a_cache_on_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_missing_file_and_a_wrong_one(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"lambada_test\.jsonl is missing. It is OpenAI's .* 4aa8d02c"):
+    with pytest.raises(DataError, match=r"lambada_test\.jsonl is missing. It is OpenAI's .* 4aa8d02c") as caught:
         evaluate(model, [find("lambada")], tmp_path, version="1")
+    command = f"gpt2 download-data lambada --data {tmp_path}"
+    assert f" `{command}` fetches it." in str(caught.value)
+    with pytest.raises(DataError, match=r"lambada-dataset\.tar\.gz is missing") as caught:
+        evaluate(model, [find("lambada")], tmp_path, version="1", choices={"lambada": {"text": "original"}})
+    assert f" `{command} --every-choice` fetches it." in str(caught.value)
     (tmp_path / "mine.jsonl").write_text("other", encoding="utf-8")
     with pytest.raises(DataError, match=r"mine\.jsonl is not the file that is meant") as caught:
         evaluate(model, [lambada], tmp_path, version="1")
@@ -101,11 +106,13 @@ def test_an_example_that_no_context_holds(model: LanguageModel, lambada: Benchma
     assert found["lambada"]["examples"] == 4
 
 
-def test_a_limit_of_one_benchmark_is_in_its_title(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:
+def test_a_limit_is_in_the_title(model: LanguageModel, lambada: Benchmark, tmp_path: Path) -> None:
     report = evaluate(model, [lambada], tmp_path, version="1", limit=2, limits={"lambada": 3})
     assert report["benchmarks"]["lambada"]["examples"] == 3
     assert report["benchmarks"]["lambada"]["title"] == "LAMBADA (the first 3)"
     assert report["settings"]["limits"] == {"lambada": 3}
+    report = evaluate(model, [lambada], tmp_path, version="1", limit=2)
+    assert report["benchmarks"]["lambada"]["title"] == "LAMBADA (the first 2)"
 
 
 @pytest.mark.parametrize(

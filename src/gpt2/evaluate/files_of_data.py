@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import shlex
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -41,42 +42,44 @@ def missing_files(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
     return [file for file in files if not (folder / file.path).is_file()]
 
 
-def check_files(folder: Path, files: Sequence[DataFile]) -> None:
+def check_files(folder: Path, benchmark: Benchmark, chosen: Mapping[str, str]) -> None:
     """Refuse missing files before the work begins.
 
     Raises:
         DataError: a file is not in the folder; the message says how to get it.
     """
-    for file in missing_files(folder, files):
-        raise DataError(f"{folder / file.path} is missing. {how_to_get(file)}")
+    for file in missing_files(folder, benchmark.files_for(chosen)):
+        raise DataError(f"{folder / file.path} is missing. {how_to_get(file, benchmark, folder)}")
 
 
-def how_to_get(file: DataFile, *, with_hash: bool = True) -> str:
-    """What a file is and where it comes from, in a sentence or two."""
+def how_to_get(file: DataFile, benchmark: Benchmark, folder: Path, *, with_hash: bool = True) -> str:
+    """What a file of a benchmark is and where it comes from, in a sentence or two."""
     hash_known = f" Its SHA-256 is {file.sha256}." if file.sha256 and with_hash else ""
-    fetch = " `gpt2 download-data` fetches it." if file.url else ""
+    is_default = file in benchmark.files_for(benchmark.defaults())
+    command = shlex.join(["gpt2", "download-data", benchmark.name, "--data", str(folder)])
+    fetch = f" `{command}{'' if is_default else ' --every-choice'}` fetches it." if file.url else ""
     return f"It is {file.origin}.{hash_known}{fetch}"
 
 
-def read_files(folder: Path, files: Sequence[DataFile]) -> tuple[list[str], dict[str, str]]:
-    """The text of each file, and by path the SHA-256 of each.
+def read_files(folder: Path, benchmark: Benchmark, chosen: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The text of each of a benchmark's files with these choices, and by path the SHA-256 of each.
 
     Raises:
         DataError: one is missing, or is not the intended file; the message names it, with both hashes.
         OSError: one cannot be read.
     """
-    check_files(folder, files)
+    check_files(folder, benchmark, chosen)
     hashes: dict[str, str] = {}
     texts: list[str] = []
-    for file in files:
+    for file in benchmark.files_for(chosen):
         path = folder / file.path
         if file.path not in hashes:
-            hashes[file.path] = _checked_hash(path, file)
+            hashes[file.path] = _checked_hash(path, file, how_to_get(file, benchmark, folder, with_hash=False))
         data = _member(path, file.member) if file.member else read_bounded(path, _LIMIT_BYTES)
         try:
             texts.append(_tail(data, file.tail_bytes))
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text: {error}. {how_to_get(file)}") from None
+            raise DataError(f"{path} is not UTF-8 text: {error}. {how_to_get(file, benchmark, folder)}") from None
     return texts, hashes
 
 
@@ -100,13 +103,12 @@ def read_examples(text: str, example_of: Callable[[Any], Example], expected: str
     return examples
 
 
-def _checked_hash(path: Path, file: DataFile) -> str:
+def _checked_hash(path: Path, file: DataFile, advice: str) -> str:
     found = sha256_file(path)
     if file.sha256 and found != file.sha256:
         raise DataError(
             f"{path} is not the file that is meant: its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected "
-            f"{file.sha256}. It may be incomplete, or another edition. Move it away, and get it again. "
-            f"{how_to_get(file, with_hash=False)}"
+            f"{file.sha256}. It may be incomplete, or another edition. Move it away, and get it again. {advice}"
         )
     return found
 

@@ -101,7 +101,7 @@ def evaluate(
             if benchmark.name in absent:
                 results[benchmark.name] = {**facts, "missing": absent[benchmark.name]}
                 continue
-            facts["title"] = _title(benchmark, chosen[benchmark.name], limits.get(benchmark.name))
+            facts["title"] = _title(benchmark, chosen[benchmark.name], limits.get(benchmark.name, limit))
             results[benchmark.name] = {**facts, **_run(model, ready[benchmark.name], kept, progress)}
     return {
         "model": _about(model, model_hash),
@@ -133,7 +133,7 @@ def check_data(
         if data is None:
             read_made_up(benchmark, chosen[benchmark.name])
         elif benchmark.name not in absent:
-            check_files(data, benchmark.files_for(chosen[benchmark.name]))
+            check_files(data, benchmark, chosen[benchmark.name])
 
 
 def _asked(
@@ -195,7 +195,7 @@ def _absent(benchmarks: Sequence[Benchmark], chosen: Mapping[str, Mapping[str, s
     for benchmark in benchmarks:
         missing = missing_files(data, benchmark.files_for(chosen[benchmark.name]))
         if missing:
-            absent[benchmark.name] = f"{missing[0].path} is not here. {how_to_get(missing[0])}"
+            absent[benchmark.name] = f"{missing[0].path} is not here. {how_to_get(missing[0], benchmark, data)}"
     if benchmarks and len(absent) == len(benchmarks):
         raise DataError(
             f"Nothing can be evaluated: of the files of {len(benchmarks)} benchmarks none is in {data}. "
@@ -208,7 +208,7 @@ def _made_ready(benchmark: Benchmark, data: Path | None, setting: Setting) -> _R
     if data is None:
         texts, hashes = read_made_up(benchmark, setting.choices)
     else:
-        texts, hashes = read_files(data, benchmark.files_for(setting.choices))
+        texts, hashes = read_files(data, benchmark, setting.choices)
     return _Ready(name=benchmark.name, choices=setting.choices, files=hashes, plan=benchmark.plan(texts, setting))
 
 
