@@ -149,6 +149,19 @@ def test_what_is_interrupted_says_that_it_goes_on(
     assert "The answers so far are kept; the same command resumes from there." in ran.err
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    gpt2, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpt2").write_text("a file in the way", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = ("evaluate", "lambada", "--examples", "--model", str(tiny_folder), "--backend", "reference")
+    ran = gpt2(*run)
+    assert ran.code == 1
+    assert f"error: The answers cannot be kept in {tmp_path / 'gpt2' / 'evaluate'}: " in ran.err
+    assert "or keep none (--no-cache)." in ran.err and "are kept" not in ran.err
+    assert gpt2(*run, "--no-cache").code == 0
+
+
 def test_data_to_fetch(gpt2, tmp_path: Path) -> None:
     ran = gpt2("download-data", "ptb", "--data", str(tmp_path))
     assert ran.code == 0, ran.err

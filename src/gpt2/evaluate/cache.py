@@ -12,13 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from gpt2.errors import DataError
 from gpt2.evaluate.benchmark import Answer, Continued, Request
 from gpt2.files import make_folder
 from gpt2.generation.targets import Target, TargetScore
 
 
 class Answers:
-    """The answers in one file. Without a path nothing is kept."""
+    """The answers in one file. Without a path nothing is kept.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._found: dict[str, Answer] = {}
@@ -26,14 +31,20 @@ class Answers:
         self._path = path
         if path is None:
             return
-        make_folder(path.parent)
         torn = False
-        if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            torn = not text.endswith("\n")
-            for line in text.splitlines():
-                self._take(line)
-        self._file = path.open("a", encoding="utf-8", newline="\n")
+        try:
+            make_folder(path.parent)
+            if path.exists():
+                text = path.read_text(encoding="utf-8", errors="replace")
+                torn = not text.endswith("\n")
+                for line in text.splitlines():
+                    self._take(line)
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise DataError(
+                f"The answers cannot be kept in {path.parent}: {error.strerror}. Choose another cache folder "
+                f"(XDG_CACHE_HOME), or keep none (--no-cache)."
+            ) from error
         if torn:
             self._file.write("\n")
 
