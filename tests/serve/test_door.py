@@ -162,6 +162,10 @@ def test_a_page_that_is_named_may_ask_before_it_sends_its_key_and_headers(serve:
 def test_paths_and_methods_that_are_not(tiny: Any) -> None:
     status, _, answer = tiny.request("GET", "/v2/models")
     assert status == 404 and "/v2/models" in answer["error"]["message"]
+    status, _, answer = tiny.request("POST", "/completions", {"prompt": "x"})
+    assert (
+        status == 404 and "It is /v1/completions: an OpenAI client's base_url ends in /v1" in answer["error"]["message"]
+    )
     status, headers, answer = tiny.request("GET", "/v1/completions")
     assert status == 405 and headers["allow"] == "POST" and "send POST" in answer["error"]["message"]
     status, _, answer = tiny.request("POST", "/v1/chat/completions", {"messages": []})

@@ -76,4 +76,8 @@ def _route(service: Service, method: str, path: str, endpoint: Endpoint) -> Base
 
 
 async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ApiError(404, f"There is no {scope['path'][:200]!r} here. GET /openapi.json lists the paths.")
+    path = scope["path"][:200]
+    advice = "GET /openapi.json lists the paths."
+    if any(known == f"/v1{path}" for _, known, _ in ENDPOINTS):  # the address given to a client lacks its end
+        advice = f"It is /v1{path}: an OpenAI client's base_url ends in /v1."
+    raise ApiError(404, f"There is no {path!r} here. {advice}")
