@@ -96,3 +96,8 @@ PUBLISHED = {
     "gpt2-large": ModelConfig(n_layer=36, n_head=20, n_embd=1280),
     "gpt2-xl": ModelConfig(n_layer=48, n_head=25, n_embd=1600),
 }
+
+
+def published_with_sizes() -> str:
+    """The published models, each with its number of parameters, by which OpenAI's own code names them."""
+    return ", ".join(f"{name} ({config.parameters / 1e6:.0f}M)" for name, config in PUBLISHED.items())

@@ -62,6 +62,14 @@ def test_of_several_processes_the_first_alone_speaks(
         assert training.is_first() is speaks
 
 
+@pytest.mark.parametrize(
+    ("option", "ours"), [("--steps", "--epochs"), ("--num_train_epochs", "--epochs"), ("--learning_rate", "--lr")]
+)
+def test_options_by_other_names(novel: Path, capsys: pytest.CaptureFixture[str], option: str, ours: str) -> None:
+    assert frame.run(["finetune", str(novel), "--out", "mine", option, "1"]) == 2
+    assert f"Did you mean {ours}?" in capsys.readouterr().err
+
+
 def test_adapters_can_be_merged_and_used(
     novel: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

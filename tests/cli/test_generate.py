@@ -294,9 +294,16 @@ def test_a_stop_with_a_backslash_is_said_to_be_no_line_end(generate) -> None:
     assert "backslash" not in generate("Once", "--stop", "\n").err
 
 
-@pytest.mark.parametrize("option", ["--tokens", "--num-tokens", "--length"])
+@pytest.mark.parametrize("option", ["--tokens", "--num-tokens", "--length", "--max_new_tokens"])
 def test_the_length_by_other_names_is_the_most_tokens(generate, option: str) -> None:
     assert "Did you mean --max-tokens?" in generate("Once", option, "3").err
+
+
+def test_other_options_by_other_names_and_a_comma_for_the_point(generate) -> None:
+    assert "Did you mean --n?" in generate("Once", "--num_samples", "3").err
+    assert "Did you mean --n?" in generate("Once", "-n", "3").err
+    assert "The prompt stands by itself, in quotes." in generate("--prefix", "Once").err
+    assert "'0,8' is not a number. Write it with a point: 0.8." in generate("Once", "--temperature", "0,8").err
 
 
 def test_the_loop_reads_a_pipe_as_other_input_is_read(generate) -> None:

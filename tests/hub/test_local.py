@@ -149,7 +149,7 @@ def test_an_unknown_model_lists_what_is_here_and_what_is_published(elsewhere: Pa
     message = str(caught.value)
     assert "no model 'gpt3'" in message
     assert "Models here: gpt2-mini, org/name." in message
-    assert "gpt2, gpt2-medium, gpt2-large, gpt2-xl" in message
+    assert "gpt2 (124M), gpt2-medium (355M), gpt2-large (774M), gpt2-xl (1558M)" in message
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "../absent", "org/../name", "a/b/c", "~", "\ud800", "gpt2"])

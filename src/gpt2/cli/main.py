@@ -92,17 +92,24 @@ IN_PYTHON = {
 }
 
 OPTIONS_ELSEWHERE = {
+    "--learning-rate": "--lr",
     "--length": "--max-tokens",
     "--max-length": "--max-tokens",
     "--max-new-tokens": "--max-tokens",
+    "--max-steps": "--epochs",
     "--n-predict": "--max-tokens",
+    "--num-epochs": "--epochs",
     "--nsamples": "--n",
     "--num-return-sequences": "--n",
     "--num-samples": "--n",
     "--num-tokens": "--max-tokens",
+    "--num-train-epochs": "--epochs",
+    "--steps": "--epochs",
     "--temp": "--temperature",
     "--tokens": "--max-tokens",
+    "-n": "--n",
 }
+_PROMPT_ELSEWHERE = ("--prefix", "--prompt", "--start")
 
 GO_ON = ("train", "finetune", "prepare", "build", "convert", "evaluate", "download")  # these resume without an option
 
@@ -244,10 +251,11 @@ def _message(error: click.ClickException) -> str:
     """Click's message in this program's style, with the one nearest option instead of an alphabetical list."""
     if isinstance(error, click.NoSuchOption):
         parameters = error.ctx.command.params if error.ctx else []
-        ours = OPTIONS_ELSEWHERE.get(error.option_name, "")
+        asked = error.option_name.replace("_", "-")
+        ours = OPTIONS_ELSEWHERE.get(asked, "")
         if any(ours in parameter.opts for parameter in parameters):
             return f"{error.message} Did you mean {ours}?"
-        if error.option_name == "--prompt" and any(parameter.name == "prompt" for parameter in parameters):
+        if asked in _PROMPT_ELSEWHERE and any(parameter.name == "prompt" for parameter in parameters):
             return f"{error.message} The prompt stands by itself, in quotes."
         if error.option_name.startswith("--resume") and error.ctx and error.ctx.command.name in GO_ON:
             return f"{error.message} The same command, given again, goes on where it stopped."
@@ -263,6 +271,8 @@ def _message(error: click.ClickException) -> str:
             return f'{message.rstrip(".")}. Put quotes around what has blanks: "Once upon a time".'
     for kind, ours in (("integer", "whole number"), ("float", "number")):
         message = re.sub(f"is not a valid {kind}( range)?", f"is not a {ours}", message)
+    if decimal := re.search(r"'(-?\d+),(\d+)' is not a number", message):
+        message = f"{message.rstrip('.')}. Write it with a point: {decimal[1]}.{decimal[2]}."
     return message
 
 

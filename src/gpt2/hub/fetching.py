@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpt2.config import PUBLISHED
+from gpt2.config import PUBLISHED, published_with_sizes
 from gpt2.errors import DownloadError, FormatError
 from gpt2.files import lock, read_json, sha256_file, write_json
 from gpt2.hub import original, places, repository
@@ -77,7 +77,7 @@ def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) 
     short = name.removeprefix(f"{PUBLISHER}/")
     if source == "openai":
         if short not in PUBLISHED:
-            raise DownloadError(f"OpenAI published no {name[:200]!r}: choose one of {', '.join(PUBLISHED)}.")
+            raise DownloadError(f"OpenAI published no {name[:200]!r}: choose one of {published_with_sizes()}.")
         folder = places.in_our_cache(short)
         files = [_as_present(folder, file) for file in original.list_files(short)]
         total = sum(file.bytes or 0 for file in files)
@@ -86,7 +86,7 @@ def plan(name: str, *, source: str = "huggingface", allow_pickle: bool = False) 
     hub_id = f"{PUBLISHER}/{short}" if short in PUBLISHED else name
     if not HUB_ID.fullmatch(hub_id):
         raise DownloadError(
-            f"{name[:200]!r} cannot be downloaded: it is neither one of {', '.join(PUBLISHED)} nor a hub id ORG/NAME."
+            f"{name[:200]!r} cannot be downloaded: it is neither one of {published_with_sizes()} nor a hub id ORG/NAME."
         )
     revision, files = repository.list_files(hub_id, allow_pickle=allow_pickle)
     folder = places.huggingface_repository(hub_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gpt2.config import PUBLISHED, ModelConfig, truth_of
+from gpt2.config import PUBLISHED, ModelConfig, published_with_sizes, truth_of
 from gpt2.errors import ConfigError, DownloadError, FormatError, ModelNotFoundError
 from gpt2.files import read_json
 from gpt2.hub import places
@@ -202,6 +202,6 @@ def _not_found(name: str) -> ModelNotFoundError:
         )
     return ModelNotFoundError(
         f"There is no model {name[:200]!r} on this machine: no name, no path and no hub id that was downloaded. "
-        f"Models here: {here}. Published, for `gpt2 download`: {', '.join(PUBLISHED)}. "
+        f"Models here: {here}. Published, for `gpt2 download`: {published_with_sizes()}. "
         f"A folder or a .safetensors file is named by its path."
     )
