@@ -93,6 +93,12 @@ class Checkpoint:
         elif self.config.vocab_size == PUBLISHED_VOCAB_SIZE:
             log.debug("%s has no vocabulary files: the published vocabulary is used", folder)
             tokenizer = Tokenizer.published()
+        elif self.config.vocab_size < 256:
+            raise MismatchError(
+                f"The model in {folder} cannot be used: it has {self.config.vocab_size:,} tokens, and GPT-2's kind of "
+                f"vocabulary has at least the 256 bytes. It seems to be a model of characters; train one on the same "
+                f"text with `gpt2 finetune` or `gpt2 train`."
+            )
         else:
             raise MismatchError(
                 f"{folder} has no vocabulary: the model has {self.config.vocab_size:,} tokens, so the published "
