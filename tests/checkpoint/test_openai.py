@@ -238,6 +238,12 @@ HOSTILE = {
 }
 
 
+def test_a_name_that_would_fill_the_memory_when_many_repeat_it_is_refused(ours: Path) -> None:
+    spoilt_index(ours, "model/" + "w" * 1000, tensor_bundle._entry_bytes((1,), 0, 4, 0))
+    with pytest.raises(FormatError, match="a name has 1,006 bytes"):
+        checkpoint.read(ours)
+
+
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_hostile_entries_are_refused(ours: Path, fault: str) -> None:
     make, message = HOSTILE[fault]

@@ -34,6 +34,7 @@ _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # after each block: type of compression, checksum
 _MAGIC = 0xDB4775248B80FB57
 _RESTART_INTERVAL = 16
+_KEY_LIMIT_BYTES = 1000  # else a small index of keys that repeat a long prefix fills the memory
 _DIMENSIONS_LIMIT = 8
 _SIZE_LIMIT = 1 << 48
 _TYPES = {1: ("F32", "<f4"), 19: ("F16", "<f2"), 14: ("BF16", "<u2")}  # tensorflow/core/framework/types.proto
@@ -153,6 +154,8 @@ def _block(table: bytes, begin: int, size: int, path: Path) -> Iterator[tuple[by
     key = b""
     while not cursor.at_end():
         shared, unshared, value_bytes = cursor.varint(), cursor.varint(), cursor.varint()
+        if shared + unshared > _KEY_LIMIT_BYTES:
+            raise FormatError(f"{path} is damaged: a name has {shared + unshared:,} bytes.")
         if shared > len(key):
             raise FormatError(f"{path} is damaged: a key repeats {shared:,} bytes of one of {len(key):,}.")
         key = key[:shared] + cursor.take(unshared)
