@@ -121,7 +121,7 @@ def file(tmp_path: Path) -> Path:
         (1, 4, "version 4"),
         (2, 0, "n_positions must lie between"),
         (3, -1, "vocab_size must lie between"),
-        (4, 1 << 24, "is truncated or damaged"),
+        (4, 1 << 24, "16,777,216 layers; at most 4,096"),
         (4, 1, "is truncated or damaged"),
         (5, 3, "multiple of n_head"),
         (6, 1 << 23, "is truncated or damaged"),

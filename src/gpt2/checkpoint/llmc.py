@@ -37,6 +37,7 @@ _VERSION_OF_DTYPE = {"F32": 3, "BF16": 5}
 _HEADER_VALUES = 256
 _HEADER_BYTES = 4 * _HEADER_VALUES
 _PADDING_MULTIPLE = 128
+_LAYERS_LIMIT = 4096  # else a small file of many narrow layers fills the memory with the names of its arrays
 
 
 def matches(path: Path) -> bool:
@@ -95,6 +96,8 @@ def _read_header(data: bytes, path: Path) -> tuple[ModelConfig, int, str]:
     config = described_config(
         path, n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=vocab_size
     )
+    if n_layer > _LAYERS_LIMIT:
+        raise FormatError(f"{path} cannot be read: it has {n_layer:,} layers; at most {_LAYERS_LIMIT:,} are read.")
     if padded_vocab_size < vocab_size:
         raise FormatError(f"{path}: {padded_vocab_size:,} rows are fewer than the {vocab_size:,} tokens.")
     return config, padded_vocab_size, dtype
