@@ -154,6 +154,26 @@ def test_a_plain_pattern_fits_what_re_says(begin: str, parts: list[str], name: s
     assert lora._pattern({pattern: True}, name, otherwise=False) is expected
 
 
+def test_patterns_too_long_for_so_many_maps_are_refused(adapter: Path) -> None:
+    change(adapter, alpha_pattern={f"{'.*' * 150}{i}": 1 for i in range(1000)})
+    factors = {f"h.{i}.{name[4:]}": array for i in range(8) for name, array in arrays().items()}
+    stored = {
+        f"transformer.{name}.weight": StoredArray(data=array.astype(np.float32), dtype="F32")
+        for name, array in factors.items()
+    }
+    checkpoint.write_safetensors(adapter / "adapter_model.safetensors", stored)
+    with pytest.raises(FormatError, match="alpha_pattern is too long for 16 arrays"):
+        checkpoint.read(adapter)
+
+
+@pytest.mark.parametrize("name", ["peft_type", "init_lora_weights"])
+def test_a_long_setting_is_not_repeated_whole(adapter: Path, name: str) -> None:
+    change(adapter, **{name: "A" * 100_000})
+    with pytest.raises(MismatchError) as caught:
+        checkpoint.read(adapter)
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("alpha", [10**400, -(10**400), 1e39], ids=["int", "negative", "float"])
 def test_a_scale_that_is_no_number_of_ours_is_refused(adapter: Path, alpha: float) -> None:
     change(adapter, lora_alpha=alpha)

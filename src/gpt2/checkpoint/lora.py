@@ -36,7 +36,7 @@ MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 _PREFIXED = "transformer."
 _PREFIX = f"base_model.model.{_PREFIXED}"
 _KEY = re.compile(
-    r"(?:base_model\.model\.)?(transformer\.)?h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight"
+    r"(?:base_model\.model\.)?(transformer\.)?h\.([0-9]{1,8})\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.lora_([AB])\.weight"
 )
 _PLAIN_PATTERN = re.compile(r"\^?(\w|\.|\\\.|\||\\d\+?|\.\*)*")
 _PART = re.compile(r"\\\.|\\d\+?|\.\*|.")  # of such a pattern, between two bars
@@ -61,6 +61,7 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "kasa_config": (None, {}),
 }
 
+_PATTERNS_LIMIT = 1 << 22  # characters of all patterns times the maps that they are compared with: some seconds
 _MOST = float(np.finfo(np.float32).max)
 
 Floats = NDArray[np.float32]
@@ -195,6 +196,9 @@ def read_adapter(folder: Path) -> Adapter:
         if name in arrays:
             raise FormatError(f"{folder / ARRAYS} is broken: {stored_name[:120]!r} is there under another name too.")
         arrays[name] = array.float32()
+    patterns = settings.get("alpha_pattern")
+    if isinstance(patterns, dict) and len(arrays) * sum(map(len, cast("dict[str, Any]", patterns))) > _PATTERNS_LIMIT:
+        raise FormatError(f"{folder / SETTINGS} is refused: its alpha_pattern is too long for {len(arrays):,} arrays.")
     scales: dict[str, float] = {}
     for name in sorted({name.rpartition(".")[0] for name in arrays}):
         a, b = arrays.get(f"{name}.lora_A"), arrays.get(f"{name}.lora_B")
@@ -285,12 +289,13 @@ def check_targets(targets: tuple[str, ...]) -> None:
 def _refuse_other_kinds(settings: Mapping[str, Any], folder: Path) -> None:
     if settings.get("peft_type") != "LORA":
         raise MismatchError(
-            f"{folder} cannot be merged: it is an adapter of the kind {settings.get('peft_type')!r}; LORA is read here."
+            f"{folder} cannot be merged: it is an adapter of the kind {settings.get('peft_type')!r:.60}; LORA is read "
+            f"here."
         )
     for key, without in _UNSUPPORTED.items():
         if settings.get(key, without[0]) not in without:
             raise MismatchError(
-                f"{folder} cannot be merged: it uses {key} = {settings[key]!r}, which is not plain LoRA. "
+                f"{folder} cannot be merged: it uses {key} = {settings[key]!r:.60}, which is not plain LoRA. "
                 f"Merge it with PEFT (merge_and_unload) and save that."
             )
 
