@@ -399,6 +399,13 @@ def test_the_process_that_looks_has_no_network() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows have no such limit")
+def test_the_process_that_looks_has_little_memory() -> None:
+    program = "from gpt2.checkpoint.torch_pickle import confine\nconfine()\nbytearray(1 << 30)"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "MemoryError" in done.stderr
+
+
 TENSOR = (
     b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
     b"X\x03\x00\x00\x00cpu%btQ%b(%bt(%bt\x89ccollections\nOrderedDict\n)RtR."
@@ -505,9 +512,24 @@ def test_what_a_memo_multiplies_is_not_written_out(tmp_path: Path) -> None:
     facts = torch_pickle.describe(many)
     assert len(json.dumps(facts)) < 1000  # a thousand times a megabyte is left out
     assert "a name of more than" in torch_pickle.describe(archive(tmp_path / "long.pt", memoised("name")))["error"]
+    huge = {str(i): 1 << 10_000 for i in range(1000)}
+    assert len(json.dumps(torch_pickle.describe(archive(tmp_path / "huge.pt", pickle.dumps(huge, 2))))) < 1000
     middle = {str(i): "y" * 900 for i in range(20_000)}
     path = archive(tmp_path / "sum.pt", pickle.dumps(middle, 2))
     assert "names and texts of more than" in torch_pickle.describe(path)["error"]
+
+
+def test_tensors_that_would_be_copied_over_and_over_are_refused(tmp_path: Path) -> None:
+    whole = tensor(count=10_000, shape=(10_000,))[:-2]
+    one = whole[whole.index(b"ctorch") :]
+    many = b"\x80\x02}(" + b"".join(b"X\x02\x00\x00\x00%02d" % i + one for i in range(50)) + b"u."
+    messages: set[str] = set()
+    for name in ("a", "aa", "aaa", "aaaa"):  # moves the numbers by one byte each
+        path = archive(tmp_path / "ckpt.pt", many, {f"ckpt/{name}": b"", "ckpt/data/0": bytes(40_000)})
+        with pytest.raises(FormatError) as caught:
+            read(path)
+        messages.add(str(caught.value).partition("ckpt.pt ")[2][:40])
+    assert "is refused: its tensors lie over one ano" in messages
 
 
 def test_shared_branches_without_leaves_end(tmp_path: Path) -> None:

@@ -239,8 +239,16 @@ def _look(file: Path) -> _Found:
     }
     if not tensors:
         raise MismatchError(f"{file} holds no tensors.")
+    if sum(map(_copied_bytes, tensors.values())) > 2 * size:  # else many names of the same bytes fill the memory
+        raise FormatError(f"{file} is refused: its tensors lie over one another, and not at multiples of their size.")
     arrays = {name: _mapped(mapping, name, tensor, size, file) for name, tensor in tensors.items()}
     return _Found(arrays=arrays, settings=facts["settings"])
+
+
+def _copied_bytes(tensor: Mapping[str, Any]) -> int:
+    """The bytes that are copied since they do not begin at a multiple of the type's size."""
+    item_bytes = np.dtype(NUMPY_TYPE[tensor["dtype"]]).itemsize
+    return prod(tensor["shape"]) * item_bytes if tensor["begin"] % item_bytes else 0
 
 
 def _mapped(mapping: mmap.mmap | bytes, name: str, tensor: Mapping[str, Any], size: int, file: Path) -> StoredArray:

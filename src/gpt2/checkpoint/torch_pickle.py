@@ -21,6 +21,7 @@ from gpt2.checkpoint.pickle_machine import ITEMS_LIMIT, PICKLE_LIMIT_BYTES, Refu
 _MEMBERS_LIMIT = 1 << 16
 _DEPTH_LIMIT = 16
 _NAME_LIMIT = 1000  # characters of a value's name, and of a string value: memo references can make a small file huge
+_INTEGER_LIMIT_BITS = 64
 _BYTE_ORDER_BYTES = 16
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -51,7 +52,11 @@ def flatten(content: Any) -> Iterator[tuple[str, Any]]:
                 if len(prefix) + len(name) > _NAME_LIMIT:
                     raise RefusedError(f"it has a name of more than {_NAME_LIMIT:,} characters")
                 yield from below(item, f"{prefix}.{name}" if prefix else name, depth + 1)
-        elif isinstance(value, Tensor | int | float | None) or (isinstance(value, str) and len(value) <= _NAME_LIMIT):
+        elif (
+            isinstance(value, Tensor | float | None)
+            or (isinstance(value, int) and value.bit_length() <= _INTEGER_LIMIT_BITS)
+            or (isinstance(value, str) and len(value) <= _NAME_LIMIT)
+        ):
             yield prefix, value
 
     return below(content, "", 0)
@@ -203,7 +208,7 @@ def confine() -> bool:
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
     except (ImportError, OSError, ValueError):  # Windows, or a stricter limit already
         pass
