@@ -212,6 +212,17 @@ def beside(path: Path, kind: str = _PARTIAL) -> Path:
     return path.with_name(f".{kind}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
+def remove_intruder(path: Path) -> None:
+    """Remove what is not a file in a cache's place for a file: a link would lead our bytes elsewhere, a pipe wait.
+
+    Raises:
+        OSError: it cannot be removed, as a folder.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+
+
 def path_of(given: object, what: str, error: type[Gpt2Error]) -> Path:
     """The path that a caller gave for `what`.
 

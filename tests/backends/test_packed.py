@@ -156,6 +156,25 @@ def test_a_damaged_file_is_packed_anew(folder: Path, packings: list[str], damage
     assert packings == ["int4", "int4"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_a_pipe_in_the_cache_gets_no_weights(
+    folder: Path, packings: list[str], tmp_path: Path, kind: str
+) -> None:
+    expected = logits(folder, "int8")
+    [file] = packed.cache_folder().rglob("*-int8")
+    file.unlink()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    file.symlink_to(victim) if kind == "link" else os.mkfifo(file)
+    os.mkfifo(file.with_name("another-int8"))
+    np.testing.assert_array_equal(logits(folder, "int8"), expected)
+    assert packings == ["int8", "int8"]
+    assert victim.read_bytes() == b"precious"
+    assert file.is_file()
+    assert not file.is_symlink()
+
+
 def test_a_cache_that_cannot_be_written_is_only_said(
     folder: Path, packings: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

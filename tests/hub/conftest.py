@@ -40,7 +40,7 @@ class FakeHub:
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
     cuts: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    announced: dict[str, int] = field(default_factory=dict[str, int])
+    announced: dict[str, int | str] = field(default_factory=dict[str, int | str])
     served: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
     statuses: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     retry_after: str = ""

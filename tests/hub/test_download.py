@@ -1,8 +1,12 @@
 """Downloads from a server on loopback that cuts connections, lies about lengths, redirects and serves wrong bytes."""
 
 import errno
+import hashlib
 import os
 import shutil
+import socket
+import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from gpt2 import checkpoint, hub
 from gpt2.errors import DownloadError, FolderInUseError, ModelNotFoundError
 from gpt2.files import lock
 from gpt2.hub import fetching, original, places
-from gpt2.hub.transfer import ATTEMPTS, RemoteFile, fetch
+from gpt2.hub.transfer import ATTEMPTS, RemoteFile, fetch, read_url
 
 from .conftest import HUB_ID, REVISION, FakeHub
 
@@ -357,6 +361,10 @@ def test_a_pickle_is_fetched_only_when_asked_for(published: FakeHub, tiny_files:
         ({WEIGHTS: {"lfs": {"sha256": "../../x", "size": 1}}}, "does not say the length and hash"),
         ({"config.json": {"blobId": "../x"}}, "does not say the length and hash"),
         ({"config.json": {"size": -1}}, "does not say the length and hash"),
+        ({"config.json": {"blobId": int("1" * 40)}}, "does not say the length and hash"),
+        ({WEIGHTS: {"lfs": {"sha256": int("1" * 64), "size": 1}}}, "does not say the length and hash"),
+        ({"config.json": {"size": 10**400}}, "does not say the length and hash"),
+        ({"index": {"siblings": [{"rfilename": 5}]}}, "no config.json"),
         ({"config.json": {"blobId": None}}, "does not say the length and hash"),
         ({"config.json": {"size": True}}, "does not say the length and hash"),
         (
@@ -371,6 +379,62 @@ def test_an_index_that_makes_no_sense(
     published.publish(HUB_ID, tiny_files, **changes)
     with pytest.raises(DownloadError, match=message):
         download()
+
+
+def test_a_length_too_long_for_a_number_is_none(published: FakeHub, tiny_files: dict[str, bytes]) -> None:
+    published.announced = {"main": "9" * 5000, WEIGHTS: "9" * 5000}
+    assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
+
+
+def test_a_chunk_of_a_negative_length_is_an_error_of_ours(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(1 + ATTEMPTS):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(DownloadError, match="cannot be reached"):
+            read_url(address, limit_bytes=100)
+        with pytest.raises(DownloadError, match=f"after {ATTEMPTS} attempts"):
+            fetch(RemoteFile(name="x", url=address, bytes=9), tmp_path / "x", part=tmp_path / "part", pause=no_pause)
+        thread.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_a_pipe_in_the_cache_does_not_get_our_bytes(
+    published: FakeHub, clean_caches: Path, tiny_files: dict[str, bytes], tmp_path: Path, kind: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    weights = hashlib.sha256(tiny_files[WEIGHTS]).hexdigest()
+    places = [repository(clean_caches) / "blobs" / f"{weights}.gpt2-part", repository(clean_caches) / "refs" / "main"]
+    for place in places:
+        place.parent.mkdir(parents=True)
+        place.symlink_to(victim) if kind == "link" else os.mkfifo(place)
+    assert (download() / WEIGHTS).read_bytes() == tiny_files[WEIGHTS]
+    assert victim.read_bytes() == b"precious"
+    assert places[1].read_text(encoding="utf-8") == REVISION
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["refs/main", f"snapshots/{REVISION}/hparams.json"])
+def test_no_command_waits_for_a_pipe_in_the_cache(clean_caches: Path, name: str) -> None:
+    place = repository(clean_caches) / name
+    place.parent.mkdir(parents=True)
+    if name != "refs/main":
+        (repository(clean_caches) / "refs").mkdir()
+        (repository(clean_caches) / "refs" / "main").write_text(REVISION, encoding="utf-8")
+        (place.parent / "config.json").mkdir()
+        (place.parent / WEIGHTS).touch()
+    os.mkfifo(place)
+    assert HUB_ID not in [model.name for model in hub.local_models()]
 
 
 def test_only_files_of_a_model_are_fetched(published: FakeHub, tiny_files: dict[str, bytes]) -> None:
@@ -477,6 +541,16 @@ def test_removing(published: FakeHub, clean_caches: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(places, "EMBEDDED_FOLDER", tmp_path / "package")
     with pytest.raises(ModelNotFoundError, match="part of the package"):
         hub.remove("gpt2-mini")
+
+
+def test_a_file_of_unknown_length_that_has_no_end_is_refused(
+    fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2.hub.transfer._UNKNOWN_LIMIT_BYTES", 599)
+    fake_hub.files["/x/file"] = bytes(600)
+    file = RemoteFile(name="file", url=f"{fake_hub.address}/x/file", bytes=None)
+    with pytest.raises(DownloadError, match="more than the 599 bytes that such a file may have"):
+        fetch(file, tmp_path / "goal", part=tmp_path / "part", pause=no_pause)
 
 
 def test_a_file_of_unknown_length(fake_hub: FakeHub, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.config import ModelConfig
-from gpt2.files import atomic_file, cache_folder
+from gpt2.files import atomic_file, cache_folder, remove_intruder
 from gpt2.native.interface import ABI
 from gpt2.native.library import Engine
 
@@ -36,6 +36,8 @@ log = logging.getLogger("gpt2")
 
 def restore(engine: Engine, path: Path, made_of: str) -> bool:
     """Fill the engine from the cached file; False if it is missing, damaged or made from something else."""
+    if not path.is_file():  # not there, or a pipe, which would wait
+        return False
     try:
         with path.open("rb", buffering=0) as file:
             if file.read(_HEADER_BYTES).rstrip() != made_of.encode():
@@ -44,8 +46,6 @@ def restore(engine: Engine, path: Path, made_of: str) -> bool:
             if _read(file, engine):
                 return True
         log.warning("%s is damaged: packing again", path)
-    except FileNotFoundError:
-        return False
     except OSError as error:
         log.info("the packed weights in %s cannot be read (%s): packing again", path, error.strerror or error)
     for piece in engine.pieces():  # packing relies on a new engine's zeros
@@ -67,6 +67,7 @@ def _read(file: FileIO, engine: Engine) -> bool:
 def keep(engine: Engine, path: Path, made_of: str) -> None:
     """Write the engine's pieces, atomically; a failure is logged and changes nothing."""
     try:
+        remove_intruder(path)
         with atomic_file(path) as file:
             file.write(made_of.encode().ljust(_HEADER_BYTES))
             for piece in engine.pieces():
@@ -106,7 +107,7 @@ def drop_orphans() -> int:
     """Remove the packed weights of models that no longer exist, and return the bytes freed."""
     freed = 0
     for path in _folder().glob("*-*") if _folder().is_dir() else ():
-        if path.name.startswith("."):  # being written
+        if path.name.startswith(".") or not path.is_file():  # being written, or not ours
             continue
         try:
             with path.open("rb") as file:

@@ -69,12 +69,11 @@ _OTHER: dict[str, tuple[object, ...]] = {
 def file_in(folder: Path) -> Path | None:
     """The file in a checkpoint's folder (`release`, `iter_0001000`), or in the newest of a folder of several."""
     folders = [folder, folder / "release"]
-    try:
-        newest = (folder / _LATEST).read_bytes()[:40].decode("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        newest = ""
-    if newest.isdecimal():
-        folders.insert(1, folder / f"iter_{int(newest):07}")
+    if (folder / _LATEST).is_file():
+        with (folder / _LATEST).open("rb") as file:
+            newest = file.read(40).decode("ascii", errors="replace").strip()
+        if newest.isdecimal():
+            folders.insert(1, folder / f"iter_{int(newest):07}")
     for place in folders:
         found = place / "mp_rank_00" / FILE
         if found.is_file() and found.parent.resolve().is_relative_to(folder.resolve()):

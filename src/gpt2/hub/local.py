@@ -145,6 +145,8 @@ def _sizes(folder: Path) -> dict[str, Any] | None:
             return None
         sizes = {field.name: raw[field.name] for field in fields(ModelConfig) if raw.get(field.name) is not None}
         return {"n_layer": 12, "n_head": 12, "n_embd": 768} | sizes
+    if not (folder / "hparams.json").is_file():
+        return None
     raw = read_json(folder / "hparams.json")
     names = {
         "n_vocab": "vocab_size",

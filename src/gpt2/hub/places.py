@@ -47,8 +47,12 @@ def in_huggingface_cache(hub_id: str) -> Path | None:
 
 def snapshot(repository: Path) -> Path | None:
     """The main revision of one repository in Hugging Face's cache."""
+    reference = repository / "refs" / "main"
+    if not reference.is_file():  # a pipe would keep every command waiting
+        return None
     try:
-        revision = (repository / "refs" / "main").read_bytes()[:100].decode("utf-8").strip()
+        with reference.open("rb") as file:
+            revision = file.read(100).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
     if not _REVISION.fullmatch(revision) or revision in (".", ".."):

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gpt2.errors import DownloadError, FormatError
-from gpt2.files import make_folder, parse_json, write_text
+from gpt2.files import make_folder, parse_json, remove_intruder, write_text
 from gpt2.hub.transfer import RemoteFile, read_url
 
 ENDPOINT = "https://huggingface.co"
@@ -36,6 +36,7 @@ _SMALL = (
 _WHOLE, _INDEX, _PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _INDEX_LIMIT_BYTES = 16 << 20
+_SIZE_LIMIT = 1 << 50
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,7 +61,7 @@ def list_files(hub_id: str, *, allow_pickle: bool = False) -> tuple[str, list[Re
     try:
         raw: Any = parse_json(read_url(address, limit_bytes=_INDEX_LIMIT_BYTES, headers=headers()), address)
         revision = raw["sha"]
-        found = {entry["rfilename"]: entry for entry in raw["siblings"]}
+        found = {str(entry["rfilename"]): entry for entry in raw["siblings"]}
     except (FormatError, KeyError, TypeError) as error:
         raise DownloadError(f"{address} does not describe a repository. Check HF_ENDPOINT.") from error
     if not isinstance(revision, str) or not _SHA1.fullmatch(revision):
@@ -98,9 +99,9 @@ def _described(hub_id: str, revision: str, name: str, entry: Any, address: str) 
     size = lfs.get("size", entry.get("size"))
     sound = (
         type(size) is int
-        and size >= 0
-        and (sha256 is None or _SHA256.fullmatch(str(sha256)))
-        and (git_sha1 is None or _SHA1.fullmatch(str(git_sha1)))
+        and 0 <= size < _SIZE_LIMIT
+        and (sha256 is None or (isinstance(sha256, str) and _SHA256.fullmatch(sha256)))
+        and (git_sha1 is None or (isinstance(git_sha1, str) and _SHA1.fullmatch(git_sha1)))
         and (sha256 or git_sha1)
     )
     if not sound:
@@ -139,4 +140,6 @@ def name_blob(repository: Path, revision: str, file: RemoteFile) -> None:
 
 def name_revision(repository: Path, revision: str) -> None:
     """Make a completely fetched revision the one that the repository's name resolves to."""
-    write_text(repository / "refs" / "main", revision)
+    reference = repository / "refs" / "main"
+    remove_intruder(reference)
+    write_text(reference, revision)

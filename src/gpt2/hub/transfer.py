@@ -20,13 +20,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt2.errors import DownloadError
-from gpt2.files import make_folder
+from gpt2.files import make_folder, remove_intruder
 
 Progress = Callable[[int], None]  # takes new bytes; negative if arrived bytes were discarded
 
 ATTEMPTS = 5  # in a row that bring almost nothing
 _TIMEOUT_SECONDS = 30.0
 _PIECE_BYTES = 1 << 20
+_UNKNOWN_LIMIT_BYTES = 64 << 20  # of a file whose length is not known: all of them are small
 _NEXT_TO_NOTHING_BYTES = 256 << 10
 _LONGEST_PAUSE_SECONDS = 300.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -78,6 +79,7 @@ def fetch(
     """
     failures, thrown_away = 0, False
     make_folder(part.parent)
+    remove_intruder(part)
     reached = part.stat().st_size if part.is_file() else 0
     progress(reached)
     while True:
@@ -88,11 +90,11 @@ def fetch(
             error.close()
             if error.code not in (408, 425, 429, 500, 502, 503, 504):
                 raise refused(file.url, error) from error
-            fault = f"the server answered {error.code} {error.reason}"
+            fault = f"the server answered {error.code} {_why(error.reason)}"
             asked_seconds = _retry_after(error)
         except urllib.error.URLError as error:
             fault = _why(error.reason)
-        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError, ValueError) as error:
             fault = _why(error)
         else:
             size = part.stat().st_size
@@ -133,15 +135,15 @@ def read_url(url: str, *, limit_bytes: int, headers: Mapping[str, str] | None = 
     try:
         with _open(url, headers or {}, {}) as response:
             data = response.read(limit_bytes + 1)
-            announced = response.headers.get("Content-Length")
+            announced = _announced(response)
     except urllib.error.HTTPError as error:
         error.close()
         raise refused(url, error) from error
     except urllib.error.URLError as error:
         raise _unreachable(url, error.reason) from error
-    except (http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: a chunk of a negative length
         raise _unreachable(url, error) from error
-    if len(data) > limit_bytes or (announced is not None and announced.isdecimal() and int(announced) != len(data)):
+    if len(data) > limit_bytes or (announced is not None and announced != len(data)):
         raise DownloadError(
             f"{url} cannot be read: {len(data):,} bytes came, and the server announced {announced}; at most "
             f"{limit_bytes:,} are read. Try again later."
@@ -177,20 +179,21 @@ def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progre
                 part.unlink()  # so that the next attempt asks for the whole
                 raise http.client.HTTPException("the server sent another part than it was asked for")
             begin = 0
-        length = response.headers.get("Content-Length", "")
-        if total is None and length.isdecimal():
-            total = begin + int(length)
+        if total is None and (length := _announced(response)) is not None:
+            total = begin + length
+        most = _UNKNOWN_LIMIT_BYTES if file.bytes is None else file.bytes
         with part.open("r+b" if begin else "wb") as out:
             out.seek(begin)
             out.truncate()
             position = begin
             while piece := response.read(_PIECE_BYTES):
-                if total is not None and position + len(piece) > total:
+                if position + len(piece) > most:
                     out.truncate(0)
                     progress(-position)
                     raise DownloadError(
-                        f"{file.name} cannot be downloaded: {_server(file.url)} sends more than the {total:,} bytes "
-                        f"that were announced. Try again later, or another mirror."
+                        f"{file.name} cannot be downloaded: {_server(file.url)} sends more than the {most:,} bytes "
+                        f"that {'such a file may have' if file.bytes is None else 'were announced'}. Try again later, "
+                        f"or another mirror."
                     )
                 out.write(piece)
                 position += len(piece)
@@ -198,6 +201,12 @@ def _fetch_rest(file: RemoteFile, part: Path, headers: Mapping[str, str], progre
             out.flush()
             os.fsync(out.fileno())
     return total
+
+
+def _announced(response: Any) -> int | None:
+    """The length that an answer announces, if it announces one."""
+    said = response.headers.get("Content-Length") or ""
+    return int(said) if re.fullmatch("[0-9]{1,18}", said) else None
 
 
 def _goes_on(response: Any, begin: int, total: int | None) -> bool:
@@ -302,7 +311,7 @@ def _why(reason: object) -> str:
     text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
     text = " ".join(text.split())  # a server's text may hold line ends
     advice = " (the certificates of this Python may be missing: SSL_CERT_FILE names them)"
-    return text + advice if "CERTIFICATE_VERIFY_FAILED" in text else text
+    return text[:300] + advice if "CERTIFICATE_VERIFY_FAILED" in text else text[:300]
 
 
 def _server(url: str) -> str:
