@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpt2.serve import Limits
-from gpt2.serve.protocol import Gathered
+from gpt2.serve.protocol import BoundedProtocol, Gathered
 
 
 class Loop:
@@ -101,3 +101,19 @@ def test_a_client_that_says_it_sends_no_more_is_answered(serve: Any, line: str, 
             connection.sendall((head + body).encode())
             connection.shutdown(socket.SHUT_WR)
             assert running.read(connection)[0] == status
+
+
+def test_no_turn_of_the_loop_goes_through_much_of_a_body(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    receive = BoundedProtocol.data_received
+    monkeypatch.setattr(
+        BoundedProtocol, "data_received", lambda self, data: (sizes.append(len(data)), receive(self, data))[1]
+    )
+    running = serve()
+    chunked = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running.connect() as connection, running.blind():  # all of it is there when the server looks again
+        connection.sendall(chunked + b"1\r\n \r\n" * 6000)
+    with running.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert running.read(connection)[0] == 200
+    assert max(sizes) == 16_384

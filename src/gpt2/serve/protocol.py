@@ -17,6 +17,8 @@ from gpt2.serve.faults import ApiError, json_bytes
 from gpt2.serve.limits import Limits
 from gpt2.serve.metrics import Metrics
 
+_READ_BYTES = 16 << 10
+
 Refuse = Callable[[bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bool] | None]
 
 
@@ -62,6 +64,8 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline for the client's first request."""
+        # asyncio reads this much at a time, by default 256 kB: as 40,000 chunks of a byte they would stop every stream.
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
         super().connection_made(cast("asyncio.Transport", Gathered(transport, self.loop)))
         if len(self.connections) > self.bounds.connections:
             message = f"The server has {self.bounds.connections} connections, its limit. Try again later."
