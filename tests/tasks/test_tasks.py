@@ -179,6 +179,9 @@ def test_what_cannot_be_asked() -> None:
     room = words(100)
     with pytest.raises(GenerationError, match="'klingon': their languages are english, french"):
         translate.ask("a", source="klingon", target="english", prompts=PROMPTS.translate, room=room)
+    with pytest.raises(GenerationError) as caught:
+        translate.ask("a", source="x" * 10_000, target="english", prompts=PROMPTS.translate, room=room)
+    assert len(str(caught.value)) < 1000
     with pytest.raises(GenerationError, match="from french to french"):
         translate.ask("a", source="french", target="french", prompts=PROMPTS.translate, room=room)
     with pytest.raises(GenerationError, match="text is empty"):

@@ -61,7 +61,7 @@ def check_languages(source: str, target: str, prompts: TranslatePrompts) -> None
     for language in (source, target):
         if not isinstance(language, str) or language not in prompts.languages:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise GenerationError(
-                f"The examples have no {language!r}: their languages are {', '.join(prompts.languages)}. "
+                f"The examples have no {language!r:.60}: their languages are {', '.join(prompts.languages)}. "
                 f"Choose two of them, or give your own examples."
             )
     if source == target:
