@@ -257,6 +257,29 @@ def test_an_error_that_would_come_again_leaves_nothing(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
 
 
+@pytest.mark.parametrize("name", ["", "content", "journal.jsonl"])
+def test_a_link_in_the_place_of_unfinished_work_is_not_followed(source: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim" / "content").mkdir(parents=True)
+    (tmp_path / "victim" / "content" / "precious").touch()
+    link = tmp_path / ".unfinished-goal" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "victim" / name)
+    with pytest.raises(CheckpointError, match="is a link"):
+        write(checkpoint.read(source), tmp_path / "goal")
+    assert sorted(file.name for file in (tmp_path / "victim").rglob("*")) == ["content", "precious"]
+    assert not (tmp_path / "goal").exists()
+
+
+def test_a_link_among_unfinished_work_is_removed_alone(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "precious").touch()
+    (tmp_path / ".unfinished-goal" / "content").mkdir(parents=True)
+    (tmp_path / ".unfinished-goal" / "content" / "link").symlink_to(tmp_path / "victim")
+    write(checkpoint.read(source), tmp_path / "goal")
+    assert not (tmp_path / "goal" / "link").exists()
+    assert (tmp_path / "victim" / "precious").exists()
+
+
 def test_two_at_once(source: Path, tmp_path: Path) -> None:
     with lock(tmp_path / ".unfinished-goal"), pytest.raises(FolderInUseError):
         write(checkpoint.read(source), tmp_path / "goal")

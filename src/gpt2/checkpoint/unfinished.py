@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2.errors import Gpt2Error
+from gpt2.errors import CheckpointError, Gpt2Error
 from gpt2.files import atomic_file, atomic_folder, beside, lock, read_journal, true_place, write_text
 
 SYNC_BYTES = 64 << 20  # bytes between two fsyncs; the journal notes arrays only after one
@@ -54,7 +54,7 @@ class Journal:
         known = {file for file, _ in self._finished}
         for entry in self.folder.iterdir():
             if entry.name not in known:  # other files are written anew, or left by a killed process
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def end_of(self, file: str) -> int:
         """How many bytes of a file are finished."""
@@ -174,11 +174,18 @@ def unfinished(goal: Path, what: Mapping[str, Any], *, is_file: bool) -> Generat
         is_file: whether the goal is a file.
 
     Raises:
+        CheckpointError: a link stands where the journal or the content goes.
         FolderInUseError: another process is writing the same goal.
         OSError: it cannot be written.
     """
     goal = true_place(goal)
     place = journal_of(goal).parent
+    for kept in (place, place / _CONTENT, place / _JOURNAL):
+        if kept.is_symlink():  # not of our making; following it would empty another folder
+            raise CheckpointError(
+                f"{goal} cannot be written: {kept} stands where unfinished work is kept, and is a link. Remove it, or "
+                f"choose another name."
+            )
     with lock(place):
         try:
             journal = Journal(place, what)
