@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpt2.errors import ContextError, GenerationError
+from gpt2.generation import Sampling
 from gpt2.tasks import Prompts, Room, answer, summarize, translate
 from gpt2.tasks import sentences as sentences_module
 from gpt2.tasks.sentences import first_sentences, sentences
@@ -79,8 +80,13 @@ def test_translation_is_asked_in_the_papers_form() -> None:
     assert asked.sampling.is_greedy
     assert asked.sampling.stop == ("\n",)
     assert asked.left_out == ""
-    assert translate.read(" Two words. And more.") == "Two words."
+    assert translate.read("\n Two words. And more.") == "Two words."
     assert translate.read("Two = words\nUn. = One.") == "Two = words"
+
+
+def test_only_languages_of_every_example_can_be_asked_for() -> None:
+    one, other = {"english": "One.", "french": "Un."}, {"english": "Two.", "german": "Zwei.", "french": "Deux."}
+    assert replace(PROMPTS.translate, examples=(one, other)).languages == ("english", "french")
 
 
 def test_a_brace_in_the_text_is_only_a_brace() -> None:
@@ -89,6 +95,7 @@ def test_a_brace_in_the_text_is_only_a_brace() -> None:
     asked = translate.prompt("{target} {0}", source="a", target="b", form="{source} = {target}", examples=())
     assert asked == "{target} {0} ="
     assert summarize.prompt("{hint} {0}", form="{text}\n{hint}", hint="TL;DR:") == "{hint} {0}\nTL;DR:"
+    assert summarize.prompt("{hint}", form="{hint} {text}", hint="In short:") == "In short: {hint}"
 
 
 def test_examples_give_way_first_ones_first() -> None:
@@ -143,6 +150,17 @@ def test_an_article_keeps_as_many_first_words_as_fit(n_words: int) -> None:
     assert bool(asked.left_out) == (n_words > 199)
 
 
+def test_without_a_hint_each_token_may_be_a_word_of_the_article() -> None:
+    bare = replace(PROMPTS.summarize, form="{text}", hint="")
+    assert summarize.ask("w " * 201, prompts=bare, room=words(300)).prompt.count("w") == 200
+
+
+def test_an_article_of_words_longer_than_tokens_mostly_are_is_kept_where_it_fits() -> None:
+    text = " ".join(["w" * 4000] * 9)
+    asked = summarize.ask(text, prompts=PROMPTS.summarize, room=words(300))
+    assert (asked.prompt, asked.left_out) == (f"{text}\nTL;DR:", "")
+
+
 def test_a_text_of_which_no_word_fits_is_refused_and_not_left_out() -> None:
     room = Room(n_positions=60, count=len)
     with pytest.raises(ContextError, match=r"not even its first word fits.* takes 7 tokens, .* 60 there are 30"):
@@ -159,7 +177,8 @@ def test_a_question_from_what_the_model_knows() -> None:
     assert answer.ask("When?", prompts=few, room=words(14)).left_out == (
         "the first example is left out: the context is too short for all"
     )
-    assert answer.read(" In 1989\nQ: Where?") == "In 1989"
+    assert asked.sampling.stop == ("\n",)
+    assert answer.read("\n In 1989\nQ: Where?") == "In 1989"
 
 
 def test_a_question_about_a_passage() -> None:
@@ -196,3 +215,16 @@ def test_what_cannot_be_asked() -> None:
         summarize.ask("a b c", prompts=PROMPTS.summarize, room=Room(n_positions=8, count=len))
     with pytest.raises(ContextError):
         answer.ask("a " * 99, prompts=PROMPTS.answer, room=words(60))
+
+
+def test_a_task_continues_its_prompt_with_its_settings_and_reads_what_came() -> None:
+    written: list[tuple[str, Sampling]] = []
+
+    def write(prompt: str, sampling: Sampling) -> str:
+        written.append((prompt, sampling))
+        return " One. Two. Three. Four.\nFive."
+
+    room, prompts = words(300), replace(PROMPTS, summarize=replace(PROMPTS.summarize, sentences=2))
+    asked = summarize.ask("Words.", prompts=prompts.summarize, room=room)
+    assert summarize.summarize("Words.", prompts=prompts, room=room, write=write) == "One. Two."
+    assert written == [(asked.prompt, asked.sampling)]
