@@ -10,7 +10,7 @@ from gpt2 import inspect
 from gpt2.backends import Backend
 from gpt2.backends.head import Head
 from gpt2.errors import BackendError, ContextError, GenerationError
-from gpt2.generation import Sampling
+from gpt2.generation import Sampling, score
 from gpt2.inspect import TokenView
 from gpt2.tokenizer import Tokenizer
 
@@ -41,6 +41,9 @@ def test_a_text_as_a_vector_is_the_last_hidden_state_pooled(
     for got_D, text in zip(got_ND, texts, strict=True):
         states_TD = hugging_face(referee, tuple(tokenizer.encode(text))).hidden_states[-1][0]  # after the last norm
         close(got_D, states_TD.mean(0) if pooling == "mean" else states_TD[-1])
+    close(inspect.embed(backend, head, tokenizer, TEXT, pooling=pooling), got_ND[0], 1e-6)
+    if pooling == "mean":
+        close(inspect.embed(backend, head, tokenizer, TEXT), got_ND[0], 1e-6)
     assert inspect.embed(backend, head, tokenizer, []).shape == (0, backend.config.n_embd)
 
 
@@ -124,6 +127,10 @@ def test_the_logit_lens_equals_another(backend: Backend, head: Head, tokenizer: 
         ]
     some = inspect.logit_lens(backend, head, tokenizer, TEXT, depths=[2, 0], best=0)
     assert some.best_ids_LTK.shape == (2, T, 0)
+    assert inspect.logit_lens(backend, head, tokenizer, TEXT).best_ids_LTK.shape == (3, T, 10)
+    n_ids = backend.config.vocab_size
+    every = inspect.logit_lens(backend, head, tokenizer, "The", depths=2, best=n_ids + 1)
+    assert sorted(every.best_ids_LTK.ravel().tolist()) == list(range(n_ids))
     close(some.logprobs_LR, got.logprobs_LR[[2, 0]], 1e-6)
 
 
@@ -201,7 +208,7 @@ def view(backend: Backend, head: Head, tokenizer: Tokenizer, position: int, **se
 
 def test_one_token_is_a_row_of_everything(backend: Backend, head: Head, tokenizer: Tokenizer) -> None:
     whole = inspect.logit_lens(backend, head, tokenizer, TEXT, best=8)
-    for position in (1, 4, len(whole.ids)):
+    for position in (1, 4, len(whole.ids) - 1, len(whole.ids)):
         got = view(backend, head, tokenizer, position, layer=1)
         row = position - 1
         assert [each.token for each in got.alternatives] == whole.best_ids_LTK[-1, row].tolist()
@@ -219,6 +226,10 @@ def test_one_token_is_a_row_of_everything(backend: Backend, head: Head, tokenize
         assert got.attention_HS is not None
         close(got.attention_HS, attention.weights_LHRT[0, :, 0], 1e-6)
     assert view(backend, head, tokenizer, 3).attention_HS is None
+    full = inspect.view_token(backend, head, tokenizer, [*[5] * 64, 0], 64)  # the whole context, and a token of id 0
+    assert full.depths[-1].logprob == pytest.approx(
+        score(backend, tokenizer, [*[5] * 64, 0], score_first=False).logprobs[-1], abs=1e-5
+    )
 
 
 def test_after_the_filters_stands_what_is_sampled_from(backend: Backend, head: Head, tokenizer: Tokenizer) -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt2 import inspect
+from gpt2 import backends, inspect
 from gpt2.backends.definition import Definition
 from gpt2.checkpoint import Weights, shapes
 from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError, GenerationError
+from gpt2.generation.scoring import logits
 from gpt2.tokenizer import Tokenizer
 
 TEXT, SOURCE, ANSWER, OTHER = "The cat sat on the", "The dog ran in the", " mat", " floor"
@@ -84,7 +85,13 @@ def test_the_logit_is_the_sum_of_its_parts(definition: Definition, tokenizer: To
     assert abs(got.total - float(logits_V[answer] - logits_V[other])) < TOLERANCE
     assert abs(alone.total - float(logits_V[answer])) < TOLERANCE
     assert sum(value for _, value in got.strongest(99)) == pytest.approx(got.total - got.biases, abs=TOLERANCE)
-    assert [abs(value) for _, value in got.strongest(4)] == sorted(map(abs, dict(got.strongest(99)).values()))[:-5:-1]
+    named = {"token": got.token, "position": got.position, "mlp 0": got.mlps_L[0], "mlp 1": got.mlps_L[1]}
+    named |= {f"head {layer}.{head}": got.heads_LH[layer, head] for layer in range(2) for head in range(2)}
+    assert dict(got.strongest(99)) == named
+    assert [value for _, value in got.strongest(4)] == sorted(named.values(), key=abs)[:-5:-1]
+    assert min(named.values()) < 0 < max(named.values())
+    first = inspect.attribute(definition, tokenizer, TEXT, answer=ANSWER, against=0)
+    assert abs(first.total - float(logits_V[answer] - logits_V[0])) < TOLERANCE
 
     # Each part by another way: through the norm with its divisor held still, in PyTorch and float64.
     seen, transformer = parts(referee, ids), referee.transformer
@@ -111,6 +118,17 @@ def test_the_logit_is_the_sum_of_its_parts(definition: Definition, tokenizer: To
             assert abs(got.mlps_L[layer] - adds(active_F @ mlp + block.mlp.c_proj.bias.double())) < TOLERANCE
         assert abs(got.token - adds(transformer.wte.weight[ids[-1]].double())) < TOLERANCE
         assert abs(got.position - adds(transformer.wpe.weight[len(ids) - 1].double())) < TOLERANCE
+
+
+def test_the_parts_make_the_logit_where_the_stream_is_as_small_as_the_norms_epsilon(tokenizer: Tokenizer) -> None:
+    config, random = ModelConfig(n_layer=1, n_head=1, n_embd=4, n_positions=8), np.random.default_rng(0)
+    arrays = {name: random.standard_normal(shape, np.float32) for name, shape in shapes(config).items()}
+    arrays |= {name: array * np.float32(1e-3) for name, array in arrays.items() if not name.startswith("ln_f")}
+    small, ids = Weights.from_arrays(config, arrays), tokenizer.encode(TEXT)
+    got = inspect.attribute(Definition(small), tokenizer, TEXT, answer=ANSWER)
+    backend = backends.open(small, backend="reference")
+    assert got.total == pytest.approx(float(logits(backend, ids)[-1, got.answer]), rel=1e-4)
+    backend.close()
 
 
 @pytest.mark.parametrize("source", [None, SOURCE], ids=["silent", "exchanged"])
@@ -155,6 +173,8 @@ def test_what_cannot_be_taken_apart_is_refused_by_name(definition: Definition, t
             look(definition, tokenizer, "", answer=ANSWER)
         with pytest.raises(GenerationError, match="not in the vocabulary"):
             look(definition, tokenizer, [60_000], answer=ANSWER)
+        with pytest.raises(GenerationError, match="60000 of the answer is not in the vocabulary"):
+            look(definition, tokenizer, TEXT, answer=60_000)
         with pytest.raises(ContextError, match="65 tokens"):
             look(definition, tokenizer, [1] * 65, answer=ANSWER)
     with pytest.raises(GenerationError, match="as many tokens"):

@@ -8,8 +8,8 @@ import pytest
 
 import gpt2
 from gpt2.errors import GenerationError
-from gpt2.inspect import Neurons
-from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS
+from gpt2.inspect import Attention, Lens, Neurons, Patching
+from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, small
 from gpt2.language_model import LanguageModel
 
 TEXT = 'The <b>cat</b> & "dog"\n\x1b[31m\u202eéa'
@@ -72,6 +72,63 @@ def test_of_much_a_part_is_shown_and_it_says_so(model: LanguageModel) -> None:
     assert every.count("<td") <= MOST_CELLS + MOST_COLUMNS**2
 
 
+def titles(page: str) -> list[str]:
+    return re.findall('title="([^"]*)"', page)
+
+
+@pytest.mark.parametrize("n_rows", [5, MOST_COLUMNS + 1, MOST_COLUMNS + 3])
+def test_of_a_long_texts_heads_the_last_tokens_are_shown(n_rows: int) -> None:
+    n_tokens = MOST_COLUMNS + 3
+    pieces = tuple(map(str, range(n_tokens)))
+    weights_LHRT = np.random.default_rng(0).random((2, 1, n_rows, n_tokens), np.float32)
+    rows, last = range(n_tokens - n_rows, n_tokens), pieces[-MOST_COLUMNS:]
+    one = Attention(
+        ids=(1,) * n_tokens, pieces=pieces, layers=(3,), heads=(1,), rows=rows, weights_LHRT=weights_LHRT[1:]
+    )
+    head, *lines = Cells(one.html()).rows
+    assert head[1:] == list(last)
+    assert [line[0] for line in lines] == list(last[-n_rows:])
+    shown_HRT = weights_LHRT[:, 0, -MOST_COLUMNS:, -MOST_COLUMNS:]
+    assert titles(one.html()) == [f"{x:.4g}" for x in shown_HRT[1].ravel()]
+    both = Attention(
+        ids=(1,) * n_tokens, pieces=pieces, layers=(2, 3), heads=(1,), rows=rows, weights_LHRT=weights_LHRT
+    )
+    for layer, shown_RT in zip((2, 3), shown_HRT, strict=True):
+        assert small(shown_RT, caption=f"{layer}.1") in both.html()
+
+
+def test_of_a_long_texts_lens_and_patches_the_last_tokens_are_shown() -> None:
+    n_tokens = MOST_COLUMNS + 3
+    pieces, ids = tuple(map(str, range(n_tokens))), (1,) * n_tokens
+    logprobs_LTK = np.log(np.random.default_rng(0).random((1, n_tokens, 2), np.float32))
+    lens = Lens(
+        ids=ids,
+        pieces=pieces,
+        depths=(4,),
+        best_ids_LTK=np.ones((1, n_tokens, 2), np.int32),
+        best_logprobs_LTK=logprobs_LTK,
+        guesses_LT=(tuple(f"g{n}" for n in range(n_tokens)),),
+        ranks_LR=np.zeros((1, n_tokens - 1), np.int32),
+        logprobs_LR=np.zeros((1, n_tokens - 1), np.float32),
+        entropies_LT=np.zeros((1, n_tokens), np.float32),
+    )
+    last = range(3, n_tokens)
+    assert Cells(lens.html()).rows == [["", *pieces[3:]], ["block 4", *(f"g{n}" for n in last)]]
+    assert titles(lens.html()) == [f"{x:.4g}" for x in np.exp(logprobs_LTK[0, 3:, 0])]
+    patched = Patching(
+        pieces=("never", *pieces),
+        source_pieces=("never", *pieces),
+        answer=1,
+        depths=(0,),
+        positions=tuple(range(1, n_tokens + 1)),
+        before=-2.0,
+        source=-1.5,  # darkest is what takes the text to its source
+        after_LP=np.arange(n_tokens, dtype=np.float32)[None] / 100 - 2,
+    )
+    assert Cells(patched.html()).rows == [["", *pieces[3:]], ["embedding", *(f"{n / 100:.2f}" for n in last)]]
+    assert "rgba(40,110,200,0.80)" in patched.html()
+
+
 def test_patching_is_a_table_of_effects(model: LanguageModel) -> None:
     patched = model.patch("The boy was", source="The girl was", answer=" she")
     _, *rows = Cells(patched.html()).rows
@@ -89,6 +146,8 @@ def test_what_parts_do_is_a_table_of_layers(model: LanguageModel) -> None:
         wanted = [[f"{x:.2f}" if abs(x) >= 0.05 else "" for x in row] for row in values_RC]
         assert rows == [[f"layer {layer}", *texts] for layer, texts in enumerate(wanted)]
     assert f"{spoken.total:.2f} in all" in spoken._repr_html_()
+    assert "where one part is silent" in found.html()
+    assert "where one part is exchanged" in model.ablate("The boy was", answer=" she", source="The girl was").html()
 
 
 def test_the_most_active_neurons_are_rows(model: LanguageModel) -> None:
