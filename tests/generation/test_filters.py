@@ -164,6 +164,13 @@ def test_the_least_probability_keeps_one_of_many_alike(keep: Callable):
     assert keep(row(np.zeros(10, np.float32)), 1e-9)[0].tolist() == [0]
 
 
+def test_what_reaches_p_exactly_is_enough():
+    assert filters.top_p(row(np.zeros(4, np.float32)), 0.5)[0].tolist() == [0, 1]
+    half = np.log(np.array([1, 0.5, 0.5], np.float32))
+    assert np.exp(half).tolist() == [1, 0.5, 0.5]
+    assert filters.top_p(row(half), 0.5)[0].tolist() == [0]
+
+
 def test_filters_do_not_touch_what_they_are_given():
     logits = random_logits(1)
     logits.flags.writeable = False

@@ -61,6 +61,8 @@ def test_what_can_never_fit_is_refused_with_the_limit(toy: SimpleNamespace):
     scheduler = Scheduler(toy.Backend(), toy.Tokenizer(), kv_bytes=20)
     with pytest.raises(GenerationError, match=r"2 sequence\(s\) of up to 11 tokens may take 22 bytes.* 20 are allowed"):
         scheduler.submit(greedy("a", 10, n=2))
+    with pytest.raises(GenerationError, match=r"2 sequence\(s\) of up to 11 tokens"):
+        scheduler.submit(sampled("a", 1, 10, best_of=2))
     assert not scheduler.busy
     assert scheduler.statistics().counts.submitted == 0
 
@@ -368,11 +370,21 @@ def test_deadlines_are_the_callers_clock(toy: SimpleNamespace):
     assert "was not begun in time: 0.5 after its time" in str(late.error)
     assert token.request == running
     scheduler.step()  # no clock, no deadlines
+    assert [event.request for event in scheduler.step(10)] == [running]
     (late,) = scheduler.step(11)
-    assert (late.request, late.usage.generated_tokens) == (running, 4)
+    assert (late.request, late.usage.generated_tokens) == (running, 5)
     assert "was not finished in time" in str(late.error)
     assert backend.slots == {}
     assert not scheduler.busy
+
+
+def test_one_that_ends_late_takes_no_time_from_another(toy: SimpleNamespace):
+    scheduler = Scheduler(toy.Backend(), toy.Tokenizer())
+    later, sooner = (scheduler.submit(greedy("a", 20, finish_by=time)) for time in (10, 3))
+    for now, expected in ((1, [later, sooner]), (4, [sooner, later]), (10, [later]), (11, [later])):
+        events = scheduler.step(now)
+        assert [event.request for event in events] == expected
+    assert isinstance(events[-1].error, DeadlineError)
 
 
 def test_who_is_let_wait_has_no_time_to_begin_in(toy: SimpleNamespace):
@@ -493,10 +505,19 @@ def test_what_a_constraint_cannot_continue_ends_with_an_error(toy: SimpleNamespa
         def begin(self) -> LettersFollower:
             return Broken(self)
 
+    class FirstRaises(Letters):
+        def begin(self) -> LettersFollower:
+            super().begin()
+            return self.followers[-1] if len(self.followers) > 1 else Broken(self)
+
     backend = toy.Backend()
-    for constraint, error in ((Letters("a", ""), GenerationError), (Raises("a"), RuntimeError)):
+    for constraint, error in (
+        (Letters("a", ""), GenerationError),
+        (Raises("a"), RuntimeError),
+        (FirstRaises("a"), RuntimeError),
+    ):
         scheduler = Scheduler(backend, toy.Tokenizer())
-        bad = scheduler.submit(Request(prompt="x", constraint=constraint))
+        bad = scheduler.submit(Request(prompt="x", sampling=Sampling(n=2), constraint=constraint))
         good = scheduler.submit(sampled("y", 1))
         events = toy.run(scheduler)
         assert isinstance(own(events, bad)[-1].error, error)

@@ -248,6 +248,15 @@ def test_after_the_filters_stands_what_is_sampled_from(backend: Backend, head: H
     )
     assert [each.filtered_logprob for each in warm.alternatives[3:]] == [None] * 5
 
+    once = view(backend, head, tokenizer, 4, no_repeat_ngram=1)
+    before = set(tokenizer.encode(TEXT)[:4])
+    assert once.kept == tokenizer.vocab_size - len(before)
+    assert all((each.filtered_logprob is None) == (each.token in before) for each in once.alternatives)
+    new = view(backend, head, tokenizer, 4, presence_penalty=2)  # which is of the continuation, and that is empty
+    assert [each.filtered_logprob for each in new.alternatives] == [
+        each.filtered_logprob for each in plain.alternatives
+    ]
+
     greedy = view(backend, head, tokenizer, 4, temperature=0)
     assert (greedy.kept, greedy.alternatives[0].filtered_logprob) == (1, 0.0)
     first = plain.alternatives[0].token
