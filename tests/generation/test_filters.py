@@ -9,6 +9,7 @@ from transformers.generation import logits_process as hf
 
 from gpt2.backends.seam import Result
 from gpt2.generation import Sampling, filters
+from gpt2.generation.greenlist import GreenList
 from gpt2.generation.sampler import Sampler
 
 V = 500
@@ -244,3 +245,66 @@ def test_one_of_the_two_penalties_alone_applies(presence: float, frequency: floa
     expected = filters.presence_and_frequency(logits, presence, frequency, np.array([3, 3, 4]))
     np.testing.assert_array_equal(changed, expected)
     assert np.flatnonzero(changed != logits).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_k", 3), ("top_p", 0.5), ("min_p", 0.1), ("typical_p", 0.5)])
+def test_one_of_the_filters_alone_applies(name: str, value: float):
+    sampler = Sampler(Sampling(**{name: value}), seed=0, n_prompt=1, n_ids=V, vocab_size=V, end_ids=[])
+    logits = random_logits(0)
+    expected_ids, expected = getattr(filters, name)(row(logits), value)
+    ids, kept = sampler.keep(row(logits))
+    assert ids.tolist() == expected_ids.tolist() != list(range(V))
+    np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, "draw"),
+        ({"top_k": 5, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 2}, "draw"),
+        ({"typical_p": 0.9}, "logits"),
+        ({"logit_bias": {3: 1.0}, "top_k": 5}, "logits"),
+        ({"no_repeat_ngram": 1, "top_k": 5}, "logits"),
+        ({"typical_p": 0.9, "top_k": 5}, 5),
+        ({"logprobs": 2, "top_k": 5}, 5),
+        ({"logprobs": 7, "top_k": 5}, 7),
+        ({"best_of": 2, "top_k": 5}, 5),
+        ({"logprobs": 0}, "logits"),
+        ({"logprobs": 0, "top_k": 5, "presence_penalty": 1}, "logits"),
+        ({"logprobs": 0, "temperature": 0}, 1),
+    ],
+)
+def test_a_backend_is_asked_for_what_all_filters_need(settings: dict, asked: str | int):
+    sampler = Sampler(Sampling(**settings), seed=0, n_prompt=1, n_ids=V, vocab_size=V, end_ids=[])
+    want = sampler.want([1, 2, 3])
+    assert (want.draw is not None, want.best, want.logits) == (
+        asked == "draw",
+        asked if isinstance(asked, int) else 0,
+        asked == "logits",
+    )
+    several = sampler.want([1, 2, 3], None)  # draw from one row
+    assert several.draw is None
+    assert several.best or several.logits
+    padded = Sampler(Sampling(**settings), seed=0, n_prompt=1, n_ids=V - 1, vocab_size=V, end_ids=[])
+    assert padded.want([1, 2, 3]).logits
+
+
+def test_penalties_count_the_tokens_of_a_draft():
+    sampler = Sampler(Sampling(frequency_penalty=1), seed=9, n_prompt=1, n_ids=V, vocab_size=V, end_ids=[])
+    want = sampler.want([1, 2, 3], 0, [4, 5])
+    assert want.rows == 3
+    assert want.draw is not None
+    assert want.draw.penalties is not None
+    assert list(want.draw.penalties.text) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_green_list_is_of_the_whole_vocabulary_with_what_pads_it(temperature: float):
+    green, n_ids = GreenList(delta=100), V - 30
+    sampler = Sampler(
+        Sampling(temperature=temperature), seed=0, n_prompt=1, n_ids=n_ids, vocab_size=V, end_ids=[], noise=green
+    )
+    for last in range(20):
+        chosen = sampler.choose(Result(logits_RV=random_logits(last)[None]), 0, [1, last], 0).token
+        assert chosen < n_ids
+        assert green.is_green([last, chosen], V)
