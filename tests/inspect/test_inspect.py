@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt2 import inspect
+from gpt2 import backends, inspect
 from gpt2.backends import Backend
 from gpt2.backends.head import Head
+from gpt2.checkpoint import Weights, shapes
+from gpt2.config import ModelConfig
 from gpt2.errors import BackendError, ContextError, GenerationError
 from gpt2.generation import Sampling, score
 from gpt2.inspect import TokenView
@@ -230,6 +232,19 @@ def test_one_token_is_a_row_of_everything(backend: Backend, head: Head, tokenize
     assert full.depths[-1].logprob == pytest.approx(
         score(backend, tokenizer, [*[5] * 64, 0], score_first=False).logprobs[-1], abs=1e-5
     )
+
+
+def test_every_head_is_seen_where_heads_are_more_than_layers(tokenizer: Tokenizer) -> None:
+    config, random = ModelConfig(n_layer=1, n_head=3, n_embd=6, n_positions=8), np.random.default_rng(0)
+    arrays = {name: random.standard_normal(shape, np.float32) for name, shape in shapes(config).items()}
+    weights = Weights.from_arrays(config, arrays)
+    backend = backends.open(weights, backend="reference")
+    every = inspect.attention(backend, tokenizer, [5, 6, 7], last=1)
+    assert every.weights_LHRT.shape == (1, 3, 1, 3)
+    got = inspect.view_token(backend, Head(weights), tokenizer, [5, 6, 7], 3, layer=0)
+    assert got.attention_HS is not None
+    close(got.attention_HS, every.weights_LHRT[0, :, 0], 1e-6)
+    backend.close()
 
 
 def test_after_the_filters_stands_what_is_sampled_from(backend: Backend, head: Head, tokenizer: Tokenizer) -> None:

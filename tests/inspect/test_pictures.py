@@ -9,7 +9,7 @@ import pytest
 import gpt2
 from gpt2.errors import GenerationError
 from gpt2.inspect import Attention, Lens, Neurons, Patching
-from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, small
+from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, by_part, small
 from gpt2.language_model import LanguageModel
 
 TEXT = 'The <b>cat</b> & "dog"\n\x1b[31m\u202eéa'
@@ -48,6 +48,7 @@ def test_a_lens_shows_its_guesses(model: LanguageModel) -> None:
     assert [row[0] for row in rows] == ["embedding", *(f"block {depth}" for depth in lens.depths[1:])]
     assert lens.guesses_LT[1][0] == model.tokenizer.decode([int(lens.best_ids_LTK[1, 0, 0])])
     assert lens._repr_html_() == lens.html()
+    assert "the last" not in lens.html()
     plain = model.logit_lens(TEXT, best=0)
     assert plain._repr_html_() is None
     with pytest.raises(GenerationError, match="best=1"):
@@ -126,7 +127,7 @@ def test_of_a_long_texts_lens_and_patches_the_last_tokens_are_shown() -> None:
         after_LP=np.arange(n_tokens, dtype=np.float32)[None] / 100 - 2,
     )
     assert Cells(patched.html()).rows == [["", *pieces[3:]], ["embedding", *(f"{n / 100:.2f}" for n in last)]]
-    assert "rgba(40,110,200,0.80)" in patched.html()
+    assert patched.html().count("rgba(40,110,200,0.80)") == 13  # from 0.50 on
 
 
 def test_patching_is_a_table_of_effects(model: LanguageModel) -> None:
@@ -148,6 +149,15 @@ def test_what_parts_do_is_a_table_of_layers(model: LanguageModel) -> None:
     assert f"{spoken.total:.2f} in all" in spoken._repr_html_()
     assert "where one part is silent" in found.html()
     assert "where one part is exchanged" in model.ablate("The boy was", answer=" she", source="The girl was").html()
+
+
+def test_what_is_taken_away_is_orange_and_the_largest_the_darkest() -> None:
+    page = by_part(np.array([[-2.0, 1.0]]), np.array([0.05]), caption="")
+    assert re.findall(r"rgba\(.*?\)", page) == [
+        "rgba(214,120,20,0.80)",
+        "rgba(40,110,200,0.40)",
+        "rgba(40,110,200,0.02)",
+    ]
 
 
 def test_the_most_active_neurons_are_rows(model: LanguageModel) -> None:
