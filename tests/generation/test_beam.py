@@ -53,21 +53,34 @@ def test_equals_hugging_face(toy: SimpleNamespace, seed: int, beams: int, bias: 
         assert [list(beam.ids) for beam in found] == [unpadded(sequence, toy.EOT) for sequence in ids]
         assert [beam.score for beam in found] == pytest.approx(scores, abs=1e-4)
         assert [beam.finish_reason for beam in found] == ["stop" if toy.EOT in i else "length" for i in ids]
+        shown = [[token for token in unpadded(sequence, toy.EOT) if token != toy.EOT] for sequence in ids]
+        assert [beam.text for beam in found] == [toy.Tokenizer().decode(sequence) for sequence in shown]
     assert backend.bytes() == 0
 
 
+@pytest.mark.parametrize(("bias", "length_penalty"), [(3.0, 1.0), (3.0, -1.5), (3.0, 0.3), (0.0, 3.0)])
 @pytest.mark.parametrize("seed", range(3))
-def test_several_ends_are_hugging_faces(toy: SimpleNamespace, seed: int):
+def test_several_ends_are_hugging_faces(toy: SimpleNamespace, seed: int, bias: float, length_penalty: float):
     hf, backend = toy.miniature(seed)
-    stops, bias = [32, 65, 101], 3.0
+    stops = [32, 65, 101] if bias else list(range(200))  # so many that few of the best go on
     sampling = Sampling(max_tokens=20, n=4, stop_ids=tuple(stops), logit_bias=dict.fromkeys([toy.EOT, *stops], bias))
-    found = beam_search(backend, toy.Tokenizer(), Request(prompt="A", sampling=sampling), beams=4)
+    request = Request(prompt="A", sampling=sampling)
+    found = beam_search(backend, toy.Tokenizer(), request, beams=4, length_penalty=length_penalty)
     ends = [toy.EOT, *stops]
     theirs: dict[str, Any] = {"sequence_bias": [[[end], bias] for end in ends], "eos_token_id": ends}
+    theirs["length_penalty"] = length_penalty
     ids, scores = generate(hf, "A", max_new_tokens=20, num_beams=4, num_return_sequences=4, pad_token_id=0, **theirs)
     cut = [row[: next((i for i, token in enumerate(row) if token in ends), len(row)) + 1] for row in ids]
     assert [list(beam.ids) for beam in found] == cut
     assert [beam.score for beam in found] == pytest.approx(scores, abs=1e-4)
+
+
+def test_scores_count_what_ids_that_pad_the_model_take(toy: SimpleNamespace):
+    backend = toy.Backend(vocab_size=300)
+    request = Request(prompt=[5], sampling=Sampling(max_tokens=1))
+    (beam,) = beam_search(backend, toy.Tokenizer(), request, beams=1)
+    logits_V = backend.logits([5]).astype(np.float64)
+    assert beam.score == pytest.approx(logits_V[beam.ids[0]] - np.log(np.exp(logits_V).sum()), abs=1e-5)
 
 
 def continue_greedily(hf: Any, prompt: str, ids: tuple[int, ...], theirs: dict[str, Any]) -> None:

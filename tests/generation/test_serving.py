@@ -505,16 +505,22 @@ def test_what_a_constraint_cannot_continue_ends_with_an_error(toy: SimpleNamespa
         def begin(self) -> LettersFollower:
             return Broken(self)
 
+    class LaterBroken(LettersFollower):
+        def advance(self, token: int) -> None:
+            if self.came:
+                raise RuntimeError("no more grammar")
+            super().advance(token)
+
     class FirstRaises(Letters):
         def begin(self) -> LettersFollower:
             super().begin()
-            return self.followers[-1] if len(self.followers) > 1 else Broken(self)
+            return self.followers[-1] if len(self.followers) > 1 else LaterBroken(self)
 
     backend = toy.Backend()
     for constraint, error in (
         (Letters("a", ""), GenerationError),
         (Raises("a"), RuntimeError),
-        (FirstRaises("a"), RuntimeError),
+        (FirstRaises("a", "b", "c"), RuntimeError),
     ):
         scheduler = Scheduler(backend, toy.Tokenizer())
         bad = scheduler.submit(Request(prompt="x", sampling=Sampling(n=2), constraint=constraint))
