@@ -25,6 +25,15 @@ def test_each_is_what_it_is_alone_and_in_order(toy: SimpleNamespace):
     assert backend.slots == {}
 
 
+def test_every_sample_is_waited_for_and_has_its_logprobs(toy: SimpleNamespace):
+    asked = replace(request(0), sampling=Sampling(seed=4, n=4, logprobs=0, max_tokens=20, stop_ids=tuple(range(20))))
+    [found, after] = complete_each(Scheduler(toy.Backend(), toy.Tokenizer()), [asked, request(1)])
+    lengths = [len(sample.tokens) for sample in found.samples]
+    assert len(set(lengths)) > 1
+    assert [len(sample.logprobs or ()) for sample in found.samples] == lengths
+    assert after.samples[0].logprobs is None
+
+
 def test_no_place_is_empty_while_one_text_is_long(toy: SimpleNamespace):
     asked = [request(0, 30), *(request(number, 3) for number in range(1, 28))]  # 30 tokens, and 81 in three places
     backend = toy.Backend()

@@ -200,6 +200,17 @@ def test_namespaces_share_nothing(toy: SimpleNamespace):
         scheduler.submit(greedy(SHARED, namespace=namespace))
         events = toy.run(scheduler)
         assert (events[-1].usage.cached_tokens > 0) == is_known
+    assert scheduler.statistics().prefix_entries == 2  # the same text, one for each
+
+
+def test_namespaces_share_nothing_while_they_run(toy: SimpleNamespace):
+    scheduler = Scheduler(toy.Backend(n_positions=64), toy.Tokenizer(), prefix_bytes=1000)
+    first = scheduler.submit(greedy(SHARED, namespace="a"))
+    scheduler.step()
+    assert list(scheduler.running) == [first]
+    other, same = (scheduler.submit(greedy(SHARED, namespace=namespace)) for namespace in "ba")
+    cached = {event.request: event.usage.cached_tokens for event in toy.run(scheduler) if event.usage}
+    assert cached[first] == cached[other] == 0 < cached[same]
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds(toy: SimpleNamespace):

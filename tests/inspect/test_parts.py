@@ -88,7 +88,8 @@ def test_the_logit_is_the_sum_of_its_parts(definition: Definition, tokenizer: To
     named = {"token": got.token, "position": got.position, "mlp 0": got.mlps_L[0], "mlp 1": got.mlps_L[1]}
     named |= {f"head {layer}.{head}": got.heads_LH[layer, head] for layer in range(2) for head in range(2)}
     assert dict(got.strongest(99)) == named
-    assert [value for _, value in got.strongest(4)] == sorted(named.values(), key=abs)[:-5:-1]
+    assert [value for _, value in got.strongest(99)] == sorted(named.values(), key=abs, reverse=True)
+    assert got.strongest(4) == got.strongest(99)[:4]
     assert min(named.values()) < 0 < max(named.values())
     first = inspect.attribute(definition, tokenizer, TEXT, answer=ANSWER, against=0)
     assert abs(first.total - float(logits_V[answer] - logits_V[0])) < TOLERANCE
