@@ -173,6 +173,28 @@ def test_minimum_length(toy: SimpleNamespace, min_tokens: int):
     assert tokens[2] == toy.EOT or min_tokens > 2
 
 
+@pytest.mark.parametrize(("min_tokens", "text"), [(0, "bc"), (3, "bc"), (4, "bcde")])
+def test_a_stop_counts_from_the_token_that_completes_the_minimum(toy: SimpleNamespace, min_tokens: int, text: str):
+    backend = toy.Backend(script=b"abcde")
+    settings = {"min_tokens": min_tokens, "max_tokens": 4, "temperature": 0, "stop": "d"}
+    assert toy.text_of(toy.continue_text(backend, toy.Tokenizer(), "a", **settings)) == text
+
+
+def test_a_stop_may_be_of_bytes_that_never_become_a_character(toy: SimpleNamespace):
+    for script, max_tokens in ((b"ab\xe2", 2), ([*b"ab\xe2", toy.EOT], 9)):
+        events = toy.continue_text(
+            toy.Backend(script=script), toy.Tokenizer(), "a", temperature=0, stop="\ufffd", max_tokens=max_tokens
+        )
+        assert toy.text_of(events) == "b"
+        assert (events[-1].finish_reason, events[-1].stop_reason) == ("stop", "\ufffd")
+
+
+def test_the_end_of_text_ends_beside_stop_ids(toy: SimpleNamespace):
+    backend = toy.Backend(script=[*b"ab", toy.EOT])
+    events = toy.continue_text(backend, toy.Tokenizer(), "a", temperature=0, stop_ids=[ord("d")])
+    assert (toy.text_of(events), events[-1].stop_reason) == ("b", toy.EOT)
+
+
 def test_stop_ids(toy: SimpleNamespace):
     backend = toy.Backend(script=b"abcde")
     events = toy.continue_text(backend, toy.Tokenizer(), "a", temperature=0, stop_ids=[ord("d")])

@@ -124,6 +124,22 @@ def test_the_slot_is_given_back_when_a_step_fails(toy: SimpleNamespace):
     assert backend.slots == {}
 
 
+def test_what_is_not_scored_counts_for_nothing(toy: SimpleNamespace):
+    told: list[tuple[int, int]] = []
+    scores = score(
+        toy.Backend(),
+        toy.Tokenizer(),
+        "a  b\nc",
+        score_first=False,
+        progress=lambda done, of: told.append((done, of)),
+    )
+    assert scores.n_scored == scores.n_bytes == 5
+    assert scores.perplexity == pytest.approx(np.exp(-scores.logprob / 5))
+    assert scores.perplexity_per_word == pytest.approx(np.exp(-scores.logprob / 3))
+    assert scores.bits_per_byte == pytest.approx(-scores.logprob / np.log(2) / 5)
+    assert told[-1] == (5, 5)
+
+
 def test_progress_ends_at_all_that_is_scored(toy: SimpleNamespace):
     told: list[tuple[int, int]] = []
     scores = score(toy.Backend(), toy.Tokenizer(), "ab" * 50, progress=lambda done, of: told.append((done, of)))

@@ -47,6 +47,16 @@ def test_together_as_alone(model: LanguageModel, requests: list[Target]) -> None
     assert model.backend.bytes() == 0
 
 
+def test_of_one_text_each_has_the_best_at_its_own_first_target(model: LanguageModel) -> None:
+    text = tuple(range(10, 40))
+    requests = [Target(context=text[:n], targets=text[n:], best=best) for n, best in ((20, 0), (22, 3), (24, 1))]
+    for request, found in zip(requests, score_targets(model.backend, requests), strict=True):
+        [alone] = score_targets(model.backend, [request])
+        assert found.best == alone.best
+        assert len(found.best) == request.best
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
 @pytest.mark.parametrize("at_once", [1, 4, 31])
 def test_a_chunk_at_a_time_as_whole(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     common = tuple(range(10, 40))

@@ -26,10 +26,8 @@ class TextStream:
         return self._advance(self._decoder.push(token))
 
     def push_unstoppable(self, token: int) -> str:
-        """The same before the minimum length is reached: stop strings that begin up to here do not count."""
-        text = self._held + self._decoder.push(token)
-        self._held = ""
-        return text
+        """The text of a token before the minimum length is reached: stop strings that begin up to here do not count."""
+        return self._decoder.push(token)
 
     def finish(self) -> tuple[str, str | None]:
         """The text that was held back; call it after the last token."""
