@@ -287,10 +287,11 @@ def test_best_of_returns_the_likeliest_per_token(toy: SimpleNamespace):
         return sum(logprobs) / len(logprobs)
 
     backend, tokenizer = toy.Backend(), toy.Tokenizer()
-    everyone = toy.continue_text(backend, tokenizer, "a", seed=3, n=6, logprobs=0, max_tokens=8, stop_ids=range(90))
-    best = toy.continue_text(backend, tokenizer, "a", seed=3, n=2, best_of=6, max_tokens=8, stop_ids=range(90))
+    everyone = toy.continue_text(backend, tokenizer, "a", seed=12, n=6, logprobs=0, max_tokens=8, stop_ids=range(90))
+    best = toy.continue_text(backend, tokenizer, "a", seed=12, n=2, best_of=6, max_tokens=8, stop_ids=range(90))
     ranked = sorted(range(6), key=lambda sample: -mean(everyone, sample))
-    assert len({len(toy.tokens_of(everyone, sample=i)) for i in range(6)}) > 1  # so that per token means something
+    summed = [sum(event.logprob for event in everyone if event.sample == sample) for sample in range(6)]
+    assert ranked[:2] != sorted(range(6), key=lambda sample: -summed[sample])[:2]  # so that per token means something
     for rank in (0, 1):
         assert toy.tokens_of(best, sample=rank) == toy.tokens_of(everyone, sample=ranked[rank])
     assert {event.sample for event in best} == {0, 1}
