@@ -44,6 +44,11 @@ def test_the_table_has_a_line_for_each_token_and_the_totals(score, model: Langua
     assert score(TEXT, "--totals").out.splitlines() == lines[n_tokens + 2 :]
 
 
+def test_a_character_of_several_tokens_is_shown_by_the_last(score) -> None:
+    pieces = [line.split()[0] for line in score("今🙂").out.split("\n\n")[0].splitlines()]
+    assert pieces == ["piece", r"\xe4\xbb", "今", r"\xf0\x9f", "🙂"]
+
+
 def test_a_newline_does_not_break_the_table(score) -> None:
     assert "␊" in score("a\nb").out
 

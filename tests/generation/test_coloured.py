@@ -43,6 +43,10 @@ def test_what_turns_the_direction_of_writing_is_not_in_the_page():
     assert shown("a\u202eb\u061cc\x1b") == "a\ufffdb\ufffdc\ufffd"
 
 
+def test_a_text_in_hebrew_runs_from_right_to_left(toy: SimpleNamespace):
+    assert "unicode-bidi:plaintext" in score(toy.Backend(), toy.Tokenizer(), "א!").html()
+
+
 def test_of_a_long_text_the_beginning_is_shown(toy: SimpleNamespace):
     page = score(toy.Backend(), toy.Tokenizer(), "a" * (MOST_TOKENS + 5)).html()
     assert page.count("<span") == MOST_TOKENS

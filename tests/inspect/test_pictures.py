@@ -11,6 +11,7 @@ from gpt2.errors import GenerationError
 from gpt2.inspect import Attention, Lens, Neurons, Patching
 from gpt2.inspect.pictures import MOST_CELLS, MOST_COLUMNS, by_part, small
 from gpt2.language_model import LanguageModel
+from gpt2.tokenizer.labels import label, unfinished
 
 TEXT = 'The <b>cat</b> & "dog"\n\x1b[31m\u202eéa'
 
@@ -53,6 +54,21 @@ def test_a_lens_shows_its_guesses(model: LanguageModel) -> None:
     assert plain._repr_html_() is None
     with pytest.raises(GenerationError, match="best=1"):
         plain.html()
+
+
+def test_a_character_of_several_tokens_is_a_label_of_the_last(model: LanguageModel) -> None:
+    text = "a今 é"
+    wanted = ["a", r"\xe4\xbb", "今", " é"]
+    lens = model.logit_lens(text, best=1)
+    before = unfinished(model.tokenizer, lens.ids)
+    assert before == [b"", b"\xe4\xbb", b"", b""]
+    for guesses, ids in zip(lens.guesses_LT, lens.best_ids_LTK[:, :, 0].tolist(), strict=True):
+        assert guesses == tuple(label(model.tokenizer, i, after=b) for i, b in zip(ids, before, strict=True))
+    looks = model.attention(text, layer=0, head=0)
+    for page in (lens.html(), looks.html(), model.neurons(text).html()):
+        assert Cells(page).rows[0][1:] == wanted
+        assert "\ufffd" not in page
+    assert [row[0] for row in Cells(looks.html()).rows[1:]] == wanted
 
 
 def test_one_head_is_a_table_of_its_weights(model: LanguageModel) -> None:

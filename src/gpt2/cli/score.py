@@ -1,6 +1,7 @@
 """`gpt2 score`: how likely a text is, token by token."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def score(
     given = reading.read_text(text, errors=errors) if file is None else reading.read_file(file, errors=errors)
     if given is None:
         raise click.UsageError("there is nothing to score. Give TEXT, --file, or standard input.")
+    from gpt2.tokenizer.labels import labels
+
     with choice.load(auto_weights="fp32") as model:
         if stride is not None and stride > model.config.n_positions:
             raise click.UsageError(
@@ -57,12 +60,13 @@ def score(
             )
         with StatusLine() as line:
             found = model.score(given, stride=stride, progress=lambda *done: line.show(lambda: _told(*done)))
+        pieces = labels(model.tokenizer, found.ids)
     if as_json:
         finite = {name: value if math.isfinite(value) else None for name, value in _totals(found).items()}
         output.write_json(finite | ({} if totals else {"tokens": _tokens(found)}))
         return
     if not totals:
-        output.write(_table(found) + "\n\n")
+        output.write(_table(found, pieces) + "\n\n")
     rows = [(name.replace("_", " "), _shown(value)) for name, value in _totals(found).items()]
     output.write(output.table(rows, right=[1]) + "\n")
 
@@ -97,7 +101,7 @@ def _tokens(found: "Score") -> list[dict[str, object]]:
     return [dict(zip(names, row, strict=True)) for row in columns]
 
 
-def _table(found: "Score") -> str:
-    columns = zip(found.pieces, found.logprobs, found.ranks, found.entropies, strict=True)
+def _table(found: "Score", pieces: Sequence[str]) -> str:
+    columns = zip(pieces, found.logprobs, found.ranks, found.entropies, strict=True)
     rows = [(piece, f"{logprob:.3f}", f"{rank:,}", f"{entropy:.3f}") for piece, logprob, rank, entropy in columns]
     return output.table([("piece", "logprob", "rank", "entropy"), *rows], right=(1, 2, 3))

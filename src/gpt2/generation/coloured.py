@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MOST_TOKENS = 2_000  # a longer text is cut after these
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_TEXT = "white-space:pre-wrap;unicode-bidi:plaintext;text-align:start"  # each line runs as its script does
 # GLTR's classes (Gehrmann et al. 2019): ranks below 10, 100, 1,000, and the rest, each with its darkness
 _CLASSES = ((10, 0.0), (100, 0.2), (1_000, 0.45), (math.inf, 0.75))
 
@@ -39,7 +40,7 @@ def coloured(score: "Score") -> str:
     left = len(score.pieces) - MOST_TOKENS
     more = f" … and {left:,} tokens more" if left > 0 else ""
     return (
-        f'<p style="white-space:pre-wrap">{"".join(spans).replace("⏎", "⏎<br>")}{more}</p>'
+        f'<p style="{_TEXT}">{"".join(spans).replace("⏎", "⏎<br>")}{more}</p>'
         f"<p>perplexity {score.perplexity:,.1f} a token; no ground: among the model's first 10 guesses; "
         "light, darker, darkest: first 100, first 1,000, beyond</p>"
     )

@@ -30,7 +30,7 @@ class Attribution:
 
     Attributes:
         ids: the text's tokens.
-        pieces: the text of each.
+        pieces: the label of each: its text, or its bytes if it is a part of a character before the last.
         answer: the token whose logit is divided.
         against: another token, or None.
         token: contribution of the last token's embedding.

@@ -21,7 +21,7 @@ class Attention:
 
     Attributes:
         ids: the text's tokens.
-        pieces: the text of each.
+        pieces: the label of each: its text, or its bytes if it is a part of a character before the last.
         layers: counted from 0.
         heads: of each of these layers.
         rows: positions of the attending tokens.

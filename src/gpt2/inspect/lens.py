@@ -18,6 +18,7 @@ from gpt2.generation.settings import checked_number
 from gpt2.inspect.pictures import MOST_COLUMNS, of_last, shaded
 from gpt2.inspect.reading import Text, chosen, read_tokens, run
 from gpt2.tokenizer import Tokenizer
+from gpt2.tokenizer.labels import label, unfinished
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,11 +30,11 @@ class Lens:
 
     Attributes:
         ids: the text's tokens.
-        pieces: the text of each.
+        pieces: the label of each: its text, or its bytes if it is a part of a character before the last.
         depths: 0 is the embedding, i the output of block i.
         best_ids_LTK: the most likely next tokens, most likely first.
         best_logprobs_LTK: their log-probabilities, natural.
-        guesses_LT: the text of the most likely one, if any were requested.
+        guesses_LT: the label of the most likely one, if any were requested.
         ranks_LR: of the actual next token, R = T - 1 of them; 0 is the most likely.
         logprobs_LR: of the actual next token.
         entropies_LT: of the prediction, in nats.
@@ -119,5 +120,9 @@ def logit_lens(
             lens.best_ids_LTK[index], lens.best_logprobs_LTK[index] = read.best_ids_RK, read.best_logprobs_RK
     if not K:
         return lens
-    guesses_LT = tuple(tuple(tokenizer.decode([i]) for i in row) for row in lens.best_ids_LTK[:, :, 0].tolist())
+    rests_T = unfinished(tokenizer, ids)
+    guesses_LT = tuple(
+        tuple(label(tokenizer, guess, after=rest) for guess, rest in zip(guesses_T, rests_T, strict=True))
+        for guesses_T in lens.best_ids_LTK[:, :, 0].tolist()
+    )
     return replace(lens, guesses_LT=guesses_LT)

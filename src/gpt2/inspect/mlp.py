@@ -29,7 +29,7 @@ class Neurons:
 
     Attributes:
         ids: the text's tokens.
-        pieces: the text of each.
+        pieces: the label of each: its text, or its bytes if it is a part of a character before the last.
         layers: counted from 0.
         neurons_LTF: in the order of `layers`.
     """

@@ -13,9 +13,10 @@ from gpt2.generation.coloured import shown
 MOST_COLUMNS = 60  # a longer text shows only its last tokens
 MOST_CELLS = 10_000  # of all tables on a page together
 
-_HEAD = "font-weight:normal;text-align:{};white-space:pre;padding:0 4px"
+_CUT = "max-width:12em;overflow:hidden;text-overflow:ellipsis"  # some tokens are 128 characters long
+_HEAD = f"font-weight:normal;text-align:{{}};white-space:pre;padding:0 4px;{_CUT}"
 _CAPTION = "text-align:left;white-space:nowrap"
-_CELL = "text-align:center;white-space:pre;padding:1px 4px"
+_CELL = f"text-align:center;white-space:pre;padding:1px 4px;{_CUT}"
 
 
 def shaded(

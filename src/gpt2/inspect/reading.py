@@ -9,13 +9,14 @@ from gpt2.errors import ContextError, GenerationError
 from gpt2.generation.prompts import check_ids, ids_of
 from gpt2.generation.settings import checked_number
 from gpt2.tokenizer import Tokenizer
+from gpt2.tokenizer.labels import label, labels
 
 Text = str | Sequence[int]
-Tokens = tuple[tuple[int, ...], tuple[str, ...]]  # ids, and the text of each
+Tokens = tuple[tuple[int, ...], tuple[str, ...]]  # ids, and the label of each
 
 
 def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens:
-    """The ids of a text and the text of each by itself; part of a character is U+FFFD.
+    """The ids of a text and the label of each.
 
     Raises:
         GenerationError: no token, or neither a text nor ids.
@@ -29,7 +30,7 @@ def read_tokens(config: ModelConfig, tokenizer: Tokenizer, text: Text) -> Tokens
             f"The model cannot be looked into as it reads this text: it has {len(ids):,} tokens, and the context is "
             f"{config.n_positions:,}. Give a part of it."
         )
-    return ids, tuple(tokenizer.decode([token]) for token in ids)
+    return ids, labels(tokenizer, ids)
 
 
 def read_pair(config: ModelConfig, tokenizer: Tokenizer, text: Text, source: Text) -> tuple[Tokens, Tokens]:
@@ -65,7 +66,7 @@ def one_token(tokenizer: Tokenizer, answer: str | int, vocab_size: int) -> int:
     if len(ids) != 1:
         raise GenerationError(
             f"The answer {answer!r} is not one token but {len(ids)}: "
-            f"{_joined([tokenizer.decode([token]) for token in ids])}. Give one of them, or an id."
+            f"{_joined([label(tokenizer, token) for token in ids])}. Give one of them, or an id."
         )
     return ids[0]
 

@@ -16,7 +16,7 @@ class Activations:
 
     Attributes:
         ids: the text's tokens.
-        pieces: the text of each.
+        pieces: the label of each: its text, or its bytes if it is a part of a character before the last.
         depths: 0 is the embedding, i the output of block i.
         residual_LTD: in the order of `depths`, before the last layer norm.
     """
