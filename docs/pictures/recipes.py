@@ -13,11 +13,11 @@ def main() -> None:
     best = result["summary"]["best"]
     plt.rcParams.update({"svg.hashsalt": "gpt2", "font.size": 10})
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for recipe, color in (("published", "#b3541e"), ("fast", "#1f6f8b")):
+    for recipe, color, dashes in (("published", "#b3541e", "--"), ("fast", "#1f6f8b", "-")):
         runs = [run for run in result["runs"] if run["arm"] == best[recipe]]
         for run in runs:
             label = f"{best[recipe].replace(' lr ', ': peak rate ')} ({len(runs)} seeds)" if run is runs[0] else None
-            axes.plot([t / 1e3 for t in run["tokens"]], run["held_out_loss"], color=color, lw=1, alpha=0.8, label=label)
+            axes.plot([t / 1e3 for t in run["tokens"]], run["held_out_loss"], color=color, ls=dashes, lw=1, label=label)
     axes.set(xlabel="thousand tokens", ylabel="held-out loss, nats a token")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
