@@ -57,21 +57,30 @@ def _table(result: dict[str, Any]) -> str:
     from gpt2.evaluate.benchmark import COUNTS
     from gpt2.evaluate.page import SIZES
 
-    rows: list[tuple[str, ...]] = [("benchmark", "figure", "here", "± 95 %", *SIZES)]
+    heading = ("benchmark and figure", "here", "± 95 %", *SIZES)
+    rows: list[tuple[str, ...]] = [heading]
     for found in result["benchmarks"].values():
-        title = found["title"]
+        rows.append(_title(found["title"], heading))
         if "missing" in found:
             headline = found["headline"]
             paper = found["paper"].get(headline, (None,) * 4)
-            rows.append((title, headline.replace("_", " "), "not here", "", *(_shown(each, "") for each in paper)))
+            rows.append((_named(headline), "not here", "", *(_shown(each, "") for each in paper)))
         for figure, value in found.get("figures", {}).items():
             if figure in COUNTS:
                 continue
             paper = found["paper"].get(figure, (None,) * 4)
             within = _within(found["standard_errors"].get(figure))
-            rows.append((title, figure.replace("_", " "), _shown(value), within, *(_shown(each, "") for each in paper)))
-            title = ""
-    return output.table(rows, right=range(2, 8))
+            rows.append((_named(figure), _shown(value), within, *(_shown(each, "") for each in paper)))
+    return output.table(rows, right=range(1, 7))
+
+
+def _title(title: str, heading: tuple[str, ...]) -> tuple[str, ...]:
+    """A row of its own, since beside its figures a table is wider than a terminal."""
+    return (title, *[""] * (len(heading) - 1))
+
+
+def _named(figure: str) -> str:
+    return f"  {figure.replace('_', ' ').replace(' of the surest', ', surest')}"
 
 
 def _within(standard_error: float | None) -> str:
@@ -94,15 +103,18 @@ def put_comparison(before: Path, after: Path, *, as_json: bool) -> None:
             {"figures": [dataclasses.asdict(each) for each in differences], "otherwise": otherwise}, indent=2
         )
         return
-    rows: list[tuple[str, ...]] = [("benchmark", "figure", "first", "second", "change", "standard error")]
+    heading = ("benchmark and figure", "first", "second", "change", "standard error")
+    rows: list[tuple[str, ...]] = [heading]
+    title = ""
     for each in differences:
+        if each.benchmark != title:
+            title = each.benchmark
+            rows.append(_title(title, heading))
         known = each.before is not None and each.after is not None
         change = _shown((each.after or 0) - (each.before or 0), sign="+") if known else ""
         error = _shown(each.standard_error, "")
-        rows.append(
-            (each.benchmark, each.figure.replace("_", " "), _shown(each.before), _shown(each.after), change, error)
-        )
-    output.write(output.table(rows, right=(2, 3, 4, 5)) + "\n")
+        rows.append((_named(each.figure), _shown(each.before), _shown(each.after), change, error))
+    output.write(output.table(rows, right=(1, 2, 3, 4)) + "\n")
     for line in otherwise:
         log.info("%s", line)
 
