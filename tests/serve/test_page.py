@@ -471,7 +471,7 @@ def test_the_list_of_tokens_is_for_the_keyboard_and_for_ears(visit: Visit, tiny:
     expect(options).to_have_count(seen["n_tokens"] + 1)
     names = [options.nth(n).get_attribute("aria-label") for n in range(options.count())]
     assert names[0] == "Once, first token"
-    assert re.fullmatch(rf"upon, rank {seen['ranks'][1] + 1:}, (< )?[\d.]+ %", names[1])
+    assert re.fullmatch(rf"upon, rank {seen['ranks'][1] + 1:,}, (< )?[\d.]+ %", names[1])
     assert names[3].startswith("new line, rank")
     assert names[4].startswith("bytes \\xf0")
     assert names[-1] == "What comes next"
@@ -815,9 +815,10 @@ def look_into(visit: Visit, text: str) -> None:
 def test_nothing_is_wider_than_the_window(visit: Visit) -> None:
     visit["#settings-details"].evaluate("(details) => { details.open = true; }")
     look_into(visit, "Once upon a time there was a very-long-word-" + "x" * 80)
+    visit["#model option"].first.evaluate("(option) => { option.textContent = 'a-name-of-80-letters'.repeat(4); }")
     for tab in ("tasks", "detect", "server", "write"):
         visit[f"#tab-{tab}"].click()
-        for width in (320, 390, 620, 768, 900, 1180, 1920):
+        for width in (320, 390, 620, 640, 768, 900, 1180, 1920):
             visit.page.set_viewport_size({"width": width, "height": 900})
             overflow = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert overflow <= 0, f"{tab} is {overflow} pixels too wide for {width}"

@@ -1,7 +1,7 @@
 // What the model made of the text: tokens, ranks and probabilities, and the words for them.
 
 import { postJson } from "./api.js";
-import { percent, spoken } from "./dom.js";
+import { number, percent, spoken } from "./dom.js";
 
 export const CLASSES = [
   { name: "top", label: "Top 10", below: 10 },
@@ -56,7 +56,7 @@ export function characters(text, offsets) {
 }
 
 /** "rank 3, 12 %" */
-export const standingOf = ({ rank, probability }) => (rank === null ? "first token" : `rank ${rank + 1}, ${percent(probability)}`);
+export const standingOf = ({ rank, probability }) => (rank === null ? "first token" : `rank ${number(rank + 1)}, ${percent(probability)}`);
 
 /** "the, rank 3, 12 %" */
 export const nameOf = (token) => `${spoken(token.piece)}, ${standingOf(token)}`;

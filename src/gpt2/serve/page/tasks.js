@@ -83,7 +83,7 @@ export function buildTasks({ model, open, fail }) {
     const { sampling } = asked ?? {};
     how.textContent = asked
       ? [sampling.temperature === 0 ? "The likeliest token each time" : `Sampled from the ${sampling.top_k} likeliest`, `at most ${sampling.max_tokens} tokens`, sampling.stop.length ? "to the end of the line" : null, asked.left_out].filter(Boolean).join("; ")
-      : "Write something on the left to see the exact prompt here.";
+      : "Write something to see the exact prompt here.";
     update();
     return true;
   }
