@@ -212,6 +212,15 @@ def test_a_legend_stands_above_the_drawing_where_a_narrow_page_shows_it() -> Non
     assert len(places) == 2 and all(float(x) < 340 and float(y) < top for x, y, _ in places)
 
 
+def test_a_legend_has_as_many_columns_as_fit() -> None:
+    def columns(*names: str) -> int:
+        chart = LineChart(title="t", x_label="x", y_label="y", lines=[Line(name=n, x=[0, 1], y=[0, 1]) for n in names])
+        return len(set(re.findall(rf'<text[^>]* x="([\d.]+)"[^>]*>(?:{"|".join(names)})</text>', chart.html("c"))))
+
+    short, long = [f"own, setting {n}" for n in range(6)], [f"temperature 0.8, top-k {n}" for n in range(40, 44)]
+    assert [columns(*short), columns(*long), columns("a" * 61, "b")] == [3, 2, 1]
+
+
 def test_bars_of_counts_stand_over_whole_numbers() -> None:
     def drawn(*values: float) -> list[str]:
         chart = BarChart(title="t", y_label="y", names=["a", "b"], series={"s": values})

@@ -7,7 +7,8 @@ import importlib.util
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 from gpt2.errors import MissingExtraError
@@ -38,7 +39,7 @@ _HATCHES = ["", "////", "....", "\\\\\\\\", "xx", "--", "||", "oo"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 _SHORT = {1e3: "k", 1e6: "M", 1e9: "B", 1e12: "T"}
 _LARGE = 20_000
-_ONE_LINE = 70  # characters of names that fit beside each other in a legend
+_ONE_LINE = 60  # characters of names that fit beside each other in a legend
 _SETTINGS: dict[str, Any] = {
     "axes.edgecolor": _SOFT,
     "axes.grid": True,
@@ -115,8 +116,16 @@ def set_scales(axes: Any, *, log_x: bool = False, log_y: bool = False, names_on_
 
 def add_legend(axes: Any) -> None:
     """What the series are, above the drawing from its left edge on: nothing is below it, and a narrow page shows it."""
-    columns = 3 if sum(map(len, axes.get_legend_handles_labels()[1])) < _ONE_LINE else 1
+    names = axes.get_legend_handles_labels()[1]
+    columns = next(n for n in (3, 2, 1) if n == 1 or _width(names, n) <= _ONE_LINE)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def _width(names: Sequence[str], n_columns: int) -> int:
+    """Characters of a legend's line: of the longest name of each column, which matplotlib fills one after the other."""
+    least, n_longer = divmod(len(names), n_columns)
+    ends = [column * least + min(column, n_longer) for column in range(n_columns + 1)]
+    return sum(max(map(len, names[start:end]), default=0) for start, end in pairwise(ends))
 
 
 def _short(value: float, place: int) -> str:
