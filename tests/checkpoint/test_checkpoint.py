@@ -1,6 +1,8 @@
 """Which model it is that was read: the hash of its files, in every format."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from gpt2 import checkpoint
 from gpt2.checkpoint import Weights
 from gpt2.checkpoint.checkpoint import Checkpoint
 from gpt2.config import ModelConfig
+from gpt2.errors import CheckpointError
 
 CONFIG = ModelConfig(n_layer=1, n_head=2, n_embd=32, n_positions=16, vocab_size=260)
 FORMATS = ("hf", "openai", "gguf", "llmc")
@@ -92,3 +95,13 @@ def test_one_that_was_not_read_is_known_by_its_values(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", "hf")
     one, same, other = (Checkpoint(weights=weights(seed), path=folder, format="made") for seed in (0, 0, 1))
     assert one.files_sha256() == same.files_sha256() != other.files_sha256()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize(
+    "name", ["model.gguf", "latest_checkpointed_iteration.txt", "model.bin", "adapter_config.json"]
+)
+def test_no_pipe_in_a_folder_is_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.read(tmp_path, allow_pickle=True)

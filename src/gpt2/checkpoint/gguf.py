@@ -73,7 +73,7 @@ def matches(path: Path) -> bool:
 
 def _file(path: Path) -> Path | None:
     if path.is_dir():
-        found = sorted(path.glob(f"*{SUFFIX}"))
+        found = sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file())
         return found[0] if len(found) == 1 else None
     return path if path.is_file() else None
 
