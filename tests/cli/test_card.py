@@ -99,7 +99,7 @@ def test_with_a_run_shards_and_an_evaluation(gpt2: Run, folder: Path, tmp_path: 
         "do not record licences",
         "| a.jsonl |",
         "very files",
-        "LAMBADA | perplexity",
+        "LAMBADA (the first 2) | perplexity",
         "Loss at the last: 9.5\n",
     ):
         assert said in text
