@@ -1,6 +1,7 @@
 """A scored text in colours: every token, its class, and nothing of the text as HTML."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 from gpt2.generation import score
@@ -31,6 +32,14 @@ def test_the_tokens_of_a_character_show_it_together(toy: SimpleNamespace):
     [depth, *_] = re.findall(r"rgba\(214,120,20,([\d.]+)\)", page)
     worst = max(rank for rank in scores.ranks[:2] if rank is not None)
     assert float(depth) == (0.0 if worst < 10 else 0.2 if worst < 100 else 0.45)
+
+
+def test_each_class_ends_below_its_number(toy: SimpleNamespace):
+    ranks = (None, 9, 10, 99, 100, 999, 1_000)
+    scores = score(toy.Backend(), toy.Tokenizer(), "a" * len(ranks), score_first=False)
+    page = replace(scores, ranks=ranks).html()
+    depths = re.findall(r"rgba\(214,120,20,([\d.]+)\)", page)
+    assert list(map(float, depths)) == [0, 0.2, 0.2, 0.45, 0.45, 0.75]
 
 
 def test_bytes_that_are_no_character_are_signs_in_the_end(toy: SimpleNamespace):

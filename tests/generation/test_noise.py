@@ -24,6 +24,7 @@ def test_a_context_has_one_key_whatever_stands_before_it():
     expected = noise.context_key([4, 5, 6])
     assert key(noise, [9, 4, 5, 6], 1) == key(noise, [1, 2, 3, 4, 5, 6], 0) == expected
     assert key(noise, [9, 4, 5, 6], 1, seed=77, sample=3) == expected
+    assert key(noise, [4, 9, 6, 4, 5, 6], 0) == expected  # the context is new, though its tokens stood there before
     others = [
         noise.context_key([4, 5, 7]),
         noise.context_key([5, 4, 6]),
