@@ -295,6 +295,15 @@ def test_best_of_returns_the_likeliest_per_token(toy: SimpleNamespace):
     for rank in (0, 1):
         assert toy.tokens_of(best, sample=rank) == toy.tokens_of(everyone, sample=ranked[rank])
     assert {event.sample for event in best} == {0, 1}
+    assert best[-1].usage.generated_tokens == everyone[-1].usage.generated_tokens  # those dropped count
+
+
+def test_the_row_of_a_prompt_gives_each_sample_its_own_first_token(toy: SimpleNamespace):
+    for n in (1, 2):
+        backend = toy.Backend()
+        toy.continue_text(backend, toy.Tokenizer(), "a", seed=1, n=n, max_tokens=1)
+        [[work]] = backend.steps
+        assert (work.want.draw is None) == (n > 1)
 
 
 def test_best_of_with_greedy_is_one_sample(toy: SimpleNamespace):

@@ -129,15 +129,15 @@ def test_what_is_not_scored_counts_for_nothing(toy: SimpleNamespace):
     scores = score(
         toy.Backend(),
         toy.Tokenizer(),
-        "a  b\nc",
+        "a b\nc\nd",
         score_first=False,
         progress=lambda done, of: told.append((done, of)),
     )
-    assert scores.n_scored == scores.n_bytes == 5
-    assert scores.perplexity == pytest.approx(np.exp(-scores.logprob / 5))
-    assert scores.perplexity_per_word == pytest.approx(np.exp(-scores.logprob / 3))
-    assert scores.bits_per_byte == pytest.approx(-scores.logprob / np.log(2) / 5)
-    assert told[-1] == (5, 5)
+    assert scores.n_scored == scores.n_bytes == 6
+    assert scores.perplexity == pytest.approx(np.exp(-scores.logprob / 6))
+    assert scores.perplexity_per_word == pytest.approx(np.exp(-scores.logprob / 4))
+    assert scores.bits_per_byte == pytest.approx(-scores.logprob / np.log(2) / 6)
+    assert told[-1] == (6, 6)
 
 
 def test_progress_ends_at_all_that_is_scored(toy: SimpleNamespace):

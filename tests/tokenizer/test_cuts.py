@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2.tokenizer import Tokenizer
-from gpt2.tokenizer.cuts import blocks, is_cut, last_cut, regroup
+from gpt2.tokenizer.cuts import WHITE_SPACE, blocks, is_cut, last_cut, regroup
 
 END = "<|endoftext|>"
 ATOMS = ["a", "ab" * 9, " ", "  ", "\n", "\r\n", "\t", "\x1c", "\x85", "\xa0", "\u3000", "'", "'s", "s", "'ll", "l"]
@@ -56,6 +56,16 @@ def test_cuts_are_where_the_pattern_lets_them_be() -> None:
     assert cuts("aaaa") == []
     assert cuts("你好。好") == [2, 3]
     assert cuts("a\u0378b") == []  # unassigned: a later Unicode may call it a letter
+
+
+def test_no_cut_leaves_a_space_before_a_special_token_to_text_that_comes() -> None:
+    assert last_cut("a  <|endoftext|>", 0, 2) == 2
+    assert last_cut("a  <|endoftext|>", 0, 2, ["<|endoftext|>"]) == 1
+
+
+def test_white_space_is_that_of_unicode() -> None:
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x20000)]))
+    assert set(WHITE_SPACE) == {c for c in every if c.isspace()} - set("\x1c\x1d\x1e\x1f")
 
 
 def test_ordinary_text_is_cut_close_to_where_it_is_wanted() -> None:

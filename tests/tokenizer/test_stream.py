@@ -115,6 +115,7 @@ def test_the_first_wrong_byte_of_a_stream_is_named() -> None:
         (b"ab\xff\xfe", 2),
         (b"x" * 65535 + b"\xc3(", 65535),
         (b"x" * 70000 + b"\xf0\x9f", 70000),
+        (b"x" * 65535 + "é".encode() + b"x" * 70000 + b"\xff", 135537),
     ]:
         with pytest.raises(TokenizerError, match=rf"here cannot be read .* at offset {offset} "):
             list(read_text(io.BytesIO(data), source="here"))

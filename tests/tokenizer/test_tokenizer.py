@@ -58,6 +58,21 @@ def test_special_tokens_are_parsed_only_when_asked(tokenizer: Tokenizer) -> None
     assert tokenizer.encode("<|endoftext|", allow_special=True) == tokenizer.encode("<|endoftext|")
 
 
+def test_a_special_token_may_be_the_first_id_and_the_longest_word_is_meant(tokenizer: Tokenizer) -> None:
+    published = tokenizer.vocabulary
+    first = Tokenizer(
+        dataclasses.replace(
+            published,
+            tokens=[published.tokens[-1], *published.tokens[:-1], b"zq", b"zqx"],
+            special={"<|endoftext|>": 0, "zq": 50257, "zqx": 50258},
+        )
+    )
+    text = "a<|endoftext|>zqxzq"
+    [a] = first.encode("a")
+    assert first.encode(text, allow_special=True) == [a, 0, 50258, 50257]
+    assert first.encode_array(text, allow_special=True).tolist() == [a, 0, 50258, 50257]
+
+
 def test_text_beside_a_special_token_is_encoded_as_if_alone(tokenizer: Tokenizer) -> None:
     # Two spaces before a word are one and the word's own; before the end of a text they are one token of two.
     for left, right in [("  ", "x"), ("a  ", "  b"), ("\n\n", "\n\n"), ("'", "s")]:
