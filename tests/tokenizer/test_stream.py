@@ -126,6 +126,13 @@ def test_a_character_across_two_reads_is_whole() -> None:
     assert "".join(read_text(io.BytesIO(text.encode()), source="here")) == text
 
 
+def test_a_special_token_across_two_parts_is_whole(tokenizer: Tokenizer) -> None:
+    parts = ["w " * 32765, "<|endoft", "ext|> a"]  # the second part fills a block
+    ids = [i for part in encode_stream(tokenizer, parts, allow_special=True) for i in part]
+    assert ids == tokenizer.encode("".join(parts), allow_special=True)
+    assert tokenizer.eot in ids
+
+
 def test_line_ends_stay_as_they_are() -> None:
     assert "".join(read_text(io.BytesIO(b"a\r\nb\rc\n"), source="here")) == "a\r\nb\rc\n"
 
