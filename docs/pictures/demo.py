@@ -9,8 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-COLUMNS = 92
-SAID_COLUMNS = 102
+COLUMNS = 72  # legible on a phone too
+WIDTH = 656
 LINE_HEIGHT = 21
 PROMPT = "Once upon a time"
 COMMAND = ["generate", PROMPT, "--max-tokens", "110", "--seed", "2"]
@@ -23,7 +23,7 @@ def main() -> None:
     told = done.stdout.rstrip("\n").removeprefix(PROMPT)
     story = [line for part in (PROMPT + told).split("\n") for line in textwrap.wrap(part, COLUMNS) or [""]]
     lines = [("prompt", '$ make demo PROMPT="Once upon a time"'), *(("text", line) for line in story)]
-    lines += [("said", line) for said in done.stderr.splitlines() for line in textwrap.wrap(said, SAID_COLUMNS)]
+    lines += [("said", line) for said in done.stderr.splitlines() for line in textwrap.wrap(said, COLUMNS)]
     Path(__file__).with_name("demo.svg").write_text(svg(lines), encoding="utf-8")
 
 
@@ -33,13 +33,14 @@ def svg(lines: list[tuple[str, str]]) -> str:
         f'<text class="{kind}" x="24" y="{64 + LINE_HEIGHT * row}">{html.escape(line)}</text>'
         for row, (kind, line) in enumerate(lines)
     )
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" role="img" aria-label="A terminal">
+    size = f'width="{WIDTH}" viewBox="0 0 {WIDTH} {height}"'
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="A terminal">
 <style>
 text {{ font: 14px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre; fill: #e6e6e6 }}
 .prompt {{ fill: #7ee787 }}
 .said {{ fill: #8b949e }}
 </style>
-<rect width="900" height="{height}" rx="10" fill="#161b22"/>
+<rect width="{WIDTH}" height="{height}" rx="10" fill="#161b22"/>
 <circle cx="26" cy="22" r="6" fill="#ff5f57"/>
 <circle cx="46" cy="22" r="6" fill="#febc2e"/>
 <circle cx="66" cy="22" r="6" fill="#28c840"/>
