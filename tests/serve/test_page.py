@@ -802,6 +802,11 @@ def test_what_is_chosen_is_seen_where_colours_are_forced(browser: Any, tiny: Any
     for chosen, other in (("#as-text", "#as-tokens"), ("#tab-write", "#tab-tasks")):
         assert visit[chosen].evaluate(paper) != visit[other].evaluate(paper)
     visit.axe("forced colours")
+    # a text's own ground, which such a browser paints below it, would cover the marks of the tokens
+    assert visit["#text"].evaluate("(area) => getComputedStyle(area).forcedColorAdjust") == "none"
+    lines = "(e) => getComputedStyle(e).textDecorationLine"
+    named = [visit[f"#legend .{name}"].evaluate(lines) for name in ("top", "hundred", "thousand", "beyond")]
+    assert named == ["none", "underline", "underline", "underline"]
     visit.close()
 
 
