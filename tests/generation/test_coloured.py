@@ -35,11 +35,11 @@ def test_the_tokens_of_a_character_show_it_together(toy: SimpleNamespace):
 
 
 def test_each_class_ends_below_its_number(toy: SimpleNamespace):
-    ranks = (None, 9, 10, 99, 100, 999, 1_000)
+    ranks = (None, 1_000, 999, 100, 99, 10, 9)
     scores = score(toy.Backend(), toy.Tokenizer(), "a" * len(ranks), score_first=False)
     page = replace(scores, ranks=ranks).html()
     depths = re.findall(r"rgba\(214,120,20,([\d.]+)\)", page)
-    assert list(map(float, depths)) == [0, 0.2, 0.2, 0.45, 0.45, 0.75]
+    assert list(map(float, depths)) == [0.75, 0.45, 0.45, 0.2, 0.2, 0]
 
 
 def test_bytes_that_are_no_character_are_signs_in_the_end(toy: SimpleNamespace):

@@ -13,6 +13,13 @@ def test_defaults_sample_from_the_model_itself():
     sampling = Sampling()
     assert not sampling.is_greedy
     assert sampling.candidates == 1
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p) == (1, 0, 1, 0, 1)
+    assert (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1, 0, 0)
+
+
+def test_a_seed_that_is_given_is_kept_and_one_that_is_not_is_drawn():
+    assert Sampling(seed=0).changed(n=2).seed == Sampling().changed(seed=0).seed == 0
+    assert Sampling().changed().seed is not None
 
 
 @pytest.mark.parametrize("setting", dataclasses.fields(Sampling), ids=lambda setting: setting.name)
