@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.data.corpus import confined
 from gpt2.data.corpus.account import Account, Contents
 from gpt2.data.corpus.config import CorpusConfig
 from gpt2.data.corpus.dealing import DealJob, DealTask, deal_task, gather_task, shard_path, start_dealing
@@ -203,8 +204,11 @@ class _Build:
         job: ReadJob | DealJob,
     ) -> None:
         meter = RoundMeter(name, tasks, total, job.tally, self.progress)
-        for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=meter.tell):
-            meter.finish_task()
+        try:
+            for _ in run_tasks(do, tasks, workers=self.workers, start=start, arguments=(job,), look=meter.tell):
+                meter.finish_task()
+        finally:
+            confined.end()  # where a round ran in this process
         self.seconds[name] = meter.seconds
 
     def _read_missing(self, tasks: Sequence[ReadTask]) -> None:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gpt2.data.corpus.charset import decode_page
+from gpt2.data.corpus.confined import TOO_COSTLY, confined
 from gpt2.data.corpus.page import Dropped, Page, Step
 from gpt2.errors import MissingExtraError
 
@@ -143,7 +144,10 @@ def extract_main(page: Page) -> Page | Dropped:
     """Replace HTML by its main text."""
     if page.html is None:
         return page
-    text = tidy(extract_text(page.text))
+    text = confined(extract_text, page.text)
+    if text is None:
+        return Dropped(page=page, reason="html.too_costly", detail=TOO_COSTLY)
+    text = tidy(text)
     if not text:
         return Dropped(page=page, reason="extraction.nothing_found")
     return replace(page, text=text, html=None)
@@ -160,7 +164,9 @@ def skim_gate(*, least_characters: int, is_wanted: Step) -> Step:
     def gate(page: Page) -> Page | Dropped:
         if page.html is None:
             return page
-        words = skim(page.text)
+        words = confined(skim, page.text)
+        if words is None:
+            return Dropped(page=page, reason="html.too_costly", detail=TOO_COSTLY)
         if len(words) < least_characters:
             return Dropped(
                 page=replace(page, text=words), reason="skim.too_short", detail=f"{len(words)} < {least_characters}"

@@ -9,7 +9,6 @@ A task's output is a folder that appears atomically:
 
 import hashlib
 import json
-import logging
 import re
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from gpt2.data.corpus import confined
 from gpt2.data.corpus.account import Account
 from gpt2.data.corpus.config import CorpusConfig
 from gpt2.data.corpus.page import Dropped, Page, Step
@@ -61,7 +61,7 @@ _job_here: list[ReadJob] = []
 def start_reading(job: ReadJob) -> None:
     """Prepare this process for tasks."""
     _job_here[:] = [job]
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it logs every page in which it finds nothing
+    confined.begin()
 
 
 def read_task(task: ReadTask) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from gpt2.data.corpus.charset import decode_page
+from gpt2.data.corpus.confined import TOO_COSTLY, confined
 from gpt2.data.corpus.extract import as_html, tidy
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
@@ -27,10 +28,6 @@ _BROKEN = (
 
 def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
     """A book as a document; a chapter that cannot be read is reported and left out."""
-    from resiliparse.extract.html2text import (  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
-        extract_plain_text,
-    )
-
     on_read(path.stat().st_size)
     try:
         with zipfile.ZipFile(path) as book:
@@ -56,13 +53,24 @@ def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page
                         Damage(file=str(path), offset=0, why=f"the book is larger than {_MAX_BOOK_BYTES:,} bytes")
                     )
                     return
-                chapters.append(
-                    tidy(extract_plain_text(as_html(decode_page(data)[0]), main_content=False, alt_texts=False))
-                )
+                chapter = confined(chapter_text, decode_page(data)[0])
+                if chapter is None:
+                    why = f"the chapter {name} is left out: {TOO_COSTLY}"
+                    on_damage(Damage(file=str(path), offset=0, why=why))
+                chapters.append(chapter or "")
     except (*_BROKEN, StopIteration, ValueError) as error:
         on_damage(Damage(file=str(path), offset=0, why=f"the book is broken ({error})"))
         return
     yield Page(where="", text="\n\n".join(filter(None, chapters)), licence=licence)
+
+
+def chapter_text(xhtml: str) -> str:
+    """All words of a chapter."""
+    from resiliparse.extract.html2text import (  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+        extract_plain_text,
+    )
+
+    return tidy(extract_plain_text(as_html(xhtml), main_content=False, alt_texts=False))
 
 
 def _reading_order(book: zipfile.ZipFile) -> tuple[str, list[str]]:

@@ -1,12 +1,14 @@
 """MediaWiki dumps (`pages-articles.xml`, plain or compressed): the articles, their markup taken off."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.parsers import expat
 
+from gpt2.data.corpus.confined import TOO_COSTLY, confined
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.data.corpus.sources.stretches import Stretches
@@ -16,21 +18,8 @@ _MAX_ARTICLE_CHARACTERS = 4 << 20
 _MAX_PAGE_BYTES = 256 << 20  # of XML until a page or a revision ends: an archive may swell without end
 _MAX_DEPTH = 100  # of elements; a dump has 5
 _PIECE_BYTES = 1 << 16
-_MAX_MEAN_OPEN = 64
-_TAG_COST = 1 / 16  # of a tag that is not closed, beside a template or a link; old articles have many <p>
-_VERBATIM = re.compile(
-    r"<(ce|chem|gallery|hiero|math|nowiki|pre|score|section|source|syntaxhighlight|timeline)\b[^<>]*>(?:(?!<\1\b).)*?</\1\b"
-    r"|<!--(?:(?!<!--).)*?-->",
-    re.DOTALL | re.IGNORECASE,
-)
-_MARK = re.compile(
-    r"^[:*#; ]*(?P<table>\{\|)|^[^\S\n]*(?P<table_ends>\|\})"
-    r"|\{\{+|\}\}+|\[\[+|\[(?=[a-z]+:|//)|\]+|<!--|-->|</?[a-z]+|/?>",
-    re.MULTILINE | re.IGNORECASE,
-)
 _TABLE = re.compile(r"\{\|(?:(?!\{\|).)*?\|\}", re.DOTALL)
 _WORDLESS = frozenset(("ref", "gallery", "math", "timeline"))
-_VOID = frozenset(("br", "wbr", "hr", "meta", "link", "img", "li", "dt", "dd", "th", "td", "tr"))
 _TABLES_IN_TABLES = 5
 _ASIDE = frozenset(("file", "image", "category"))  # in every wiki, beside its own words for them
 _MEDIA = re.compile(r"^(?:thumb|thumbnail|left|right|center|\d+px|upright[^|\n]*)\|.*$", re.MULTILINE)
@@ -40,10 +29,8 @@ _EMPTY_LINES = re.compile(r"\n\s*\n\s*")
 
 def read_mediawiki(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
     """Every article (namespace 0, no redirect); what stands before a fault in the file is kept."""
-    try:
-        import mwparserfromhell  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingExtraError.of(f"{path} cannot be read", package="mwparserfromhell", extra="corpus") from error
+    if find_spec("mwparserfromhell") is None:
+        raise MissingExtraError.of(f"{path} cannot be read", package="mwparserfromhell", extra="corpus")
     broken: list[Damage] = []
     number = 0
     with Stretches(path, broken.append, on_read) as source:
@@ -55,9 +42,9 @@ def read_mediawiki(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator
                     why = f"the article {title!r} is too long"
                     on_damage(Damage(file=str(path), offset=source.offset, why=why))
                     continue
-                plain = plain_text(text, mwparserfromhell, aside)
+                plain = confined(article_text, text, sorted(aside))
                 if plain is None:
-                    why = f"too much of the markup of the article {title!r} is opened and not closed"
+                    why = f"the article {title!r} is left out: {TOO_COSTLY}"
                     on_damage(Damage(file=str(path), offset=source.offset, why=why))
                 elif plain:
                     address = f"{base.rsplit('/', 1)[0]}/{quote(title.replace(' ', '_'))}" if base else ""
@@ -139,63 +126,25 @@ class _Dump:
                 self.articles.append((page.get("title", ""), page.get("text", ""), self._base, self._aside))
 
 
-def mean_open(markup: str) -> float:
-    """How many templates, links, tags and tables a character of the markup is inside of, on the average.
+def article_text(markup: str, aside: Collection[str]) -> str:
+    """`plain_text` by mwparserfromhell."""
+    import mwparserfromhell  # pyright: ignore[reportMissingImports]
 
-    What is opened and not closed counts to the end, and that often the parser looks for its end.
-    """
-    markup = _VERBATIM.sub("", markup)
-    opened: list[str] = []  # what would close each
-    area = 0.0
-    at = n_tags = 0  # tags whose contents go on
-    for found in _MARK.finditer(markup):
-        area += (len(opened) - n_tags + n_tags * _TAG_COST) * (found.start() - at)
-        at, mark = found.start(), found[0]
-        if found["table"]:
-            opened.append("|}")
-        elif mark == "<!--":
-            opened.append("-->")
-        elif mark[0] == "{":
-            opened += "}" * len(mark)
-        elif mark[0] == "[":
-            opened += "]" * len(mark)
-        elif mark[0] == "<":
-            name = mark[1:].lower()
-            if opened and opened[-1] == name:  # of "</b" "/b"
-                opened.pop()
-                n_tags -= 1
-            opened.append(">" + name)
-        elif mark in (">", "/>"):
-            if opened and opened[-1][0] == ">":
-                name = opened.pop()[1:]
-                if mark == ">" and name[0] != "/" and name not in _VOID:
-                    opened.append("/" + name)
-                    n_tags += 1
-        else:
-            for one in [mark.strip()] if found["table_ends"] or mark == "-->" else mark:
-                if opened and opened[-1] == one:
-                    opened.pop()
-    area += (len(opened) - n_tags + n_tags * _TAG_COST) * (len(markup) - at)
-    return area / max(len(markup), 1)
+    return plain_text(markup, mwparserfromhell, aside)
 
 
-def plain_text(markup: str, parser: Any, aside: frozenset[str] = _ASIDE) -> str | None:
+def plain_text(markup: str, parser: Any, aside: Collection[str] = _ASIDE) -> str:
     """An article's words: templates, tables, references, files and categories left out.
 
     Args:
         markup: of the article.
         parser: mwparserfromhell.
         aside: what the namespaces of files and categories are called, lower-cased.
-
-    Returns:
-        None where the parser would not end in reasonable time.
     """
     for _ in range(_TABLES_IN_TABLES):
         markup, replaced = _TABLE.subn("", markup)
         if not replaced:
             break
-    if mean_open(markup) > _MAX_MEAN_OPEN:
-        return None
     code = parser.parse(markup, skip_style_tags=True)
     _leave_out(code, aside)
     text = code.strip_code(normalize=True, collapse=True)
@@ -203,7 +152,7 @@ def plain_text(markup: str, parser: Any, aside: frozenset[str] = _ASIDE) -> str 
     return _EMPTY_LINES.sub("\n\n", text).strip()
 
 
-def _leave_out(code: Any, aside: frozenset[str]) -> None:
+def _leave_out(code: Any, aside: Collection[str]) -> None:
     """Take tags that hold no words, and files and categories, out of parsed markup, however deep they are in it."""
     code.nodes = [node for node in code.nodes if not _is_aside(node, aside)]
     for node in code.nodes:
@@ -211,7 +160,7 @@ def _leave_out(code: Any, aside: frozenset[str]) -> None:
             _leave_out(child, aside)
 
 
-def _is_aside(node: Any, aside: frozenset[str]) -> bool:
+def _is_aside(node: Any, aside: Collection[str]) -> bool:
     kind = type(node).__name__
     if kind == "Tag":
         return str(node.tag).lower() in _WORDLESS
