@@ -17,7 +17,7 @@ from gpt2.files import CONVERT, is_utf8, refuse_other_documents
 from gpt2.tokenizer.cuts import last_cut
 
 _PIECE = 4 << 20  # characters of a document, bytes of a file
-_ROWS = 64  # of Parquet at a time: a row may be a book
+PARQUET_ROWS = 8  # at a time: a row may be a book, and a text of 8 MB that every row repeats takes a few hundred bytes
 _CUT_WITHIN = 1 << 16  # characters searched for a place to cut
 _TEXT = (".txt", ".text", ".md")
 _JSONL = (".jsonl", ".ndjson")
@@ -321,7 +321,7 @@ def _parquet(name: str, options: ReadOptions) -> Iterator[Document]:
                     f"Name the column of the text (--field)."
                 )
             row = 0
-            for batch in file.iter_batches(batch_size=_ROWS, columns=[options.field]):
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[options.field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
                     if text is None:

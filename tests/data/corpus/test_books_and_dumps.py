@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gpt2.data.corpus.sources.epub import read_epub
 from gpt2.data.corpus.sources.mediawiki import plain_text, read_mediawiki
 from gpt2.data.corpus.sources.texts import read_parquet, read_text, without_gutenberg
+from gpt2.data.documents import read_documents
 
 CONTAINER = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>
 <rootfile full-path="OPS/book.opf"/></rootfiles></container>"""
@@ -246,3 +247,28 @@ def test_parquet(tmp_path: Path) -> None:
     ]
     (tmp_path / "b.parquet").write_bytes(b"PAR1nonsense")
     assert "the file is broken" in read(read_parquet, tmp_path / "b.parquet")[1][0]
+
+
+@pytest.mark.parametrize("reader", [read_parquet, lambda path, *_: read_documents(path)], ids=["corpus", "prepare"])
+def test_a_text_that_every_row_of_parquet_repeats_is_held_a_few_times(tmp_path: Path, reader: Any) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": pyarrow.array(["a" * (1 << 20)] * 256).dictionary_encode()})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(
+        table, path, compression="brotli", dictionary_pagesize_limit=4 << 20, store_schema=False
+    )
+    assert path.stat().st_size < 1000
+    pool, before = pyarrow.proxy_memory_pool(pyarrow.default_memory_pool()), pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        n_rows = sum(1 for _ in reader(path, None, lambda n_bytes: None))
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pyarrow.set_memory_pool(before)
+    assert n_rows == 256
+    assert pool.max_memory() < 48 << 20
+    assert held < 48 << 20

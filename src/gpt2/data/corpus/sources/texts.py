@@ -9,6 +9,7 @@ from gpt2.data.corpus.charset import decode_page
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
 from gpt2.data.corpus.sources.stretches import Stretches, read_whole
+from gpt2.data.documents import PARQUET_ROWS
 from gpt2.errors import MissingExtraError
 
 MAX_TEXT_BYTES = 64 << 20
@@ -82,7 +83,7 @@ def read_parquet(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[P
                 on_damage(Damage(file=str(path), offset=0, why="there is no column 'text'"))
                 return
             row = 0
-            for batch in file.iter_batches(batch_size=256, columns=wanted):
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
                 on_read(batch.nbytes)
                 for value in batch.to_pylist():
                     row += 1
