@@ -20,6 +20,7 @@ from tests.data.corpus.test_build import page_of, prose
 from gpt2.data.corpus import CorpusConfig, build, confined
 from gpt2.data.corpus.sources import mediawiki
 from gpt2.data.corpus.sources.epub import read_epub
+from gpt2.errors import MissingExtraError
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_process_killed_from_outside_costs_no_document(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("apart")
 def test_a_parser_that_fails_is_no_hostile_document() -> None:
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+    with pytest.raises(confined.ParsingError, match="ZeroDivisionError"):
         ask(fail)
     assert ask(shout) == "X"
 
@@ -146,7 +147,7 @@ def test_an_interrupted_question_is_not_answered_later(monkeypatch: pytest.Monke
 def test_a_process_that_does_not_start_drops_no_document(monkeypatch: pytest.MonkeyPatch) -> None:
     confined.begin()
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    with pytest.raises(RuntimeError, match="did not start"):
+    with pytest.raises(confined.ParsingError, match="did not start"):
         ask(shout)
     confined.end()
 
@@ -175,6 +176,19 @@ def test_a_hostile_article_is_told_and_the_next_is_read(tmp_path: Path, monkeypa
     pages, damage = read(mediawiki.read_mediawiki, tmp_path / "a.xml")
     assert [page.text for page in pages] == ["A dog."]
     assert f"the article 'Cat' is left out: {confined.TOO_COSTLY}" in damage[0]
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_parser_that_fails_does_not_make_a_book_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt2.data.corpus.sources.epub.chapter_text", fail)
+    with pytest.raises(confined.ParsingError, match="ZeroDivisionError"):
+        read(read_epub, write_book(tmp_path / "a.epub"))
+
+
+def test_without_its_parser_a_book_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resiliparse", None)
+    with pytest.raises(MissingExtraError, match="resiliparse"):
+        read(read_epub, write_book(tmp_path / "a.epub"))
 
 
 @pytest.mark.usefixtures("apart")

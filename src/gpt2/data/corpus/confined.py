@@ -29,6 +29,10 @@ TOO_COSTLY = "it takes a parser too long, or too much memory"
 _TRIES = 2  # a process may also die of what came before, or be killed by a system without memory
 
 
+class ParsingError(Exception):
+    """A parser raised an exception, or the other process does not start: no damage of a document's."""
+
+
 class _Process:
     """The other process; what it parses is named by module and function, and all else is text."""
 
@@ -55,7 +59,7 @@ class _Process:
             )
         assert process.stdout is not None
         if _receive(process.stdout) is None:
-            raise RuntimeError("the process that parses documents did not start")
+            raise ParsingError("the process that parses documents did not start")
         return process
 
     def end(self) -> int:
@@ -109,7 +113,7 @@ def confined(parse: Callable[..., str], text: str, *arguments: Any) -> str | Non
         arguments: more of the function's, in JSON's types.
 
     Raises:
-        RuntimeError: the function failed, or the other process does not start.
+        ParsingError: the function failed, or the other process does not start.
     """
     if not _here:
         return parse(text, *arguments)
@@ -124,7 +128,7 @@ def confined(parse: Callable[..., str], text: str, *arguments: Any) -> str | Non
         if answer is not None:
             kind, found = answer
             if kind == "fault":
-                raise RuntimeError(found)
+                raise ParsingError(found)
             return found
         if process.end() == -getattr(signal, "SIGPROF", 0):  # out of time, and would be again
             break

@@ -4,6 +4,7 @@ import posixpath
 import zipfile
 import zlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from gpt2.data.corpus.confined import TOO_COSTLY, confined
 from gpt2.data.corpus.extract import as_html, tidy
 from gpt2.data.corpus.page import Page
 from gpt2.data.corpus.sources.damage import Damage, OnDamage, OnRead
+from gpt2.errors import MissingExtraError
 
 _MAX_BOOK_BYTES = 64 << 20
 _BROKEN = (
@@ -28,6 +30,8 @@ _BROKEN = (
 
 def read_epub(path: Path, on_damage: OnDamage, on_read: OnRead) -> Iterator[Page]:
     """A book as a document; a chapter that cannot be read is reported and left out."""
+    if find_spec("resiliparse") is None:
+        raise MissingExtraError.of(f"{path} cannot be read", package="resiliparse", extra="corpus")
     on_read(path.stat().st_size)
     try:
         with zipfile.ZipFile(path) as book:
